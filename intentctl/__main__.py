@@ -1,0 +1,30 @@
+"""``intentctl``: the composition root of the command line."""
+
+from __future__ import annotations
+
+import typer
+
+from intentctl.commands.models import models
+from intentctl.commands.predict import predict
+from intentctl.commands.train import train
+from intentctl.commands.up import up
+
+app = typer.Typer(
+    name="intentctl",
+    help="Serve intent classifiers for many tenants: start the services, ask them, list and train models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (up, predict, models, train):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One module a command. They import what they need when they run: asking a question must not load torch."""

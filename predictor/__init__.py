@@ -1,0 +1,1 @@
+"""The predictor: many small PyTorch intent models behind one gRPC service."""

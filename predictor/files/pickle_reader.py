@@ -1,0 +1,366 @@
+"""Reads pickles as data: a machine for a closed set of opcodes that imports nothing and calls nothing.
+
+Python's own unpickler imports and calls what a file names, and torch's restricted one can be kept busy for ever by a
+file of a few hundred bytes (tuples of tuples as the keys of a dictionary). Here a global is only a name, a call is only
+a record of it, keys are strings or numbers, and the work is bounded by the length of the file.
+
+The opcodes are those that protocols 2 to 5 use for containers, numbers and text; their meaning is that of CPython's
+``pickletools``.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from serving.errors import ForbiddenPickle, InvalidModelFile
+
+
+class Global(NamedTuple):
+    """A name in a module, as a pickle states it. Nothing is imported."""
+
+    module: str
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """What a pickle wants built: a constructor, its arguments, and the state set on it. Nothing is called."""
+
+    constructor: Global
+    arguments: tuple[object, ...]
+    state: object = None
+
+
+ORDERED_DICT: Final = Global("collections", "OrderedDict")
+COUNTER: Final = Global("collections", "Counter")
+DEFAULT_DICT: Final = Global("collections", "defaultdict")
+SETS: Final = frozenset({Global("__builtin__", "set"), Global("builtins", "set")})
+CONTAINERS: Final = frozenset({ORDERED_DICT, COUNTER, DEFAULT_DICT}) | SETS
+"""Globals that stand for plain data: read as dictionaries and lists."""
+
+# A run of short strings, each with or without its memo entry, is nearly all of a vocabulary and is read at one go. The
+# lengths are written out as alternatives, since a regular expression cannot count.
+_SHORT: Final = 48
+_STRING: Final = b"|".join(re.escape(struct.pack("<I", n)) + b".{%d}" % n for n in range(_SHORT))
+# The unpickler reserves memory up to a memo's index: indices beyond 2^19 are left to the machine below.
+_MEMO: Final = rb"(?:q.|r..[\x00-\x07]\x00)"
+_RUN_ITEM: Final = re.compile(b"X(" + _STRING + b")(" + _MEMO + b"?)", re.DOTALL)
+_RUN: Final = re.compile(b"(?:X(?:" + _STRING + b")" + _MEMO + b"?){8,}+", re.DOTALL)
+
+_LIST_BEGINS: Final = b"\x80\x02("
+_LIST_ENDS: Final = b"l."
+
+_MARK: Final = object()
+
+
+def read_pickle(
+    data: bytes,
+    *,
+    allowed: Collection[Global],
+    persistent: Callable[[object], object] | None = None,
+    start: int = 0,
+) -> tuple[Any, int]:
+    """Return the object of the pickle that begins at ``start``, and the position behind it.
+
+    Dictionaries, lists, tuples, text, bytes and numbers come as they are; the :data:`CONTAINERS` as dictionaries and
+    lists; everything else as :class:`Instance` and :class:`Global`.
+
+    Args:
+        data: the file.
+        allowed: the globals the pickle may name.
+        persistent: what a persistent id stands for; without it they are refused.
+        start: where the pickle begins.
+
+    Raises:
+        ForbiddenPickle: it names another global, or holds an opcode that only code needs.
+        InvalidModelFile: it is damaged, or wants more built than its length justifies.
+    """
+    machine = _Machine(data, start, allowed, persistent)
+    try:
+        return machine.run(), machine.position
+    except (IndexError, struct.error, UnicodeDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidModelFile("a file of the model is damaged; publish the model again") from error
+
+
+class _Machine:
+    """The stack, the marks and the memo of one pickle."""
+
+    def __init__(
+        self,
+        data: bytes,
+        start: int,
+        allowed: Collection[Global],
+        persistent: Callable[[object], object] | None,
+    ) -> None:
+        self.position = start
+        self._data = data
+        self._allowed = allowed
+        self._persistent = persistent
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._runs: list[tuple[int, int]] = []
+        self._work_left = len(data)
+
+    def run(self) -> Any:
+        data = self._data
+        while (code := data[self.position]) != _STOP:
+            if code == _BINUNICODE and (run := _RUN.match(data, self.position)):
+                self._push_run(run)
+                continue
+            operation = _OPERATIONS.get(code)
+            if operation is None:
+                raise _refused_opcode(code)
+            self.position += 1
+            operation(self)
+        self.position += 1
+        if len(self._stack) != 1:
+            raise ValueError("the stack does not hold one object at the end")
+        return self._stack[0]
+
+    def _push_run(self, run: re.Match[bytes]) -> None:
+        # Few of these strings are referred to again, so their memo entries are made when one is asked for.
+        self._runs.append(run.span())
+        self.position = run.end()
+        # What the expression matched is text and nothing else, so the unpickler, seven times as fast, may read it.
+        self._stack.extend(pickle.loads(b"".join((_LIST_BEGINS, run.group(), _LIST_ENDS))))  # noqa: S301
+
+    def take(self, count: int) -> bytes:
+        end = self.position + count
+        if count < 0 or end > len(self._data):
+            raise ValueError("the file ends in the middle")
+        chunk = self._data[self.position : end]
+        self.position = end
+        return chunk
+
+    def number(self, layout: struct.Struct) -> Any:
+        return layout.unpack(self.take(layout.size))[0]
+
+    def text(self, count: int) -> str:
+        return _text(self.take(count))
+
+    def line(self) -> str:
+        end = self._data.index(b"\n", self.position)
+        line = self.text(end - self.position)
+        self.position += 1
+        return line
+
+    def push(self, value: object) -> None:
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        value = self._stack.pop()
+        if value is _MARK:
+            raise ValueError("a mark where a value belongs")
+        return value
+
+    def top(self) -> Any:
+        return self._stack[-1]
+
+    def pop_to_mark(self) -> list[Any]:
+        stack = self._stack
+        for index in range(len(stack) - 1, -1, -1):
+            if stack[index] is _MARK:
+                items = stack[index + 1 :]
+                del stack[index:]
+                return items
+        raise ValueError("no mark")
+
+    def put(self, index: int) -> None:
+        self._memo[index] = self.top()
+
+    def memoize(self) -> None:
+        self._memo[len(self._memo)] = self.top()
+
+    def get(self, index: int) -> None:
+        if index not in self._memo:
+            self._remember_runs()
+        self._stack.append(self._memo[index])
+
+    def _remember_runs(self) -> None:
+        for start, end in self._runs:
+            for found, memo in _RUN_ITEM.findall(self._data, start, end):
+                if memo:
+                    self._memo.setdefault(int.from_bytes(memo[1:], "little"), _text(found[4:]))
+        self._runs.clear()
+
+    def named(self, module: str, name: str) -> None:
+        found = Global(module, name)
+        if found not in self._allowed:
+            raise ForbiddenPickle(
+                "a file of the model asks for code that model files have no business with; nothing of it was run"
+            ) from LookupError(f"{module[:80]!r} {name[:80]!r}")
+        self._stack.append(found)
+
+    def construct(self, constructor: object, arguments: object) -> None:
+        if not isinstance(constructor, Global) or not isinstance(arguments, tuple):
+            raise TypeError("only a named constructor can be called, with a tuple of arguments")
+        self._stack.append(self._constructed(constructor, arguments))
+
+    def _constructed(self, constructor: Global, arguments: tuple[Any, ...]) -> object:
+        if constructor in SETS:
+            return arguments[0] if arguments else []
+        if constructor == DEFAULT_DICT:
+            return {}
+        if constructor in CONTAINERS:
+            content = arguments[0] if arguments else {}
+            if isinstance(content, dict):
+                return content
+            # Python 2 wrote ordered dictionaries as lists of pairs. One list may be named many times.
+            self._work_left -= len(content)
+            if self._work_left < 0:
+                raise ValueError("more is to be built than the file justifies")
+            result: dict[Any, Any] = {}
+            for key, value in content:
+                _set_item(result, key, value)
+            return result
+        return Instance(constructor, arguments)
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.top()
+        if not isinstance(target, dict) or len(items) % 2:
+            raise TypeError("items for something that is no dictionary")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _set_item(target, key, value)
+
+    def append(self, items: list[Any]) -> None:
+        target = self.top()
+        if not isinstance(target, list):
+            raise TypeError("items for something that is no list")
+        target.extend(items)
+
+    def build(self) -> None:
+        state = self.pop()
+        target = self.top()
+        if isinstance(target, Instance):
+            target.state = state
+        elif not isinstance(target, dict):
+            # A dictionary's state is bookkeeping of its class, such as the _metadata of a state_dict.
+            raise TypeError("state for something that has none")
+
+    def resolve_persistent(self) -> None:
+        if self._persistent is None:
+            raise ValueError("a persistent id in a file that has none")
+        self._stack.append(self._persistent(self.pop()))
+
+    def skip_protocol(self) -> None:
+        if self.take(1)[0] > 5:
+            raise ValueError("an unknown pickle protocol")
+
+
+def _text(encoded: bytes) -> str:
+    # Pickles may hold lone surrogates, and Python's own reader lets them through.
+    return str(encoded, "utf-8", "surrogatepass")
+
+
+def _set_item(target: dict[Any, Any], key: object, value: object) -> None:
+    # The hash of a tuple of tuples can take for ever.
+    if not isinstance(key, str | int | float | None):
+        raise TypeError("a key that is neither text nor a number")
+    target[key] = value
+
+
+def _refused_opcode(code: int) -> InvalidModelFile:
+    if code in _CODE_OPCODES:
+        return ForbiddenPickle("a file of the model uses a pickle opcode that only code needs; nothing of it was run")
+    return InvalidModelFile("a file of the model is damaged, or in a pickle protocol that is not read")
+
+
+def _reversed_pair(machine: _Machine) -> tuple[Any, Any]:
+    second = machine.pop()
+    return machine.pop(), second
+
+
+def _tuple_of(count: int) -> Callable[[_Machine], None]:
+    def make(machine: _Machine) -> None:
+        items = [machine.pop() for _ in range(count)]
+        machine.push(tuple(reversed(items)))
+
+    return make
+
+
+def _set_pair(machine: _Machine) -> None:
+    key, value = _reversed_pair(machine)
+    machine.set_items([key, value])
+
+
+def _dict_from_mark(machine: _Machine) -> None:
+    items = machine.pop_to_mark()
+    machine.push({})
+    machine.set_items(items)
+
+
+def _append_one(machine: _Machine) -> None:
+    item = machine.pop()
+    machine.append([item])
+
+
+_UINT8: Final = struct.Struct("<B")
+_UINT16: Final = struct.Struct("<H")
+_UINT32: Final = struct.Struct("<I")
+_INT32: Final = struct.Struct("<i")
+_UINT64: Final = struct.Struct("<Q")
+_FLOAT64: Final = struct.Struct(">d")
+
+_STOP: Final = ord(".")
+_BINUNICODE: Final = ord("X")
+
+_OPERATIONS: Final[dict[int, Callable[[_Machine], object]]] = {
+    0x80: _Machine.skip_protocol,
+    0x95: lambda machine: machine.take(8),  # FRAME: how the writer grouped its output
+    ord("("): lambda machine: machine.push(_MARK),
+    ord("0"): lambda machine: machine.pop(),
+    ord("1"): _Machine.pop_to_mark,
+    # Values.
+    ord("N"): lambda machine: machine.push(None),
+    0x88: lambda machine: machine.push(True),
+    0x89: lambda machine: machine.push(False),
+    ord("J"): lambda machine: machine.push(machine.number(_INT32)),
+    ord("K"): lambda machine: machine.push(machine.number(_UINT8)),
+    ord("M"): lambda machine: machine.push(machine.number(_UINT16)),
+    0x8A: lambda machine: machine.push(int.from_bytes(machine.take(machine.number(_UINT8)), "little", signed=True)),
+    ord("G"): lambda machine: machine.push(machine.number(_FLOAT64)),
+    _BINUNICODE: lambda machine: machine.push(machine.text(machine.number(_UINT32))),
+    0x8C: lambda machine: machine.push(machine.text(machine.number(_UINT8))),
+    0x8D: lambda machine: machine.push(machine.text(machine.number(_UINT64))),
+    ord("T"): lambda machine: machine.push(machine.text(machine.number(_UINT32))),  # text of Python 2
+    ord("U"): lambda machine: machine.push(machine.text(machine.number(_UINT8))),
+    ord("B"): lambda machine: machine.push(machine.take(machine.number(_UINT32))),
+    ord("C"): lambda machine: machine.push(machine.take(machine.number(_UINT8))),
+    # Containers.
+    ord(")"): lambda machine: machine.push(()),
+    ord("]"): lambda machine: machine.push([]),
+    ord("}"): lambda machine: machine.push({}),
+    0x8F: lambda machine: machine.push([]),  # EMPTY_SET
+    ord("t"): lambda machine: machine.push(tuple(machine.pop_to_mark())),
+    ord("l"): lambda machine: machine.push(machine.pop_to_mark()),
+    ord("d"): _dict_from_mark,
+    0x85: _tuple_of(1),
+    0x86: _tuple_of(2),
+    0x87: _tuple_of(3),
+    ord("a"): _append_one,
+    ord("e"): lambda machine: machine.append(machine.pop_to_mark()),
+    0x90: lambda machine: machine.append(machine.pop_to_mark()),  # ADDITEMS
+    ord("s"): _set_pair,
+    ord("u"): lambda machine: machine.set_items(machine.pop_to_mark()),
+    # The memo.
+    ord("q"): lambda machine: machine.put(machine.number(_UINT8)),
+    ord("r"): lambda machine: machine.put(machine.number(_UINT32)),
+    0x94: _Machine.memoize,
+    ord("h"): lambda machine: machine.get(machine.number(_UINT8)),
+    ord("j"): lambda machine: machine.get(machine.number(_UINT32)),
+    # Names and calls, kept as data.
+    ord("c"): lambda machine: machine.named(machine.line(), machine.line()),
+    0x93: lambda machine: machine.named(*_reversed_pair(machine)),
+    ord("R"): lambda machine: machine.construct(*_reversed_pair(machine)),
+    0x81: lambda machine: machine.construct(*_reversed_pair(machine)),
+    ord("b"): _Machine.build,
+    ord("Q"): _Machine.resolve_persistent,
+}
+
+_CODE_OPCODES: Final = frozenset({ord("i"), ord("o"), ord("P"), 0x82, 0x83, 0x84, 0x92, 0x97, 0x98})
+"""INST, OBJ, PERSID, the EXT family, NEWOBJ_EX and the out-of-band buffers."""

@@ -1,0 +1,136 @@
+"""A loaded intent model: immutable, and safe to use from several threads."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from predictor.network import IntentNetwork
+from predictor.tokenizer import TokenizerName, tokenizer
+from predictor.vocabulary import Vocabulary
+from serving.errors import InvalidManifest, InvalidModelFile, NonFiniteLogits
+from serving.manifest import Manifest
+from serving.model_id import ModelId
+from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+
+_SPECIAL_TOKEN: Final = re.compile(r"<\w+>|\[[A-Z]+\]")
+
+NO_INDEX: Final = -1
+"""The default index that torchtext's own documentation sets to mean that there is none."""
+
+
+class IntentModel:
+    """Vocabulary, network and labels that fit each other.
+
+    Raises:
+        InvalidManifest: the manifest names an unknown tokenizer.
+        InvalidModelFile: labels, layers and vocabulary do not fit each other.
+    """
+
+    def __init__(self, model_id: ModelId, manifest: Manifest, vocabulary: Vocabulary, network: IntentNetwork) -> None:
+        labels = manifest.labels
+        if len(labels) != network.classes:
+            raise InvalidModelFile(
+                f"manifest.json has {len(labels)} classes and model.pth {network.classes} outputs; they must agree"
+            )
+        _check_rows(vocabulary, network.vocabulary_size)
+        self.model_id = model_id
+        self.version = manifest.model_version
+        self.labels = labels
+        self.tokenizer = choose_tokenizer(manifest, vocabulary)
+        self.size = network.size + _size_of(vocabulary) + sum(sys.getsizeof(label) for label in labels)
+        """Bytes of memory that the model takes."""
+        self._tokenize = tokenizer(self.tokenizer)
+        self._indices = vocabulary.indices
+        self._default = vocabulary.default_index if vocabulary.default_index != NO_INDEX else None
+        self._network = network
+
+    def encode(self, document: str) -> list[int]:
+        """Return the indices of the document's tokens.
+
+        Tokens that are not in a vocabulary without a default index are left out: the mean is that of the others.
+        """
+        indices, default = self._indices, self._default
+        found = [indices.get(token, default) for token in self._tokenize(document)]
+        return [index for index in found if index is not None]
+
+    def predict(self, queries: Sequence[Query]) -> list[Outcome]:
+        """Return the answer to each query, in order, from one pass through the network."""
+        logits = self.logits([query.document for query in queries])
+        finite = torch.isfinite(logits).all(dim=1).tolist()
+        scores = torch.softmax(logits, dim=1)
+        # The label is the first of the largest logits, as argmax of the book's handler has it.
+        winners = logits.argmax(dim=1).tolist()
+        return [
+            self._prediction(query, scores[row], winners[row])
+            if finite[row]
+            else NonFiniteLogits("the model's answer is not a number; train it again")
+            for row, query in enumerate(queries)
+        ]
+
+    def logits(self, documents: Sequence[str]) -> Tensor:
+        """Return the logits of each document: float32, shape [documents, classes]."""
+        bags = [self.encode(document) for document in documents]
+        indices = torch.tensor([index for bag in bags for index in bag], dtype=torch.int64)
+        lengths = torch.tensor([0, *(len(bag) for bag in bags[:-1])], dtype=torch.int64)
+        with torch.inference_mode():
+            result: Tensor = self._network(indices, lengths.cumsum(dim=0))
+        return result
+
+    def _prediction(self, query: Query, scores: Tensor, winner: int) -> Prediction:
+        best: tuple[ScoredLabel, ...] = ()
+        if query.k:
+            top, indices = scores.topk(min(query.k, len(self.labels)))
+            best = tuple(
+                ScoredLabel(self.labels[index], score)
+                for index, score in zip(indices.tolist(), top.tolist(), strict=True)
+            )
+        return Prediction(self.labels[winner], scores[winner].item(), best, self.model_id, self.version)
+
+
+def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> TokenizerName:
+    """Return the tokenizer that the manifest names, else the one that the vocabulary was made with.
+
+    A vocabulary whose every token but the special ones is one character is a character vocabulary: the book's
+    training code joined the characters of each text with spaces. One with white space or capitals in it cannot have
+    come from ``basic_english`` at all, so its documents are taken character by character as they stand.
+
+    Raises:
+        InvalidManifest: the manifest names a tokenizer that is not known.
+    """
+    if manifest.tokenizer is not None:
+        try:
+            return TokenizerName(manifest.tokenizer)
+        except ValueError as error:
+            known = ", ".join(TokenizerName)
+            raise InvalidManifest(f"manifest.json: Tokenizer must be one of {known}, or left out") from error
+    default = vocabulary.default_index
+    words = [
+        token
+        for index, token in enumerate(vocabulary.tokens)
+        if index != default and not _SPECIAL_TOKEN.fullmatch(token)
+    ]
+    if not words or any(len(word) != 1 for word in words):
+        return TokenizerName.BASIC_ENGLISH
+    if any(word.isspace() or word != word.lower() for word in words):
+        return TokenizerName.CHARACTERS
+    return TokenizerName.BASIC_ENGLISH_CHARACTERS
+
+
+def _check_rows(vocabulary: Vocabulary, rows: int) -> None:
+    if len(vocabulary) > rows:
+        raise InvalidModelFile(f"vocab.pth has {len(vocabulary)} tokens and model.pth {rows} rows; publish them together")
+    default = vocabulary.default_index
+    lowest = min(vocabulary.indices.values(), default=0)
+    highest = max(vocabulary.indices.values(), default=0)
+    if lowest < 0 or highest >= rows or (default is not None and default != NO_INDEX and not 0 <= default < rows):
+        raise InvalidModelFile(f"vocab.pth has an index that is not one of the {rows} rows of model.pth")
+
+
+def _size_of(vocabulary: Vocabulary) -> int:
+    return sys.getsizeof(vocabulary.indices) + sum(sys.getsizeof(token) for token in vocabulary.indices)

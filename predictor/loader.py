@@ -1,0 +1,68 @@
+"""From a model's folder to a loaded model. Blocks on the file system and on the processor: call it from a thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from predictor.files.tensors import read_state_dict
+from predictor.intent_model import IntentModel
+from predictor.network import IntentNetwork
+from predictor.vocabulary import read_vocabulary
+from serving.errors import ModelIncomplete
+from serving.model_id import ModelId
+from serving.model_store import VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
+
+# A vocabulary in memory, dictionary and strings, against its bytes on disk: measured on vocabularies of real models.
+_VOCABULARY_GROWTH: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """The largest files that are read, in bytes."""
+
+    weights: int = 256 << 20
+    vocabulary: int = 64 << 20
+
+
+class Loader:
+    """Reads and checks models of one store."""
+
+    def __init__(self, store: ModelStore, limits: FileLimits) -> None:
+        self._store = store
+        self._limits = limits
+
+    def fingerprint(self, model_id: ModelId) -> Fingerprint:
+        """Return the identity of the model's files; all of them are there.
+
+        Raises:
+            ModelNotFound: no model has this id.
+            ModelIncomplete: files are missing.
+            ServingError: as :meth:`ModelStore.fingerprint` tells.
+        """
+        fingerprint = self._store.fingerprint(model_id)
+        if fingerprint.missing:
+            raise ModelIncomplete(f"the model has no {' and no '.join(fingerprint.missing)} yet; finish its upload")
+        return fingerprint
+
+    def estimate(self, fingerprint: Fingerprint) -> int:
+        """Return about how many bytes of memory the model will take, at least those of its weights."""
+        manifest, weights, vocabulary = (file.size if file else 0 for file in fingerprint.files)
+        return manifest + weights + _VOCABULARY_GROWTH * vocabulary
+
+    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> IntentModel:
+        """Return the model whose files have the identity ``fingerprint``.
+
+        Raises:
+            ModelIncomplete: the files changed in the meantime.
+            ModelUnusable: they are not a model; the message says which file and why.
+            ServingError: as :meth:`ModelStore.read` tells.
+        """
+        manifest = self._store.read_manifest(model_id)
+        weights = self._store.read(model_id, WEIGHTS_FILE, self._limits.weights)
+        vocabulary = self._store.read(model_id, VOCABULARY_FILE, self._limits.vocabulary)
+        # The three files are one model only if none of them was replaced between the reads.
+        if self._store.fingerprint(model_id) != fingerprint:
+            raise ModelIncomplete("the model's files are being written; finish their upload")
+        network = IntentNetwork.from_arrays(read_state_dict(weights))
+        return IntentModel(model_id, manifest, read_vocabulary(vocabulary), network)

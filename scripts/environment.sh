@@ -1,0 +1,37 @@
+# Sourced by the scripts beside it: makes the project's virtual environment and keeps it at the pinned requirements.
+#
+#   ensure_environment predictor|dev    makes .venv where it is missing, installs what that set of pins names
+#
+# Settings: PYTHON (default python3.11, else python3), VENV (default .venv), TORCH_INDEX_URL (the package index that
+# PyTorch comes from, where plain pip would find a build other than the CPU's; see the README).
+
+VENV=${VENV:-.venv}
+
+ensure_environment() {
+  local pins="requirements/$1.txt" stamp="$VENV/.installed-$1" python
+  local wanted
+  wanted=$(cat requirements/*.txt pyproject.toml | sha256sum)
+  if [[ -x "$VENV/bin/python" && -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]]; then
+    return
+  fi
+  python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
+  if [[ -z "$python" ]] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "Python 3.11 or newer is needed; install it, or name it: PYTHON=/path/to/python $0" >&2
+    exit 1
+  fi
+  if [[ ! -x "$VENV/bin/pip" ]]; then
+    "$python" -m venv "$VENV" || {
+      echo "'$python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2
+      exit 1
+    }
+  fi
+  echo "installing $pins into $VENV (the first time this takes a minute or two)" >&2
+  local quiet=(--quiet --disable-pip-version-check --no-input)
+  if [[ -n "${TORCH_INDEX_URL:-}" ]]; then
+    "$VENV/bin/pip" install "${quiet[@]}" --index-url "$TORCH_INDEX_URL" "$(grep -h '^torch==' requirements/predictor.txt)"
+  fi
+  # pip's resolver prints warnings about its own configuration that help nobody here.
+  "$VENV/bin/pip" install "${quiet[@]}" -r "$pins" 2> >(grep -v '^WARNING: Location' >&2)
+  "$VENV/bin/pip" install "${quiet[@]}" --no-deps --editable . 2> >(grep -v '^WARNING: Location' >&2)
+  echo "$wanted" >"$stamp"
+}

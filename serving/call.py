@@ -1,0 +1,44 @@
+"""The call that is being served: its request id and its deadline."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+from serving.deadline import Deadline
+
+REQUEST_ID_KEY: Final = "x-request-id"
+"""Metadata key that carries the request id, from the caller on and back to it."""
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What every room on a request's way may need to know of it."""
+
+    request_id: str
+    deadline: Deadline
+
+
+_current: ContextVar[Call] = ContextVar("call")
+
+
+def current_call() -> Call:
+    """Return the call that this task serves. LookupError outside of one."""
+    return _current.get()
+
+
+def enter_call(call: Call) -> None:
+    """Make ``call`` the one that this task, and the tasks it starts, serve."""
+    _current.set(call)
+
+
+def request_id_from(offered: str | bytes | None) -> str:
+    """Return the caller's own request id where it is fit for a log line, else a new one."""
+    if isinstance(offered, str) and _REQUEST_ID.fullmatch(offered):
+        return offered
+    return uuid.uuid4().hex

@@ -1,0 +1,34 @@
+"""The moment a call has to be answered by. Every wait takes it from its caller."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from serving.errors import DeadlineExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A point on the monotonic clock, in seconds."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Self:
+        """Return the deadline ``seconds`` from now."""
+        return cls(time.monotonic() + seconds)
+
+    def remaining(self) -> float:
+        """Return the seconds left, 0 once it has passed."""
+        return max(0.0, self.at - time.monotonic())
+
+    def check(self) -> None:
+        """Return if there is time left.
+
+        Raises:
+            DeadlineExceeded: it has passed.
+        """
+        if self.remaining() <= 0.0:
+            raise DeadlineExceeded("the deadline of the call has passed")

@@ -1,0 +1,144 @@
+"""The one tree of errors, each class with its gRPC status, and the one place that turns errors into statuses.
+
+A message is read by the caller of the service: it says in plain words what to do, and names no path, no class and no
+text of a foreign exception. What an operator needs beyond that goes into the log, through ``__cause__``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from grpc import StatusCode
+
+INTERNAL_MESSAGE: Final = "internal error; the service's log has the details under this call's request id"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A gRPC status: what a caller sees of an error."""
+
+    code: StatusCode
+    message: str
+
+
+class ServingError(Exception):
+    """Root of the tree. ``code`` is the gRPC status of the class; ``str(error)`` is the caller's message."""
+
+    code: ClassVar[StatusCode] = StatusCode.INTERNAL
+
+
+# What the caller got wrong.
+
+
+class InvalidRequest(ServingError):
+    """The request cannot be served as it stands; the same request will fail again."""
+
+    code = StatusCode.INVALID_ARGUMENT
+
+
+class InvalidModelId(InvalidRequest):
+    """The model id is not in the closed grammar of ids. Raised before any file-system call."""
+
+
+class DocumentTooLarge(InvalidRequest):
+    """The document has more bytes than the service takes."""
+
+
+class ModelNotFound(ServingError):
+    """No model has this id."""
+
+    code = StatusCode.NOT_FOUND
+
+
+# What the model's publisher got wrong.
+
+
+class ModelUnusable(ServingError):
+    """The model is there and cannot be served as it is; its publisher has to act."""
+
+    code = StatusCode.FAILED_PRECONDITION
+
+
+class ModelIncomplete(ModelUnusable):
+    """Files of the model are missing, as while an upload is under way."""
+
+
+class InvalidManifest(ModelUnusable):
+    """manifest.json is not what the contract says."""
+
+
+class InvalidModelFile(ModelUnusable):
+    """A model file is damaged, oversized or inconsistent with its neighbours."""
+
+
+class ForbiddenPickle(InvalidModelFile):
+    """A model file asks for code that model files have no business with. Nothing was executed."""
+
+
+class NoBackend(ModelUnusable):
+    """No engine is configured for the manifest's algorithm."""
+
+
+# What the service cannot do at the moment.
+
+
+class OutOfCapacity(ServingError):
+    """A bound of the service is reached."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+
+
+class ModelTooLarge(OutOfCapacity):
+    """The model alone exceeds the whole memory budget."""
+
+
+class MemoryInUse(OutOfCapacity):
+    """Every resident model is in use, so there is no memory for another."""
+
+
+class TooManyLoads(OutOfCapacity):
+    """The queue of models to load is full."""
+
+
+class DeadlineExceeded(ServingError):
+    """The caller's deadline passed."""
+
+    code = StatusCode.DEADLINE_EXCEEDED
+
+
+class Unavailable(ServingError):
+    """The service, or what it depends on, cannot answer at the moment; trying again may help."""
+
+    code = StatusCode.UNAVAILABLE
+
+
+class VolumeUnavailable(Unavailable):
+    """The shared volume failed to answer."""
+
+
+class NonFiniteLogits(ServingError):
+    """The network's answer is not a number."""
+
+    code = StatusCode.INTERNAL
+
+
+class BackendFailure(ServingError):
+    """What an engine behind the frontend answered, passed on unchanged."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+def status_of(error: BaseException) -> Status:
+    """Return the status a caller sees for ``error``; foreign errors become INTERNAL with a fixed text."""
+    if isinstance(error, BackendFailure):
+        return error.status
+    if isinstance(error, ServingError):
+        return Status(error.code, str(error))
+    if isinstance(error, asyncio.CancelledError):
+        return Status(StatusCode.CANCELLED, "the call was cancelled")
+    return Status(StatusCode.INTERNAL, INTERNAL_MESSAGE)
+

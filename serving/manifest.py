@@ -1,0 +1,111 @@
+"""manifest.json: what a model is, which engine serves it, and what its outputs are called."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from serving.errors import InvalidManifest
+
+MAX_MANIFEST_BYTES: Final = 1 << 20
+
+_MAX_FAULTS_TOLD: Final = 5
+
+
+class Manifest(BaseModel):
+    """A validated manifest.
+
+    Only ``Algorithm`` and ``classes`` can be relied on in manifests of the book's system; unknown keys are kept in
+    ``model_extra`` and written back by :meth:`to_json`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+
+    algorithm: str = Field(alias="Algorithm", min_length=1, max_length=256)
+    """Names the engine, by the frontend's routes."""
+    classes: Mapping[str, str] = Field(default_factory=dict)
+    """Index of an output, as a decimal string, to its label: "0" to "n-1" without a gap."""
+    model_name: str = Field(default="", alias="ModelName", max_length=256)
+    model_version: str = Field(default="", alias="ModelVersion", max_length=256)
+    tokenizer: str | None = Field(default=None, alias="Tokenizer", min_length=1, max_length=256)
+    """How documents become tokens; ``None`` lets the predictor tell from the vocabulary."""
+
+    @field_validator("model_version", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: object) -> object:
+        # Hand-written manifests say 1.0 without quotes.
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("classes")
+    @classmethod
+    def _without_a_gap(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        missing = next((index for index in range(len(value)) if str(index) not in value), None)
+        if missing is not None:
+            raise ValueError(f"has {len(value)} labels and none for index {missing}")
+        return value
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the order of the outputs."""
+        return tuple(self.classes[str(index)] for index in range(len(self.classes)))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Return the manifest that ``data`` holds.
+
+        Raises:
+            InvalidManifest: not UTF-8 JSON, a duplicate key, a number that is not finite, nested too deeply, or keys
+                of the wrong kind. The message names every fault by its key.
+        """
+        try:
+            document = json.loads(
+                data.decode("utf-8"),
+                object_pairs_hook=_object_without_duplicates,
+                parse_constant=_refuse_constant,
+                parse_float=_finite_float,
+            )
+        except RecursionError as error:
+            raise InvalidManifest("manifest.json is nested too deeply") from error
+        except ValueError as error:
+            raise InvalidManifest("manifest.json is not valid JSON; write it again") from error
+        if not isinstance(document, dict):
+            raise InvalidManifest("manifest.json must hold one JSON object")
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise InvalidManifest(f"manifest.json: {_faults(error)}") from error
+
+    def to_json(self) -> str:
+        """Return the manifest as JSON text, unknown keys included."""
+        return json.dumps(self.model_dump(by_alias=True, exclude_unset=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return result
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is out of range")
+    return value
+
+
+def _faults(error: ValidationError) -> str:
+    faults = [
+        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'it'}: {fault['msg']}"
+        for fault in error.errors(include_url=False, include_input=False)
+    ]
+    told = "; ".join(faults[:_MAX_FAULTS_TOLD])
+    return told if len(faults) <= _MAX_FAULTS_TOLD else f"{told}; and {len(faults) - _MAX_FAULTS_TOLD} more"

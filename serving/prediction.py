@@ -1,0 +1,50 @@
+"""What is asked of a model and what it answers, in the product's own terms: no protobuf, no engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serving.errors import ServingError
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One document for one model. ``model_id`` is as the caller wrote it, not yet checked."""
+
+    model_id: str
+    document: str
+    k: int = 0
+    """How many of the best labels to return beside the label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredLabel:
+    """A label and its softmax probability, from 0 to 1."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answer to one query."""
+
+    label: str
+    score: float
+    best: tuple[ScoredLabel, ...]
+    """The k best labels, highest score first; empty where none were asked for."""
+    model_id: str
+    model_version: str
+
+    @property
+    def response(self) -> str:
+        """The answer as the JSON text that clients of the book's sample service read."""
+        return json.dumps({"result": self.label})
+
+
+Outcome = Prediction | ServingError
+"""Of one query of a batch: its answer, or why it has none."""
+
+Outcomes = Sequence[Outcome]

@@ -1,0 +1,106 @@
+"""Settings: declared once in a typed class; read from flags and environment variables by composition roots."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import AliasChoices, DirectoryPath, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+
+from serving.telemetry.logs import LogFormat, LogLevel
+
+EXIT_WRONG_SETTINGS: Final = 2
+"""Exit code of a process that did not start because of its settings, as of a command with wrong flags."""
+
+Seconds = Annotated[float, Field(ge=0.0, le=86_400.0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+def service_settings(prefix: str, program: str) -> SettingsConfigDict:
+    """Return the configuration of a service's settings class: ``PREFIX_NAME`` variables and ``--name`` flags."""
+    return SettingsConfigDict(
+        env_prefix=prefix,
+        cli_prog_name=program,
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_enforce_required=False,
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+    )
+
+
+class ServerSettings(BaseSettings):
+    """What both services have in common."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            field.description = f"{field.description} [{variable_of(cls, name)}]"
+
+    model_dir: DirectoryPath = Field(
+        default=Path("/models"),
+        validation_alias=AliasChoices("model_dir", "MODEL_DIR"),
+        description="folder of the shared volume that holds one folder a model",
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: Port = Field(default=51001, description="port to listen on; 0 takes a free one, named in the log line 'ready'")
+    max_message_bytes: int = Field(
+        default=1 << 20, ge=1 << 10, le=1 << 30, description="largest request taken; larger ones: RESOURCE_EXHAUSTED"
+    )
+    max_document_bytes: int = Field(
+        default=1 << 16, ge=1, le=1 << 30, description="largest document taken, in bytes of UTF-8"
+    )
+    max_batch_size: int = Field(default=4096, ge=1, le=1 << 20, description="most requests taken in one batch call")
+    max_in_flight: int = Field(default=16_384, ge=1, description="most calls served at the same time")
+    max_streams_per_connection: int = Field(default=4096, ge=1, description="most calls at the same time a connection")
+    default_deadline_seconds: Seconds = Field(default=30.0, description="deadline of calls that come without one")
+    file_threads: int = Field(default=4, ge=1, le=256, description="threads that read the shared volume")
+    freshness_seconds: Seconds = Field(
+        default=1.0, description="a model's files are looked at for changes at most once in this time"
+    )
+    drain_delay_seconds: Seconds = Field(
+        default=0.0, description="after SIGTERM, time for load balancers to see NOT_SERVING before calls are refused"
+    )
+    drain_grace_seconds: Seconds = Field(default=20.0, description="after that, time for calls in flight to end")
+    log_level: LogLevel = Field(default="info", description="least severe log line written")
+    log_format: LogFormat = Field(default="auto", description="auto: console on a terminal, else json")
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def load_settings(kind: type[AnySettings], arguments: Sequence[str] | None = None) -> AnySettings:
+    """Return settings from ``arguments`` (default: the command line) and the environment, flags first.
+
+    Exits with code 2 and one message that names every fault where a value is wrong, and with 0 after ``--help``.
+    """
+    try:
+        return CliApp.run(kind, cli_args=list(sys.argv[1:] if arguments is None else arguments))
+    except ValidationError as error:
+        faults = [_fault(kind, fault) for fault in error.errors(include_url=False)]
+    except SettingsError as error:
+        faults = [str(error)]
+    print(f"{kind.model_config['cli_prog_name']}: wrong settings, not started:", *faults, sep="\n  ", file=sys.stderr)
+    raise SystemExit(EXIT_WRONG_SETTINGS)
+
+
+def variable_of(kind: type[BaseSettings], name: str) -> str:
+    """Return the environment variable of the field ``name``."""
+    alias = kind.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[-1])
+    return f"{kind.model_config['env_prefix']}{name}".upper()
+
+
+def _fault(kind: type[BaseSettings], fault: ErrorDetails) -> str:
+    name = str(fault["loc"][0]).lower() if fault["loc"] else ""
+    if name not in kind.model_fields:
+        return f"{name}: {fault['msg']}"
+    flag = "--" + name.replace("_", "-")
+    return f"{flag} (or {variable_of(kind, name)}) is {fault['input']!r}: {fault['msg']}"

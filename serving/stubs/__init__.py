@@ -1,0 +1,1 @@
+"""Generated from proto/ by scripts/stubs; never edited by hand."""

@@ -1,0 +1,1 @@
+"""Hosting of gRPC servicers: they know nothing of the server that hosts them."""

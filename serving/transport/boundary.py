@@ -1,0 +1,109 @@
+"""The boundary around every servicer: request id, deadline, bound on calls in flight, log line, error to status.
+
+It wraps method handlers before a server sees them, so it is the same on every transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import structlog
+
+from serving.call import REQUEST_ID_KEY, Call, enter_call, request_id_from
+from serving.deadline import Deadline
+from serving.errors import DeadlineExceeded, OutOfCapacity, ServingError, Status, status_of
+from serving.transport.service import Handlers, Registry
+
+log = structlog.get_logger()
+
+Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+class Boundary:
+    """A :class:`Registry` that wraps handlers and passes them on to the server's own registry.
+
+    Args:
+        registry: the server that hosts the handlers.
+        default_deadline: seconds given to calls that come without a deadline.
+        max_in_flight: calls served at the same time; those beyond it are refused with RESOURCE_EXHAUSTED.
+    """
+
+    def __init__(self, registry: Registry, *, default_deadline: float, max_in_flight: int) -> None:
+        self._registry = registry
+        self._default_deadline = default_deadline
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Ignore these: generated code gives the same handlers again as a table, which can be wrapped."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
+        """Wrap the service's handlers and register them with the server."""
+        wrapped = {
+            name: self._wrapped(f"{service_name}/{name}", handler) for name, handler in method_handlers.items()
+        }
+        self._registry.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
+        self._registry.add_registered_method_handlers(service_name, wrapped)
+
+    def _wrapped(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        if handler.unary_unary is None:
+            raise NotImplementedError(f"{method} streams, and the boundary wraps unary methods only")
+        return grpc.unary_unary_rpc_method_handler(
+            self._guarded(method, handler.unary_unary),  # type: ignore[arg-type]  # the stubs know sync handlers only
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _guarded(self, method: str, behaviour: Any) -> Behaviour:
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            call = self._call_of(context)
+            enter_call(call)
+            structlog.contextvars.bind_contextvars(request_id=call.request_id)
+            # Our mark on every answer: who reads a status with it knows that a service of ours gave it.
+            context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            try:
+                response = await self._bounded(behaviour, request, context, call)
+            except Exception as error:
+                status = status_of(error)
+                _report(method, status, error, time.perf_counter() - started)
+                await context.abort(status.code, status.message)
+            log.debug("call", method=method, code="OK", seconds=round(time.perf_counter() - started, 6))
+            return response
+
+        return guarded
+
+    async def _bounded(
+        self, behaviour: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: Call
+    ) -> Any:
+        if self._in_flight >= self._max_in_flight:
+            raise OutOfCapacity("the service has as many calls in flight as it takes; try again shortly")
+        call.deadline.check()
+        self._in_flight += 1
+        scope = asyncio.timeout(call.deadline.remaining())
+        try:
+            async with scope:
+                return await behaviour(request, context)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise DeadlineExceeded("the deadline of the call has passed") from error
+        finally:
+            self._in_flight -= 1
+
+    def _call_of(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+        offered = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)
+        remaining = context.time_remaining()
+        return Call(request_id_from(offered), Deadline.after(self._default_deadline if remaining is None else remaining))
+
+
+def _report(method: str, status: Status, error: Exception, seconds: float) -> None:
+    fields = {"method": method, "code": status.code.name, "seconds": round(seconds, 6)}
+    if isinstance(error, ServingError):
+        log.info("call", message=status.message, cause=repr(error.__cause__) if error.__cause__ else None, **fields)
+    else:
+        log.error("call", exc_info=error, **fields)

@@ -1,0 +1,79 @@
+"""Hosts services on grpcio's own asyncio server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from serving.settings import ServerSettings
+from serving.transport.boundary import Boundary
+from serving.transport.service import Service
+
+
+class CannotListen(Exception):
+    """The address is taken, or is not one of this machine's."""
+
+
+class GrpcioHost:
+    """One listening server with health and reflection. It says NOT_SERVING until :meth:`set_serving`."""
+
+    def __init__(self, settings: ServerSettings, services: Sequence[Service]) -> None:
+        self._settings = settings
+        self._server = grpc.aio.server(options=_options(settings))
+        self._health = health.aio.HealthServicer()
+        self._names = [service.name for service in services]
+        boundary = Boundary(
+            self._server,
+            default_deadline=settings.default_deadline_seconds,
+            max_in_flight=settings.max_in_flight,
+        )
+        for service in services:
+            service.register(boundary)
+        # Health and reflection stream and must answer while the services are full: they stay outside the boundary.
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME),
+            self._server,
+        )
+
+    async def start(self) -> str:
+        """Listen; return the address with the port that was taken.
+
+        Raises:
+            CannotListen: the address cannot be had.
+        """
+        await self.set_serving(False)
+        wanted = f"{self._settings.host}:{self._settings.port}"
+        try:
+            port = self._server.add_insecure_port(wanted)
+        except RuntimeError as error:
+            raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
+        await self._server.start()
+        return f"{self._settings.host}:{port}"
+
+    async def set_serving(self, serving: bool) -> None:
+        """Answer health checks, of the whole server and of each service, with SERVING or NOT_SERVING."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
+        await self._server.stop(grace)
+
+
+def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:
+    return (
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        # Two services on one port would share its calls at random.
+        ("grpc.so_reuseport", 0),
+        # Reconnecting now and then lets clients find new replicas.
+        ("grpc.max_connection_age_ms", 30 * 60 * 1000),
+        ("grpc.max_connection_age_grace_ms", 60 * 1000),
+        ("grpc.server_handshake_timeout_ms", 10 * 1000),
+    )

@@ -1,0 +1,37 @@
+"""What a host takes in: a gRPC service by its name, and how to register its servicer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import grpc
+
+Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
+
+Servicer = TypeVar("Servicer")
+
+
+class Registry(Protocol):
+    """The two methods that generated ``add_…Servicer_to_server`` functions call on a server."""
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Take handlers that look a method up by its name."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
+        """Take the same handlers as a table of one service's methods."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One gRPC service."""
+
+    name: str
+    """Its full name, as ``prediction.Predictor``."""
+    register: Callable[[Registry], None]
+
+
+def service(name: str, add_to_server: Callable[..., None], servicer: object) -> Service:
+    """Return the service ``name`` from its generated ``add_…Servicer_to_server`` and its servicer."""
+    return Service(name, lambda registry: add_to_server(servicer, registry))

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("INTENT_SHARED", ROOT.parent / "shared"))
+"""Recorded cases, data sets and tools that are not part of the project; set INTENT_SHARED to move it."""
+
+
+def shared(relative: str) -> Path:
+    """Return a path below the shared data, or skip the test and say what is missing."""
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"INTENT_SHARED has no {relative}", allow_module_level=True)
+    return path
