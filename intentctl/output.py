@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 EXIT_FAILED: Final = 1
 """The command could not do what was asked."""
@@ -22,13 +26,41 @@ errors = Console(stderr=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    right: bool = False
+    style: str = ""
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table with colour on a terminal; anywhere else lines with a tab between the values, whole."""
+    if not console.is_terminal:
+        for row in ([column.name for column in columns], *rows):
+            sys.stdout.write("\t".join(row) + "\n")
+        return
+    table = Table()
+    for column in columns:
+        table.add_column(column.name, justify="right" if column.right else "left", style=column.style)
+    for row in rows:
+        table.add_row(*(escape(value) for value in row))
+    console.print(table)
+
+
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON that other programs can read."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
+def tell(message: str) -> None:
+    """Print an error to standard error and go on."""
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print ``message`` to standard error and end with ``code``."""
-    errors.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    tell(message)
     raise typer.Exit(code)

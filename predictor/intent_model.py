@@ -124,7 +124,9 @@ def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> TokenizerNam
 
 def _check_rows(vocabulary: Vocabulary, rows: int) -> None:
     if len(vocabulary) > rows:
-        raise InvalidModelFile(f"vocab.pth has {len(vocabulary)} tokens and model.pth {rows} rows; publish them together")
+        raise InvalidModelFile(
+            f"vocab.pth has {len(vocabulary)} tokens and model.pth {rows} rows; publish them together"
+        )
     default = vocabulary.default_index
     lowest = min(vocabulary.indices.values(), default=0)
     highest = max(vocabulary.indices.values(), default=0)

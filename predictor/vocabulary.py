@@ -14,7 +14,7 @@ from predictor.files.container import STORAGES, open_torch_file
 from predictor.files.pickle_reader import CONTAINERS, Global, Instance
 from serving.errors import InvalidModelFile
 
-UNKNOWN_TOKEN: Final = "<unk>"
+UNKNOWN_TOKEN: Final = "<unk>"  # noqa: S105 - a token of text, no password
 
 _VOCABULARY_CLASSES: Final = frozenset(
     {
@@ -86,7 +86,12 @@ def read_vocabulary(data: bytes) -> Vocabulary:
         ForbiddenPickle: the file names anything that vocabularies do not consist of. Nothing of it was executed.
         InvalidModelFile: it is damaged, or no vocabulary.
     """
-    return _interpreted(open_torch_file(data).read(_ALLOWED))
+    value = open_torch_file(data).read(_ALLOWED)
+    # One level and no more: a dictionary may hold itself.
+    match value:
+        case {"vocab": (Instance() | list() | dict()) as inner}:
+            return _interpreted(inner)
+    return _interpreted(value)
 
 
 def _interpreted(value: Any) -> Vocabulary:
@@ -95,8 +100,6 @@ def _interpreted(value: Any) -> Vocabulary:
             return _legacy(state) if "itos" in state else _modern(state)
         case list() if _are_tokens(value):
             return _with_unknown(Vocabulary.of(value, None))
-        case {"vocab": (Instance() | list() | dict()) as inner}:
-            return _interpreted(inner)
         case dict() if _are_tokens(value) and _are_indices(value.values()):
             return _with_unknown(_from_indices(value))
     raise InvalidModelFile(_DAMAGED)

@@ -7,6 +7,7 @@ text of a foreign exception. What an operator needs beyond that goes into the lo
 from __future__ import annotations
 
 import asyncio
+import copy
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -124,8 +125,8 @@ class NonFiniteLogits(ServingError):
     code = StatusCode.INTERNAL
 
 
-class BackendFailure(ServingError):
-    """What an engine behind the frontend answered, passed on unchanged."""
+class RemoteError(ServingError):
+    """What another service answered with a status that has no class of its own here."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.message)
@@ -134,7 +135,7 @@ class BackendFailure(ServingError):
 
 def status_of(error: BaseException) -> Status:
     """Return the status a caller sees for ``error``; foreign errors become INTERNAL with a fixed text."""
-    if isinstance(error, BackendFailure):
+    if isinstance(error, RemoteError):
         return error.status
     if isinstance(error, ServingError):
         return Status(error.code, str(error))
@@ -142,3 +143,21 @@ def status_of(error: BaseException) -> Status:
         return Status(StatusCode.CANCELLED, "the call was cancelled")
     return Status(StatusCode.INTERNAL, INTERNAL_MESSAGE)
 
+
+def error_of(status: Status) -> ServingError:
+    """Return the error that another service told with ``status``; :func:`status_of` gives the same status back."""
+    kind = _KINDS.get(status.code)
+    return RemoteError(status) if kind is None else kind(status.message)
+
+
+_KINDS: Final[dict[StatusCode, type[ServingError]]] = {
+    kind.code: kind
+    for kind in (InvalidRequest, ModelNotFound, ModelUnusable, OutOfCapacity, DeadlineExceeded, Unavailable)
+}
+
+
+def again(error: ServingError) -> ServingError:
+    """Return a copy of ``error`` to raise to another caller: a raised error gathers the traceback of each raise."""
+    fresh = copy.copy(error).with_traceback(None)
+    fresh.__cause__ = error.__cause__
+    return fresh

@@ -33,6 +33,8 @@ class Manifest(BaseModel):
     model_version: str = Field(default="", alias="ModelVersion", max_length=256)
     tokenizer: str | None = Field(default=None, alias="Tokenizer", min_length=1, max_length=256)
     """How documents become tokens; ``None`` lets the predictor tell from the vocabulary."""
+    fc_size: int | None = Field(default=None, ge=1, le=(1 << 31) - 1, strict=True)
+    """Width of the hidden layer, in newer manifests of the book's system; the network's shapes are what counts."""
 
     @field_validator("model_version", mode="before")
     @classmethod
@@ -68,6 +70,8 @@ class Manifest(BaseModel):
                 parse_constant=_refuse_constant,
                 parse_float=_finite_float,
             )
+            # Text that is no Unicode, as "\ud800" makes it, could neither be sent to a caller nor be written back.
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
         except RecursionError as error:
             raise InvalidManifest("manifest.json is nested too deeply") from error
         except ValueError as error:
@@ -103,9 +107,10 @@ def _finite_float(text: str) -> float:
 
 
 def _faults(error: ValidationError) -> str:
-    faults = [
-        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'it'}: {fault['msg']}"
+    every = (
+        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'it'}: {fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors(include_url=False, include_input=False)
-    ]
+    )
+    faults = list(dict.fromkeys(every))
     told = "; ".join(faults[:_MAX_FAULTS_TOLD])
     return told if len(faults) <= _MAX_FAULTS_TOLD else f"{told}; and {len(faults) - _MAX_FAULTS_TOLD} more"

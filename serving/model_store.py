@@ -73,7 +73,7 @@ class ModelStore:
             VolumeUnavailable: the volume cannot be listed.
         """
         try:
-            names = sorted(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+            names = sorted(os.listdir(self._root))
         except OSError as error:
             raise VolumeUnavailable("the model volume cannot be listed at the moment") from error
         return [model_id for name in names if (model_id := _as_model_id(name)) and self._has_manifest(model_id)]
@@ -121,15 +121,17 @@ class ModelStore:
             descriptor = os.open(self._contained(folder, name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise ModelIncomplete(f"{name} of the model is missing; finish its upload") from error
-        with open(descriptor, "rb", buffering=0, closefd=True) as file:
+        try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise InvalidModelFile(f"{name} of the model is not a regular file")
             if before.st_size > limit:
                 raise InvalidModelFile(f"{name} of the model is larger than the {limit} bytes that are read")
-            data = _read_exactly(file.fileno(), before.st_size)
+            data = _read_exactly(descriptor, before.st_size)
             if len(data) != before.st_size or _identity_of(os.fstat(descriptor)) != _identity_of(before):
                 raise ModelIncomplete(f"{name} of the model is being written; finish its upload")
+        finally:
+            os.close(descriptor)
         return data
 
     def _folder(self, model_id: ModelId) -> str:
@@ -149,7 +151,10 @@ class ModelStore:
         return path
 
     def _has_manifest(self, model_id: ModelId) -> bool:
-        return os.path.isfile(os.path.join(self._root, model_id, MANIFEST_FILE))
+        try:
+            return os.path.isfile(self._contained(self._contained(self._root, model_id), MANIFEST_FILE))
+        except (OSError, InvalidModelFile):
+            return False
 
 
 def _identity_of(result: os.stat_result) -> FileIdentity:

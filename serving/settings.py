@@ -49,7 +49,9 @@ class ServerSettings(BaseSettings):
         description="folder of the shared volume that holds one folder a model",
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
-    port: Port = Field(default=51001, description="port to listen on; 0 takes a free one, named in the log line 'ready'")
+    port: Port = Field(
+        default=51001, description="port to listen on; 0 takes a free one, named in the log line 'ready'"
+    )
     max_message_bytes: int = Field(
         default=1 << 20, ge=1 << 10, le=1 << 30, description="largest request taken; larger ones: RESOURCE_EXHAUSTED"
     )
@@ -86,7 +88,8 @@ def load_settings(kind: type[AnySettings], arguments: Sequence[str] | None = Non
         faults = [_fault(kind, fault) for fault in error.errors(include_url=False)]
     except SettingsError as error:
         faults = [str(error)]
-    print(f"{kind.model_config['cli_prog_name']}: wrong settings, not started:", *faults, sep="\n  ", file=sys.stderr)
+    lines = [f"{kind.model_config['cli_prog_name']}: wrong settings, not started:", *faults]
+    sys.stderr.write("\n  ".join(lines) + "\n")
     raise SystemExit(EXIT_WRONG_SETTINGS)
 
 

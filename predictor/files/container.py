@@ -10,7 +10,7 @@ import io
 import struct
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -122,6 +122,7 @@ class _ZipFile(TorchFile):
             raise InvalidModelFile("a file of the model is a TorchScript archive; save the state_dict instead")
         self._stem = stem
         self._names = names
+        self._storages: dict[str, bytes] = {}
 
     def read(self, allowed: Collection[Global]) -> Any:
         value, _ = read_pickle(self._member("data.pkl"), allowed=allowed, persistent=_storage)
@@ -131,7 +132,10 @@ class _ZipFile(TorchFile):
         # torch tells the order of its bytes since 2.1; before that all machines it ran on were little-endian.
         if f"{self._stem}/byteorder" in self._names and self._member("byteorder") != b"little":
             raise InvalidModelFile("a file of the model is big-endian; save it on a little-endian machine")
-        elements = self._member(f"data/{storage.key}")
+        # Read once, however many tensors share it.
+        if storage.key not in self._storages:
+            self._storages[storage.key] = self._member(f"data/{storage.key}")
+        elements = self._storages[storage.key]
         if len(elements) < storage.size:
             raise InvalidModelFile(_DAMAGED)
         return memoryview(elements)[: storage.size]
@@ -149,7 +153,8 @@ class _PickleFile(TorchFile):
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._referenced: dict[str, Storage] = {}
-        self._behind_object = 0
+        self._storages: dict[str, memoryview] | None = None
+        self._behind_object: int | None = None
 
     def read(self, allowed: Collection[Global]) -> Any:
         value, position = self._next(allowed, 0)
@@ -163,20 +168,28 @@ class _PickleFile(TorchFile):
         return value
 
     def storage(self, storage: Storage) -> memoryview:
-        keys, position = self._next((), self._behind_object)
+        if self._storages is None:
+            self._storages = dict(self._raw_storages())
         try:
-            for key in keys:
-                (count,) = _COUNT.unpack_from(self._data, position)
-                position += _COUNT.size
-                end = position + self._referenced[key].size
-                if count != self._referenced[key].count or end > len(self._data):
-                    break
-                if key == storage.key:
-                    return memoryview(self._data)[position:end]
-                position = end
-        except (struct.error, TypeError, KeyError) as error:
+            return self._storages[storage.key]
+        except KeyError as error:
             raise InvalidModelFile(_DAMAGED) from error
-        raise InvalidModelFile(_DAMAGED)
+
+    def _raw_storages(self) -> Iterator[tuple[str, memoryview]]:
+        if self._behind_object is None:
+            return
+        keys, position = self._next((), self._behind_object)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise InvalidModelFile(_DAMAGED)
+        for key in keys:
+            storage = self._referenced.get(key)
+            end = position + _COUNT.size + (storage.size if storage else 0)
+            if storage is None or end > len(self._data):
+                raise InvalidModelFile(_DAMAGED)
+            if _COUNT.unpack_from(self._data, position) != (storage.count,):
+                raise InvalidModelFile(_DAMAGED)
+            yield key, memoryview(self._data)[position + _COUNT.size : end]
+            position = end
 
     def _next(self, allowed: Collection[Global], position: int) -> tuple[Any, int]:
         return read_pickle(self._data, allowed=allowed, persistent=self._persistent, start=position)
@@ -186,8 +199,11 @@ class _PickleFile(TorchFile):
         if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module":
             return identity[1]
         storage = _storage(identity)
-        self._referenced[storage.key] = storage
-        return storage
+        known = self._referenced.setdefault(storage.key, storage)
+        # A tensor must not be laid over fewer bytes than its own reference promises.
+        if (known.kind, known.count) != (storage.kind, storage.count):
+            raise InvalidModelFile(_DAMAGED)
+        return known
 
 
 def _storage(identity: object) -> Storage:
@@ -195,6 +211,8 @@ def _storage(identity: object) -> Storage:
     match identity:
         case ("storage", Global() as kind, str() as key, str(), int() as count) if kind in STORAGES and count >= 0:
             return Storage(kind, key, count)
-        case ("storage", Global() as kind, str() as key, str(), int() as count, None) if kind in STORAGES and count >= 0:
+        case ("storage", Global() as kind, str() as key, str(), int() as count, None) if (
+            kind in STORAGES and count >= 0
+        ):
             return Storage(kind, key, count)
     raise InvalidModelFile("a file of the model refers to data of a kind that is not read; save it with torch.save")

@@ -2,7 +2,7 @@
 
 Python's own unpickler imports and calls what a file names, and torch's restricted one can be kept busy for ever by a
 file of a few hundred bytes (tuples of tuples as the keys of a dictionary). Here a global is only a name, a call is only
-a record of it, keys are strings or numbers, and the work is bounded by the length of the file.
+a record of it, keys are strings or small numbers, and the work is bounded by the length of the file.
 
 The opcodes are those that protocols 2 to 5 use for containers, numbers and text; their meaning is that of CPython's
 ``pickletools``.
@@ -50,10 +50,15 @@ _STRING: Final = b"|".join(re.escape(struct.pack("<I", n)) + b".{%d}" % n for n 
 # The unpickler reserves memory up to a memo's index: indices beyond 2^19 are left to the machine below.
 _MEMO: Final = rb"(?:q.|r..[\x00-\x07]\x00)"
 _RUN_ITEM: Final = re.compile(b"X(" + _STRING + b")(" + _MEMO + b"?)", re.DOTALL)
-_RUN: Final = re.compile(b"(?:X(?:" + _STRING + b")" + _MEMO + b"?){8,}+", re.DOTALL)
+_RUN: Final = re.compile(b"(?:X(?:" + _STRING + b")" + _MEMO + b"?)++", re.DOTALL)
+# In bytes. Shorter runs are left to the machine too: one of them could still make the unpickler reserve megabytes.
+_SHORTEST_RUN: Final = 4096
 
 _LIST_BEGINS: Final = b"\x80\x02("
 _LIST_ENDS: Final = b"l."
+
+# A state_dict has about eight for each tensor, a vocabulary a few dozen. One byte of the file makes up to 70 in memory.
+_MOST_CONTAINERS: Final = 1 << 18
 
 _MARK: Final = object()
 
@@ -104,13 +109,14 @@ class _Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._runs: list[tuple[int, int]] = []
+        self._no_run_before = 0
         self._work_left = len(data)
+        self._containers_left = _MOST_CONTAINERS
 
     def run(self) -> Any:
         data = self._data
         while (code := data[self.position]) != _STOP:
-            if code == _BINUNICODE and (run := _RUN.match(data, self.position)):
-                self._push_run(run)
+            if code == _BINUNICODE and self._push_run():
                 continue
             operation = _OPERATIONS.get(code)
             if operation is None:
@@ -122,12 +128,19 @@ class _Machine:
             raise ValueError("the stack does not hold one object at the end")
         return self._stack[0]
 
-    def _push_run(self, run: re.Match[bytes]) -> None:
+    def _push_run(self) -> bool:
+        """Push the run of strings that begins here, and return whether there is one that is long enough."""
+        if self.position < self._no_run_before or (run := _RUN.match(self._data, self.position)) is None:
+            return False
+        if run.end() - run.start() < _SHORTEST_RUN:
+            self._no_run_before = run.end()
+            return False
         # Few of these strings are referred to again, so their memo entries are made when one is asked for.
         self._runs.append(run.span())
         self.position = run.end()
         # What the expression matched is text and nothing else, so the unpickler, seven times as fast, may read it.
         self._stack.extend(pickle.loads(b"".join((_LIST_BEGINS, run.group(), _LIST_ENDS))))  # noqa: S301
+        return True
 
     def take(self, count: int) -> bytes:
         end = self.position + count
@@ -150,6 +163,12 @@ class _Machine:
         return line
 
     def push(self, value: object) -> None:
+        self._stack.append(value)
+
+    def push_container(self, value: object) -> None:
+        self._containers_left -= 1
+        if self._containers_left < 0:
+            raise ValueError("more is to be built than any model consists of")
         self._stack.append(value)
 
     def pop(self) -> Any:
@@ -188,7 +207,10 @@ class _Machine:
                     self._memo.setdefault(int.from_bytes(memo[1:], "little"), _text(found[4:]))
         self._runs.clear()
 
-    def named(self, module: str, name: str) -> None:
+    def named(self, module: object, name: object) -> None:
+        # STACK_GLOBAL takes them from the stack, where anything may be.
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise TypeError("a global whose name is no text")
         found = Global(module, name)
         if found not in self._allowed:
             raise ForbiddenPickle(
@@ -199,7 +221,7 @@ class _Machine:
     def construct(self, constructor: object, arguments: object) -> None:
         if not isinstance(constructor, Global) or not isinstance(arguments, tuple):
             raise TypeError("only a named constructor can be called, with a tuple of arguments")
-        self._stack.append(self._constructed(constructor, arguments))
+        self.push_container(self._constructed(constructor, arguments))
 
     def _constructed(self, constructor: Global, arguments: tuple[Any, ...]) -> object:
         if constructor in SETS:
@@ -245,7 +267,7 @@ class _Machine:
     def resolve_persistent(self) -> None:
         if self._persistent is None:
             raise ValueError("a persistent id in a file that has none")
-        self._stack.append(self._persistent(self.pop()))
+        self.push_container(self._persistent(self.pop()))
 
     def skip_protocol(self) -> None:
         if self.take(1)[0] > 5:
@@ -258,9 +280,9 @@ def _text(encoded: bytes) -> str:
 
 
 def _set_item(target: dict[Any, Any], key: object, value: object) -> None:
-    # The hash of a tuple of tuples can take for ever.
-    if not isinstance(key, str | int | float | None):
-        raise TypeError("a key that is neither text nor a number")
+    # The hash of a tuple of tuples can take for ever, and large numbers can be made to share one hash.
+    if not isinstance(key, str | int | float | None) or (isinstance(key, int) and key.bit_length() > 64):
+        raise TypeError("a key that is neither text nor a small number")
     target[key] = value
 
 
@@ -278,7 +300,7 @@ def _reversed_pair(machine: _Machine) -> tuple[Any, Any]:
 def _tuple_of(count: int) -> Callable[[_Machine], None]:
     def make(machine: _Machine) -> None:
         items = [machine.pop() for _ in range(count)]
-        machine.push(tuple(reversed(items)))
+        machine.push_container(tuple(reversed(items)))
 
     return make
 
@@ -290,7 +312,7 @@ def _set_pair(machine: _Machine) -> None:
 
 def _dict_from_mark(machine: _Machine) -> None:
     items = machine.pop_to_mark()
-    machine.push({})
+    machine.push_container({})
     machine.set_items(items)
 
 
@@ -333,11 +355,11 @@ _OPERATIONS: Final[dict[int, Callable[[_Machine], object]]] = {
     ord("C"): lambda machine: machine.push(machine.take(machine.number(_UINT8))),
     # Containers.
     ord(")"): lambda machine: machine.push(()),
-    ord("]"): lambda machine: machine.push([]),
-    ord("}"): lambda machine: machine.push({}),
-    0x8F: lambda machine: machine.push([]),  # EMPTY_SET
-    ord("t"): lambda machine: machine.push(tuple(machine.pop_to_mark())),
-    ord("l"): lambda machine: machine.push(machine.pop_to_mark()),
+    ord("]"): lambda machine: machine.push_container([]),
+    ord("}"): lambda machine: machine.push_container({}),
+    0x8F: lambda machine: machine.push_container([]),  # EMPTY_SET
+    ord("t"): lambda machine: machine.push_container(tuple(machine.pop_to_mark())),
+    ord("l"): lambda machine: machine.push_container(machine.pop_to_mark()),
     ord("d"): _dict_from_mark,
     0x85: _tuple_of(1),
     0x86: _tuple_of(2),

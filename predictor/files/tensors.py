@@ -74,17 +74,21 @@ def _array(file: TorchFile, value: object, elements_left: int) -> tuple[Array, i
     if elements and last >= storage.count:
         raise InvalidModelFile("model.pth holds a tensor that is larger than its data")
     stored = np.frombuffer(file.storage(storage), dtype=_FLOATS[storage.kind.name])
-    view = np.lib.stride_tricks.as_strided(
-        stored[offset:], shape, [step * stored.itemsize for step in stride], writeable=False
-    )
+    try:
+        view = np.lib.stride_tricks.as_strided(
+            stored[offset:], shape, [step * stored.itemsize for step in stride], writeable=False
+        )
+    except (ValueError, OverflowError) as error:
+        # More than 64 dimensions, or a step, which nothing takes, that is beyond 64 bits.
+        raise InvalidModelFile("model.pth holds a tensor without a proper shape") from error
     return _finite(_as_float32(view, storage.kind.name)), elements
 
 
 def _as_float32(view: npt.NDArray[Any], kind: str) -> Array:
     if kind == "BFloat16Storage":
         # bfloat16 is the upper half of a float32.
-        return (view.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(over="ignore"):
+        return np.asarray(np.left_shift(view, 16, dtype=np.uint32), order="C").view(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
         # A copy of its own, so that no tensor keeps the whole file in memory.
         return np.array(view, dtype=np.float32, order="C")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -43,9 +43,7 @@ class Boundary:
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
         """Wrap the service's handlers and register them with the server."""
-        wrapped = {
-            name: self._wrapped(f"{service_name}/{name}", handler) for name, handler in method_handlers.items()
-        }
+        wrapped = {name: self._wrapped(f"{service_name}/{name}", handler) for name, handler in method_handlers.items()}
         self._registry.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
         self._registry.add_registered_method_handlers(service_name, wrapped)
 
@@ -53,7 +51,7 @@ class Boundary:
         if handler.unary_unary is None:
             raise NotImplementedError(f"{method} streams, and the boundary wraps unary methods only")
         return grpc.unary_unary_rpc_method_handler(
-            self._guarded(method, handler.unary_unary),  # type: ignore[arg-type]  # the stubs know sync handlers only
+            self._guarded(method, handler.unary_unary),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -68,7 +66,7 @@ class Boundary:
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             try:
                 response = await self._bounded(behaviour, request, context, call)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the one place where every error becomes a status
                 status = status_of(error)
                 _report(method, status, error, time.perf_counter() - started)
                 await context.abort(status.code, status.message)
@@ -97,8 +95,11 @@ class Boundary:
 
     def _call_of(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
         offered = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)
-        remaining = context.time_remaining()
-        return Call(request_id_from(offered), Deadline.after(self._default_deadline if remaining is None else remaining))
+        # None where the caller set no deadline, whatever the published types say.
+        remaining = cast("float | None", context.time_remaining())
+        return Call(
+            request_id_from(offered), Deadline.after(self._default_deadline if remaining is None else remaining)
+        )
 
 
 def _report(method: str, status: Status, error: Exception, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -67,10 +68,8 @@ async def _become_ready(host: Host, address: str, get_ready: Callable[[], Awaita
 async def _drain(host: Host, settings: ServerSettings, hurry: asyncio.Event) -> None:
     await host.set_serving(False)
     log.info("draining", delay_seconds=settings.drain_delay_seconds, grace_seconds=settings.drain_grace_seconds)
-    try:
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(hurry.wait(), settings.drain_delay_seconds)
-    except TimeoutError:
-        pass
     stop = asyncio.ensure_future(host.stop(settings.drain_grace_seconds))
     hurried = asyncio.ensure_future(hurry.wait())
     await asyncio.wait({stop, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -84,6 +83,10 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
     """Return an event set by the first signal to stop, and one set by the second."""
     first, second = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (second if first.is_set() else first).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: (second if first.is_set() else first).set())
+        loop.add_signal_handler(number, on_signal)
     return first, second

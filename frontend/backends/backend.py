@@ -1,0 +1,33 @@
+"""What the frontend asks of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from serving.call import Call
+from serving.prediction import Outcome, Prediction, Query
+
+
+class Backend(Protocol):
+    """An engine that serves models. Answers within the call's deadline; a status of the engine passes unchanged."""
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer to one query.
+
+        Raises:
+            ServingError: why there is none.
+        """
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        """Return the outcome of each query, in order.
+
+        Raises:
+            ServingError: why there is none for any.
+        """
+
+    async def wait_until_ready(self) -> None:
+        """Return once the engine can answer."""
+
+    async def close(self) -> None:
+        """Give connections back."""

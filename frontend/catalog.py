@@ -1,0 +1,114 @@
+"""Manifests by model id, remembered, and read again when the file changes.
+
+All state belongs to one event loop; files are read in a pool of threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from cachetools import LRUCache, TTLCache
+
+from serving.errors import ModelIncomplete, ModelNotFound, ServingError, VolumeUnavailable, again
+from serving.manifest import Manifest
+from serving.model_id import ModelId
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, FileIdentity, Fingerprint, ModelStore
+
+_UNKNOWN_SECONDS: Final = 1.0
+_MAX_UNKNOWN: Final = 65_536
+_MAX_ENTRIES: Final = 100_000
+_MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    manifest: Manifest
+    file: FileIdentity
+    checked_at: float
+
+
+class Catalog:
+    """Looks manifests up.
+
+    Args:
+        store: where models are.
+        threads: how many manifests are read at the same time.
+        freshness_seconds: a manifest is compared with its file at most once in this time, when it is asked for.
+    """
+
+    def __init__(self, store: ModelStore, *, threads: int, freshness_seconds: float) -> None:
+        self._store = store
+        self._freshness_seconds = freshness_seconds
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="catalog")
+        self._entries: LRUCache[ModelId, _Entry] = LRUCache(_MAX_ENTRIES)
+        self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
+        self._lookups: dict[ModelId, asyncio.Task[Manifest]] = {}
+
+    async def manifest(self, model_id: ModelId) -> Manifest:
+        """Return the model's manifest.
+
+        While the volume does not answer, manifests that are known stay in force.
+
+        Raises:
+            ModelNotFound: no model has this id; remembered for a second.
+            ModelIncomplete: the model has no manifest yet.
+            InvalidManifest: it cannot be understood.
+            VolumeUnavailable: the volume does not answer, and the manifest is not known.
+        """
+        entry = self._entries.get(model_id)
+        if entry is not None and time.monotonic() - entry.checked_at < self._freshness_seconds:
+            return entry.manifest
+        if model_id in self._unknown:
+            raise ModelNotFound("no model has this runId")
+        lookup = self._lookups.get(model_id)
+        if lookup is None:
+            lookup = asyncio.get_running_loop().create_task(self._look_up(model_id, entry))
+            self._lookups[model_id] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(model_id, None))
+        try:
+            # One caller that leaves must not take the answer from the others.
+            return await asyncio.shield(lookup)
+        except ServingError as error:
+            raise again(error) from error.__cause__
+
+    async def close(self) -> None:
+        """End all look-ups."""
+        lookups = list(self._lookups.values())
+        for lookup in lookups:
+            lookup.cancel()
+        await asyncio.gather(*lookups, return_exceptions=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _look_up(self, model_id: ModelId, known: _Entry | None) -> Manifest:
+        try:
+            entry = await asyncio.get_running_loop().run_in_executor(self._pool, self._current, model_id, known)
+        except VolumeUnavailable:
+            if known is None:
+                raise
+            entry = known
+        except ServingError as error:
+            self._entries.pop(model_id, None)
+            if isinstance(error, ModelNotFound):
+                self._unknown[model_id] = True
+            raise
+        entry.checked_at = time.monotonic()
+        self._entries[model_id] = entry
+        return entry.manifest
+
+    def _current(self, model_id: ModelId, known: _Entry | None) -> _Entry:
+        """Return ``known`` if the file is still the one it was read from, else what the file says now."""
+        file = _manifest_of(self._store.fingerprint(model_id))
+        if known is not None and file == known.file:
+            return known
+        return _Entry(self._store.read_manifest(model_id), file, time.monotonic())
+
+
+def _manifest_of(fingerprint: Fingerprint) -> FileIdentity:
+    file = fingerprint.files[_MANIFEST]
+    if file is None:
+        raise ModelIncomplete(f"the model has no {MANIFEST_FILE} yet; finish its upload")
+    return file

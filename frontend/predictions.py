@@ -1,0 +1,85 @@
+"""Answers queries by routing them: catalog, router, backend. Knows no protobuf and no transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+from frontend.backends.backend import Backend
+from frontend.catalog import Catalog
+from frontend.router import Router
+from serving.call import Call
+from serving.errors import ServingError
+from serving.model_id import parse_model_id
+from serving.prediction import Outcome, Prediction, Query
+from serving.query_limits import QueryLimits
+
+
+class RoutedPredictions:
+    """The frontend's data plane.
+
+    Args:
+        catalog: knows the models.
+        router: knows the engines.
+        limits: what is taken in a query and a batch.
+    """
+
+    def __init__(self, catalog: Catalog, router: Router, limits: QueryLimits) -> None:
+        self._catalog = catalog
+        self._router = router
+        self._limits = limits
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer.
+
+        Raises:
+            ServingError: why there is none.
+        """
+        backend = await self._backend_of(query)
+        return await backend.predict(query, call)
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
+        """Return the outcome of each query, in order. Queries of one engine go to it in one call.
+
+        Raises:
+            InvalidRequest: the batch is too large.
+        """
+        self._limits.check_batch(queries)
+        outcomes: dict[int, Outcome] = {}
+        groups: dict[Backend, list[int]] = defaultdict(list)
+        routes = await asyncio.gather(*(self._backend_of(query) for query in queries), return_exceptions=True)
+        for index, route in enumerate(routes):
+            if isinstance(route, ServingError):
+                outcomes[index] = route
+            elif isinstance(route, BaseException):
+                raise route
+            else:
+                groups[route].append(index)
+        results = await asyncio.gather(
+            *(_outcomes(backend, [queries[i] for i in members], call) for backend, members in groups.items())
+        )
+        for members, result in zip(groups.values(), results, strict=True):
+            outcomes.update(zip(members, result, strict=True))
+        return [outcomes[index] for index in range(len(queries))]
+
+    async def wait_until_ready(self) -> None:
+        """Return once every engine can answer."""
+        await asyncio.gather(*(backend.wait_until_ready() for backend in self._router.backends))
+
+    async def close(self) -> None:
+        """Close the catalog and every backend."""
+        await self._catalog.close()
+        await asyncio.gather(*(backend.close() for backend in self._router.backends))
+
+    async def _backend_of(self, query: Query) -> Backend:
+        model_id = parse_model_id(query.model_id)
+        self._limits.check(query)
+        return self._router.backend_for(await self._catalog.manifest(model_id))
+
+
+async def _outcomes(backend: Backend, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+    try:
+        return await backend.predict_batch(queries, call)
+    except ServingError as error:
+        return [error] * len(queries)

@@ -1,0 +1,28 @@
+"""Settings of the frontend."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from frontend.routes import parse_routes
+from serving.settings import ServerSettings, service_settings
+
+
+class FrontendSettings(ServerSettings):
+    """Routes each prediction to the engine that the model's manifest names.
+
+    Every setting is a flag or an environment variable (in brackets); flags win.
+    """
+
+    model_config = service_settings("INTENT_FRONTEND_", "frontend")
+
+    routes: str = Field(
+        default="intent-classification=predictor://127.0.0.1:51002",
+        description="the engine of each algorithm, as algorithm=kind://host:port, separated by commas",
+    )
+
+    @field_validator("routes")
+    @classmethod
+    def _well_written(cls, value: str) -> str:
+        parse_routes(value)
+        return value

@@ -1,0 +1,93 @@
+"""``intentctl up``: both services on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from intentctl.output import console, fail
+from intentctl.stack import LocalStack, ServiceEnded, StackOptions
+from serving.client import AsyncIntentClient, Prediction, ServingError
+from serving.model_store import ModelStore
+
+_FIRST_CHOICE: Final = "clinc150"
+_DOCUMENT: Final = "make a 10 minute timer"
+
+
+def up(
+    *,
+    model_dir: Annotated[
+        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
+    ] = Path("models"),
+    host: Annotated[str, typer.Option(help="Address that both services listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the frontend.")] = 51001,
+    predictor_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the predictor.")] = 51002,
+    timeout: Annotated[float, typer.Option(help="Seconds that the start may take.")] = 60.0,
+    check: Annotated[bool, typer.Option("--check", help="Stop again after the first prediction.")] = False,
+) -> None:
+    """Start the frontend and the predictor here; Ctrl-C drains and stops them."""
+    options = StackOptions(model_dir.resolve(), host, port, predictor_port)
+    try:
+        asyncio.run(_up(options, timeout, check=check))
+    except ServiceEnded as error:
+        fail(str(error))
+    except TimeoutError:
+        fail(f"the services were not ready within {timeout:g} seconds")
+    except ServingError as error:
+        fail(f"the first prediction failed: {error}")
+
+
+async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  # noqa: ASYNC109 - passed on
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stack = LocalStack(options)
+    try:
+        starting = asyncio.ensure_future(stack.start(timeout))
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            return
+        starting.result()
+        console.print(f"ready: frontend {options.frontend}, predictor {options.predictor}", highlight=False)
+        await _first_prediction(options)
+        if check:
+            return
+        console.print("Ctrl-C stops both.", highlight=False)
+        ended = asyncio.ensure_future(stack.wait_for_an_end())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            raise ServiceEnded(ended.result())
+        ended.cancel()
+    finally:
+        await stack.stop()
+
+
+async def _first_prediction(options: StackOptions) -> None:
+    ids = ModelStore(options.model_dir).model_ids()
+    if not ids:
+        console.print("There is no model yet; `intentctl train --help` says how to make one.", highlight=False)
+        return
+    model_id = _FIRST_CHOICE if _FIRST_CHOICE in ids else ids[0]
+    async with AsyncIntentClient(options.frontend) as client:
+        prediction = await client.predict(model_id, _DOCUMENT)
+    _show(prediction, options)
+
+
+def _show(prediction: Prediction, options: StackOptions) -> None:
+    console.print(
+        f'{prediction.model_id}: "{_DOCUMENT}" -> {prediction.label} (score {prediction.score:.3f})',
+        highlight=False,
+    )
+    console.print("Try next:", highlight=False)
+    question = f'{{"runId": "{prediction.model_id}", "document": "{_DOCUMENT}"}}'
+    console.print(
+        f"  grpcurl -plaintext -d '{question}' {options.frontend} prediction.PredictionService/Predict",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,118 @@
+"""Both services as processes of this machine: started, watched, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_KILL_AFTER_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """Where the services listen and what they serve."""
+
+    model_dir: Path
+    host: str
+    frontend_port: int
+    predictor_port: int
+
+    @property
+    def frontend(self) -> str:
+        """Address of the frontend."""
+        return f"{self.host}:{self.frontend_port}"
+
+    @property
+    def predictor(self) -> str:
+        """Address of the predictor."""
+        return f"{self.host}:{self.predictor_port}"
+
+
+class ServiceEnded(Exception):
+    """A service ended by itself."""
+
+
+class LocalStack:
+    """A frontend and a predictor, run by this Python."""
+
+    def __init__(self, options: StackOptions) -> None:
+        self._options = options
+        self._processes: dict[str, Process] = {}
+
+    async def start(self, timeout: float) -> None:  # noqa: ASYNC109 - one figure for all that happens here
+        """Start both services, and return once the frontend answers.
+
+        Raises:
+            ServiceEnded: one of them did not start.
+            TimeoutError: they were not ready within ``timeout`` seconds.
+        """
+        options = self._options
+        await self._start("predictor", options.predictor_port)
+        await self._start(
+            "frontend", options.frontend_port, "--routes", f"intent-classification=predictor://{options.predictor}"
+        )
+        ready = asyncio.ensure_future(_wait_until_serving(options.frontend))
+        ended = asyncio.ensure_future(self.wait_for_an_end())
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+            ended.cancel()
+        if ended.done() and not ended.cancelled():
+            raise ServiceEnded(ended.result())
+
+    async def wait_for_an_end(self) -> str:
+        """Return what to tell of the first service that ends by itself."""
+        waits = {asyncio.ensure_future(process.wait()): name for name, process in self._processes.items()}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        first = next(iter(done))
+        return f"the {waits[first]} ended with exit code {first.result()}; its log lines above say why"
+
+    async def stop(self) -> None:
+        """Drain the frontend, then the predictor."""
+        for name in ("frontend", "predictor"):
+            process = self._processes.get(name)
+            if process is None or process.returncode is not None:
+                continue
+            process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(_KILL_AFTER_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+    async def _start(self, name: str, port: int, *flags: str) -> None:
+        options = self._options
+        command: Sequence[str] = (
+            sys.executable, "-m", name, "--model-dir", str(options.model_dir), "--host", options.host,
+            "--port", str(port), *flags,
+        )  # fmt: skip
+        # A session of its own: Ctrl-C reaches us alone, and we drain in order.
+        self._processes[name] = await asyncio.create_subprocess_exec(
+            *command, start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        )
+
+
+async def _wait_until_serving(address: str) -> None:
+    async with grpc.aio.insecure_channel(address, options=(("grpc.max_reconnect_backoff_ms", 200),)) as channel:
+        # The published types of the health stub leave Watch out.
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        async for update in health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
+            if update.status == health_pb2.HealthCheckResponse.SERVING:
+                return

@@ -1,0 +1,89 @@
+"""Answers queries: a lease on the model, then its answer. Knows no protobuf and no transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from predictor.intent_model import IntentModel
+from predictor.model_manager import ModelManager
+from serving.errors import ServingError
+from serving.model_id import ModelId, parse_model_id
+from serving.prediction import Outcome, Prediction, Query
+from serving.query_limits import QueryLimits
+
+# About the text whose answer takes as long as handing it to a thread and back; longer work leaves the event loop.
+_INLINE_CHARACTERS: Final = 4096
+
+
+class InferenceEngine:
+    """The predictor's data plane.
+
+    Args:
+        manager: gives out leases on models.
+        limits: what is taken in a query and a batch.
+        threads: pool size for documents and batches too long for the event loop.
+    """
+
+    def __init__(self, manager: ModelManager[IntentModel], limits: QueryLimits, *, threads: int) -> None:
+        self._manager = manager
+        self._limits = limits
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+
+    async def predict(self, query: Query) -> Prediction:
+        """Return the model's answer.
+
+        Raises:
+            ServingError: why there is none.
+        """
+        model_id = self._checked(query)
+        outcome = (await self._answers(model_id, [query]))[0]
+        if isinstance(outcome, ServingError):
+            raise outcome
+        return outcome
+
+    async def predict_batch(self, queries: Sequence[Query]) -> list[Outcome]:
+        """Return the outcome of each query, in order. Queries of one model go through it together.
+
+        Raises:
+            InvalidRequest: the batch is too large.
+        """
+        self._limits.check_batch(queries)
+        outcomes: dict[int, Outcome] = {}
+        groups: dict[ModelId, list[int]] = defaultdict(list)
+        for index, query in enumerate(queries):
+            try:
+                groups[self._checked(query)].append(index)
+            except ServingError as error:
+                outcomes[index] = error
+        results = await asyncio.gather(
+            *(self._outcomes(model_id, [queries[i] for i in members]) for model_id, members in groups.items())
+        )
+        for members, result in zip(groups.values(), results, strict=True):
+            outcomes.update(zip(members, result, strict=True))
+        return [outcomes[index] for index in range(len(queries))]
+
+    async def close(self) -> None:
+        """Wait for work in threads, and close the model manager."""
+        await self._manager.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _checked(self, query: Query) -> ModelId:
+        model_id = parse_model_id(query.model_id)
+        self._limits.check(query)
+        return model_id
+
+    async def _outcomes(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
+        try:
+            return await self._answers(model_id, queries)
+        except ServingError as error:
+            return [error] * len(queries)
+
+    async def _answers(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
+        with await self._manager.acquire(model_id) as model:
+            if sum(len(query.document) for query in queries) <= _INLINE_CHARACTERS:
+                return model.predict(queries)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, model.predict, queries)

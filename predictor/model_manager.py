@@ -1,0 +1,231 @@
+"""Models on request: one load however many ask, off the event loop, never in the way of models in memory.
+
+All state belongs to one event loop: between reading and changing it nothing is awaited, so no lock is needed. Files are
+read and models built in a pool of threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
+
+import structlog
+from cachetools import TTLCache
+
+from predictor.residency import Lease, Model, Resident, ResidentModels
+from serving.errors import ModelNotFound, ModelUnusable, ServingError, TooManyLoads, Unavailable, again
+from serving.model_id import ModelId
+from serving.model_store import Fingerprint
+
+log = structlog.get_logger()
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Source_co = TypeVar("Source_co", covariant=True)
+
+_UNKNOWN_SECONDS: Final = 1.0
+_MAX_UNKNOWN: Final = 65_536
+_FAILURE_SECONDS: Final = 10.0
+_MAX_FAILURES: Final = 4096
+_REFRESH_PATIENCE_SECONDS: Final = 0.1
+
+
+class ModelSource(Protocol[Source_co]):
+    """Where models come from. Its methods block; they are called in threads."""
+
+    def fingerprint(self, model_id: ModelId) -> Fingerprint:
+        """Return the identity of the model's files. Raises ServingError."""
+
+    def estimate(self, fingerprint: Fingerprint) -> int:
+        """Return about how many bytes the model will take in memory. Does not block."""
+
+    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> Source_co:
+        """Return the model. Raises ServingError."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Files that were tried and are no model."""
+
+    fingerprint: Fingerprint
+    error: ServingError
+
+
+class ModelManager(Generic[Model]):
+    """Gives out leases on loaded models.
+
+    Args:
+        source: where models come from.
+        residents: the models in memory.
+        threads: how many models are loaded at the same time.
+        max_loads: how many may wait to be loaded or be loading; more are refused.
+        freshness_seconds: a model's files are compared with the loaded copy at most once in this time, when it is
+            asked for.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource[Model],
+        residents: ResidentModels[Model],
+        *,
+        threads: int,
+        max_loads: int,
+        freshness_seconds: float,
+    ) -> None:
+        self._source = source
+        self._residents = residents
+        self._max_loads = max_loads
+        self._freshness_seconds = freshness_seconds
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
+        self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
+        """Callers of each model that is being loaded."""
+        self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
+        self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def acquire(self, model_id: ModelId) -> Lease[Model]:
+        """Return a lease on the model, loading it where it is not in memory.
+
+        A caller that is cancelled leaves at once; the load goes on for the others.
+
+        Raises:
+            ModelNotFound: no model has this id; remembered for a second.
+            ModelUnusable: its files are no model; tried again when they change, or after ten seconds.
+            OutOfCapacity: no memory, or too many loads.
+            Unavailable: the volume does not answer.
+        """
+        resident = self._residents.get(model_id)
+        if resident is None:
+            return await self._loaded(model_id)
+        lease = self._residents.lease(resident)
+        if time.monotonic() - resident.checked_at < self._freshness_seconds:
+            return lease
+        with lease:
+            await self._refreshed(resident)
+            current = self._residents.get(model_id)
+            if current is not None:
+                return self._residents.lease(current)
+        return await self._loaded(model_id)
+
+    async def close(self) -> None:
+        """End all loads. Leases given out stay valid."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _loaded(self, model_id: ModelId) -> Lease[Model]:
+        if model_id in self._unknown:
+            raise ModelNotFound("no model has this runId")
+        waiting = self._waiting.get(model_id)
+        if waiting is None:
+            if len(self._waiting) >= self._max_loads:
+                raise TooManyLoads("too many models are waiting to be loaded; try again shortly")
+            waiting = self._waiting[model_id] = []
+            self._start(self._load_for_waiting(model_id))
+        caller: asyncio.Future[Lease[Model]] = asyncio.get_running_loop().create_future()
+        waiting.append(caller)
+        try:
+            return await caller
+        except asyncio.CancelledError:
+            if caller.done() and not caller.cancelled() and caller.exception() is None:
+                # The lease arrived in the moment in which its caller left.
+                caller.result().release()
+            raise
+
+    async def _load_for_waiting(self, model_id: ModelId) -> None:
+        try:
+            resident = await self._load_unless_it_failed(model_id)
+        except ServingError as error:
+            self._refuse(self._waiting.pop(model_id), error)
+        except BaseException:
+            # A bug, or the end of the service: nobody may be left waiting.
+            self._refuse(self._waiting.pop(model_id), Unavailable("the model could not be loaded; try again"))
+            raise
+        else:
+            for caller in self._waiting.pop(model_id):
+                if not caller.done():
+                    caller.set_result(self._residents.lease(resident))
+
+    def _refuse(self, callers: list[asyncio.Future[Lease[Model]]], error: ServingError) -> None:
+        for caller in callers:
+            if not caller.done():
+                caller.set_exception(again(error))
+
+    async def _load_unless_it_failed(self, model_id: ModelId) -> Resident[Model]:
+        try:
+            fingerprint = await self._in_thread(self._source.fingerprint, model_id)
+        except ModelNotFound:
+            self._unknown[model_id] = True
+            raise
+        failure = self._failures.get(model_id)
+        if failure is not None and failure.fingerprint == fingerprint:
+            raise again(failure.error)
+        try:
+            return await self._load(model_id, fingerprint)
+        except ModelUnusable as error:
+            self._failures[model_id] = _Failure(fingerprint, error)
+            raise
+
+    async def _load(self, model_id: ModelId, fingerprint: Fingerprint) -> Resident[Model]:
+        started = time.perf_counter()
+        reservation = self._residents.reserve(self._source.estimate(fingerprint))
+        try:
+            model = await self._in_thread(self._source.load, model_id, fingerprint)
+            self._residents.resize(reservation, model.size)
+            resident = self._residents.admit(model_id, model, fingerprint, reservation)
+        finally:
+            self._residents.cancel(reservation)
+        log.info(
+            "model loaded",
+            model=model_id,
+            generation=resident.generation,
+            bytes=resident.size,
+            seconds=round(time.perf_counter() - started, 6),
+        )
+        return resident
+
+    async def _refreshed(self, resident: Resident[Model]) -> None:
+        """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
+        resident.checked_at = time.monotonic()
+        task = self._start(self._refresh(resident))
+        await asyncio.wait({task}, timeout=_REFRESH_PATIENCE_SECONDS)
+
+    async def _refresh(self, resident: Resident[Model]) -> None:
+        """Load the model's files beside ``resident`` if they changed, and swap; on any fault the old copy stays."""
+        model_id = resident.model_id
+        try:
+            fingerprint = await self._in_thread(self._source.fingerprint, model_id)
+        except ModelNotFound:
+            log.info("model removed", model=model_id)
+            if self._residents.get(model_id) is resident:
+                self._residents.discard(model_id)
+            return
+        except ServingError as error:
+            log.warning("model files cannot be checked; the loaded copy serves on", model=model_id, reason=str(error))
+            return
+        if fingerprint in (resident.fingerprint, resident.refused):
+            return
+        # The old copy must not be evicted to make room for one that may be bad.
+        with self._residents.lease(resident):
+            try:
+                await self._load(model_id, fingerprint)
+            except ServingError as error:
+                if isinstance(error, ModelUnusable):
+                    resident.refused = fingerprint
+                log.error("replacement refused; the loaded copy serves on", model=model_id, reason=str(error))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _in_thread(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
+    ) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*arguments, **keywords))

@@ -1,0 +1,194 @@
+"""Which models are in memory: least recently used out, by bytes and by count. Pure bookkeeping, no loading, no waiting.
+
+Every method is called on one thread, the event loop's, and never waits: what it decides is decided at once. A model
+that is in use is never evicted; one that is replaced or removed while in use counts until its last lease ends.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Generic, Protocol, TypeVar
+
+from cachetools import LRUCache
+
+from serving.errors import MemoryInUse, ModelTooLarge
+from serving.model_id import ModelId
+from serving.model_store import Fingerprint
+
+
+class Sized(Protocol):
+    """What can be held: it knows its bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory it takes."""
+
+
+Model = TypeVar("Model", bound=Sized)
+
+
+@dataclass(slots=True, eq=False)
+class Resident(Generic[Model]):
+    """A model in memory. REQUIRES: changed by :class:`ResidentModels` and its model manager only."""
+
+    model_id: ModelId
+    model: Model
+    fingerprint: Fingerprint
+    generation: int
+    size: int
+    checked_at: float
+    """When its files were last compared with ``fingerprint``; seconds on the monotonic clock."""
+    refused: Fingerprint | None = None
+    """Files that were to replace it and could not; they are not tried again until they change."""
+    leases: int = 0
+    dismissed: bool = False
+    """Whether it has left the cache while still in use."""
+    hits: int = 0
+    last_used: float = field(default_factory=time.monotonic)
+
+
+class Lease(Generic[Model]):
+    """The right to use a model until :meth:`release`, or the end of the ``with`` block. Ends once."""
+
+    __slots__ = ("_owner", "_resident")
+
+    def __init__(self, owner: ResidentModels[Model], resident: Resident[Model]) -> None:
+        self._owner = owner
+        self._resident: Resident[Model] | None = resident
+        resident.leases += 1
+
+    @property
+    def model(self) -> Model:
+        """The model. Must not be kept beyond the lease."""
+        if self._resident is None:
+            raise RuntimeError("the lease has ended")
+        return self._resident.model
+
+    def release(self) -> None:
+        """End the lease; again does nothing."""
+        resident, self._resident = self._resident, None
+        if resident is not None:
+            self._owner.end_lease(resident)
+
+    def __enter__(self) -> Model:
+        return self.model
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Reservation:
+    """Bytes set aside for a model that is being loaded."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+class ResidentModels(Generic[Model]):
+    """The models in memory.
+
+    Args:
+        max_bytes: what models in memory, being loaded and still in use may take together.
+        max_models: how many may be in memory and being loaded.
+    """
+
+    def __init__(self, *, max_bytes: int, max_models: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_models = max_models
+        self._cache: LRUCache[ModelId, Resident[Model]] = LRUCache(max_bytes, getsizeof=lambda resident: resident.size)
+        self._reservations: set[Reservation] = set()
+        self._dismissed_bytes = 0
+        self._generations = 0
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of models in memory, of those being loaded, and of those gone but still in use."""
+        return int(self._cache.currsize) + sum(r.size for r in self._reservations) + self._dismissed_bytes
+
+    def get(self, model_id: ModelId) -> Resident[Model] | None:
+        """Return the model's resident, now the most recently used; ``None`` where it is not in memory."""
+        return self._cache.get(model_id)
+
+    def lease(self, resident: Resident[Model]) -> Lease[Model]:
+        """Return a lease. REQUIRES: ``resident`` came from :meth:`get` or :meth:`admit` in this turn of the loop."""
+        resident.hits += 1
+        resident.last_used = time.monotonic()
+        return Lease(self, resident)
+
+    def reserve(self, size: int) -> Reservation:
+        """Set aside ``size`` bytes, evicting idle models, least recently used first.
+
+        Raises:
+            ModelTooLarge: ``size`` exceeds the whole budget. Nothing was evicted.
+            MemoryInUse: what is left is in use or being loaded.
+        """
+        reservation = Reservation(0)
+        if len(self._cache) + len(self._reservations) >= self._max_models:
+            self._evict_one()
+        self._make_room(size)
+        reservation.size = size
+        self._reservations.add(reservation)
+        return reservation
+
+    def resize(self, reservation: Reservation, size: int) -> None:
+        """Change a reservation to ``size`` bytes. Raises as :meth:`reserve` does, and changes nothing then."""
+        self._make_room(size - reservation.size)
+        reservation.size = size
+
+    def cancel(self, reservation: Reservation) -> None:
+        """Give the bytes back; again, or after :meth:`admit`, does nothing."""
+        self._reservations.discard(reservation)
+
+    def admit(
+        self, model_id: ModelId, model: Model, fingerprint: Fingerprint, reservation: Reservation
+    ) -> Resident[Model]:
+        """Put a loaded model in the place of its reservation, and of its older copy.
+
+        REQUIRES: the reservation has the size of the model.
+        """
+        self.discard(model_id)
+        self._reservations.discard(reservation)
+        self._generations += 1
+        resident = Resident(
+            model_id, model, fingerprint, self._generations, reservation.size, checked_at=time.monotonic()
+        )
+        self._cache[model_id] = resident
+        return resident
+
+    def discard(self, model_id: ModelId) -> None:
+        """Take the model out; if it is in use its bytes count until the last lease ends."""
+        resident = self._cache.pop(model_id, None)
+        if resident is not None and resident.leases:
+            resident.dismissed = True
+            self._dismissed_bytes += resident.size
+
+    def end_lease(self, resident: Resident[Model]) -> None:
+        """Count a lease down. Called by :class:`Lease`."""
+        resident.leases -= 1
+        if resident.dismissed and not resident.leases:
+            resident.dismissed = False
+            self._dismissed_bytes -= resident.size
+
+    def _make_room(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise ModelTooLarge("the model alone needs more memory than the service may use for all models")
+        while self.bytes_held + size > self._max_bytes:
+            self._evict_one()
+
+    def _evict_one(self) -> None:
+        for _ in range(len(self._cache)):
+            model_id, resident = self._cache.popitem()
+            if not resident.leases:
+                return
+            # In use is used just now: it goes back as the most recent.
+            self._cache[model_id] = resident
+        raise MemoryInUse("the memory for models is taken by models in use; try again shortly")

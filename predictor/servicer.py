@@ -1,0 +1,44 @@
+"""prediction.Predictor: protobuf in, protobuf out, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from predictor.engine import InferenceEngine
+from serving.messages import predictor_batch_response_of, query_of, response_of
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.transport.service import Service, service
+
+NAME = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class PredictorServicer(pb_grpc.PredictorServicer):
+    """Hands requests to the inference engine."""
+
+    def __init__(self, engine: InferenceEngine) -> None:
+        self._engine = engine
+
+    async def PredictorPredict(  # noqa: N802 - the contract names it
+        self, request: pb.PredictorPredictRequest, context: Context
+    ) -> pb.PredictorPredictResponse:
+        """Classify one document."""
+        del context
+        return response_of(pb.PredictorPredictResponse, await self._engine.predict(query_of(request)))
+
+    async def PredictorPredictBatch(  # noqa: N802 - the contract names it
+        self, request: pb.PredictorPredictBatchRequest, context: Context
+    ) -> pb.PredictorPredictBatchResponse:
+        """Classify many documents, each on its own."""
+        del context
+        outcomes = await self._engine.predict_batch([query_of(item) for item in request.requests])
+        return predictor_batch_response_of(outcomes)
+
+
+def predictor_service(engine: InferenceEngine) -> Service:
+    """Return the service for a host."""
+    return service(NAME, pb_grpc.add_PredictorServicer_to_server, PredictorServicer(engine))

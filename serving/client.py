@@ -1,0 +1,128 @@
+"""The Python client of the frontend: typed, blocking or for asyncio.
+
+with IntentClient("127.0.0.1:51001") as client:
+    print(client.predict("clinc150", "wake me up at seven").label)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+
+from serving.errors import ServingError
+from serving.messages import outcomes_of, prediction_of, request_of
+from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.remote import error_of_call
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+
+__all__ = ["AsyncIntentClient", "IntentClient", "Outcome", "Prediction", "Query", "ScoredLabel", "ServingError"]
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+
+_OPTIONS: Final = (("grpc.max_receive_message_length", 64 << 20),)
+
+
+class IntentClient:
+    """Asks a frontend, and waits for the answer. Safe to use from several threads; close it, or use ``with``.
+
+    Args:
+        address: of the frontend, ``host:port``.
+        timeout: seconds that a call may take, unless the call says otherwise.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self._timeout = timeout
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._stub = pb_grpc.PredictionServiceStub(self._channel)
+
+    def predict(self, model_id: str, document: str, *, k: int = 0, timeout: float | None = None) -> Prediction:
+        """Return the model's answer, with its ``k`` best labels.
+
+        Raises:
+            ServingError: why there is none; ``ModelNotFound``, ``InvalidRequest``, ``DeadlineExceeded`` and so on of
+                :mod:`serving.errors`.
+        """
+        request = request_of(pb.PredictRequest, Query(model_id, document, k))
+        try:
+            return prediction_of(self._stub.Predict(request, timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:
+        """Return the outcome of each query in order: a Prediction, or the ServingError that tells why there is none.
+
+        Raises:
+            ServingError: the batch as a whole was refused.
+        """
+        try:
+            return outcomes_of(self._stub.PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._channel.close()
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncIntentClient:
+    """The same for asyncio. Belongs to the event loop it was made on; close it, or use ``async with``."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self._timeout = timeout
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._stub = pb_grpc.PredictionServiceStub(self._channel)
+
+    async def predict(self, model_id: str, document: str, *, k: int = 0, timeout: float | None = None) -> Prediction:  # noqa: ASYNC109 - gRPC carries it to the service
+        """Return the model's answer, with its ``k`` best labels. Raises as :meth:`IntentClient.predict`."""
+        request = request_of(pb.PredictRequest, Query(model_id, document, k))
+        try:
+            return prediction_of(await self._stub.Predict(request, timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    async def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:  # noqa: ASYNC109 - gRPC carries it to the service
+        """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch`."""
+        try:
+            return outcomes_of(await self._stub.PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._channel.close()
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _batch(queries: Iterable[Query]) -> pb.PredictBatchRequest:
+    return pb.PredictBatchRequest(requests=[request_of(pb.PredictRequest, query) for query in queries])
+
+
+def _error_of(error: Any) -> ServingError:
+    """Return the typed form of a gRPC error; those of both kinds of channel have the same methods."""
+    return error_of_call(error, "frontend")

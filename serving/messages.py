@@ -1,0 +1,87 @@
+"""Between protobuf messages and the product's own terms. The messages of both services have the same fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import grpc
+
+from serving.errors import ServingError, Status, error_of, status_of
+from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.stubs import prediction_service_pb2 as pb
+
+Request = TypeVar("Request", pb.PredictRequest, pb.PredictorPredictRequest)
+Response = TypeVar("Response", pb.PredictResponse, pb.PredictorPredictResponse)
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def query_of(request: pb.PredictRequest | pb.PredictorPredictRequest) -> Query:
+    """Return what a request asks."""
+    return Query(request.runId, request.document, request.k)
+
+
+def request_of(kind: type[Request], query: Query) -> Request:
+    """Return the request that asks ``query``.
+
+    Raises:
+        ValueError: a text of the query is not Unicode that can be written, as a lone surrogate.
+    """
+    return kind(runId=query.model_id, document=query.document, k=query.k)
+
+
+def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) -> Prediction:
+    """Return what a response answers."""
+    best = tuple(ScoredLabel(scored.label, scored.score) for scored in response.best)
+    return Prediction(response.label, response.score, best, response.model.id, response.model.version)
+
+
+def response_of(kind: type[Response], prediction: Prediction) -> Response:
+    """Return the response that answers ``prediction``."""
+    return kind(
+        response=prediction.response,
+        label=prediction.label,
+        score=prediction.score,
+        best=[pb.ScoredLabel(label=scored.label, score=scored.score) for scored in prediction.best],
+        model=pb.ModelIdentity(id=prediction.model_id, version=prediction.model_version),
+    )
+
+
+def outcomes_of(batch: pb.PredictBatchResponse | pb.PredictorPredictBatchResponse) -> list[Outcome]:
+    """Return the outcome of each query of a batch."""
+    return [
+        error_of(Status(_CODES.get(result.status.code, grpc.StatusCode.INTERNAL), result.status.message))
+        if result.HasField("status")
+        else prediction_of(result.response)
+        for result in batch.results
+    ]
+
+
+def batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictBatchResponse:
+    """Return the frontend's response to a batch."""
+    return pb.PredictBatchResponse(
+        results=[
+            pb.PredictResult(status=_status_message(outcome))
+            if isinstance(outcome, ServingError)
+            else pb.PredictResult(response=response_of(pb.PredictResponse, outcome))
+            for outcome in outcomes
+        ]
+    )
+
+
+def predictor_batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictorPredictBatchResponse:
+    """Return the predictor's response to a batch."""
+    return pb.PredictorPredictBatchResponse(
+        results=[
+            pb.PredictorPredictResult(status=_status_message(outcome))
+            if isinstance(outcome, ServingError)
+            else pb.PredictorPredictResult(response=response_of(pb.PredictorPredictResponse, outcome))
+            for outcome in outcomes
+        ]
+    )
+
+
+def _status_message(error: ServingError) -> pb.RequestStatus:
+    status = status_of(error)
+    return pb.RequestStatus(code=status.code.value[0], message=status.message)
