@@ -28,7 +28,7 @@ class FailedCall(Protocol):
 _TRANSPORT_MESSAGES: Final = {
     StatusCode.UNAVAILABLE: "the {service} cannot be reached at the moment; try again",
     StatusCode.DEADLINE_EXCEEDED: "the deadline of the call has passed",
-    StatusCode.CANCELLED: "the call was cancelled",
+    StatusCode.CANCELLED: "the {service} did not take the call; try again",
     StatusCode.RESOURCE_EXHAUSTED: "the request, or its answer, is larger than a message may be; send less at once",
     StatusCode.UNIMPLEMENTED: "the {service} does not know this call; bring both sides to one version",
 }
@@ -44,5 +44,7 @@ def error_of_call(failed: FailedCall, service: str) -> ServingError:
     if any(key == REQUEST_ID_KEY for key, _ in failed.trailing_metadata() or ()):
         return error_of(Status(code, failed.details() or ""))
     if code in _TRANSPORT_MESSAGES:
-        return error_of(Status(code, _TRANSPORT_MESSAGES[code].format(service=service)))
+        message = _TRANSPORT_MESSAGES[code].format(service=service)
+        # The caller did not cancel, or it would not read this: the other side's queue was full.
+        return error_of(Status(StatusCode.UNAVAILABLE if code is StatusCode.CANCELLED else code, message))
     return error_of(Status(StatusCode.INTERNAL, INTERNAL_MESSAGE))

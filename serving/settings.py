@@ -60,7 +60,7 @@ class ServerSettings(BaseSettings):
     )
     max_batch_size: int = Field(default=4096, ge=1, le=1 << 20, description="most requests taken in one batch call")
     max_in_flight: int = Field(default=16_384, ge=1, description="most calls served at the same time")
-    max_streams_per_connection: int = Field(default=4096, ge=1, description="most calls at the same time a connection")
+    max_streams_per_connection: int = Field(default=1024, ge=1, description="most calls at the same time a connection")
     default_deadline_seconds: Seconds = Field(default=30.0, description="deadline of calls that come without one")
     file_threads: int = Field(default=4, ge=1, le=256, description="threads that read the shared volume")
     freshness_seconds: Seconds = Field(

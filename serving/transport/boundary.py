@@ -12,10 +12,11 @@ from typing import Any, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from serving.call import REQUEST_ID_KEY, Call, enter_call, request_id_from
 from serving.deadline import Deadline
-from serving.errors import DeadlineExceeded, OutOfCapacity, ServingError, Status, status_of
+from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, Status, status_of
 from serving.transport.service import Handlers, Registry
 
 log = structlog.get_logger()
@@ -48,16 +49,15 @@ class Boundary:
         self._registry.add_registered_method_handlers(service_name, wrapped)
 
     def _wrapped(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-        if handler.unary_unary is None:
-            raise NotImplementedError(f"{method} streams, and the boundary wraps unary methods only")
+        if handler.unary_unary is None or handler.request_deserializer is None or handler.response_serializer is None:
+            raise NotImplementedError(f"{method} streams or takes bytes, and the boundary wraps unary messages only")
+        # Bytes in, bytes out: a message that cannot be read is an error of the tree like any other.
         return grpc.unary_unary_rpc_method_handler(
-            self._guarded(method, handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+            self._guarded(method, handler.unary_unary, handler.request_deserializer, handler.response_serializer)
         )
 
-    def _guarded(self, method: str, behaviour: Any) -> Behaviour:
-        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    def _guarded(self, method: str, behaviour: Any, read: Callable[[bytes], Any], write: Any) -> Behaviour:
+        async def guarded(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             started = time.perf_counter()
             call = self._call_of(context)
             enter_call(call)
@@ -65,7 +65,7 @@ class Boundary:
             # Our mark on every answer: who reads a status with it knows that a service of ours gave it.
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             try:
-                response = await self._bounded(behaviour, request, context, call)
+                response: bytes = write(await self._bounded(behaviour, _message(read, data), context, call))
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a status
                 status = status_of(error)
                 _report(method, status, error, time.perf_counter() - started)
@@ -100,6 +100,13 @@ class Boundary:
         return Call(
             request_id_from(offered), Deadline.after(self._default_deadline if remaining is None else remaining)
         )
+
+
+def _message(read: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return read(data)
+    except DecodeError as error:
+        raise InvalidRequest("the request is not a message of this call; its fields or its text are damaged") from error
 
 
 def _report(method: str, status: Status, error: Exception, seconds: float) -> None:

@@ -70,6 +70,11 @@ def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:
     return (
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        # Clients keep to the bound by themselves; with this on, the server resets streams at random close to it.
+        ("grpc.http.overload_protection", 0),
+        # Calls that arrive faster than they are picked up wait here; gRPC would cancel those beyond a thousand.
+        ("grpc.server.max_pending_requests", settings.max_in_flight),
+        ("grpc.server.max_pending_requests_hard_limit", settings.max_in_flight),
         # Two services on one port would share its calls at random.
         ("grpc.so_reuseport", 0),
         # Reconnecting now and then lets clients find new replicas.

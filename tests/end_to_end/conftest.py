@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.end_to_end.processes import Stack, stack
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Both services over a copy of the sample models that tests may add models to."""
+    models = tmp_path_factory.mktemp("volume") / "models"
+    shutil.copytree(ROOT / "models", models)
+    with stack(models, tmp_path_factory.mktemp("logs")) as both:
+        yield both
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """An empty folder for models."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder

@@ -1,0 +1,110 @@
+"""Models that appear, change and disappear while the services run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serving.client import IntentClient, Prediction
+from serving.errors import ModelNotFound, ModelUnusable
+from tests.conftest import ROOT
+from tests.end_to_end.processes import Stack
+
+pytestmark = pytest.mark.end_to_end
+
+SAMPLE = ROOT / "models" / "clinc150"
+DOCUMENT = "make a 10 minute timer"
+
+
+def test_a_model_being_written_is_refused_and_served_as_soon_as_it_is_complete(running: Stack) -> None:
+    folder = running.models / "arriving"
+    folder.mkdir()
+    with IntentClient(running.frontend.address) as client:
+        for name in ("vocab.pth", "model.pth", "manifest.json"):
+            with pytest.raises(ModelUnusable, match="finish its upload"):
+                client.predict("arriving", DOCUMENT)
+            shutil.copy(SAMPLE / name, folder / name)
+
+        assert client.predict("arriving", DOCUMENT).label == "timer"
+
+
+def test_a_manifest_that_arrives_first_changes_nothing(running: Stack) -> None:
+    folder = running.models / "manifest-first"
+    folder.mkdir()
+    with IntentClient(running.frontend.address) as client:
+        for name in ("manifest.json", "model.pth", "vocab.pth"):
+            with pytest.raises(ModelUnusable, match="finish its upload"):
+                client.predict("manifest-first", DOCUMENT)
+            shutil.copy(SAMPLE / name, folder / name)
+
+        assert client.predict("manifest-first", DOCUMENT).label == "timer"
+
+
+def test_a_file_that_is_half_written_is_refused_and_served_when_it_is_whole(running: Stack) -> None:
+    folder = running.models / "half"
+    shutil.copytree(SAMPLE, folder)
+    whole = (folder / "model.pth").read_bytes()
+    (folder / "model.pth").write_bytes(whole[: len(whole) // 2])
+    with IntentClient(running.frontend.address) as client:
+        with pytest.raises(ModelUnusable):
+            client.predict("half", DOCUMENT)
+
+        (folder / "model.pth").write_bytes(whole)
+
+        assert client.predict("half", DOCUMENT).label == "timer"
+
+
+def test_a_replaced_model_is_served_without_a_restart_and_a_removed_one_is_not_found(running: Stack) -> None:
+    folder = running.models / "changing"
+    shutil.copytree(SAMPLE, folder)
+    with IntentClient(running.frontend.address) as client:
+        assert client.predict("changing", DOCUMENT).model_version == "1.0"
+
+        manifest = json.loads((folder / "manifest.json").read_text()) | {"ModelVersion": "2.0"}
+        replace(folder / "manifest.json", json.dumps(manifest))
+        eventually(lambda: client.predict("changing", DOCUMENT).model_version == "2.0")
+
+        shutil.rmtree(folder)
+        eventually(lambda: is_not_found(lambda: client.predict("changing", DOCUMENT)))
+
+
+def test_a_bad_replacement_leaves_the_old_copy_serving(running: Stack) -> None:
+    folder = running.models / "damaged-later"
+    shutil.copytree(SAMPLE, folder)
+    with IntentClient(running.frontend.address) as client:
+        client.predict("damaged-later", DOCUMENT)
+        (folder / "model.pth").write_bytes(b"garbage")
+        eventually(
+            lambda: (
+                client.predict("damaged-later", DOCUMENT).label == "timer"
+                and any(event["event"].startswith("replacement refused") for event in running.predictor.events())
+            )
+        )
+
+        assert client.predict("damaged-later", DOCUMENT).label == "timer"
+
+
+def replace(path: Path, text: str) -> None:
+    staged = path.with_name(f".{path.name}")
+    staged.write_text(text)
+    staged.rename(path)
+
+
+def is_not_found(ask: Callable[[], Prediction]) -> bool:
+    try:
+        ask()
+    except ModelNotFound:
+        return True
+    return False
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Ask again and again until it holds: each question is a call, so this waits on the service, not on a clock."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold"
