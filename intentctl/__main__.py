@@ -6,6 +6,7 @@ import typer
 
 from intentctl.commands.models import models
 from intentctl.commands.predict import predict
+from intentctl.commands.publish import publish
 from intentctl.commands.train import train
 from intentctl.commands.up import up
 
@@ -17,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (up, predict, models, train):
+for command in (up, predict, models, train, publish):
     app.command()(command)
 
 

@@ -10,10 +10,12 @@ import uvloop
 from predictor.engine import InferenceEngine
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
+from predictor.memory import keep_memory_returnable
 from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
 from predictor.servicer import predictor_service
 from predictor.settings import PredictorSettings
+from serving.model_id import ModelId, parse_model_ids
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
 from serving.settings import load_settings
@@ -26,6 +28,7 @@ def main() -> None:
     """Run the predictor until a signal."""
     settings = load_settings(PredictorSettings)
     configure_logs("predictor", settings.log_level, settings.log_format)
+    keep_memory_returnable()
     # Work comes from many requests at once; threads inside of one would only get into each other's way.
     torch.set_num_threads(1)
     try:
@@ -37,14 +40,14 @@ def main() -> None:
 async def _run(settings: PredictorSettings) -> None:
     engine = build_engine(settings)
     host = GrpcioHost(settings, [predictor_service(engine)])
-    await serve(host, settings, get_ready=_nothing_to_wait_for, close=engine.close)
+    await serve(host, settings, get_ready=lambda: engine.preload(_wanted_at_start(settings)), close=engine.close)
 
 
 def build_engine(settings: PredictorSettings) -> InferenceEngine:
     """Return the data plane that ``settings`` describe."""
     limits = FileLimits(weights=settings.max_weights_bytes, vocabulary=settings.max_vocabulary_bytes)
     residents: ResidentModels[IntentModel] = ResidentModels(
-        max_bytes=settings.model_memory, max_models=settings.max_models
+        max_bytes=settings.model_memory, max_models=settings.max_models, pinned=parse_model_ids(settings.pin)
     )
     manager = ModelManager(
         Loader(ModelStore(settings.model_dir), limits),
@@ -57,8 +60,8 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
     return InferenceEngine(manager, queries, threads=settings.inference_threads)
 
 
-async def _nothing_to_wait_for() -> None:
-    """Models are loaded on request."""
+def _wanted_at_start(settings: PredictorSettings) -> tuple[ModelId, ...]:
+    return (*parse_model_ids(settings.pin), *parse_model_ids(settings.preload))
 
 
 if __name__ == "__main__":

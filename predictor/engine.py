@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from predictor.intent_model import IntentModel
 from predictor.model_manager import ModelManager
+from predictor.residency import ResidentModels
 from serving.errors import ServingError
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
@@ -66,6 +67,14 @@ class InferenceEngine:
             outcomes.update(zip(members, result, strict=True))
         return [outcomes[index] for index in range(len(queries))]
 
+    async def preload(self, model_ids: Iterable[ModelId]) -> None:
+        """Load models before they are asked for; those that cannot be loaded are reported and left out."""
+        await self._manager.preload(model_ids)
+
+    def residency(self) -> ResidentModels[IntentModel]:
+        """Return the models in memory."""
+        return self._manager.residents
+
     async def close(self) -> None:
         """Wait for work in threads, and close the model manager."""
         await self._manager.close()
@@ -83,7 +92,12 @@ class InferenceEngine:
             return [error] * len(queries)
 
     async def _answers(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
-        with await self._manager.acquire(model_id) as model:
-            if sum(len(query.document) for query in queries) <= _INLINE_CHARACTERS:
+        lease = await self._manager.acquire(model_id)
+        if sum(len(query.document) for query in queries) <= _INLINE_CHARACTERS:
+            with lease as model:
                 return model.predict(queries)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, model.predict, queries)
+        work = self._pool.submit(lease.model.predict, queries)
+        loop = asyncio.get_running_loop()
+        # A caller may leave while the thread is still at it: the model is in use until the thread is done.
+        work.add_done_callback(lambda _: loop.call_soon_threadsafe(lease.release))
+        return await asyncio.wrap_future(work)

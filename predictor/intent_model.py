@@ -77,18 +77,19 @@ class IntentModel:
         """Return the logits of each document: float32, shape [documents, classes]."""
         bags = [self.encode(document) for document in documents]
         indices = torch.tensor([index for bag in bags for index in bag], dtype=torch.int64)
-        lengths = torch.tensor([0, *(len(bag) for bag in bags[:-1])], dtype=torch.int64)
+        ends = torch.tensor([0, *(len(bag) for bag in bags)], dtype=torch.int64).cumsum(dim=0)
         with torch.inference_mode():
-            result: Tensor = self._network(indices, lengths.cumsum(dim=0))
+            result: Tensor = self._network(indices, ends[:-1])
         return result
 
     def _prediction(self, query: Query, scores: Tensor, winner: int) -> Prediction:
         best: tuple[ScoredLabel, ...] = ()
         if query.k:
-            top, indices = scores.topk(min(query.k, len(self.labels)))
+            # Of equal scores the first comes first, as with the label itself; topk would take any.
+            ordered, indices = scores.sort(descending=True, stable=True)
             best = tuple(
                 ScoredLabel(self.labels[index], score)
-                for index, score in zip(indices.tolist(), top.tolist(), strict=True)
+                for index, score in zip(indices[: query.k].tolist(), ordered[: query.k].tolist(), strict=True)
             )
         return Prediction(self.labels[winner], scores[winner].item(), best, self.model_id, self.version)
 
@@ -109,17 +110,15 @@ def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> TokenizerNam
         except ValueError as error:
             known = ", ".join(TokenizerName)
             raise InvalidManifest(f"manifest.json: Tokenizer must be one of {known}, or left out") from error
-    default = vocabulary.default_index
-    words = [
-        token
-        for index, token in enumerate(vocabulary.tokens)
-        if index != default and not _SPECIAL_TOKEN.fullmatch(token)
-    ]
-    if not words or any(len(word) != 1 for word in words):
-        return TokenizerName.BASIC_ENGLISH
-    if any(word.isspace() or word != word.lower() for word in words):
+    characters = set()
+    for index, token in enumerate(vocabulary.tokens):
+        if len(token) == 1:
+            characters.add(token)
+        elif index != vocabulary.default_index and not _SPECIAL_TOKEN.fullmatch(token):
+            return TokenizerName.BASIC_ENGLISH
+    if any(character.isspace() or character != character.lower() for character in characters):
         return TokenizerName.CHARACTERS
-    return TokenizerName.BASIC_ENGLISH_CHARACTERS
+    return TokenizerName.BASIC_ENGLISH_CHARACTERS if characters else TokenizerName.BASIC_ENGLISH
 
 
 def _check_rows(vocabulary: Vocabulary, rows: int) -> None:
@@ -135,4 +134,4 @@ def _check_rows(vocabulary: Vocabulary, rows: int) -> None:
 
 
 def _size_of(vocabulary: Vocabulary) -> int:
-    return sys.getsizeof(vocabulary.indices) + sum(sys.getsizeof(token) for token in vocabulary.indices)
+    return sys.getsizeof(vocabulary.indices) + sum(map(sys.getsizeof, vocabulary.indices))

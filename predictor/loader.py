@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,8 @@ from predictor.files.tensors import read_state_dict
 from predictor.intent_model import IntentModel
 from predictor.network import IntentNetwork
 from predictor.vocabulary import read_vocabulary
-from serving.errors import ModelIncomplete
+from serving.errors import ChecksumMismatch, FilesChanged, ModelIncomplete
+from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.model_store import VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
 
@@ -54,15 +56,23 @@ class Loader:
         """Return the model whose files have the identity ``fingerprint``.
 
         Raises:
-            ModelIncomplete: the files changed in the meantime.
+            FilesChanged: they changed in the meantime.
+            ChecksumMismatch: a file is not the one that the manifest describes.
             ModelUnusable: they are not a model; the message says which file and why.
             ServingError: as :meth:`ModelStore.read` tells.
         """
         manifest = self._store.read_manifest(model_id)
-        weights = self._store.read(model_id, WEIGHTS_FILE, self._limits.weights)
-        vocabulary = self._store.read(model_id, VOCABULARY_FILE, self._limits.vocabulary)
+        weights = self._read(model_id, WEIGHTS_FILE, self._limits.weights, manifest)
+        vocabulary = self._read(model_id, VOCABULARY_FILE, self._limits.vocabulary, manifest)
         # The three files are one model only if none of them was replaced between the reads.
         if self._store.fingerprint(model_id) != fingerprint:
-            raise ModelIncomplete("the model's files are being written; finish their upload")
+            raise FilesChanged("the model's files are being written; finish their upload")
         network = IntentNetwork.from_arrays(read_state_dict(weights))
         return IntentModel(model_id, manifest, read_vocabulary(vocabulary), network)
+
+    def _read(self, model_id: ModelId, name: str, limit: int, manifest: Manifest) -> bytes:
+        data = self._store.read(model_id, name, limit)
+        expected = manifest.files.get(name)
+        if expected is not None and (len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256):
+            raise ChecksumMismatch(f"{name} is not the file that manifest.json describes; publish the model again")
+        return data

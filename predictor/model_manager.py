@@ -7,8 +7,9 @@ read and models built in a pool of threads of their own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
@@ -16,8 +17,17 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 import structlog
 from cachetools import TTLCache
 
-from predictor.residency import Lease, Model, Resident, ResidentModels
-from serving.errors import ModelNotFound, ModelUnusable, ServingError, TooManyLoads, Unavailable, again
+from predictor.residency import Lease, Model, Reservation, Resident, ResidentModels
+from serving.errors import (
+    ChecksumMismatch,
+    FilesChanged,
+    ModelNotFound,
+    ModelUnusable,
+    ServingError,
+    TooManyLoads,
+    Unavailable,
+    again,
+)
 from serving.model_id import ModelId
 from serving.model_store import Fingerprint
 
@@ -31,6 +41,8 @@ _UNKNOWN_SECONDS: Final = 1.0
 _MAX_UNKNOWN: Final = 65_536
 _FAILURE_SECONDS: Final = 10.0
 _MAX_FAILURES: Final = 4096
+_ATTEMPTS: Final = 3
+_FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 _REFRESH_PATIENCE_SECONDS: Final = 0.1
 
 
@@ -78,6 +90,7 @@ class ModelManager(Generic[Model]):
     ) -> None:
         self._source = source
         self._residents = residents
+        self._statistics = residents.statistics
         self._max_loads = max_loads
         self._freshness_seconds = freshness_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
@@ -85,6 +98,7 @@ class ModelManager(Generic[Model]):
         """Callers of each model that is being loaded."""
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
+        self._refreshes: dict[Resident[Model], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def acquire(self, model_id: ModelId) -> Lease[Model]:
@@ -100,7 +114,10 @@ class ModelManager(Generic[Model]):
         """
         resident = self._residents.get(model_id)
         if resident is None:
+            self._statistics.misses += 1
             return await self._loaded(model_id)
+        self._statistics.hits += 1
+        resident.hits += 1
         lease = self._residents.lease(resident)
         if time.monotonic() - resident.checked_at < self._freshness_seconds:
             return lease
@@ -110,6 +127,21 @@ class ModelManager(Generic[Model]):
             if current is not None:
                 return self._residents.lease(current)
         return await self._loaded(model_id)
+
+    @property
+    def residents(self) -> ResidentModels[Model]:
+        """The models in memory."""
+        return self._residents
+
+    async def preload(self, model_ids: Iterable[ModelId]) -> None:
+        """Load models before they are asked for. One that cannot be loaded is reported, and keeps nobody waiting."""
+        await asyncio.gather(*(self._preload(model_id) for model_id in dict.fromkeys(model_ids)))
+
+    async def _preload(self, model_id: ModelId) -> None:
+        try:
+            (await self.acquire(model_id)).release()
+        except ServingError as error:
+            log.error("model not preloaded", model=model_id, reason=str(error))
 
     async def close(self) -> None:
         """End all loads. Leases given out stay valid."""
@@ -157,6 +189,13 @@ class ModelManager(Generic[Model]):
                 caller.set_exception(again(error))
 
     async def _load_unless_it_failed(self, model_id: ModelId) -> Resident[Model]:
+        """Load the model; where its files change meanwhile, as while it is published, begin again."""
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(FilesChanged):
+                return await self._attempt(model_id)
+        return await self._attempt(model_id)
+
+    async def _attempt(self, model_id: ModelId) -> Resident[Model]:
         try:
             fingerprint = await self._in_thread(self._source.fingerprint, model_id)
         except ModelNotFound:
@@ -167,32 +206,48 @@ class ModelManager(Generic[Model]):
             raise again(failure.error)
         try:
             return await self._load(model_id, fingerprint)
-        except ModelUnusable as error:
+        except _FAULTS_OF_FILES as error:
             self._failures[model_id] = _Failure(fingerprint, error)
             raise
 
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint) -> Resident[Model]:
         started = time.perf_counter()
-        reservation = self._residents.reserve(self._source.estimate(fingerprint))
+        reservation = self._reserve(fingerprint)
         try:
             model = await self._in_thread(self._source.load, model_id, fingerprint)
             self._residents.resize(reservation, model.size)
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
+        except ServingError as error:
+            self._statistics.count_failure(error)
+            raise
         finally:
             self._residents.cancel(reservation)
+        seconds = time.perf_counter() - started
+        self._statistics.loads += 1
+        self._statistics.load_seconds += seconds
         log.info(
             "model loaded",
             model=model_id,
             generation=resident.generation,
             bytes=resident.size,
-            seconds=round(time.perf_counter() - started, 6),
+            seconds=round(seconds, 6),
         )
         return resident
+
+    def _reserve(self, fingerprint: Fingerprint) -> Reservation:
+        try:
+            return self._residents.reserve(self._source.estimate(fingerprint))
+        except ServingError as error:
+            self._statistics.count_failure(error)
+            raise
 
     async def _refreshed(self, resident: Resident[Model]) -> None:
         """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
         resident.checked_at = time.monotonic()
-        task = self._start(self._refresh(resident))
+        task = self._refreshes.get(resident)
+        if task is None:
+            task = self._refreshes[resident] = self._start(self._refresh(resident))
+            task.add_done_callback(lambda _: self._refreshes.pop(resident, None))
         await asyncio.wait({task}, timeout=_REFRESH_PATIENCE_SECONDS)
 
     async def _refresh(self, resident: Resident[Model]) -> None:
@@ -208,14 +263,14 @@ class ModelManager(Generic[Model]):
         except ServingError as error:
             log.warning("model files cannot be checked; the loaded copy serves on", model=model_id, reason=str(error))
             return
-        if fingerprint in (resident.fingerprint, resident.refused):
+        if self._residents.get(model_id) is not resident or fingerprint in (resident.fingerprint, resident.refused):
             return
         # The old copy must not be evicted to make room for one that may be bad.
         with self._residents.lease(resident):
             try:
                 await self._load(model_id, fingerprint)
             except ServingError as error:
-                if isinstance(error, ModelUnusable):
+                if isinstance(error, _FAULTS_OF_FILES):
                     resident.refused = fingerprint
                 log.error("replacement refused; the loaded copy serves on", model=model_id, reason=str(error))
 

@@ -7,12 +7,14 @@ that is in use is never evicted; one that is replaced or removed while in use co
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from cachetools import LRUCache
 
+from predictor.statistics import CacheStatistics
 from serving.errors import MemoryInUse, ModelTooLarge
 from serving.model_id import ModelId
 from serving.model_store import Fingerprint
@@ -96,9 +98,12 @@ class ResidentModels(Generic[Model]):
     Args:
         max_bytes: what models in memory, being loaded and still in use may take together.
         max_models: how many may be in memory and being loaded.
+        pinned: models that are never evicted.
     """
 
-    def __init__(self, *, max_bytes: int, max_models: int) -> None:
+    def __init__(self, *, max_bytes: int, max_models: int, pinned: Collection[ModelId] = ()) -> None:
+        self._pinned = frozenset(pinned)
+        self.statistics = CacheStatistics()
         self._max_bytes = max_bytes
         self._max_models = max_models
         self._cache: LRUCache[ModelId, Resident[Model]] = LRUCache(max_bytes, getsizeof=lambda resident: resident.size)
@@ -114,13 +119,25 @@ class ResidentModels(Generic[Model]):
         """Bytes of models in memory, of those being loaded, and of those gone but still in use."""
         return int(self._cache.currsize) + sum(r.size for r in self._reservations) + self._dismissed_bytes
 
+    @property
+    def budget(self) -> int:
+        """Bytes that may be held."""
+        return self._max_bytes
+
+    def residents(self) -> list[Resident[Model]]:
+        """Return every model in memory, most recently used first."""
+        return sorted(self._cache.values(), key=lambda resident: resident.last_used, reverse=True)
+
+    def is_pinned(self, model_id: ModelId) -> bool:
+        """Whether the model is never evicted."""
+        return model_id in self._pinned
+
     def get(self, model_id: ModelId) -> Resident[Model] | None:
         """Return the model's resident, now the most recently used; ``None`` where it is not in memory."""
         return self._cache.get(model_id)
 
     def lease(self, resident: Resident[Model]) -> Lease[Model]:
         """Return a lease. REQUIRES: ``resident`` came from :meth:`get` or :meth:`admit` in this turn of the loop."""
-        resident.hits += 1
         resident.last_used = time.monotonic()
         return Lease(self, resident)
 
@@ -129,19 +146,16 @@ class ResidentModels(Generic[Model]):
 
         Raises:
             ModelTooLarge: ``size`` exceeds the whole budget. Nothing was evicted.
-            MemoryInUse: what is left is in use or being loaded.
+            MemoryInUse: too much is in use or being loaded. Nothing was evicted.
         """
-        reservation = Reservation(0)
-        if len(self._cache) + len(self._reservations) >= self._max_models:
-            self._evict_one()
-        self._make_room(size)
-        reservation.size = size
+        self._make_room(size, size, models=1)
+        reservation = Reservation(size)
         self._reservations.add(reservation)
         return reservation
 
     def resize(self, reservation: Reservation, size: int) -> None:
         """Change a reservation to ``size`` bytes. Raises as :meth:`reserve` does, and changes nothing then."""
-        self._make_room(size - reservation.size)
+        self._make_room(size, size - reservation.size, models=0)
         reservation.size = size
 
     def cancel(self, reservation: Reservation) -> None:
@@ -178,17 +192,36 @@ class ResidentModels(Generic[Model]):
             resident.dismissed = False
             self._dismissed_bytes -= resident.size
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, size: int, more: int, *, models: int) -> None:
+        """Evict until ``more`` bytes and ``models`` fit, for a model of ``size`` bytes; nothing if they cannot."""
         if size > self._max_bytes:
             raise ModelTooLarge("the model alone needs more memory than the service may use for all models")
-        while self.bytes_held + size > self._max_bytes:
-            self._evict_one()
+        bytes_over = self.bytes_held + more - self._max_bytes
+        models_over = len(self._cache) + len(self._reservations) + models - self._max_models
+        if not self._evicted(bytes_over, models_over):
+            raise MemoryInUse("the memory for models is taken by models in use; try again shortly")
 
-    def _evict_one(self) -> None:
-        for _ in range(len(self._cache)):
-            model_id, resident = self._cache.popitem()
-            if not resident.leases:
-                return
-            # In use is used just now: it goes back as the most recent.
-            self._cache[model_id] = resident
-        raise MemoryInUse("the memory for models is taken by models in use; try again shortly")
+    def _evicted(self, bytes_over: int, models_over: int) -> bool:
+        """Evict so many idle models; return whether there were as many, else evict none."""
+        taken: list[Resident[Model]] = []
+        while (bytes_over > 0 or models_over > 0) and self._cache:
+            _, resident = self._cache.popitem()
+            taken.append(resident)
+            if self._is_idle(resident):
+                bytes_over -= resident.size
+                models_over -= 1
+        enough = bytes_over <= 0 and models_over <= 0
+        for resident in taken:
+            # In use is used just now: it goes back as the most recent. All go back, in order, if there are too few.
+            if enough and self._is_idle(resident):
+                self._count_eviction(resident)
+            else:
+                self._cache[resident.model_id] = resident
+        return enough
+
+    def _is_idle(self, resident: Resident[Model]) -> bool:
+        return not resident.leases and resident.model_id not in self._pinned
+
+    def _count_eviction(self, resident: Resident[Model]) -> None:
+        self.statistics.evictions += 1
+        self.statistics.eviction_age_seconds += time.monotonic() - resident.last_used

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from predictor.engine import InferenceEngine
+from predictor.residency_messages import residency_response
 from serving.messages import predictor_batch_response_of, query_of, response_of
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
@@ -37,6 +38,13 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         del context
         outcomes = await self._engine.predict_batch([query_of(item) for item in request.requests])
         return predictor_batch_response_of(outcomes)
+
+    async def Residency(  # noqa: N802 - the contract names it
+        self, request: pb.ResidencyRequest, context: Context
+    ) -> pb.ResidencyResponse:
+        """List the models in memory."""
+        del context
+        return residency_response(self._engine.residency(), request.limit)
 
 
 def predictor_service(engine: InferenceEngine) -> Service:

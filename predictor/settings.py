@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import ByteSize, Field
+from typing import Annotated
 
+from pydantic import AfterValidator, ByteSize, Field
+
+from predictor.memory import default_budget, memory_limit
+from serving.errors import InvalidModelId
+from serving.model_id import parse_model_ids
 from serving.settings import ServerSettings, service_settings
+
+
+def _well_written(value: str) -> str:
+    try:
+        parse_model_ids(value)
+    except InvalidModelId as error:
+        raise ValueError(str(error).replace("runId", "each model id")) from error
+    return value
+
+
+ModelIds = Annotated[str, AfterValidator(_well_written)]
+"""Model ids, separated by commas."""
 
 
 class PredictorSettings(ServerSettings):
@@ -16,8 +33,12 @@ class PredictorSettings(ServerSettings):
     model_config = service_settings("INTENT_PREDICTOR_", "predictor")
 
     model_memory: ByteSize = Field(
-        default=ByteSize(1 << 30), ge=1 << 20, description="memory for models, as 1GiB or 500MB; the rest is evicted"
+        default_factory=lambda: ByteSize(default_budget(memory_limit())),
+        ge=1 << 20,
+        description="memory for models, as 1GiB or 500MB; default: a share of the container's or the machine's memory",
     )
+    preload: ModelIds = Field(default="", description="models loaded before health says SERVING: ids, with commas")
+    pin: ModelIds = Field(default="", description="models that are preloaded and never evicted: ids, with commas")
     max_models: int = Field(default=100_000, ge=1, description="most models in memory")
     max_loads: int = Field(default=1024, ge=1, description="most models waiting to be loaded; more: RESOURCE_EXHAUSTED")
     max_weights_bytes: ByteSize = Field(default=ByteSize(256 << 20), ge=1, description="largest model.pth that is read")

@@ -66,6 +66,10 @@ class ModelIncomplete(ModelUnusable):
     """Files of the model are missing, as while an upload is under way."""
 
 
+class FilesChanged(ModelIncomplete):
+    """The model's files changed while they were read."""
+
+
 class InvalidManifest(ModelUnusable):
     """manifest.json is not what the contract says."""
 
@@ -76,6 +80,12 @@ class InvalidModelFile(ModelUnusable):
 
 class ForbiddenPickle(InvalidModelFile):
     """A model file asks for code that model files have no business with. Nothing was executed."""
+
+
+class ChecksumMismatch(ServingError):
+    """A file of the model is not the one its manifest describes: it was damaged, or is of another copy."""
+
+    code = StatusCode.DATA_LOSS
 
 
 class NoBackend(ModelUnusable):

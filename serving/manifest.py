@@ -16,6 +16,16 @@ MAX_MANIFEST_BYTES: Final = 1 << 20
 _MAX_FAULTS_TOLD: Final = 5
 
 
+class FileSum(BaseModel):
+    """What a file of the model must be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(ge=0)
+    """Bytes."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}\z")
+
+
 class Manifest(BaseModel):
     """A validated manifest.
 
@@ -35,6 +45,8 @@ class Manifest(BaseModel):
     """How documents become tokens; ``None`` lets the predictor tell from the vocabulary."""
     fc_size: int | None = Field(default=None, ge=1, le=(1 << 31) - 1, strict=True)
     """Width of the hidden layer, in newer manifests of the book's system; the network's shapes are what counts."""
+    files: Mapping[str, FileSum] = Field(default_factory=dict, alias="Files")
+    """What the model's other files must be, by name; verified where it is given."""
 
     @field_validator("model_version", mode="before")
     @classmethod
@@ -54,6 +66,10 @@ class Manifest(BaseModel):
     def labels(self) -> tuple[str, ...]:
         """The labels in the order of the outputs."""
         return tuple(self.classes[str(index)] for index in range(len(self.classes)))
+
+    def with_files(self, files: Mapping[str, FileSum]) -> Self:
+        """Return the same manifest with these sums of files."""
+        return self.model_copy(update={"files": files})
 
     @classmethod
     def parse(cls, data: bytes) -> Self:

@@ -29,3 +29,12 @@ def parse_model_id(text: str) -> ModelId:
             f"runId must be 1 to {MAX_MODEL_ID_BYTES} ASCII letters, digits, '.', '_' or '-', not starting with '.'"
         )
     return ModelId(text)
+
+
+def parse_model_ids(text: str) -> tuple[ModelId, ...]:
+    """Return the model ids that a person wrote with commas between them.
+
+    Raises:
+        InvalidModelId: one of them is no model id.
+    """
+    return tuple(parse_model_id(part) for part in (part.strip() for part in text.split(",")) if part)

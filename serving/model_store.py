@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from serving.errors import (
+    FilesChanged,
     InvalidModelFile,
     InvalidModelId,
     ModelIncomplete,
@@ -93,7 +94,8 @@ class ModelStore:
 
         Raises:
             ModelNotFound: there is no such folder.
-            ModelIncomplete: there is no such file in it, or it changed while it was read.
+            ModelIncomplete: there is no such file in it.
+            FilesChanged: it changed while it was read.
             ModelUnusable: it is larger than ``limit`` bytes, is no regular file, leads outside of the root or may not
                 be read.
             VolumeUnavailable: the volume failed twice.
@@ -129,7 +131,7 @@ class ModelStore:
                 raise InvalidModelFile(f"{name} of the model is larger than the {limit} bytes that are read")
             data = _read_exactly(descriptor, before.st_size)
             if len(data) != before.st_size or _identity_of(os.fstat(descriptor)) != _identity_of(before):
-                raise ModelIncomplete(f"{name} of the model is being written; finish its upload")
+                raise FilesChanged(f"{name} of the model is being written; finish its upload")
         finally:
             os.close(descriptor)
         return data

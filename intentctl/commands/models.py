@@ -1,4 +1,4 @@
-"""``intentctl models``: what is on the shared volume."""
+"""``intentctl models``: what is on the shared volume, and what of it is in a predictor's memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from intentctl.output import AsJson, Column, fail, print_json, print_table
-from serving.errors import ServingError
+from intentctl.output import EXIT_UNAVAILABLE, AsJson, Column, console, fail, print_json, print_table
+from serving.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
+from serving.residency import Residency, ask_residency
 
-_COLUMNS: Final = ("id", "version", "algorithm", "labels", "tokenizer", "bytes", "state")
+_ON_DISK: Final = ("id", "version", "algorithm", "labels", "tokenizer", "bytes", "state")
+_IN_MEMORY: Final = ("id", "version", "generation", "bytes", "idle_seconds", "leases", "hits", "pinned")
+_NUMBERS: Final = {"labels", "bytes", "generation", "idle_seconds", "leases", "hits"}
 
 
 def models(
@@ -20,19 +23,55 @@ def models(
     model_dir: Annotated[
         Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
     ] = Path("models"),
+    resident: Annotated[
+        bool, typer.Option("--resident", help="List what is in the memory of a running predictor instead.")
+    ] = False,
+    predictor: Annotated[str, typer.Option(help="Where that predictor listens.")] = "127.0.0.1:51002",
+    limit: Annotated[int, typer.Option(min=0, help="With --resident: list the N most recently used; 0: all.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """List the models of a model folder."""
-    store = ModelStore(model_dir)
+    """List the models of a model folder, or with --resident those in memory."""
     try:
-        rows = [_row(store, model_id) for model_id in store.model_ids()]
+        if resident:
+            _list_residents(ask_residency(predictor, limit=limit), as_json=as_json)
+        else:
+            _list_folder(ModelStore(model_dir), as_json=as_json)
+    except (Unavailable, DeadlineExceeded) as error:
+        fail(f"no answer: {error}", EXIT_UNAVAILABLE)
     except ServingError as error:
         fail(str(error))
+
+
+def _list_folder(store: ModelStore, *, as_json: bool) -> None:
+    rows = [_row(store, model_id) for model_id in store.model_ids()]
     if as_json:
         print_json(rows)
+    else:
+        _print_rows(_ON_DISK, rows)
+
+
+def _list_residents(residency: Residency, *, as_json: bool) -> None:
+    if as_json:
+        print_json(residency.as_dict())
         return
-    columns = [Column(name, right=name in {"labels", "bytes"}) for name in _COLUMNS]
-    print_table(columns, [[str(row[name]) for name in _COLUMNS] for row in rows])
+    _print_rows(_IN_MEMORY, [model.as_dict() for model in residency.models])
+    if console.is_terminal:
+        counters = residency.counters
+        console.print(
+            f"{residency.resident_models} models, {residency.held_bytes / 1e6:.1f} of {residency.budget_bytes / 1e6:.0f}"
+            f" MB; {counters['hits']} hits, {counters['misses']} misses, {counters['loads']} loads,"
+            f" {counters['evictions']} evictions",
+            highlight=False,
+        )
+
+
+def _print_rows(names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    columns = [Column(name, right=name in _NUMBERS) for name in names]
+    print_table(columns, [[_text(row[name]) for name in names] for row in rows])
+
+
+def _text(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def _row(store: ModelStore, model_id: ModelId) -> dict[str, Any]:

@@ -110,16 +110,16 @@ class _ZipFile(TorchFile):
         names = {member.filename for member in members}
         if len(names) != len(members):
             raise InvalidModelFile("a file of the model holds two members of one name; publish the model again")
+        stems = {name.split("/", 1)[0] for name in names}
+        if any(f"{stem}/constants.pkl" in names for stem in stems):
+            raise InvalidModelFile("a file of the model is a TorchScript archive; save the state_dict instead")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise InvalidModelFile("a file of the model is compressed; save it with torch.save, which stores")
         # Members that overlap would be read many times over.
         if sum(member.file_size for member in members) > len(data):
             raise InvalidModelFile("a file of the model holds more than it has bytes; publish the model again")
-        stems = {name.split("/", 1)[0] for name in names}
         if len(stems) != 1 or f"{(stem := stems.pop())}/data.pkl" not in names:
             raise InvalidModelFile("a file of the model was not written by torch.save; publish the model again")
-        if f"{stem}/constants.pkl" in names:
-            raise InvalidModelFile("a file of the model is a TorchScript archive; save the state_dict instead")
         self._stem = stem
         self._names = names
         self._storages: dict[str, bytes] = {}

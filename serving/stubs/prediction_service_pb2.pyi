@@ -355,3 +355,168 @@ class PredictorPredictResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___PredictorPredictResult: _TypeAlias = PredictorPredictResult  # noqa: Y015
+
+@_typing.final
+class ResidencyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """The most models to list; 0 lists all."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResidencyRequest: _TypeAlias = ResidencyRequest  # noqa: Y015
+
+@_typing.final
+class ResidencyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    HELD_BYTES_FIELD_NUMBER: _builtins.int
+    RESIDENT_MODELS_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
+    budget_bytes: _builtins.int
+    """Bytes that models may take together."""
+    held_bytes: _builtins.int
+    """Bytes of models in memory, being loaded, and gone but still in use."""
+    resident_models: _builtins.int
+    """How many models are in memory, listed or not."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResidentModel]: ...
+    @_builtins.property
+    def counters(self) -> Global___CacheCounters: ...
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___ResidentModel] | None = ...,
+        budget_bytes: _builtins.int = ...,
+        held_bytes: _builtins.int = ...,
+        resident_models: _builtins.int = ...,
+        counters: Global___CacheCounters | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "counters", b"counters", "held_bytes", b"held_bytes", "models", b"models", "resident_models", b"resident_models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResidencyResponse: _TypeAlias = ResidencyResponse  # noqa: Y015
+
+@_typing.final
+class ResidentModel(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    IDLE_SECONDS_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """Grows with every load of any model: a replaced model has a new one."""
+    bytes: _builtins.int
+    idle_seconds: _builtins.float
+    """Seconds since it was last used."""
+    leases: _builtins.int
+    """Requests that use it now."""
+    hits: _builtins.int
+    """Requests that found it in memory."""
+    pinned: _builtins.bool
+    """Whether it is never evicted."""
+    @_builtins.property
+    def model(self) -> Global___ModelIdentity: ...
+    def __init__(
+        self,
+        *,
+        model: Global___ModelIdentity | None = ...,
+        generation: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        idle_seconds: _builtins.float = ...,
+        leases: _builtins.int = ...,
+        hits: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "generation", b"generation", "hits", b"hits", "idle_seconds", b"idle_seconds", "leases", b"leases", "model", b"model", "pinned", b"pinned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResidentModel: _TypeAlias = ResidentModel  # noqa: Y015
+
+@_typing.final
+class CacheCounters(_message.Message):
+    """Counted since the predictor started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FailuresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HITS_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    LOAD_SECONDS_FIELD_NUMBER: _builtins.int
+    EVICTIONS_FIELD_NUMBER: _builtins.int
+    EVICTION_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    hits: _builtins.int
+    """Requests that found their model in memory."""
+    misses: _builtins.int
+    """Requests that did not."""
+    loads: _builtins.int
+    """Models loaded, replacements included, and the time it took together."""
+    load_seconds: _builtins.float
+    evictions: _builtins.int
+    """Models taken out to make room, and the time since their last use together."""
+    eviction_age_seconds: _builtins.float
+    @_builtins.property
+    def failures(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Loads that failed, by reason."""
+
+    def __init__(
+        self,
+        *,
+        hits: _builtins.int = ...,
+        misses: _builtins.int = ...,
+        loads: _builtins.int = ...,
+        load_seconds: _builtins.float = ...,
+        evictions: _builtins.int = ...,
+        eviction_age_seconds: _builtins.float = ...,
+        failures: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eviction_age_seconds", b"eviction_age_seconds", "evictions", b"evictions", "failures", b"failures", "hits", b"hits", "load_seconds", b"load_seconds", "loads", b"loads", "misses", b"misses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheCounters: _TypeAlias = CacheCounters  # noqa: Y015

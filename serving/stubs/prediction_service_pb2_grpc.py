@@ -166,6 +166,11 @@ class PredictorStub:
                 request_serializer=serving_dot_stubs_dot_prediction__service__pb2.PredictorPredictBatchRequest.SerializeToString,
                 response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.PredictorPredictBatchResponse.FromString,
                 _registered_method=True)
+        self.Residency = channel.unary_unary(
+                '/prediction.Predictor/Residency',
+                request_serializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.SerializeToString,
+                response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.FromString,
+                _registered_method=True)
 
 
 class PredictorServicer:
@@ -186,6 +191,13 @@ class PredictorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Residency(self, request, context):
+        """What is in memory, most recently used first, and what has been counted since the start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -198,6 +210,11 @@ def add_PredictorServicer_to_server(servicer, server):
                     servicer.PredictorPredictBatch,
                     request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.PredictorPredictBatchRequest.FromString,
                     response_serializer=serving_dot_stubs_dot_prediction__service__pb2.PredictorPredictBatchResponse.SerializeToString,
+            ),
+            'Residency': grpc.unary_unary_rpc_method_handler(
+                    servicer.Residency,
+                    request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.FromString,
+                    response_serializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -255,6 +272,33 @@ class Predictor:
             '/prediction.Predictor/PredictorPredictBatch',
             serving_dot_stubs_dot_prediction__service__pb2.PredictorPredictBatchRequest.SerializeToString,
             serving_dot_stubs_dot_prediction__service__pb2.PredictorPredictBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Residency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prediction.Predictor/Residency',
+            serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.SerializeToString,
+            serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -91,6 +91,8 @@ class PredictorStub:
     """Classifies one document with one model."""
     PredictorPredictBatch: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.PredictorPredictBatchRequest, _prediction_service_pb2.PredictorPredictBatchResponse]
     """The twin of PredictionService.PredictBatch."""
+    Residency: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.ResidencyRequest, _prediction_service_pb2.ResidencyResponse]
+    """What is in memory, most recently used first, and what has been counted since the start."""
 
 @_typing.type_check_only
 class PredictorAsyncStub(PredictorStub):
@@ -101,6 +103,8 @@ class PredictorAsyncStub(PredictorStub):
     """Classifies one document with one model."""
     PredictorPredictBatch: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.PredictorPredictBatchRequest, _prediction_service_pb2.PredictorPredictBatchResponse]  # type: ignore[assignment]
     """The twin of PredictionService.PredictBatch."""
+    Residency: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.ResidencyRequest, _prediction_service_pb2.ResidencyResponse]  # type: ignore[assignment]
+    """What is in memory, most recently used first, and what has been counted since the start."""
 
 class PredictorServicer(metaclass=_abc_1.ABCMeta):
     """The predictor: holds PyTorch intent models and answers the frontend. It speaks the same shapes."""
@@ -120,5 +124,13 @@ class PredictorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.PredictorPredictBatchResponse, _abc.Awaitable[_prediction_service_pb2.PredictorPredictBatchResponse]]:
         """The twin of PredictionService.PredictBatch."""
+
+    @_abc_1.abstractmethod
+    def Residency(
+        self,
+        request: _prediction_service_pb2.ResidencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prediction_service_pb2.ResidencyResponse, _abc.Awaitable[_prediction_service_pb2.ResidencyResponse]]:
+        """What is in memory, most recently used first, and what has been counted since the start."""
 
 def add_PredictorServicer_to_server(servicer: PredictorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

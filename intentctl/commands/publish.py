@@ -1,0 +1,42 @@
+"""``intentctl publish``: put a model on the shared volume so that no reader sees half of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
+from serving.errors import InvalidModelId, ServingError
+from serving.model_id import parse_model_id
+from serving.publishing import publish as publish_model
+
+
+def publish(
+    folder: Annotated[
+        Path,
+        typer.Argument(exists=True, file_okay=False, help="Folder with the model's three files.", show_default=False),
+    ],
+    model_id: Annotated[str, typer.Argument(help="The id to publish it under.", show_default=False)],
+    *,
+    model_dir: Annotated[
+        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
+    ] = Path("models"),
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of this id.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a model folder: staged, written through, renamed into place, with SHA-256 sums in its manifest."""
+    try:
+        manifest = publish_model(folder, model_dir, parse_model_id(model_id), replace=replace)
+    except InvalidModelId as error:
+        fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
+    except ServingError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"the model folder cannot be written: {error.strerror}")
+    if as_json:
+        sums = {name: {"size": file.size, "sha256": file.sha256} for name, file in manifest.files.items()}
+        print_json({"id": model_id, "version": manifest.model_version, "files": sums})
+    else:
+        console.print(f"published {model_id} (version {manifest.model_version or 'unnamed'})", highlight=False)

@@ -1,0 +1,82 @@
+"""The memory of this process: how much it may take, and giving it back.
+
+The facts about cgroups are those of the kernel's ``Documentation/admin-guide/cgroup-v2.rst``, those about malloc of
+glibc's ``mallopt(3)``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger()
+
+_CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUP: Final = Path("/proc/self/cgroup")
+
+# Of the memory that the process may take: the rest is Python, torch, requests in flight, and a model being built.
+_SHARE_FOR_MODELS: Final = 0.6
+_RESERVED_BYTES: Final = 400 << 20
+_LEAST_BYTES: Final = 64 << 20
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_MMAP_THRESHOLD_BYTES: Final = 64 << 10
+_TRIM_THRESHOLD_BYTES: Final = 1 << 20
+_ARENAS: Final = 2
+
+
+def memory_limit() -> int:
+    """Return the bytes that this process may take: the least limit of its cgroups (v2), else the machine's memory."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *_cgroup_limits()])
+
+
+def default_budget(limit: int) -> int:
+    """Return the bytes for models in a process that may take ``limit`` bytes."""
+    return max(_LEAST_BYTES, min(int(limit * _SHARE_FOR_MODELS), limit - _RESERVED_BYTES))
+
+
+def keep_memory_returnable() -> None:
+    """Make malloc give freed models back to the system. Called once, at start; does nothing where there is no glibc.
+
+    glibc raises its threshold for separate mappings with the first large block that is freed; from then on models live
+    in its heaps, whose holes are not given back. A fixed threshold keeps each tensor a mapping of its own.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        log.info("memory of evicted models may stay with the process: this C library has no mallopt")
+        return
+    for option, value in (
+        (_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES),
+        (_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES),
+        (_M_ARENA_MAX, _ARENAS),
+    ):
+        mallopt(option, value)
+
+
+def _cgroup_limits() -> list[int]:
+    """Return the limits of this process's cgroup and of those above it."""
+    try:
+        own = next(line[3:].strip() for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return []
+    limits: list[int] = []
+    # In a container the path may be that of the host, which is not there; the root is then the container's own.
+    folder = _CGROUP_ROOT / own.lstrip("/")
+    for level in (folder, *folder.parents):
+        if level != _CGROUP_ROOT and _CGROUP_ROOT not in level.parents:
+            break
+        try:
+            text = (level / "memory.max").read_text().strip()
+        except OSError:
+            continue
+        if text != "max":
+            limits.append(int(text))
+    return limits

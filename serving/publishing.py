@@ -1,0 +1,116 @@
+"""Puts a model on the shared volume so that no reader ever sees half of it.
+
+The files are staged beside their place, written through to the disk, and put in place by one rename. Their sizes and
+SHA-256 sums stand in the manifest, so that a reader can tell a damaged copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Final
+
+from serving.errors import ModelIncomplete, ServingError
+from serving.manifest import FileSum, Manifest
+from serving.model_id import ModelId
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE
+
+_STAGING: Final = ".staging-"
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+
+# What file systems and C libraries answer that cannot exchange two folders.
+_CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+
+
+class ModelExists(ServingError):
+    """A model of this id is published already."""
+
+
+def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False) -> Manifest:
+    """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
+
+    Readers see the old model or the new one. ``source`` stays as it is.
+
+    Raises:
+        ModelIncomplete: a file is missing in ``source``.
+        InvalidManifest: its manifest cannot be understood.
+        ModelExists: there is such a model, and ``replace`` is false.
+        OSError: the volume cannot be written to. Nothing of the new model is left on it.
+    """
+    missing = [name for name in MODEL_FILES if not (source / name).is_file()]
+    if missing:
+        raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
+    target = root / model_id
+    if target.exists() and not replace:
+        raise ModelExists(f"there is a model {model_id} already; replace it explicitly, or choose another id")
+    staging = root / f"{_STAGING}{uuid.uuid4().hex}"
+    try:
+        manifest = _stage(source, staging)
+        _put_in_place(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def _stage(source: Path, staging: Path) -> Manifest:
+    staging.mkdir()
+    sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
+    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes()).with_files(sums)
+    with (staging / MANIFEST_FILE).open("w", encoding="utf-8") as file:
+        file.write(manifest.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(staging)
+    return manifest
+
+
+def _copy(source: Path, target: Path) -> FileSum:
+    """Copy a file through to the disk and return what was written."""
+    digest = hashlib.sha256()
+    size = 0
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(1 << 20):
+            digest.update(chunk)
+            size += writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return FileSum(size=size, sha256=digest.hexdigest())
+
+
+def _put_in_place(staging: Path, target: Path) -> None:
+    if not target.exists():
+        staging.rename(target)
+    elif not _exchange(staging, target):
+        # The manifest goes last: until then its sums refuse the mixture, and readers keep the copy they have.
+        for name in (WEIGHTS_FILE, VOCABULARY_FILE, MANIFEST_FILE):
+            (staging / name).replace(target / name)
+        _sync_folder(target)
+    _sync_folder(target.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; return whether the system can."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
