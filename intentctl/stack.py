@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Sequence
@@ -39,7 +41,7 @@ class StackOptions:
 
 
 class ServiceEnded(Exception):
-    """A service ended by itself."""
+    """A service ended by itself, or cannot start."""
 
 
 class LocalStack:
@@ -57,6 +59,8 @@ class LocalStack:
             TimeoutError: they were not ready within ``timeout`` seconds.
         """
         options = self._options
+        for port, flag in ((options.frontend_port, "--port"), (options.predictor_port, "--predictor-port")):
+            _check_free(options.host, port, flag)
         await self._start("predictor", options.predictor_port)
         await self._start(
             "frontend", options.frontend_port, "--routes", f"intent-classification=predictor://{options.predictor}"
@@ -107,6 +111,18 @@ class LocalStack:
         self._processes[name] = await asyncio.create_subprocess_exec(
             *command, start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
         )
+
+
+def _check_free(host: str, port: int, flag: str) -> None:
+    """Return if nothing listens there: what does would answer in the place of our own service, and seem ready."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        # Any other fault is told by the service itself.
+        if error.errno == errno.EADDRINUSE:
+            raise ServiceEnded(
+                f"another process listens on {host}:{port}; stop it, or choose another port with {flag}"
+            ) from error
 
 
 async def _wait_until_serving(address: str) -> None:

@@ -133,6 +133,10 @@ class ModelManager(Generic[Model]):
         """The models in memory."""
         return self._residents
 
+    def background_tasks(self) -> frozenset[asyncio.Task[None]]:
+        """Return the loads and checks under way, whoever waits for them."""
+        return frozenset(self._tasks)
+
     async def preload(self, model_ids: Iterable[ModelId]) -> None:
         """Load models before they are asked for. One that cannot be loaded is reported, and keeps nobody waiting."""
         await asyncio.gather(*(self._preload(model_id) for model_id in dict.fromkeys(model_ids)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 from predictor.statistics import CacheStatistics
 from serving.errors import MemoryInUse, ModelTooLarge
@@ -126,7 +126,9 @@ class ResidentModels(Generic[Model]):
 
     def residents(self) -> list[Resident[Model]]:
         """Return every model in memory, most recently used first."""
-        return sorted(self._cache.values(), key=lambda resident: resident.last_used, reverse=True)
+        # The look of LRUCache itself would make each of them the most recently used.
+        every = [Cache.__getitem__(self._cache, model_id) for model_id in self._cache]
+        return sorted(every, key=lambda resident: resident.last_used, reverse=True)
 
     def is_pinned(self, model_id: ModelId) -> bool:
         """Whether the model is never evicted."""

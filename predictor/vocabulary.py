@@ -6,6 +6,7 @@ What torchtext's classes looked like when they were pickled, and what they answe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,8 +70,9 @@ class Vocabulary:
         Raises:
             InvalidModelFile: a token stands twice, which torchtext refuses too.
         """
-        ordered = tuple(tokens)
-        indices = {token: index for index, token in enumerate(ordered)}
+        # Tenants of one language share most of their tokens: each is kept once in the process.
+        ordered = tuple(map(sys.intern, tokens))
+        indices = dict(zip(ordered, range(len(ordered)), strict=True))
         if len(indices) != len(ordered):
             raise InvalidModelFile("vocab.pth holds a token twice; publish the model again")
         return cls(ordered, indices, default_index)

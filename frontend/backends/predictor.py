@@ -60,12 +60,16 @@ class PredictorBackend:
         """Return once the predictor's health is SERVING."""
         request = health_pb2.HealthCheckRequest()
         while True:
+            watch = self._health.Watch(request, wait_for_ready=True)
             try:
-                async for update in self._health.Watch(request, wait_for_ready=True):
+                async for update in watch:
                     if update.status == health_pb2.HealthCheckResponse.SERVING:
                         return
             except grpc.aio.AioRpcError as error:
                 log.info("predictor not ready", code=error.code().name)
+            finally:
+                # Left open, it would be a call in flight when the predictor drains.
+                watch.cancel()
 
     async def close(self) -> None:
         """Close the channel."""

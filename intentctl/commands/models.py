@@ -58,8 +58,9 @@ def _list_residents(residency: Residency, *, as_json: bool) -> None:
     if console.is_terminal:
         counters = residency.counters
         console.print(
-            f"{residency.resident_models} models, {residency.held_bytes / 1e6:.1f} of {residency.budget_bytes / 1e6:.0f}"
-            f" MB; {counters['hits']} hits, {counters['misses']} misses, {counters['loads']} loads,"
+            f"{residency.resident_models} models,"
+            f" {residency.held_bytes / 1e6:.1f} of {residency.budget_bytes / 1e6:.0f} MB;"
+            f" {counters['hits']} hits, {counters['misses']} misses, {counters['loads']} loads,"
             f" {counters['evictions']} evictions",
             highlight=False,
         )

@@ -38,6 +38,20 @@ class Boundary:
         self._default_deadline = default_deadline
         self._max_in_flight = max_in_flight
         self._in_flight = 0
+        self._arrival = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def wait_until_quiet(self, seconds: float) -> None:
+        """Return once no call is in flight and none has arrived for ``seconds``."""
+        while True:
+            await self._idle.wait()
+            self._arrival.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._arrival.wait()
+            except TimeoutError:
+                return
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Ignore these: generated code gives the same handlers again as a table, which can be wrapped."""
@@ -78,10 +92,12 @@ class Boundary:
     async def _bounded(
         self, behaviour: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: Call
     ) -> Any:
+        self._arrival.set()
         if self._in_flight >= self._max_in_flight:
             raise OutOfCapacity("the service has as many calls in flight as it takes; try again shortly")
         call.deadline.check()
         self._in_flight += 1
+        self._idle.clear()
         scope = asyncio.timeout(call.deadline.remaining())
         try:
             async with scope:
@@ -92,6 +108,8 @@ class Boundary:
             raise DeadlineExceeded("the deadline of the call has passed") from error
         finally:
             self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
 
     def _call_of(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
         offered = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)

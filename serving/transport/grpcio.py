@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,6 +14,9 @@ from grpc_reflection.v1alpha import reflection
 from serving.settings import ServerSettings
 from serving.transport.boundary import Boundary
 from serving.transport.service import Service
+
+_PICK_UP_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 0.05
 
 
 class CannotListen(Exception):
@@ -26,13 +31,13 @@ class GrpcioHost:
         self._server = grpc.aio.server(options=_options(settings))
         self._health = health.aio.HealthServicer()
         self._names = [service.name for service in services]
-        boundary = Boundary(
+        self._boundary = Boundary(
             self._server,
             default_deadline=settings.default_deadline_seconds,
             max_in_flight=settings.max_in_flight,
         )
         for service in services:
-            service.register(boundary)
+            service.register(self._boundary)
         # Health and reflection stream and must answer while the services are full: they stay outside the boundary.
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
@@ -63,6 +68,10 @@ class GrpcioHost:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
+        # The server drops calls that have arrived and are not yet picked up, so those are let in first.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
+                await self._boundary.wait_until_quiet(_QUIET_SECONDS)
         await self._server.stop(grace)
 
 

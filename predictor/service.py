@@ -1,0 +1,50 @@
+"""The predictor as a service: builds its objects from settings, and runs them."""
+
+from __future__ import annotations
+
+import torch
+
+from predictor.engine import InferenceEngine
+from predictor.intent_model import IntentModel
+from predictor.loader import FileLimits, Loader
+from predictor.memory import keep_memory_returnable
+from predictor.model_manager import ModelManager
+from predictor.residency import ResidentModels
+from predictor.servicer import predictor_service
+from predictor.settings import PredictorSettings
+from serving.model_id import ModelId, parse_model_ids
+from serving.model_store import ModelStore
+from serving.query_limits import QueryLimits
+from serving.transport.grpcio import GrpcioHost
+from serving.transport.lifecycle import serve
+
+
+async def run(settings: PredictorSettings) -> None:
+    """Serve until a signal."""
+    keep_memory_returnable()
+    # Work comes from many requests at once; threads inside of one would only get into each other's way.
+    torch.set_num_threads(1)
+    engine = build_engine(settings)
+    host = GrpcioHost(settings, [predictor_service(engine)])
+    await serve(host, settings, get_ready=lambda: engine.preload(_wanted_at_start(settings)), close=engine.close)
+
+
+def build_engine(settings: PredictorSettings) -> InferenceEngine:
+    """Return the data plane that ``settings`` describe."""
+    limits = FileLimits(weights=settings.max_weights_bytes, vocabulary=settings.max_vocabulary_bytes)
+    residents: ResidentModels[IntentModel] = ResidentModels(
+        max_bytes=settings.model_memory, max_models=settings.max_models, pinned=parse_model_ids(settings.pin)
+    )
+    manager = ModelManager(
+        Loader(ModelStore(settings.model_dir), limits),
+        residents,
+        threads=settings.file_threads,
+        max_loads=settings.max_loads,
+        freshness_seconds=settings.freshness_seconds,
+    )
+    queries = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
+    return InferenceEngine(manager, queries, threads=settings.inference_threads)
+
+
+def _wanted_at_start(settings: PredictorSettings) -> tuple[ModelId, ...]:
+    return (*parse_model_ids(settings.pin), *parse_model_ids(settings.preload))
