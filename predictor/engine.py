@@ -92,6 +92,13 @@ class InferenceEngine:
             return [error] * len(queries)
 
     async def _answers(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
+        outcomes = await self._predicted(model_id, queries)
+        for outcome in outcomes:
+            if isinstance(outcome, ServingError):
+                self._manager.residents.statistics.count_failure(outcome)
+        return outcomes
+
+    async def _predicted(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
         lease = await self._manager.acquire(model_id)
         if sum(len(query.document) for query in queries) <= _INLINE_CHARACTERS:
             with lease as model:

@@ -62,17 +62,18 @@ class Loader:
             ServingError: as :meth:`ModelStore.read` tells.
         """
         manifest = self._store.read_manifest(model_id)
-        weights = self._read(model_id, WEIGHTS_FILE, self._limits.weights, manifest)
-        vocabulary = self._read(model_id, VOCABULARY_FILE, self._limits.vocabulary, manifest)
+        weights = self._store.read(model_id, WEIGHTS_FILE, self._limits.weights)
+        vocabulary = self._store.read(model_id, VOCABULARY_FILE, self._limits.vocabulary)
         # The three files are one model only if none of them was replaced between the reads.
         if self._store.fingerprint(model_id) != fingerprint:
             raise FilesChanged("the model's files are being written; finish their upload")
+        _verify(manifest, WEIGHTS_FILE, weights)
+        _verify(manifest, VOCABULARY_FILE, vocabulary)
         network = IntentNetwork.from_arrays(read_state_dict(weights))
         return IntentModel(model_id, manifest, read_vocabulary(vocabulary), network)
 
-    def _read(self, model_id: ModelId, name: str, limit: int, manifest: Manifest) -> bytes:
-        data = self._store.read(model_id, name, limit)
-        expected = manifest.files.get(name)
-        if expected is not None and (len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256):
-            raise ChecksumMismatch(f"{name} is not the file that manifest.json describes; publish the model again")
-        return data
+
+def _verify(manifest: Manifest, name: str, data: bytes) -> None:
+    expected = manifest.files.get(name)
+    if expected is not None and (len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256):
+        raise ChecksumMismatch(f"{name} is not the file that manifest.json describes; publish the model again")

@@ -21,6 +21,7 @@ from predictor.residency import Lease, Model, Reservation, Resident, ResidentMod
 from serving.errors import (
     ChecksumMismatch,
     FilesChanged,
+    ForbiddenPickle,
     ModelNotFound,
     ModelUnusable,
     ServingError,
@@ -223,6 +224,10 @@ class ModelManager(Generic[Model]):
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
         except ServingError as error:
             self._statistics.count_failure(error)
+            if isinstance(error, ForbiddenPickle):
+                log.error(
+                    "forbidden pickle", security=True, model=model_id, asked_for=str(error.__cause__ or "an opcode")
+                )
             raise
         finally:
             self._residents.cancel(reservation)

@@ -26,8 +26,8 @@ class CacheStatistics:
     eviction_age_seconds: float = 0.0
     """Time since the last use of each evicted model, together: what the cache remembers, on average, by evictions."""
     failures: Counter[str] = field(default_factory=Counter)
-    """Loads that failed, by reason: the kind of error, as ``invalid_model_file``."""
+    """Loads, and answers of loaded models, that failed, by reason: the kind of error, as ``invalid_model_file``."""
 
     def count_failure(self, error: ServingError) -> None:
-        """Count a load that ended with ``error``."""
+        """Count a load or an answer that ended with ``error``."""
         self.failures[re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()] += 1

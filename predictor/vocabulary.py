@@ -100,9 +100,10 @@ def _interpreted(value: Any) -> Vocabulary:
     match value:
         case Instance(constructor=constructor, state=dict() as state) if constructor in _VOCABULARY_CLASSES:
             return _legacy(state) if "itos" in state else _modern(state)
-        case list() if _are_tokens(value):
+        case list() if value and _are_tokens(value):
             return _with_unknown(Vocabulary.of(value, None))
-        case dict() if _are_tokens(value) and _are_indices(value.values()):
+        # An empty one is what state_dict() of a vocabulary gives.
+        case dict() if value and _are_tokens(value) and _are_indices(value.values()):
             return _with_unknown(_from_indices(value))
     raise InvalidModelFile(_DAMAGED)
 

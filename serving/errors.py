@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 from grpc import StatusCode
 
@@ -27,7 +27,7 @@ class Status:
 class ServingError(Exception):
     """Root of the tree. ``code`` is the gRPC status of the class; ``str(error)`` is the caller's message."""
 
-    code: ClassVar[StatusCode] = StatusCode.INTERNAL
+    code: StatusCode = StatusCode.INTERNAL
 
 
 # What the caller got wrong.
@@ -138,15 +138,13 @@ class NonFiniteLogits(ServingError):
 class RemoteError(ServingError):
     """What another service answered with a status that has no class of its own here."""
 
-    def __init__(self, status: Status) -> None:
-        super().__init__(status.message)
-        self.status = status
+    def __init__(self, message: str, code: StatusCode = StatusCode.INTERNAL) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def status_of(error: BaseException) -> Status:
     """Return the status a caller sees for ``error``; foreign errors become INTERNAL with a fixed text."""
-    if isinstance(error, RemoteError):
-        return error.status
     if isinstance(error, ServingError):
         return Status(error.code, str(error))
     if isinstance(error, asyncio.CancelledError):
@@ -157,7 +155,7 @@ def status_of(error: BaseException) -> Status:
 def error_of(status: Status) -> ServingError:
     """Return the error that another service told with ``status``; :func:`status_of` gives the same status back."""
     kind = _KINDS.get(status.code)
-    return RemoteError(status) if kind is None else kind(status.message)
+    return RemoteError(status.message, status.code) if kind is None else kind(status.message)
 
 
 _KINDS: Final[dict[StatusCode, type[ServingError]]] = {

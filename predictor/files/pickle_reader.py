@@ -60,6 +60,8 @@ _LIST_ENDS: Final = b"l."
 # A state_dict has about eight for each tensor, a vocabulary a few dozen. One byte of the file makes up to 70 in memory.
 _MOST_CONTAINERS: Final = 1 << 18
 
+_NO_PICKLE: Final = "a file of the model is damaged, or in a pickle protocol that is not read; publish the model again"
+
 _MARK: Final = object()
 
 
@@ -115,12 +117,14 @@ class _Machine:
 
     def run(self) -> Any:
         data = self._data
+        start = self.position
         while (code := data[self.position]) != _STOP:
             if code == _BINUNICODE and self._push_run():
                 continue
             operation = _OPERATIONS.get(code)
             if operation is None:
-                raise _refused_opcode(code)
+                # A file that begins with no opcode of data is no pickle at all, and no attempt at anything.
+                raise _refused_opcode(code) if self.position > start else InvalidModelFile(_NO_PICKLE)
             self.position += 1
             operation(self)
         self.position += 1
@@ -289,7 +293,7 @@ def _set_item(target: dict[Any, Any], key: object, value: object) -> None:
 def _refused_opcode(code: int) -> InvalidModelFile:
     if code in _CODE_OPCODES:
         return ForbiddenPickle("a file of the model uses a pickle opcode that only code needs; nothing of it was run")
-    return InvalidModelFile("a file of the model is damaged, or in a pickle protocol that is not read")
+    return InvalidModelFile(_NO_PICKLE)
 
 
 def _reversed_pair(machine: _Machine) -> tuple[Any, Any]:

@@ -500,7 +500,7 @@ class CacheCounters(_message.Message):
     eviction_age_seconds: _builtins.float
     @_builtins.property
     def failures(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Loads that failed, by reason."""
+        """Loads, and answers of loaded models, that failed, by reason."""
 
     def __init__(
         self,

@@ -1,0 +1,196 @@
+"""``intentctl train``: from labelled texts to a folder that the predictor serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from intentctl.output import EXIT_USAGE, AsJson, Column, errors, fail, print_json, print_table
+from serving.errors import InvalidManifest, InvalidModelId
+from serving.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id
+
+if TYPE_CHECKING:
+    from training.data import DataSet
+    from training.model import Accuracy, TrainedModel
+    from training.recipe import Recipe
+    from training.trainer import Epoch, OnEpoch
+
+
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, show_default=False, help="CSV with the columns text,label, or CLINC150's JSON."
+        ),
+    ],
+    *,
+    model_id: Annotated[
+        str, typer.Option(help="The model's id: the name of its folder, and the runId of calls.", show_default=False)
+    ],
+    model_dir: Annotated[
+        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")
+    ] = Path("models"),
+    model_version: Annotated[str, typer.Option(help="The model's version, told with every answer.")] = "1.0",
+    force: Annotated[bool, typer.Option("--force", help="Replace the model if it is there already.")] = False,
+    test: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="CSV that the finished model is measured on, and nothing else."),
+    ] = None,
+    validation_fraction: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.5, help="Share of each label kept for validation where the data has no split."),
+    ] = 0.1,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Train on this label, and others named so; without: on all.")
+    ] = None,
+    domains: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="JSON that maps domains to lists of labels.")
+    ] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option(help="Train on the labels of this domain, and others named so.")
+    ] = None,
+    without_oos: Annotated[
+        bool, typer.Option("--without-oos", help="Leave out the rows labelled oos, which are out of scope.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="The same seed gives the same model.")] = 0,
+    dimensions: Annotated[int, typer.Option(min=1, help="Numbers in the embedding of a word.")] = 64,
+    fc_size: Annotated[int, typer.Option(min=1, help="Outputs of the first linear layer.")] = 128,
+    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the texts.")] = 50,
+    patience: Annotated[int, typer.Option(min=1, help="Passes without a better result after which to stop.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Train an intent classifier on labelled texts, and write its folder."""
+    # torch takes seconds to load: nobody should wait for it who asks for --help.
+    from training.errors import TrainingError  # noqa: PLC0415
+    from training.model_folder import check_free  # noqa: PLC0415
+    from training.recipe import Recipe  # noqa: PLC0415
+
+    checked_id = _checked(model_id)
+    if bool(domain) != bool(domains):
+        fail("--domains and --domain go together: the file of the domains, and which of them", EXIT_USAGE)
+    recipe = Recipe(dimensions=dimensions, fc_size=fc_size, epochs=epochs, patience=patience)
+    started = time.monotonic()
+    try:
+        if not force:
+            check_free(model_dir, checked_id)
+        chosen = _chosen_data(
+            data, test=test, labels=label or [], domains=domains, names=domain or [], without_oos=without_oos
+        ).with_validation(validation_fraction, seed)
+        summary = _train(
+            chosen,
+            recipe,
+            seed=seed,
+            model_dir=model_dir,
+            model_id=checked_id,
+            model_version=model_version,
+            force=force,
+        )
+    except (TrainingError, InvalidManifest) as error:
+        fail(str(error))
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    _print_summary(summary, as_json=as_json)
+
+
+def _checked(model_id: str) -> ModelId:
+    try:
+        return parse_model_id(model_id)
+    except InvalidModelId:
+        fail(
+            f"--model-id must be 1 to {MAX_MODEL_ID_BYTES} ASCII letters, digits, '.', '_' or '-', "
+            "and must not start with '.'",
+            EXIT_USAGE,
+        )
+
+
+def _chosen_data(
+    path: Path, *, test: Path | None, labels: list[str], domains: Path | None, names: list[str], without_oos: bool
+) -> DataSet:
+    from training.data import OUT_OF_SCOPE  # noqa: PLC0415
+    from training.readers import read_data, read_domain, with_test_file  # noqa: PLC0415
+
+    data = read_data(path)
+    if test is not None:
+        data = with_test_file(data, test)
+    wanted = set(labels)
+    if domains is not None:
+        wanted.update(*(read_domain(domains, name) for name in names))
+    if wanted:
+        data = data.keeping(wanted | ({OUT_OF_SCOPE} & set(data.labels)))
+    return data.without(OUT_OF_SCOPE) if without_oos else data
+
+
+def _train(
+    data: DataSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    model_dir: Path,
+    model_id: ModelId,
+    model_version: str,
+    force: bool,
+) -> dict[str, Any]:
+    """Train, measure and write; return what to tell of it."""
+    from training.model import measure, train_model  # noqa: PLC0415
+    from training.model_folder import Provenance, model_files, write_model_folder  # noqa: PLC0415
+
+    with _progress(recipe.epochs) as on_epoch:
+        model = train_model(data, recipe, seed, on_epoch)
+    accuracy = measure(model, data.test)
+    files = model_files(model, accuracy, Provenance(data, recipe, seed), model_id, model_version)
+    folder = write_model_folder(model_dir, model_id, files, replace=force)
+    return _summary(model, accuracy, model_id, folder)
+
+
+def _summary(model: TrainedModel, accuracy: Accuracy, model_id: ModelId, folder: Path) -> dict[str, Any]:
+    return {
+        "id": model_id,
+        "folder": str(folder),
+        "classes": len(model.labels),
+        "tokens": len(model.vocabulary),
+        "epochs": model.epochs,
+        "best_epoch": model.best_epoch,
+        "validation_accuracy": model.validation_accuracy,
+        "test_accuracy_in_scope": accuracy.in_scope,
+        "test_accuracy_with_out_of_scope": accuracy.overall,
+    }
+
+
+@contextmanager
+def _progress(epochs: int) -> Iterator[OnEpoch]:
+    """Give what shows an epoch on standard error: a bar on a terminal, anywhere else a line."""
+    if not errors.is_terminal:
+        yield lambda epoch: errors.print(f"epoch {epoch.number}: {_figures(epoch)}", highlight=False)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (
+        TextColumn("epoch"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("", total=epochs)
+        yield lambda epoch: progress.update(task, completed=epoch.number, description=_figures(epoch))
+
+
+def _figures(epoch: Epoch) -> str:
+    return f"loss {epoch.loss:.3f}, validation accuracy {epoch.validation.accuracy:.2%}"
+
+
+def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+        return
+    rows = [(name.replace("_", " "), _text(name, value)) for name, value in summary.items() if value is not None]
+    print_table([Column("model"), Column("", right=True)], rows)
+
+
+def _text(name: str, value: object) -> str:
+    return f"{value:.2%}" if "accuracy" in name and isinstance(value, float) else str(value)

@@ -1,0 +1,212 @@
+"""What tests of the services are built from: models of made-up files, fakes of the two data planes, real hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from frontend.backends.backend import Backend
+from frontend.catalog import Catalog
+from frontend.predictions import RoutedPredictions
+from frontend.router import Router
+from frontend.servicer import prediction_service
+from predictor.settings import PredictorSettings
+from serving.call import Call
+from serving.deadline import Deadline
+from serving.errors import ServingError
+from serving.model_id import ModelId
+from serving.model_store import MODEL_FILES, FileIdentity, Fingerprint, ModelStore
+from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.query_limits import QueryLimits
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.transport.grpcio import GrpcioHost
+from serving.transport.service import Service, service
+
+PATIENCE: Final = 30.0
+"""Seconds after which a test that waits has failed; no test of a sound product comes near."""
+
+PREDICTOR: Final = "prediction.Predictor"
+
+SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def fingerprint_of(mark: int, *, size: int = 1, missing: Sequence[str] = ()) -> Fingerprint:
+    """Return the identity of made-up model files; another ``mark`` means other files."""
+    return Fingerprint(tuple(None if name in missing else FileIdentity(1, mark, size, mark) for name in MODEL_FILES))
+
+
+def a_call(seconds: float = PATIENCE, request_id: str = "request-1") -> Call:
+    """Return a call that has ``seconds`` left."""
+    return Call(request_id, Deadline.after(seconds))
+
+
+def a_prediction(query: Query, label: str = "") -> Prediction:
+    """Return an answer to ``query``; its label is ``label``, or the document."""
+    best = tuple(ScoredLabel(f"label-{number}", 0.5 ** (number + 1)) for number in range(query.k))
+    return Prediction(label or query.document, 0.5, best, query.model_id, "1.0")
+
+
+async def happened(event: threading.Event) -> None:
+    """Wait until a thread has set ``event``."""
+    assert await asyncio.to_thread(event.wait, PATIENCE)
+
+
+async def a_turn(turns: int = 1) -> None:
+    """Let every task that can go on do so, ``turns`` times."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def publish(root: Path, model_id: str, *, files: Mapping[str, bytes] | None = None, **keys: Any) -> Path:
+    """Put a model folder with a manifest of ``keys`` and ``files`` below ``root``, each file replaced at once."""
+    folder = root / model_id
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {"Algorithm": "intent-classification", "classes": {"0": "no", "1": "yes"}} | keys
+    contents = {"model.pth": b"weights", "vocab.pth": b"tokens"} if files is None else files
+    for name, content in {**contents, "manifest.json": json.dumps(manifest).encode()}.items():
+        staged = folder / f".{name}"
+        staged.write_bytes(content)
+        staged.replace(folder / name)
+    return folder
+
+
+class FakeBackend:
+    """An engine that answers as ``answer`` says, or with an error of the whole engine.
+
+    Keeps the batches it was asked.
+    """
+
+    def __init__(self, answer: Callable[[Query], Outcome] = a_prediction, failure: Exception | None = None) -> None:
+        self.answer = answer
+        self.failure = failure
+        self.batches: list[Sequence[Query]] = []
+        self.calls: list[Call] = []
+        self.ready = asyncio.Event()
+        self.closed = 0
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        outcome = (await self.predict_batch([query], call))[0]
+        if isinstance(outcome, ServingError):
+            raise outcome
+        return outcome
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        self.batches.append(queries)
+        self.calls.append(call)
+        if self.failure is not None:
+            raise self.failure
+        return [self.answer(query) for query in queries]
+
+    async def wait_until_ready(self) -> None:
+        await self.ready.wait()
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class FakePredictor(pb_grpc.PredictorServicer):
+    """A servicer whose every answer is what ``behaviour`` makes of the query."""
+
+    def __init__(self, behaviour: Callable[[Query], Awaitable[str]]) -> None:
+        self._behaviour = behaviour
+
+    async def PredictorPredict(self, request: pb.PredictorPredictRequest, context: Any) -> pb.PredictorPredictResponse:  # noqa: N802
+        del context
+        query = Query(request.runId, request.document, request.k)
+        return pb.PredictorPredictResponse(label=await self._behaviour(query))
+
+    async def PredictorPredictBatch(  # noqa: N802
+        self, request: pb.PredictorPredictBatchRequest, context: Any
+    ) -> pb.PredictorPredictBatchResponse:
+        answers = [await self.PredictorPredict(item, context) for item in request.requests]
+        return pb.PredictorPredictBatchResponse(results=[pb.PredictorPredictResult(response=item) for item in answers])
+
+
+def fake_predictor(behaviour: Callable[[Query], Awaitable[str]]) -> Service:
+    """Return the predictor's service with ``behaviour`` in the place of its data plane."""
+    # It need not know every call of the service: those it does not know are UNIMPLEMENTED.
+    kind: Any = FakePredictor
+    return service(PREDICTOR, pb_grpc.add_PredictorServicer_to_server, kind(behaviour))
+
+
+async def echo(query: Query) -> str:
+    """Answer with the document."""
+    return query.document
+
+
+def server_settings(model_dir: Path, **settings: Any) -> PredictorSettings:
+    """Return settings of a server on a free port."""
+    return PredictorSettings(**{"model_dir": model_dir, "host": "127.0.0.1", "port": 0, **settings})
+
+
+@asynccontextmanager
+async def hosted(model_dir: Path, *services: Service, **settings: Any) -> AsyncIterator[str]:
+    """Host services on a free port of this process; give their address."""
+    host = GrpcioHost(server_settings(model_dir, **settings), services)
+    address = await host.start()
+    await host.set_serving(True)
+    try:
+        yield address
+    finally:
+        await host.stop(0)
+
+
+@asynccontextmanager
+async def hosted_frontend(model_dir: Path, backend: Backend, **settings: Any) -> AsyncIterator[str]:
+    """Host a real frontend before ``backend``; give its address."""
+    catalog = Catalog(ModelStore(model_dir), threads=2, freshness_seconds=0.0)
+    limits = QueryLimits(max_document_bytes=4096, max_batch_size=8)
+    predictions = RoutedPredictions(catalog, Router({"intent-classification": backend}), limits)
+    try:
+        async with hosted(model_dir, prediction_service(predictions), **settings) as address:
+            yield address
+    finally:
+        await predictions.close()
+
+
+def channel_to(address: str) -> AbstractAsyncContextManager[grpc.aio.Channel]:
+    """Return a channel of its own, which finds a server that comes late within a fraction of a second."""
+    options = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1))
+    return grpc.aio.insecure_channel(address, options=options)
+
+
+async def health_of(channel: grpc.aio.Channel, name: str = "") -> int:
+    """Return what the health check of the service ``name`` says."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE, wait_for_ready=True)
+    return int(answer.status)
+
+
+async def health_becomes(channel: grpc.aio.Channel, wanted: int, name: str = "") -> None:
+    """Wait until the health check of the service ``name`` says ``wanted``."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE, wait_for_ready=True)
+    try:
+        async for update in watch:
+            if update.status == wanted:
+                return
+    finally:
+        watch.cancel()
+    raise AssertionError("the health check ended before")
+
+
+def model_id(text: str) -> ModelId:
+    """Return an id that needs no check."""
+    return ModelId(text)

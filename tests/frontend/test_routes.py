@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from frontend.routes import Engine, parse_routes
+
+
+@pytest.mark.parametrize(
+    ("text", "routes"),
+    [
+        ("a=predictor://127.0.0.1:51002", {"a": "127.0.0.1:51002"}),
+        ("a=predictor://predictor:1,b=predictor://other:2", {"a": "predictor:1", "b": "other:2"}),
+        (" a=predictor://h:1 ,\n b=predictor://h:1, ", {"a": "h:1", "b": "h:1"}),
+        ("a=predictor://dns:///predictor.svc:51001", {"a": "dns:///predictor.svc:51001"}),
+        ("a=predictor://[::1]:51001", {"a": "[::1]:51001"}),
+        ("org/intent:v1=predictor://h:1", {"org/intent:v1": "h:1"}),
+    ],
+    ids=["one", "two", "spaces", "dns", "ipv6", "algorithm-with-signs"],
+)
+def test_routes_are_read_as_people_write_them(text: str, routes: dict[str, str]) -> None:
+    assert parse_routes(text) == {name: Engine("predictor", address) for name, address in routes.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no route"),
+        (" , ", "no route"),
+        ("a", "'a' is not written as algorithm=kind://host:port"),
+        ("a=h:1", "not written as"),
+        ("=predictor://h:1", "not written as"),
+        ("a=predictor://h:1 b=predictor://h:1", "not written as"),
+        ("a=http://h:1", "must be one of: predictor"),
+        ("a=predictor://h", "must be host:port"),
+        ("a=predictor://h:", "must be host:port"),
+        ("a=predictor://h:port", "must be host:port"),
+        ("a=predictor://h:123456", "must be host:port"),
+        ("a=predictor://:1", "must be host:port"),
+        ("a=predictor://h:1/path", "must be host:port"),
+        ("a=predictor://h:1,a=predictor://i:2", "'a' has two routes"),
+        ("a=predictor://h:1,b=broken", "'b=broken'"),
+    ],
+)
+def test_a_route_that_is_written_wrongly_is_named(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parse_routes(text)

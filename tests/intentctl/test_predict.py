@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+import typer
+from typer.testing import CliRunner, Result
+
+from intentctl.commands.predict import predict
+from serving.errors import InvalidModelFile, Unavailable
+from serving.prediction import Outcome, Query
+from tests.builders import FakeBackend, a_prediction, free_port, hosted_frontend, publish
+
+app = typer.Typer()
+app.command()(predict)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with structlog.testing.capture_logs():
+        yield
+
+
+class Asking:
+    """The command against one frontend, in a thread, because the frontend lives on the event loop."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def __call__(self, *arguments: str, text: str | bytes | None = None) -> Result:
+        command = [*arguments, "--address", self._address]
+        return await asyncio.to_thread(CliRunner().invoke, app, command, input=text)
+
+
+@asynccontextmanager
+async def frontend(model_dir: Path, answer: Callable[[Query], Outcome] = a_prediction) -> AsyncIterator[Asking]:
+    publish(model_dir, "a")
+    async with hosted_frontend(model_dir, FakeBackend(answer)) as address:
+        yield Asking(address)
+
+
+def answer_by_document(query: Query) -> Outcome:
+    match query.document:
+        case "bad":
+            return InvalidModelFile("model.pth is damaged")
+        case "away":
+            return Unavailable("try again")
+        case _:
+            return a_prediction(query)
+
+
+async def test_off_a_terminal_answers_are_lines_with_tabs(tmp_path: Path) -> None:
+    async with frontend(tmp_path) as ask:
+        result = await ask("a", "wake me up", "play [bold]music[/]")
+        assert result.exit_code == 0
+        assert [line.split("\t") for line in result.stdout.splitlines()] == [
+            ["document", "label", "score"],
+            ["wake me up", "wake me up", "0.500"],
+            ["play [bold]music[/]", "play [bold]music[/]", "0.500"],
+        ]
+        assert result.stderr == ""
+
+
+async def test_the_best_labels_follow_the_answer(tmp_path: Path) -> None:
+    async with frontend(tmp_path) as ask:
+        result = await ask("a", "hello", "-k", "3")
+        assert [line.split("\t") for line in result.stdout.splitlines()[1:]] == [
+            ["hello", "hello", "0.500"],
+            ["", "label-1", "0.250"],
+            ["", "label-2", "0.125"],
+        ]
+
+
+async def test_json_has_everything_and_stands_alone_on_standard_output(tmp_path: Path) -> None:
+    async with frontend(tmp_path, answer_by_document) as ask:
+        result = await ask("a", "é😀", "bad", "-k", "1", "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout) == [
+            {
+                "document": "é😀",
+                "label": "é😀",
+                "score": 0.5,
+                "best": [{"label": "label-0", "score": 0.5}],
+                "model": {"id": "a", "version": "1.0"},
+            },
+            {"document": "bad", "error": {"code": "FAILED_PRECONDITION", "message": "model.pth is damaged"}},
+        ]
+
+
+async def test_a_dash_reads_one_document_a_line(tmp_path: Path) -> None:
+    async with frontend(tmp_path) as ask:
+        result = await ask("a", "-", "--json", text="first\n\n third \nlast")
+        assert [row["document"] for row in json.loads(result.stdout)] == ["first", "", " third ", "last"]
+        assert (await ask("a", "-", "--json", text="")).stdout == "[]\n"
+
+
+async def test_more_documents_than_fit_into_a_batch_are_all_answered_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intentctl.commands.predict._BATCH", 8)
+    async with frontend(tmp_path) as ask:
+        texts = [f"document {number}" for number in range(30)]
+        result = await ask("a", "-", "--json", text="\n".join(texts))
+        assert [row["label"] for row in json.loads(result.stdout)] == texts
+
+
+@pytest.mark.parametrize(
+    ("documents", "code"),
+    [
+        (["good"], 0),
+        (["good", "bad"], 1),
+        (["good", "away"], 3),
+        (["bad", "away"], 1),
+        (["away", "away"], 3),
+    ],
+    ids=str,
+)
+async def test_the_exit_code_tells_how_it_went(documents: list[str], code: int, tmp_path: Path) -> None:
+    async with frontend(tmp_path, answer_by_document) as ask:
+        result = await ask("a", *documents)
+        assert result.exit_code == code
+        assert result.stderr.count("error:") == sum(document != "good" for document in documents)
+
+
+async def test_an_unknown_model_is_told_in_plain_words(tmp_path: Path) -> None:
+    async with frontend(tmp_path) as ask:
+        result = await ask("unknown", "x")
+        assert result.exit_code == 1
+        assert "error: NOT_FOUND: no model has this runId" in result.stderr
+        assert result.stdout == ""
+
+
+async def test_a_frontend_that_does_not_answer_is_told_with_what_to_do() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    result = await Asking(address)("a", "x")
+    assert result.exit_code == 3
+    told = " ".join(result.stderr.split())
+    assert f"no answer from {address}" in told
+    assert "`intentctl up` starts it" in told
+    assert "Traceback" not in result.stderr
+
+
+async def test_a_batch_that_is_refused_as_a_whole_is_told(tmp_path: Path) -> None:
+    async with frontend(tmp_path) as ask:
+        result = await ask("a", *["x"] * 9)
+        assert result.exit_code == 1
+        assert "at most 8 requests" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["a"], [], ["a", "x", "-k", "-1"], ["a", "x", "--timeout", "0"], ["a", "x", "--no-such-flag"]],
+    ids=" ".join,
+)
+def test_a_wrong_call_ends_with_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""

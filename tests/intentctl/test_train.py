@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from intentctl.commands.train import train
+from intentctl.output import EXIT_FAILED, EXIT_USAGE
+from predictor.loader import FileLimits, Loader
+from serving.model_id import ModelId
+from serving.model_store import MODEL_FILES, ModelStore
+from tests.conftest import shared
+
+WORDS = {
+    "weather": ["rain", "sun", "cold", "warm", "wind"],
+    "music": ["song", "band", "volume", "album", "radio"],
+    "oos": ["banana", "quantum", "gravel", "marmalade", "zebra"],
+}
+FORMS = ("tell me of the {}", "{} please", "is it {}", "what {}")
+
+Run = Callable[..., Result]
+
+app = typer.Typer()
+app.command()(train)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run the command in front of a model folder of its own."""
+
+    def run(*arguments: object) -> Result:
+        options = ("--model-dir", tmp_path / "models", "--dimensions", 8, "--fc-size", 8, "--epochs", 20)
+        return CliRunner().invoke(app, [str(argument) for argument in (*arguments, *options)])
+
+    return run
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    return written(tmp_path / "texts.csv", FORMS)
+
+
+def written(path: Path, forms: tuple[str, ...]) -> Path:
+    rows = [f"{form.format(word)},{label}" for label, words in WORDS.items() for word in words for form in forms]
+    path.write_text("\n".join(("text,label", *rows)) + "\n")
+    return path
+
+
+def summary_of(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def manifest_of(models: Path, model_id: str) -> Any:
+    return json.loads((models / model_id / "manifest.json").read_text())
+
+
+def test_a_csv_file_becomes_a_model_that_is_served(run: Run, texts: Path, tmp_path: Path) -> None:
+    held_out = written(tmp_path / "held_out.csv", ("about {}",))
+    fraction = ("--validation-fraction", 0.2)
+    summary = summary_of(run(texts, "--model-id", "tenant", "--test", held_out, "--json", *fraction))
+    assert (summary["id"], summary["classes"]) == ("tenant", 3)
+    assert summary["test_accuracy_in_scope"] is not None
+    assert sorted(path.name for path in (tmp_path / "models" / "tenant").iterdir()) == sorted(MODEL_FILES)
+    loader = Loader(ModelStore(tmp_path / "models"), FileLimits())
+    model_id = ModelId("tenant")
+    assert loader.load(model_id, loader.fingerprint(model_id)).labels == ("music", "oos", "weather")
+
+
+def test_each_epoch_is_told_on_standard_error_and_the_outcome_on_standard_output(run: Run, texts: Path) -> None:
+    result = run(texts, "--model-id", "tenant", "--model-version", "3")
+    assert result.exit_code == 0
+    assert "epoch 1: loss " in result.stderr
+    outcome = dict(line.split("\t") for line in result.stdout.splitlines())
+    assert outcome["id"] == "tenant"
+    assert outcome["validation accuracy"].endswith("%")
+    assert "test accuracy in scope" not in outcome
+
+
+def test_the_version_and_the_seed_are_in_the_manifest(run: Run, texts: Path, tmp_path: Path) -> None:
+    summary_of(run(texts, "--model-id", "tenant", "--model-version", "3", "--seed", 7, "--json"))
+    manifest = manifest_of(tmp_path / "models", "tenant")
+    assert (manifest["ModelVersion"], manifest["Training"]["seed"]) == ("3", 7)
+
+
+def test_labels_and_domains_choose_the_rows(run: Run, texts: Path, tmp_path: Path) -> None:
+    domains = tmp_path / "domains.json"
+    domains.write_text(json.dumps({"home": ["music"], "away": ["weather"]}))
+    chosen = ("--domains", domains, "--domain", "home")
+    summary_of(run(texts, "--model-id", "a", "--json", *chosen))
+    assert list(manifest_of(tmp_path / "models", "a")["classes"].values()) == ["music", "oos"]
+    summary_of(run(texts, "--model-id", "b", "--json", "--without-oos", *chosen, "--label", "weather"))
+    assert list(manifest_of(tmp_path / "models", "b")["classes"].values()) == ["music", "weather"]
+
+
+def test_a_model_that_is_there_is_replaced_by_force_only(run: Run, texts: Path) -> None:
+    assert run(texts, "--model-id", "tenant").exit_code == 0
+    refused = run(texts, "--model-id", "tenant")
+    assert refused.exit_code == EXIT_FAILED
+    assert "tenant is there already" in refused.stderr
+    assert "epoch" not in refused.stderr
+    assert run(texts, "--model-id", "tenant", "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model-id", "../tenant"), "--model-id must be 1 to 128 ASCII letters"),
+        (("--model-id", "tenant", "--domain", "home"), "--domains and --domain go together"),
+    ],
+)
+def test_wrong_calls_are_told(run: Run, texts: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run(texts, *arguments)
+    assert (result.exit_code, result.stdout) == (EXIT_USAGE, "")
+    assert message in result.stderr
+
+
+def test_bad_data_is_told_in_plain_words_and_leaves_no_folder(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\nhello,[greet]\nhi\n")
+    result = run(path, "--model-id", "tenant")
+    assert result.exit_code == EXIT_FAILED
+    assert result.stderr.startswith("error: texts.csv, line 3: 1 columns, and the header has 2; put quotes")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_version_that_no_manifest_can_have_is_told(run: Run, texts: Path, tmp_path: Path) -> None:
+    result = run(texts, "--model-id", "tenant", "--model-version", "1" * 300)
+    assert result.exit_code == EXIT_FAILED
+    assert "error: manifest.json: ModelVersion" in result.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys, typer; from intentctl.commands.train import train; app = typer.Typer(); app.command()(train)\n"
+        "app(['--help'], standalone_mode=False); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_clinc150_is_learnt_to_its_figure(tmp_path: Path) -> None:
+    data = shared("datasets/clinc150/data_full.json")
+    arguments = [str(data), "--model-id", "clinc150", "--model-dir", str(tmp_path), "--json"]
+    summary = summary_of(CliRunner().invoke(app, arguments))
+    assert summary["classes"] == 151
+    assert summary["test_accuracy_in_scope"] >= 0.895

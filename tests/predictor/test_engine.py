@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import structlog
+
+from predictor.engine import InferenceEngine
+from predictor.intent_model import IntentModel
+from predictor.loader import FileLimits, Loader
+from predictor.model_manager import ModelManager, ModelSource
+from predictor.residency import ResidentModels
+from serving.errors import (
+    DocumentTooLarge,
+    InvalidModelId,
+    InvalidRequest,
+    ModelNotFound,
+    NonFiniteLogits,
+)
+from serving.model_id import ModelId
+from serving.model_store import Fingerprint, ModelStore
+from serving.prediction import Outcome, Prediction, Query
+from serving.query_limits import QueryLimits
+from tests.builders import PATIENCE, a_prediction, a_turn, fingerprint_of, happened
+
+LIMIT = 10_000
+
+
+@dataclass(eq=False)
+class FakeModel:
+    """Answers with the document; keeps what it was asked, and on which thread."""
+
+    size: int = 10
+    failure: Exception | None = None
+    asked: list[list[str]] = field(default_factory=list)
+    threads: list[str] = field(default_factory=list)
+    reached: threading.Event = field(default_factory=threading.Event)
+    may_answer: threading.Event = field(default_factory=threading.Event)
+
+    def predict(self, queries: Sequence[Query]) -> list[Outcome]:
+        self.asked.append([query.document for query in queries])
+        self.threads.append(threading.current_thread().name)
+        self.reached.set()
+        assert self.may_answer.wait(PATIENCE)
+        if self.failure is not None:
+            raise self.failure
+        return [self._answer(query) for query in queries]
+
+    def _answer(self, query: Query) -> Outcome:
+        return NonFiniteLogits("no number") if query.document == "nan" else a_prediction(query)
+
+
+class FakeSource:
+    """The models "a" and "b"."""
+
+    def __init__(self) -> None:
+        self.models = {"a": FakeModel(), "b": FakeModel()}
+        for model in self.models.values():
+            model.may_answer.set()
+
+    def fingerprint(self, model_id: ModelId) -> Fingerprint:
+        if model_id not in self.models:
+            raise ModelNotFound("no such model")
+        return fingerprint_of(1)
+
+    def estimate(self, fingerprint: Fingerprint) -> int:
+        return 10
+
+    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> FakeModel:
+        return self.models[model_id]
+
+
+@dataclass
+class Bench:
+    engine: InferenceEngine
+    models: dict[str, FakeModel]
+    residents: ResidentModels[IntentModel]
+    acquired: list[ModelId]
+
+    def leases(self, name: str) -> int:
+        resident = self.residents.get(ModelId(name))
+        return resident.leases if resident is not None else 0
+
+
+def manager_of(source: object, residents: ResidentModels[IntentModel]) -> ModelManager[IntentModel]:
+    return ModelManager(
+        cast("ModelSource[IntentModel]", source), residents, threads=2, max_loads=10, freshness_seconds=60.0
+    )
+
+
+@asynccontextmanager
+async def bench(*, max_batch_size: int = 8, threads: int = 2) -> AsyncIterator[Bench]:
+    source = FakeSource()
+    residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=100, max_models=10)
+    manager = manager_of(source, residents)
+    acquired: list[ModelId] = []
+    acquire = manager.acquire
+
+    async def counted(model_id: ModelId) -> Any:
+        acquired.append(model_id)
+        return await acquire(model_id)
+
+    manager.acquire = counted  # type: ignore[method-assign]
+    engine = InferenceEngine(manager, QueryLimits(LIMIT, max_batch_size), threads=threads)
+    try:
+        with structlog.testing.capture_logs():
+            yield Bench(engine, source.models, residents, acquired)
+    finally:
+        for model in source.models.values():
+            model.may_answer.set()
+        await engine.close()
+
+
+def told(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return each outcome in a word: the label, or the class of the error."""
+    return [outcome.label if isinstance(outcome, Prediction) else type(outcome).__name__ for outcome in outcomes]
+
+
+async def test_a_query_is_answered_by_its_model() -> None:
+    async with bench() as it:
+        answer = await it.engine.predict(Query("b", "hello", k=2))
+        assert answer == a_prediction(Query("b", "hello", k=2))
+        assert it.models["a"].asked == []
+
+
+async def test_outcomes_stand_in_the_order_of_the_queries_and_each_has_its_own_error() -> None:
+    async with bench() as it:
+        outcomes = await it.engine.predict_batch(
+            [
+                Query("a", "1"),
+                Query("unknown", "2"),
+                Query("b", "3"),
+                Query("../a", "4"),
+                Query("a", "x" * (LIMIT + 1)),
+                Query("b", "nan"),
+                Query("a", "7"),
+            ]
+        )
+        assert told(outcomes) == [
+            "1", "ModelNotFound", "3", "InvalidModelId", "DocumentTooLarge", "NonFiniteLogits", "7",
+        ]  # fmt: skip
+
+
+async def test_queries_of_one_model_go_through_it_together() -> None:
+    async with bench() as it:
+        queries = [Query("ab"[number % 2], str(number)) for number in range(8)]
+        assert told(await it.engine.predict_batch(queries)) == [str(number) for number in range(8)]
+        assert sorted(it.acquired) == ["a", "b"]
+        assert it.models["a"].asked == [["0", "2", "4", "6"]]
+        assert it.models["b"].asked == [["1", "3", "5", "7"]]
+
+
+async def test_an_empty_batch_has_no_outcomes() -> None:
+    async with bench() as it:
+        assert await it.engine.predict_batch([]) == []
+
+
+async def test_a_query_whose_answer_is_an_error_raises_it() -> None:
+    async with bench() as it:
+        with pytest.raises(NonFiniteLogits):
+            await it.engine.predict(Query("a", "nan"))
+        assert it.leases("a") == 0
+
+
+@pytest.mark.parametrize(
+    ("document", "fits"),
+    [
+        ("x" * (LIMIT - 1), True),
+        ("x" * LIMIT, True),
+        ("x" * (LIMIT + 1), False),
+        ("é" * (LIMIT // 2), True),
+        ("é" * (LIMIT // 2) + "x", False),
+        ("😀" * (LIMIT // 4), True),
+        ("😀" * (LIMIT // 4) + "x", False),
+        ("", True),
+        ("\0" * LIMIT, True),
+    ],
+    ids=[
+        "one-less",
+        "limit",
+        "one-more",
+        "two-bytes",
+        "two-bytes-more",
+        "four-bytes",
+        "four-bytes-more",
+        "empty",
+        "nul",
+    ],
+)
+async def test_documents_are_measured_in_bytes(document: str, fits: bool) -> None:
+    async with bench() as it:
+        if fits:
+            assert (await it.engine.predict(Query("a", document))).label == document
+        else:
+            with pytest.raises(DocumentTooLarge, match=str(LIMIT)):
+                await it.engine.predict(Query("a", document))
+            assert it.acquired == []
+
+
+async def test_a_batch_larger_than_the_limit_is_refused_as_a_whole() -> None:
+    async with bench(max_batch_size=3) as it:
+        assert len(await it.engine.predict_batch([Query("a", "x")] * 3)) == 3
+        it.acquired.clear()
+        with pytest.raises(InvalidRequest, match="3"):
+            await it.engine.predict_batch([Query("a", "x")] * 4)
+        assert it.acquired == []
+
+
+BAD_IDS = ["", ".", "..", "../../etc", "/etc", "a/../b", "a\0b", "a\n", "%2e%2e", "ａ", "a" * 129, "..data"]
+
+
+@pytest.mark.parametrize("bad", BAD_IDS, ids=ascii)
+async def test_a_bad_id_is_refused_before_any_call_of_the_file_system(
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=100, max_models=10)
+    manager = manager_of(Loader(ModelStore(tmp_path), FileLimits()), residents)
+    engine = InferenceEngine(manager, QueryLimits(LIMIT, 8), threads=1)
+    touched: list[str] = []
+
+    def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            touched.append(name)
+            return real(*arguments, **keywords)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "stat", "lstat", "listdir", "scandir", "readlink"):
+            patch.setattr(os, name, watched(name, getattr(os, name)))
+        with pytest.raises(InvalidModelId):
+            await engine.predict(Query(bad, "x"))
+        assert told(await engine.predict_batch([Query(bad, "x")])) == ["InvalidModelId"]
+        assert touched == []
+        # The watch works: an id of the grammar does touch the volume.
+        with pytest.raises(ModelNotFound):
+            await engine.predict(Query("unknown", "x"))
+        assert touched
+    await engine.close()
+
+
+async def test_short_documents_are_answered_on_the_event_loop_and_long_ones_in_the_pool() -> None:
+    async with bench() as it:
+        await it.engine.predict(Query("a", "short"))
+        await it.engine.predict(Query("a", "x" * 5000))
+        await it.engine.predict_batch([Query("a", "x" * 1000)] * 5)
+        here, *others = it.models["a"].threads
+        assert here == threading.current_thread().name
+        assert [name.startswith("inference") for name in others] == [True, True]
+
+
+async def test_the_event_loop_is_free_while_a_long_document_is_answered() -> None:
+    async with bench() as it:
+        it.models["a"].may_answer.clear()
+        long = asyncio.create_task(it.engine.predict(Query("a", "x" * 5000)))
+        await happened(it.models["a"].reached)
+        assert (await it.engine.predict(Query("b", "short"))).label == "short"
+        it.models["a"].may_answer.set()
+        assert (await long).label == "x" * 5000
+
+
+async def test_a_model_is_in_use_until_its_thread_is_done_even_when_the_caller_has_left() -> None:
+    async with bench() as it:
+        it.models["a"].may_answer.clear()
+        caller = asyncio.create_task(it.engine.predict(Query("a", "x" * 5000)))
+        await happened(it.models["a"].reached)
+        caller.cancel()
+        await asyncio.wait([caller], timeout=PATIENCE)
+        assert caller.cancelled()
+        assert it.leases("a") == 1
+        released = it.residents.end_lease
+        ended = asyncio.Event()
+
+        def watched(resident: Any) -> None:
+            released(resident)
+            ended.set()
+
+        it.residents.end_lease = watched  # type: ignore[method-assign]
+        it.models["a"].may_answer.set()
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+        assert it.leases("a") == 0
+
+
+async def test_work_whose_caller_left_while_it_was_queued_is_never_done() -> None:
+    async with bench(threads=1) as it:
+        await it.engine.predict(Query("b", "short"))
+        it.models["a"].may_answer.clear()
+        running = asyncio.create_task(it.engine.predict(Query("a", "x" * 5000)))
+        await happened(it.models["a"].reached)
+        queued = asyncio.create_task(it.engine.predict(Query("b", "y" * 5000)))
+        await a_turn()
+        assert it.leases("b") == 1
+        queued.cancel()
+        await asyncio.wait([queued], timeout=PATIENCE)
+        it.models["a"].may_answer.set()
+        await running
+        await it.engine.predict(Query("a", "z" * 5000))
+        assert it.models["b"].asked == [["short"]]
+        assert (it.leases("a"), it.leases("b")) == (0, 0)
+
+
+async def test_a_foreign_error_of_a_model_is_not_hidden_and_gives_the_lease_back() -> None:
+    async with bench() as it:
+        it.models["a"].failure = ZeroDivisionError()
+        for document in ("short", "x" * 5000):
+            with pytest.raises(ZeroDivisionError):
+                await it.engine.predict(Query("a", document))
+            with pytest.raises(ZeroDivisionError):
+                await it.engine.predict_batch([Query("a", document)])
+        await a_turn()
+        assert it.leases("a") == 0
+
+
+async def test_closing_waits_for_work_in_threads() -> None:
+    async with bench() as it:
+        it.models["a"].may_answer.clear()
+        caller = asyncio.create_task(it.engine.predict(Query("a", "x" * 5000)))
+        await happened(it.models["a"].reached)
+        threading.Timer(0.05, it.models["a"].may_answer.set).start()
+        await it.engine.close()
+        assert (await caller).label == "x" * 5000

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from predictor.loader import FileLimits, Loader
+from serving.model_id import ModelId
+from serving.model_store import MODEL_FILES, ModelStore
+from training.data import DataSet
+from training.errors import FolderUnwritable, ModelExists
+from training.model import measure, train_model
+from training.model_folder import Provenance, model_files, write_model_folder
+from training.recipe import Recipe
+from training.trainer import Epoch
+
+MODEL = ModelId("tenant-1")
+OLD, NEW = {"manifest.json": b"old"}, {"manifest.json": b"new", "model.pth": b"weights"}
+
+
+def ignore(_: Epoch) -> None:
+    """Forget the epoch."""
+
+
+def files_of(data: DataSet, seed: int) -> dict[str, bytes]:
+    recipe = Recipe(dimensions=8, fc_size=12, epochs=3, learning_rate=0.05)
+    model = train_model(data, recipe, seed, ignore)
+    return model_files(model, measure(model, data.test), Provenance(data, recipe, seed), MODEL, "2.1")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_folder_is_served_as_it_was_measured(tiny: DataSet, tmp_path: Path) -> None:
+    write_model_folder(tmp_path, MODEL, files_of(tiny, 0), replace=False)
+    loader = Loader(ModelStore(tmp_path), FileLimits())
+    model = loader.load(MODEL, loader.fingerprint(MODEL))
+    assert names(tmp_path / MODEL) == sorted(MODEL_FILES)
+    assert (model.labels, model.version) == (("music", "oos", "weather"), "2.1")
+    answers = [model.labels[row] for row in model.logits([row.text for row in tiny.validation]).argmax(dim=1).tolist()]
+    right = sum(answer == row.label for answer, row in zip(answers, tiny.validation, strict=True))
+    manifest = json.loads((tmp_path / MODEL / "manifest.json").read_text())
+    assert manifest["Training"]["accuracy"]["validation"] == round(right / len(answers), 4)
+
+
+def test_the_manifest_tells_what_the_contract_and_a_repetition_need(tiny: DataSet) -> None:
+    manifest = json.loads(files_of(tiny, 5)["manifest.json"])
+    training = manifest.pop("Training")
+    assert manifest == {
+        "Algorithm": "intent-classification",
+        "Framework": "Pytorch",
+        "FrameworkVersion": torch.__version__.split("+")[0],
+        "ModelName": MODEL,
+        "ModelVersion": "2.1",
+        "CodeVersion": manifest["CodeVersion"],
+        "Tokenizer": "basic_english",
+        "fc_size": 12,
+        "classes": {"0": "music", "1": "oos", "2": "weather"},
+    }
+    assert training["accuracy"].keys() == {"validation", "test_in_scope", "test_with_out_of_scope"}
+    assert training["rows"] == {"train": 30, "validation": 15, "test": 15}
+    assert (training["seed"], training["recipe"]["dimensions"]) == (5, 8)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny: DataSet) -> None:
+    first, again, other = files_of(tiny, 1), files_of(tiny, 1), files_of(tiny, 2)
+    assert first == again
+    assert first["vocab.pth"] == other["vocab.pth"]
+    assert first["model.pth"] != other["model.pth"]
+
+
+def test_the_weights_are_plain_tensors_of_float32(tiny: DataSet) -> None:
+    state = torch.load(io.BytesIO(files_of(tiny, 0)["model.pth"]), weights_only=True)
+    assert list(state) == ["embedding.weight", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+def test_a_model_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    write_model_folder(tmp_path, MODEL, OLD, replace=False)
+    with pytest.raises(ModelExists, match=r"tenant-1 is there already; .*--force"):
+        write_model_folder(tmp_path, MODEL, NEW, replace=False)
+    assert names(tmp_path) == [MODEL]
+    assert (tmp_path / MODEL / "manifest.json").read_bytes() == b"old"
+
+
+def test_a_model_is_replaced_whole_and_nothing_else_stays(tmp_path: Path) -> None:
+    (tmp_path / MODEL).mkdir()
+    (tmp_path / MODEL / "leftover").write_text("")
+    folder = write_model_folder(tmp_path, MODEL, NEW, replace=True)
+    assert names(tmp_path) == [MODEL]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == NEW
+
+
+def test_replacing_what_is_not_there_writes_it(tmp_path: Path) -> None:
+    assert names(write_model_folder(tmp_path / "new" / "root", MODEL, NEW, replace=True)) == sorted(NEW)
+
+
+def test_a_link_is_replaced_and_what_it_led_to_stays(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / MODEL).symlink_to(elsewhere)
+    write_model_folder(root, MODEL, NEW, replace=True)
+    assert names(root) == [MODEL]
+    assert elsewhere.is_dir()
+    assert not (root / MODEL).is_symlink()
+
+
+@pytest.fixture
+def failing_rename(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the rename of that number fail."""
+
+    def fail(number: int) -> None:
+        real, count = Path.rename, 0
+
+        def rename(self: Path, target: Any) -> Path:
+            nonlocal count
+            count += 1
+            if count == number:
+                raise OSError(28, "No space left on device")
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_failed_replacement_leaves_the_old_model_and_nothing_else(
+    tmp_path: Path, failing_rename: Callable[[int], None], number: int
+) -> None:
+    write_model_folder(tmp_path, MODEL, OLD, replace=False)
+    failing_rename(number)
+    with pytest.raises(FolderUnwritable, match="tenant-1 cannot be written: No space left"):
+        write_model_folder(tmp_path, MODEL, NEW, replace=True)
+    assert names(tmp_path) == [MODEL]
+    assert (tmp_path / MODEL / "manifest.json").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_is_left_behind_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(_: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises((FolderUnwritable, KeyboardInterrupt)):
+        write_model_folder(tmp_path, MODEL, NEW, replace=False)
+    assert names(tmp_path) == []
+
+
+def test_a_model_is_listed_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[list[ModelId]] = []
+    monkeypatch.setattr(os, "fsync", lambda _: listed.append(ModelStore(tmp_path).model_ids()))
+    write_model_folder(tmp_path, MODEL, NEW, replace=False)
+    # Two files and the folder reach the disk before it is renamed, and the root after that.
+    assert listed == [[], [], [], [MODEL]]

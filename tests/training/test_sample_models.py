@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from predictor.intent_model import IntentModel
+from predictor.loader import FileLimits, Loader
+from serving.model_id import parse_model_id
+from serving.model_store import MODEL_FILES, ModelStore
+from tests.conftest import ROOT, shared
+from training.data import OUT_OF_SCOPE, DataSet, Example
+from training.readers import read_data, with_test_file
+
+MODELS = ROOT / "models"
+STORE = ModelStore(MODELS)
+
+pytestmark = pytest.mark.parametrize(
+    "name", ["clinc150", "clinc150-banking", "clinc150-travel", "clinc150-kitchen", "banking77"]
+)
+
+
+def training_of(name: str) -> Any:
+    manifest = STORE.read_manifest(parse_model_id(name))
+    assert manifest.model_extra is not None
+    return manifest.model_extra["Training"]
+
+
+def data_of(name: str, labels: Sequence[str]) -> DataSet:
+    if name == "banking77":
+        folder = shared("datasets/banking77")
+        return with_test_file(read_data(folder / "train.csv"), folder / "test.csv")
+    return read_data(shared("datasets/clinc150/data_full.json")).keeping(labels)
+
+
+def share_right(model: IntentModel, rows: Sequence[Example]) -> float:
+    winners = model.logits([row.text for row in rows]).argmax(dim=1).tolist()
+    right = [model.labels[winner] == row.label for winner, row in zip(winners, rows, strict=True)]
+    return right.count(True) / len(rows)
+
+
+def test_a_sample_model_is_served_as_well_as_its_manifest_tells(name: str) -> None:
+    loader = Loader(STORE, FileLimits())
+    model_id = parse_model_id(name)
+    model = loader.load(model_id, loader.fingerprint(model_id))
+    data, told = data_of(name, model.labels), training_of(name)
+    assert [source.sha256 for source in data.sources] == [source["sha256"] for source in told["data"]]
+    in_scope = [row for row in data.test if row.label != OUT_OF_SCOPE]
+    # Sums in another order may decide a tie another way.
+    assert share_right(model, in_scope) == pytest.approx(told["accuracy"]["test_in_scope"], abs=0.001)
+
+
+def test_a_sample_model_is_small_and_has_no_other_files(name: str) -> None:
+    files = list((MODELS / name).iterdir())
+    assert sorted(path.name for path in files) == sorted(MODEL_FILES)
+    assert sum(path.stat().st_size for path in files) <= 2_000_000
+
+
+def test_the_read_me_tells_the_figures_of_the_manifest(name: str) -> None:
+    accuracy = training_of(name)["accuracy"]
+    (row,) = (line for line in (MODELS / "README.md").read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    told = [f"{100 * figure:.2f} %" for figure in accuracy.values()]
+    assert [cell for cell in cells[3:] if cell] == told

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from predictor.network import IntentNetwork
+from training import trainer
+from training.data import DataSet
+from training.model import measure, train_model
+from training.recipe import Recipe
+from training.trainer import Bags, Epoch, Score, evaluate, fit
+
+RECIPE = Recipe(dimensions=8, fc_size=8, epochs=4, learning_rate=0.05)
+
+
+def ignore(_: Epoch) -> None:
+    """Forget the epoch."""
+
+
+def bags(*documents: list[int]) -> Bags:
+    """Each document's class is its first token."""
+    return Bags(
+        tuple(torch.tensor(document, dtype=torch.int64) for document in documents),
+        torch.tensor([document[0] for document in documents]),
+    )
+
+
+def weights_of(data: DataSet, seed: int) -> list[torch.Tensor]:
+    return list(train_model(data, RECIPE, seed, ignore).network.state_dict().values())
+
+
+def test_a_tiny_data_set_is_learnt(tiny: DataSet) -> None:
+    model = train_model(tiny, replace(RECIPE, epochs=30), 0, ignore)
+    assert model.labels == ("music", "oos", "weather")
+    assert model.validation_accuracy > 0.9
+    accuracy = measure(model, tiny.test)
+    assert accuracy.in_scope is not None
+    assert accuracy.in_scope > 0.9
+    assert accuracy.overall is not None
+
+
+def test_what_was_not_tested_has_no_accuracy(tiny: DataSet) -> None:
+    model = train_model(tiny.without("oos"), RECIPE, 0, ignore)
+    assert measure(model, ()).in_scope is None
+    assert measure(model, tiny.without("oos").test).overall is None
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_torch_is_set_to(tiny: DataSet) -> None:
+    first = weights_of(tiny, seed=3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    torch.manual_seed(99)
+    try:
+        second = weights_of(tiny, seed=3)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_another_seed_gives_other_weights(tiny: DataSet) -> None:
+    assert not torch.equal(weights_of(tiny, seed=3)[0], weights_of(tiny, seed=4)[0])
+
+
+def test_training_leaves_the_settings_of_torch_as_they_were(tiny: DataSet) -> None:
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    train_model(tiny, RECIPE, 0, ignore)
+    assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == before
+
+
+def test_the_test_split_has_no_say(tiny: DataSet) -> None:
+    with_test, without = weights_of(tiny, seed=0), weights_of(replace(tiny, test=()), seed=0)
+    assert all(torch.equal(one, other) for one, other in zip(with_test, without, strict=True))
+
+
+def test_training_stops_when_patience_ends_and_gives_the_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores: Iterator[Score] = iter(Score(accuracy, 1.0) for accuracy in (0.1, 0.5, 0.4, 0.5, 0.3, 0.9))
+    seen: list[torch.Tensor] = []
+
+    def scripted(network: IntentNetwork, _: Bags) -> Score:
+        seen.append(network.embedding.weight.detach().clone())
+        return next(scores)
+
+    monkeypatch.setattr(trainer, "evaluate", scripted)
+    epochs: list[Epoch] = []
+    texts = bags([0, 2], [1, 3])
+    network = IntentNetwork.of_sizes(4, [8, 8, 2])
+    trained = fit(network, texts, texts, replace(RECIPE, epochs=10, patience=3), seed=0, on_epoch=epochs.append)
+    assert (trained.epochs, trained.best.number) == (5, 2)
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5]
+    assert torch.equal(trained.network.embedding.weight, seen[1])
+
+
+def test_between_equal_accuracies_the_loss_decides() -> None:
+    assert Score(0.5, 0.1).beats(Score(0.5, 0.2))
+    assert not Score(0.5, 0.2).beats(Score(0.5, 0.2))
+    assert Score(0.6, 9.0).beats(Score(0.5, 0.2))
+
+
+def test_a_recipe_without_epochs_is_refused() -> None:
+    texts = bags([0], [1])
+    with pytest.raises(ValueError, match="one epoch"):
+        fit(IntentNetwork.of_sizes(2, [4, 4, 2]), texts, texts, replace(RECIPE, epochs=0), seed=0, on_epoch=ignore)
+
+
+def test_many_texts_are_evaluated_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = bags(*([number % 3, 3] for number in range(50)))
+    network = IntentNetwork.of_sizes(4, [8, 8, 3])
+    torch.nn.init.normal_(network.embedding.weight)
+    whole = evaluate(network, texts)
+    monkeypatch.setattr(trainer, "_EVALUATED_AT_ONCE", 7)
+    parts = evaluate(network, texts)
+    assert parts.accuracy == whole.accuracy
+    assert parts.loss == pytest.approx(whole.loss)
+
+
+def test_a_text_without_tokens_can_be_trained_on() -> None:
+    empty = Bags((torch.tensor([], dtype=torch.int64), torch.tensor([1])), torch.tensor([0, 1]))
+    trained = fit(IntentNetwork.of_sizes(2, [4, 4, 2]), empty, empty, RECIPE, seed=0, on_epoch=ignore)
+    assert torch.isfinite(trained.network.embedding.weight).all()
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 8), (1_600, 8), (10_000, 50), (1_000_000, 128)])
+def test_small_data_sets_have_small_batches(rows: int, size: int) -> None:
+    assert Recipe().batch_size(rows) == size

@@ -1,0 +1,114 @@
+"""Labelled texts, in the splits that a model is trained, stopped and measured on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+from training.errors import BadData
+
+OUT_OF_SCOPE: Final = "oos"
+"""The label of texts that belong to no intent, as CLINC150 names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text and what it means."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that texts came from."""
+
+    file: str
+    """Its name, without the folders it stood in."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """The splits, out-of-scope rows among them. Nobody but the last evaluation looks at ``test``."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    sources: tuple[Source, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the training rows, sorted: the classes of a model."""
+        return tuple(sorted({example.label for example in self.train}))
+
+    def keeping(self, labels: Collection[str]) -> DataSet:
+        """Return the rows that have one of ``labels``.
+
+        Raises:
+            BadData: no training row has one of them.
+        """
+        for label in labels:
+            if label not in self.labels:
+                raise BadData(f"no training row has the label {label!r}; give one of the labels of the data")
+        return self._filtered(labels)
+
+    def without(self, label: str) -> DataSet:
+        """Return the rows that have another label."""
+        return self._filtered({example.label for split in self._splits for example in split} - {label})
+
+    def with_validation(self, fraction: float, seed: int) -> DataSet:
+        """Return this data set with a validation split: its own, or else ``fraction`` of each label's training rows.
+
+        A label keeps one training row at least. A row that stands twice counts once, lest a copy of a training row is
+        validated on.
+
+        Raises:
+            BadData: there are too few rows to take any.
+        """
+        if self.validation:
+            return self
+        rows = tuple(dict.fromkeys(self.train))
+        taken = _rows_to_take([example.label for example in rows], fraction, Random(seed))  # noqa: S311 - no secret comes of it
+        if not taken:
+            raise BadData("there are too few rows of each label to keep some for validation; add rows")
+        return replace(
+            self,
+            train=tuple(example for row, example in enumerate(rows) if row not in taken),
+            validation=tuple(example for row, example in enumerate(rows) if row in taken),
+        )
+
+    def check(self) -> None:
+        """Check that a model can be trained on this.
+
+        Raises:
+            BadData: there are fewer than two labels, or a label has no training row.
+        """
+        labels = self.labels
+        if len(labels) < 2:
+            raise BadData(f"the training rows have {len(labels)} label(s); a classifier needs two at least")
+        for example in (*self.validation, *self.test):
+            if example.label not in labels:
+                raise BadData(f"rows of the label {example.label!r} are to be tested on, and none is to be trained on")
+
+    @property
+    def _splits(self) -> tuple[tuple[Example, ...], ...]:
+        return self.train, self.validation, self.test
+
+    def _filtered(self, labels: Collection[str]) -> DataSet:
+        train, validation, test = (
+            tuple(example for example in split if example.label in labels) for split in self._splits
+        )
+        return replace(self, train=train, validation=validation, test=test)
+
+
+def _rows_to_take(labels: Sequence[str], fraction: float, random: Random) -> set[int]:
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        rows_of[label].append(row)
+    return {
+        row for rows in rows_of.values() for row in random.sample(rows, min(round(len(rows) * fraction), len(rows) - 1))
+    }

@@ -1,0 +1,178 @@
+"""The loop: from encoded texts to the weights of a network. Sees training and validation texts, and no others."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from predictor.network import IntentNetwork
+from training.recipe import Recipe
+
+_UNKNOWN: Final = 0
+_EMBEDDING_DEVIATION: Final = 0.1
+_EVALUATED_AT_ONCE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bags:
+    """Encoded texts and what they mean."""
+
+    documents: tuple[Tensor, ...]
+    """The token indices of each text: int64, shape [tokens]."""
+    classes: Tensor
+    """The class of each text: int64, shape [documents]."""
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the token indices, the offsets and the classes of ``rows``, as the network and the loss take them."""
+        documents = [self.documents[row] for row in rows]
+        lengths = torch.tensor([0, *(len(document) for document in documents[:-1])])
+        return torch.cat(documents), lengths.cumsum(dim=0), self.classes[torch.tensor(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well a network does on some texts."""
+
+    accuracy: float
+    """Share of the texts whose class it tells, 0 to 1."""
+    loss: float
+    """Mean cross-entropy, in nats."""
+
+    def beats(self, other: Score) -> bool:
+        """Return whether this is the better score; the loss decides between equal accuracies, as few texts give."""
+        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one pass over the training texts led to."""
+
+    number: int
+    """Counted from 1."""
+    loss: float
+    """Mean cross-entropy of the training texts while the weights moved, in nats."""
+    validation: Score
+    """Of the averaged weights."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """The outcome of training."""
+
+    network: IntentNetwork
+    """The averaged weights after the best epoch."""
+    best: Epoch
+    epochs: int
+    """How many there were."""
+
+
+OnEpoch = Callable[[Epoch], None]
+
+
+def fit(
+    network: IntentNetwork, training: Bags, validation: Bags, recipe: Recipe, *, seed: int, on_epoch: OnEpoch
+) -> Trained:
+    """Train ``network`` until the validation texts tell that it gets no better.
+
+    Args:
+        network: of the right sizes; its weights are made anew.
+        training: at least one text.
+        validation: at least one text.
+        recipe: how.
+        seed: decides the first weights, the order of the texts and the tokens left out. The same seed gives the same
+            weights with the same torch on the same kind of processor.
+        on_epoch: told of each epoch as it ends.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with _reproducible():
+        _initialise(network, generator)
+        # Adam looks at every row of the embedding in every step, so its gradient is dense while training.
+        network.embedding.sparse = False
+        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, fused=True)
+        average = best_network = copy.deepcopy(network)
+        best: Epoch | None = None
+        number = 0
+        while number < recipe.epochs and (best is None or number - best.number < recipe.patience):
+            number += 1
+            loss = _pass(network, optimizer, training, recipe, generator)
+            _move(average, network, share=1 - recipe.averaging if number > 1 else 1.0)
+            epoch = Epoch(number, loss, evaluate(average, validation))
+            on_epoch(epoch)
+            if best is None or epoch.validation.beats(best.validation):
+                best, best_network = epoch, copy.deepcopy(average)
+    if best is None:
+        raise ValueError("a recipe needs one epoch at least")
+    return Trained(best_network, best, number)
+
+
+def evaluate(network: IntentNetwork, bags: Bags) -> Score:
+    """Return how well ``network`` does on ``bags``, of which there is one text at least."""
+    right = loss = 0.0
+    with _reproducible(), torch.inference_mode():
+        for start in range(0, len(bags), _EVALUATED_AT_ONCE):
+            indices, offsets, classes = bags.batch(range(start, min(start + _EVALUATED_AT_ONCE, len(bags))))
+            logits = network(indices, offsets)
+            right += (logits.argmax(dim=1) == classes).sum().item()
+            loss += nn.functional.cross_entropy(logits, classes, reduction="sum").item()
+    return Score(right / len(bags), loss / len(bags))
+
+
+def _initialise(network: IntentNetwork, generator: torch.Generator) -> None:
+    """Make the first weights, all of them from ``generator``."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("embedding"):
+                parameter.normal_(std=_EMBEDDING_DEVIATION, generator=generator)
+            elif parameter.ndim == 2:
+                parameter.normal_(std=1 / math.sqrt(parameter.shape[1]), generator=generator)
+            else:
+                parameter.zero_()
+
+
+def _pass(
+    network: IntentNetwork, optimizer: torch.optim.Optimizer, training: Bags, recipe: Recipe, generator: torch.Generator
+) -> float:
+    """Show ``network`` every training text once, in an order of its own. Return the mean loss."""
+    order = torch.randperm(len(training), generator=generator).tolist()
+    size = recipe.batch_size(len(training))
+    total = 0.0
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        indices, offsets, classes = training.batch(rows)
+        hidden = torch.rand(len(indices), generator=generator) < recipe.token_dropout
+        loss = nn.functional.cross_entropy(network(indices.masked_fill(hidden, _UNKNOWN), offsets), classes)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        total += loss.item() * len(rows)
+    return total / len(order)
+
+
+def _move(average: IntentNetwork, network: IntentNetwork, share: float) -> None:
+    """Move the weights of ``average`` by ``share`` of the way to those of ``network``."""
+    with torch.no_grad():
+        for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(weight, share)
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """One thread, whose sums have one order, and no algorithm whose result can vary."""
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    torch.set_num_threads(1)
+    torch.set_deterministic_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
