@@ -81,7 +81,8 @@ class Catalog:
         for lookup in lookups:
             lookup.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        # A volume that hangs must not hang the end.
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _look_up(self, model_id: ModelId, known: _Entry | None) -> Manifest:
         try:

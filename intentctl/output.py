@@ -20,6 +20,8 @@ EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 3
 """The service does not answer."""
 
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -39,7 +41,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     """Print a table with colour on a terminal; anywhere else lines with a tab between the values, whole."""
     if not console.is_terminal:
         for row in ([column.name for column in columns], *rows):
-            sys.stdout.write("\t".join(row) + "\n")
+            sys.stdout.write("\t".join(value.translate(_ESCAPES) for value in row) + "\n")
         return
     table = Table()
     for column in columns:

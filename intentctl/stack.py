@@ -17,6 +17,9 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+ALGORITHM: Final = "intent-classification"
+"""What the local predictor serves."""
+
 _KILL_AFTER_SECONDS: Final = 30.0
 
 
@@ -62,9 +65,7 @@ class LocalStack:
         for port, flag in ((options.frontend_port, "--port"), (options.predictor_port, "--predictor-port")):
             _check_free(options.host, port, flag)
         await self._start("predictor", options.predictor_port)
-        await self._start(
-            "frontend", options.frontend_port, "--routes", f"intent-classification=predictor://{options.predictor}"
-        )
+        await self._start("frontend", options.frontend_port, "--routes", f"{ALGORITHM}=predictor://{options.predictor}")
         ready = asyncio.ensure_future(_wait_until_serving(options.frontend))
         ended = asyncio.ensure_future(self.wait_for_an_end())
         try:
@@ -75,6 +76,7 @@ class LocalStack:
             ended.cancel()
         if ended.done() and not ended.cancelled():
             raise ServiceEnded(ended.result())
+        ready.result()
 
     async def wait_for_an_end(self) -> str:
         """Return what to tell of the first service that ends by itself."""

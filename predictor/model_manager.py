@@ -19,6 +19,7 @@ from cachetools import TTLCache
 
 from predictor.residency import Lease, Model, Reservation, Resident, ResidentModels
 from serving.errors import (
+    INTERNAL_MESSAGE,
     ChecksumMismatch,
     FilesChanged,
     ForbiddenPickle,
@@ -101,6 +102,7 @@ class ModelManager(Generic[Model]):
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
         self._refreshes: dict[Resident[Model], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def acquire(self, model_id: ModelId) -> Lease[Model]:
         """Return a lease on the model, loading it where it is not in memory.
@@ -150,12 +152,16 @@ class ModelManager(Generic[Model]):
 
     async def close(self) -> None:
         """End all loads. Leases given out stay valid."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        # A volume that hangs must not hang the end.
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _loaded(self, model_id: ModelId) -> Lease[Model]:
+        if self._closed:
+            raise Unavailable("the service is ending; try again")
         if model_id in self._unknown:
             raise ModelNotFound("no model has this runId")
         waiting = self._waiting.get(model_id)
@@ -179,10 +185,13 @@ class ModelManager(Generic[Model]):
             resident = await self._load_unless_it_failed(model_id)
         except ServingError as error:
             self._refuse(self._waiting.pop(model_id), error)
-        except BaseException:
-            # A bug, or the end of the service: nobody may be left waiting.
-            self._refuse(self._waiting.pop(model_id), Unavailable("the model could not be loaded; try again"))
+        except asyncio.CancelledError:
+            self._refuse(self._waiting.pop(model_id), Unavailable("the service is ending; try again"))
             raise
+        except Exception:
+            # A bug: nobody may be left waiting.
+            log.exception("loading failed", model=model_id)
+            self._refuse(self._waiting.pop(model_id), ServingError(INTERNAL_MESSAGE))
         else:
             for caller in self._waiting.pop(model_id):
                 if not caller.done():
@@ -215,9 +224,9 @@ class ModelManager(Generic[Model]):
             self._failures[model_id] = _Failure(fingerprint, error)
             raise
 
-    async def _load(self, model_id: ModelId, fingerprint: Fingerprint) -> Resident[Model]:
+    async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
         started = time.perf_counter()
-        reservation = self._reserve(fingerprint)
+        reservation = self._reserve(fingerprint, replaces)
         try:
             model = await self._in_thread(self._source.load, model_id, fingerprint)
             self._residents.resize(reservation, model.size)
@@ -243,9 +252,9 @@ class ModelManager(Generic[Model]):
         )
         return resident
 
-    def _reserve(self, fingerprint: Fingerprint) -> Reservation:
+    def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
         try:
-            return self._residents.reserve(self._source.estimate(fingerprint))
+            return self._residents.reserve(self._source.estimate(fingerprint), replaces=replaces)
         except ServingError as error:
             self._statistics.count_failure(error)
             raise
@@ -277,7 +286,7 @@ class ModelManager(Generic[Model]):
         # The old copy must not be evicted to make room for one that may be bad.
         with self._residents.lease(resident):
             try:
-                await self._load(model_id, fingerprint)
+                await self._load(model_id, fingerprint, replaces=1)
             except ServingError as error:
                 if isinstance(error, _FAULTS_OF_FILES):
                     resident.refused = fingerprint

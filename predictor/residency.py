@@ -143,14 +143,18 @@ class ResidentModels(Generic[Model]):
         resident.last_used = time.monotonic()
         return Lease(self, resident)
 
-    def reserve(self, size: int) -> Reservation:
+    def reserve(self, size: int, *, replaces: int = 0) -> Reservation:
         """Set aside ``size`` bytes, evicting idle models, least recently used first.
+
+        Args:
+            size: bytes.
+            replaces: 1 if the model takes the place of one in memory, which then leaves the count as it is.
 
         Raises:
             ModelTooLarge: ``size`` exceeds the whole budget. Nothing was evicted.
             MemoryInUse: too much is in use or being loaded. Nothing was evicted.
         """
-        self._make_room(size, size, models=1)
+        self._make_room(size, size, models=1 - replaces)
         reservation = Reservation(size)
         self._reservations.add(reservation)
         return reservation

@@ -53,6 +53,12 @@ class ModelNotFound(ServingError):
     code = StatusCode.NOT_FOUND
 
 
+class ModelExists(ServingError):
+    """A model of this id is published already."""
+
+    code = StatusCode.ALREADY_EXISTS
+
+
 # What the model's publisher got wrong.
 
 

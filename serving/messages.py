@@ -7,14 +7,14 @@ from typing import TypeVar
 
 import grpc
 
-from serving.errors import ServingError, Status, error_of, status_of
+from serving.errors import InvalidRequest, ServingError, Status, error_of, status_of
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
 from serving.stubs import prediction_service_pb2 as pb
 
 Request = TypeVar("Request", pb.PredictRequest, pb.PredictorPredictRequest)
 Response = TypeVar("Response", pb.PredictResponse, pb.PredictorPredictResponse)
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
 def query_of(request: pb.PredictRequest | pb.PredictorPredictRequest) -> Query:
@@ -26,9 +26,12 @@ def request_of(kind: type[Request], query: Query) -> Request:
     """Return the request that asks ``query``.
 
     Raises:
-        ValueError: a text of the query is not Unicode that can be written, as a lone surrogate.
+        InvalidRequest: a text of the query holds what UTF-8 cannot, as a lone surrogate, or k is out of range.
     """
-    return kind(runId=query.model_id, document=query.document, k=query.k)
+    try:
+        return kind(runId=query.model_id, document=query.document, k=query.k)
+    except ValueError as error:
+        raise InvalidRequest("runId and document must be text that UTF-8 can hold, and k at least 0") from error
 
 
 def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) -> Prediction:

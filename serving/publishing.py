@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from serving.errors import ModelIncomplete, ServingError
+from serving.errors import ModelExists, ModelIncomplete
 from serving.manifest import FileSum, Manifest
 from serving.model_id import ModelId
 from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE
@@ -26,10 +26,6 @@ _RENAME_EXCHANGE: Final = 2
 
 # What file systems and C libraries answer that cannot exchange two folders.
 _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
-
-
-class ModelExists(ServingError):
-    """A model of this id is published already."""
 
 
 def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False) -> Manifest:

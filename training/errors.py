@@ -11,9 +11,5 @@ class BadData(TrainingError):
     """The labelled texts cannot be trained on as they are. The message names the file and the line."""
 
 
-class ModelExists(TrainingError):
-    """The model folder is there already and was not to be replaced."""
-
-
 class FolderUnwritable(TrainingError):
     """The model folder could not be written; nothing of it was left behind."""

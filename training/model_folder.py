@@ -1,26 +1,26 @@
-"""The folder of a model, which appears whole or not at all."""
+"""What stands in the folder of a trained model, and how it gets there: whole or not at all."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import platform
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
 
+from serving.errors import ModelExists
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from serving.publishing import publish
 from training.data import DataSet
-from training.errors import FolderUnwritable, ModelExists
+from training.errors import FolderUnwritable
 from training.model import TOKENIZER, Accuracy, TrainedModel
 from training.recipe import Recipe
 from training.torchtext_file import vocabulary_file
@@ -73,85 +73,31 @@ def model_files(
 
 
 def check_free(root: Path, model_id: ModelId) -> None:
-    """Check that no folder of this id is there.
+    """Check that no folder of this id is there, before time is spent on training.
 
     Raises:
         ModelExists: there is one.
     """
-    if os.path.lexists(root / model_id):
+    if (root / model_id).exists():
         raise ModelExists(f"the model {model_id} is there already; choose another id, or replace it with --force")
 
 
 def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes], *, replace: bool) -> Path:
-    """Write ``files`` as the folder of ``model_id`` below ``root``, and return the folder.
-
-    They are written beside it first, in a folder whose name is no model id, and reach the disk before it is renamed.
+    """Publish ``files`` as the folder of ``model_id`` below ``root``, which is made where it is missing.
 
     Raises:
         ModelExists: the folder is there already, and ``replace`` is false.
         FolderUnwritable: the file system refused. What was there before is there still.
     """
-    target = root / model_id
-    staging = _hidden_neighbour(target)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-        for name, data in files.items():
-            _write(staging / name, data)
-        _sync(staging)
-        if replace:
-            _move_in_place_of(target, staging)
-        else:
-            check_free(root, model_id)
-            staging.rename(target)
-        _sync(root)
+        with TemporaryDirectory() as source:
+            for name, data in files.items():
+                (Path(source) / name).write_bytes(data)
+            publish(Path(source), root, model_id, replace=replace)
     except OSError as error:
         raise FolderUnwritable(f"the folder of {model_id} cannot be written: {error.strerror}") from error
-    finally:
-        _remove(staging)
-    return target
-
-
-def _move_in_place_of(target: Path, staging: Path) -> None:
-    old = _hidden_neighbour(target)
-    try:
-        target.rename(old)
-    except FileNotFoundError:
-        staging.rename(target)
-        return
-    try:
-        staging.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    _remove(old)
-
-
-def _hidden_neighbour(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder, or the link to one, where there is one."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return root / model_id
 
 
 def _training(model: TrainedModel, accuracy: Accuracy, provenance: Provenance) -> dict[str, Any]:

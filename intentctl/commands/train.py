@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from intentctl.output import EXIT_USAGE, AsJson, Column, errors, fail, print_json, print_table
-from serving.errors import InvalidManifest, InvalidModelId
+from serving.errors import InvalidModelId, ServingError
 from serving.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def train(
             model_version=model_version,
             force=force,
         )
-    except (TrainingError, InvalidManifest) as error:
+    except (TrainingError, ServingError) as error:
         fail(str(error))
     summary["seconds"] = round(time.monotonic() - started, 1)
     _print_summary(summary, as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,8 +11,9 @@ from typing import Annotated, Final
 import typer
 
 from intentctl.output import console, fail
-from intentctl.stack import LocalStack, ServiceEnded, StackOptions
+from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.client import AsyncIntentClient, Prediction, ServingError
+from serving.model_id import ModelId
 from serving.model_store import ModelStore
 
 _FIRST_CHOICE: Final = "clinc150"
@@ -69,14 +71,23 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
 
 
 async def _first_prediction(options: StackOptions) -> None:
-    ids = ModelStore(options.model_dir).model_ids()
-    if not ids:
+    model_id = _model_to_ask(ModelStore(options.model_dir))
+    if model_id is None:
         console.print("There is no model yet; `intentctl train --help` says how to make one.", highlight=False)
         return
-    model_id = _FIRST_CHOICE if _FIRST_CHOICE in ids else ids[0]
     async with AsyncIntentClient(options.frontend) as client:
         prediction = await client.predict(model_id, _DOCUMENT)
     _show(prediction, options)
+
+
+def _model_to_ask(store: ModelStore) -> ModelId | None:
+    """Return the first complete intent model, the largest sample model before all others."""
+    for model_id in sorted(store.model_ids(), key=lambda model_id: model_id != _FIRST_CHOICE):
+        with contextlib.suppress(ServingError):
+            complete = not store.fingerprint(model_id).missing
+            if complete and store.read_manifest(model_id).algorithm == ALGORITHM:
+                return model_id
+    return None
 
 
 def _show(prediction: Prediction, options: StackOptions) -> None:

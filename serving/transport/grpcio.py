@@ -8,15 +8,20 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.settings import ServerSettings
 from serving.transport.boundary import Boundary
+from serving.transport.health import DrainableHealth
 from serving.transport.service import Service
+
+log = structlog.get_logger()
 
 _PICK_UP_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.05
+_HEALTH_SECONDS: Final = 2.0
 
 
 class CannotListen(Exception):
@@ -29,7 +34,7 @@ class GrpcioHost:
     def __init__(self, settings: ServerSettings, services: Sequence[Service]) -> None:
         self._settings = settings
         self._server = grpc.aio.server(options=_options(settings))
-        self._health = health.aio.HealthServicer()
+        self._health = DrainableHealth()
         self._names = [service.name for service in services]
         self._boundary = Boundary(
             self._server,
@@ -63,8 +68,14 @@ class GrpcioHost:
     async def set_serving(self, serving: bool) -> None:
         """Answer health checks, of the whole server and of each service, with SERVING or NOT_SERVING."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self._names):
-            await self._health.set(name, status)
+        try:
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                for name in ("", *self._names):
+                    await self._health.set(name, status)
+        except TimeoutError:
+            # A watcher that reads nothing holds up the others, and would hold up the drain.
+            log.warning("health watchers do not read; their streams are ended")
+            self._health.end_watches()
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
@@ -72,6 +83,7 @@ class GrpcioHost:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
                 await self._boundary.wait_until_quiet(_QUIET_SECONDS)
+        self._health.end_watches()
         await self._server.stop(grace)
 
 

@@ -13,7 +13,6 @@ import grpc
 import pytest
 import torch
 
-from predictor.network import IntentNetwork
 from serving.client import AsyncIntentClient, IntentClient, Query
 from serving.errors import DeadlineExceeded, OutOfCapacity, ServingError
 from serving.residency import ask_residency
@@ -112,14 +111,14 @@ async def test_a_model_is_refused_while_all_memory_is_in_use_and_served_afterwar
     async with AsyncIntentClient(both.frontend.address, timeout=60) as client:
         await client.predict("used", DOCUMENT)
         working = asyncio.ensure_future(client.predict_batch(long_work))
-        refused = 0
+        refusals: list[str] = []
         while not working.done():
             try:
                 await client.predict("wanted", DOCUMENT)
             except OutOfCapacity as error:
-                assert "in use" in str(error)
-                refused += 1
-        assert refused > 0
+                refusals.append(str(error))
+        assert refusals
+        assert all("in use" in refusal for refusal in refusals)
         assert not any(isinstance(outcome, ServingError) for outcome in working.result())
         assert (await client.predict("wanted", DOCUMENT)).label == "balance"
     assert ask_residency(both.predictor.address).held_bytes <= 1200 << 10
@@ -205,7 +204,7 @@ def test_pinned_and_preloaded_models_are_there_before_the_service_says_so(volume
 def test_the_service_log_tells_security_events(running: Stack) -> None:
     folder = running.models / "hostile-logged"
     shutil.copytree(SAMPLE, folder)
-    (folder / "vocab.pth").write_bytes(b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94\x8c\x06system\x94\x93.")
+    (folder / "vocab.pth").write_bytes(b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x93.")
     with IntentClient(running.frontend.address) as client, pytest.raises(ServingError):
         client.predict("hostile-logged", DOCUMENT)
 

@@ -14,6 +14,8 @@ CODES = {
     errors.InvalidModelId: StatusCode.INVALID_ARGUMENT,
     errors.DocumentTooLarge: StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: StatusCode.NOT_FOUND,
+    errors.ModelExists: StatusCode.ALREADY_EXISTS,
+    errors.FilesChanged: StatusCode.FAILED_PRECONDITION,
     errors.ModelUnusable: StatusCode.FAILED_PRECONDITION,
     errors.ModelIncomplete: StatusCode.FAILED_PRECONDITION,
     errors.InvalidManifest: StatusCode.FAILED_PRECONDITION,

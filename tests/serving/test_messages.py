@@ -78,7 +78,7 @@ def test_a_code_that_is_no_failure_of_grpc_is_told_as_internal_or_as_it_stands(c
 
 
 def test_text_that_is_no_unicode_is_refused_when_the_request_is_made() -> None:
-    with pytest.raises(ValueError, match="surrogate"):
+    with pytest.raises(InvalidRequest, match="UTF-8"):
         request_of(pb.PredictRequest, Query("a", "\ud800"))
 
 

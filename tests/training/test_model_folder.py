@@ -3,25 +3,28 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from predictor.loader import FileLimits, Loader
+from serving.errors import ModelExists
 from serving.model_id import ModelId
 from serving.model_store import MODEL_FILES, ModelStore
 from training.data import DataSet
-from training.errors import FolderUnwritable, ModelExists
+from training.errors import FolderUnwritable
 from training.model import measure, train_model
-from training.model_folder import Provenance, model_files, write_model_folder
+from training.model_folder import Provenance, check_free, model_files, write_model_folder
 from training.recipe import Recipe
 from training.trainer import Epoch
 
 MODEL = ModelId("tenant-1")
-OLD, NEW = {"manifest.json": b"old"}, {"manifest.json": b"new", "model.pth": b"weights"}
+OLD, NEW = (
+    {"manifest.json": b'{"Algorithm": "%b"}' % age, "model.pth": b"weights " + age, "vocab.pth": b"tokens " + age}
+    for age in (b"old", b"new")
+)
 
 
 def ignore(_: Epoch) -> None:
@@ -82,85 +85,61 @@ def test_the_weights_are_plain_tensors_of_float32(tiny: DataSet) -> None:
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
+def weights_in(root: Path) -> bytes:
+    assert names(root) == [MODEL]
+    assert names(root / MODEL) == sorted(MODEL_FILES)
+    return (root / MODEL / "model.pth").read_bytes()
+
+
 def test_a_model_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    check_free(tmp_path, MODEL)
     write_model_folder(tmp_path, MODEL, OLD, replace=False)
     with pytest.raises(ModelExists, match=r"tenant-1 is there already; .*--force"):
+        check_free(tmp_path, MODEL)
+    with pytest.raises(ModelExists):
         write_model_folder(tmp_path, MODEL, NEW, replace=False)
-    assert names(tmp_path) == [MODEL]
-    assert (tmp_path / MODEL / "manifest.json").read_bytes() == b"old"
+    assert weights_in(tmp_path) == OLD["model.pth"]
 
 
-def test_a_model_is_replaced_whole_and_nothing_else_stays(tmp_path: Path) -> None:
-    (tmp_path / MODEL).mkdir()
-    (tmp_path / MODEL / "leftover").write_text("")
-    folder = write_model_folder(tmp_path, MODEL, NEW, replace=True)
-    assert names(tmp_path) == [MODEL]
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == NEW
-
-
-def test_replacing_what_is_not_there_writes_it(tmp_path: Path) -> None:
-    assert names(write_model_folder(tmp_path / "new" / "root", MODEL, NEW, replace=True)) == sorted(NEW)
-
-
-def test_a_link_is_replaced_and_what_it_led_to_stays(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / MODEL).symlink_to(elsewhere)
-    write_model_folder(root, MODEL, NEW, replace=True)
-    assert names(root) == [MODEL]
-    assert elsewhere.is_dir()
-    assert not (root / MODEL).is_symlink()
-
-
-@pytest.fixture
-def failing_rename(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let the rename of that number fail."""
-
-    def fail(number: int) -> None:
-        real, count = Path.rename, 0
-
-        def rename(self: Path, target: Any) -> Path:
-            nonlocal count
-            count += 1
-            if count == number:
-                raise OSError(28, "No space left on device")
-            return real(self, target)
-
-        monkeypatch.setattr(Path, "rename", rename)
-
-    return fail
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_failed_replacement_leaves_the_old_model_and_nothing_else(
-    tmp_path: Path, failing_rename: Callable[[int], None], number: int
-) -> None:
+def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
     write_model_folder(tmp_path, MODEL, OLD, replace=False)
-    failing_rename(number)
-    with pytest.raises(FolderUnwritable, match="tenant-1 cannot be written: No space left"):
-        write_model_folder(tmp_path, MODEL, NEW, replace=True)
-    assert names(tmp_path) == [MODEL]
-    assert (tmp_path / MODEL / "manifest.json").read_bytes() == b"old"
+    (tmp_path / MODEL / "leftover").write_text("")
+    write_model_folder(tmp_path, MODEL, NEW, replace=True)
+    assert weights_in(tmp_path) == NEW["model.pth"]
+
+
+def test_a_root_that_is_missing_is_made(tmp_path: Path) -> None:
+    write_model_folder(tmp_path / "new" / "root", MODEL, NEW, replace=True)
+    assert weights_in(tmp_path / "new" / "root") == NEW["model.pth"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_nothing_is_left_behind_when_writing_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+@pytest.mark.parametrize("calls_that_work", [0, 1, 2, 3])
+def test_a_failed_replacement_leaves_the_old_model_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, calls_that_work: int
 ) -> None:
-    def fail(_: int) -> None:
-        raise error
+    write_model_folder(tmp_path, MODEL, OLD, replace=False)
+    outcomes: Iterator[BaseException | None] = iter([*[None] * calls_that_work, error])
 
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises((FolderUnwritable, KeyboardInterrupt)):
+    def fsync(_: int) -> None:
+        if (outcome := next(outcomes)) is not None:
+            raise outcome
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises((FolderUnwritable, KeyboardInterrupt)) as raised:
+        write_model_folder(tmp_path, MODEL, NEW, replace=True)
+    if isinstance(raised.value, FolderUnwritable):
+        assert str(raised.value) == "the folder of tenant-1 cannot be written: No space left on device"
+    assert weights_in(tmp_path) == OLD["model.pth"]
+
+
+def test_nothing_is_left_behind_when_a_first_model_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(FolderUnwritable, match="No space left"):
         write_model_folder(tmp_path, MODEL, NEW, replace=False)
     assert names(tmp_path) == []
-
-
-def test_a_model_is_listed_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed: list[list[ModelId]] = []
-    monkeypatch.setattr(os, "fsync", lambda _: listed.append(ModelStore(tmp_path).model_ids()))
-    write_model_folder(tmp_path, MODEL, NEW, replace=False)
-    # Two files and the folder reach the disk before it is renamed, and the root after that.
-    assert listed == [[], [], [], [MODEL]]
