@@ -10,10 +10,10 @@ from predictor.files.tensors import read_state_dict
 from predictor.intent_model import IntentModel
 from predictor.network import IntentNetwork
 from predictor.vocabulary import read_vocabulary
-from serving.errors import ChecksumMismatch, FilesChanged, ModelIncomplete
-from serving.manifest import Manifest
+from serving.errors import ChecksumMismatch, ModelIncomplete
+from serving.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.model_id import ModelId
-from serving.model_store import VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
+from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
 
 # A vocabulary in memory, dictionary and strings, against its bytes on disk: measured on vocabularies of real models.
 _VOCABULARY_GROWTH: Final = 8
@@ -61,16 +61,17 @@ class Loader:
             ModelUnusable: they are not a model; the message says which file and why.
             ServingError: as :meth:`ModelStore.read` tells.
         """
-        manifest = self._store.read_manifest(model_id)
-        weights = self._store.read(model_id, WEIGHTS_FILE, self._limits.weights)
-        vocabulary = self._store.read(model_id, VOCABULARY_FILE, self._limits.vocabulary)
-        # The three files are one model only if none of them was replaced between the reads.
-        if self._store.fingerprint(model_id) != fingerprint:
-            raise FilesChanged("the model's files are being written; finish their upload")
-        _verify(manifest, WEIGHTS_FILE, weights)
-        _verify(manifest, VOCABULARY_FILE, vocabulary)
-        network = IntentNetwork.from_arrays(read_state_dict(weights))
-        return IntentModel(model_id, manifest, read_vocabulary(vocabulary), network)
+        limits = {
+            MANIFEST_FILE: MAX_MANIFEST_BYTES,
+            WEIGHTS_FILE: self._limits.weights,
+            VOCABULARY_FILE: self._limits.vocabulary,
+        }
+        files = self._store.read_copy(model_id, fingerprint, limits)
+        manifest = Manifest.parse(files[MANIFEST_FILE])
+        for name in (WEIGHTS_FILE, VOCABULARY_FILE):
+            _verify(manifest, name, files[name])
+        network = IntentNetwork.from_arrays(read_state_dict(files[WEIGHTS_FILE]))
+        return IntentModel(model_id, manifest, read_vocabulary(files[VOCABULARY_FILE]), network)
 
 
 def _verify(manifest: Manifest, name: str, data: bytes) -> None:

@@ -6,13 +6,14 @@ root, because Kubernetes lays volumes out with them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from serving.errors import (
     FilesChanged,
@@ -102,6 +103,15 @@ class ModelStore:
         """
         return _with_one_more_try(lambda: self._read(model_id, name, limit))
 
+    def read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
+        """Return the files named in ``limits`` of the copy of the model that has the identity ``fingerprint``.
+
+        Raises:
+            FilesChanged: the model is another copy by now, or a file changed while it was read.
+            ServingError: as :meth:`read` does.
+        """
+        return _with_one_more_try(lambda: self._read_copy(model_id, fingerprint, limits))
+
     def read_manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest. Raises as :meth:`read` does, and InvalidManifest."""
         return Manifest.parse(self.read(model_id, MANIFEST_FILE, MAX_MANIFEST_BYTES))
@@ -117,24 +127,24 @@ class ModelStore:
             return None
 
     def _read(self, model_id: ModelId, name: str, limit: int) -> bytes:
+        with self._opened(self._folder(model_id), name) as file:
+            return file.read(limit)
+
+    def _read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
         folder = self._folder(model_id)
+        with contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context(self._opened(folder, name)) for name in limits}
+            # Open files stay readable whatever is published meanwhile. They are one copy if their names led to it
+            # before and lead to it still.
+            if self._fingerprint(model_id) != fingerprint:
+                raise FilesChanged("the model's files are being written; finish their upload")
+            return {name: file.read(limits[name]) for name, file in files.items()}
+
+    def _opened(self, folder: str, name: str) -> _OpenFile:
         try:
-            # Without O_NONBLOCK, opening a FIFO waits for a writer that never comes.
-            descriptor = os.open(self._contained(folder, name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return _OpenFile(name, self._contained(folder, name))
         except FileNotFoundError as error:
             raise ModelIncomplete(f"{name} of the model is missing; finish its upload") from error
-        try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise InvalidModelFile(f"{name} of the model is not a regular file")
-            if before.st_size > limit:
-                raise InvalidModelFile(f"{name} of the model is larger than the {limit} bytes that are read")
-            data = _read_exactly(descriptor, before.st_size)
-            if len(data) != before.st_size or _identity_of(os.fstat(descriptor)) != _identity_of(before):
-                raise FilesChanged(f"{name} of the model is being written; finish its upload")
-        finally:
-            os.close(descriptor)
-        return data
 
     def _folder(self, model_id: ModelId) -> str:
         try:
@@ -157,6 +167,33 @@ class ModelStore:
             return os.path.isfile(self._contained(self._contained(self._root, model_id), MANIFEST_FILE))
         except (OSError, InvalidModelFile):
             return False
+
+
+class _OpenFile:
+    """A file of a model, open for one reading."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self._name = name
+        # Without O_NONBLOCK, opening a FIFO waits for a writer that never comes.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def read(self, limit: int) -> bytes:
+        """Return the whole file. Raises as :meth:`ModelStore.read` does."""
+        before = os.fstat(self._descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise InvalidModelFile(f"{self._name} of the model is not a regular file")
+        if before.st_size > limit:
+            raise InvalidModelFile(f"{self._name} of the model is larger than the {limit} bytes that are read")
+        data = _read_exactly(self._descriptor, before.st_size)
+        if len(data) != before.st_size or _identity_of(os.fstat(self._descriptor)) != _identity_of(before):
+            raise FilesChanged(f"{self._name} of the model is being written; finish its upload")
+        return data
 
 
 def _identity_of(result: os.stat_result) -> FileIdentity:

@@ -24,14 +24,18 @@ _STAGING: Final = ".staging-"
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
+# What a rename answers when another publisher was first.
+_ALREADY_THERE: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+
 # What file systems and C libraries answer that cannot exchange two folders.
 _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
-def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False) -> Manifest:
+def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False, sealed: bool = True) -> Manifest:
     """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
 
-    Readers see the old model or the new one. ``source`` stays as it is.
+    Readers see the old model or the new one. ``source`` stays as it is. A ``sealed`` model has the sums of its files
+    in the manifest; one that is not may still be edited where it stands.
 
     Raises:
         ModelIncomplete: a file is missing in ``source``.
@@ -43,21 +47,33 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
     if missing:
         raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
     target = root / model_id
+    if target.is_symlink():
+        raise ModelExists(f"{model_id} is a link to another folder; publish to that one, or remove the link")
     if target.exists() and not replace:
-        raise ModelExists(f"there is a model {model_id} already; replace it explicitly, or choose another id")
+        raise _exists(model_id)
     staging = root / f"{_STAGING}{uuid.uuid4().hex}"
     try:
-        manifest = _stage(source, staging)
-        _put_in_place(staging, target)
+        manifest = _stage(source, staging, sealed=sealed)
+        _put_in_place(staging, target, replace=replace)
+    except OSError as error:
+        if error.errno in _ALREADY_THERE:
+            raise _exists(model_id) from error
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
 
 
-def _stage(source: Path, staging: Path) -> Manifest:
+def _exists(model_id: ModelId) -> ModelExists:
+    return ModelExists(f"there is a model {model_id} already; replace it explicitly, or choose another id")
+
+
+def _stage(source: Path, staging: Path, *, sealed: bool) -> Manifest:
     staging.mkdir()
     sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
-    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes()).with_files(sums)
+    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes())
+    if sealed:
+        manifest = manifest.with_files(sums)
     with (staging / MANIFEST_FILE).open("w", encoding="utf-8") as file:
         file.write(manifest.to_json())
         file.flush()
@@ -79,8 +95,9 @@ def _copy(source: Path, target: Path) -> FileSum:
     return FileSum(size=size, sha256=digest.hexdigest())
 
 
-def _put_in_place(staging: Path, target: Path) -> None:
-    if not target.exists():
+def _put_in_place(staging: Path, target: Path, *, replace: bool) -> None:
+    # Where another publisher was first, the plain rename refuses.
+    if not replace or not target.exists():
         staging.rename(target)
     elif not _exchange(staging, target):
         # The manifest goes last: until then its sums refuse the mixture, and readers keep the copy they have.

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from predictor.loader import FileLimits, Loader
+from serving import model_store
 from serving.errors import (
     ChecksumMismatch,
     FilesChanged,
@@ -215,20 +216,35 @@ def test_files_of_two_copies_never_make_one_model(
     store: ModelStore, loader: Loader, monkeypatch: pytest.MonkeyPatch, folder: Path, *, changed: str, at: str
 ) -> None:
     fingerprint = loader.fingerprint(ID)
-    real = store.read
+    real = store._opened
 
-    def read(model_id: Any, name: str, limit: int) -> bytes:
-        data = real(model_id, name, limit)
+    def opened(path: str, name: str) -> Any:
+        file = real(path, name)
         if name == at:
             (folder / "new").write_bytes(CONTENT[changed])
             (folder / "new").rename(folder / changed)
-        return data
+        return file
 
-    monkeypatch.setattr(store, "read", read)
+    monkeypatch.setattr(store, "_opened", opened)
     with refused(FilesChanged, match="being written"):
         loader.load(ID, fingerprint)
     monkeypatch.undo()
     assert loaded(loader).label in ("yes", "no")
+
+
+def test_a_copy_that_is_open_is_loaded_whole_whatever_is_published_meanwhile(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    fingerprint = loader.fingerprint(ID)
+    real = model_store._OpenFile.read
+
+    def read(file: Any, limit: int) -> bytes:
+        for name in MODEL_FILES:
+            (folder / name).unlink(missing_ok=True)
+        return real(file, limit)
+
+    monkeypatch.setattr(model_store._OpenFile, "read", read)
+    assert loader.load(ID, fingerprint).labels == ("yes", "no")
 
 
 def test_a_fingerprint_of_an_earlier_copy_is_refused(folder: Path, loader: Loader) -> None:
