@@ -5,7 +5,8 @@
 # Settings: PYTHON (default python3.11, else python3), VENV (default .venv), TORCH_INDEX_URL (the package index that
 # PyTorch comes from, where plain pip would find a build other than the CPU's; see the README).
 
-VENV=${VENV:-.venv}
+# Absolute: programs that the tests start may look for Python from elsewhere.
+VENV=$(realpath --no-symlinks "${VENV:-.venv}")
 
 ensure_environment() {
   local pins="requirements/$1.txt" stamp="$VENV/.installed-$1" python
