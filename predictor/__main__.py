@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import uvloop
@@ -16,7 +17,9 @@ def main() -> None:
     """Run the predictor until a signal."""
     settings = load_settings(PredictorSettings)
     configure_logs("predictor", settings.log_level, settings.log_format)
-    # Torch takes seconds to import: help, and what is wrong with the settings, must not wait for it.
+    # Work comes from many requests at once; threads inside of one would only get into each other's way. NumPy reads
+    # this when it is imported, which help, and what is wrong with the settings, need not wait for.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from predictor.service import run  # noqa: PLC0415
 
     try:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from predictor.network import IntentNetwork
+from predictor.files.tensors import Array
+from predictor.folded_network import FoldedNetwork
 from predictor.tokenizer import TokenizerName, tokenizer
 from predictor.vocabulary import Vocabulary
 from serving.errors import InvalidManifest, InvalidModelFile, NonFiniteLogits
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+
+# Of a string beside its characters, in CPython, rounded up as its allocator does.
+_BYTES_PER_TEXT: Final = 64
 
 _SPECIAL_TOKEN: Final = re.compile(r"<\w+>|\[[A-Z]+\]")
 
@@ -32,7 +36,7 @@ class IntentModel:
         InvalidModelFile: labels, layers and vocabulary do not fit each other.
     """
 
-    def __init__(self, model_id: ModelId, manifest: Manifest, vocabulary: Vocabulary, network: IntentNetwork) -> None:
+    def __init__(self, model_id: ModelId, manifest: Manifest, vocabulary: Vocabulary, network: FoldedNetwork) -> None:
         labels = manifest.labels
         if len(labels) != network.classes:
             raise InvalidModelFile(
@@ -62,36 +66,26 @@ class IntentModel:
     def predict(self, queries: Sequence[Query]) -> list[Outcome]:
         """Return the answer to each query, in order, from one pass through the network."""
         logits = self.logits([query.document for query in queries])
-        finite = torch.isfinite(logits).all(dim=1).tolist()
-        scores = torch.softmax(logits, dim=1)
-        # The label is the first of the largest logits, as argmax of the book's handler has it.
-        winners = logits.argmax(dim=1).tolist()
-        return [
-            self._prediction(query, scores[row], winners[row])
-            if finite[row]
-            else NonFiniteLogits("the model's answer is not a number; train it again")
-            for row, query in enumerate(queries)
-        ]
+        return [self._outcome(query, row) for query, row in zip(queries, logits, strict=True)]
 
-    def logits(self, documents: Sequence[str]) -> Tensor:
+    def logits(self, documents: Sequence[str]) -> Array:
         """Return the logits of each document: float32, shape [documents, classes]."""
-        bags = [self.encode(document) for document in documents]
-        indices = torch.tensor([index for bag in bags for index in bag], dtype=torch.int64)
-        ends = torch.tensor([0, *(len(bag) for bag in bags)], dtype=torch.int64).cumsum(dim=0)
-        with torch.inference_mode():
-            result: Tensor = self._network(indices, ends[:-1])
-        return result
+        return self._network.logits([self.encode(document) for document in documents])
 
-    def _prediction(self, query: Query, scores: Tensor, winner: int) -> Prediction:
+    def _outcome(self, query: Query, logits: npt.NDArray[Any]) -> Outcome:
+        logits = logits.astype(np.float64)
+        if not np.isfinite(logits).all():
+            return NonFiniteLogits("the model's answer is not a number; train it again")
+        # The label is the first of the largest logits, as argmax of the book's handler has it.
+        winner = int(logits.argmax())
+        exponentials = np.exp(logits - logits[winner])
+        total = float(exponentials.sum())
         best: tuple[ScoredLabel, ...] = ()
         if query.k:
-            # Of equal scores the first comes first, as with the label itself; topk would take any.
-            ordered, indices = scores.sort(descending=True, stable=True)
-            best = tuple(
-                ScoredLabel(self.labels[index], score)
-                for index, score in zip(indices[: query.k].tolist(), ordered[: query.k].tolist(), strict=True)
-            )
-        return Prediction(self.labels[winner], scores[winner].item(), best, self.model_id, self.version)
+            # Of equal scores the first comes first, as with the label itself.
+            order = np.argsort(-exponentials, kind="stable")[: query.k]
+            best = tuple(ScoredLabel(self.labels[index], float(exponentials[index]) / total) for index in order)
+        return Prediction(self.labels[winner], 1.0 / total, best, self.model_id, self.version)
 
 
 def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> TokenizerName:
@@ -127,11 +121,13 @@ def _check_rows(vocabulary: Vocabulary, rows: int) -> None:
             f"vocab.pth has {len(vocabulary)} tokens and model.pth {rows} rows; publish them together"
         )
     default = vocabulary.default_index
-    lowest = min(vocabulary.indices.values(), default=0)
-    highest = max(vocabulary.indices.values(), default=0)
-    if lowest < 0 or highest >= rows or (default is not None and default != NO_INDEX and not 0 <= default < rows):
+    wrong_default = default is not None and default != NO_INDEX and not 0 <= default < rows
+    if vocabulary.lowest < 0 or vocabulary.highest >= rows or wrong_default:
         raise InvalidModelFile(f"vocab.pth has an index that is not one of the {rows} rows of model.pth")
 
 
 def _size_of(vocabulary: Vocabulary) -> int:
-    return sys.getsizeof(vocabulary.indices) + sum(map(sys.getsizeof, vocabulary.indices))
+    """Return the bytes of the dictionary and of its texts, as if no other model shared them."""
+    # The text of all tokens together is as wide as that of the widest: never less than what they take one by one.
+    texts = sys.getsizeof("".join(vocabulary.tokens)) + _BYTES_PER_TEXT * len(vocabulary)
+    return sys.getsizeof(vocabulary.indices) + texts

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from predictor.files.tensors import read_state_dict
+from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel
-from predictor.network import IntentNetwork
 from predictor.vocabulary import read_vocabulary
 from serving.errors import ChecksumMismatch, ModelIncomplete
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
@@ -70,7 +70,7 @@ class Loader:
         manifest = Manifest.parse(files[MANIFEST_FILE])
         for name in (WEIGHTS_FILE, VOCABULARY_FILE):
             _verify(manifest, name, files[name])
-        network = IntentNetwork.from_arrays(read_state_dict(files[WEIGHTS_FILE]))
+        network = FoldedNetwork.from_arrays(read_state_dict(files[WEIGHTS_FILE]))
         return IntentModel(model_id, manifest, read_vocabulary(files[VOCABULARY_FILE]), network)
 
 

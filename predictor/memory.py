@@ -6,6 +6,7 @@ glibc's ``mallopt(3)``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -23,11 +24,9 @@ _SHARE_FOR_MODELS: Final = 0.6
 _RESERVED_BYTES: Final = 400 << 20
 _LEAST_BYTES: Final = 64 << 20
 
-_M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
-_MMAP_THRESHOLD_BYTES: Final = 64 << 10
-_TRIM_THRESHOLD_BYTES: Final = 1 << 20
+_MMAP_THRESHOLD_BYTES: Final = 32 << 20
 _ARENAS: Final = 2
 
 
@@ -45,20 +44,22 @@ def default_budget(limit: int) -> int:
 def keep_memory_returnable() -> None:
     """Make malloc give freed models back to the system. Called once, at start; does nothing where there is no glibc.
 
-    glibc raises its threshold for separate mappings with the first large block that is freed; from then on models live
-    in its heaps, whose holes are not given back. A fixed threshold keeps each tensor a mapping of its own.
+    Models live in malloc's heaps, so that one that is loaded takes the place of one that was evicted without asking the
+    system for pages. Few heaps keep the holes together; :func:`give_memory_back` returns them.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         log.info("memory of evicted models may stay with the process: this C library has no mallopt")
         return
-    for option, value in (
-        (_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES),
-        (_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES),
-        (_M_ARENA_MAX, _ARENAS),
-    ):
+    for option, value in ((_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES), (_M_ARENA_MAX, _ARENAS)):
         mallopt(option, value)
+
+
+def give_memory_back() -> None:
+    """Return what malloc holds free to the system. Blocks while it looks for it; call it from a thread."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cgroup_limits() -> list[int]:

@@ -1,20 +1,19 @@
-"""The network of an intent model: the mean of its tokens' embeddings, and linear layers with nothing between them."""
+"""The network of an intent model in PyTorch: what is trained, and what the folded form that serves is held against.
+
+The mean of the tokens' embeddings, and linear layers with nothing between them.
+"""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from predictor.files.tensors import Array
-from serving.errors import InvalidModelFile
-
-_EMBEDDING: Final = "embedding.weight"
-_LINEAR_WEIGHT: Final = re.compile(r"fc[1-9][0-9]*\.weight")
+from predictor.layers import Layers, Linear
 
 
 class IntentNetwork(nn.Module):
@@ -54,51 +53,23 @@ class IntentNetwork(nn.Module):
             hidden = linear(hidden)
         return hidden
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Rows of the embedding."""
-        return self.embedding.num_embeddings
-
-    @property
-    def classes(self) -> int:
-        """Outputs of the last layer."""
-        return self._linears[-1].out_features
-
-    @property
-    def size(self) -> int:
-        """Bytes of the weights."""
-        return sum(parameter.nbytes for parameter in self.parameters())
-
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Return the network that a state_dict holds, its sizes taken from the shapes.
 
         Raises:
-            InvalidModelFile: the names are not those of this family, or the shapes do not fit each other.
+            InvalidModelFile: as :meth:`Layers.of` does.
         """
-        weights = [torch.from_numpy(arrays[name]) for name in _weight_names(arrays)]
-        biases = [torch.from_numpy(arrays[f"fc{number}.bias"]) for number in range(1, len(weights))]
-        if any(weight.ndim != 2 or 0 in weight.shape for weight in weights):
-            raise InvalidModelFile("model.pth: every weight must be a matrix that is not empty")
-        outputs = [weights[0].shape[1], *(weight.shape[0] for weight in weights[1:])]
-        inputs = [weight.shape[1] for weight in weights[1:]]
-        if inputs != outputs[:-1] or [tuple(bias.shape) for bias in biases] != [(width,) for width in outputs[1:]]:
-            raise InvalidModelFile("model.pth: the shapes of its layers do not fit each other")
-        network = cls(weights[0], [_linear(w, b) for w, b in zip(weights[1:], biases, strict=True)])
+        layers = Layers.of(arrays)
+        network = cls(torch.tensor(layers.embedding), [_linear(linear) for linear in layers.linears])
         return network.eval().requires_grad_(requires_grad=False)
 
 
-def _weight_names(arrays: Mapping[str, Array]) -> list[str]:
-    """Return the names of the embedding and of the layers' weights, in order."""
-    layers = sum(1 for name in arrays if _LINEAR_WEIGHT.fullmatch(name))
-    names = [_EMBEDDING, *(f"fc{number}.weight" for number in range(1, layers + 1))]
-    if not layers or arrays.keys() != {*names, *(f"fc{number}.bias" for number in range(1, layers + 1))}:
-        raise InvalidModelFile("model.pth must hold embedding.weight, then fc1.weight, fc1.bias, fc2.weight and so on")
-    return names
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    outputs, inputs = weight.shape
+def _linear(layer: Linear) -> nn.Linear:
+    outputs, inputs = layer.weight.shape
     linear = nn.Linear(inputs, outputs)
-    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
+    linear.weight, linear.bias = (
+        nn.Parameter(torch.tensor(layer.weight)),
+        nn.Parameter(torch.tensor(layer.bias)),
+    )
     return linear

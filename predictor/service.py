@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+import sys
+from typing import Final
 
 from predictor.engine import InferenceEngine
 from predictor.intent_model import IntentModel
@@ -18,12 +19,14 @@ from serving.query_limits import QueryLimits
 from serving.transport.grpcio import GrpcioHost
 from serving.transport.lifecycle import serve
 
+_SWITCH_SECONDS: Final = 0.0005
+
 
 async def run(settings: PredictorSettings) -> None:
     """Serve until a signal."""
     keep_memory_returnable()
-    # Work comes from many requests at once; threads inside of one would only get into each other's way.
-    torch.set_num_threads(1)
+    # Loads are Python's work as much as answers are: a load must let go of the interpreter soon after it is asked to.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     engine = build_engine(settings)
     host = GrpcioHost(settings, [predictor_service(engine)])
     await serve(host, settings, get_ready=lambda: engine.preload(_wanted_at_start(settings)), close=engine.close)

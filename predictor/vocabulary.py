@@ -59,6 +59,16 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def lowest(self) -> int:
+        """The lowest index of a token; 0 where there is none."""
+        return min(self.indices.values(), default=0)
+
+    @property
+    def highest(self) -> int:
+        """The highest index of a token; 0 where there is none."""
+        return max(self.indices.values(), default=0)
+
     def lookup(self, token: str) -> int | None:
         """Return the index of ``token``, the default index where it is unknown."""
         return self.indices.get(token, self.default_index)
@@ -160,8 +170,8 @@ def _with_unknown(vocabulary: Vocabulary) -> Vocabulary:
 
 
 def _are_tokens(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
+    return set(map(type, values)) <= {str}
 
 
 def _are_indices(values: Iterable[object]) -> bool:
-    return all(type(value) is int for value in values)
+    return set(map(type, values)) <= {int}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from serving.errors import InvalidModelFile
 
 _LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL: Final = 1001
+_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
+_LOCAL_SIGNATURE: Final = b"PK\x03\x04"
 _COUNT: Final = struct.Struct("<q")
 _DAMAGED: Final = "a file of the model is damaged; publish the model again"
 
@@ -103,10 +106,10 @@ def open_torch_file(data: bytes) -> TorchFile:
 class _ZipFile(TorchFile):
     def __init__(self, data: bytes) -> None:
         try:
-            self._archive = zipfile.ZipFile(io.BytesIO(data))
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                members = archive.infolist()
         except _ZIP_ERRORS as error:
             raise InvalidModelFile(_DAMAGED) from error
-        members = self._archive.infolist()
         names = {member.filename for member in members}
         if len(names) != len(members):
             raise InvalidModelFile("a file of the model holds two members of one name; publish the model again")
@@ -120,17 +123,18 @@ class _ZipFile(TorchFile):
             raise InvalidModelFile("a file of the model holds more than it has bytes; publish the model again")
         if len(stems) != 1 or f"{(stem := stems.pop())}/data.pkl" not in names:
             raise InvalidModelFile("a file of the model was not written by torch.save; publish the model again")
+        self._data = memoryview(data)
         self._stem = stem
-        self._names = names
-        self._storages: dict[str, bytes] = {}
+        self._members = {member.filename: member for member in members}
+        self._storages: dict[str, memoryview] = {}
 
     def read(self, allowed: Collection[Global]) -> Any:
-        value, _ = read_pickle(self._member("data.pkl"), allowed=allowed, persistent=_storage)
+        value, _ = read_pickle(bytes(self._member("data.pkl")), allowed=allowed, persistent=_storage)
         return value
 
     def storage(self, storage: Storage) -> memoryview:
         # torch tells the order of its bytes since 2.1; before that all machines it ran on were little-endian.
-        if f"{self._stem}/byteorder" in self._names and self._member("byteorder") != b"little":
+        if f"{self._stem}/byteorder" in self._members and bytes(self._member("byteorder")) != b"little":
             raise InvalidModelFile("a file of the model is big-endian; save it on a little-endian machine")
         # Read once, however many tensors share it.
         if storage.key not in self._storages:
@@ -138,13 +142,22 @@ class _ZipFile(TorchFile):
         elements = self._storages[storage.key]
         if len(elements) < storage.size:
             raise InvalidModelFile(_DAMAGED)
-        return memoryview(elements)[: storage.size]
+        return elements[: storage.size]
 
-    def _member(self, name: str) -> bytes:
+    def _member(self, name: str) -> memoryview:
+        """Return the bytes of a member where they stand in the file, their sum checked."""
+        member = self._members.get(f"{self._stem}/{name}")
+        if member is None:
+            raise InvalidModelFile(_DAMAGED)
         try:
-            return self._archive.read(f"{self._stem}/{name}")
-        except _ZIP_ERRORS as error:
+            signature, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._data, member.header_offset)
+        except struct.error as error:
             raise InvalidModelFile(_DAMAGED) from error
+        begin = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        content = self._data[begin : begin + member.file_size]
+        if signature != _LOCAL_SIGNATURE or len(content) != member.file_size or zlib.crc32(content) != member.CRC:
+            raise InvalidModelFile(_DAMAGED)
+        return content
 
 
 class _PickleFile(TorchFile):

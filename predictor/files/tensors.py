@@ -28,6 +28,15 @@ TENSOR_GLOBALS: Final = frozenset({_TENSOR, _PARAMETER, ORDERED_DICT, *STORAGES}
 """What the pickle of a state_dict names."""
 
 
+LEAST_SHARE: Final = 0.875
+"""A tensor that is at least this share of its file stays where it was read, and keeps the file's bytes in memory."""
+
+
+def held_bytes(array: Array) -> int:
+    """Return the bytes of memory that ``array`` keeps, at most."""
+    return array.nbytes if array.flags.owndata else int(array.nbytes / LEAST_SHARE)
+
+
 def read_state_dict(data: bytes) -> dict[str, Array]:
     """Return the tensors of a file that ``torch.save(network.state_dict())`` wrote, by name, as finite float32.
 
@@ -48,13 +57,13 @@ def read_state_dict(data: bytes) -> dict[str, Array]:
     for name, value in entries.items():
         if not isinstance(name, str):
             raise InvalidModelFile("model.pth has an entry without a name; save it with torch.save(model.state_dict())")
-        array, elements = _array(file, value, elements_left)
+        array, elements = _array(file, value, elements_left, len(data))
         elements_left -= elements
         result[name] = array
     return result
 
 
-def _array(file: TorchFile, value: object, elements_left: int) -> tuple[Array, int]:
+def _array(file: TorchFile, value: object, elements_left: int, file_size: int) -> tuple[Array, int]:
     if isinstance(value, Instance) and value.constructor == _PARAMETER and value.arguments:
         value = value.arguments[0]
     match value:
@@ -81,15 +90,18 @@ def _array(file: TorchFile, value: object, elements_left: int) -> tuple[Array, i
     except (ValueError, OverflowError) as error:
         # More than 64 dimensions, or a step, which nothing takes, that is beyond 64 bits.
         raise InvalidModelFile("model.pth holds a tensor without a proper shape") from error
-    return _finite(_as_float32(view, storage.kind.name)), elements
+    return _finite(_as_float32(view, storage.kind.name, file_size * LEAST_SHARE)), elements
 
 
-def _as_float32(view: npt.NDArray[Any], kind: str) -> Array:
+def _as_float32(view: npt.NDArray[Any], kind: str, most_of_file: float) -> Array:
     if kind == "BFloat16Storage":
         # bfloat16 is the upper half of a float32.
         return np.asarray(np.left_shift(view, 16, dtype=np.uint32), order="C").view(np.float32)
+    if kind == "FloatStorage" and view.flags.c_contiguous and view.flags.aligned and view.nbytes >= most_of_file:
+        # What is nearly the whole file may keep it in memory; a copy would cost more than it saves.
+        return view
     with np.errstate(over="ignore", invalid="ignore"):
-        # A copy of its own, so that no tensor keeps the whole file in memory.
+        # A copy of its own, so that no small tensor keeps the whole file in memory.
         return np.array(view, dtype=np.float32, order="C")
 
 

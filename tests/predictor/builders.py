@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel
-from predictor.network import IntentNetwork
 from predictor.vocabulary import Vocabulary
 from serving.manifest import Manifest
 from serving.model_id import ModelId
@@ -168,9 +168,9 @@ def state_dict(vocabulary_size: int, *widths: int) -> dict[str, torch.Tensor]:
     return state
 
 
-def network(vocabulary_size: int, *widths: int) -> IntentNetwork:
+def network(vocabulary_size: int, *widths: int) -> FoldedNetwork:
     """Return the network of that state_dict."""
-    return IntentNetwork.from_arrays(
+    return FoldedNetwork.from_arrays(
         {name: value.numpy() for name, value in state_dict(vocabulary_size, *widths).items()}
     )
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 from predictor.files.tensors import Array, read_state_dict
 from predictor.network import IntentNetwork
 from serving.errors import InvalidModelFile
-from tests.conftest import shared
 from tests.predictor.builders import saved, state_dict
 from tests.serving.refusals import refused
 
@@ -46,15 +44,6 @@ def logits(network: IntentNetwork, bags: list[list[int]]) -> Tensor:
 
 
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_the_sizes_are_those_of_the_file(widths: tuple[int, ...]) -> None:
-    network = IntentNetwork.from_arrays(arrays(11, *widths))
-    assert network.vocabulary_size == 11
-    assert network.classes == widths[-1]
-    numbers = 11 * widths[0] + sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(widths))
-    assert network.size == numbers * 4
-
-
-@pytest.mark.parametrize("widths", WIDTHS, ids=str)
 def test_the_logits_are_those_of_the_definition(widths: tuple[int, ...]) -> None:
     network = IntentNetwork.from_arrays(arrays(11, *widths))
     bags = [[0], [], [10, 10, 3], list(range(11)), [], [5] * 500]
@@ -84,12 +73,6 @@ def test_a_network_that_is_trained_and_saved_is_read_again() -> None:
     again = IntentNetwork.from_arrays(read_state_dict(saved(network.state_dict())))
     assert torch.equal(logits(again, [[1, 2]]), logits(network, [[1, 2]]))
     assert network.state_dict().keys() == state_dict(6, 4, 3, 2).keys()
-
-
-def test_the_network_of_the_book_has_its_sizes() -> None:
-    network = IntentNetwork.from_arrays(read_state_dict(shared("seed-model/1/model.pth").read_bytes()))
-    assert network.classes == 151
-    assert network.size > 100_000
 
 
 def matrix(*shape: int) -> Array:

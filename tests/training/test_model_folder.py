@@ -47,7 +47,7 @@ def test_the_folder_is_served_as_it_was_measured(tiny: DataSet, tmp_path: Path) 
     model = loader.load(MODEL, loader.fingerprint(MODEL))
     assert names(tmp_path / MODEL) == sorted(MODEL_FILES)
     assert (model.labels, model.version) == (("music", "oos", "weather"), "2.1")
-    answers = [model.labels[row] for row in model.logits([row.text for row in tiny.validation]).argmax(dim=1).tolist()]
+    answers = [model.labels[row] for row in model.logits([row.text for row in tiny.validation]).argmax(axis=1).tolist()]
     right = sum(answer == row.label for answer, row in zip(answers, tiny.validation, strict=True))
     manifest = json.loads((tmp_path / MODEL / "manifest.json").read_text())
     assert manifest["Training"]["accuracy"]["validation"] == round(right / len(answers), 4)

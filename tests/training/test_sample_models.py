@@ -35,7 +35,7 @@ def data_of(name: str, labels: Sequence[str]) -> DataSet:
 
 
 def share_right(model: IntentModel, rows: Sequence[Example]) -> float:
-    winners = model.logits([row.text for row in rows]).argmax(dim=1).tolist()
+    winners = model.logits([row.text for row in rows]).argmax(axis=1).tolist()
     right = [model.labels[winner] == row.label for winner, row in zip(winners, rows, strict=True)]
     return right.count(True) / len(rows)
 
