@@ -19,9 +19,6 @@ from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
 
-# Of a string beside its characters, in CPython, rounded up as its allocator does.
-_BYTES_PER_TEXT: Final = 64
-
 _SPECIAL_TOKEN: Final = re.compile(r"<\w+>|\[[A-Z]+\]")
 
 NO_INDEX: Final = -1
@@ -47,9 +44,10 @@ class IntentModel:
         self.version = manifest.model_version
         self.labels = labels
         self.tokenizer = choose_tokenizer(manifest, vocabulary)
-        self.size = network.size + _size_of(vocabulary) + sum(sys.getsizeof(label) for label in labels)
+        self.size = network.size + vocabulary.size + sum(sys.getsizeof(label) for label in labels)
         """Bytes of memory that the model takes."""
         self._tokenize = tokenizer(self.tokenizer)
+        self._vocabulary = vocabulary
         self._indices = vocabulary.indices
         self._default = vocabulary.default_index if vocabulary.default_index != NO_INDEX else None
         self._network = network
@@ -124,10 +122,3 @@ def _check_rows(vocabulary: Vocabulary, rows: int) -> None:
     wrong_default = default is not None and default != NO_INDEX and not 0 <= default < rows
     if vocabulary.lowest < 0 or vocabulary.highest >= rows or wrong_default:
         raise InvalidModelFile(f"vocab.pth has an index that is not one of the {rows} rows of model.pth")
-
-
-def _size_of(vocabulary: Vocabulary) -> int:
-    """Return the bytes of the dictionary and of its texts, as if no other model shared them."""
-    # The text of all tokens together is as wide as that of the widest: never less than what they take one by one.
-    texts = sys.getsizeof("".join(vocabulary.tokens)) + _BYTES_PER_TEXT * len(vocabulary)
-    return sys.getsizeof(vocabulary.indices) + texts

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from predictor.files.tensors import read_state_dict
 from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel
-from predictor.vocabulary import read_vocabulary
+from predictor.vocabulary import Vocabulary, read_vocabulary
 from serving.errors import ChecksumMismatch, ModelIncomplete
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.model_id import ModelId
@@ -33,6 +34,8 @@ class Loader:
     def __init__(self, store: ModelStore, limits: FileLimits) -> None:
         self._store = store
         self._limits = limits
+        self._vocabularies: WeakValueDictionary[bytes, Vocabulary] = WeakValueDictionary()
+        """Those in memory, by the digest of their files: tenants with equal files share one."""
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
         """Return the identity of the model's files; all of them are there.
@@ -71,7 +74,14 @@ class Loader:
         for name in (WEIGHTS_FILE, VOCABULARY_FILE):
             _verify(manifest, name, files[name])
         network = FoldedNetwork.from_arrays(read_state_dict(files[WEIGHTS_FILE]))
-        return IntentModel(model_id, manifest, read_vocabulary(files[VOCABULARY_FILE]), network)
+        return IntentModel(model_id, manifest, self._vocabulary(files[VOCABULARY_FILE]), network)
+
+    def _vocabulary(self, data: bytes) -> Vocabulary:
+        digest = hashlib.sha256(data).digest()
+        vocabulary = self._vocabularies.get(digest)
+        if vocabulary is None:
+            vocabulary = self._vocabularies[digest] = read_vocabulary(data)
+        return vocabulary
 
 
 def _verify(manifest: Manifest, name: str, data: bytes) -> None:

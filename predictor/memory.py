@@ -24,9 +24,11 @@ _SHARE_FOR_MODELS: Final = 0.6
 _RESERVED_BYTES: Final = 400 << 20
 _LEAST_BYTES: Final = 64 << 20
 
+_M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _MMAP_THRESHOLD_BYTES: Final = 32 << 20
+_TRIM_THRESHOLD_BYTES: Final = 256 << 20
 _ARENAS: Final = 2
 
 
@@ -52,7 +54,11 @@ def keep_memory_returnable() -> None:
     except (OSError, AttributeError):
         log.info("memory of evicted models may stay with the process: this C library has no mallopt")
         return
-    for option, value in ((_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES), (_M_ARENA_MAX, _ARENAS)):
+    for option, value in (
+        (_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES),
+        (_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES),
+        (_M_ARENA_MAX, _ARENAS),
+    ):
         mallopt(option, value)
 
 

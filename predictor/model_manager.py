@@ -43,6 +43,8 @@ _UNKNOWN_SECONDS: Final = 1.0
 _MAX_UNKNOWN: Final = 65_536
 _FAILURE_SECONDS: Final = 10.0
 _MAX_FAILURES: Final = 4096
+_LOOKING_THREADS: Final = 2
+_CARE_SECONDS: Final = 1.0
 _ATTEMPTS: Final = 3
 _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 _REFRESH_PATIENCE_SECONDS: Final = 0.1
@@ -59,6 +61,10 @@ class ModelSource(Protocol[Source_co]):
 
     def load(self, model_id: ModelId, fingerprint: Fingerprint) -> Source_co:
         """Return the model. Raises ServingError."""
+
+
+def _do_nothing() -> None:
+    """Care for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class ModelManager(Generic[Model]):
         max_loads: how many may wait to be loaded or be loading; more are refused.
         freshness_seconds: a model's files are compared with the loaded copy at most once in this time, when it is
             asked for.
+        after_evictions: called in a thread, at most once a second, after models were evicted.
     """
 
     def __init__(
@@ -89,13 +96,19 @@ class ModelManager(Generic[Model]):
         threads: int,
         max_loads: int,
         freshness_seconds: float,
+        after_evictions: Callable[[], None] = _do_nothing,
     ) -> None:
         self._source = source
+        self._after_evictions = after_evictions
+        self._evictions_cared_for = 0
+        self._care: asyncio.TimerHandle | None = None
         self._residents = residents
         self._statistics = residents.statistics
         self._max_loads = max_loads
         self._freshness_seconds = freshness_seconds
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
+        self._loading = ThreadPoolExecutor(threads, thread_name_prefix="load")
+        # Looking at files must not wait behind loads: models in memory are checked there too.
+        self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
         self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
         """Callers of each model that is being loaded."""
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
@@ -153,11 +166,14 @@ class ModelManager(Generic[Model]):
     async def close(self) -> None:
         """End all loads. Leases given out stay valid."""
         self._closed = True
+        if self._care is not None:
+            self._care.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # A volume that hangs must not hang the end.
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._loading.shutdown(wait=False, cancel_futures=True)
+        self._looking.shutdown(wait=False, cancel_futures=True)
 
     async def _loaded(self, model_id: ModelId) -> Lease[Model]:
         if self._closed:
@@ -211,7 +227,7 @@ class ModelManager(Generic[Model]):
 
     async def _attempt(self, model_id: ModelId) -> Resident[Model]:
         try:
-            fingerprint = await self._in_thread(self._source.fingerprint, model_id)
+            fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
         except ModelNotFound:
             self._unknown[model_id] = True
             raise
@@ -225,10 +241,9 @@ class ModelManager(Generic[Model]):
             raise
 
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
-        started = time.perf_counter()
         reservation = self._reserve(fingerprint, replaces)
         try:
-            model = await self._in_thread(self._source.load, model_id, fingerprint)
+            model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint)
             self._residents.resize(reservation, model.size)
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
         except ServingError as error:
@@ -240,7 +255,7 @@ class ModelManager(Generic[Model]):
             raise
         finally:
             self._residents.cancel(reservation)
-        seconds = time.perf_counter() - started
+        self._care_for_evictions()
         self._statistics.loads += 1
         self._statistics.load_seconds += seconds
         log.info(
@@ -252,12 +267,26 @@ class ModelManager(Generic[Model]):
         )
         return resident
 
+    def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint) -> tuple[Model, float]:
+        """Return the model, and the seconds its load took without the wait for a thread. Runs in a thread."""
+        started = time.perf_counter()
+        return self._source.load(model_id, fingerprint), time.perf_counter() - started
+
     def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
         try:
             return self._residents.reserve(self._source.estimate(fingerprint), replaces=replaces)
         except ServingError as error:
             self._statistics.count_failure(error)
             raise
+
+    def _care_for_evictions(self) -> None:
+        if self._care is None and self._statistics.evictions != self._evictions_cared_for and not self._closed:
+            self._care = asyncio.get_running_loop().call_later(_CARE_SECONDS, self._start_care)
+
+    def _start_care(self) -> None:
+        self._care = None
+        self._evictions_cared_for = self._statistics.evictions
+        self._start(_in_thread(self._looking, self._after_evictions))
 
     async def _refreshed(self, resident: Resident[Model]) -> None:
         """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
@@ -272,7 +301,7 @@ class ModelManager(Generic[Model]):
         """Load the model's files beside ``resident`` if they changed, and swap; on any fault the old copy stays."""
         model_id = resident.model_id
         try:
-            fingerprint = await self._in_thread(self._source.fingerprint, model_id)
+            fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
         except ModelNotFound:
             log.info("model removed", model=model_id)
             if self._residents.get(model_id) is resident:
@@ -298,7 +327,8 @@ class ModelManager(Generic[Model]):
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _in_thread(
-        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
-    ) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*arguments, **keywords))
+
+async def _in_thread(
+    pool: ThreadPoolExecutor, function: Callable[Arguments, Result], *arguments: Arguments.args, **_: Arguments.kwargs
+) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)

@@ -8,7 +8,7 @@ from typing import Final
 from predictor.engine import InferenceEngine
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
-from predictor.memory import keep_memory_returnable
+from predictor.memory import give_memory_back, keep_memory_returnable
 from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
 from predictor.servicer import predictor_service
@@ -44,6 +44,7 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
         threads=settings.file_threads,
         max_loads=settings.max_loads,
         freshness_seconds=settings.freshness_seconds,
+        after_evictions=give_memory_back,
     )
     queries = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     return InferenceEngine(manager, queries, threads=settings.inference_threads)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from predictor.files.container import STORAGES, open_torch_file
@@ -45,9 +45,13 @@ _ALLOWED: Final = _VOCABULARY_CLASSES | _INNER_CLASSES | _OTHERS | CONTAINERS
 _DAMAGED: Final = "vocab.pth is not a vocabulary that torchtext wrote; publish the model again"
 
 
-@dataclass(frozen=True, slots=True)
+# Of a string beside its characters, in CPython, rounded up as its allocator does.
+_BYTES_PER_TEXT: Final = 64
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Vocabulary:
-    """What a pickled torchtext ``Vocab`` answers."""
+    """What a pickled torchtext ``Vocab`` answers. Immutable: models may share one."""
 
     tokens: tuple[str, ...]
     """The tokens by their index (``itos``)."""
@@ -55,19 +59,22 @@ class Vocabulary:
     """The index of each token (``stoi``)."""
     default_index: int | None
     """The index of every other token; ``None`` where torchtext would raise, or answer None."""
+    lowest: int = field(init=False)
+    """The lowest index of a token; 0 where there is none."""
+    highest: int = field(init=False)
+    """The highest index of a token; 0 where there is none."""
+    size: int = field(init=False)
+    """Bytes of memory, as if no other vocabulary shared its texts."""
+
+    def __post_init__(self) -> None:
+        # The text of all tokens together is as wide as that of the widest: never less than what they take one by one.
+        texts = sys.getsizeof("".join(self.indices)) + _BYTES_PER_TEXT * len(self.indices)
+        object.__setattr__(self, "lowest", min(self.indices.values(), default=0))
+        object.__setattr__(self, "highest", max(self.indices.values(), default=0))
+        object.__setattr__(self, "size", sys.getsizeof(self.indices) + sys.getsizeof(self.tokens) + texts)
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @property
-    def lowest(self) -> int:
-        """The lowest index of a token; 0 where there is none."""
-        return min(self.indices.values(), default=0)
-
-    @property
-    def highest(self) -> int:
-        """The highest index of a token; 0 where there is none."""
-        return max(self.indices.values(), default=0)
 
     def lookup(self, token: str) -> int | None:
         """Return the index of ``token``, the default index where it is unknown."""

@@ -136,7 +136,7 @@ class ModelStore:
             files = {name: stack.enter_context(self._opened(folder, name)) for name in limits}
             # Open files stay readable whatever is published meanwhile. They are one copy if their names led to it
             # before and lead to it still.
-            if self._fingerprint(model_id) != fingerprint:
+            if Fingerprint(tuple(_identity_at(folder, name) for name in MODEL_FILES)) != fingerprint:
                 raise FilesChanged("the model's files are being written; finish their upload")
             return {name: file.read(limits[name]) for name, file in files.items()}
 
@@ -198,6 +198,14 @@ class _OpenFile:
 
 def _identity_of(result: os.stat_result) -> FileIdentity:
     return FileIdentity(result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns)
+
+
+def _identity_at(folder: str, name: str) -> FileIdentity | None:
+    """Return the identity of a file that is known to be contained, or is only compared with one that is."""
+    try:
+        return _identity_of(os.stat(os.path.join(folder, name)))
+    except FileNotFoundError:
+        return None
 
 
 def _read_exactly(descriptor: int, size: int) -> bytes:

@@ -62,7 +62,9 @@ class ServerSettings(BaseSettings):
     max_in_flight: int = Field(default=16_384, ge=1, description="most calls served at the same time")
     max_streams_per_connection: int = Field(default=1024, ge=1, description="most calls at the same time a connection")
     default_deadline_seconds: Seconds = Field(default=30.0, description="deadline of calls that come without one")
-    file_threads: int = Field(default=4, ge=1, le=256, description="threads that read the shared volume")
+    file_threads: int = Field(
+        default=1, ge=1, le=256, description="models, or manifests, read at once; a slow volume wants more"
+    )
     freshness_seconds: Seconds = Field(
         default=1.0, description="a model's files are looked at for changes at most once in this time"
     )
