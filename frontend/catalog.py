@@ -11,16 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from cachetools import LRUCache, TTLCache
 
-from serving.errors import ModelIncomplete, ModelNotFound, ServingError, VolumeUnavailable, again
+from serving.errors import ModelIncomplete, ModelNotFound, ServingError, TooManyLoads, again
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.model_store import MANIFEST_FILE, MODEL_FILES, FileIdentity, Fingerprint, ModelStore
 
+log = structlog.get_logger()
+
 _UNKNOWN_SECONDS: Final = 1.0
 _MAX_UNKNOWN: Final = 65_536
-_MAX_ENTRIES: Final = 100_000
+_MAX_ENTRIES: Final = 10_000
+_MAX_LOOKUPS: Final = 4096
+_PATIENCE_SECONDS: Final = 0.1
 _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
 
 
@@ -51,13 +56,14 @@ class Catalog:
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.
 
-        While the volume does not answer, manifests that are known stay in force.
+        While the volume does not answer, or a manifest is damaged, the one that is known stays in force.
 
         Raises:
             ModelNotFound: no model has this id; remembered for a second.
             ModelIncomplete: the model has no manifest yet.
             InvalidManifest: it cannot be understood.
             VolumeUnavailable: the volume does not answer, and the manifest is not known.
+            TooManyLoads: too many are looked up.
         """
         entry = self._entries.get(model_id)
         if entry is not None and time.monotonic() - entry.checked_at < self._freshness_seconds:
@@ -65,10 +71,17 @@ class Catalog:
         if model_id in self._unknown:
             raise ModelNotFound("no model has this runId")
         lookup = self._lookups.get(model_id)
+        if lookup is None and len(self._lookups) >= _MAX_LOOKUPS:
+            raise TooManyLoads("too many models are looked up at the moment; try again shortly")
         if lookup is None:
             lookup = asyncio.get_running_loop().create_task(self._look_up(model_id, entry))
             self._lookups[model_id] = lookup
             lookup.add_done_callback(lambda _: self._lookups.pop(model_id, None))
+        if entry is not None:
+            # While the volume hangs, a manifest that is known need not wait for it.
+            await asyncio.wait({lookup}, timeout=_PATIENCE_SECONDS)
+            if not lookup.done():
+                return entry.manifest
         try:
             # One caller that leaves must not take the answer from the others.
             return await asyncio.shield(lookup)
@@ -87,15 +100,16 @@ class Catalog:
     async def _look_up(self, model_id: ModelId, known: _Entry | None) -> Manifest:
         try:
             entry = await asyncio.get_running_loop().run_in_executor(self._pool, self._current, model_id, known)
-        except VolumeUnavailable:
+        except ModelNotFound:
+            self._entries.pop(model_id, None)
+            self._unknown[model_id] = True
+            raise
+        except ServingError as error:
+            # The predictor serves its old copy on, and so must we: damaged, half written, or on a volume that fails.
             if known is None:
                 raise
+            log.warning("manifest cannot be read; the known one stays", model=model_id, reason=str(error))
             entry = known
-        except ServingError as error:
-            self._entries.pop(model_id, None)
-            if isinstance(error, ModelNotFound):
-                self._unknown[model_id] = True
-            raise
         entry.checked_at = time.monotonic()
         self._entries[model_id] = entry
         return entry.manifest

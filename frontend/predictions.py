@@ -6,14 +6,18 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
+import structlog
+
 from frontend.backends.backend import Backend
 from frontend.catalog import Catalog
 from frontend.router import Router
 from serving.call import Call
-from serving.errors import ServingError
+from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.model_id import parse_model_id
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
+
+log = structlog.get_logger()
 
 
 class RoutedPredictions:
@@ -83,3 +87,7 @@ async def _outcomes(backend: Backend, queries: Sequence[Query], call: Call) -> S
         return await backend.predict_batch(queries, call)
     except ServingError as error:
         return [error] * len(queries)
+    except Exception:
+        # A bug of one backend must not fail what others answer.
+        log.exception("backend failed")
+        return [ServingError(INTERNAL_MESSAGE)] * len(queries)

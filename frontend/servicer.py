@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
 
 from frontend.predictions import RoutedPredictions
 from serving.call import current_call
-from serving.messages import batch_response_of, query_of, response_of
+from serving.messages import LARGE_BATCH, batch_response_of, query_of, response_of
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
@@ -37,7 +38,12 @@ class PredictionServicer(pb_grpc.PredictionServiceServicer):
         """Classify many documents, each on its own."""
         del context
         outcomes = await self._predictions.predict_batch([query_of(item) for item in request.requests], current_call())
-        return batch_response_of(outcomes)
+        # Thousands of answers take a while to write: the event loop goes on meanwhile.
+        return (
+            await asyncio.to_thread(batch_response_of, outcomes)
+            if len(outcomes) > LARGE_BATCH
+            else batch_response_of(outcomes)
+        )
 
 
 def prediction_service(predictions: RoutedPredictions) -> Service:

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 ALGORITHM: Final = "intent-classification"
 """What the local predictor serves."""
 
+_OPTIONS: Final = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.enable_http_proxy", 0))
 _KILL_AFTER_SECONDS: Final = 30.0
 
 
@@ -106,7 +107,7 @@ class LocalStack:
     async def _start(self, name: str, port: int, *flags: str) -> None:
         options = self._options
         command: Sequence[str] = (
-            sys.executable, "-m", name, "--model-dir", str(options.model_dir), "--host", options.host,
+            sys.executable, "-P", "-m", name, "--model-dir", str(options.model_dir), "--host", options.host,
             "--port", str(port), *flags,
         )  # fmt: skip
         # A session of its own: Ctrl-C reaches us alone, and we drain in order.
@@ -128,7 +129,7 @@ def _check_free(host: str, port: int, flag: str) -> None:
 
 
 async def _wait_until_serving(address: str) -> None:
-    async with grpc.aio.insecure_channel(address, options=(("grpc.max_reconnect_backoff_ms", 200),)) as channel:
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         # The published types of the health stub leave Watch out.
         health: Any = health_pb2_grpc.HealthStub(channel)
         async for update in health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):

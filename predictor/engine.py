@@ -8,16 +8,23 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import structlog
+
 from predictor.intent_model import IntentModel
 from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
-from serving.errors import ServingError
+from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
 
+log = structlog.get_logger()
+
 # About the text whose answer takes as long as handing it to a thread and back; longer work leaves the event loop.
 _INLINE_CHARACTERS: Final = 4096
+# What a query costs beside its text, and each label it asks for, in characters.
+_COST_OF_QUERY: Final = 64
+_COST_OF_LABEL: Final = 4
 
 
 class InferenceEngine:
@@ -90,6 +97,10 @@ class InferenceEngine:
             return await self._answers(model_id, queries)
         except ServingError as error:
             return [error] * len(queries)
+        except Exception:
+            # A bug that one model brings out must not fail its neighbours in the batch.
+            log.exception("answering failed", model=model_id)
+            return [ServingError(INTERNAL_MESSAGE)] * len(queries)
 
     async def _answers(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
         outcomes = await self._predicted(model_id, queries)
@@ -100,7 +111,7 @@ class InferenceEngine:
 
     async def _predicted(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
         lease = await self._manager.acquire(model_id)
-        if sum(len(query.document) for query in queries) <= _INLINE_CHARACTERS:
+        if sum(_cost(query, len(lease.model.labels)) for query in queries) <= _INLINE_CHARACTERS:
             with lease as model:
                 return model.predict(queries)
         work = self._pool.submit(lease.model.predict, queries)
@@ -108,3 +119,8 @@ class InferenceEngine:
         # A caller may leave while the thread is still at it: the model is in use until the thread is done.
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(lease.release))
         return await asyncio.wrap_future(work)
+
+
+def _cost(query: Query, labels: int) -> int:
+    """Return about how much work a query is, in characters of text."""
+    return len(query.document) + _COST_OF_QUERY + _COST_OF_LABEL * min(query.k, labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
@@ -11,13 +12,16 @@ from predictor.files.tensors import read_state_dict
 from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel
 from predictor.vocabulary import Vocabulary, read_vocabulary
-from serving.errors import ChecksumMismatch, ModelIncomplete
+from serving.errors import ChecksumMismatch, FilesChanged, InvalidModelFile, ModelIncomplete
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.model_id import ModelId
-from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
+
+# A copy that arrives file by file has parts of two models in it; between its files there is less time than this.
+_SETTLING_SECONDS: Final = 1.0
 
 # A vocabulary in memory, dictionary and strings, against its bytes on disk: measured on vocabularies of real models.
-_VOCABULARY_GROWTH: Final = 8
+_VOCABULARY_GROWTH: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,11 @@ class Loader:
 
     def __init__(self, store: ModelStore, limits: FileLimits) -> None:
         self._store = store
-        self._limits = limits
+        self._limits_of_files = {
+            MANIFEST_FILE: MAX_MANIFEST_BYTES,
+            WEIGHTS_FILE: limits.weights,
+            VOCABULARY_FILE: limits.vocabulary,
+        }
         self._vocabularies: WeakValueDictionary[bytes, Vocabulary] = WeakValueDictionary()
         """Those in memory, by the digest of their files: tenants with equal files share one."""
 
@@ -43,11 +51,18 @@ class Loader:
         Raises:
             ModelNotFound: no model has this id.
             ModelIncomplete: files are missing.
+            InvalidModelFile: a file is larger than what is read.
             ServingError: as :meth:`ModelStore.fingerprint` tells.
         """
         fingerprint = self._store.fingerprint(model_id)
         if fingerprint.missing:
             raise ModelIncomplete(f"the model has no {' and no '.join(fingerprint.missing)} yet; finish its upload")
+        # Before memory is made for it.
+        for name, file in zip(MODEL_FILES, fingerprint.files, strict=True):
+            if file is not None and file.size > self._limits_of_files[name]:
+                raise InvalidModelFile(
+                    f"{name} of the model is larger than the {self._limits_of_files[name]} bytes that are read"
+                )
         return fingerprint
 
     def estimate(self, fingerprint: Fingerprint) -> int:
@@ -55,24 +70,26 @@ class Loader:
         manifest, weights, vocabulary = (file.size if file else 0 for file in fingerprint.files)
         return manifest + weights + _VOCABULARY_GROWTH * vocabulary
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> IntentModel:
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> IntentModel:
         """Return the model whose files have the identity ``fingerprint``.
 
+        Args:
+            model_id: the model.
+            fingerprint: what :meth:`fingerprint` returned.
+            replacing: whether an older copy serves meanwhile, so that there is time to see whether an upload is over.
+
         Raises:
-            FilesChanged: they changed in the meantime.
+            FilesChanged: they changed in the meantime, or only just, and have no sums to tell one copy from two.
             ChecksumMismatch: a file is not the one that the manifest describes.
             ModelUnusable: they are not a model; the message says which file and why.
             ServingError: as :meth:`ModelStore.read` tells.
         """
-        limits = {
-            MANIFEST_FILE: MAX_MANIFEST_BYTES,
-            WEIGHTS_FILE: self._limits.weights,
-            VOCABULARY_FILE: self._limits.vocabulary,
-        }
-        files = self._store.read_copy(model_id, fingerprint, limits)
+        files = self._store.read_copy(model_id, fingerprint, self._limits_of_files)
         manifest = Manifest.parse(files[MANIFEST_FILE])
         for name in (WEIGHTS_FILE, VOCABULARY_FILE):
             _verify(manifest, name, files[name])
+        if replacing and not manifest.files and _age_seconds(fingerprint) < _SETTLING_SECONDS:
+            raise FilesChanged("the model's files changed only just; they are loaded once they stay as they are")
         network = FoldedNetwork.from_arrays(read_state_dict(files[WEIGHTS_FILE]))
         return IntentModel(model_id, manifest, self._vocabulary(files[VOCABULARY_FILE]), network)
 
@@ -82,6 +99,12 @@ class Loader:
         if vocabulary is None:
             vocabulary = self._vocabularies[digest] = read_vocabulary(data)
         return vocabulary
+
+
+def _age_seconds(fingerprint: Fingerprint) -> float:
+    """Return the seconds since the last of the files changed, by the clock of this machine."""
+    youngest = max(file.changed_nanoseconds for file in fingerprint.files if file is not None)
+    return (time.time_ns() - youngest) / 1e9
 
 
 def _verify(manifest: Manifest, name: str, data: bytes) -> None:

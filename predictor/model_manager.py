@@ -23,6 +23,7 @@ from serving.errors import (
     ChecksumMismatch,
     FilesChanged,
     ForbiddenPickle,
+    ModelIncomplete,
     ModelNotFound,
     ModelUnusable,
     ServingError,
@@ -59,8 +60,8 @@ class ModelSource(Protocol[Source_co]):
     def estimate(self, fingerprint: Fingerprint) -> int:
         """Return about how many bytes the model will take in memory. Does not block."""
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> Source_co:
-        """Return the model. Raises ServingError."""
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> Source_co:
+        """Return the model; ``replacing`` tells that an older copy serves meanwhile. Raises ServingError."""
 
 
 def _do_nothing() -> None:
@@ -236,6 +237,8 @@ class ModelManager(Generic[Model]):
             raise again(failure.error)
         try:
             return await self._load(model_id, fingerprint)
+        except ModelIncomplete:
+            raise
         except _FAULTS_OF_FILES as error:
             self._failures[model_id] = _Failure(fingerprint, error)
             raise
@@ -243,7 +246,7 @@ class ModelManager(Generic[Model]):
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
         reservation = self._reserve(fingerprint, replaces)
         try:
-            model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint)
+            model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint, bool(replaces))
             self._residents.resize(reservation, model.size)
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
         except ServingError as error:
@@ -267,10 +270,11 @@ class ModelManager(Generic[Model]):
         )
         return resident
 
-    def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint) -> tuple[Model, float]:
+    def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint, replacing: bool) -> tuple[Model, float]:
         """Return the model, and the seconds its load took without the wait for a thread. Runs in a thread."""
         started = time.perf_counter()
-        return self._source.load(model_id, fingerprint), time.perf_counter() - started
+        model = self._source.load(model_id, fingerprint, replacing=replacing)
+        return model, time.perf_counter() - started
 
     def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
         try:
@@ -316,10 +320,16 @@ class ModelManager(Generic[Model]):
         with self._residents.lease(resident):
             try:
                 await self._load(model_id, fingerprint, replaces=1)
+            except FilesChanged as error:
+                log.info("replacement not complete yet", model=model_id, reason=str(error))
             except ServingError as error:
-                if isinstance(error, _FAULTS_OF_FILES):
+                if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
                     resident.refused = fingerprint
                 log.error("replacement refused; the loaded copy serves on", model=model_id, reason=str(error))
+            except Exception:
+                # A bug: it must not be tried again at every look.
+                resident.refused = fingerprint
+                log.exception("loading failed", model=model_id)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -8,7 +8,7 @@ from typing import Final
 from predictor.engine import InferenceEngine
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
-from predictor.memory import give_memory_back, keep_memory_returnable
+from predictor.memory import default_budget, give_memory_back, keep_memory_returnable, memory_limit
 from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
 from predictor.servicer import predictor_service
@@ -36,7 +36,9 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
     """Return the data plane that ``settings`` describe."""
     limits = FileLimits(weights=settings.max_weights_bytes, vocabulary=settings.max_vocabulary_bytes)
     residents: ResidentModels[IntentModel] = ResidentModels(
-        max_bytes=settings.model_memory, max_models=settings.max_models, pinned=parse_model_ids(settings.pin)
+        max_bytes=settings.model_memory or default_budget(memory_limit()),
+        max_models=settings.max_models,
+        pinned=parse_model_ids(settings.pin),
     )
     manager = ModelManager(
         Loader(ModelStore(settings.model_dir), limits),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
 
 from predictor.engine import InferenceEngine
 from predictor.residency_messages import residency_response
-from serving.messages import predictor_batch_response_of, query_of, response_of
+from serving.messages import LARGE_BATCH, predictor_batch_response_of, query_of, response_of
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
@@ -37,7 +38,12 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         """Classify many documents, each on its own."""
         del context
         outcomes = await self._engine.predict_batch([query_of(item) for item in request.requests])
-        return predictor_batch_response_of(outcomes)
+        # Thousands of answers take a while to write: the event loop goes on meanwhile.
+        return (
+            await asyncio.to_thread(predictor_batch_response_of, outcomes)
+            if len(outcomes) > LARGE_BATCH
+            else predictor_batch_response_of(outcomes)
+        )
 
     async def Residency(  # noqa: N802 - the contract names it
         self, request: pb.ResidencyRequest, context: Context

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ByteSize, Field
 
-from predictor.memory import default_budget, memory_limit
 from serving.errors import InvalidModelId
 from serving.model_id import parse_model_ids
 from serving.settings import ServerSettings, service_settings
@@ -33,9 +32,10 @@ class PredictorSettings(ServerSettings):
     model_config = service_settings("INTENT_PREDICTOR_", "predictor")
 
     model_memory: ByteSize = Field(
-        default_factory=lambda: ByteSize(default_budget(memory_limit())),
-        ge=1 << 20,
-        description="memory for models, as 1GiB or 500MB; default: a share of the container's or the machine's memory",
+        default=ByteSize(0),
+        ge=0,
+        le=1 << 50,
+        description="memory for models, as 1GiB or 500MB; 0: a share of the container's, else the machine's, memory",
     )
     preload: ModelIds = Field(default="", description="models loaded before health says SERVING: ids, with commas")
     pin: ModelIds = Field(default="", description="models that are preloaded and never evicted: ids, with commas")

@@ -45,8 +45,9 @@ _ALLOWED: Final = _VOCABULARY_CLASSES | _INNER_CLASSES | _OTHERS | CONTAINERS
 _DAMAGED: Final = "vocab.pth is not a vocabulary that torchtext wrote; publish the model again"
 
 
-# Of a string beside its characters, in CPython, rounded up as its allocator does.
+# Of a string beside its characters, and of an integer, in CPython, rounded up as its allocator does.
 _BYTES_PER_TEXT: Final = 64
+_BYTES_PER_INDEX: Final = 32
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -59,16 +60,16 @@ class Vocabulary:
     """The index of each token (``stoi``)."""
     default_index: int | None
     """The index of every other token; ``None`` where torchtext would raise, or answer None."""
-    lowest: int = field(init=False)
+    lowest: int = field(init=False, compare=False, repr=False)
     """The lowest index of a token; 0 where there is none."""
-    highest: int = field(init=False)
+    highest: int = field(init=False, compare=False, repr=False)
     """The highest index of a token; 0 where there is none."""
-    size: int = field(init=False)
+    size: int = field(init=False, compare=False, repr=False)
     """Bytes of memory, as if no other vocabulary shared its texts."""
 
     def __post_init__(self) -> None:
         # The text of all tokens together is as wide as that of the widest: never less than what they take one by one.
-        texts = sys.getsizeof("".join(self.indices)) + _BYTES_PER_TEXT * len(self.indices)
+        texts = sys.getsizeof("".join(self.indices)) + (_BYTES_PER_TEXT + _BYTES_PER_INDEX) * len(self.indices)
         object.__setattr__(self, "lowest", min(self.indices.values(), default=0))
         object.__setattr__(self, "highest", max(self.indices.values(), default=0))
         object.__setattr__(self, "size", sys.getsizeof(self.indices) + sys.getsizeof(self.tokens) + texts)

@@ -24,7 +24,7 @@ __all__ = ["AsyncIntentClient", "IntentClient", "Outcome", "Prediction", "Query"
 DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
-_OPTIONS: Final = (("grpc.max_receive_message_length", 64 << 20),)
+_OPTIONS: Final = (("grpc.max_receive_message_length", 64 << 20), ("grpc.enable_http_proxy", 0))
 
 
 class IntentClient:

@@ -33,7 +33,7 @@ class Manifest(BaseModel):
     ``model_extra`` and written back by :meth:`to_json`.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     algorithm: str = Field(alias="Algorithm", min_length=1, max_length=256)
     """Names the engine, by the frontend's routes."""
@@ -48,10 +48,12 @@ class Manifest(BaseModel):
     files: Mapping[str, FileSum] = Field(default_factory=dict, alias="Files")
     """What the model's other files must be, by name; verified where it is given."""
 
-    @field_validator("model_version", mode="before")
+    @field_validator("model_version", "model_name", mode="before")
     @classmethod
-    def _number_as_text(cls, value: object) -> object:
-        # Hand-written manifests say 1.0 without quotes.
+    def _as_text(cls, value: object) -> object:
+        # Hand-written manifests say 1.0 without quotes, and null where they have nothing to say.
+        if value is None:
+            return ""
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @field_validator("classes")

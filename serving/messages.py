@@ -8,11 +8,14 @@ from typing import TypeVar
 import grpc
 
 from serving.errors import InvalidRequest, ServingError, Status, error_of, status_of
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.prediction import Outcome, Prediction, Query, ScoredLabel, label_in
 from serving.stubs import prediction_service_pb2 as pb
 
 Request = TypeVar("Request", pb.PredictRequest, pb.PredictorPredictRequest)
 Response = TypeVar("Response", pb.PredictResponse, pb.PredictorPredictResponse)
+
+LARGE_BATCH = 256
+"""Outcomes whose message is better made in a thread."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
@@ -37,7 +40,8 @@ def request_of(kind: type[Request], query: Query) -> Request:
 def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) -> Prediction:
     """Return what a response answers."""
     best = tuple(ScoredLabel(scored.label, scored.score) for scored in response.best)
-    return Prediction(response.label, response.score, best, response.model.id, response.model.version)
+    label = response.label or label_in(response.response)
+    return Prediction(label, response.score, best, response.model.id, response.model.version)
 
 
 def response_of(kind: type[Response], prediction: Prediction) -> Response:

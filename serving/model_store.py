@@ -47,6 +47,8 @@ class FileIdentity:
     inode: int
     size: int
     modified_nanoseconds: int
+    changed_nanoseconds: int
+    """Also moves where a writer sets the time of modification back, and with permissions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +193,18 @@ class _OpenFile:
         if before.st_size > limit:
             raise InvalidModelFile(f"{self._name} of the model is larger than the {limit} bytes that are read")
         data = _read_exactly(self._descriptor, before.st_size)
-        if len(data) != before.st_size or _identity_of(os.fstat(self._descriptor)) != _identity_of(before):
+        if len(data) != before.st_size or _written(os.fstat(self._descriptor)) != _written(before):
             raise FilesChanged(f"{self._name} of the model is being written; finish its upload")
         return data
 
 
 def _identity_of(result: os.stat_result) -> FileIdentity:
-    return FileIdentity(result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns)
+    return FileIdentity(result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+
+
+def _written(result: os.stat_result) -> tuple[int, int]:
+    """Return what changes when a file is written to; its name may go to another file meanwhile."""
+    return result.st_size, result.st_mtime_ns
 
 
 def _identity_at(folder: str, name: str) -> FileIdentity | None:

@@ -44,6 +44,24 @@ class Prediction:
         return json.dumps({"result": self.label})
 
 
+def label_in(response: str) -> str:
+    """Return the label of a response in JSON text: all that a predictor of the book's system answers with.
+
+    Raises:
+        ServingError: it is not such a text.
+    """
+    if not response:
+        return ""
+    try:
+        answer = json.loads(response)
+    except ValueError as error:
+        raise ServingError("the predictor's answer is not understood; bring both services to one version") from error
+    match answer:
+        case {"result": str() as label}:
+            return label
+    raise ServingError("the predictor's answer is not understood; bring both services to one version")
+
+
 Outcome = Prediction | ServingError
 """Of one query of a batch: its answer, or why it has none."""
 

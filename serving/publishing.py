@@ -54,6 +54,7 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
     staging = root / f"{_STAGING}{uuid.uuid4().hex}"
     try:
         manifest = _stage(source, staging, sealed=sealed)
+        _keep_other_files(target, staging)
         _put_in_place(staging, target, replace=replace)
     except OSError as error:
         if error.errno in _ALREADY_THERE:
@@ -80,6 +81,14 @@ def _stage(source: Path, staging: Path, *, sealed: bool) -> Manifest:
         os.fsync(file.fileno())
     _sync_folder(staging)
     return manifest
+
+
+def _keep_other_files(target: Path, staging: Path) -> None:
+    """Take files that are no part of the model, as notes or archives for another engine, along to the new copy."""
+    if target.is_dir():
+        for file in target.iterdir():
+            if file.name not in MODEL_FILES and file.is_file():
+                shutil.copy2(file, staging / file.name)
 
 
 def _copy(source: Path, target: Path) -> FileSum:

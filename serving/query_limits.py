@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from serving.errors import DocumentTooLarge, InvalidRequest
 from serving.prediction import Query
 
+_MAX_LABELS: Final = 1 << 16
+# A caller who wants all labels asks for far more than any model has.
+_MOST_LABELS_COUNTED: Final = 1 << 10
 _MAX_BYTES_PER_CHARACTER: Final = 4
 
 
@@ -33,11 +36,13 @@ class QueryLimits:
         if len(document.encode("utf-8", "surrogatepass")) > self.max_document_bytes:
             raise DocumentTooLarge(f"document must be at most {self.max_document_bytes} bytes of UTF-8; shorten it")
 
-    def check_batch(self, queries: Sized) -> None:
-        """Return if the batch is within the bound.
+    def check_batch(self, queries: Sequence[Query]) -> None:
+        """Return if the batch, and the answers it asks for, are within the bounds.
 
         Raises:
             InvalidRequest: it is not.
         """
         if len(queries) > self.max_batch_size:
             raise InvalidRequest(f"a batch must have at most {self.max_batch_size} requests; split it")
+        if sum(min(query.k, _MOST_LABELS_COUNTED) for query in queries) > _MAX_LABELS:
+            raise InvalidRequest(f"a batch may ask for at most {_MAX_LABELS} best labels; lower k, or split it")

@@ -29,22 +29,38 @@ _TRANSPORT_MESSAGES: Final = {
     StatusCode.UNAVAILABLE: "the {service} cannot be reached at the moment; try again",
     StatusCode.DEADLINE_EXCEEDED: "the deadline of the call has passed",
     StatusCode.CANCELLED: "the {service} did not take the call; try again",
-    StatusCode.RESOURCE_EXHAUSTED: "the request, or its answer, is larger than a message may be; send less at once",
+    StatusCode.RESOURCE_EXHAUSTED: "the {service} takes no more at the moment, or not so much at once; send less",
     StatusCode.UNIMPLEMENTED: "the {service} does not know this call; bring both sides to one version",
 }
+
+
+# Codes that gRPC itself never produces: whoever answers with one of them is the service.
+_NEVER_OF_GRPC: Final = frozenset(
+    {
+        StatusCode.INVALID_ARGUMENT,
+        StatusCode.NOT_FOUND,
+        StatusCode.ALREADY_EXISTS,
+        StatusCode.FAILED_PRECONDITION,
+        StatusCode.ABORTED,
+        StatusCode.OUT_OF_RANGE,
+        StatusCode.DATA_LOSS,
+    }
+)
 
 
 def error_of_call(failed: FailedCall, service: str) -> ServingError:
     """Return the error of a call to ``service``.
 
     A status that our service gave, known by the mark that it puts on its answers, passes unchanged. One that gRPC gave
-    keeps its code and gets words of ours; codes that only a fault of the transport can have become INTERNAL.
+    keeps its code and gets words of ours; UNKNOWN, which says nothing, becomes INTERNAL.
     """
     code = failed.code()
-    if any(key == REQUEST_ID_KEY for key, _ in failed.trailing_metadata() or ()):
+    if code in _NEVER_OF_GRPC or any(key == REQUEST_ID_KEY for key, _ in failed.trailing_metadata() or ()):
         return error_of(Status(code, failed.details() or ""))
     if code in _TRANSPORT_MESSAGES:
         message = _TRANSPORT_MESSAGES[code].format(service=service)
         # The caller did not cancel, or it would not read this: the other side's queue was full.
         return error_of(Status(StatusCode.UNAVAILABLE if code is StatusCode.CANCELLED else code, message))
-    return error_of(Status(StatusCode.INTERNAL, INTERNAL_MESSAGE))
+    if code in (StatusCode.UNKNOWN, StatusCode.INTERNAL):
+        return error_of(Status(StatusCode.INTERNAL, INTERNAL_MESSAGE))
+    return error_of(Status(code, f"the {service} does not allow the call"))

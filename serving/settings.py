@@ -108,4 +108,4 @@ def _fault(kind: type[BaseSettings], fault: ErrorDetails) -> str:
     if name not in kind.model_fields:
         return f"{name}: {fault['msg']}"
     flag = "--" + name.replace("_", "-")
-    return f"{flag} (or {variable_of(kind, name)}) is {fault['input']!r}: {fault['msg']}"
+    return f"{flag} (or {variable_of(kind, name)}) is {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"

@@ -43,7 +43,9 @@ NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 def fingerprint_of(mark: int, *, size: int = 1, missing: Sequence[str] = ()) -> Fingerprint:
     """Return the identity of made-up model files; another ``mark`` means other files."""
-    return Fingerprint(tuple(None if name in missing else FileIdentity(1, mark, size, mark) for name in MODEL_FILES))
+    return Fingerprint(
+        tuple(None if name in missing else FileIdentity(1, mark, size, mark, mark) for name in MODEL_FILES)
+    )
 
 
 def a_call(seconds: float = PATIENCE, request_id: str = "request-1") -> Call:

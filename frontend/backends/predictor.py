@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
 log = structlog.get_logger()
 
+_ASK_AGAIN_SECONDS: Final = 0.5
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
@@ -29,6 +31,8 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.enable_retries", 0),
+    # Proxies of the environment are for the web, not for a service beside this one.
+    ("grpc.enable_http_proxy", 0),
 )
 
 
@@ -66,10 +70,15 @@ class PredictorBackend:
                     if update.status == health_pb2.HealthCheckResponse.SERVING:
                         return
             except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    # A predictor of the book's system has no health service: that it answers is all there is to know.
+                    return
                 log.info("predictor not ready", code=error.code().name)
             finally:
                 # Left open, it would be a call in flight when the predictor drains.
                 watch.cancel()
+            # A predictor that is ending ends watches at once: ask again, but not without a break.
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from intentctl.output import EXIT_UNAVAILABLE, AsJson, Column, console, fail, print_json, print_table
+from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
 from serving.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
@@ -21,7 +21,7 @@ _NUMBERS: Final = {"labels", "bytes", "generation", "idle_seconds", "leases", "h
 def models(
     *,
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
+        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")
     ] = Path("models"),
     resident: Annotated[
         bool, typer.Option("--resident", help="List what is in the memory of a running predictor instead.")
@@ -34,6 +34,8 @@ def models(
     try:
         if resident:
             _list_residents(ask_residency(predictor, limit=limit), as_json=as_json)
+        elif not model_dir.is_dir():
+            fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
         else:
             _list_folder(ModelStore(model_dir), as_json=as_json)
     except (Unavailable, DeadlineExceeded) as error:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from intentctl.output import console, fail
+from intentctl.output import console, fail, tell
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.client import AsyncIntentClient, Prediction, ServingError
 from serving.model_id import ModelId
@@ -45,7 +45,7 @@ def up(
 
 async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  # noqa: ASYNC109 - passed on
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stack = LocalStack(options)
     try:
@@ -54,10 +54,18 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             starting.cancel()
+            if check:
+                raise ServiceEnded("stopped before the first prediction")
             return
         starting.result()
         console.print(f"ready: frontend {options.frontend}, predictor {options.predictor}", highlight=False)
-        await _first_prediction(options)
+        try:
+            await _first_prediction(options)
+        except ServingError as error:
+            if check:
+                raise
+            # One tenant's model must not keep the others from being served.
+            tell(f"the first prediction failed: {error}")
         if check:
             return
         console.print("Ctrl-C stops both.", highlight=False)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from predictor.files.container import STORAGES, Storage, TorchFile, open_torch_file
 from predictor.files.pickle_reader import ORDERED_DICT, Global, Instance
-from serving.errors import InvalidModelFile
+from serving.errors import ForbiddenPickle, InvalidModelFile
 
 Array = npt.NDArray[np.float32]
 
@@ -48,7 +48,13 @@ def read_state_dict(data: bytes) -> dict[str, Array]:
             (also once it is float32), or tensors of more elements than its bytes justify.
     """
     file = open_torch_file(data)
-    entries = file.read(TENSOR_GLOBALS)
+    try:
+        entries = file.read(TENSOR_GLOBALS)
+    except ForbiddenPickle as error:
+        raise ForbiddenPickle(
+            "model.pth asks for code, as a model that was saved whole does; nothing of it was run;"
+            " save it with torch.save(model.state_dict())"
+        ) from error.__cause__
     if not isinstance(entries, dict) or not entries:
         raise InvalidModelFile("model.pth is not a state_dict; save it with torch.save(model.state_dict())")
     result: dict[str, Array] = {}

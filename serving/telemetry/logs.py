@@ -36,7 +36,9 @@ def configure_logs(service: str, level: LogLevel, log_format: LogFormat) -> None
     )
     rendering: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if console:
-        rendering.append(structlog.dev.ConsoleRenderer())
+        rendering.append(  # The pretty traceback would show local variables: texts of callers.
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        )
     else:
         rendering += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from grpc import StatusCode
 
 from frontend.catalog import Catalog
 from frontend.predictions import RoutedPredictions
@@ -17,6 +18,7 @@ from serving.errors import (
     ModelNotFound,
     NoBackend,
     NonFiniteLogits,
+    ServingError,
     Unavailable,
 )
 from serving.model_store import ModelStore
@@ -114,8 +116,10 @@ async def test_a_bug_in_an_engine_is_not_told_as_an_answer(models: Path) -> None
     async with routed(models, FakeBackend(failure=ZeroDivisionError()), FakeBackend()) as predictions:
         with pytest.raises(ZeroDivisionError):
             await predictions.predict(Query("left", "x"), a_call())
-        with pytest.raises(ZeroDivisionError):
-            await predictions.predict_batch([Query("left", "x"), Query("right", "y")], a_call())
+        failed, answered = await predictions.predict_batch([Query("left", "x"), Query("right", "y")], a_call())
+        assert isinstance(failed, ServingError)
+        assert failed.code is StatusCode.INTERNAL
+        assert isinstance(answered, Prediction)
 
 
 async def test_a_bug_in_the_catalog_is_not_told_as_an_answer(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import structlog
+from grpc import StatusCode
 
 from predictor.engine import InferenceEngine
 from predictor.intent_model import IntentModel
@@ -23,6 +24,7 @@ from serving.errors import (
     InvalidRequest,
     ModelNotFound,
     NonFiniteLogits,
+    ServingError,
 )
 from serving.model_id import ModelId
 from serving.model_store import Fingerprint, ModelStore
@@ -38,6 +40,7 @@ class FakeModel:
     """Answers with the document; keeps what it was asked, and on which thread."""
 
     size: int = 10
+    labels: tuple[str, ...] = ("a", "b")
     failure: Exception | None = None
     asked: list[list[str]] = field(default_factory=list)
     threads: list[str] = field(default_factory=list)
@@ -73,7 +76,7 @@ class FakeSource:
     def estimate(self, fingerprint: Fingerprint) -> int:
         return 10
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> FakeModel:
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
         return self.models[model_id]
 
 
@@ -312,8 +315,9 @@ async def test_a_foreign_error_of_a_model_is_not_hidden_and_gives_the_lease_back
         for document in ("short", "x" * 5000):
             with pytest.raises(ZeroDivisionError):
                 await it.engine.predict(Query("a", document))
-            with pytest.raises(ZeroDivisionError):
-                await it.engine.predict_batch([Query("a", document)])
+            (outcome,) = await it.engine.predict_batch([Query("a", document)])
+            assert isinstance(outcome, ServingError)
+            assert outcome.code is StatusCode.INTERNAL
         await a_turn()
         assert it.leases("a") == 0
 

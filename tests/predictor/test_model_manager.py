@@ -96,7 +96,7 @@ class FakeSource:
     def estimate(self, fingerprint: Fingerprint) -> int:
         return 10
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> FakeModel:
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
         with self._lock:
             self.loads[model_id] += 1
         self.load_gate.go_through()

@@ -61,14 +61,14 @@ class FakeVolume:
             copy, size, _ = self.copies[model_id]
         except KeyError:
             raise ModelNotFound("no model has this runId") from None
-        return Fingerprint((FileIdentity(0, copy, size, 0),))
+        return Fingerprint((FileIdentity(0, copy, size, 0, 0),))
 
     def estimate(self, fingerprint: Fingerprint) -> int:
         (file,) = fingerprint.files
         assert file is not None
         return file.size
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> FakeModel:
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
         (file,) = fingerprint.files
         assert file is not None
         key = (model_id, file.inode)

@@ -22,7 +22,7 @@ def test_memory_is_written_as_people_write_it(text: str, size: int, tmp_path: Pa
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--model-memory", "1KiB"],
+        ["--model-memory", "-1"],
         ["--model-memory", "much"],
         ["--max-models", "0"],
         ["--max-loads", "0"],

@@ -166,7 +166,7 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "algorithm-number": ("Algorithm", {"Algorithm": 7}),
     "algorithm-null": ("Algorithm", {"Algorithm": None}),
     "algorithm-long": ("Algorithm", {"Algorithm": "a" * 257}),
-    "name-number": ("ModelName", {"ModelName": 7}),
+    "name-list": ("ModelName", {"ModelName": [7]}),
     "version-true": ("ModelVersion", {"ModelVersion": True}),
     "version-list": ("ModelVersion", {"ModelVersion": [1]}),
     "version-long": ("ModelVersion", {"ModelVersion": int("9" * 300)}),
@@ -207,7 +207,7 @@ def test_a_gap_in_the_classes_is_named_by_its_index() -> None:
 
 def test_several_faults_are_told_at_once() -> None:
     with refused(InvalidManifest) as caught:
-        parsed(Algorithm=1, classes={"0": 1, "1": None, "2": []}, ModelName=2, fc_size=0)
+        parsed(Algorithm=1, classes={"0": 1, "1": None, "2": []}, ModelName=[2], fc_size=0)
     for key in ("Algorithm", "classes", "ModelName", "fc_size"):
         assert str(caught.value).count(f"{key}: ") == 1
 

@@ -50,8 +50,25 @@ def test_a_status_of_ours_without_a_message_stays_without() -> None:
     assert status_of(error) == Status(StatusCode.NOT_FOUND, "")
 
 
+NEVER_OF_GRPC = [
+    StatusCode.INVALID_ARGUMENT,
+    StatusCode.NOT_FOUND,
+    StatusCode.ALREADY_EXISTS,
+    StatusCode.FAILED_PRECONDITION,
+    StatusCode.ABORTED,
+    StatusCode.OUT_OF_RANGE,
+    StatusCode.DATA_LOSS,
+]
+
+
+@pytest.mark.parametrize("code", NEVER_OF_GRPC, ids=lambda code: code.name)
+def test_a_status_that_grpc_never_gives_is_the_predictors_own_with_or_without_our_mark(code: StatusCode) -> None:
+    error = error_of_call(FakeFailedCall(code, "its own words", ()), "predictor")
+    assert status_of(error) == Status(code, "its own words")
+
+
 @pytest.mark.parametrize("trailing", [None, (), (("another-key", "x"),)], ids=["none", "empty", "foreign"])
-@pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
+@pytest.mark.parametrize("code", [code for code in CODES if code not in NEVER_OF_GRPC], ids=lambda code: code.name)
 def test_nothing_of_the_insides_of_grpc_is_told(code: StatusCode, trailing: Sequence[tuple[str, str]] | None) -> None:
     error = error_of_call(FakeFailedCall(code, INSIDES, trailing), "predictor")
     assert_fit_for_callers(error)
@@ -68,8 +85,8 @@ def test_nothing_of_the_insides_of_grpc_is_told(code: StatusCode, trailing: Sequ
         (StatusCode.CANCELLED, StatusCode.UNAVAILABLE),
         (StatusCode.UNKNOWN, StatusCode.INTERNAL),
         (StatusCode.INTERNAL, StatusCode.INTERNAL),
-        (StatusCode.NOT_FOUND, StatusCode.INTERNAL),
-        (StatusCode.PERMISSION_DENIED, StatusCode.INTERNAL),
+        (StatusCode.PERMISSION_DENIED, StatusCode.PERMISSION_DENIED),
+        (StatusCode.UNAUTHENTICATED, StatusCode.UNAUTHENTICATED),
     ],
     ids=lambda code: code.name,
 )

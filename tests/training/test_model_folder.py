@@ -101,11 +101,12 @@ def test_a_model_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert weights_in(tmp_path) == OLD["model.pth"]
 
 
-def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_model_is_replaced_and_the_notes_beside_it_stay(tmp_path: Path) -> None:
     write_model_folder(tmp_path, MODEL, OLD, replace=False)
-    (tmp_path / MODEL / "leftover").write_text("")
+    (tmp_path / MODEL / "notes.txt").write_text("ask Ann")
     write_model_folder(tmp_path, MODEL, NEW, replace=True)
-    assert weights_in(tmp_path) == NEW["model.pth"]
+    assert (tmp_path / MODEL / "model.pth").read_bytes() == NEW["model.pth"]
+    assert (tmp_path / MODEL / "notes.txt").read_text() == "ask Ann"
 
 
 def test_a_root_that_is_missing_is_made(tmp_path: Path) -> None:
