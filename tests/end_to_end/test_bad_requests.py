@@ -98,6 +98,14 @@ def test_a_batch_over_the_limit_is_an_invalid_argument(running: Stack) -> None:
     assert "at most 4096" in (error.details() or "")
 
 
+def test_a_batch_that_asks_for_too_many_labels_is_an_invalid_argument(running: Stack) -> None:
+    batch = pb.PredictBatchRequest(requests=[pb.PredictRequest(runId=MODEL, k=1000)] * 100)
+    error = failure(running.frontend.address, batch.SerializeToString(), "/prediction.PredictionService/PredictBatch")
+
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "best labels" in (error.details() or "")
+
+
 GOOD = pb.PredictRequest(runId=MODEL, document="make a 10 minute timer").SerializeToString()
 BAD_BYTES = {
     "truncated": GOOD[:-3],

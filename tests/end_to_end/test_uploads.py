@@ -12,13 +12,15 @@ import pytest
 
 from serving.client import IntentClient, Prediction
 from serving.errors import ModelNotFound, ModelUnusable
-from tests.conftest import ROOT
+from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import Stack
 
 pytestmark = pytest.mark.end_to_end
 
 SAMPLE = ROOT / "models" / "clinc150"
 DOCUMENT = "make a 10 minute timer"
+QUESTION = "merry christmas"
+SEEDS_ANSWER = "credit_score"
 
 
 def test_a_model_being_written_is_refused_and_served_as_soon_as_it_is_complete(running: Stack) -> None:
@@ -87,6 +89,22 @@ def test_a_bad_replacement_leaves_the_old_copy_serving(running: Stack) -> None:
         )
 
         assert client.predict("damaged-later", DOCUMENT).label == "timer"
+
+
+@pytest.mark.slow
+def test_a_model_copied_over_another_file_by_file_never_answers_with_a_mixture(running: Stack) -> None:
+    folder = running.models / "overwritten"
+    shutil.copytree(SAMPLE, folder)
+    other = shared("seed-model/1")
+    with IntentClient(running.frontend.address) as client:
+        before = client.predict("overwritten", QUESTION).label
+        after = client.predict("clinc150", QUESTION).label
+        assert before == after
+        for name in ("vocab.pth", "manifest.json", "model.pth"):
+            shutil.copy(other / name, folder / name)
+            for _ in range(50):
+                assert client.predict("overwritten", QUESTION).label in (before, SEEDS_ANSWER)
+        eventually(lambda: client.predict("overwritten", QUESTION).label == SEEDS_ANSWER)
 
 
 def replace(path: Path, text: str) -> None:

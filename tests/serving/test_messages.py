@@ -125,6 +125,7 @@ class FakeModel:
     """Answers with the document."""
 
     size = 10
+    labels = ("a",)
 
     def predict(self, queries: Sequence[Query]) -> list[Outcome]:
         return [a_prediction(query) for query in queries]
@@ -141,7 +142,7 @@ class FakeSource:
     def estimate(self, fingerprint: Fingerprint) -> int:
         return 10
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint) -> FakeModel:
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
         return FakeModel()
 
 
