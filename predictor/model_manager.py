@@ -108,6 +108,7 @@ class ModelManager(Generic[Model]):
         self._max_loads = max_loads
         self._freshness_seconds = freshness_seconds
         self._loading = ThreadPoolExecutor(threads, thread_name_prefix="load")
+        self._slots = asyncio.Semaphore(threads)
         # Looking at files must not wait behind loads: models in memory are checked there too.
         self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
         self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
@@ -244,6 +245,11 @@ class ModelManager(Generic[Model]):
             raise
 
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
+        # Memory is set aside once a thread is free: models that wait for one must not use the budget up.
+        async with self._slots:
+            return await self._load_now(model_id, fingerprint, replaces)
+
+    async def _load_now(self, model_id: ModelId, fingerprint: Fingerprint, replaces: int) -> Resident[Model]:
         reservation = self._reserve(fingerprint, replaces)
         try:
             model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint, bool(replaces))
