@@ -45,7 +45,7 @@ _MAX_UNKNOWN: Final = 65_536
 _FAILURE_SECONDS: Final = 10.0
 _MAX_FAILURES: Final = 4096
 _LOOKING_THREADS: Final = 2
-_CARE_SECONDS: Final = 1.0
+_CARE_SECONDS: Final = 5.0
 _ATTEMPTS: Final = 3
 _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 _REFRESH_PATIENCE_SECONDS: Final = 0.1
@@ -86,7 +86,7 @@ class ModelManager(Generic[Model]):
         max_loads: how many may wait to be loaded or be loading; more are refused.
         freshness_seconds: a model's files are compared with the loaded copy at most once in this time, when it is
             asked for.
-        after_evictions: called in a thread, at most once a second, after models were evicted.
+        after_evictions: called in a thread, at most every five seconds, after models were evicted.
     """
 
     def __init__(
