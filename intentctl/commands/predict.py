@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import typer
 
 from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, AsJson, Column, fail, print_json, print_table, tell
 from serving.client import DEFAULT_ADDRESS, IntentClient, Outcome, Query, ServingError
-from serving.errors import DeadlineExceeded, Unavailable, status_of
+from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, Unavailable, status_of
 
 _STANDARD_INPUT: Final = "-"
 _BATCH: Final = 256
+# A quarter of what a message may have: a character takes up to four bytes.
+_BATCH_CHARACTERS: Final = 1 << 18
 
 
 def predict(
@@ -28,13 +30,13 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify texts with a model of a running frontend."""
-    texts = [line.rstrip("\n") for line in sys.stdin] if documents == [_STANDARD_INPUT] else documents
+    texts = _lines_of_standard_input() if documents == [_STANDARD_INPUT] else documents
     try:
         with IntentClient(address, timeout=timeout) as client:
             outcomes = [
                 outcome
-                for start in range(0, len(texts), _BATCH)
-                for outcome in client.predict_batch(Query(model_id, text, k) for text in texts[start : start + _BATCH])
+                for batch in _batches([Query(model_id, text, k) for text in texts])
+                for outcome in _outcomes(client, batch)
             ]
     except (Unavailable, DeadlineExceeded) as error:
         fail(f"no answer from {address}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
@@ -45,6 +47,36 @@ def predict(
     else:
         _print_table(texts, outcomes)
     _end_by(outcomes)
+
+
+def _lines_of_standard_input() -> list[str]:
+    """Return the lines; what is not UTF-8 in one of them is refused with that line, not with all."""
+    return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in sys.stdin.buffer]
+
+
+def _batches(queries: Sequence[Query]) -> Iterator[list[Query]]:
+    """Yield the queries in order, in batches that a frontend takes."""
+    batch: list[Query] = []
+    characters = 0
+    for query in queries:
+        if batch and (len(batch) >= _BATCH or characters + len(query.document) > _BATCH_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(query)
+        characters += len(query.document)
+    if batch:
+        yield batch
+
+
+def _outcomes(client: IntentClient, batch: Sequence[Query]) -> Sequence[Outcome]:
+    """Ask a batch; where it is refused as a whole, its halves: one bad document must not cost the others theirs."""
+    try:
+        return client.predict_batch(batch)
+    except (InvalidRequest, OutOfCapacity) as error:
+        if len(batch) == 1:
+            return [error]
+    middle = len(batch) // 2
+    return [*_outcomes(client, batch[:middle]), *_outcomes(client, batch[middle:])]
 
 
 def _end_by(outcomes: Sequence[Outcome]) -> None:

@@ -145,11 +145,19 @@ async def test_a_frontend_that_does_not_answer_is_told_with_what_to_do() -> None
     assert "Traceback" not in result.stderr
 
 
-async def test_a_batch_that_is_refused_as_a_whole_is_told(tmp_path: Path) -> None:
+async def test_a_batch_that_is_refused_as_a_whole_is_asked_in_parts(tmp_path: Path) -> None:
     async with frontend(tmp_path) as ask:
         result = await ask("a", *["x"] * 9)
+        assert result.exit_code == 0
+        assert len(result.stdout.splitlines()) == 1 + 9
+
+
+async def test_one_document_too_large_costs_the_others_nothing(tmp_path: Path) -> None:
+    async with frontend(tmp_path) as ask:
+        result = await ask("a", "x", "y" * 3_000_000, "z")
         assert result.exit_code == 1
-        assert "at most 8 requests" in " ".join(result.stderr.split())
+        assert len(result.stdout.splitlines()) == 1 + 2
+        assert "RESOURCE_EXHAUSTED" in result.stderr
 
 
 @pytest.mark.parametrize(
