@@ -85,7 +85,7 @@ def test_a_compressed_member_is_refused() -> None:
         open_torch_file(archive([("data.pkl", LIST)], compression=zipfile.ZIP_LZMA))
 
 
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(30)
 def test_a_file_that_inflates_to_256_mebibytes_is_refused_before_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()

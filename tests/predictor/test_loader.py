@@ -163,7 +163,7 @@ def test_what_is_no_model_is_refused_and_its_repair_is_served(folder: Path, load
     assert loaded(loader).label in ("yes", "no")
 
 
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize("name", MODEL_FILES)
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "folder"])
 def test_what_is_no_file_does_not_hang_a_load(
