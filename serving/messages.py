@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -68,12 +68,7 @@ def outcomes_of(batch: pb.PredictBatchResponse | pb.PredictorPredictBatchRespons
 def batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictBatchResponse:
     """Return the frontend's response to a batch."""
     return pb.PredictBatchResponse(
-        results=[
-            pb.PredictResult(status=_status_message(outcome))
-            if isinstance(outcome, ServingError)
-            else pb.PredictResult(response=response_of(pb.PredictResponse, outcome))
-            for outcome in outcomes
-        ]
+        results=[pb.PredictResult(**_result_fields(pb.PredictResponse, outcome)) for outcome in outcomes]
     )
 
 
@@ -81,14 +76,14 @@ def predictor_batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictorPred
     """Return the predictor's response to a batch."""
     return pb.PredictorPredictBatchResponse(
         results=[
-            pb.PredictorPredictResult(status=_status_message(outcome))
-            if isinstance(outcome, ServingError)
-            else pb.PredictorPredictResult(response=response_of(pb.PredictorPredictResponse, outcome))
-            for outcome in outcomes
+            pb.PredictorPredictResult(**_result_fields(pb.PredictorPredictResponse, outcome)) for outcome in outcomes
         ]
     )
 
 
-def _status_message(error: ServingError) -> pb.RequestStatus:
-    status = status_of(error)
-    return pb.RequestStatus(code=status.code.value[0], message=status.message)
+def _result_fields(kind: type[Response], outcome: Outcome) -> dict[str, Any]:
+    """Return what the result of one query in a batch holds: its response, or its status."""
+    if isinstance(outcome, ServingError):
+        status = status_of(outcome)
+        return {"status": pb.RequestStatus(code=status.code.value[0], message=status.message)}
+    return {"response": response_of(kind, outcome)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serving.errors import ServingError
@@ -64,5 +63,3 @@ def label_in(response: str) -> str:
 
 Outcome = Prediction | ServingError
 """Of one query of a batch: its answer, or why it has none."""
-
-Outcomes = Sequence[Outcome]

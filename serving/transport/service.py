@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import grpc
 
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
-
-Servicer = TypeVar("Servicer")
 
 
 class Registry(Protocol):

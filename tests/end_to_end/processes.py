@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,6 @@ class Stack:
     models: Path
     frontend: Service
     predictor: Service
-    flags: dict[str, list[str]] = field(default_factory=dict)
 
 
 def start(name: str, models: Path, logs: Path, *flags: str, port: int | None = None) -> Service:
