@@ -159,9 +159,12 @@ def main() -> None:
     parser.add_argument("--sample", type=Path, default=Path("models/clinc150"), help="the model that tenants have")
     parser.add_argument("--requests", type=int, default=usual.requests)
     parser.add_argument("--tenants", type=int, default=usual.tenants)
+    parser.add_argument("--models", type=int, default=usual.models, help="how many different models the tenants have")
     parser.add_argument("--budget-models", type=int, default=usual.budget_models)
     flags = parser.parse_args()
-    load = Load(tenants=flags.tenants, requests=flags.requests, budget_models=flags.budget_models)
+    load = Load(
+        tenants=flags.tenants, models=flags.models, requests=flags.requests, budget_models=flags.budget_models
+    )
     with tempfile.TemporaryDirectory(dir=".") as workplace:
         figures = measure(flags.sample, load, Path(workplace).resolve())
     json.dump(asdict(figures), sys.stdout, indent=2)

@@ -6,30 +6,30 @@ import bisect
 import itertools
 import json
 import random
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
+
+import torch
 
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
+from predictor.vocabulary import Vocabulary, read_vocabulary
 from serving.model_id import ModelId, parse_model_id
-from serving.model_store import MODEL_FILES, ModelStore
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
+from training.torchtext_file import vocabulary_file
+
+EMBEDDING: Final = "embedding.weight"
 
 
 def make_tenants(sample: Path, volume: Path, *, tenants: int, models: int) -> list[ModelId]:
     """Lay out ``tenants`` folders below ``volume``, of ``models`` different models, and return their ids.
 
-    The models are ``sample`` with the labels moved on by one each time: an answer of the wrong model has the wrong
-    label. Tenants of one model share its files by hard links, so that thousands take no space.
+    Tenants of one model share its files by hard links, so that thousands take no space.
     """
-    manifest = json.loads((sample / "manifest.json").read_text())
-    labels = list(manifest["classes"].values())
     kinds = volume.parent / "kinds"
     for kind in range(models):
-        shutil.copytree(sample, kinds / str(kind))
-        moved = labels[kind:] + labels[:kind]
-        manifest["classes"] = {str(index): label for index, label in enumerate(moved)}
-        (kinds / str(kind) / "manifest.json").write_text(json.dumps(manifest))
+        _write_variant(sample, kinds / str(kind), kind)
     ids = [parse_model_id(f"tenant-{number}") for number in range(tenants)]
     for number, model_id in enumerate(ids):
         folder = volume / model_id
@@ -37,6 +37,32 @@ def make_tenants(sample: Path, volume: Path, *, tenants: int, models: int) -> li
         for name in MODEL_FILES:
             (folder / name).hardlink_to(kinds / str(number % models) / name)
     return ids
+
+
+def _write_variant(sample: Path, folder: Path, kind: int) -> None:
+    """Write a model of the size of ``sample`` with weights, vocabulary and labels of its own.
+
+    The labels are moved on by one with each kind, so that an answer of the wrong model has the wrong label. The tokens
+    stand in an order of their own, and one in ten is a word that no other kind has.
+    """
+    chance = random.Random(kind)
+    vocabulary = read_vocabulary((sample / VOCABULARY_FILE).read_bytes())
+    order = chance.sample(range(len(vocabulary)), len(vocabulary))
+    tokens = [vocabulary.tokens[index] for index in order]
+    default = None if vocabulary.default_index is None else order.index(vocabulary.default_index)
+    for index in chance.sample(range(len(tokens)), len(tokens) // 10):
+        if index != default:
+            tokens[index] = f"{kind}:{tokens[index]}"
+    state = torch.load(sample / WEIGHTS_FILE, weights_only=True)
+    state[EMBEDDING] = state[EMBEDDING][[*order, *range(len(order), len(state[EMBEDDING]))]]
+    manifest = json.loads((sample / MANIFEST_FILE).read_text())
+    labels = list(manifest["classes"].values())
+    moved = labels[kind % len(labels) :] + labels[: kind % len(labels)]
+    manifest["classes"] = {str(index): label for index, label in enumerate(moved)}
+    folder.mkdir(parents=True)
+    (folder / VOCABULARY_FILE).write_bytes(vocabulary_file(Vocabulary.of(tokens, default)))
+    torch.save(state, folder / WEIGHTS_FILE)
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
 def load_directly(volume: Path, model_ids: Sequence[ModelId]) -> dict[ModelId, IntentModel]:

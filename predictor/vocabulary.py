@@ -6,10 +6,11 @@ What torchtext's classes looked like when they were pickled, and what they answe
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, cast
 
 from predictor.files.container import STORAGES, open_torch_file
 from predictor.files.pickle_reader import CONTAINERS, Global, Instance
@@ -49,10 +50,16 @@ _DAMAGED: Final = "vocab.pth is not a vocabulary that torchtext wrote; publish t
 _BYTES_PER_TEXT: Final = 64
 _BYTES_PER_INDEX: Final = 32
 
+_SHARED_INDICES: Final = tuple(range(1 << 16))
+"""Integers that all vocabularies share, as they share their tokens."""
+
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Vocabulary:
-    """What a pickled torchtext ``Vocab`` answers. Immutable: models may share one."""
+    """What a pickled torchtext ``Vocab`` answers. Immutable: models may share one.
+
+    Made by :meth:`of` or :meth:`with_indices`.
+    """
 
     tokens: tuple[str, ...]
     """The tokens by their index (``itos``)."""
@@ -60,19 +67,18 @@ class Vocabulary:
     """The index of each token (``stoi``)."""
     default_index: int | None
     """The index of every other token; ``None`` where torchtext would raise, or answer None."""
-    lowest: int = field(init=False, compare=False, repr=False)
+    lowest: int = field(compare=False)
     """The lowest index of a token; 0 where there is none."""
-    highest: int = field(init=False, compare=False, repr=False)
+    highest: int = field(compare=False)
     """The highest index of a token; 0 where there is none."""
     size: int = field(init=False, compare=False, repr=False)
     """Bytes of memory, as if no other vocabulary shared its texts."""
 
     def __post_init__(self) -> None:
         # The text of all tokens together is as wide as that of the widest: never less than what they take one by one.
-        texts = sys.getsizeof("".join(self.indices)) + (_BYTES_PER_TEXT + _BYTES_PER_INDEX) * len(self.indices)
-        object.__setattr__(self, "lowest", min(self.indices.values(), default=0))
-        object.__setattr__(self, "highest", max(self.indices.values(), default=0))
-        object.__setattr__(self, "size", sys.getsizeof(self.indices) + sys.getsizeof(self.tokens) + texts)
+        texts = sys.getsizeof("".join(self.indices)) + _BYTES_PER_TEXT * len(self.indices)
+        indices = _BYTES_PER_INDEX * max(0, len(self.indices) - len(_SHARED_INDICES))
+        object.__setattr__(self, "size", sys.getsizeof(self.indices) + sys.getsizeof(self.tokens) + texts + indices)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -82,18 +88,42 @@ class Vocabulary:
         return self.indices.get(token, self.default_index)
 
     @classmethod
-    def of(cls, tokens: Iterable[str], default_index: int | None) -> Vocabulary:
+    def of(cls, tokens: Iterable[object], default_index: int | None) -> Vocabulary:
         """Return the vocabulary of ``tokens`` in the order of their indices.
 
         Raises:
-            InvalidModelFile: a token stands twice, which torchtext refuses too.
+            InvalidModelFile: one is no text; or stands twice, which torchtext refuses too.
         """
-        # Tenants of one language share most of their tokens: each is kept once in the process.
-        ordered = tuple(map(sys.intern, tokens))
-        indices = dict(zip(ordered, range(len(ordered)), strict=True))
+        ordered = _shared_texts(tokens)
+        indices = dict(zip(ordered, itertools.chain(_SHARED_INDICES, itertools.count(len(_SHARED_INDICES))), strict=False))
         if len(indices) != len(ordered):
             raise InvalidModelFile("vocab.pth holds a token twice; publish the model again")
-        return cls(ordered, indices, default_index)
+        return cls(ordered, indices, default_index, 0, max(0, len(ordered) - 1))
+
+    @classmethod
+    def with_indices(
+        cls, tokens: Iterable[object], indices: Mapping[object, int], default_index: int | None
+    ) -> Vocabulary:
+        """Return the vocabulary whose ``tokens`` and ``indices`` need not be each other's opposite.
+
+        Raises:
+            InvalidModelFile: a token is no text.
+        """
+        shared = dict(zip(_shared_texts(indices), map(_shared_index, indices.values()), strict=True))
+        lowest, highest = min(shared.values(), default=0), max(shared.values(), default=0)
+        return cls(_shared_texts(tokens), shared, default_index, lowest, highest)
+
+
+def _shared_texts(tokens: Iterable[object]) -> tuple[str, ...]:
+    """Return the tokens, each kept once in the process: tenants of one language share most of theirs."""
+    try:
+        return tuple(map(sys.intern, cast("Iterable[str]", tokens)))
+    except TypeError as error:
+        raise InvalidModelFile(_DAMAGED) from error
+
+
+def _shared_index(index: int) -> int:
+    return _SHARED_INDICES[index] if 0 <= index < len(_SHARED_INDICES) else index
 
 
 def read_vocabulary(data: bytes) -> Vocabulary:
@@ -118,10 +148,10 @@ def _interpreted(value: Any) -> Vocabulary:
     match value:
         case Instance(constructor=constructor, state=dict() as state) if constructor in _VOCABULARY_CLASSES:
             return _legacy(state) if "itos" in state else _modern(state)
-        case list() if value and _are_tokens(value):
+        case list() if value:
             return _with_unknown(Vocabulary.of(value, None))
         # An empty one is what state_dict() of a vocabulary gives.
-        case dict() if value and _are_tokens(value) and _are_indices(value.values()):
+        case dict() if value and _are_indices(value.values()):
             return _with_unknown(_from_indices(value))
     raise InvalidModelFile(_DAMAGED)
 
@@ -137,7 +167,7 @@ def _modern(state: Mapping[Any, Any]) -> Vocabulary:
         # A scripted vocabulary: its state and the name of its class.
         inner = inner[0]
     match inner:
-        case (str() as version, list() as integers, list() as tokens, []) if _are_tokens(tokens):
+        case (str() as version, list() as integers, list() as tokens, []):
             pass
         case _:
             raise InvalidModelFile(_DAMAGED)
@@ -147,7 +177,7 @@ def _modern(state: Mapping[Any, Any]) -> Vocabulary:
         vocabulary = Vocabulary.of(tokens, None)
         if unknown not in vocabulary.indices:
             raise InvalidModelFile(_DAMAGED)
-        return Vocabulary(vocabulary.tokens, vocabulary.indices, vocabulary.indices[unknown])
+        return replace(vocabulary, default_index=vocabulary.indices[unknown])
     # torchtext 0.18 compares versions as text, and so do we.
     if version < "0.0.2" or not _are_indices(integers):
         raise InvalidModelFile(_DAMAGED)
@@ -159,26 +189,22 @@ def _legacy(state: Mapping[Any, Any]) -> Vocabulary:
     tokens, indices = state.get("itos"), state.get("stoi")
     if not isinstance(tokens, list) or not isinstance(indices, dict):
         raise InvalidModelFile(_DAMAGED)
-    if not _are_tokens(tokens) or not _are_tokens(indices) or not _are_indices(indices.values()):
+    if not _are_indices(indices.values()):
         raise InvalidModelFile(_DAMAGED)
     # Until 0.3 unknown tokens have the index 0, whatever stands there; later that of <unk>, where there is one.
     default = indices.get(UNKNOWN_TOKEN) if "unk_index" in state else 0
-    return Vocabulary(tuple(tokens), indices, default)
+    return Vocabulary.with_indices(tokens, indices, default)
 
 
-def _from_indices(indices: Mapping[str, int]) -> Vocabulary:
+def _from_indices(indices: Mapping[Any, int]) -> Vocabulary:
     ordered = sorted(indices, key=indices.__getitem__)
     if sorted(indices.values()) != list(range(len(indices))):
         raise InvalidModelFile("vocab.pth has indices with gaps or duplicates; publish the model again")
-    return Vocabulary(tuple(ordered), indices, None)
+    return Vocabulary.of(ordered, None)
 
 
 def _with_unknown(vocabulary: Vocabulary) -> Vocabulary:
-    return Vocabulary(vocabulary.tokens, vocabulary.indices, vocabulary.indices.get(UNKNOWN_TOKEN))
-
-
-def _are_tokens(values: Iterable[object]) -> bool:
-    return set(map(type, values)) <= {str}
+    return replace(vocabulary, default_index=vocabulary.indices.get(UNKNOWN_TOKEN))
 
 
 def _are_indices(values: Iterable[object]) -> bool:

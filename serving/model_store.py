@@ -1,7 +1,6 @@
 """The shared volume: a model id to the files of its folder, read safely.
 
-Layout: ``ROOT/<model id>/{manifest.json, model.pth, vocab.pth}``. Links are followed as long as they stay below the
-root, because Kubernetes lays volumes out with them.
+Layout: ``ROOT/<model id>/{manifest.json, model.pth, vocab.pth}``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from serving.errors import (
     FilesChanged,
@@ -27,6 +26,7 @@ from serving.errors import (
 )
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.model_id import ModelId, parse_model_id
+from serving.open_folder import OpenFile, OpenFolder
 
 Result = TypeVar("Result")
 
@@ -119,108 +119,54 @@ class ModelStore:
         return Manifest.parse(self.read(model_id, MANIFEST_FILE, MAX_MANIFEST_BYTES))
 
     def _fingerprint(self, model_id: ModelId) -> Fingerprint:
-        folder = self._folder(model_id)
-        return Fingerprint(tuple(self._identity(folder, name) for name in MODEL_FILES))
-
-    def _identity(self, folder: str, name: str) -> FileIdentity | None:
-        try:
-            return _identity_of(os.stat(self._contained(folder, name)))
-        except FileNotFoundError:
-            return None
+        with self._opened(model_id) as folder:
+            return _fingerprint_of(folder)
 
     def _read(self, model_id: ModelId, name: str, limit: int) -> bytes:
-        with self._opened(self._folder(model_id), name) as file:
+        with self._opened(model_id) as folder, _file_of(folder, name) as file:
             return file.read(limit)
 
     def _read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
-        folder = self._folder(model_id)
         with contextlib.ExitStack() as stack:
-            files = {name: stack.enter_context(self._opened(folder, name)) for name in limits}
+            folder = stack.enter_context(self._opened(model_id))
+            files = {name: stack.enter_context(_file_of(folder, name)) for name in limits}
             # Open files stay readable whatever is published meanwhile. They are one copy if their names led to it
             # before and lead to it still.
-            if Fingerprint(tuple(_identity_at(folder, name) for name in MODEL_FILES)) != fingerprint:
+            if _fingerprint_of(folder) != fingerprint:
                 raise FilesChanged("the model's files are being written; finish their upload")
             return {name: file.read(limits[name]) for name, file in files.items()}
 
-    def _opened(self, folder: str, name: str) -> _OpenFile:
+    def _opened(self, model_id: ModelId) -> OpenFolder:
         try:
-            return _OpenFile(name, self._contained(folder, name))
-        except FileNotFoundError as error:
-            raise ModelIncomplete(f"{name} of the model is missing; finish its upload") from error
-
-    def _folder(self, model_id: ModelId) -> str:
-        try:
-            folder = self._contained(self._root, model_id)
-        except FileNotFoundError as error:
+            return OpenFolder(self._root, model_id)
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ModelNotFound("no model has this runId") from error
-        if not os.path.isdir(folder):
-            raise ModelNotFound("no model has this runId")
-        return folder
-
-    def _contained(self, folder: str, name: str) -> str:
-        """Return the real path of ``name`` in ``folder``; raise if it is not below the root."""
-        path = os.path.realpath(os.path.join(folder, name), strict=True)
-        if os.path.commonpath((self._root, path)) != self._root:
-            raise InvalidModelFile("a file of the model leads outside of the model folder")
-        return path
 
     def _has_manifest(self, model_id: ModelId) -> bool:
         try:
-            return os.path.isfile(self._contained(self._contained(self._root, model_id), MANIFEST_FILE))
+            with OpenFolder(self._root, model_id) as folder:
+                return stat.S_ISREG(folder.status(MANIFEST_FILE).st_mode)
         except (OSError, InvalidModelFile):
             return False
 
 
-class _OpenFile:
-    """A file of a model, open for one reading."""
-
-    def __init__(self, name: str, path: str) -> None:
-        self._name = name
-        # Without O_NONBLOCK, opening a FIFO waits for a writer that never comes.
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-    def read(self, limit: int) -> bytes:
-        """Return the whole file. Raises as :meth:`ModelStore.read` does."""
-        before = os.fstat(self._descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise InvalidModelFile(f"{self._name} of the model is not a regular file")
-        if before.st_size > limit:
-            raise InvalidModelFile(f"{self._name} of the model is larger than the {limit} bytes that are read")
-        data = _read_exactly(self._descriptor, before.st_size)
-        if len(data) != before.st_size or _written(os.fstat(self._descriptor)) != _written(before):
-            raise FilesChanged(f"{self._name} of the model is being written; finish its upload")
-        return data
-
-
-def _identity_of(result: os.stat_result) -> FileIdentity:
-    return FileIdentity(result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
-
-
-def _written(result: os.stat_result) -> tuple[int, int]:
-    """Return what changes when a file is written to; its name may go to another file meanwhile."""
-    return result.st_size, result.st_mtime_ns
-
-
-def _identity_at(folder: str, name: str) -> FileIdentity | None:
-    """Return the identity of a file that is known to be contained, or is only compared with one that is."""
+def _file_of(folder: OpenFolder, name: str) -> OpenFile:
     try:
-        return _identity_of(os.stat(os.path.join(folder, name)))
+        return folder.open(name)
+    except FileNotFoundError as error:
+        raise ModelIncomplete(f"{name} of the model is missing; finish its upload") from error
+
+
+def _fingerprint_of(folder: OpenFolder) -> Fingerprint:
+    return Fingerprint(tuple(_identity(folder, name) for name in MODEL_FILES))
+
+
+def _identity(folder: OpenFolder, name: str) -> FileIdentity | None:
+    try:
+        result = folder.status(name)
     except FileNotFoundError:
         return None
-
-
-def _read_exactly(descriptor: int, size: int) -> bytes:
-    chunks: list[bytes] = []
-    while size > 0 and (chunk := os.read(descriptor, size)):
-        chunks.append(chunk)
-        size -= len(chunk)
-    return b"".join(chunks)
+    return FileIdentity(result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
 
 def _as_model_id(name: str) -> ModelId | None:

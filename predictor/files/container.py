@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
+
+from zlib_ng import zlib_ng
 
 from predictor.files.pickle_reader import Global, read_pickle
 from serving.errors import InvalidModelFile
@@ -155,7 +156,7 @@ class _ZipFile(TorchFile):
             raise InvalidModelFile(_DAMAGED) from error
         begin = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
         content = self._data[begin : begin + member.file_size]
-        if signature != _LOCAL_SIGNATURE or len(content) != member.file_size or zlib.crc32(content) != member.CRC:
+        if signature != _LOCAL_SIGNATURE or len(content) != member.file_size or zlib_ng.crc32(content) != member.CRC:
             raise InvalidModelFile(_DAMAGED)
         return content
 

@@ -11,12 +11,12 @@ The opcodes are those that protocols 2 to 5 use for containers, numbers and text
 from __future__ import annotations
 
 import pickle
-import re
 import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from predictor.files.text_runs import TextRun, TextRuns
 from serving.errors import ForbiddenPickle, InvalidModelFile
 
 
@@ -43,15 +43,7 @@ SETS: Final = frozenset({Global("__builtin__", "set"), Global("builtins", "set")
 CONTAINERS: Final = frozenset({ORDERED_DICT, COUNTER, DEFAULT_DICT}) | SETS
 """Globals that stand for plain data: read as dictionaries and lists."""
 
-# A run of short strings, each with or without its memo entry, is nearly all of a vocabulary and is read at one go. The
-# lengths are written out as alternatives, since a regular expression cannot count.
-_SHORT: Final = 48
-_STRING: Final = b"|".join(re.escape(struct.pack("<I", n)) + b".{%d}" % n for n in range(_SHORT))
-# The unpickler reserves memory up to a memo's index: indices beyond 2^19 are left to the machine below.
-_MEMO: Final = rb"(?:q.|r..[\x00-\x07]\x00)"
-_RUN_ITEM: Final = re.compile(b"X(" + _STRING + b")(" + _MEMO + b"?)", re.DOTALL)
-_RUN: Final = re.compile(b"(?:X(?:" + _STRING + b")" + _MEMO + b"?)++", re.DOTALL)
-# In bytes. Shorter runs are left to the machine too: one of them could still make the unpickler reserve megabytes.
+# In bytes. Shorter runs are read string by string: one of them could still make the unpickler reserve megabytes.
 _SHORTEST_RUN: Final = 4096
 
 _LIST_BEGINS: Final = b"\x80\x02("
@@ -110,7 +102,8 @@ class _Machine:
         self._persistent = persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self._runs: list[tuple[int, int]] = []
+        self._text_runs: TextRuns | None = None
+        self._runs: list[tuple[TextRun, list[str]]] = []
         self._no_run_before = 0
         self._work_left = len(data)
         self._containers_left = _MOST_CONTAINERS
@@ -134,16 +127,22 @@ class _Machine:
 
     def _push_run(self) -> bool:
         """Push the run of strings that begins here, and return whether there is one that is long enough."""
-        if self.position < self._no_run_before or (run := _RUN.match(self._data, self.position)) is None:
+        if self.position < self._no_run_before or len(self._data) < _SHORTEST_RUN:
             return False
-        if run.end() - run.start() < _SHORTEST_RUN:
-            self._no_run_before = run.end()
+        if self._text_runs is None:
+            self._text_runs = TextRuns(self._data)
+        run = self._text_runs.at(self.position)
+        if run is None:
             return False
+        if run.end - run.start < _SHORTEST_RUN:
+            self._no_run_before = run.end
+            return False
+        # What is in a run is text and nothing else, so the unpickler, seven times as fast, may read it.
+        texts = pickle.loads(b"".join((_LIST_BEGINS, self._data[run.start : run.end], _LIST_ENDS)))  # noqa: S301
         # Few of these strings are referred to again, so their memo entries are made when one is asked for.
-        self._runs.append(run.span())
-        self.position = run.end()
-        # What the expression matched is text and nothing else, so the unpickler, seven times as fast, may read it.
-        self._stack.extend(pickle.loads(b"".join((_LIST_BEGINS, run.group(), _LIST_ENDS))))  # noqa: S301
+        self._runs.append((run, texts))
+        self._stack.extend(texts)
+        self.position = run.end
         return True
 
     def take(self, count: int) -> bytes:
@@ -205,10 +204,9 @@ class _Machine:
         self._stack.append(self._memo[index])
 
     def _remember_runs(self) -> None:
-        for start, end in self._runs:
-            for found, memo in _RUN_ITEM.findall(self._data, start, end):
-                if memo:
-                    self._memo.setdefault(int.from_bytes(memo[1:], "little"), _text(found[4:]))
+        for run, texts in self._runs:
+            for memo, text in zip(run.memos.tolist(), texts, strict=True):
+                self._memo.setdefault(memo, text)
         self._runs.clear()
 
     def named(self, module: object, name: object) -> None:

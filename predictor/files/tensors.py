@@ -88,10 +88,12 @@ def _array(file: TorchFile, value: object, elements_left: int, file_size: int) -
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if elements and last >= storage.count:
         raise InvalidModelFile("model.pth holds a tensor that is larger than its data")
-    stored = np.frombuffer(file.storage(storage), dtype=_FLOATS[storage.kind.name])
+    data = file.storage(storage)
+    kind = _FLOATS[storage.kind.name]
+    steps = [step * kind.itemsize for step in stride]
     try:
-        view = np.lib.stride_tricks.as_strided(
-            stored[offset:], shape, [step * stored.itemsize for step in stride], writeable=False
+        view: npt.NDArray[Any] = (
+            np.ndarray(shape, kind, data, offset * kind.itemsize, steps) if elements else np.empty(shape, kind)
         )
     except (ValueError, OverflowError) as error:
         # More than 64 dimensions, or a step, which nothing takes, that is beyond 64 bits.

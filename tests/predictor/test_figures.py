@@ -112,9 +112,9 @@ async def test_a_leak_would_be_seen(tmp_path: Path) -> None:
 
 async def test_a_tenant_takes_little_more_memory_than_its_weights(tmp_path: Path) -> None:
     keep_memory_returnable()
-    ids = make_tenants(SAMPLE, tmp_path / "models", tenants=520, models=20)
+    ids = make_tenants(SAMPLE, tmp_path / "models", tenants=520, models=520)
     manager, _ = manager_over(tmp_path / "models", 4 << 30)
-    # The first twenty pay for what is there once: libraries, tokens.
+    # The first twenty pay for what is there once: libraries, and tokens that tenants have in common.
     for model_id in ids[:20]:
         (await manager.acquire(model_id)).release()
     before = resident_memory()

@@ -228,7 +228,7 @@ def test_a_default_index_without_a_row_is_refused(default: int) -> None:
 @pytest.mark.parametrize("index", [5, -1, 1 << 64])
 def test_an_index_without_a_row_is_refused(index: int) -> None:
     with refused(InvalidModelFile, match="not one of the 5 rows"):
-        built(vocabulary=Vocabulary(("a", "b"), {"a": 0, "b": index}, None))
+        built(vocabulary=Vocabulary.with_indices(("a", "b"), {"a": 0, "b": index}, None))
 
 
 def test_a_default_of_a_vocabulary_without_tokens_needs_a_row_too() -> None:

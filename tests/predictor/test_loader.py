@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from predictor.loader import FileLimits, Loader
-from serving import model_store
+from serving import open_folder
 from serving.errors import (
     ChecksumMismatch,
     FilesChanged,
@@ -214,19 +214,19 @@ def test_a_damaged_file_is_told_by_its_sum_before_it_is_read_as_a_model(folder: 
 
 @pytest.mark.parametrize(("changed", "at"), list(itertools.product(MODEL_FILES, repeat=2)))
 def test_files_of_two_copies_never_make_one_model(
-    store: ModelStore, loader: Loader, monkeypatch: pytest.MonkeyPatch, folder: Path, *, changed: str, at: str
+    loader: Loader, monkeypatch: pytest.MonkeyPatch, folder: Path, *, changed: str, at: str
 ) -> None:
     fingerprint = loader.fingerprint(ID)
-    real = store._opened
+    real = open_folder.OpenFolder.open
 
-    def opened(path: str, name: str) -> Any:
-        file = real(path, name)
+    def opened(within: open_folder.OpenFolder, name: str) -> open_folder.OpenFile:
+        file = real(within, name)
         if name == at:
             (folder / "new").write_bytes(CONTENT[changed])
             (folder / "new").rename(folder / changed)
         return file
 
-    monkeypatch.setattr(store, "_opened", opened)
+    monkeypatch.setattr(open_folder.OpenFolder, "open", opened)
     with refused(FilesChanged, match="being written"):
         loader.load(ID, fingerprint)
     monkeypatch.undo()
@@ -237,14 +237,14 @@ def test_a_copy_that_is_open_is_loaded_whole_whatever_is_published_meanwhile(
     loader: Loader, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     fingerprint = loader.fingerprint(ID)
-    real = model_store._OpenFile.read
+    real = open_folder.OpenFile.read
 
     def read(file: Any, limit: int) -> bytes:
         for name in MODEL_FILES:
             (folder / name).unlink(missing_ok=True)
         return real(file, limit)
 
-    monkeypatch.setattr(model_store._OpenFile, "read", read)
+    monkeypatch.setattr(open_folder.OpenFile, "read", read)
     assert loader.load(ID, fingerprint).labels == ("yes", "no")
 
 
