@@ -162,9 +162,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=usual.models, help="how many different models the tenants have")
     parser.add_argument("--budget-models", type=int, default=usual.budget_models)
     flags = parser.parse_args()
-    load = Load(
-        tenants=flags.tenants, models=flags.models, requests=flags.requests, budget_models=flags.budget_models
-    )
+    load = Load(tenants=flags.tenants, models=flags.models, requests=flags.requests, budget_models=flags.budget_models)
     with tempfile.TemporaryDirectory(dir=".") as workplace:
         figures = measure(flags.sample, load, Path(workplace).resolve())
     json.dump(asdict(figures), sys.stdout, indent=2)

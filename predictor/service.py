@@ -25,8 +25,8 @@ _SWITCH_SECONDS: Final = 0.0001
 async def run(settings: PredictorSettings) -> None:
     """Serve until a signal."""
     keep_memory_returnable()
-    # Loads are Python's work as much as answers are, and an answer asks for the interpreter many times: each time a load
-    # must let go of it soon. At a tenth of a millisecond answers during loads are ten times as fast as at a half.
+    # Loads are Python's work as much as answers are, and an answer asks for the interpreter many times: a load must let
+    # go of it soon. At a tenth of a millisecond answers during loads are ten times as fast as at a half.
     sys.setswitchinterval(_SWITCH_SECONDS)
     engine = build_engine(settings)
     host = GrpcioHost(settings, [predictor_service(engine)])

@@ -95,7 +95,8 @@ class Vocabulary:
             InvalidModelFile: one is no text; or stands twice, which torchtext refuses too.
         """
         ordered = _shared_texts(tokens)
-        indices = dict(zip(ordered, itertools.chain(_SHARED_INDICES, itertools.count(len(_SHARED_INDICES))), strict=False))
+        numbers = itertools.chain(_SHARED_INDICES, itertools.count(len(_SHARED_INDICES)))
+        indices = dict(zip(ordered, numbers, strict=False))
         if len(indices) != len(ordered):
             raise InvalidModelFile("vocab.pth holds a token twice; publish the model again")
         return cls(ordered, indices, default_index, 0, max(0, len(ordered) - 1))

@@ -1,0 +1,204 @@
+"""What a servicer sees of its call, as grpcio's asyncio server shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from grpc import StatusCode
+
+from serving.transport.asgi.wire import ENCODINGS, GZIP, Header, Metadatum, framed, metadata_headers, metadata_of
+
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+ReadMessage: TypeAlias = Callable[[], Awaitable[Any]]
+
+
+class CallContext(grpc.aio.ServicerContext[Any, Any]):
+    """The context of one call.
+
+    Args:
+        scope: of the ASGI request.
+        send: sends an ASGI event.
+        deadline: of the call, on the monotonic clock; ``None`` where the caller set none.
+        accepts_gzip: whether the caller reads compressed messages.
+    """
+
+    def __init__(self, scope: Mapping[str, Any], send: Send, deadline: float | None, *, accepts_gzip: bool) -> None:
+        self._scope = scope
+        self._send = send
+        self._deadline = deadline
+        self._accepts_gzip = accepts_gzip
+        self._gzip = False
+        self._next_is_plain = False
+        self._metadata: tuple[Metadatum, ...] | None = None
+        self._callbacks: list[Callable[[Any], None]] = []
+        self._read_message: ReadMessage | None = None
+        self._write_message: Callable[[Any], bytes] | None = None
+        self.headers_sent = False
+        self.ended = False
+        self.was_cancelled = False
+        self.aborted = False
+        self.status_code: StatusCode | None = None
+        self.status_details = ""
+        self.trailers: tuple[Metadatum, ...] = ()
+
+    # What servicers call.
+
+    async def read(self) -> Any:
+        """Return the next message of the caller, or ``grpc.aio.EOF``."""
+        if self._read_message is None:
+            raise grpc.aio.UsageError("a unary request has been read")
+        return await self._read_message()
+
+    async def write(self, message: Any) -> None:
+        """Send one message of a stream."""
+        if self._write_message is None:
+            raise grpc.aio.UsageError("a unary response is returned, not written")
+        await self.send_message(self._write_message(message))
+
+    async def abort(
+        self, code: StatusCode, details: str = "", trailing_metadata: Iterable[Metadatum] | None = None
+    ) -> NoReturn:
+        """End the call with a status."""
+        if code is StatusCode.OK:
+            raise ValueError("a call is not aborted with OK")
+        self.status_code, self.status_details, self.aborted = code, details, True
+        if trailing_metadata is not None:
+            self.set_trailing_metadata(trailing_metadata)
+        raise grpc.aio.AbortError("the servicer ended the call")
+
+    async def send_initial_metadata(self, initial_metadata: Iterable[Metadatum]) -> None:
+        """Send metadata before the first message."""
+        if self.headers_sent:
+            raise grpc.aio.UsageError("the initial metadata have been sent")
+        await self._send_headers(metadata_headers(initial_metadata))
+
+    def set_trailing_metadata(self, trailing_metadata: Iterable[Metadatum]) -> None:
+        """Set the metadata that are sent with the status."""
+        self.trailers = tuple(trailing_metadata)
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        """End the call with a status."""
+        await self.abort(status.code, status.details, status.trailing_metadata)
+
+    def invocation_metadata(self) -> Any:
+        """Return the caller's metadata."""
+        if self._metadata is None:
+            self._metadata = metadata_of(self._scope["headers"])
+        return self._metadata
+
+    def set_code(self, code: StatusCode) -> None:
+        """Set the status with which the call ends."""
+        self.status_code = code
+
+    def set_details(self, details: str) -> None:
+        """Set the message of the status."""
+        self.status_details = details
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Compress what follows, if the caller reads it."""
+        if self.headers_sent:
+            raise RuntimeError("compression is set before the first message")
+        self._gzip = compression is not grpc.Compression.NoCompression and self._accepts_gzip
+
+    def disable_next_message_compression(self) -> None:
+        """Send the next message as it is."""
+        self._next_is_plain = True
+
+    def peer(self) -> str:
+        """Return the caller's address as gRPC writes it."""
+        client = self._scope.get("client")
+        if not client:
+            return "unknown"
+        host, port = client
+        return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    def peer_identities(self) -> Sequence[bytes] | None:
+        """Return who the caller has proved to be; ``None`` without TLS."""
+        return None
+
+    def peer_identity_key(self) -> str | None:
+        """Return the name of that proof; ``None`` without TLS."""
+        return None
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Return what TLS knows of the caller."""
+        return {}
+
+    def time_remaining(self) -> float:
+        """Return the seconds until the caller's deadline; ``None`` where there is none."""
+        # The published types forget that a call may have no deadline.
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())  # type: ignore[return-value]
+
+    def trailing_metadata(self) -> Any:
+        """Return the metadata that will be sent with the status."""
+        return self.trailers
+
+    def code(self) -> StatusCode:
+        """Return the status that was set; ``None`` before."""
+        return self.status_code  # type: ignore[return-value]  # as grpcio does it, whatever its types say
+
+    def details(self) -> str:
+        """Return the message of the status."""
+        return self.status_details
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback`` with this context when the call ends."""
+        self._callbacks.append(callback)
+
+    def cancelled(self) -> bool:
+        """Whether the caller left, or its deadline passed."""
+        return self.was_cancelled
+
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return self.ended
+
+    # What the application calls.
+
+    @property
+    def path(self) -> str:
+        """The path of the call."""
+        return str(self._scope["path"])
+
+    def stream(self, read_message: ReadMessage | None, write_message: Callable[[Any], bytes] | None) -> None:
+        """Let the servicer read and write messages of streams."""
+        self._read_message, self._write_message = read_message, write_message
+
+    async def send_message(self, message: bytes) -> None:
+        """Send one message, and the headers before the first."""
+        if not self.headers_sent:
+            await self._send_headers([])
+        body = framed(message, compressed=self._gzip and not self._next_is_plain)
+        self._next_is_plain = False
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def send_status(self, trailers: list[Header]) -> None:
+        """End the call."""
+        if not self.headers_sent:
+            await self._send_headers([])
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+
+    async def send_answer(self, message: bytes, trailers: list[Header]) -> None:
+        """Send the one message of a unary response and end the call."""
+        if not self.headers_sent:
+            await self._send_headers([])
+        body = framed(message, compressed=self._gzip and not self._next_is_plain)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+
+    def end(self) -> None:
+        """Tell those who asked that the call has ended."""
+        self.ended = True
+        for callback in self._callbacks:
+            callback(self)
+
+    async def _send_headers(self, metadata: list[Header]) -> None:
+        self.headers_sent = True
+        headers = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", ENCODINGS), *metadata]
+        if self._gzip:
+            headers.append((b"grpc-encoding", GZIP))
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})

@@ -1,0 +1,90 @@
+"""The messages of a call's request, from ASGI events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+from grpc import StatusCode
+
+from serving.transport.asgi.watch import CallWatch, Ended, Receive
+from serving.transport.asgi.wire import MessageReader, WireError
+
+_MAX_EVENTS_AHEAD: Final = 16
+
+
+class CallerLeft(Exception):
+    """The caller went away before its request was complete."""
+
+
+async def unary_request(receive: Receive, reader: MessageReader) -> bytes:
+    """Return the one message of a request.
+
+    Raises:
+        CallerLeft: before it was complete.
+        WireError: it is none, or there are more.
+    """
+    messages: list[bytes] = []
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise CallerLeft
+        messages += reader.feed(event.get("body", b""))
+        if not event.get("more_body"):
+            break
+    reader.end()
+    if len(messages) != 1:
+        raise WireError(StatusCode.UNIMPLEMENTED, "the call takes one message, no more and no less")
+    return messages[0]
+
+
+class StreamedRequest:
+    """The messages of a stream, read ahead a little, so that a caller who leaves is noticed."""
+
+    def __init__(
+        self, receive: Receive, reader: MessageReader, deserialize: Callable[[bytes], Any] | None, watch: CallWatch
+    ) -> None:
+        self._receive = receive
+        self._reader = reader
+        self._deserialize = deserialize
+        self._watch = watch
+        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_MAX_EVENTS_AHEAD)
+        self._messages: deque[bytes] = deque()
+        self._complete = False
+        self._pump = asyncio.get_running_loop().create_task(self._read_ahead())
+
+    async def read(self) -> Any:
+        """Return the next message, or ``grpc.aio.EOF``. Raises WireError."""
+        while not self._messages:
+            if self._complete:
+                return grpc.aio.EOF
+            event = await self._events.get()
+            if event is None:
+                self._reader.end()
+                self._complete = True
+            else:
+                self._messages.extend(self._reader.feed(event.get("body", b"")))
+        message = self._messages.popleft()
+        return message if self._deserialize is None else self._deserialize(message)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while (message := await self.read()) is not grpc.aio.EOF:
+            yield message
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._pump.cancel()
+
+    async def _read_ahead(self) -> None:
+        complete = False
+        while (event := await self._receive())["type"] != "http.disconnect":
+            if complete:
+                continue
+            await self._events.put(event)
+            if not event.get("more_body"):
+                complete = True
+                await self._events.put(None)
+        self._watch.end_call(Ended.CALLER_LEFT)

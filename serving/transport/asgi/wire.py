@@ -1,0 +1,176 @@
+"""gRPC over HTTP/2, as bytes: messages, deadlines, statuses, metadata.
+
+The facts are those of gRPC's ``PROTOCOL-HTTP2.md`` and ``compression.md``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+from urllib.parse import quote
+
+from grpc import StatusCode
+
+Header = tuple[bytes, bytes]
+Metadatum = tuple[str, str | bytes]
+
+IDENTITY: Final = b"identity"
+GZIP: Final = b"gzip"
+ENCODINGS: Final = b"identity,gzip"
+
+_PREFIX: Final = struct.Struct(">BI")
+_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])\Z")
+_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
+_TEXT: Final = re.compile(r"[\x20-\x7e]*\Z")
+# Everything printable but the percent sign stands as it is.
+_PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_GZIP_WINDOW: Final = 31
+# Names that gRPC and HTTP/2 keep for themselves; metadata are all others.
+_OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length"})
+
+
+class WireError(Exception):
+    """What came is not gRPC, or more than is taken.
+
+    Args:
+        code: the status of the call.
+        message: for the caller.
+    """
+
+    def __init__(self, code: StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def seconds_of_timeout(value: bytes) -> float:
+    """Return the seconds of a ``grpc-timeout`` header. Raises WireError."""
+    match = _TIMEOUT.match(value)
+    if match is None:
+        raise WireError(StatusCode.INTERNAL, "the grpc-timeout header is not a number of eight digits and a unit")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def status_headers(code: StatusCode, message: str, metadata: Iterable[Metadatum]) -> list[Header]:
+    """Return the trailers that end a call."""
+    headers = [(b"grpc-status", b"%d" % code.value[0])]
+    if message:
+        headers.append((b"grpc-message", quote(message, safe=_PLAIN, errors="replace").encode()))
+    return headers + metadata_headers(metadata)
+
+
+def metadata_headers(metadata: Iterable[Metadatum]) -> list[Header]:
+    """Return metadata as headers. Raises ValueError where a key or a value cannot be sent."""
+    return [(key.lower().encode("ascii"), _header_value(key.lower(), value)) for key, value in metadata]
+
+
+def metadata_of(headers: Iterable[Header]) -> tuple[Metadatum, ...]:
+    """Return the metadata among request headers. Raises WireError where a binary value is not base64."""
+    return tuple(_metadata(headers))
+
+
+def _metadata(headers: Iterable[Header]) -> Iterator[Metadatum]:
+    for name, value in headers:
+        if name in _OWN_NAMES or name[:5] == b"grpc-" or name[:1] == b":":
+            continue
+        key = name.decode("ascii", "replace")
+        if not key.endswith("-bin"):
+            yield key, value.decode("latin-1")
+            continue
+        # Values of one key may be joined by commas, which base64 does not have.
+        for part in value.split(b","):
+            yield key, _from_base64(part.strip())
+
+
+def _from_base64(value: bytes) -> bytes:
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error as error:
+        raise WireError(StatusCode.INTERNAL, "a binary metadata value is not base64") from error
+
+
+def _header_value(key: str, value: str | bytes) -> bytes:
+    if not _KEY.match(key) or key.startswith("grpc-"):
+        raise ValueError(f"{key!r} is no key of metadata")
+    if key.endswith("-bin"):
+        return base64.b64encode(value if isinstance(value, bytes) else value.encode()).rstrip(b"=")
+    text = value.decode("ascii") if isinstance(value, bytes) else value
+    if not _TEXT.match(text):
+        raise ValueError(f"the value of {key!r} is not printable ASCII; its key must end in -bin")
+    return text.encode("ascii")
+
+
+def framed(message: bytes, *, compressed: bool = False) -> bytes:
+    """Return ``message`` behind the prefix that tells its length."""
+    if compressed:
+        compressor = zlib.compressobj(wbits=_GZIP_WINDOW)
+        message = compressor.compress(message) + compressor.flush()
+    return _PREFIX.pack(compressed, len(message)) + message
+
+
+class MessageReader:
+    """Takes the body of a request in pieces, and gives its messages.
+
+    Args:
+        limit: bytes of the largest message that is taken, compressed or not.
+        encoding: what ``grpc-encoding`` says.
+
+    Raises:
+        WireError: from :meth:`feed` and :meth:`end`.
+    """
+
+    def __init__(self, limit: int, encoding: bytes) -> None:
+        self._limit = limit
+        self._encoding = encoding
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> Sequence[bytes]:
+        """Take a piece; return the messages that are complete with it."""
+        if not self._buffer and len(chunk) >= _PREFIX.size:
+            # Nearly always a piece is one message.
+            flag, size = _PREFIX.unpack_from(chunk)
+            if not flag and size == len(chunk) - _PREFIX.size and size <= self._limit:
+                return (chunk[_PREFIX.size :],)
+        self._buffer += chunk
+        messages = []
+        while len(self._buffer) >= _PREFIX.size:
+            flag, size = _PREFIX.unpack_from(self._buffer)
+            # What is too large is refused when it is announced, before it is kept.
+            self._check_size(size)
+            end = _PREFIX.size + size
+            if len(self._buffer) < end:
+                break
+            messages.append(self._opened(flag, bytes(self._buffer[_PREFIX.size : end])))
+            del self._buffer[:end]
+        return messages
+
+    def end(self) -> None:
+        """Take the end of the body."""
+        if self._buffer:
+            raise WireError(StatusCode.INTERNAL, "the request ends in the middle of a message")
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            raise WireError(
+                StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the {self._limit} bytes that are taken"
+            )
+
+    def _opened(self, flag: int, message: bytes) -> bytes:
+        if not flag:
+            return message
+        if flag != 1 or self._encoding != GZIP:
+            raise WireError(StatusCode.INTERNAL, "a message is compressed, and the call does not say how")
+        decompressor = zlib.decompressobj(wbits=_GZIP_WINDOW)
+        try:
+            opened = decompressor.decompress(message, self._limit + 1)
+        except zlib.error as error:
+            raise WireError(StatusCode.INTERNAL, "a compressed message is damaged") from error
+        self._check_size(len(opened))
+        if not decompressor.eof:
+            raise WireError(StatusCode.INTERNAL, "a compressed message is damaged")
+        return opened
