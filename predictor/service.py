@@ -1,4 +1,4 @@
-"""The predictor as a service: builds its objects from settings, and runs them."""
+"""The predictor as a workload: builds its objects from settings."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
 from predictor.servicer import predictor_service
 from predictor.settings import PredictorSettings
-from serving.model_id import ModelId, parse_model_ids
+from serving.model_id import parse_model_ids
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
-from serving.transport.grpcio import GrpcioHost
-from serving.transport.lifecycle import serve
+from serving.transport.lifecycle import Workload
 
 _SWITCH_SECONDS: Final = 0.0001
 
 
-async def run(settings: PredictorSettings) -> None:
-    """Serve until a signal."""
+def build(settings: PredictorSettings) -> Workload:
+    """Return the predictor that ``settings`` describe. Called on the event loop that serves it."""
+    tune_process()
+    engine = build_engine(settings)
+    wanted = (*parse_model_ids(settings.pin), *parse_model_ids(settings.preload))
+    return Workload([predictor_service(engine)], lambda: engine.preload(wanted), engine.close)
+
+
+def tune_process() -> None:
+    """Set what holds for the whole process: models come and go, and answers are wanted meanwhile."""
     keep_memory_returnable()
     # Loads are Python's work as much as answers are, and an answer asks for the interpreter many times: a load must let
     # go of it soon. At a tenth of a millisecond answers during loads are ten times as fast as at a half.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    engine = build_engine(settings)
-    host = GrpcioHost(settings, [predictor_service(engine)])
-    await serve(host, settings, get_ready=lambda: engine.preload(_wanted_at_start(settings)), close=engine.close)
 
 
 def build_engine(settings: PredictorSettings) -> InferenceEngine:
@@ -51,7 +55,3 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
     )
     queries = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     return InferenceEngine(manager, queries, threads=settings.inference_threads)
-
-
-def _wanted_at_start(settings: PredictorSettings) -> tuple[ModelId, ...]:
-    return (*parse_model_ids(settings.pin), *parse_model_ids(settings.preload))

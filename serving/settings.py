@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, DirectoryPath, Field, ValidationError
+from pydantic import AliasChoices, DirectoryPath, Field, FilePath, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
@@ -18,6 +19,17 @@ EXIT_WRONG_SETTINGS: Final = 2
 
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Transport = Literal["grpcio", "envoy"]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """What a server needs for TLS, in PEM."""
+
+    certificate: bytes
+    key: bytes
+    client_authority: bytes | None
+    """Who must have signed the certificates of callers; ``None`` asks them for none."""
 
 
 def service_settings(prefix: str, program: str) -> SettingsConfigDict:
@@ -72,8 +84,35 @@ class ServerSettings(BaseSettings):
         default=0.0, description="after SIGTERM, time for load balancers to see NOT_SERVING before calls are refused"
     )
     drain_grace_seconds: Seconds = Field(default=20.0, description="after that, time for calls in flight to end")
+    transport: Transport = Field(
+        default="grpcio", description="server below the services: envoy is several times as fast, and needs pyvoy"
+    )
+    tls_certificate: FilePath | None = Field(default=None, description="PEM file of the certificate; with it: TLS only")
+    tls_key: FilePath | None = Field(default=None, description="PEM file of the certificate's private key")
+    tls_client_authority: FilePath | None = Field(
+        default=None, description="PEM file of the authority that must have signed the certificates of callers"
+    )
     log_level: LogLevel = Field(default="info", description="least severe log line written")
     log_format: LogFormat = Field(default="auto", description="auto: console on a terminal, else json")
+
+    @model_validator(mode="after")
+    def _certificate_with_its_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls-certificate and tls-key belong together; set both or none")
+        if self.tls_client_authority is not None and self.tls_certificate is None:
+            raise ValueError("tls-client-authority needs tls-certificate and tls-key")
+        return self
+
+    def tls(self) -> TlsFiles | None:
+        """Return the contents of the TLS files; ``None`` where there are none."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        authority = self.tls_client_authority
+        return TlsFiles(
+            self.tls_certificate.read_bytes(),
+            self.tls_key.read_bytes(),
+            None if authority is None else authority.read_bytes(),
+        )
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
@@ -101,6 +140,11 @@ def variable_of(kind: type[BaseSettings], name: str) -> str:
     if isinstance(alias, AliasChoices):
         return str(alias.choices[-1])
     return f"{kind.model_config['env_prefix']}{name}".upper()
+
+
+def variables_of(kind: type[BaseSettings]) -> frozenset[str]:
+    """Return the environment variables of all fields."""
+    return frozenset(variable_of(kind, name) for name in kind.model_fields)
 
 
 def _fault(kind: type[BaseSettings], fault: ErrorDetails) -> str:

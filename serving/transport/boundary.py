@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from serving.call import REQUEST_ID_KEY, Call, enter_call, request_id_from
 from serving.deadline import Deadline
-from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, Status, status_of
+from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, Status, Unavailable, status_of
 from serving.transport.service import Handlers, Registry
 
 log = structlog.get_logger()
@@ -38,6 +38,7 @@ class Boundary:
         self._default_deadline = default_deadline
         self._max_in_flight = max_in_flight
         self._in_flight = 0
+        self._closed = False
         self._arrival = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -52,6 +53,14 @@ class Boundary:
                     await self._arrival.wait()
             except TimeoutError:
                 return
+
+    def refuse_new_calls(self) -> None:
+        """From now on, answer UNAVAILABLE."""
+        self._closed = True
+
+    async def wait_until_idle(self) -> None:
+        """Return once no call is in flight."""
+        await self._idle.wait()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Ignore these: generated code gives the same handlers again as a table, which can be wrapped."""
@@ -93,6 +102,8 @@ class Boundary:
         self, behaviour: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: Call
     ) -> Any:
         self._arrival.set()
+        if self._closed:
+            raise Unavailable("the service is ending; try again")
         if self._in_flight >= self._max_in_flight:
             raise OutOfCapacity("the service has as many calls in flight as it takes; try again shortly")
         call.deadline.check()

@@ -8,24 +8,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
-import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from serving.settings import ServerSettings
-from serving.transport.boundary import Boundary
-from serving.transport.health import DrainableHealth
+from serving.transport.hosted import HostedServices
+from serving.transport.lifecycle import CannotListen
 from serving.transport.service import Service
-
-log = structlog.get_logger()
 
 _PICK_UP_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.05
-_HEALTH_SECONDS: Final = 2.0
-
-
-class CannotListen(Exception):
-    """The address is taken, or is not one of this machine's."""
 
 
 class GrpcioHost:
@@ -34,21 +24,7 @@ class GrpcioHost:
     def __init__(self, settings: ServerSettings, services: Sequence[Service]) -> None:
         self._settings = settings
         self._server = grpc.aio.server(options=_options(settings))
-        self._health = DrainableHealth()
-        self._names = [service.name for service in services]
-        self._boundary = Boundary(
-            self._server,
-            default_deadline=settings.default_deadline_seconds,
-            max_in_flight=settings.max_in_flight,
-        )
-        for service in services:
-            service.register(self._boundary)
-        # Health and reflection stream and must answer while the services are full: they stay outside the boundary.
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME),
-            self._server,
-        )
+        self._hosted = HostedServices(settings, services, self._server)
 
     async def start(self) -> str:
         """Listen; return the address with the port that was taken.
@@ -59,32 +35,33 @@ class GrpcioHost:
         await self.set_serving(False)
         wanted = f"{self._settings.host}:{self._settings.port}"
         try:
-            port = self._server.add_insecure_port(wanted)
+            port = self._listen(wanted)
         except RuntimeError as error:
             raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
         await self._server.start()
         return f"{self._settings.host}:{port}"
 
     async def set_serving(self, serving: bool) -> None:
-        """Answer health checks, of the whole server and of each service, with SERVING or NOT_SERVING."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        try:
-            async with asyncio.timeout(_HEALTH_SECONDS):
-                for name in ("", *self._names):
-                    await self._health.set(name, status)
-        except TimeoutError:
-            # A watcher that reads nothing holds up the others, and would hold up the drain.
-            log.warning("health watchers do not read; their streams are ended")
-            self._health.end_watches()
+        """Answer health checks with SERVING or NOT_SERVING."""
+        await self._hosted.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
         # The server drops calls that have arrived and are not yet picked up, so those are let in first.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
-                await self._boundary.wait_until_quiet(_QUIET_SECONDS)
-        self._health.end_watches()
+                await self._hosted.boundary.wait_until_quiet(_QUIET_SECONDS)
+        self._hosted.end_watches()
         await self._server.stop(grace)
+
+    def _listen(self, wanted: str) -> int:
+        tls = self._settings.tls()
+        if tls is None:
+            return self._server.add_insecure_port(wanted)
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key, tls.certificate)], tls.client_authority, require_client_auth=tls.client_authority is not None
+        )
+        return self._server.add_secure_port(wanted, credentials)
 
 
 def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:

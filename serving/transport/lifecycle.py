@@ -5,14 +5,50 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from serving.settings import ServerSettings
+from serving.transport.service import Service
 
 log = structlog.get_logger()
+
+
+class CannotListen(Exception):
+    """The address is taken, or is not one of this machine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a process serves. Built on the event loop that serves it."""
+
+    services: Sequence[Service]
+    get_ready: Callable[[], Awaitable[None]]
+    """Returns once the services can answer."""
+    close: Callable[[], Awaitable[None]]
+
+
+class StopSignals:
+    """That the process has been asked to stop, and asked again."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask to stop; the second time, not to wait."""
+        (self.second if self.first.is_set() else self.first).set()
+
+    @classmethod
+    def of_process(cls) -> StopSignals:
+        """Return what SIGTERM and SIGINT ask. REQUIRES: called on the main thread."""
+        asked = cls()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, asked.ask)
+        return asked
 
 
 class Host(Protocol):
@@ -28,38 +64,31 @@ class Host(Protocol):
         """Refuse new calls, let those in flight end within ``grace`` seconds."""
 
 
-async def serve(
-    host: Host,
-    settings: ServerSettings,
-    *,
-    get_ready: Callable[[], Awaitable[None]],
-    close: Callable[[], Awaitable[None]],
-) -> None:
-    """Run ``host`` until SIGTERM or SIGINT.
+async def serve(host: Host, settings: ServerSettings, workload: Workload, signals: StopSignals) -> None:
+    """Run ``host`` until it is asked to stop.
 
-    Health says SERVING once ``get_ready`` has returned. After a signal it says NOT_SERVING, load balancers get
+    Health says SERVING once the workload is ready. After a signal it says NOT_SERVING, load balancers get
     ``drain_delay_seconds`` to see it, new calls are refused, and those in flight get ``drain_grace_seconds`` to end;
-    then ``close`` runs. A second signal cuts the waiting short.
+    then the workload is closed. A second signal cuts the waiting short.
     """
-    stopping, hurry = _signals()
     try:
-        address = await host.start()
-        log.info("listening", address=address)
-        ready = asyncio.ensure_future(_become_ready(host, address, get_ready))
-        stopped = asyncio.ensure_future(stopping.wait())
+        ready = asyncio.ensure_future(_become_ready(host, workload.get_ready))
+        stopped = asyncio.ensure_future(signals.first.wait())
         await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
             await stopped
         else:
             ready.cancel()
-        await _drain(host, settings, hurry)
+        await _drain(host, settings, signals.second)
     finally:
-        await close()
+        await workload.close()
     log.info("stopped")
 
 
-async def _become_ready(host: Host, address: str, get_ready: Callable[[], Awaitable[None]]) -> None:
+async def _become_ready(host: Host, get_ready: Callable[[], Awaitable[None]]) -> None:
+    address = await host.start()
+    log.info("listening", address=address)
     await get_ready()
     await host.set_serving(True)
     log.info("ready", address=address)
@@ -77,16 +106,3 @@ async def _drain(host: Host, settings: ServerSettings, hurry: asyncio.Event) -> 
     if not stop.done():
         await host.stop(0)
     await stop
-
-
-def _signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Return an event set by the first signal to stop, and one set by the second."""
-    first, second = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        (second if first.is_set() else first).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    return first, second

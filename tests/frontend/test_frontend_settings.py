@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.__main__ import _router
+from frontend.service import _router
 from frontend.settings import FrontendSettings
 from serving.manifest import Manifest
 from serving.settings import load_settings

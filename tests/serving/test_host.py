@@ -21,8 +21,8 @@ from serving.prediction import Query
 from serving.remote import error_of_call
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.transport.grpcio import CannotListen, GrpcioHost
-from serving.transport.lifecycle import serve
+from serving.transport.grpcio import GrpcioHost
+from serving.transport.lifecycle import CannotListen, StopSignals, Workload, serve
 from tests.builders import (
     NOT_SERVING,
     PATIENCE,
@@ -93,7 +93,7 @@ async def living(
     port = free_port()
     wanted = server_settings(model_dir, port=port, **settings)
     host = GrpcioHost(wanted, [fake_predictor(behaviour)])
-    task = asyncio.create_task(serve(host, wanted, get_ready=get_ready, close=close))
+    task = asyncio.create_task(serve(host, wanted, Workload([], get_ready, close), StopSignals.of_process()))
     try:
         async with channel_to(f"127.0.0.1:{port}") as channel:
             # An answer means that it listens, and so that signals are its own by now.
@@ -353,10 +353,8 @@ async def test_a_service_that_cannot_listen_closes_what_it_had_opened(tmp_path: 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         settings = server_settings(tmp_path, port=listener.getsockname()[1])
         with pytest.raises(CannotListen):
-            await serve(GrpcioHost(settings, []), settings, get_ready=_at_once, close=close)
+            await serve(GrpcioHost(settings, []), settings, Workload([], _at_once, close), StopSignals())
     assert closed.is_set()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().remove_signal_handler(number)
 
 
 async def test_its_log_tells_the_address_and_every_step(tmp_path: Path, events: list[Any]) -> None:

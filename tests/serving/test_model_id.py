@@ -131,7 +131,8 @@ def test_no_id_of_a_hundred_thousand_leads_to_a_call_outside_of_the_root(
         real: Callable[..., Any] = getattr(os, name)
 
         def call(path: Any, *args: Any, **kwargs: Any) -> Any:
-            where = os.path.normpath(os.fsdecode(path))
+            folder = Path(f"/proc/self/fd/{kwargs['dir_fd']}").readlink() if "dir_fd" in kwargs else Path()
+            where = os.path.normpath(folder / os.fsdecode(path))
             calls["inside" if where == str(root) or where.startswith(f"{root}/") else "outside"] += 1
             return real(path, *args, **kwargs)
 

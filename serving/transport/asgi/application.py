@@ -50,11 +50,13 @@ class GrpcApplication:
 
     Args:
         max_message_bytes: the largest message that is taken.
+        unary_seconds: given to calls that come without a deadline and stream nothing.
         otherwise: takes requests that are no gRPC; without it they are refused with HTTP 415.
     """
 
-    def __init__(self, *, max_message_bytes: int, otherwise: Application | None = None) -> None:
+    def __init__(self, *, max_message_bytes: int, unary_seconds: float, otherwise: Application | None = None) -> None:
         self._max_message_bytes = max_message_bytes
+        self._unary_seconds = unary_seconds
         self._otherwise = otherwise
         self._methods: dict[str, Handler] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
@@ -106,6 +108,7 @@ class GrpcApplication:
         except Exception:
             log.exception("servicer failed", path=context.path)
             trailers = status_headers(StatusCode.INTERNAL, INTERNAL_MESSAGE, ())
+        watch.close()
         if trailers is not None:
             await context.send_status(trailers)
 
@@ -117,16 +120,17 @@ class GrpcApplication:
         reader = MessageReader(self._max_message_bytes, headers.encoding)
         if handler.request_streaming:
             request = StreamedRequest(receive, reader, handler.request_deserializer, watch)
-            watch.begin(None)
             try:
-                return await _answered(handler, request, request, context)
+                return await _answered(handler, request, request, context, watch)
             finally:
                 request.close()
+        if headers.seconds is None and not handler.response_streaming:
+            watch.expire_after(self._unary_seconds)
         message: Any = await unary_request(receive, reader)
         if handler.request_deserializer is not None:
             message = _deserialized(handler.request_deserializer, message)
-        watch.begin(receive, at_once=handler.response_streaming)
-        return await _answered(handler, message, None, context)
+        watch.listen(receive)
+        return await _answered(handler, message, None, context, watch)
 
     def _looked_up(self, path: str, context: CallContext) -> Handler:
         details = _CallDetails(path, context)
@@ -146,7 +150,7 @@ class _CallDetails(grpc.HandlerCallDetails):
 
 
 async def _answered(
-    handler: Handler, request: Any, stream: StreamedRequest | None, context: CallContext
+    handler: Handler, request: Any, stream: StreamedRequest | None, context: CallContext, watch: CallWatch
 ) -> list[Header] | None:
     behaviour = _behaviour(handler)
     write = handler.response_serializer or bytes
@@ -161,6 +165,8 @@ async def _answered(
             await responses
         return _status(context)
     response = await behaviour(request, context)
+    # From here on the call succeeds, however late it is.
+    watch.close()
     if context.status_code not in (None, StatusCode.OK):
         return _status(context)
     await context.send_answer(write(response), _status(context))

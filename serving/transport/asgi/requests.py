@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 from grpc import StatusCode
 
-from serving.transport.asgi.watch import CallWatch, Ended, Receive
+from serving.transport.asgi.watch import CallWatch, Ended, Event, Receive, next_event
 from serving.transport.asgi.wire import MessageReader, WireError
 
 _MAX_EVENTS_AHEAD: Final = 16
@@ -29,7 +29,7 @@ async def unary_request(receive: Receive, reader: MessageReader) -> bytes:
     """
     messages: list[bytes] = []
     while True:
-        event = await receive()
+        event = await next_event(receive)
         if event["type"] == "http.disconnect":
             raise CallerLeft
         messages += reader.feed(event.get("body", b""))
@@ -51,7 +51,7 @@ class StreamedRequest:
         self._reader = reader
         self._deserialize = deserialize
         self._watch = watch
-        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_MAX_EVENTS_AHEAD)
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue(_MAX_EVENTS_AHEAD)
         self._messages: deque[bytes] = deque()
         self._complete = False
         self._pump = asyncio.get_running_loop().create_task(self._read_ahead())
@@ -80,7 +80,7 @@ class StreamedRequest:
 
     async def _read_ahead(self) -> None:
         complete = False
-        while (event := await self._receive())["type"] != "http.disconnect":
+        while (event := await next_event(self._receive))["type"] != "http.disconnect":
             if complete:
                 continue
             await self._events.put(event)

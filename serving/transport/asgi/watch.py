@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
-Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
-
-# Most calls are over by then, and cost no task that waits for the caller to leave.
-_LOOK_AFTER_SECONDS: Final = 0.02
+Event: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
 
 
 class Ended(enum.Enum):
@@ -31,25 +29,26 @@ class CallWatch:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a call is served by a task")
-        self.reason: Ended | None = None
         self._task = task
         self._loop = asyncio.get_running_loop()
-        self.deadline = None if seconds is None else self._loop.time() + seconds
+        self.reason: Ended | None = None
+        self.deadline: float | None = None
         """On the clock of the event loop, which is the monotonic one."""
         self._timer: asyncio.TimerHandle | None = None
-        self._listener: asyncio.Task[None] | None = None
+        self._next: asyncio.Future[Event] | None = None
+        if seconds is not None:
+            self.deadline = self._loop.time() + seconds
+            self.expire_after(seconds)
 
-    def begin(self, receive: Receive | None, *, at_once: bool = False) -> None:
-        """Watch the deadline, and the caller where ``receive`` is given, which nobody else calls from now on."""
-        remaining = None if self.deadline is None else max(0.0, self.deadline - self._loop.time())
-        if receive is None:
-            self._time(remaining)
-        elif at_once:
-            self._listen(receive)
-        elif remaining is not None and remaining < _LOOK_AFTER_SECONDS:
-            self._time(remaining)
-        else:
-            self._timer = self._loop.call_later(_LOOK_AFTER_SECONDS, self._listen, receive)
+    def expire_after(self, seconds: float) -> None:
+        """End the call in so many seconds."""
+        self._timer = self._loop.call_later(seconds, self.end_call, Ended.DEADLINE)
+
+    def listen(self, receive: Receive) -> None:
+        """Watch for the caller to leave. Nobody else calls ``receive`` from now on."""
+        # A future costs no task, and servers written for speed return one.
+        self._next = asyncio.ensure_future(receive())
+        self._next.add_done_callback(self._on_event)
 
     def end_call(self, reason: Ended) -> None:
         """Cancel the call."""
@@ -65,19 +64,19 @@ class CallWatch:
         """Stop watching: the call is over."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._listener is not None:
-            self._listener.cancel()
+        if isinstance(self._next, asyncio.Task):
+            self._next.cancel()
+        elif self._next is not None:
+            # The server sets its future whatever happens, and must not find it cancelled.
+            self._next.remove_done_callback(self._on_event)
 
-    def _time(self, remaining: float | None) -> None:
-        if remaining is not None:
-            self._timer = self._loop.call_later(remaining, self.end_call, Ended.DEADLINE)
+    def _on_event(self, event: asyncio.Future[Event]) -> None:
+        # What else follows the end of a request is nothing to its call.
+        if not event.cancelled() and event.exception() is None and event.result()["type"] == "http.disconnect":
+            self.end_call(Ended.CALLER_LEFT)
 
-    def _listen(self, receive: Receive) -> None:
-        self._listener = self._loop.create_task(self._until_the_caller_leaves(receive))
-        self._time(None if self.deadline is None else max(0.0, self.deadline - self._loop.time()))
 
-    async def _until_the_caller_leaves(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            # What follows the request's end is nothing to a unary call.
-            pass
-        self.end_call(Ended.CALLER_LEFT)
+async def next_event(receive: Receive) -> Event:
+    """Return the next event; who is cancelled meanwhile leaves the server's future alone."""
+    event = asyncio.ensure_future(receive())
+    return event.result() if event.done() else await asyncio.shield(event)

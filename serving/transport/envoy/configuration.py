@@ -1,0 +1,82 @@
+"""Envoy's configuration: pyvoy's own, with the limits of a public gRPC server.
+
+The names are those of Envoy's API v3.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from pyvoy import PyvoyServer
+
+from serving.settings import ServerSettings
+
+_EMBEDDED: Final = "serving.transport.envoy.embedded:application"
+LISTENER: Final = "listener"
+
+# The application refuses metadata beyond 16 KiB with a status; what is even larger does not reach it.
+_MAX_HEADERS_KIB: Final = 96
+_MAX_HEADERS: Final = 200
+_WINDOW_BYTES: Final = 1 << 20
+_CONNECTION_SECONDS: Final = 30 * 60
+_GRACE_SECONDS: Final = 60
+_MONITORS: Final = "envoy.extensions.resource_monitors"
+_MOST_CONNECTIONS: Final = {
+    "name": "envoy.resource_monitors.global_downstream_max_connections",
+    "typed_config": {
+        "@type": f"type.googleapis.com/{_MONITORS}.downstream_connections.v3.DownstreamConnectionsConfig",
+        "max_active_downstream_connections": 16_384,
+    },
+}
+
+
+def configuration(settings: ServerSettings, admin: Path) -> dict[str, Any]:
+    """Return what Envoy is started with.
+
+    Args:
+        settings: of the service.
+        admin: the Unix socket of its admin interface.
+    """
+    server = PyvoyServer(
+        _EMBEDDED,
+        address=settings.host,
+        port=settings.port,
+        tls_key=settings.tls_key,
+        tls_cert=settings.tls_certificate,
+        tls_ca_cert=settings.tls_client_authority,
+        tls_enable_http3=False,
+        lifespan=True,
+        loop="uvloop",
+    )
+    result: dict[str, Any] = server.get_envoy_config()
+    result["admin"] = {"address": {"pipe": {"path": str(admin), "mode": 0o600}}}
+    result["overload_manager"] = {"resource_monitors": [_MOST_CONNECTIONS]}
+    for listener in result["static_resources"]["listeners"]:
+        # Two services on one port would share its calls at random.
+        listener["enable_reuse_port"] = False
+        listener["per_connection_buffer_limit_bytes"] = _WINDOW_BYTES
+        for chain in listener["filter_chains"]:
+            for network_filter in chain["filters"]:
+                network_filter["typed_config"] |= _connection_manager(settings)
+    return result
+
+
+def _connection_manager(settings: ServerSettings) -> dict[str, Any]:
+    return {
+        "http2_protocol_options": {
+            "max_concurrent_streams": settings.max_streams_per_connection,
+            "initial_stream_window_size": _WINDOW_BYTES,
+            "initial_connection_window_size": _WINDOW_BYTES,
+        },
+        "common_http_protocol_options": {
+            "max_headers_count": _MAX_HEADERS,
+            # Reconnecting now and then lets clients find new replicas.
+            "max_connection_duration": f"{_CONNECTION_SECONDS}s",
+        },
+        "drain_timeout": f"{_GRACE_SECONDS}s",
+        "max_request_headers_kb": _MAX_HEADERS_KIB,
+        "request_headers_timeout": "10s",
+        # Streams may be silent for as long as they like: who watches health hears little.
+        "stream_idle_timeout": "0s",
+    }

@@ -1,0 +1,64 @@
+"""Hosts services on the Envoy that this process is part of."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+from serving.settings import ServerSettings
+from serving.transport.asgi.application import GrpcApplication
+from serving.transport.envoy.control import Control
+from serving.transport.hosted import HostedServices
+from serving.transport.service import Service
+
+_PICK_UP_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 0.05
+
+
+class EnvoyHost:
+    """The services, as an ASGI application that Envoy calls.
+
+    Args:
+        settings: of the service.
+        services: what is served.
+        control: the way to the supervisor.
+        address: set once Envoy listens.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, services: Sequence[Service], control: Control, address: asyncio.Future[str]
+    ) -> None:
+        self.application = GrpcApplication(
+            max_message_bytes=settings.max_message_bytes, unary_seconds=settings.default_deadline_seconds
+        )
+        self._hosted = HostedServices(settings, services, self.application)
+        self._control = control
+        self._address = address
+        self._cut = asyncio.Event()
+
+    async def start(self) -> str:
+        """Return the address once Envoy listens."""
+        await self.set_serving(False)
+        return await self._address
+
+    async def set_serving(self, serving: bool) -> None:
+        """Answer health checks with SERVING or NOT_SERVING."""
+        await self._hosted.set_serving(serving)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, wait up to ``grace`` seconds for those in flight; the end of the process ends the rest."""
+        if not grace:
+            self._cut.set()
+        boundary = self._hosted.boundary
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
+                await boundary.wait_until_quiet(_QUIET_SECONDS)
+        boundary.refuse_new_calls()
+        self._hosted.end_watches()
+        self._control.tell("drain")
+        idle, cut = asyncio.ensure_future(boundary.wait_until_idle()), asyncio.ensure_future(self._cut.wait())
+        await asyncio.wait({idle, cut}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        cut.cancel()

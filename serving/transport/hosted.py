@@ -1,0 +1,55 @@
+"""The services of a host, whatever transport it is: behind the boundary, with health and reflection beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+from serving.settings import ServerSettings
+from serving.transport.boundary import Boundary
+from serving.transport.health import DrainableHealth
+from serving.transport.service import Registry, Service
+
+log = structlog.get_logger()
+
+_HEALTH_SECONDS: Final = 2.0
+
+
+class HostedServices:
+    """Registers services with a transport's registry, and tells health checks how they are."""
+
+    def __init__(self, settings: ServerSettings, services: Sequence[Service], registry: Registry) -> None:
+        self.boundary = Boundary(
+            registry, default_deadline=settings.default_deadline_seconds, max_in_flight=settings.max_in_flight
+        )
+        self._health = DrainableHealth()
+        self._names = [service.name for service in services]
+        for service in services:
+            service.register(self.boundary)
+        # Health and reflection stream and must answer while the services are full: they stay outside the boundary.
+        names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+        add_health(self._health, registry)
+        add_reflection(reflection.aio.ReflectionServicer(names), registry)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Answer health checks, of the whole server and of each service, with SERVING or NOT_SERVING."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        try:
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                for name in ("", *self._names):
+                    await self._health.set(name, status)
+        except TimeoutError:
+            # A watcher that reads nothing holds up the others, and would hold up the drain.
+            log.warning("health watchers do not read; their streams are ended")
+            self._health.end_watches()
+
+    def end_watches(self) -> None:
+        """End the streams of those who watch the health."""
+        self._health.end_watches()
