@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from frontend.backends.backend import Backend
+from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.predictor import PredictorBackend
 from frontend.catalog import Catalog
 from frontend.predictions import RoutedPredictions
@@ -17,7 +18,7 @@ from serving.transport.lifecycle import Workload
 
 def build(settings: FrontendSettings) -> Workload:
     """Return the frontend that ``settings`` describe. Called on the event loop that serves it."""
-    return workload(settings, _router(settings.routes))
+    return workload(settings, _router(settings))
 
 
 def workload(settings: FrontendSettings, router: Router) -> Workload:
@@ -30,12 +31,14 @@ def workload(settings: FrontendSettings, router: Router) -> Workload:
     return Workload([prediction_service(predictions)], predictions.wait_until_ready, predictions.close)
 
 
-def _router(routes: str) -> Router:
+def _router(settings: FrontendSettings) -> Router:
     """Return the router; algorithms of one engine share its backend."""
     backends: dict[Engine, Backend] = {}
     table: dict[str, Backend] = {}
-    for algorithm, engine in parse_routes(routes).items():
+    for algorithm, engine in parse_routes(settings.routes).items():
         if engine not in backends:
-            backends[engine] = PredictorBackend(engine.address)
+            backends[engine] = CoalescingBackend(
+                PredictorBackend(engine.address), calls=settings.calls_in_flight, partitions=settings.partitions
+            )
         table[algorithm] = backends[engine]
     return Router(table)

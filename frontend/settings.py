@@ -21,6 +21,14 @@ class FrontendSettings(ServerSettings):
         description="the engine of each algorithm, as algorithm=kind://host:port, separated by commas",
     )
 
+    calls_in_flight: int = Field(
+        default=2,
+        ge=1,
+        le=1024,
+        description="calls at the same time to a predictor and partition; what comes meanwhile goes with the next one",
+    )
+    partitions: int = Field(default=1, ge=1, le=4096, description="models are grouped into so many; calls hold one")
+
     @field_validator("routes")
     @classmethod
     def _well_written(cls, value: str) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
 from predictor.intent_model import IntentModel
 from predictor.model_manager import ModelManager
-from predictor.residency import ResidentModels
+from predictor.residency import Lease, ResidentModels
 from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
 
 log = structlog.get_logger()
+
+Answers: TypeAlias = Callable[[ModelId, Sequence[Query]], Awaitable[Sequence[Outcome | None]]]
 
 # About the text whose answer takes as long as handing it to a thread and back; longer work leaves the event loop.
 _INLINE_CHARACTERS: Final = 4096
@@ -53,14 +55,26 @@ class InferenceEngine:
             raise outcome
         return outcome
 
+    async def predict_ready(self, queries: Sequence[Query]) -> list[Outcome | None]:
+        """Return the outcome of each query whose model can answer at once, ``None`` for the others.
+
+        Raises:
+            InvalidRequest: the batch is too large.
+        """
+        return await self._each(queries, self._answers_if_ready)
+
     async def predict_batch(self, queries: Sequence[Query]) -> list[Outcome]:
         """Return the outcome of each query, in order. Queries of one model go through it together.
 
         Raises:
             InvalidRequest: the batch is too large.
         """
+        outcomes = await self._each(queries, self._answers)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _each(self, queries: Sequence[Query], answers: Answers) -> list[Outcome | None]:
         self._limits.check_batch(queries)
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, Outcome | None] = {}
         groups: dict[ModelId, list[int]] = defaultdict(list)
         for index, query in enumerate(queries):
             try:
@@ -68,7 +82,7 @@ class InferenceEngine:
             except ServingError as error:
                 outcomes[index] = error
         results = await asyncio.gather(
-            *(self._outcomes(model_id, [queries[i] for i in members]) for model_id, members in groups.items())
+            *(_outcomes(answers, model_id, [queries[i] for i in members]) for model_id, members in groups.items())
         )
         for members, result in zip(groups.values(), results, strict=True):
             outcomes.update(zip(members, result, strict=True))
@@ -92,25 +106,21 @@ class InferenceEngine:
         self._limits.check(query)
         return model_id
 
-    async def _outcomes(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
-        try:
-            return await self._answers(model_id, queries)
-        except ServingError as error:
-            return [error] * len(queries)
-        except Exception:
-            # A bug that one model brings out must not fail its neighbours in the batch.
-            log.exception("answering failed", model=model_id)
-            return [ServingError(INTERNAL_MESSAGE)] * len(queries)
+    async def _answers_if_ready(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome | None]:
+        lease = self._manager.acquire_ready(model_id)
+        return [None] * len(queries) if lease is None else await self._answers_of(lease, queries)
 
     async def _answers(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
-        outcomes = await self._predicted(model_id, queries)
+        return await self._answers_of(await self._manager.acquire(model_id), queries)
+
+    async def _answers_of(self, lease: Lease[IntentModel], queries: Sequence[Query]) -> Sequence[Outcome]:
+        outcomes = await self._predicted(lease, queries)
         for outcome in outcomes:
             if isinstance(outcome, ServingError):
                 self._manager.residents.statistics.count_failure(outcome)
         return outcomes
 
-    async def _predicted(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
-        lease = await self._manager.acquire(model_id)
+    async def _predicted(self, lease: Lease[IntentModel], queries: Sequence[Query]) -> Sequence[Outcome]:
         if sum(_cost(query, len(lease.model.labels)) for query in queries) <= _INLINE_CHARACTERS:
             with lease as model:
                 return model.predict(queries)
@@ -119,6 +129,17 @@ class InferenceEngine:
         # A caller may leave while the thread is still at it: the model is in use until the thread is done.
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(lease.release))
         return await asyncio.wrap_future(work)
+
+
+async def _outcomes(answers: Answers, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome | None]:
+    try:
+        return await answers(model_id, queries)
+    except ServingError as error:
+        return [error] * len(queries)
+    except Exception:
+        # A bug that one model brings out must not fail its neighbours in the batch.
+        log.exception("answering failed", model=model_id)
+        return [ServingError(INTERNAL_MESSAGE)] * len(queries)
 
 
 def _cost(query: Query, labels: int) -> int:

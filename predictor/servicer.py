@@ -37,7 +37,8 @@ class PredictorServicer(pb_grpc.PredictorServicer):
     ) -> pb.PredictorPredictBatchResponse:
         """Classify many documents, each on its own."""
         del context
-        outcomes = await self._engine.predict_batch([query_of(item) for item in request.requests])
+        answer = self._engine.predict_ready if request.ready_only else self._engine.predict_batch
+        outcomes = await answer([query_of(item) for item in request.requests])
         # Thousands of answers take a while to write: the event loop goes on meanwhile.
         return (
             await asyncio.to_thread(predictor_batch_response_of, outcomes)

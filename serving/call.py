@@ -6,7 +6,7 @@ import re
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from serving.deadline import Deadline
 
@@ -22,6 +22,11 @@ class Call:
 
     request_id: str
     deadline: Deadline
+
+    @classmethod
+    def until(cls, deadline: Deadline) -> Self:
+        """Return a call of our own, with a new request id."""
+        return cls(uuid.uuid4().hex, deadline)
 
 
 _current: ContextVar[Call] = ContextVar("call")

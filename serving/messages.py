@@ -57,12 +57,18 @@ def response_of(kind: type[Response], prediction: Prediction) -> Response:
 
 def outcomes_of(batch: pb.PredictBatchResponse | pb.PredictorPredictBatchResponse) -> list[Outcome]:
     """Return the outcome of each query of a batch."""
-    return [
-        error_of(Status(_CODES.get(result.status.code, grpc.StatusCode.INTERNAL), result.status.message))
-        if result.HasField("status")
-        else prediction_of(result.response)
-        for result in batch.results
-    ]
+    return [_outcome_of(result) for result in batch.results]
+
+
+def ready_outcomes_of(batch: pb.PredictorPredictBatchResponse) -> list[Outcome | None]:
+    """Return the outcome of each query of a batch that was to be answered at once; ``None`` where it could not be."""
+    return [_outcome_of(result) if result.WhichOneof("outcome") else None for result in batch.results]
+
+
+def _outcome_of(result: pb.PredictResult | pb.PredictorPredictResult) -> Outcome:
+    if result.HasField("status"):
+        return error_of(Status(_CODES.get(result.status.code, grpc.StatusCode.INTERNAL), result.status.message))
+    return prediction_of(result.response)
 
 
 def batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictBatchResponse:
@@ -72,11 +78,14 @@ def batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictBatchResponse:
     )
 
 
-def predictor_batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictorPredictBatchResponse:
+def predictor_batch_response_of(outcomes: Sequence[Outcome | None]) -> pb.PredictorPredictBatchResponse:
     """Return the predictor's response to a batch."""
     return pb.PredictorPredictBatchResponse(
         results=[
-            pb.PredictorPredictResult(**_result_fields(pb.PredictorPredictResponse, outcome)) for outcome in outcomes
+            pb.PredictorPredictResult(**_result_fields(pb.PredictorPredictResponse, outcome))
+            if outcome
+            else pb.PredictorPredictResult()
+            for outcome in outcomes
         ]
     )
 

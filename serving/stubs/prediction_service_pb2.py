@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&serving/stubs/prediction_service.proto\x12\nprediction\"<\n\x0ePredictRequest\x12\r\n\x05runId\x18\x03 \x01(\t\x12\x10\n\x08\x64ocument\x18\x04 \x01(\t\x12\t\n\x01k\x18\x05 \x01(\r\"\x92\x01\n\x0fPredictResponse\x12\x10\n\x08response\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x04\x62\x65st\x18\x04 \x03(\x0b\x32\x17.prediction.ScoredLabel\x12(\n\x05model\x18\x05 \x01(\x0b\x32\x19.prediction.ModelIdentity\"+\n\x0bScoredLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\",\n\rModelIdentity\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"C\n\x13PredictBatchRequest\x12,\n\x08requests\x18\x01 \x03(\x0b\x32\x1a.prediction.PredictRequest\"B\n\x14PredictBatchResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.prediction.PredictResult\"x\n\rPredictResult\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1b.prediction.PredictResponseH\x00\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x19.prediction.RequestStatusH\x00\x42\t\n\x07outcome\".\n\rRequestStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"E\n\x17PredictorPredictRequest\x12\r\n\x05runId\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\r\"\x9b\x01\n\x18PredictorPredictResponse\x12\x10\n\x08response\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x04\x62\x65st\x18\x04 \x03(\x0b\x32\x17.prediction.ScoredLabel\x12(\n\x05model\x18\x05 \x01(\x0b\x32\x19.prediction.ModelIdentity\"U\n\x1cPredictorPredictBatchRequest\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32#.prediction.PredictorPredictRequest\"T\n\x1dPredictorPredictBatchResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".prediction.PredictorPredictResult\"\x8a\x01\n\x16PredictorPredictResult\x12\x38\n\x08response\x18\x01 \x01(\x0b\x32$.prediction.PredictorPredictResponseH\x00\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x19.prediction.RequestStatusH\x00\x42\t\n\x07outcome\"!\n\x10ResidencyRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"\xae\x01\n\x11ResidencyResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.prediction.ResidentModel\x12\x14\n\x0c\x62udget_bytes\x18\x02 \x01(\x04\x12\x12\n\nheld_bytes\x18\x03 \x01(\x04\x12\x17\n\x0fresident_models\x18\x04 \x01(\r\x12+\n\x08\x63ounters\x18\x05 \x01(\x0b\x32\x19.prediction.CacheCounters\"\xa0\x01\n\rResidentModel\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.prediction.ModelIdentity\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x14\n\x0cidle_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06leases\x18\x05 \x01(\r\x12\x0c\n\x04hits\x18\x06 \x01(\x04\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\"\xef\x01\n\rCacheCounters\x12\x0c\n\x04hits\x18\x01 \x01(\x04\x12\x0e\n\x06misses\x18\x02 \x01(\x04\x12\r\n\x05loads\x18\x03 \x01(\x04\x12\x14\n\x0cload_seconds\x18\x04 \x01(\x01\x12\x11\n\tevictions\x18\x05 \x01(\x04\x12\x1c\n\x14\x65viction_age_seconds\x18\x06 \x01(\x01\x12\x39\n\x08\x66\x61ilures\x18\x07 \x03(\x0b\x32\'.prediction.CacheCounters.FailuresEntry\x1a/\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xaa\x01\n\x11PredictionService\x12\x42\n\x07Predict\x12\x1a.prediction.PredictRequest\x1a\x1b.prediction.PredictResponse\x12Q\n\x0cPredictBatch\x12\x1f.prediction.PredictBatchRequest\x1a .prediction.PredictBatchResponse2\xa2\x02\n\tPredictor\x12]\n\x10PredictorPredict\x12#.prediction.PredictorPredictRequest\x1a$.prediction.PredictorPredictResponse\x12l\n\x15PredictorPredictBatch\x12(.prediction.PredictorPredictBatchRequest\x1a).prediction.PredictorPredictBatchResponse\x12H\n\tResidency\x12\x1c.prediction.ResidencyRequest\x1a\x1d.prediction.ResidencyResponseB;\n\x1forg.orca3.miniAutoML.predictionB\x16PredictionServiceProtoP\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&serving/stubs/prediction_service.proto\x12\nprediction\"<\n\x0ePredictRequest\x12\r\n\x05runId\x18\x03 \x01(\t\x12\x10\n\x08\x64ocument\x18\x04 \x01(\t\x12\t\n\x01k\x18\x05 \x01(\r\"\x92\x01\n\x0fPredictResponse\x12\x10\n\x08response\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x04\x62\x65st\x18\x04 \x03(\x0b\x32\x17.prediction.ScoredLabel\x12(\n\x05model\x18\x05 \x01(\x0b\x32\x19.prediction.ModelIdentity\"+\n\x0bScoredLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\",\n\rModelIdentity\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"C\n\x13PredictBatchRequest\x12,\n\x08requests\x18\x01 \x03(\x0b\x32\x1a.prediction.PredictRequest\"B\n\x14PredictBatchResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.prediction.PredictResult\"x\n\rPredictResult\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1b.prediction.PredictResponseH\x00\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x19.prediction.RequestStatusH\x00\x42\t\n\x07outcome\".\n\rRequestStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"E\n\x17PredictorPredictRequest\x12\r\n\x05runId\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\r\"\x9b\x01\n\x18PredictorPredictResponse\x12\x10\n\x08response\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x04\x62\x65st\x18\x04 \x03(\x0b\x32\x17.prediction.ScoredLabel\x12(\n\x05model\x18\x05 \x01(\x0b\x32\x19.prediction.ModelIdentity\"i\n\x1cPredictorPredictBatchRequest\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32#.prediction.PredictorPredictRequest\x12\x12\n\nready_only\x18\x02 \x01(\x08\"T\n\x1dPredictorPredictBatchResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".prediction.PredictorPredictResult\"\x8a\x01\n\x16PredictorPredictResult\x12\x38\n\x08response\x18\x01 \x01(\x0b\x32$.prediction.PredictorPredictResponseH\x00\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x19.prediction.RequestStatusH\x00\x42\t\n\x07outcome\"!\n\x10ResidencyRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"\xae\x01\n\x11ResidencyResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.prediction.ResidentModel\x12\x14\n\x0c\x62udget_bytes\x18\x02 \x01(\x04\x12\x12\n\nheld_bytes\x18\x03 \x01(\x04\x12\x17\n\x0fresident_models\x18\x04 \x01(\r\x12+\n\x08\x63ounters\x18\x05 \x01(\x0b\x32\x19.prediction.CacheCounters\"\xa0\x01\n\rResidentModel\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.prediction.ModelIdentity\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x14\n\x0cidle_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06leases\x18\x05 \x01(\r\x12\x0c\n\x04hits\x18\x06 \x01(\x04\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\"\xef\x01\n\rCacheCounters\x12\x0c\n\x04hits\x18\x01 \x01(\x04\x12\x0e\n\x06misses\x18\x02 \x01(\x04\x12\r\n\x05loads\x18\x03 \x01(\x04\x12\x14\n\x0cload_seconds\x18\x04 \x01(\x01\x12\x11\n\tevictions\x18\x05 \x01(\x04\x12\x1c\n\x14\x65viction_age_seconds\x18\x06 \x01(\x01\x12\x39\n\x08\x66\x61ilures\x18\x07 \x03(\x0b\x32\'.prediction.CacheCounters.FailuresEntry\x1a/\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xaa\x01\n\x11PredictionService\x12\x42\n\x07Predict\x12\x1a.prediction.PredictRequest\x1a\x1b.prediction.PredictResponse\x12Q\n\x0cPredictBatch\x12\x1f.prediction.PredictBatchRequest\x1a .prediction.PredictBatchResponse2\xa2\x02\n\tPredictor\x12]\n\x10PredictorPredict\x12#.prediction.PredictorPredictRequest\x1a$.prediction.PredictorPredictResponse\x12l\n\x15PredictorPredictBatch\x12(.prediction.PredictorPredictBatchRequest\x1a).prediction.PredictorPredictBatchResponse\x12H\n\tResidency\x12\x1c.prediction.ResidencyRequest\x1a\x1d.prediction.ResidencyResponseB;\n\x1forg.orca3.miniAutoML.predictionB\x16PredictionServiceProtoP\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,23 +55,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTORPREDICTRESPONSE']._serialized_start=735
   _globals['_PREDICTORPREDICTRESPONSE']._serialized_end=890
   _globals['_PREDICTORPREDICTBATCHREQUEST']._serialized_start=892
-  _globals['_PREDICTORPREDICTBATCHREQUEST']._serialized_end=977
-  _globals['_PREDICTORPREDICTBATCHRESPONSE']._serialized_start=979
-  _globals['_PREDICTORPREDICTBATCHRESPONSE']._serialized_end=1063
-  _globals['_PREDICTORPREDICTRESULT']._serialized_start=1066
-  _globals['_PREDICTORPREDICTRESULT']._serialized_end=1204
-  _globals['_RESIDENCYREQUEST']._serialized_start=1206
-  _globals['_RESIDENCYREQUEST']._serialized_end=1239
-  _globals['_RESIDENCYRESPONSE']._serialized_start=1242
-  _globals['_RESIDENCYRESPONSE']._serialized_end=1416
-  _globals['_RESIDENTMODEL']._serialized_start=1419
-  _globals['_RESIDENTMODEL']._serialized_end=1579
-  _globals['_CACHECOUNTERS']._serialized_start=1582
-  _globals['_CACHECOUNTERS']._serialized_end=1821
-  _globals['_CACHECOUNTERS_FAILURESENTRY']._serialized_start=1774
-  _globals['_CACHECOUNTERS_FAILURESENTRY']._serialized_end=1821
-  _globals['_PREDICTIONSERVICE']._serialized_start=1824
-  _globals['_PREDICTIONSERVICE']._serialized_end=1994
-  _globals['_PREDICTOR']._serialized_start=1997
-  _globals['_PREDICTOR']._serialized_end=2287
+  _globals['_PREDICTORPREDICTBATCHREQUEST']._serialized_end=997
+  _globals['_PREDICTORPREDICTBATCHRESPONSE']._serialized_start=999
+  _globals['_PREDICTORPREDICTBATCHRESPONSE']._serialized_end=1083
+  _globals['_PREDICTORPREDICTRESULT']._serialized_start=1086
+  _globals['_PREDICTORPREDICTRESULT']._serialized_end=1224
+  _globals['_RESIDENCYREQUEST']._serialized_start=1226
+  _globals['_RESIDENCYREQUEST']._serialized_end=1259
+  _globals['_RESIDENCYRESPONSE']._serialized_start=1262
+  _globals['_RESIDENCYRESPONSE']._serialized_end=1436
+  _globals['_RESIDENTMODEL']._serialized_start=1439
+  _globals['_RESIDENTMODEL']._serialized_end=1599
+  _globals['_CACHECOUNTERS']._serialized_start=1602
+  _globals['_CACHECOUNTERS']._serialized_end=1841
+  _globals['_CACHECOUNTERS_FAILURESENTRY']._serialized_start=1794
+  _globals['_CACHECOUNTERS_FAILURESENTRY']._serialized_end=1841
+  _globals['_PREDICTIONSERVICE']._serialized_start=1844
+  _globals['_PREDICTIONSERVICE']._serialized_end=2014
+  _globals['_PREDICTOR']._serialized_start=2017
+  _globals['_PREDICTOR']._serialized_end=2307
 # @@protoc_insertion_point(module_scope)

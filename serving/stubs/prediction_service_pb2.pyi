@@ -295,16 +295,22 @@ class PredictorPredictBatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
+    READY_ONLY_FIELD_NUMBER: _builtins.int
+    ready_only: _builtins.bool
+    """Answer at once: a request whose model is not in memory, or whose files are due for a look, gets a result without
+    an outcome, and is to be asked for alone. So nobody in the batch waits for the model of somebody else.
+    """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___PredictorPredictRequest]: ...
     def __init__(
         self,
         *,
         requests: _abc.Iterable[Global___PredictorPredictRequest] | None = ...,
+        ready_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ready_only", b"ready_only", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

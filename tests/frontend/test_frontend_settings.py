@@ -48,8 +48,9 @@ def test_wrong_routes_are_told_with_the_variable_and_the_flag(
     assert "Traceback" not in message
 
 
-async def test_algorithms_of_one_engine_share_one_connection() -> None:
-    router = _router("a=predictor://h:1,b=predictor://h:2,c=predictor://h:1")
+async def test_algorithms_of_one_engine_share_one_connection(tmp_path: Path) -> None:
+    routes = "a=predictor://h:1,b=predictor://h:2,c=predictor://h:1"
+    router = _router(FrontendSettings(model_dir=tmp_path, routes=routes))
     a, b, c = (router.backend_for(Manifest(Algorithm=name)) for name in "abc")
     assert a is c
     assert a is not b

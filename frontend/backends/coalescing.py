@@ -1,0 +1,218 @@
+"""Sends to an engine in batches what comes one by one.
+
+A call costs both sides far more than a query does. So few calls are in flight to an engine at the same time, and what
+arrives meanwhile goes together with the next one. There is no timer: where nobody waits, nobody is made to wait.
+
+Nobody waits for anybody else's model either: a batch is answered with what can be answered at once, and what cannot is
+asked for alone. Deadlines, cancellation and errors stay each query's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+from grpc import StatusCode
+
+from frontend.backends.backend import Backend
+from serving.call import Call
+from serving.errors import INTERNAL_MESSAGE, ServingError, again
+from serving.prediction import Outcome, Prediction, Query
+
+log = structlog.get_logger()
+
+_MOST_QUERIES: Final = 256
+_MOST_CHARACTERS: Final = 1 << 17
+# A batch of ready models takes a few milliseconds. One that hangs must not hold up those who come after it.
+_SLOT_SECONDS: Final = 0.1
+
+
+class BatchingBackend(Backend, Protocol):
+    """An engine that answers batches at once, as far as it can."""
+
+    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone.
+
+        Raises:
+            ServingError: why there is none for any.
+        """
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    query: Query
+    call: Call
+    outcome: asyncio.Future[Outcome | None]
+
+
+class CoalescingBackend:
+    """A :class:`~frontend.backends.backend.Backend` before another.
+
+    Args:
+        backend: the engine.
+        calls: how many batches may be in flight for each partition.
+        partitions: models are spread over so many; a batch holds models of one. Whoever balances load by partition
+            sees the same models behind the same one.
+    """
+
+    def __init__(self, backend: BatchingBackend, *, calls: int, partitions: int) -> None:
+        self._backend = backend
+        self._partitions = [_Partition(backend, calls) for _ in range(partitions)]
+        self._batches = True
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer to one query. Raises the engine's error."""
+        call.deadline.check()
+        if not self._batches:
+            return await self._backend.predict(query, call)
+        try:
+            outcome = await self._partition_of(query).ask(query, call)
+        except ServingError as error:
+            if error.code is not StatusCode.UNIMPLEMENTED:
+                raise
+            # A predictor of the book's system takes one query at a time.
+            log.info("the engine takes no batches; queries are sent one by one")
+            self._batches = False
+            outcome = None
+        if outcome is None:
+            return await self._backend.predict(query, call)
+        if isinstance(outcome, ServingError):
+            raise outcome
+        return outcome
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        """Return the outcome of each query, in order. Raises the engine's error where it refused the batch."""
+        return await self._backend.predict_batch(queries, call)
+
+    async def wait_until_ready(self) -> None:
+        """Return once the engine can answer."""
+        await self._backend.wait_until_ready()
+
+    async def close(self) -> None:
+        """End what is in flight, and close the engine's backend."""
+        for partition in self._partitions:
+            partition.close()
+        await self._backend.close()
+
+    def _partition_of(self, query: Query) -> _Partition:
+        if len(self._partitions) == 1:
+            return self._partitions[0]
+        # The same in every process and for ever, which hash() is not.
+        return self._partitions[zlib.crc32(query.model_id.encode()) % len(self._partitions)]
+
+
+class _Partition:
+    """Queries that may go together."""
+
+    def __init__(self, backend: BatchingBackend, calls: int) -> None:
+        self._backend = backend
+        self._free = calls
+        self._waiting: deque[_Waiting] = deque()
+        self._batches: set[_Batch] = set()
+        self._loop = asyncio.get_running_loop()
+
+    async def ask(self, query: Query, call: Call) -> Outcome | None:
+        """Return the outcome; ``None`` where the query is to be asked alone."""
+        waiting = _Waiting(query, call, self._loop.create_future())
+        self._waiting.append(waiting)
+        self._send()
+        return await waiting.outcome
+
+    def give_slot_back(self) -> None:
+        """Let the next batch go."""
+        self._free += 1
+        self._send()
+
+    def forget(self, batch: _Batch) -> None:
+        """Let go of a batch that has ended."""
+        self._batches.discard(batch)
+
+    def close(self) -> None:
+        """End what is in flight."""
+        for batch in self._batches:
+            batch.cancel()
+
+    def _send(self) -> None:
+        while self._free and self._waiting:
+            members = self._next_members()
+            if members:
+                self._free -= 1
+                self._batches.add(_Batch(self, self._backend, members))
+
+    def _next_members(self) -> list[_Waiting]:
+        members: list[_Waiting] = []
+        characters = 0
+        while self._waiting and len(members) < _MOST_QUERIES:
+            waiting = self._waiting[0]
+            # Who has left, or come to the deadline, is not sent.
+            if not waiting.outcome.done():
+                characters += len(waiting.query.document)
+                if members and characters > _MOST_CHARACTERS:
+                    break
+                members.append(waiting)
+            self._waiting.popleft()
+        return members
+
+
+class _Batch:
+    """Queries in flight together."""
+
+    def __init__(self, partition: _Partition, backend: BatchingBackend, members: Sequence[_Waiting]) -> None:
+        self._partition = partition
+        self._backend = backend
+        self._members = members
+        self._left = len(members)
+        loop = asyncio.get_running_loop()
+        self._slot: asyncio.TimerHandle | None = loop.call_later(_SLOT_SECONDS, self._give_slot_back)
+        self._task = loop.create_task(self._run())
+        for member in members:
+            member.outcome.add_done_callback(self._count)
+
+    def cancel(self) -> None:
+        """End the call."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        members = self._members
+        # The last of their deadlines: who has an earlier one leaves earlier.
+        call = max((member.call for member in members), key=lambda call: call.deadline.at)
+        try:
+            outcomes = await self._backend.predict_ready(
+                [member.query for member in members], call if len(members) == 1 else Call.until(call.deadline)
+            )
+        except ServingError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            self._fail(ServingError(INTERNAL_MESSAGE))
+        except Exception:
+            log.exception("batch failed")
+            self._fail(ServingError(INTERNAL_MESSAGE))
+        else:
+            for member, outcome in zip(members, outcomes, strict=True):
+                if not member.outcome.done():
+                    member.outcome.set_result(outcome)
+        finally:
+            self._give_slot_back()
+            self._partition.forget(self)
+
+    def _fail(self, error: ServingError) -> None:
+        for member in self._members:
+            if not member.outcome.done():
+                member.outcome.set_exception(again(error))
+
+    def _count(self, outcome: asyncio.Future[Outcome | None]) -> None:
+        """Count the members that wait; when the last of them has left, nobody needs the answer."""
+        self._left -= 1
+        if not self._left and outcome.cancelled():
+            self._task.cancel()
+
+    def _give_slot_back(self) -> None:
+        if self._slot is not None:
+            self._slot.cancel()
+            self._slot = None
+            self._partition.give_slot_back()
