@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from frontend.backends.backend import Backend
 from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.predictor import PredictorBackend
@@ -13,15 +15,20 @@ from frontend.servicer import prediction_service
 from frontend.settings import FrontendSettings
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
+from serving.settings import ServerSettings
 from serving.transport.lifecycle import Workload
 
 
 def build(settings: FrontendSettings) -> Workload:
     """Return the frontend that ``settings`` describe. Called on the event loop that serves it."""
-    return workload(settings, _router(settings))
+    engines = parse_routes(settings.routes)
+    return workload(
+        settings,
+        Router(backends_of(engines, calls_in_flight=settings.calls_in_flight, partitions=settings.partitions)),
+    )
 
 
-def workload(settings: FrontendSettings, router: Router) -> Workload:
+def workload(settings: ServerSettings, router: Router) -> Workload:
     """Return the frontend before the engines of ``router``."""
     catalog = Catalog(
         ModelStore(settings.model_dir), threads=settings.file_threads, freshness_seconds=settings.freshness_seconds
@@ -31,14 +38,10 @@ def workload(settings: FrontendSettings, router: Router) -> Workload:
     return Workload([prediction_service(predictions)], predictions.wait_until_ready, predictions.close)
 
 
-def _router(settings: FrontendSettings) -> Router:
-    """Return the router; algorithms of one engine share its backend."""
-    backends: dict[Engine, Backend] = {}
-    table: dict[str, Backend] = {}
-    for algorithm, engine in parse_routes(settings.routes).items():
-        if engine not in backends:
-            backends[engine] = CoalescingBackend(
-                PredictorBackend(engine.address), calls=settings.calls_in_flight, partitions=settings.partitions
-            )
-        table[algorithm] = backends[engine]
-    return Router(table)
+def backends_of(engines: Mapping[str, Engine], *, calls_in_flight: int, partitions: int) -> dict[str, Backend]:
+    """Return the backend of each algorithm; algorithms of one engine share it."""
+    backends: dict[Engine, Backend] = {
+        engine: CoalescingBackend(PredictorBackend(engine.address), calls=calls_in_flight, partitions=partitions)
+        for engine in set(engines.values())
+    }
+    return {algorithm: backends[engine] for algorithm, engine in engines.items()}

@@ -1,4 +1,4 @@
-"""Both services as processes of this machine: started, watched, drained."""
+"""The services as processes of this machine: started, watched, drained."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from serving.settings import Transport
+
 ALGORITHM: Final = "intent-classification"
 """What the local predictor serves."""
 
@@ -32,6 +34,8 @@ class StackOptions:
     host: str
     frontend_port: int
     predictor_port: int
+    transport: Transport
+    single_process: bool = False
 
     @property
     def frontend(self) -> str:
@@ -40,8 +44,31 @@ class StackOptions:
 
     @property
     def predictor(self) -> str:
-        """Address of the predictor."""
-        return f"{self.host}:{self.predictor_port}"
+        """Address of the predictor; in a single process, that of the frontend."""
+        return f"{self.host}:{self.frontend_port if self.single_process else self.predictor_port}"
+
+    def services(self) -> tuple[_Planned, ...]:
+        """Return the services in the order in which they are started."""
+        transport = ("--transport", self.transport)
+        if self.single_process:
+            return (_Planned("model_service", self.frontend_port, "--port", transport),)
+        routes = ("--routes", f"{ALGORITHM}=predictor://{self.predictor}")
+        return (
+            # Behind the frontend's batches the transport of the predictor matters little, and this one is leaner.
+            _Planned("predictor", self.predictor_port, "--predictor-port", ("--transport", "grpcio")),
+            _Planned("frontend", self.frontend_port, "--port", (*transport, *routes)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A service to be started."""
+
+    name: str
+    port: int
+    flag: str
+    """The flag that chooses its port."""
+    flags: tuple[str, ...]
 
 
 class ServiceEnded(Exception):
@@ -49,24 +76,24 @@ class ServiceEnded(Exception):
 
 
 class LocalStack:
-    """A frontend and a predictor, run by this Python."""
+    """A frontend and a predictor, run by this Python: as two processes, or as one."""
 
     def __init__(self, options: StackOptions) -> None:
         self._options = options
         self._processes: dict[str, Process] = {}
 
     async def start(self, timeout: float) -> None:  # noqa: ASYNC109 - one figure for all that happens here
-        """Start both services, and return once the frontend answers.
+        """Start the services, and return once the frontend answers.
 
         Raises:
             ServiceEnded: one of them did not start.
             TimeoutError: they were not ready within ``timeout`` seconds.
         """
         options = self._options
-        for port, flag in ((options.frontend_port, "--port"), (options.predictor_port, "--predictor-port")):
-            _check_free(options.host, port, flag)
-        await self._start("predictor", options.predictor_port)
-        await self._start("frontend", options.frontend_port, "--routes", f"{ALGORITHM}=predictor://{options.predictor}")
+        for planned in options.services():
+            _check_free(options.host, planned.port, planned.flag)
+        for planned in options.services():
+            await self._start(planned)
         ready = asyncio.ensure_future(_wait_until_serving(options.frontend))
         ended = asyncio.ensure_future(self.wait_for_an_end())
         try:
@@ -92,9 +119,8 @@ class LocalStack:
 
     async def stop(self) -> None:
         """Drain the frontend, then the predictor."""
-        for name in ("frontend", "predictor"):
-            process = self._processes.get(name)
-            if process is None or process.returncode is not None:
+        for process in reversed(self._processes.values()):
+            if process.returncode is not None:
                 continue
             process.send_signal(signal.SIGTERM)
             try:
@@ -104,14 +130,14 @@ class LocalStack:
                 process.kill()
                 await process.wait()
 
-    async def _start(self, name: str, port: int, *flags: str) -> None:
+    async def _start(self, planned: _Planned) -> None:
         options = self._options
         command: Sequence[str] = (
-            sys.executable, "-P", "-m", name, "--model-dir", str(options.model_dir), "--host", options.host,
-            "--port", str(port), *flags,
+            sys.executable, "-P", "-m", planned.name, "--model-dir", str(options.model_dir), "--host", options.host,
+            "--port", str(planned.port), *planned.flags,
         )  # fmt: skip
         # A session of its own: Ctrl-C reaches us alone, and we drain in order.
-        self._processes[name] = await asyncio.create_subprocess_exec(
+        self._processes[planned.name] = await asyncio.create_subprocess_exec(
             *command, start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
         )
 

@@ -13,7 +13,7 @@ from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
 from predictor.servicer import predictor_service
 from predictor.settings import PredictorSettings
-from serving.model_id import parse_model_ids
+from serving.model_id import ModelId, parse_model_ids
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
 from serving.transport.lifecycle import Workload
@@ -25,7 +25,7 @@ def build(settings: PredictorSettings) -> Workload:
     """Return the predictor that ``settings`` describe. Called on the event loop that serves it."""
     tune_process()
     engine = build_engine(settings)
-    wanted = (*parse_model_ids(settings.pin), *parse_model_ids(settings.preload))
+    wanted = wanted_at_start(settings)
     return Workload([predictor_service(engine)], lambda: engine.preload(wanted), engine.close)
 
 
@@ -55,3 +55,8 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
     )
     queries = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     return InferenceEngine(manager, queries, threads=settings.inference_threads)
+
+
+def wanted_at_start(settings: PredictorSettings) -> tuple[ModelId, ...]:
+    """Return the models to be in memory before the service is ready."""
+    return (*parse_model_ids(settings.pin), *parse_model_ids(settings.preload))

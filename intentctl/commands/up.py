@@ -1,4 +1,4 @@
-"""``intentctl up``: both services on this machine."""
+"""``intentctl up``: the services on this machine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.client import AsyncIntentClient, Prediction, ServingError
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
+from serving.settings import Transport
 
 _FIRST_CHOICE: Final = "clinc150"
 _DOCUMENT: Final = "make a 10 minute timer"
@@ -28,11 +29,17 @@ def up(
     host: Annotated[str, typer.Option(help="Address that both services listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the frontend.")] = 51001,
     predictor_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the predictor.")] = 51002,
+    single_process: Annotated[
+        bool, typer.Option("--single-process", help="Run the frontend with the predictor inside, in one process.")
+    ] = False,
+    transport: Annotated[
+        Transport, typer.Option(help="Server that callers meet; envoy is the fast one, where it can run.")
+    ] = "envoy",
     timeout: Annotated[float, typer.Option(help="Seconds that the start may take.")] = 60.0,
     check: Annotated[bool, typer.Option("--check", help="Stop again after the first prediction.")] = False,
 ) -> None:
     """Start the frontend and the predictor here; Ctrl-C drains and stops them."""
-    options = StackOptions(model_dir.resolve(), host, port, predictor_port)
+    options = StackOptions(model_dir.resolve(), host, port, predictor_port, transport, single_process)
     try:
         asyncio.run(_up(options, timeout, check=check))
     except ServiceEnded as error:
@@ -47,6 +54,7 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    single = options.single_process
     stack = LocalStack(options)
     try:
         starting = asyncio.ensure_future(stack.start(timeout))
@@ -58,7 +66,7 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
                 raise ServiceEnded("stopped before the first prediction")
             return
         starting.result()
-        console.print(f"ready: frontend {options.frontend}, predictor {options.predictor}", highlight=False)
+        console.print(f"ready: {_where(options)}", highlight=False)
         try:
             await _first_prediction(options)
         except ServingError as error:
@@ -68,7 +76,7 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
             tell(f"the first prediction failed: {error}")
         if check:
             return
-        console.print("Ctrl-C stops both.", highlight=False)
+        console.print("Ctrl-C stops it." if single else "Ctrl-C stops both.", highlight=False)
         ended = asyncio.ensure_future(stack.wait_for_an_end())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
@@ -76,6 +84,12 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
         ended.cancel()
     finally:
         await stack.stop()
+
+
+def _where(options: StackOptions) -> str:
+    if options.single_process:
+        return f"frontend and predictor {options.frontend}, in one process"
+    return f"frontend {options.frontend}, predictor {options.predictor}"
 
 
 async def _first_prediction(options: StackOptions) -> None:

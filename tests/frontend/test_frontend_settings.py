@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from frontend.service import _router
+from frontend.router import Router
+from frontend.routes import parse_routes
+from frontend.service import backends_of
 from frontend.settings import FrontendSettings
 from serving.manifest import Manifest
 from serving.settings import load_settings
@@ -48,9 +50,9 @@ def test_wrong_routes_are_told_with_the_variable_and_the_flag(
     assert "Traceback" not in message
 
 
-async def test_algorithms_of_one_engine_share_one_connection(tmp_path: Path) -> None:
-    routes = "a=predictor://h:1,b=predictor://h:2,c=predictor://h:1"
-    router = _router(FrontendSettings(model_dir=tmp_path, routes=routes))
+async def test_algorithms_of_one_engine_share_one_connection() -> None:
+    engines = parse_routes("a=predictor://h:1,b=predictor://h:2,c=predictor://h:1")
+    router = Router(backends_of(engines, calls_in_flight=1, partitions=1))
     a, b, c = (router.backend_for(Manifest(Algorithm=name)) for name in "abc")
     assert a is c
     assert a is not b

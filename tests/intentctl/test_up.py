@@ -182,5 +182,5 @@ def test_a_model_folder_that_is_none_is_a_wrong_call(tmp_path: Path, started: li
 
 
 async def test_without_a_model_it_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    await _first_prediction(StackOptions(tmp_path, "127.0.0.1", free_port(), free_port()))
+    await _first_prediction(StackOptions(tmp_path, "127.0.0.1", free_port(), free_port(), "grpcio"))
     assert "`intentctl train --help` says how to make one" in " ".join(capsys.readouterr().out.split())

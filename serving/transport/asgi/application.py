@@ -13,8 +13,8 @@ from grpc import StatusCode
 
 from serving.errors import INTERNAL_MESSAGE
 from serving.transport.asgi.context import CallContext, Send
-from serving.transport.asgi.requests import CallerLeft, StreamedRequest, unary_request
-from serving.transport.asgi.watch import CallWatch, Ended, Receive
+from serving.transport.asgi.requests import StreamedRequest, unary_request
+from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Receive
 from serving.transport.asgi.wire import (
     GZIP,
     IDENTITY,

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from grpc import StatusCode
 
+from serving.transport.asgi.watch import CallerLeft
 from serving.transport.asgi.wire import ENCODINGS, GZIP, Header, Metadatum, framed, metadata_headers, metadata_of
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
@@ -173,22 +174,22 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
             await self._send_headers([])
         body = framed(message, compressed=self._gzip and not self._next_is_plain)
         self._next_is_plain = False
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._emit({"type": "http.response.body", "body": body, "more_body": True})
 
     async def send_status(self, trailers: list[Header]) -> None:
         """End the call."""
         if not self.headers_sent:
             await self._send_headers([])
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        await self._send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+        await self._emit({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._emit({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
 
     async def send_answer(self, message: bytes, trailers: list[Header]) -> None:
         """Send the one message of a unary response and end the call."""
         if not self.headers_sent:
             await self._send_headers([])
         body = framed(message, compressed=self._gzip and not self._next_is_plain)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        await self._send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+        await self._emit({"type": "http.response.body", "body": body, "more_body": False})
+        await self._emit({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
 
     def end(self) -> None:
         """Tell those who asked that the call has ended."""
@@ -196,9 +197,16 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         for callback in self._callbacks:
             callback(self)
 
+    async def _emit(self, event: dict[str, Any]) -> None:
+        try:
+            await self._send(event)
+        except OSError as error:
+            # By the ASGI specification, what is sent to a caller who has left.
+            raise CallerLeft from error
+
     async def _send_headers(self, metadata: list[Header]) -> None:
         self.headers_sent = True
         headers = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", ENCODINGS), *metadata]
         if self._gzip:
             headers.append((b"grpc-encoding", GZIP))
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+        await self._emit({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})

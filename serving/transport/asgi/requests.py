@@ -10,14 +10,10 @@ from typing import Any, Final
 import grpc
 from grpc import StatusCode
 
-from serving.transport.asgi.watch import CallWatch, Ended, Event, Receive, next_event
+from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Event, Receive, next_event
 from serving.transport.asgi.wire import MessageReader, WireError
 
 _MAX_EVENTS_AHEAD: Final = 16
-
-
-class CallerLeft(Exception):
-    """The caller went away before its request was complete."""
 
 
 async def unary_request(receive: Receive, reader: MessageReader) -> bytes:

@@ -11,6 +11,10 @@ Event: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 
 
+class CallerLeft(Exception):
+    """The caller went away before its call was over."""
+
+
 class Ended(enum.Enum):
     """Why a call was ended from outside."""
 

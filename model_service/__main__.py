@@ -1,0 +1,21 @@
+"""``python -m model_service``: the composition root of both services in one process."""
+
+from __future__ import annotations
+
+import os
+
+from model_service.settings import ModelServiceSettings
+from serving.settings import load_settings
+from serving.transport.hosting import Program, run
+
+
+def main() -> None:
+    """Run both services until a signal."""
+    settings = load_settings(ModelServiceSettings)
+    # As for the predictor: NumPy reads this when it is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    run(Program("model_service", "model_service.service:build"), settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Both services as one workload: builds their objects from settings."""
+
+from __future__ import annotations
+
+from frontend.router import Router
+from frontend.service import backends_of, workload
+from model_service.in_process import InProcessBackend
+from model_service.settings import ModelServiceSettings
+from predictor.service import build_engine, tune_process, wanted_at_start
+from predictor.servicer import predictor_service
+from serving.transport.lifecycle import Workload
+
+
+def build(settings: ModelServiceSettings) -> Workload:
+    """Return both services as ``settings`` describe them. Called on the event loop that serves them."""
+    tune_process()
+    engine = build_engine(settings)
+    own = InProcessBackend(engine, wanted_at_start(settings))
+    others = backends_of(settings.further_engines(), calls_in_flight=settings.calls_in_flight, partitions=1)
+    router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
+    both = workload(settings, router)
+    # The predictor's own service stays: it tells what is in memory.
+    return Workload([*both.services, predictor_service(engine)], both.get_ready, both.close)

@@ -1,0 +1,43 @@
+"""Settings of both services in one process."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from frontend.routes import Engine, parse_routes
+from predictor.settings import PredictorSettings
+from serving.settings import service_settings
+
+
+class ModelServiceSettings(PredictorSettings):
+    """Answers predictions itself, and routes those of other algorithms to their engines.
+
+    Every setting is a flag or an environment variable (in brackets); flags win.
+    """
+
+    model_config = service_settings("INTENT_MODEL_SERVICE_", "model_service")
+
+    algorithms: str = Field(
+        default="intent-classification", min_length=1, description="algorithms served here, separated by commas"
+    )
+    routes: str = Field(
+        default="", description="engines of further algorithms, as algorithm=kind://host:port, separated by commas"
+    )
+    calls_in_flight: int = Field(default=2, ge=1, le=1024, description="calls at the same time to such an engine")
+
+    @model_validator(mode="after")
+    def _served_once(self) -> Self:
+        twice = set(self.own_algorithms()) & set(self.further_engines())
+        if twice:
+            raise ValueError(f"{', '.join(sorted(twice))}: served here, and by a route; keep one")
+        return self
+
+    def own_algorithms(self) -> tuple[str, ...]:
+        """Return the algorithms that are served in this process."""
+        return tuple(name.strip() for name in self.algorithms.split(",") if name.strip())
+
+    def further_engines(self) -> dict[str, Engine]:
+        """Return the engines of the others. Raises ValueError where a route is not well written."""
+        return dict(parse_routes(self.routes)) if self.routes.strip() else {}
