@@ -21,7 +21,7 @@ from grpc import StatusCode
 
 from frontend.backends.backend import Backend
 from serving.call import Call
-from serving.errors import INTERNAL_MESSAGE, ServingError, again
+from serving.errors import INTERNAL_MESSAGE, ServingError, Unavailable, again
 from serving.prediction import Outcome, Prediction, Query
 
 log = structlog.get_logger()
@@ -112,6 +112,7 @@ class _Partition:
     def __init__(self, backend: BatchingBackend, calls: int) -> None:
         self._backend = backend
         self._free = calls
+        self._closed = False
         self._waiting: deque[_Waiting] = deque()
         self._batches: set[_Batch] = set()
         self._loop = asyncio.get_running_loop()
@@ -125,15 +126,20 @@ class _Partition:
 
     def give_slot_back(self) -> None:
         """Let the next batch go."""
-        self._free += 1
-        self._send()
+        if not self._closed:
+            self._free += 1
+            self._send()
 
     def forget(self, batch: _Batch) -> None:
         """Let go of a batch that has ended."""
         self._batches.discard(batch)
 
     def close(self) -> None:
-        """End what is in flight."""
+        """End what is in flight, and refuse what waits."""
+        self._closed = True
+        for waiting in self._waiting:
+            if not waiting.outcome.done():
+                waiting.outcome.set_exception(_ending())
         for batch in self._batches:
             batch.cancel()
 
@@ -157,6 +163,10 @@ class _Partition:
                 members.append(waiting)
             self._waiting.popleft()
         return members
+
+
+def _ending() -> ServingError:
+    return Unavailable("the service is ending; try again")
 
 
 class _Batch:
@@ -188,7 +198,8 @@ class _Batch:
         except ServingError as error:
             self._fail(error)
         except asyncio.CancelledError:
-            self._fail(ServingError(INTERNAL_MESSAGE))
+            self._fail(_ending())
+            raise
         except Exception:
             log.exception("batch failed")
             self._fail(ServingError(INTERNAL_MESSAGE))

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frontend.backends.coalescing import CoalescingBackend
+from serving.call import Call
+from serving.deadline import Deadline
+from serving.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    OutOfCapacity,
+    RemoteError,
+    ServingError,
+    Unavailable,
+)
+from serving.prediction import Outcome, Prediction, Query
+from tests.builders import PATIENCE
+
+
+def query(document: str = "x", model: str = "m") -> Query:
+    return Query(model, document)
+
+
+def call(seconds: float = PATIENCE, name: str = "id") -> Call:
+    return Call(name, Deadline.after(seconds))
+
+
+class FakeEngine:
+    """A fake: answers with the document, when it is let."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.batches: list[list[Query]] = []
+        self.calls: list[Call] = []
+        self.alone: list[Query] = []
+        self.cancelled = 0
+        self.closed = False
+        self.cold: set[str] = set()
+        self.refusal: ServingError | None = None
+        self.asked_twice = asyncio.Event()
+        self.go = asyncio.Event()
+        if not held:
+            self.go.set()
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        self.alone.append(query)
+        return _answer(query)
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
+        return [_answer(query) for query in queries]
+
+    async def predict_ready(self, queries: Sequence[Query], call: Call) -> list[Outcome | None]:
+        self.batches.append(list(queries))
+        self.calls.append(call)
+        if len(self.batches) == 2:
+            self.asked_twice.set()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.refusal is not None:
+            raise self.refusal
+        return [self._outcome(query) for query in queries]
+
+    async def wait_until_ready(self) -> None:
+        """It is."""
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _outcome(self, query: Query) -> Outcome | None:
+        if query.model_id in self.cold:
+            return None
+        return ModelNotFound("no model has this runId") if query.model_id == "none" else _answer(query)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+
+def _answer(query: Query) -> Prediction:
+    return Prediction(query.document, 1.0, (), query.model_id, "1")
+
+
+@asynccontextmanager
+async def before(engine: FakeEngine, *, calls: int = 1, partitions: int = 1) -> AsyncIterator[CoalescingBackend]:
+    backend = CoalescingBackend(engine, calls=calls, partitions=partitions)
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+def asked(backend: CoalescingBackend, *queries: Query, seconds: float = PATIENCE) -> list[asyncio.Task[Prediction]]:
+    return [asyncio.ensure_future(backend.predict(item, call(seconds))) for item in queries]
+
+
+async def a_turn() -> None:
+    """Let every task that can run do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_one_query_goes_at_once_with_its_own_call() -> None:
+    engine = FakeEngine()
+    async with before(engine) as backend:
+        mine = call(name="mine")
+        assert (await backend.predict(query("hello"), mine)).label == "hello"
+    assert engine.sizes == [1]
+    assert engine.calls == [mine]
+    assert engine.closed
+
+
+async def test_what_arrives_while_calls_are_in_flight_goes_together() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine, calls=2) as backend:
+        tasks = asked(backend, *(query(str(number)) for number in range(10)))
+        await a_turn()
+        assert engine.sizes == [1, 1]
+        engine.go.set()
+        answers = await asyncio.gather(*tasks)
+    assert [answer.label for answer in answers] == [str(number) for number in range(10)]
+    assert engine.sizes == [1, 1, 8]
+
+
+@pytest.mark.parametrize(("documents", "sizes"), [(["x"] * 600, [1, 256, 256, 87]), (["y" * 50_000] * 6, [1, 2, 2, 1])])
+async def test_a_batch_has_bounds(documents: list[str], sizes: list[int]) -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine) as backend:
+        tasks = asked(backend, *map(query, documents))
+        await a_turn()
+        engine.go.set()
+        await asyncio.gather(*tasks)
+    assert engine.sizes == sizes
+
+
+async def test_a_model_that_is_not_ready_is_asked_for_alone_and_holds_nobody_up() -> None:
+    engine = FakeEngine()
+    engine.cold = {"cold"}
+    async with before(engine) as backend:
+        answers = await asyncio.gather(*asked(backend, query("a"), query("b", "cold"), query("c")))
+    assert [answer.label for answer in answers] == ["a", "b", "c"]
+    assert engine.alone == [query("b", "cold")]
+
+
+async def test_every_query_has_its_own_error() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine) as backend:
+        first, bad, good = asked(backend, query(), query(model="none"), query("good"))
+        await a_turn()
+        engine.go.set()
+        assert (await good).label == "good"
+        assert (await first).label == "x"
+        with pytest.raises(ModelNotFound):
+            await bad
+
+
+@pytest.mark.parametrize(
+    "refusal", [Unavailable("down"), OutOfCapacity("full"), RemoteError("odd", StatusCode.ABORTED)]
+)
+async def test_a_refused_batch_is_an_error_of_each_query_in_it(refusal: ServingError) -> None:
+    engine = FakeEngine(held=True)
+    engine.refusal = refusal
+    async with before(engine) as backend:
+        tasks = asked(backend, *[query()] * 3)
+        await a_turn()
+        engine.go.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [(type(outcome), str(outcome)) for outcome in outcomes] == [(type(refusal), str(refusal))] * 3
+    assert all(isinstance(outcome, ServingError) and outcome.code is refusal.code for outcome in outcomes)
+    # Each its own: a raised error gathers the traceback of whoever raises it.
+    assert len({id(outcome) for outcome in outcomes}) == 3
+
+
+async def test_an_engine_that_takes_no_batches_is_asked_one_by_one() -> None:
+    engine = FakeEngine()
+    engine.refusal = RemoteError("no such method", StatusCode.UNIMPLEMENTED)
+    async with before(engine) as backend:
+        assert (await backend.predict(query("a"), call())).label == "a"
+        assert (await backend.predict(query("b"), call())).label == "b"
+    assert engine.sizes == [1]
+    assert engine.alone == [query("a"), query("b")]
+
+
+async def test_a_deadline_that_has_passed_is_not_sent() -> None:
+    engine = FakeEngine()
+    async with before(engine) as backend:
+        with pytest.raises(DeadlineExceeded):
+            await backend.predict(query(), call(0.0))
+    assert engine.batches == []
+
+
+async def test_who_leaves_while_waiting_is_not_sent_and_the_others_are() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine) as backend:
+        first, leaving, staying = asked(backend, query("first"), query("leaving"), query("staying"))
+        await a_turn()
+        leaving.cancel()
+        await a_turn()
+        engine.go.set()
+        assert (await staying).label == "staying"
+        assert (await first).label == "first"
+    assert engine.batches == [[query("first")], [query("staying")]]
+
+
+async def test_a_batch_whose_every_caller_has_left_is_cancelled_and_gives_its_slot_to_the_next() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine) as backend:
+        (leaving,) = asked(backend, query("leaving"))
+        await a_turn()
+        (staying,) = asked(backend, query("staying"))
+        leaving.cancel()
+        await a_turn()
+        assert engine.cancelled == 1
+        engine.go.set()
+        assert (await staying).label == "staying"
+
+
+async def test_one_who_leaves_a_batch_in_flight_does_not_end_it() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine) as backend:
+        first, leaving, staying = asked(backend, query("first"), query("leaving"), query("staying"))
+        await a_turn()
+        first.cancel()
+        await a_turn()
+        assert engine.sizes == [1, 2]
+        leaving.cancel()
+        await a_turn()
+        engine.go.set()
+        assert (await staying).label == "staying"
+    assert engine.cancelled == 1
+
+
+async def test_a_batch_has_the_last_deadline_of_its_members() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine) as backend:
+        tasks = [asyncio.ensure_future(backend.predict(query(), call(seconds))) for seconds in (50.0, 10.0, 30.0, 20.0)]
+        await a_turn()
+        engine.go.set()
+        await asyncio.gather(*tasks)
+    batch = engine.calls[1]
+    assert 20.0 < batch.deadline.remaining() <= 30.0
+    assert batch.request_id != "id"
+
+
+async def test_a_call_that_hangs_does_not_hold_up_those_who_come_after_it() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine) as backend:
+        (hanging,) = asked(backend, query("hanging"))
+        await a_turn()
+        (later,) = asked(backend, query("later"))
+        await asyncio.wait_for(engine.asked_twice.wait(), PATIENCE)
+        engine.go.set()
+        assert (await later).label == "later"
+        assert (await hanging).label == "hanging"
+
+
+async def test_models_of_different_partitions_never_share_a_batch() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine, partitions=8) as backend:
+        tasks = asked(backend, *(query(model=f"m{number}") for number in range(100)))
+        await a_turn()
+        engine.go.set()
+        await asyncio.gather(*tasks)
+        partitions = [{id(backend._partition_of(item)) for item in batch} for batch in engine.batches]
+    assert all(len(partition) == 1 for partition in partitions)
+    assert len(set().union(*partitions)) == 8
+
+
+async def test_a_bug_is_told_without_its_text() -> None:
+    class Buggy(FakeEngine):
+        async def predict_ready(self, queries: Sequence[Query], call: Call) -> list[Outcome | None]:
+            raise ZeroDivisionError("secret")
+
+    async with before(Buggy()) as backend:
+        with pytest.raises(ServingError, match="internal error"):
+            await backend.predict(query(), call())
+
+
+async def test_a_batch_call_passes_as_it_is() -> None:
+    engine = FakeEngine()
+    async with before(engine) as backend:
+        outcomes = await backend.predict_batch([query("a"), query("b")], call())
+    assert [outcome.label for outcome in outcomes if isinstance(outcome, Prediction)] == ["a", "b"]
+    assert engine.batches == []
+
+
+async def test_the_end_leaves_nobody_waiting() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine) as backend:
+        tasks = asked(backend, *[query()] * 3)
+        await a_turn()
+    outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+    assert engine.sizes == [1]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["hot", "cold", "none"]), st.booleans(), st.integers(0, 3)), max_size=40),
+    st.integers(1, 3),
+    st.integers(1, 4),
+)
+def test_whatever_comes_and_leaves_everybody_gets_their_own_answer(
+    steps: list[tuple[str, bool, int]], calls: int, partitions: int
+) -> None:
+    async def run() -> None:
+        engine = FakeEngine()
+        engine.cold = {"cold"}
+        async with before(engine, calls=calls, partitions=partitions) as backend:
+            tasks: list[tuple[Query, bool, asyncio.Task[Prediction]]] = []
+            for number, (model, leaves, turns) in enumerate(steps):
+                wanted = query(str(number), model)
+                (task,) = asked(backend, wanted)
+                tasks.append((wanted, leaves, task))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if leaves:
+                    task.cancel()
+            outcomes = await asyncio.gather(*(task for _, _, task in tasks), return_exceptions=True)
+            for (wanted, leaves, _), outcome in zip(tasks, outcomes, strict=True):
+                if isinstance(outcome, asyncio.CancelledError):
+                    assert leaves
+                elif wanted.model_id == "none":
+                    assert isinstance(outcome, ModelNotFound)
+                else:
+                    assert isinstance(outcome, Prediction)
+                    assert (outcome.label, outcome.model_id) == (wanted.document, wanted.model_id)
+            assert all(partition._free == calls for partition in backend._partitions)
+            assert not any(partition._batches or partition._waiting for partition in backend._partitions)
+
+    asyncio.run(run())
+
+
+async def test_a_query_that_cannot_be_written_fails_alone() -> None:
+    from frontend.backends.predictor import PredictorBackend  # noqa: PLC0415 - used here alone
+
+    backend = PredictorBackend("127.0.0.1:1")
+    try:
+        with pytest.raises(InvalidRequest):
+            await backend.predict(Query("m", "\ud800"), call())
+    finally:
+        await backend.close()
