@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
-import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Self
@@ -12,6 +13,10 @@ from serving.deadline import Deadline
 
 REQUEST_ID_KEY: Final = "x-request-id"
 """Metadata key that carries the request id, from the caller on and back to it."""
+
+# The first half tells processes apart, the second the calls of one: a random id each would cost a system call.
+_PROCESS: Final = os.urandom(8).hex()
+_numbers = itertools.count(int.from_bytes(os.urandom(4), "big"))
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -26,7 +31,7 @@ class Call:
     @classmethod
     def until(cls, deadline: Deadline) -> Self:
         """Return a call of our own, with a new request id."""
-        return cls(uuid.uuid4().hex, deadline)
+        return cls(_new_request_id(), deadline)
 
 
 _current: ContextVar[Call] = ContextVar("call")
@@ -35,6 +40,12 @@ _current: ContextVar[Call] = ContextVar("call")
 def current_call() -> Call:
     """Return the call that this task serves. LookupError outside of one."""
     return _current.get()
+
+
+def request_id_of_call() -> str | None:
+    """Return the request id of the call that this task serves; ``None`` outside of one."""
+    call = _current.get(None)
+    return None if call is None else call.request_id
 
 
 def enter_call(call: Call) -> None:
@@ -46,4 +57,8 @@ def request_id_from(offered: str | bytes | None) -> str:
     """Return the caller's own request id where it is fit for a log line, else a new one."""
     if isinstance(offered, str) and _REQUEST_ID.fullmatch(offered):
         return offered
-    return uuid.uuid4().hex
+    return _new_request_id()
+
+
+def _new_request_id() -> str:
+    return f"{_PROCESS}{next(_numbers):016x}"

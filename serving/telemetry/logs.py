@@ -8,6 +8,8 @@ from typing import Literal
 
 import structlog
 
+from serving.call import request_id_of_call
+
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -23,6 +25,7 @@ def configure_logs(service: str, level: LogLevel, log_format: LogFormat) -> None
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _with_service(service),
+        with_request_id,
     ]
     structlog.configure(
         processors=[
@@ -44,6 +47,14 @@ def configure_logs(service: str, level: LogLevel, log_format: LogFormat) -> None
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=rendering, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def with_request_id(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add the request id of the call that is being served."""
+    request_id = request_id_of_call()
+    if request_id is not None:
+        event.setdefault("request_id", request_id)
+    return event
 
 
 def _with_service(service: str) -> structlog.typing.Processor:

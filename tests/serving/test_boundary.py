@@ -18,6 +18,7 @@ from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.telemetry.logs import with_request_id
 from serving.transport.boundary import Boundary
 from serving.transport.service import Handlers
 from tests.builders import (
@@ -37,7 +38,7 @@ METHOD = f"{PREDICTOR}/PredictorPredict"
 @pytest.fixture(autouse=True)
 def events() -> Iterator[list[Any]]:
     """The log lines of the test, with what is bound to the call that wrote them."""
-    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as captured:
+    with structlog.testing.capture_logs(processors=[with_request_id]) as captured:
         yield captured
 
 
@@ -260,7 +261,7 @@ async def test_calls_side_by_side_keep_their_own_request_ids(tmp_path: Path) -> 
     async def own_id(query: Query) -> str:
         before = current_call().request_id
         await together.wait()
-        assert structlog.contextvars.get_contextvars()["request_id"] == before == current_call().request_id
+        assert before == current_call().request_id
         return before
 
     async with asking(tmp_path, own_id) as (stub, _):

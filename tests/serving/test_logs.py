@@ -9,11 +9,13 @@ from typing import Any
 
 SCRIPT = """
 import logging, sys, structlog
+from serving.call import Call, enter_call
+from serving.deadline import Deadline
 from serving.telemetry.logs import configure_logs
 
 configure_logs("predictor", {level!r}, {log_format!r})
 log = structlog.get_logger()
-structlog.contextvars.bind_contextvars(request_id="request-1")
+enter_call(Call("request-1", Deadline.after(1.0)))
 log.debug("a detail")
 log.info("model loaded", model="a", note="two\\nlines \\x1b[31mred é")
 logging.getLogger("a.library").warning("its %s", "words")
