@@ -63,27 +63,36 @@ class IntentModel:
 
     def predict(self, queries: Sequence[Query]) -> list[Outcome]:
         """Return the answer to each query, in order, from one pass through the network."""
-        logits = self.logits([query.document for query in queries])
-        return [self._outcome(query, row) for query, row in zip(queries, logits, strict=True)]
+        logits = self.logits([query.document for query in queries]).astype(np.float64)
+        # The label is the first of the largest logits, as argmax of the book's handler has it.
+        winners = logits.argmax(axis=1)
+        # A batch in a few calls: for each row on its own they cost more than the network.
+        with np.errstate(over="ignore", invalid="ignore"):
+            exponentials = np.exp(logits - np.take_along_axis(logits, winners[:, np.newaxis], axis=1))
+            scores = (1.0 / exponentials.sum(axis=1)).tolist()
+        finite: Any = np.isfinite(logits).all(axis=1).tolist()
+        return [
+            self._prediction(query, winner, score, row) if valid else _not_finite()
+            for query, winner, score, row, valid in zip(
+                queries, winners.tolist(), scores, exponentials, finite, strict=True
+            )
+        ]
 
     def logits(self, documents: Sequence[str]) -> Array:
         """Return the logits of each document: float32, shape [documents, classes]."""
         return self._network.logits([self.encode(document) for document in documents])
 
-    def _outcome(self, query: Query, logits: npt.NDArray[Any]) -> Outcome:
-        logits = logits.astype(np.float64)
-        if not np.isfinite(logits).all():
-            return NonFiniteLogits("the model's answer is not a number; train it again")
-        # The label is the first of the largest logits, as argmax of the book's handler has it.
-        winner = int(logits.argmax())
-        exponentials = np.exp(logits - logits[winner])
-        total = float(exponentials.sum())
+    def _prediction(self, query: Query, winner: int, score: float, exponentials: npt.NDArray[Any]) -> Prediction:
         best: tuple[ScoredLabel, ...] = ()
         if query.k:
             # Of equal scores the first comes first, as with the label itself.
             order = np.argsort(-exponentials, kind="stable")[: query.k]
-            best = tuple(ScoredLabel(self.labels[index], float(exponentials[index]) / total) for index in order)
-        return Prediction(self.labels[winner], 1.0 / total, best, self.model_id, self.version)
+            best = tuple(ScoredLabel(self.labels[index], float(exponentials[index]) * score) for index in order)
+        return Prediction(self.labels[winner], score, best, self.model_id, self.version)
+
+
+def _not_finite() -> NonFiniteLogits:
+    return NonFiniteLogits("the model's answer is not a number; train it again")
 
 
 def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> TokenizerName:

@@ -1,7 +1,7 @@
 """Sends to an engine in batches what comes one by one.
 
-A call costs both sides far more than a query does. So few calls are in flight to an engine at the same time, and what
-arrives meanwhile goes together with the next one. There is no timer: where nobody waits, nobody is made to wait.
+A call costs both sides far more than a query does. So few calls are in flight to an engine at the same time; what
+arrives together, or meanwhile, goes together. There is no timer: where nobody waits, nobody is made to wait.
 
 Nobody waits for anybody else's model either: a batch is answered with what can be answered at once, and what cannot is
 asked for alone. Deadlines, cancellation and errors stay each query's own.
@@ -113,6 +113,7 @@ class _Partition:
         self._backend = backend
         self._free = calls
         self._closed = False
+        self._sending = False
         self._waiting: deque[_Waiting] = deque()
         self._batches: set[_Batch] = set()
         self._loop = asyncio.get_running_loop()
@@ -121,14 +122,14 @@ class _Partition:
         """Return the outcome; ``None`` where the query is to be asked alone."""
         waiting = _Waiting(query, call, self._loop.create_future())
         self._waiting.append(waiting)
-        self._send()
+        self._send_soon()
         return await waiting.outcome
 
     def give_slot_back(self) -> None:
         """Let the next batch go."""
         if not self._closed:
             self._free += 1
-            self._send()
+            self._send_soon()
 
     def forget(self, batch: _Batch) -> None:
         """Let go of a batch that has ended."""
@@ -143,8 +144,15 @@ class _Partition:
         for batch in self._batches:
             batch.cancel()
 
+    def _send_soon(self) -> None:
+        """Send once everything has been heard that has arrived by now."""
+        if self._free and self._waiting and not self._sending:
+            self._sending = True
+            self._loop.call_soon(self._send)
+
     def _send(self) -> None:
-        while self._free and self._waiting:
+        self._sending = False
+        while not self._closed and self._free and self._waiting:
             members = self._next_members()
             if members:
                 self._free -= 1
