@@ -24,13 +24,15 @@ class InProcessBackend:
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer to one query. Raises ServingError."""
-        call.deadline.check()
-        return await self._engine.predict(query)
+        return await self._engine.predict(query, call.deadline)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Raises InvalidRequest where the batch is too large."""
-        call.deadline.check()
-        return await self._engine.predict_batch(queries)
+        return await self._engine.predict_batch(queries, call.deadline)
+
+    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone."""
+        return await self._engine.predict_ready(queries, call.deadline)
 
     async def wait_until_ready(self) -> None:
         """Return once the wanted models are in memory."""

@@ -13,6 +13,7 @@ import structlog
 from predictor.intent_model import IntentModel
 from predictor.model_manager import ModelManager
 from predictor.residency import Lease, ResidentModels
+from serving.deadline import NEVER, Deadline
 from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
@@ -20,7 +21,7 @@ from serving.query_limits import QueryLimits
 
 log = structlog.get_logger()
 
-Answers: TypeAlias = Callable[[ModelId, Sequence[Query]], Awaitable[Sequence[Outcome | None]]]
+Answers: TypeAlias = Callable[[ModelId, Sequence[Query], Deadline], Awaitable[Sequence[Outcome | None]]]
 
 # About the text whose answer takes as long as handing it to a thread and back; longer work leaves the event loop.
 _INLINE_CHARACTERS: Final = 4096
@@ -43,36 +44,37 @@ class InferenceEngine:
         self._limits = limits
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
 
-    async def predict(self, query: Query) -> Prediction:
+    async def predict(self, query: Query, deadline: Deadline = NEVER) -> Prediction:
         """Return the model's answer.
 
         Raises:
+            DeadlineExceeded: it came too late to be computed.
             ServingError: why there is none.
         """
         model_id = self._checked(query)
-        outcome = (await self._answers(model_id, [query]))[0]
+        outcome = (await self._answers(model_id, [query], deadline))[0]
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
 
-    async def predict_ready(self, queries: Sequence[Query]) -> list[Outcome | None]:
+    async def predict_ready(self, queries: Sequence[Query], deadline: Deadline = NEVER) -> list[Outcome | None]:
         """Return the outcome of each query whose model can answer at once, ``None`` for the others.
 
         Raises:
             InvalidRequest: the batch is too large.
         """
-        return await self._each(queries, self._answers_if_ready)
+        return await self._each(queries, self._answers_if_ready, deadline)
 
-    async def predict_batch(self, queries: Sequence[Query]) -> list[Outcome]:
+    async def predict_batch(self, queries: Sequence[Query], deadline: Deadline = NEVER) -> list[Outcome]:
         """Return the outcome of each query, in order. Queries of one model go through it together.
 
         Raises:
             InvalidRequest: the batch is too large.
         """
-        outcomes = await self._each(queries, self._answers)
+        outcomes = await self._each(queries, self._answers, deadline)
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _each(self, queries: Sequence[Query], answers: Answers) -> list[Outcome | None]:
+    async def _each(self, queries: Sequence[Query], answers: Answers, deadline: Deadline) -> list[Outcome | None]:
         self._limits.check_batch(queries)
         outcomes: dict[int, Outcome | None] = {}
         groups: dict[ModelId, list[int]] = defaultdict(list)
@@ -82,7 +84,10 @@ class InferenceEngine:
             except ServingError as error:
                 outcomes[index] = error
         results = await asyncio.gather(
-            *(_outcomes(answers, model_id, [queries[i] for i in members]) for model_id, members in groups.items())
+            *(
+                _outcomes(answers, model_id, [queries[i] for i in members], deadline)
+                for model_id, members in groups.items()
+            )
         )
         for members, result in zip(groups.values(), results, strict=True):
             outcomes.update(zip(members, result, strict=True))
@@ -106,34 +111,48 @@ class InferenceEngine:
         self._limits.check(query)
         return model_id
 
-    async def _answers_if_ready(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome | None]:
+    async def _answers_if_ready(
+        self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome | None]:
         lease = self._manager.acquire_ready(model_id)
-        return [None] * len(queries) if lease is None else await self._answers_of(lease, queries)
+        return [None] * len(queries) if lease is None else await self._answers_of(lease, queries, deadline)
 
-    async def _answers(self, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
-        return await self._answers_of(await self._manager.acquire(model_id), queries)
+    async def _answers(self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
+        return await self._answers_of(await self._manager.acquire(model_id), queries, deadline)
 
-    async def _answers_of(self, lease: Lease[IntentModel], queries: Sequence[Query]) -> Sequence[Outcome]:
-        outcomes = await self._predicted(lease, queries)
+    async def _answers_of(
+        self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome]:
+        outcomes = await self._predicted(lease, queries, deadline)
         for outcome in outcomes:
             if isinstance(outcome, ServingError):
                 self._manager.residents.statistics.count_failure(outcome)
         return outcomes
 
-    async def _predicted(self, lease: Lease[IntentModel], queries: Sequence[Query]) -> Sequence[Outcome]:
+    async def _predicted(
+        self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome]:
         if sum(_cost(query, len(lease.model.labels)) for query in queries) <= _INLINE_CHARACTERS:
             with lease as model:
-                return model.predict(queries)
-        work = self._pool.submit(lease.model.predict, queries)
+                return _in_time(model, queries, deadline)
+        work = self._pool.submit(_in_time, lease.model, queries, deadline)
         loop = asyncio.get_running_loop()
         # A caller may leave while the thread is still at it: the model is in use until the thread is done.
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(lease.release))
         return await asyncio.wrap_future(work)
 
 
-async def _outcomes(answers: Answers, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome | None]:
+def _in_time(model: IntentModel, queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
+    # Timers of a busy event loop, and the queue of a busy pool, may be late; what nobody waits for is not computed.
+    deadline.check()
+    return model.predict(queries)
+
+
+async def _outcomes(
+    answers: Answers, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
+) -> Sequence[Outcome | None]:
     try:
-        return await answers(model_id, queries)
+        return await answers(model_id, queries, deadline)
     except ServingError as error:
         return [error] * len(queries)
     except Exception:

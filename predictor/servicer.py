@@ -9,6 +9,7 @@ import grpc
 
 from predictor.engine import InferenceEngine
 from predictor.residency_messages import residency_response
+from serving.call import current_call
 from serving.messages import LARGE_BATCH, predictor_batch_response_of, query_of, response_of
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
@@ -30,7 +31,9 @@ class PredictorServicer(pb_grpc.PredictorServicer):
     ) -> pb.PredictorPredictResponse:
         """Classify one document."""
         del context
-        return response_of(pb.PredictorPredictResponse, await self._engine.predict(query_of(request)))
+        return response_of(
+            pb.PredictorPredictResponse, await self._engine.predict(query_of(request), current_call().deadline)
+        )
 
     async def PredictorPredictBatch(  # noqa: N802 - the contract names it
         self, request: pb.PredictorPredictBatchRequest, context: Context
@@ -38,7 +41,7 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         """Classify many documents, each on its own."""
         del context
         answer = self._engine.predict_ready if request.ready_only else self._engine.predict_batch
-        outcomes = await answer([query_of(item) for item in request.requests])
+        outcomes = await answer([query_of(item) for item in request.requests], current_call().deadline)
         # Thousands of answers take a while to write: the event loop goes on meanwhile.
         return (
             await asyncio.to_thread(predictor_batch_response_of, outcomes)

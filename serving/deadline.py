@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from serving.errors import DeadlineExceeded
 
@@ -32,3 +33,7 @@ class Deadline:
         """
         if self.remaining() <= 0.0:
             raise DeadlineExceeded("the deadline of the call has passed")
+
+
+NEVER: Final = Deadline(math.inf)
+"""The deadline of work that nobody waits for."""

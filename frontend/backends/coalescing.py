@@ -139,7 +139,7 @@ class _Partition:
         """End what is in flight, and refuse what waits."""
         self._closed = True
         for waiting in self._waiting:
-            if not waiting.outcome.done():
+            if not waiting.outcome.done() and waiting.call.deadline.remaining() > 0.0:
                 waiting.outcome.set_exception(_ending())
         for batch in self._batches:
             batch.cancel()

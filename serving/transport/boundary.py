@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import grpc
 import structlog
@@ -18,10 +18,13 @@ from google.protobuf.message import DecodeError
 from serving.call import REQUEST_ID_KEY, Call, enter_call, request_id_from
 from serving.deadline import Deadline
 from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, Status, Unavailable, status_of
+from serving.transport.asgi.context import CallContext
 from serving.transport.expiry import Expiry
 from serving.transport.service import Handlers, Registry
 
 log = structlog.get_logger()
+
+_REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 # Asked first: composing a line that is not written costs more than much of the call.
 _debugging = logging.getLogger()
 
@@ -100,6 +103,8 @@ class Boundary:
                 log.debug("call", method=method, code="OK", seconds=round(time.perf_counter() - started, 6))
             return response
 
+        # On a transport of ours, no other timer is needed.
+        guarded.keeps_deadline = True  # type: ignore[attr-defined]
         return guarded
 
     async def _bounded(
@@ -127,12 +132,18 @@ class Boundary:
                 self._idle.set()
 
     def _call_of(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
-        offered = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)
+        offered = _offered_request_id(context)
         # None where the caller set no deadline, whatever the published types say.
         remaining = cast("float | None", context.time_remaining())
         return Call(
             request_id_from(offered), Deadline.after(self._default_deadline if remaining is None else remaining)
         )
+
+
+def _offered_request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | bytes | None:
+    if isinstance(context, CallContext):
+        return context.metadatum(_REQUEST_ID_HEADER)
+    return next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)
 
 
 def _message(read: Callable[[bytes], Any], data: bytes) -> Any:

@@ -16,8 +16,11 @@ import torch
 
 from serving.client import IntentClient
 from serving.errors import ServingError
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack
+from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident, told
 
 pytestmark = pytest.mark.end_to_end
 
@@ -113,10 +116,16 @@ def test_a_bad_model_is_a_failed_precondition_and_nothing_of_it_runs(running: St
 
     with IntentClient(running.frontend.address) as client, pytest.raises(ServingError) as refusal:
         client.predict(folder.name, "what is my balance")
+    # The frontend refuses some manifests itself; the predictor must not rely on it.
+    directly = refusal_of_the_predictor(running, folder.name)
 
-    assert refusal.value.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert_tells_no_internals(str(refusal.value), running)
+    for code, message in ((refusal.value.code, str(refusal.value)), (directly.code(), directly.details())):
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert_tells_no_internals(message, running)
     assert not (folder / CANARY).exists()
+    assert_nothing_is_held_of(running, folder.name)
+    if name.startswith("hostile"):
+        assert ("error", "forbidden pickle") in told(folder.name, running)
 
 
 def test_a_model_that_was_bad_is_served_once_it_is_repaired(running: Stack) -> None:
@@ -134,6 +143,20 @@ def test_a_model_that_was_bad_is_served_once_it_is_repaired(running: Stack) -> N
 def test_bad_models_do_not_disturb_good_ones(running: Stack) -> None:
     with IntentClient(running.frontend.address) as client:
         assert client.predict("clinc150-banking", "what is my balance").label == "balance"
+
+
+def refusal_of_the_predictor(running: Stack, model_id: str) -> Any:
+    request = pb.PredictorPredictRequest(runId=model_id, document="what is my balance")
+    with grpc.insecure_channel(running.predictor.address) as channel, pytest.raises(grpc.RpcError) as refusal:
+        pb_grpc.PredictorStub(channel).PredictorPredict(request, timeout=30)
+    return refusal.value
+
+
+def assert_nothing_is_held_of(running: Stack, model_id: str) -> None:
+    """The model is not in memory, and what was set aside for it is given back."""
+    assert resident(model_id, running) is None
+    # Other models may be about to be replaced, which sets memory aside for a moment.
+    eventually(lambda: nothing_is_set_aside(running))
 
 
 def assert_tells_no_internals(message: str, running: Stack) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -13,16 +14,20 @@ import grpc
 import pytest
 import torch
 
-from serving.client import AsyncIntentClient, IntentClient, Query
+from serving.client import AsyncIntentClient, IntentClient
 from serving.errors import DeadlineExceeded, OutOfCapacity, ServingError
 from serving.residency import ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack
+from tests.end_to_end.test_deadlines_and_cancellation import ask_batch
+from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
+ROOM_FOR_ONE = 1200 << 10
+"""Memory for one of two models."""
 LARGE_ROWS = 600_000
 """Rows of a model of about 150 MB: its load takes long enough to do something meanwhile."""
 
@@ -66,9 +71,34 @@ def test_a_compressed_bomb_is_refused_before_it_is_inflated(running: Stack) -> N
         archive.writestr("model/data/0", b"\x00" * (256 << 20))
     assert (folder / "model.pth").stat().st_size < 1 << 20
 
+    before = most_memory(running)
     with IntentClient(running.frontend.address) as client, pytest.raises(ServingError, match="compressed") as refusal:
         client.predict("bomb", DOCUMENT)
     assert refusal.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert most_memory(running) - before < 64 << 20
+    assert resident("bomb", running) is None
+    eventually(lambda: nothing_is_set_aside(running))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.pth", "vocab.pth"])
+def test_an_oversize_file_is_refused_before_it_is_read(running: Stack, name: str) -> None:
+    folder = running.models / f"oversize-{name.partition('.')[0]}"
+    shutil.copytree(SAMPLE, folder)
+    os.truncate(folder / name, 300 << 20)
+    # A service that reads it all would say so in its memory.
+    before = most_memory(running)
+    with IntentClient(running.frontend.address) as client, pytest.raises(ServingError, match="larger than") as refusal:
+        client.predict(folder.name, DOCUMENT)
+    assert refusal.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert most_memory(running) - before < 64 << 20
+    assert resident(folder.name, running) is None
+    eventually(lambda: nothing_is_set_aside(running))
+
+
+def most_memory(running: Stack) -> int:
+    """The most bytes that the predictor has had in memory since its start."""
+    status = Path(f"/proc/{running.predictor.process.pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def test_logits_that_are_not_finite_are_internal_and_counted(running: Stack) -> None:
@@ -84,6 +114,7 @@ def test_logits_that_are_not_finite_are_internal_and_counted(running: Stack) -> 
     assert refusal.value.code is grpc.StatusCode.INTERNAL
     assert "not a number" in str(refusal.value)
     assert ask_residency(running.predictor.address).failures["non_finite_logits"] == before + 1
+    assert leases("overflowing", running) == 0
 
 
 def test_a_model_larger_than_the_budget_is_refused_and_residents_stay(
@@ -94,34 +125,65 @@ def test_a_model_larger_than_the_budget_is_refused_and_residents_stay(
     shutil.copytree(large, volume / "large")
     with IntentClient(both.frontend.address) as client:
         client.predict("small", DOCUMENT)
+        before = ask_residency(both.predictor.address)
         with pytest.raises(OutOfCapacity, match="alone needs more memory"):
             client.predict("large", DOCUMENT)
+        after = ask_residency(both.predictor.address)
+        assert client.predict("small", DOCUMENT).label == "balance"
 
-    assert [model.id for model in ask_residency(both.predictor.address).models] == ["small"]
+    assert [(model.id, model.generation) for model in after.models] == [("small", before.models[0].generation)]
+    assert after.held_bytes == before.held_bytes
+    assert (after.counters["evictions"], after.counters["loads"]) == (0, 1)
+    assert after.failures == {"model_too_large": 1}
 
 
-async def test_a_model_is_refused_while_all_memory_is_in_use_and_served_afterwards(
+def test_a_model_is_refused_while_all_memory_is_in_use_and_served_afterwards(
     small_stack: Callable[..., Stack], volume: Path
 ) -> None:
-    both = small_stack("--model-memory", "1200KiB")
+    both = small_stack("--model-memory", str(ROOM_FOR_ONE), "--inference-threads", "1")
     for name in ("used", "wanted"):
         shutil.copytree(SAMPLE, volume / name)
     grow_until_only_one_fits(volume)
-    long_work = [Query("used", "what is my balance " * 10) for _ in range(4000)]
-    async with AsyncIntentClient(both.frontend.address, timeout=60) as client:
-        await client.predict("used", DOCUMENT)
-        working = asyncio.ensure_future(client.predict_batch(long_work))
-        refusals: list[str] = []
-        while not working.done():
-            try:
-                await client.predict("wanted", DOCUMENT)
-            except OutOfCapacity as error:
-                refusals.append(str(error))
-        assert refusals
-        assert all("in use" in refusal for refusal in refusals)
-        assert not any(isinstance(outcome, ServingError) for outcome in working.result())
-        assert (await client.predict("wanted", DOCUMENT)).label == "balance"
-    assert ask_residency(both.predictor.address).held_bytes <= 1200 << 10
+    with (
+        IntentClient(both.frontend.address, timeout=60) as client,
+        grpc.insecure_channel(both.predictor.address) as channel,
+    ):
+        assert client.predict("wanted", DOCUMENT).label == "balance"
+        for batches in (4, 8, 16, 32):
+            assert client.predict("used", DOCUMENT).label == "balance"
+            assert resident("wanted", both) is None, "one of them at a time"
+            if refused_while_in_use(both, client, channel, batches):
+                break
+        else:
+            pytest.fail("the model was not in use for as long as it takes to ask for another")
+        assert client.predict("wanted", DOCUMENT).label == "balance"
+    assert ask_residency(both.predictor.address).held_bytes <= ROOM_FOR_ONE
+    assert nothing_is_set_aside(both)
+
+
+def refused_while_in_use(both: Stack, client: IntentClient, channel: grpc.Channel, batches: int) -> bool:
+    """Ask for one model while calls run on the other, and check them; return whether they ran for long enough."""
+    calls = [ask_batch(channel, "used", 4000, document=DOCUMENT * 10) for _ in range(batches)]
+    eventually(lambda: sum(call.done() for call in calls) + leases("used", both) == batches)
+    refusal = refusal_of(client, "wanted")
+    held = ask_residency(both.predictor.address).held_bytes
+    labels = {result.response.label for call in calls for result in call.result().results}
+    eventually(lambda: leases("used", both) == 0)
+    if refusal is None:
+        return False
+    assert "in use" in refusal
+    assert held <= ROOM_FOR_ONE
+    assert labels == {"balance"}
+    return True
+
+
+def refusal_of(client: IntentClient, model_id: str) -> str | None:
+    """What an ask for a model for which there is no memory is told; nothing where there is some."""
+    try:
+        client.predict(model_id, DOCUMENT)
+    except OutOfCapacity as error:
+        return str(error)
+    return None
 
 
 def grow_until_only_one_fits(volume: Path) -> None:
@@ -146,6 +208,8 @@ async def test_a_load_slower_than_the_deadline_ends_for_those_who_wait(
         assert (await patient).label == "balance"
 
     assert ask_residency(both.predictor.address).counters["loads"] == 1
+    assert leases("large", both) == 0
+    assert nothing_is_set_aside(both)
 
 
 async def test_a_caller_that_leaves_does_not_end_the_load_of_the_others(
@@ -178,6 +242,7 @@ async def test_loads_beyond_the_queue_are_refused_and_residents_answer_meanwhile
             (volume / f"large-{number}" / file.name).hardlink_to(file)
     async with AsyncIntentClient(both.frontend.address, timeout=60) as client:
         await client.predict("resident", DOCUMENT)
+        before = resident("resident", both)
         loading = [asyncio.ensure_future(client.predict(f"large-{number}", DOCUMENT)) for number in range(3)]
         assert (await client.predict("resident", DOCUMENT)).label == "balance"
         outcomes = await asyncio.gather(*loading, return_exceptions=True)
@@ -185,6 +250,12 @@ async def test_loads_beyond_the_queue_are_refused_and_residents_answer_meanwhile
     refused = [outcome for outcome in outcomes if isinstance(outcome, OutOfCapacity)]
     assert len(refused) == 1
     assert "waiting to be loaded" in str(refused[0])
+    after = resident("resident", both)
+    assert before is not None
+    assert after is not None
+    assert after.generation == before.generation
+    assert ask_residency(both.predictor.address).counters["loads"] == 3
+    assert nothing_is_set_aside(both)
 
 
 def test_pinned_and_preloaded_models_are_there_before_the_service_says_so(volume: Path, tmp_path: Path) -> None:
@@ -199,6 +270,12 @@ def test_pinned_and_preloaded_models_are_there_before_the_service_says_so(volume
         models = {model.id: model.pinned for model in ask_residency(both.predictor.address).models}
         assert models == {"pinned": True, "asked": False}
         assert any(event["event"] == "model not preloaded" for event in both.predictor.events())
+
+
+def leases(model_id: str, both: Stack) -> int:
+    """How many requests use the model now; none where it is not in memory."""
+    found = resident(model_id, both)
+    return 0 if found is None else found.leases
 
 
 def test_the_service_log_tells_security_events(running: Stack) -> None:

@@ -21,6 +21,7 @@ from serving.publishing import publish
 from serving.residency import ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack
+from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident, told
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -70,6 +71,7 @@ def test_a_file_that_is_not_the_manifests_is_data_loss_and_the_loaded_copy_stays
         publish(SAMPLE, running.models, model_id)
     with IntentClient(running.frontend.address) as client:
         assert client.predict(loaded, DOCUMENT).label == "balance"
+        before = resident(loaded, running)
         for model_id in (fresh, loaded):
             weights = running.models / model_id / "model.pth"
             data = bytearray(weights.read_bytes())
@@ -79,7 +81,16 @@ def test_a_file_that_is_not_the_manifests_is_data_loss_and_the_loaded_copy_stays
         with pytest.raises(ServingError) as refusal:
             client.predict(fresh, DOCUMENT)
         assert refusal.value.code is grpc.StatusCode.DATA_LOSS
+        assert resident(fresh, running) is None
+        refused = ("error", "replacement refused; the loaded copy serves on")
+        eventually(lambda: client.predict(loaded, DOCUMENT).label == "balance" and refused in told(loaded, running))
+
         assert client.predict(loaded, DOCUMENT).label == "balance"
+        after = resident(loaded, running)
+        assert before is not None
+        assert after is not None
+        assert after.generation == before.generation
+        eventually(lambda: nothing_is_set_aside(running))
 
 
 def test_a_hundred_corrupt_republishes_under_load_fail_no_request(running: Stack, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from serving.client import IntentClient, Prediction
 from serving.errors import ModelNotFound, ModelUnusable
+from serving.residency import ResidentModel, ask_residency
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import Stack
 
@@ -30,6 +31,7 @@ def test_a_model_being_written_is_refused_and_served_as_soon_as_it_is_complete(r
         for name in ("vocab.pth", "model.pth", "manifest.json"):
             with pytest.raises(ModelUnusable, match="finish its upload"):
                 client.predict("arriving", DOCUMENT)
+            assert resident("arriving", running) is None
             shutil.copy(SAMPLE / name, folder / name)
 
         assert client.predict("arriving", DOCUMENT).label == "timer"
@@ -80,15 +82,20 @@ def test_a_bad_replacement_leaves_the_old_copy_serving(running: Stack) -> None:
     shutil.copytree(SAMPLE, folder)
     with IntentClient(running.frontend.address) as client:
         client.predict("damaged-later", DOCUMENT)
+        before = resident("damaged-later", running)
         (folder / "model.pth").write_bytes(b"garbage")
         eventually(
             lambda: (
                 client.predict("damaged-later", DOCUMENT).label == "timer"
-                and any(event["event"].startswith("replacement refused") for event in running.predictor.events())
+                and ("error", "replacement refused; the loaded copy serves on") in told("damaged-later", running)
             )
         )
 
         assert client.predict("damaged-later", DOCUMENT).label == "timer"
+        after = resident("damaged-later", running)
+        assert before is not None
+        assert after is not None
+        assert (after.generation, after.bytes) == (before.generation, before.bytes)
 
 
 @pytest.mark.slow
@@ -111,6 +118,23 @@ def replace(path: Path, text: str) -> None:
     staged = path.with_name(f".{path.name}")
     staged.write_text(text)
     staged.rename(path)
+
+
+def resident(model_id: str, running: Stack) -> ResidentModel | None:
+    """The model in memory, if it is."""
+    every = ask_residency(running.predictor.address).models
+    return next((model for model in every if model.id == model_id), None)
+
+
+def nothing_is_set_aside(running: Stack) -> bool:
+    """Whether no memory is held but that of the models in memory."""
+    residency = ask_residency(running.predictor.address)
+    return residency.held_bytes == sum(model.bytes for model in residency.models)
+
+
+def told(model_id: str, running: Stack) -> set[tuple[str, str]]:
+    """What the predictor has logged about the model: level and event."""
+    return {(event["level"], event["event"]) for event in running.predictor.events() if event.get("model") == model_id}
 
 
 def is_not_found(ask: Callable[[], Prediction]) -> bool:

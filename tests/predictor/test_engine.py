@@ -18,7 +18,9 @@ from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
 from predictor.model_manager import ModelManager, ModelSource
 from predictor.residency import ResidentModels
+from serving.deadline import Deadline
 from serving.errors import (
+    DeadlineExceeded,
     DocumentTooLarge,
     InvalidModelId,
     InvalidRequest,
@@ -330,3 +332,34 @@ async def test_closing_waits_for_work_in_threads() -> None:
         threading.Timer(0.05, it.models["a"].may_answer.set).start()
         await it.engine.close()
         assert (await caller).label == "x" * 5000
+
+
+# Deadlines, and what is ready.
+
+
+@pytest.mark.parametrize("document", ["short", "long " * 200])
+async def test_a_query_whose_deadline_has_passed_is_not_computed(document: str) -> None:
+    async with bench() as it:
+        await it.engine.predict(Query("a", "first"))
+        passed = Deadline.after(0.0)
+        with pytest.raises(DeadlineExceeded):
+            await it.engine.predict(Query("a", document), passed)
+        outcomes = await it.engine.predict_batch([Query("a", document), Query("a", "x")], passed)
+        assert told(outcomes) == ["DeadlineExceeded", "DeadlineExceeded"]
+        assert it.models["a"].asked == [["first"]]
+        assert it.leases("a") == 0
+
+
+async def test_only_models_in_memory_are_ready_and_the_others_are_left_alone() -> None:
+    async with bench() as it:
+        await it.engine.predict(Query("a", "first"))
+        queries = [Query("a", "x"), Query("b", "x"), Query("../up", "x"), Query("a", "y")]
+        outcomes = await it.engine.predict_ready(queries)
+        assert outcomes[1] is None
+        assert told([outcome for outcome in outcomes if outcome is not None]) == [
+            told([await it.engine.predict(Query("a", "x"))])[0],
+            "InvalidModelId",
+            told([await it.engine.predict(Query("a", "y"))])[0],
+        ]
+        assert it.residents.get(ModelId("b")) is None
+        assert it.leases("a") == 0

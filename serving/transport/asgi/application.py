@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
 import structlog
@@ -13,8 +13,8 @@ from grpc import StatusCode
 
 from serving.errors import INTERNAL_MESSAGE
 from serving.transport.asgi.context import CallContext, Send
-from serving.transport.asgi.requests import StreamedRequest, unary_request
-from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Receive
+from serving.transport.asgi.requests import StreamedRequest, unary_request, whole_message
+from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Receive, as_future
 from serving.transport.asgi.wire import (
     GZIP,
     IDENTITY,
@@ -28,21 +28,35 @@ from serving.transport.service import Handlers
 
 log = structlog.get_logger()
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Application: TypeAlias = Callable[[Mapping[str, Any], Receive, Send], Awaitable[None]]
 
+_GRPC: Final = b"application/grpc"
 _MAX_METADATA_BYTES: Final = 16 << 10
 _HEADER_OVERHEAD: Final = 32
 """What HTTP/2 adds to the size of a header, by RFC 9113."""
 
 
-@dataclass(frozen=True, slots=True)
-class _CallHeaders:
+class _CallHeaders(NamedTuple):
     """What the transport itself reads of a call's headers."""
 
-    seconds: float | None = None
-    encoding: bytes = IDENTITY
-    accepts_gzip: bool = False
+    seconds: float | None
+    encoding: bytes
+    accepts_gzip: bool
+
+
+class _Method:
+    """A handler, its parts at hand."""
+
+    __slots__ = ("behaviour", "keeps_deadline", "read", "request_streaming", "response_streaming", "write")
+
+    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
+        self.request_streaming = handler.request_streaming
+        self.response_streaming = handler.response_streaming
+        self.behaviour: Any = _behaviour(handler)
+        self.read = handler.request_deserializer
+        self.write = handler.response_serializer or bytes
+        self.keeps_deadline: bool = getattr(self.behaviour, "keeps_deadline", False)
+        """Whether the handler itself ends at the call's deadline, so that the transport need not see to it."""
 
 
 class GrpcApplication:
@@ -58,7 +72,7 @@ class GrpcApplication:
         self._max_message_bytes = max_message_bytes
         self._unary_seconds = unary_seconds
         self._otherwise = otherwise
-        self._methods: dict[str, Handler] = {}
+        self._methods: dict[str, _Method] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -67,34 +81,22 @@ class GrpcApplication:
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
         """Take the methods of one service."""
-        self._methods.update({f"/{service_name}/{name}": handler for name, handler in method_handlers.items()})
+        self._methods.update({f"/{service_name}/{name}": _Method(handler) for name, handler in method_handlers.items()})
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if not _is_grpc(scope):
-            await (self._otherwise or _refuse)(scope, receive, send)
-            return
+        context = CallContext(scope, send)
+        watch = CallWatch()
         try:
-            headers = _call_headers(scope["headers"])
-        except WireError as error:
-            await CallContext(scope, send, None, accepts_gzip=False).send_status(_trailers(error))
-            return
-        watch = CallWatch(headers.seconds)
-        context = CallContext(scope, send, watch.deadline, accepts_gzip=headers.accepts_gzip)
-        try:
-            await self._ended(context, watch, self._served(scope["path"], headers, receive, context, watch))
-        finally:
-            watch.close()
-            context.end()
-
-    async def _ended(self, context: CallContext, watch: CallWatch, served: Awaitable[list[Header] | None]) -> None:
-        """Send the status of the call, unless ``served`` has sent it, or nobody is there to read it."""
-        try:
-            trailers = await served
+            headers = _call_headers(scope)
+            if headers is None:
+                await (self._otherwise or _refuse)(scope, receive, send)
+                return
+            trailers = await self._served(headers, receive, context, watch)
         except CallerLeft:
             return
         except WireError as error:
-            trailers = _trailers(error)
+            trailers = status_headers(error.code, str(error), ())
         except grpc.aio.AbortError:
             trailers = _status(context)
         except asyncio.CancelledError:
@@ -108,72 +110,89 @@ class GrpcApplication:
         except Exception:
             log.exception("servicer failed", path=context.path)
             trailers = status_headers(StatusCode.INTERNAL, INTERNAL_MESSAGE, ())
-        watch.close()
+        finally:
+            watch.close()
+            context.end()
         if trailers is not None:
-            await context.send_status(trailers)
+            with contextlib.suppress(CallerLeft):
+                await context.send_status(trailers)
 
     async def _served(
-        self, path: str, headers: _CallHeaders, receive: Receive, context: CallContext, watch: CallWatch
+        self, headers: _CallHeaders, receive: Receive, context: CallContext, watch: CallWatch
     ) -> list[Header] | None:
         """Serve the call; return its trailers, or ``None`` where they have been sent with the answer."""
-        handler = self._methods.get(path) or self._looked_up(path, context)
-        reader = MessageReader(self._max_message_bytes, headers.encoding)
-        if handler.request_streaming:
-            request = StreamedRequest(receive, reader, handler.request_deserializer, watch)
+        method = self._methods.get(context.path) or self._looked_up(context)
+        context.accepts_gzip = headers.accepts_gzip
+        if headers.seconds is not None:
+            context.set_deadline(headers.seconds)
+        if method.request_streaming:
+            if headers.seconds is not None:
+                watch.expire_after(headers.seconds)
+            reader = MessageReader(self._max_message_bytes, headers.encoding)
+            request = StreamedRequest(receive, reader, method.read, watch)
             try:
-                return await _answered(handler, request, request, context, watch)
+                return await _answered(method, request, request, context, watch)
             finally:
                 request.close()
-        if headers.seconds is None and not handler.response_streaming:
-            watch.expire_after(self._unary_seconds)
-        message: Any = await unary_request(receive, reader)
-        if handler.request_deserializer is not None:
-            message = _deserialized(handler.request_deserializer, message)
+        message = await self._unary_message(method, headers, receive, watch)
         watch.listen(receive)
-        return await _answered(handler, message, None, context, watch)
+        return await _answered(method, message, None, context, watch)
 
-    def _looked_up(self, path: str, context: CallContext) -> Handler:
-        details = _CallDetails(path, context)
+    async def _unary_message(self, method: _Method, headers: _CallHeaders, receive: Receive, watch: CallWatch) -> Any:
+        first = as_future(receive())
+        data = whole_message(first.result(), self._max_message_bytes) if first.done() else None
+        # Nearly always the request is there at once, and its handler sees to the deadline: then no timer is needed.
+        if data is None or not method.keeps_deadline:
+            seconds = headers.seconds
+            if seconds is None and not method.response_streaming:
+                seconds = self._unary_seconds
+            if seconds is not None:
+                watch.expire_after(seconds)
+        if data is None:
+            data = await unary_request(first, receive, MessageReader(self._max_message_bytes, headers.encoding))
+        return data if method.read is None else _deserialized(method.read, data)
+
+    def _looked_up(self, context: CallContext) -> _Method:
+        details = _CallDetails(context)
         for generic in self._generic:
             handler = generic.service(details)
             if handler is not None:
-                return handler
+                return _Method(handler)
         raise WireError(StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
 class _CallDetails(grpc.HandlerCallDetails):
     """What a generic handler is asked with."""
 
-    def __init__(self, path: str, context: CallContext) -> None:
-        self.method = path
+    def __init__(self, context: CallContext) -> None:
+        self.method = context.path
         self.invocation_metadata = context.invocation_metadata()
 
 
 async def _answered(
-    handler: Handler, request: Any, stream: StreamedRequest | None, context: CallContext, watch: CallWatch
+    method: _Method, request: Any, stream: StreamedRequest | None, context: CallContext, watch: CallWatch
 ) -> list[Header] | None:
-    behaviour = _behaviour(handler)
-    write = handler.response_serializer or bytes
-    context.stream(stream.read if stream else None, write if handler.response_streaming else None)
-    if handler.response_streaming:
-        responses = behaviour(request, context)
+    if method.request_streaming or method.response_streaming:
+        context.stream(stream.read if stream else None, method.write if method.response_streaming else None)
+    if method.response_streaming:
+        responses = method.behaviour(request, context)
         if hasattr(responses, "__aiter__"):
             async for response in responses:
-                await context.send_message(write(response))
+                await context.send_message(method.write(response))
         else:
             # A coroutine writes to the context.
             await responses
         return _status(context)
-    response = await behaviour(request, context)
+    response = await method.behaviour(request, context)
     # From here on the call succeeds, however late it is.
     watch.close()
     if context.status_code not in (None, StatusCode.OK):
         return _status(context)
-    await context.send_answer(write(response), _status(context))
+    await context.send_answer(method.write(response), _status(context))
     return None
 
 
-def _behaviour(handler: Handler) -> Any:
+def _behaviour(handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
     if handler.request_streaming:
         return handler.stream_stream if handler.response_streaming else handler.stream_unary
     return handler.unary_stream if handler.response_streaming else handler.unary_unary
@@ -186,26 +205,22 @@ def _deserialized(deserialize: Callable[[bytes], Any], message: bytes) -> Any:
         raise WireError(StatusCode.INTERNAL, "the request is not a message of this call") from error
 
 
-def _is_grpc(scope: Mapping[str, Any]) -> bool:
-    return scope["method"] == "POST" and any(
-        name == b"content-type"
-        and (value == b"application/grpc" or value.startswith((b"application/grpc+", b"application/grpc;")))
-        for name, value in scope["headers"]
-    )
-
-
-def _call_headers(headers: Sequence[Header]) -> _CallHeaders:
-    seconds, encoding, accepts_gzip, size = None, IDENTITY, False, 0
-    for name, value in headers:
+def _call_headers(scope: Mapping[str, Any]) -> _CallHeaders | None:
+    """Return what the transport reads; ``None`` where the request is no gRPC. Raises WireError."""
+    seconds, encoding, accepts_gzip, is_grpc, size = None, IDENTITY, False, False, 0
+    for name, value in scope["headers"]:
         size += len(name) + len(value) + _HEADER_OVERHEAD
-        if name[:5] != b"grpc-":
-            continue
-        if name == b"grpc-timeout":
-            seconds = seconds_of_timeout(value)
-        elif name == b"grpc-accept-encoding":
-            accepts_gzip = GZIP in value
-        elif name == b"grpc-encoding":
-            encoding = value
+        if name == b"content-type":
+            is_grpc = value[:16] == _GRPC and value[16:17] in (b"", b"+", b";")
+        elif name[:5] == b"grpc-":
+            if name == b"grpc-timeout":
+                seconds = seconds_of_timeout(value)
+            elif name == b"grpc-accept-encoding":
+                accepts_gzip = GZIP in value
+            elif name == b"grpc-encoding":
+                encoding = value
+    if not is_grpc or scope["method"] != "POST":
+        return None
     if size > _MAX_METADATA_BYTES:
         raise WireError(
             StatusCode.RESOURCE_EXHAUSTED,
@@ -218,10 +233,6 @@ def _call_headers(headers: Sequence[Header]) -> _CallHeaders:
 
 def _status(context: CallContext) -> list[Header]:
     return status_headers(context.status_code or StatusCode.OK, context.status_details, context.trailers)
-
-
-def _trailers(error: WireError) -> list[Header]:
-    return status_headers(error.code, str(error), ())
 
 
 async def _refuse(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:

@@ -22,28 +22,27 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     Args:
         scope: of the ASGI request.
         send: sends an ASGI event.
-        deadline: of the call, on the monotonic clock; ``None`` where the caller set none.
-        accepts_gzip: whether the caller reads compressed messages.
     """
 
-    def __init__(self, scope: Mapping[str, Any], send: Send, deadline: float | None, *, accepts_gzip: bool) -> None:
+    _deadline: float | None = None
+    _gzip = False
+    _next_is_plain = False
+    _metadata: tuple[Metadatum, ...] | None = None
+    _callbacks: tuple[Callable[[Any], None], ...] = ()
+    _read_message: ReadMessage | None = None
+    _write_message: Callable[[Any], bytes] | None = None
+    accepts_gzip = False
+    """Whether the caller reads compressed messages."""
+    headers_sent = False
+    ended = False
+    was_cancelled = False
+    status_code: StatusCode | None = None
+    status_details = ""
+    trailers: tuple[Metadatum, ...] = ()
+
+    def __init__(self, scope: Mapping[str, Any], send: Send) -> None:
         self._scope = scope
         self._send = send
-        self._deadline = deadline
-        self._accepts_gzip = accepts_gzip
-        self._gzip = False
-        self._next_is_plain = False
-        self._metadata: tuple[Metadatum, ...] | None = None
-        self._callbacks: list[Callable[[Any], None]] = []
-        self._read_message: ReadMessage | None = None
-        self._write_message: Callable[[Any], bytes] | None = None
-        self.headers_sent = False
-        self.ended = False
-        self.was_cancelled = False
-        self.aborted = False
-        self.status_code: StatusCode | None = None
-        self.status_details = ""
-        self.trailers: tuple[Metadatum, ...] = ()
 
     # What servicers call.
 
@@ -65,7 +64,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         """End the call with a status."""
         if code is StatusCode.OK:
             raise ValueError("a call is not aborted with OK")
-        self.status_code, self.status_details, self.aborted = code, details, True
+        self.status_code, self.status_details = code, details
         if trailing_metadata is not None:
             self.set_trailing_metadata(trailing_metadata)
         raise grpc.aio.AbortError("the servicer ended the call")
@@ -102,7 +101,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         """Compress what follows, if the caller reads it."""
         if self.headers_sent:
             raise RuntimeError("compression is set before the first message")
-        self._gzip = compression is not grpc.Compression.NoCompression and self._accepts_gzip
+        self._gzip = compression is not grpc.Compression.NoCompression and self.accepts_gzip
 
     def disable_next_message_compression(self) -> None:
         """Send the next message as it is."""
@@ -147,7 +146,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call ``callback`` with this context when the call ends."""
-        self._callbacks.append(callback)
+        self._callbacks += (callback,)
 
     def cancelled(self) -> bool:
         """Whether the caller left, or its deadline passed."""
@@ -163,6 +162,14 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     def path(self) -> str:
         """The path of the call."""
         return str(self._scope["path"])
+
+    def set_deadline(self, seconds: float) -> None:
+        """Set the caller's deadline, in seconds from now."""
+        self._deadline = time.monotonic() + seconds
+
+    def metadatum(self, key: bytes) -> str | None:
+        """Return the value of one key of the caller's metadata, without a look at the others."""
+        return next((value.decode("latin-1") for name, value in self._scope["headers"] if name == key), None)
 
     def stream(self, read_message: ReadMessage | None, write_message: Callable[[Any], bytes] | None) -> None:
         """Let the servicer read and write messages of streams."""

@@ -10,22 +10,33 @@ from typing import Any, Final
 import grpc
 from grpc import StatusCode
 
-from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Event, Receive, next_event
-from serving.transport.asgi.wire import MessageReader, WireError
+from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Event, Receive, left_alone, next_event
+from serving.transport.asgi.wire import PREFIX_BYTES, MessageReader, WireError
 
 _MAX_EVENTS_AHEAD: Final = 16
 
 
-async def unary_request(receive: Receive, reader: MessageReader) -> bytes:
-    """Return the one message of a request.
+def whole_message(event: Event, limit: int) -> bytes | None:
+    """Return the message where the event holds the whole request, plain; ``None`` where a closer look is needed."""
+    body: bytes = event.get("body", b"")
+    if event.get("more_body") or body[:1] != b"\0":
+        return None
+    size = len(body) - PREFIX_BYTES
+    return body[PREFIX_BYTES:] if int.from_bytes(body[1:PREFIX_BYTES], "big") == size <= limit else None
+
+
+async def unary_request(first: asyncio.Future[Event], receive: Receive, reader: MessageReader) -> bytes:
+    """Return the one message of a request whose first event is ``first``.
 
     Raises:
         CallerLeft: before it was complete.
         WireError: it is none, or there are more.
     """
     messages: list[bytes] = []
+    pending: asyncio.Future[Event] | None = first
     while True:
-        event = await next_event(receive)
+        event = await next_event(receive) if pending is None else await left_alone(pending)
+        pending = None
         if event["type"] == "http.disconnect":
             raise CallerLeft
         messages += reader.feed(event.get("body", b""))
@@ -47,7 +58,7 @@ class StreamedRequest:
         self._reader = reader
         self._deserialize = deserialize
         self._watch = watch
-        self._events: asyncio.Queue[Event | None] = asyncio.Queue(_MAX_EVENTS_AHEAD)
+        self._events: asyncio.Queue[Event] = asyncio.Queue(_MAX_EVENTS_AHEAD)
         self._messages: deque[bytes] = deque()
         self._complete = False
         self._pump = asyncio.get_running_loop().create_task(self._read_ahead())
@@ -56,13 +67,11 @@ class StreamedRequest:
         """Return the next message, or ``grpc.aio.EOF``. Raises WireError."""
         while not self._messages:
             if self._complete:
+                self._reader.end()
                 return grpc.aio.EOF
             event = await self._events.get()
-            if event is None:
-                self._reader.end()
-                self._complete = True
-            else:
-                self._messages.extend(self._reader.feed(event.get("body", b"")))
+            self._messages.extend(self._reader.feed(event.get("body", b"")))
+            self._complete = not event.get("more_body")
         message = self._messages.popleft()
         return message if self._deserialize is None else self._deserialize(message)
 
@@ -75,12 +84,10 @@ class StreamedRequest:
         self._pump.cancel()
 
     async def _read_ahead(self) -> None:
-        complete = False
         while (event := await next_event(self._receive))["type"] != "http.disconnect":
-            if complete:
-                continue
-            await self._events.put(event)
             if not event.get("more_body"):
-                complete = True
-                await self._events.put(None)
+                self._watch.listen(self._receive)
+                await self._events.put(event)
+                return
+            await self._events.put(event)
         self._watch.end_call(Ended.CALLER_LEFT)

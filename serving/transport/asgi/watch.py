@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 Event: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
+
+# A caller who leaves is noticed, and its place free, within a twentieth of a second.
+_PAUSE_SECONDS: Final = 0.04
 
 
 class CallerLeft(Exception):
@@ -23,36 +26,34 @@ class Ended(enum.Enum):
 
 
 class CallWatch:
-    """Cancels the current task, which serves the call, and tells why.
+    """Cancels the current task, which serves the call, and tells why."""
 
-    Args:
-        seconds: until the deadline; ``None`` where there is none.
-    """
+    __slots__ = ("_asking", "_loop", "_next", "_receive", "_task", "_timer", "reason")
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a call is served by a task")
         self._task = task
-        self._loop = asyncio.get_running_loop()
+        self._loop = task.get_loop()
         self.reason: Ended | None = None
-        self.deadline: float | None = None
-        """On the clock of the event loop, which is the monotonic one."""
         self._timer: asyncio.TimerHandle | None = None
+        self._receive: Receive | None = None
+        self._asking: asyncio.TimerHandle | None = None
         self._next: asyncio.Future[Event] | None = None
-        if seconds is not None:
-            self.deadline = self._loop.time() + seconds
-            self.expire_after(seconds)
 
     def expire_after(self, seconds: float) -> None:
         """End the call in so many seconds."""
         self._timer = self._loop.call_later(seconds, self.end_call, Ended.DEADLINE)
 
     def listen(self, receive: Receive) -> None:
-        """Watch for the caller to leave. Nobody else calls ``receive`` from now on."""
-        # A future costs no task, and servers written for speed return one.
-        self._next = asyncio.ensure_future(receive())
-        self._next.add_done_callback(self._on_event)
+        """Watch for the caller to leave. Nobody else calls ``receive`` from now on.
+
+        A server should answer when there is news. pyvoy answers at once, again and again, that a complete request has
+        no more to it: so it is asked now and then, and most calls are over before it is asked at all.
+        """
+        self._receive = receive
+        self._ask_later()
 
     def end_call(self, reason: Ended) -> None:
         """Cancel the call."""
@@ -68,19 +69,42 @@ class CallWatch:
         """Stop watching: the call is over."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         if isinstance(self._next, asyncio.Task):
             self._next.cancel()
         elif self._next is not None:
             # The server sets its future whatever happens, and must not find it cancelled.
             self._next.remove_done_callback(self._on_event)
 
+    def _ask_later(self) -> None:
+        self._asking = self._loop.call_later(_PAUSE_SECONDS, self._ask)
+
+    def _ask(self) -> None:
+        if self._receive is not None:
+            # A future costs no task, and servers written for speed return one.
+            self._next = as_future(self._receive())
+            self._next.add_done_callback(self._on_event)
+
     def _on_event(self, event: asyncio.Future[Event]) -> None:
-        # What else follows the end of a request is nothing to its call.
-        if not event.cancelled() and event.exception() is None and event.result()["type"] == "http.disconnect":
+        if event.cancelled() or event.exception() is not None:
+            return
+        if event.result()["type"] == "http.disconnect":
             self.end_call(Ended.CALLER_LEFT)
+        else:
+            self._ask_later()
+
+
+def as_future(event: Awaitable[Event]) -> asyncio.Future[Event]:
+    """Return what a server's ``receive`` returned as a future; servers written for speed return one."""
+    return event if isinstance(event, asyncio.Future) else asyncio.ensure_future(event)
+
+
+async def left_alone(event: asyncio.Future[Event]) -> Event:
+    """Return the event; who is cancelled meanwhile leaves the server's future alone."""
+    return event.result() if event.done() else await asyncio.shield(event)
 
 
 async def next_event(receive: Receive) -> Event:
-    """Return the next event; who is cancelled meanwhile leaves the server's future alone."""
-    event = asyncio.ensure_future(receive())
-    return event.result() if event.done() else await asyncio.shield(event)
+    """Return the next event, its future left alone."""
+    return await left_alone(as_future(receive()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 import struct
 import zlib
@@ -24,13 +25,15 @@ GZIP: Final = b"gzip"
 ENCODINGS: Final = b"identity,gzip"
 
 _PREFIX: Final = struct.Struct(">BI")
+PREFIX_BYTES: Final = _PREFIX.size
+"""A flag that tells whether the message is compressed, and its length."""
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])\Z")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
-_TEXT: Final = re.compile(r"[\x20-\x7e]*\Z")
 # Everything printable but the percent sign stands as it is.
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _GZIP_WINDOW: Final = 31
+_OK: Final = (b"grpc-status", b"0")
 # Names that gRPC and HTTP/2 keep for themselves; metadata are all others.
 _OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length"})
 
@@ -58,7 +61,7 @@ def seconds_of_timeout(value: bytes) -> float:
 
 def status_headers(code: StatusCode, message: str, metadata: Iterable[Metadatum]) -> list[Header]:
     """Return the trailers that end a call."""
-    headers = [(b"grpc-status", b"%d" % code.value[0])]
+    headers = [_OK if code is StatusCode.OK else (b"grpc-status", b"%d" % code.value[0])]
     if message:
         headers.append((b"grpc-message", quote(message, safe=_PLAIN, errors="replace").encode()))
     return headers + metadata_headers(metadata)
@@ -66,7 +69,7 @@ def status_headers(code: StatusCode, message: str, metadata: Iterable[Metadatum]
 
 def metadata_headers(metadata: Iterable[Metadatum]) -> list[Header]:
     """Return metadata as headers. Raises ValueError where a key or a value cannot be sent."""
-    return [(key.lower().encode("ascii"), _header_value(key.lower(), value)) for key, value in metadata]
+    return [(_header_name(key), _header_value(key, value)) for key, value in metadata]
 
 
 def metadata_of(headers: Iterable[Header]) -> tuple[Metadatum, ...]:
@@ -94,13 +97,20 @@ def _from_base64(value: bytes) -> bytes:
         raise WireError(StatusCode.INTERNAL, "a binary metadata value is not base64") from error
 
 
-def _header_value(key: str, value: str | bytes) -> bytes:
+# A service sends few different keys.
+@functools.lru_cache(maxsize=1024)
+def _header_name(key: str) -> bytes:
+    key = key.lower()
     if not _KEY.match(key) or key.startswith("grpc-"):
         raise ValueError(f"{key!r} is no key of metadata")
-    if key.endswith("-bin"):
+    return key.encode("ascii")
+
+
+def _header_value(key: str, value: str | bytes) -> bytes:
+    if key[-4:].lower() == "-bin":
         return base64.b64encode(value if isinstance(value, bytes) else value.encode()).rstrip(b"=")
     text = value.decode("ascii") if isinstance(value, bytes) else value
-    if not _TEXT.match(text):
+    if not (text.isascii() and text.isprintable()):
         raise ValueError(f"the value of {key!r} is not printable ASCII; its key must end in -bin")
     return text.encode("ascii")
 

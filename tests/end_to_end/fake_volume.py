@@ -1,0 +1,145 @@
+"""A fake: the real predictor over a volume that fails when a test says so, for no file system here fails on request.
+
+``python -m tests.end_to_end.fake_volume`` is ``python -m predictor`` with the calls of ``os`` that reach the files of
+models replaced. Each first looks into a folder outside of the volume, where a test has left the faults to come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from predictor.__main__ import main
+from serving.model_store import MODEL_FILES
+from tests.conftest import ROOT
+from tests.end_to_end.processes import START_SECONDS, STOP_SECONDS, Service, Stack, start
+
+FAULTS_VARIABLE = "FAKE_VOLUME_FAULTS"
+HOLD = "HOLD"
+
+STAT, OPEN, READ, FOLDER = "stat", "open", "read", "folder"
+"""What can fail: the calls for the files of a model, and those that look at its folder."""
+
+
+@dataclass
+class Held:
+    """A model whose files do not open until :meth:`release`; they did not open yet, and somebody waits for them."""
+
+    fifo: Path
+    writer: int
+
+    def release(self) -> None:
+        """Let those who wait go on."""
+        self.fifo.unlink()
+        os.close(self.writer)
+
+
+@dataclass
+class FakeVolume:
+    """What a test says to the fake: one file a fault, which the call that fails takes away."""
+
+    faults: Path
+
+    def fail(self, model_id: str, operation: str, error: str, *, times: int) -> None:
+        """Let the next ``times`` calls of one kind fail with ``error``, a name of :mod:`errno`."""
+        for number in range(times):
+            (self.faults / f"{model_id}@{operation}@{error}@{number}").touch()
+
+    def left(self) -> int:
+        """Return how many faults have not come to pass yet."""
+        return len(list(self.faults.iterdir()))
+
+    def recover(self) -> None:
+        """Let nothing fail any more."""
+        for fault in self.faults.iterdir():
+            fault.unlink(missing_ok=True)
+
+    def hold(self, model_id: str) -> None:
+        """Let no file of the model open until :meth:`wait_until_held` has given a handle, and that is released."""
+        os.mkfifo(self.faults / f"{model_id}@{OPEN}@{HOLD}@0")
+
+    def wait_until_held(self, model_id: str) -> Held:
+        """Return once a load of the model waits for its files."""
+        fifo = self.faults / f"{model_id}@{OPEN}@{HOLD}@0"
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up:
+            # It cannot be opened for writing before the fake has opened it for reading.
+            with contextlib.suppress(OSError):
+                return Held(fifo, os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+            time.sleep(0.002)
+        raise AssertionError("no load of the model has begun")
+
+
+@contextlib.contextmanager
+def stack_over_fake_volume(models: Path, logs: Path, *flags: str) -> Iterator[tuple[Stack, FakeVolume]]:
+    """Both services, ready, the predictor over a fake volume and with ``flags``; ended behind the block."""
+    volume = FakeVolume(logs / "faults")
+    volume.faults.mkdir()
+    with contextlib.ExitStack() as ends:
+        with patch.dict(os.environ, {FAULTS_VARIABLE: str(volume.faults), "PYTHONPATH": str(ROOT)}):
+            engine = start(__name__, models, logs, *flags)
+        ends.callback(_end, engine)
+        router = start("frontend", models, logs, "--routes", f"intent-classification=predictor://{engine.address}")
+        ends.callback(_end, router)
+        router.wait_until_serving()
+        yield Stack(models, router, engine), volume
+
+
+def _end(service: Service) -> None:
+    if service.process.poll() is None:
+        service.process.kill()
+        service.process.wait(STOP_SECONDS)
+
+
+def _failing(faults: Path, operation: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``real``, which first fails as the faults tell."""
+
+    def call(target: Any, *arguments: Any, **options: Any) -> Any:
+        path = _path_of(target, options.get("dir_fd"))
+        kind = f"{path.parent.name}@{operation}@" if path.name in MODEL_FILES else f"{path.name}@{FOLDER}@"
+        for fault in sorted(faults.iterdir()):
+            if fault.name.startswith(kind):
+                _come_to_pass(fault)
+        return real(target, *arguments, **options)
+
+    return call
+
+
+def _path_of(target: Any, folder: int | None) -> Path:
+    """Return the path that a call means which was given a path, or a descriptor, or a path from an open folder."""
+    if isinstance(target, int):
+        return Path(f"/proc/self/fd/{target}").readlink()
+    path = Path(os.fsdecode(target))
+    return path if folder is None else _path_of(folder, None) / path
+
+
+def _come_to_pass(fault: Path) -> None:
+    error = fault.name.split("@")[2]
+    if error == HOLD:
+        fault.read_bytes()  # ends when the test closes its end
+        return
+    try:
+        fault.unlink()
+    except FileNotFoundError:
+        return  # another thread's
+    number = getattr(errno, error)
+    raise OSError(number, os.strerror(number))
+
+
+def _run() -> None:
+    faults = Path(os.environ[FAULTS_VARIABLE])
+    with contextlib.ExitStack() as stack:
+        for operation, name in ((STAT, "stat"), (OPEN, "open"), (READ, "read")):
+            stack.enter_context(patch.object(os, name, _failing(faults, operation, getattr(os, name))))
+        main()
+
+
+if __name__ == "__main__":
+    _run()
