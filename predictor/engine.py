@@ -52,7 +52,10 @@ class InferenceEngine:
             ServingError: why there is none.
         """
         model_id = self._checked(query)
-        outcome = (await self._answers(model_id, [query], deadline))[0]
+        queries = [query]
+        # Nearly always the model is there, and nothing needs to be waited for.
+        lease = self._manager.acquire_ready(model_id) or await self._manager.acquire(model_id)
+        outcome = (await self._answers_of(lease, queries, deadline))[0]
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
@@ -123,18 +126,19 @@ class InferenceEngine:
     async def _answers_of(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome]:
-        outcomes = await self._predicted(lease, queries, deadline)
+        if _is_short(queries, len(lease.model.labels)):
+            with lease as model:
+                outcomes = _in_time(model, queries, deadline)
+        else:
+            outcomes = await self._in_a_thread(lease, queries, deadline)
         for outcome in outcomes:
             if isinstance(outcome, ServingError):
                 self._manager.residents.statistics.count_failure(outcome)
         return outcomes
 
-    async def _predicted(
+    async def _in_a_thread(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome]:
-        if sum(_cost(query, len(lease.model.labels)) for query in queries) <= _INLINE_CHARACTERS:
-            with lease as model:
-                return _in_time(model, queries, deadline)
         work = self._pool.submit(_in_time, lease.model, queries, deadline)
         loop = asyncio.get_running_loop()
         # A caller may leave while the thread is still at it: the model is in use until the thread is done.
@@ -161,6 +165,11 @@ async def _outcomes(
         return [ServingError(INTERNAL_MESSAGE)] * len(queries)
 
 
-def _cost(query: Query, labels: int) -> int:
-    """Return about how much work a query is, in characters of text."""
-    return len(query.document) + _COST_OF_QUERY + _COST_OF_LABEL * min(query.k, labels)
+def _is_short(queries: Sequence[Query], labels: int) -> bool:
+    """Return whether the answers take less time than handing the work to a thread and back."""
+    cost = _COST_OF_QUERY * len(queries)
+    for query in queries:
+        cost += len(query.document)
+        if query.k:
+            cost += _COST_OF_LABEL * min(query.k, labels)
+    return cost <= _INLINE_CHARACTERS

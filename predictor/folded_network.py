@@ -7,12 +7,16 @@ is a handful of NumPy calls, where the layers one by one cost ten times as much.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
 from predictor.files.tensors import Array, held_bytes
 from predictor.layers import Layers
+
+# Far above the tokens of the largest document that any service takes, and far below the largest float32.
+_MOST_TOKENS: Final = 1 << 30
+_LARGEST: Final = 1e36
 
 
 class FoldedNetwork:
@@ -24,12 +28,14 @@ class FoldedNetwork:
         bias: float32, shape [classes].
     """
 
-    __slots__ = ("_bias", "_embedding", "_weight")
+    __slots__ = ("_bias", "_embedding", "_weight", "always_finite")
 
     def __init__(self, embedding: Array, weight: Array, bias: Array) -> None:
         self._embedding = embedding
         self._weight = weight
         self._bias = bias
+        self.always_finite = _always_finite(embedding, weight, bias)
+        """Whether no document can have logits that are not finite; so it is with every network that was trained."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
@@ -56,6 +62,8 @@ class FoldedNetwork:
         Args:
             bags: the token indices of each document. One without tokens has an embedding of zeros.
         """
+        if len(bags) == 1 and self.always_finite:
+            return self._one(bags[0])[np.newaxis]
         with np.errstate(over="ignore", invalid="ignore"):
             result: Array = self._means(bags) @ self._weight + self._bias
         return result
@@ -75,9 +83,17 @@ class FoldedNetwork:
         """Bytes of the weights."""
         return held_bytes(self._embedding) + self._weight.nbytes + self._bias.nbytes
 
+    def _one(self, bag: Sequence[int]) -> Array:
+        # The fewest calls that do it: for one document they are what costs.
+        if not bag:
+            return self._bias
+        mean: Array = np.add.reduce(self._embedding.take(bag, 0), 0)
+        mean /= np.float32(len(bag))
+        logits: Array = mean.dot(self._weight)
+        logits += self._bias
+        return logits
+
     def _means(self, bags: Sequence[Sequence[int]]) -> Array:
-        if len(bags) == 1:
-            return self._mean(bags[0])
         means = np.zeros((len(bags), self._embedding.shape[1]), dtype=np.float32)
         lengths = np.fromiter(map(len, bags), dtype=np.intp, count=len(bags))
         filled = lengths > 0
@@ -88,9 +104,13 @@ class FoldedNetwork:
             means[filled] = sums / lengths[filled, np.newaxis].astype(np.float32)
         return means
 
-    def _mean(self, bag: Sequence[int]) -> Array:
-        if not bag:
-            return np.zeros((1, self._embedding.shape[1]), dtype=np.float32)
-        mean: Array = np.add.reduce(self._embedding[bag], axis=0, keepdims=True)
-        mean /= np.float32(len(bag))
-        return mean
+
+def _always_finite(embedding: Array, weight: Array, bias: Array) -> bool:
+    """Return whether the largest logit that rows, weights and biases allow is far from what float32 holds."""
+    if not embedding.size:
+        return False
+    row = max(float(embedding.max()), -float(embedding.min()))
+    # The sums of a mean may be as large as all of a document's rows together, before they are divided.
+    with np.errstate(over="ignore", invalid="ignore"):
+        most = row * _MOST_TOKENS * float(np.abs(weight).sum(axis=0, dtype=np.float64).max(initial=0.0))
+        return bool(most + float(np.abs(bias).max(initial=0.0)) < _LARGEST and row * _MOST_TOKENS < _LARGEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from predictor.files.tensors import Array
 from predictor.folded_network import FoldedNetwork
+from predictor.softmax import softmax, softmax_of_one
 from predictor.tokenizer import TokenizerName, tokenizer
 from predictor.vocabulary import Vocabulary
 from serving.errors import InvalidManifest, InvalidModelFile, NonFiniteLogits
@@ -64,19 +66,16 @@ class IntentModel:
     def predict(self, queries: Sequence[Query]) -> list[Outcome]:
         """Return the answer to each query, in order, from one pass through the network."""
         logits = self.logits([query.document for query in queries]).astype(np.float64)
-        # The label is the first of the largest logits, as argmax of the book's handler has it.
-        winners = logits.argmax(axis=1)
-        # A batch in a few calls: for each row on its own they cost more than the network.
-        with np.errstate(over="ignore", invalid="ignore"):
-            exponentials = np.exp(logits - np.take_along_axis(logits, winners[:, np.newaxis], axis=1))
-            scores = (1.0 / exponentials.sum(axis=1)).tolist()
-        finite: Any = np.isfinite(logits).all(axis=1).tolist()
-        return [
-            self._prediction(query, winner, score, row) if valid else _not_finite()
-            for query, winner, score, row, valid in zip(
-                queries, winners.tolist(), scores, exponentials, finite, strict=True
-            )
-        ]
+        # For each row on its own the calls would cost more than the network; for one row alone the fewest do.
+        with nullcontext() if self._network.always_finite else np.errstate(over="ignore", invalid="ignore"):
+            answers = softmax_of_one(logits[0]) if len(logits) == 1 else softmax(logits)
+        if not self._network.always_finite:
+            finite: Any = np.isfinite(logits).all(axis=1).tolist()
+            return [
+                self._prediction(query, *answer) if valid else _not_finite()
+                for query, answer, valid in zip(queries, answers, finite, strict=True)
+            ]
+        return [self._prediction(query, *answer) for query, answer in zip(queries, answers, strict=True)]
 
     def logits(self, documents: Sequence[str]) -> Array:
         """Return the logits of each document: float32, shape [documents, classes]."""

@@ -89,3 +89,18 @@ def test_labels_and_logits_of_all_clinc150_test_rows_are_those_of_the_unfolded_n
     assert len(texts) == 5500
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "weight", "bias", "certain"),
+    [(1.0, 1.0, 1.0, True), (3e38, 1.0, 0.0, False), (1e20, 1e20, 0.0, False), (1.0, 1.0, 3e38, False)],
+)
+def test_a_network_knows_whether_its_logits_are_finite_whatever_it_is_asked(
+    embedding: float, weight: float, bias: float, *, certain: bool
+) -> None:
+    network = FoldedNetwork(
+        np.full((3, 2), embedding, np.float32), np.full((2, 4), weight, np.float32), np.full(4, bias, np.float32)
+    )
+    assert network.always_finite is certain
+    for bag in ([], [0], [0, 1, 2] * 1000):
+        assert not certain or np.isfinite(network.logits([bag])).all()

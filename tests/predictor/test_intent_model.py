@@ -178,7 +178,10 @@ def test_of_equal_labels_the_first_is_the_answer_and_the_best(count: int) -> Non
 
 def test_logits_that_are_not_finite_fail_their_own_document_only() -> None:
     subject = model(WORDS, LABELS, 0)
-    subject._network._embedding[2] = float("nan")
+    network = subject._network
+    # Two rows like this one are beyond what a float32 holds.
+    network._embedding[2] = 3e38
+    subject._network = FoldedNetwork(network._embedding, network._weight * 10, network._bias)
     good, bad, also_good = subject.predict([Query("m", text) for text in ("the", "the red", "")])
     assert isinstance(good, Prediction)
     assert isinstance(also_good, Prediction)
