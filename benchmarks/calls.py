@@ -1,0 +1,86 @@
+"""One unary call as bytes: what the load sends, what must come back, and whether it does."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+
+_PAUSE_SECONDS: Final = 0.2
+
+# The system's own answers only: no proxy, and a fast look for a server that is still starting.
+_OPTIONS: Final = (("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500))
+
+
+class WrongAnswer(Exception):
+    """A call failed, or its answer is not the one that is due. Nothing is timed behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A unary call and the check of its answer."""
+
+    address: str
+    """``host:port``."""
+    method: str
+    """``/package.Service/Method``."""
+    request: bytes
+    """The message, not framed."""
+    verify: Callable[[bytes], None]
+    """Raises :class:`WrongAnswer` where the answer's message is not the one that is due."""
+    documents: int = 1
+    """How many documents the request asks about."""
+
+    @property
+    def framed(self) -> bytes:
+        """The request as gRPC puts it into HTTP/2 data."""
+        return framed(self.request)
+
+
+def framed(message: bytes) -> bytes:
+    """Return an uncompressed gRPC message: a zero byte, the length as 4 big-endian bytes, the message."""
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def ask(call: Call, timeout: float = 30.0) -> bytes:
+    """Send the very bytes of ``call`` through a gRPC client and return the answer's message.
+
+    Raises:
+        WrongAnswer: the status is not OK, or the answer is not the one that is due.
+    """
+    with grpc.insecure_channel(call.address, options=_OPTIONS) as channel:
+        try:
+            ask_once: Any = channel.unary_unary(call.method)  # without serializers: bytes in, bytes out
+            answer: bytes = ask_once(call.request, timeout=timeout, wait_for_ready=True)
+        except grpc.RpcError as error:
+            raise WrongAnswer(f"{call.method} ended with {error.code().name}: {error.details()}") from error
+    call.verify(answer)
+    return answer
+
+
+def ask_until_right(call: Call, seconds: float, check_alive: Callable[[], None]) -> None:
+    """Return once ``call`` is answered rightly, for a system that is still starting.
+
+    Args:
+        call: what is asked.
+        seconds: how long the start may take.
+        check_alive: raises where the system has ended by itself.
+
+    Raises:
+        WrongAnswer: it was not within ``seconds``; the message tells of the last try.
+    """
+    give_up = time.monotonic() + seconds
+    while True:
+        check_alive()
+        try:
+            ask(call, timeout=5.0)
+        except WrongAnswer:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return

@@ -1,0 +1,86 @@
+"""A virtual environment for each peer, from its pinned requirements, kept from one run to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HOME_SETTING: Final = "INTENT_BENCH_HOME"
+
+_REQUIREMENTS: Final = Path(__file__).parent / "systems" / "requirements"
+_INSTALL_SECONDS: Final = 1800
+_STAMP: Final = ".installed"
+
+
+class CannotInstall(Exception):
+    """A peer cannot be had on this machine; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """An installed virtual environment."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def packages(self) -> Path:
+        """Its site-packages."""
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return self.folder / "lib" / version / "site-packages"
+
+    def program(self, name: str) -> Path:
+        """Return a program that one of its packages brought."""
+        return self.folder / "bin" / name
+
+
+def home() -> Path:
+    """Return the folder that environments are kept in: ``INTENT_BENCH_HOME``, else one in the user's cache."""
+    setting = os.environ.get(HOME_SETTING)
+    return Path(setting) if setting else Path.home() / ".cache" / "intent-serving" / "benchmarks"
+
+
+def environment(name: str) -> Environment:
+    """Return the environment of ``requirements/NAME.txt``, made or brought up to date where it must be.
+
+    Raises:
+        CannotInstall: a package cannot be had.
+    """
+    requirements = _REQUIREMENTS / f"{name}.txt"
+    folder = home() / name
+    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    stamp = folder / _STAMP
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        venv.create(folder, with_pip=True, clear=True, symlinks=True)
+        _install(folder, requirements)
+        stamp.write_text(wanted)
+    return Environment(folder)
+
+
+def _install(folder: Path, requirements: Path) -> None:
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
+    torch_index = os.environ.get("TORCH_INDEX_URL")
+    torch = [line for line in requirements.read_text().splitlines() if line.startswith("torch==")]
+    if torch_index and torch:
+        _run([*pip, "--index-url", torch_index, *torch], requirements.name)
+    _run([*pip, "-r", str(requirements)], requirements.name)
+
+
+def _run(command: list[str], name: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise CannotInstall(f"installing {name} took more than {_INSTALL_SECONDS} seconds") from error
+    if done.returncode:
+        reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+        raise CannotInstall(f"installing {name}: {reasons[-1].removeprefix('ERROR: ')}")

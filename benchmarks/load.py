@@ -1,0 +1,171 @@
+"""Load from h2load: how it is called, and what its output and its log say.
+
+h2load counts HTTP statuses, and an error of gRPC is HTTP 200 too. So the very bytes are asked for through a gRPC client
+before and behind each run, and a run counts only if every response carried as many bytes of data as the right answer:
+an error has no message at all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.calls import Call, WrongAnswer, ask, framed
+
+WHERE_TO_GET_IT: Final = "h2load is not here; on Debian and Ubuntu: apt-get install nghttp2-client"
+
+_MAX_CONNECTIONS: Final = 8
+_RUN_SECONDS: Final = 600
+
+_FINISHED: Final = re.compile(r"^finished in \S+, (?P<rate>[\d.]+) req/s", re.MULTILINE)
+_REQUESTS: Final = re.compile(
+    r"^requests: (?P<total>\d+) total, \d+ started, \d+ done, (?P<succeeded>\d+) succeeded", re.MULTILINE
+)
+_TRAFFIC: Final = re.compile(r"^traffic: .*\((?P<data>\d+)\) data", re.MULTILINE)
+
+
+class NotUnderstood(Exception):
+    """h2load failed, or printed something else than it used to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What h2load prints."""
+
+    requests: int
+    succeeded: int
+    requests_per_second: float
+    data_bytes: int
+    """Bytes in DATA frames of all responses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Times from a request to the end of its response, in milliseconds."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+    @classmethod
+    def of(cls, microseconds: Sequence[int]) -> Latency:
+        """Return the figures of many times."""
+        ordered = sorted(microseconds)
+        return cls(
+            statistics.fmean(ordered) / 1e3,
+            percentile(ordered, 50) / 1e3,
+            percentile(ordered, 90) / 1e3,
+            percentile(ordered, 99) / 1e3,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One run in which every answer was right."""
+
+    requests: int
+    requests_per_second: float
+    latency: Latency
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.requests / self.requests_per_second
+
+
+def percentile(ordered: Sequence[int], percent: int) -> int:
+    """Return the least of ``ordered`` (ascending, not empty) that ``percent`` percent do not exceed."""
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def connections_and_streams(in_flight: int) -> tuple[int, int]:
+    """Return how many connections, and streams on each, make ``in_flight`` requests at a time.
+
+    Raises:
+        ValueError: they cannot be spread evenly.
+    """
+    connections = min(in_flight, _MAX_CONNECTIONS)
+    if in_flight < 1 or in_flight % connections:
+        raise ValueError(f"{in_flight} in flight: must be below {_MAX_CONNECTIONS}, or a multiple of it")
+    return (1, 1) if in_flight == 1 else (connections, in_flight // connections)
+
+
+def parse_summary(output: str) -> Summary:
+    """Return what h2load printed.
+
+    Raises:
+        NotUnderstood: it is not there.
+    """
+    finished, requests, traffic = (pattern.search(output) for pattern in (_FINISHED, _REQUESTS, _TRAFFIC))
+    if finished is None or requests is None or traffic is None:
+        raise NotUnderstood(f"h2load printed no figures: {output.strip()[-300:]}")
+    return Summary(int(requests["total"]), int(requests["succeeded"]), float(finished["rate"]), int(traffic["data"]))
+
+
+def parse_log(log: str) -> list[int]:
+    """Return the microseconds of each request in h2load's log: start, HTTP status, duration.
+
+    Raises:
+        NotUnderstood: a line has another form.
+        WrongAnswer: a request had another status than 200.
+    """
+    times = []
+    for line in log.splitlines():
+        try:
+            _, status, microseconds = (int(column) for column in line.split("\t")[:3])
+        except ValueError as error:
+            raise NotUnderstood(f"h2load's log has the line {line!r}") from error
+        if status != 200:
+            raise WrongAnswer(f"a request under load ended with HTTP status {status}")
+        times.append(microseconds)
+    return times
+
+
+def timed(call: Call, *, in_flight: int, requests: int, workplace: Path) -> Timed:
+    """Ask ``call`` many times and return the figures.
+
+    Args:
+        call: what every request is.
+        in_flight: how many at a time.
+        requests: how many in all.
+        workplace: a folder for files of the run.
+
+    Raises:
+        WrongAnswer: not every answer was right.
+        NotUnderstood: h2load failed.
+    """
+    due = requests * len(framed(ask(call)))
+    body, log = workplace / "body.bin", workplace / "h2load.log"
+    body.write_bytes(call.framed)
+    log.unlink(missing_ok=True)
+    connections, streams = connections_and_streams(in_flight)
+    command = (
+        *("h2load", "-n", str(requests), "-c", str(connections), "-m", str(streams), "-t", "1", "-d", str(body)),
+        *("-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", str(log)),
+        f"http://{call.address}{call.method}",
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False)
+    summary = parse_summary(done.stdout + done.stderr)
+    times = parse_log(log.read_text())
+    if summary.succeeded != requests or len(times) != requests:
+        raise WrongAnswer(f"{requests - summary.succeeded} of {requests} requests under load failed")
+    if summary.data_bytes != due:
+        raise WrongAnswer(
+            f"the answers under load had {summary.data_bytes} bytes instead of {due}: some were errors of gRPC"
+        )
+    ask(call)
+    return Timed(requests, summary.requests_per_second, Latency.of(times))
+
+
+def check_installed() -> None:
+    """Raise :class:`FileNotFoundError`, which says what to install, where h2load is missing."""
+    if shutil.which("h2load") is None:
+        raise FileNotFoundError(WHERE_TO_GET_IT)

@@ -1,0 +1,96 @@
+"""Programs that the harness starts: each the leader of a process group, ended as a group, by its id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+_STOP_SECONDS: Final = 15.0
+_LINES_TOLD: Final = 5
+
+# One thread in every system, so that none has more than its share of the machine.
+_ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_OURS: Final = ("INTENT_", "MODEL_DIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+
+
+class ProgramEnded(Exception):
+    """A program ended by itself; the message has its last lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running program."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check_alive(self) -> None:
+        """Raise :class:`ProgramEnded` where it has ended."""
+        code = self.process.poll()
+        if code is not None:
+            lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+            raise ProgramEnded(f"exit code {code}: {' / '.join(lines[-_LINES_TOLD:])}")
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, folder: Path = ROOT
+) -> Iterator[Program]:
+    """Start a program and end it, with all that it started, behind the block.
+
+    Args:
+        command: the program and its arguments.
+        log: where its output goes.
+        environment: variables beside those of this process; settings of this project are not passed on.
+        folder: where it runs.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            env={**inherited, **_ONE_THREAD, **(environment or {})},
+            start_new_session=True,
+        )
+    try:
+        yield Program(process, log)
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    started = _children(process.pid)
+    _signal_group(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_SECONDS)
+    # What it started may outlive it, and would take part in the next system's figures.
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+    for child in started:  # those that left the group
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _children(process: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)

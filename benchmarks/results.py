@@ -1,0 +1,200 @@
+"""What was measured: figures by round and system, kept as JSON, with medians and ratios."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import psutil
+from pydantic import TypeAdapter
+
+from benchmarks.load import Latency
+
+
+@dataclass(frozen=True, slots=True)
+class LevelFigures:
+    """One system, one round, one number of requests in flight."""
+
+    requests_per_second: float
+    latency: Latency
+    cpu_microseconds: float
+    """Processor time of all of the system's processes, a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemFigures:
+    """One system in one round."""
+
+    levels: dict[int, LevelFigures]
+    """By requests in flight."""
+    memory_mebibytes: float
+    """Of all of its processes, behind the load."""
+    batch_documents_per_second: float | None = None
+    one_tenant_per_second: float | None = None
+    many_tenants_per_second: float | None = None
+
+
+Figure = Callable[[SystemFigures], float | None]
+"""Takes a number out of the figures of a round; ``None`` where it was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured, for how long."""
+
+    rounds: int = 5
+    seconds: float = 3.0
+    """Of each measurement, about."""
+    levels: tuple[int, ...] = (1, 8, 64, 256)
+    """Requests in flight."""
+    tenants: int = 1000
+    batch_in_flight: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What it was measured on."""
+
+    processor: str
+    cores: int
+    memory_gibibytes: float
+    system: str
+    python: str
+
+    @classmethod
+    def this(cls) -> Machine:
+        """Return this machine."""
+        return cls(
+            _processor(),
+            os.cpu_count() or 0,
+            round(psutil.virtual_memory().total / (1 << 30), 1),
+            f"{platform.system()} {platform.release()}",
+            f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """A system, as tables show it."""
+
+    title: str
+    hops: int
+
+
+@dataclass(slots=True)
+class Results:
+    """All of it."""
+
+    day: str
+    """When it was measured, as year-month-day."""
+    machine: Machine
+    plan: Plan
+    systems: dict[str, About]
+    """Those that were asked for, in their order, by name."""
+    rounds: list[dict[str, SystemFigures]] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a system could not be measured, or not to the end."""
+
+    def measured(self) -> list[str]:
+        """Return the names of systems that have figures, in order."""
+        return [name for name in self.systems if any(name in figures for figures in self.rounds)]
+
+    def values(self, name: str, figure: Figure) -> list[float]:
+        """Return a figure of a system, round by round."""
+        return [value for _, value in self._by_round(name, figure)]
+
+    def median(self, name: str, figure: Figure) -> float | None:
+        """Return the median over the rounds, or ``None`` where there is no figure."""
+        values = self.values(name, figure)
+        return statistics.median(values) if values else None
+
+    def ratios(self, name: str, figure: Figure, other: str, other_figure: Figure) -> list[float]:
+        """Return the ratio of one system's figure to another's, within each round that has both."""
+        others = dict(self._by_round(other, other_figure))
+        return [value / others[number] for number, value in self._by_round(name, figure) if number in others]
+
+    def _by_round(self, name: str, figure: Figure) -> Iterator[tuple[int, float]]:
+        for number, figures in enumerate(self.rounds):
+            value = figure(figures[name]) if name in figures else None
+            if value is not None:
+                yield number, value
+
+    def to_json(self) -> bytes:
+        """Return it for a file."""
+        return _ADAPTER.dump_json(self, indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Results:
+        """Return what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return _ADAPTER.validate_json(data)
+
+
+def at(in_flight: int, of: Callable[[LevelFigures], float]) -> Figure:
+    """Return the figure that takes a number out of one level."""
+
+    def figure(figures: SystemFigures) -> float | None:
+        level = figures.levels.get(in_flight)
+        return None if level is None else of(level)
+
+    return figure
+
+
+def throughput(in_flight: int) -> Figure:
+    """Return the figure: requests per second."""
+    return at(in_flight, lambda level: level.requests_per_second)
+
+
+def mean_latency(in_flight: int) -> Figure:
+    """Return the figure: milliseconds on average."""
+    return at(in_flight, lambda level: level.latency.mean)
+
+
+def p99_latency(in_flight: int) -> Figure:
+    """Return the figure: milliseconds that 1 % of the requests exceed."""
+    return at(in_flight, lambda level: level.latency.p99)
+
+
+def cpu(in_flight: int) -> Figure:
+    """Return the figure: microseconds of processor time a request."""
+    return at(in_flight, lambda level: level.cpu_microseconds)
+
+
+def memory(figures: SystemFigures) -> float:
+    """Return the MiB of a system."""
+    return figures.memory_mebibytes
+
+
+def batch_throughput(figures: SystemFigures) -> float | None:
+    """Return the documents per second in batches."""
+    return figures.batch_documents_per_second
+
+
+def one_tenant(figures: SystemFigures) -> float | None:
+    """Return the requests per second for one tenant, from the generator for many."""
+    return figures.one_tenant_per_second
+
+
+def many_tenants(figures: SystemFigures) -> float | None:
+    """Return the requests per second for many tenants."""
+    return figures.many_tenants_per_second
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+_ADAPTER: Final = TypeAdapter(Results)

@@ -1,0 +1,46 @@
+"""Bare grpcio: one asyncio server on uvloop that echoes. The floor of what a Python gRPC server costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.environments import environment
+from benchmarks.programs import ROOT, running
+from benchmarks.systems.base import Running, free_ports, wait_until_right
+from benchmarks.systems.predictions import predict_call
+from benchmarks.workload import DOCUMENT
+
+ENVIRONMENT: Final = "grpcio"
+ECHO_SERVER: Final = "benchmarks.systems.programs.echo_server"
+SETTINGS: Final = {"PYTHONPATH": str(ROOT)}
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """One hop, no model."""
+
+    name: str = "echo"
+    title: str = "bare grpcio echo"
+    hops: int = 1
+    warm_up_seconds: float = 1.0
+
+    def install(self) -> None:
+        """Make its environment."""
+        environment(ENVIRONMENT)
+
+    @contextmanager
+    def start(self, workplace: Path) -> Iterator[Running]:
+        """Serve echoes."""
+        (port,) = free_ports(1)
+        command = (environment(ENVIRONMENT).python, "-m", ECHO_SERVER, str(port))
+        with running(command, workplace / "echo.log", SETTINGS) as program:
+            call = predict_call(f"127.0.0.1:{port}", expected_response=DOCUMENT)
+            wait_until_right(call, [program])
+            yield Running(call, [program.process.pid])
+
+
+ECHO: Final = Echo()

@@ -1,0 +1,48 @@
+"""A plain grpcio pair: an asyncio server that asks an echo through an asyncio stub. What a hop costs by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.environments import environment
+from benchmarks.programs import running
+from benchmarks.systems.base import Running, free_ports, wait_until_right
+from benchmarks.systems.echo import ECHO_SERVER, ENVIRONMENT, SETTINGS
+from benchmarks.systems.predictions import predict_call
+from benchmarks.workload import DOCUMENT
+
+_FORWARDING_SERVER: Final = "benchmarks.systems.programs.forwarding_server"
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPair:
+    """Two hops, no model."""
+
+    name: str = "plain-pair"
+    title: str = "plain grpcio pair"
+    hops: int = 2
+    warm_up_seconds: float = 1.0
+
+    def install(self) -> None:
+        """Make its environment."""
+        environment(ENVIRONMENT)
+
+    @contextmanager
+    def start(self, workplace: Path) -> Iterator[Running]:
+        """Serve echoes through a server in between."""
+        python = environment(ENVIRONMENT).python
+        port, behind = map(str, free_ports(2))
+        with (
+            running((python, "-m", ECHO_SERVER, behind), workplace / "behind.log", SETTINGS) as back,
+            running((python, "-m", _FORWARDING_SERVER, port, behind), workplace / "front.log", SETTINGS) as front,
+        ):
+            call = predict_call(f"127.0.0.1:{port}", expected_response=DOCUMENT)
+            wait_until_right(call, [back, front])
+            yield Running(call, [front.process.pid, back.process.pid])
+
+
+PLAIN_PAIR: Final = PlainPair()

@@ -1,0 +1,20 @@
+"""TorchServe's handler: the module level has one class only, as TorchServe demands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.systems.programs import shared_model
+
+
+class Handler:
+    """Answers the requests that TorchServe has gathered."""
+
+    def initialize(self, _context: Any) -> None:
+        """Load the model."""
+        self._model = shared_model.SharedModel()
+
+    def handle(self, data: Sequence[Mapping[str, bytes | bytearray]], _context: Any) -> list[str]:
+        """Return one label a request."""
+        return self._model.labels([bytes(request["data"]).decode() for request in data])

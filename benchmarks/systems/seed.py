@@ -1,0 +1,47 @@
+"""The book's own way of serving, re-created: two servers with thread pools, the model loaded for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.environments import environment
+from benchmarks.programs import running
+from benchmarks.systems.base import MODEL_SETTINGS, Running, free_ports, wait_until_right
+from benchmarks.systems.predictions import predict_call
+
+_ENVIRONMENT: Final = "seed"
+_SERVER: Final = "benchmarks.systems.programs.seed_server"
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """Two hops, and a load of the model in each request."""
+
+    name: str = "seed"
+    title: str = "the book's way, re-created"
+    hops: int = 2
+    warm_up_seconds: float = 1.0
+
+    def install(self) -> None:
+        """Make its environment."""
+        environment(_ENVIRONMENT)
+
+    @contextmanager
+    def start(self, workplace: Path) -> Iterator[Running]:
+        """Serve the model."""
+        server = (environment(_ENVIRONMENT).python, "-m", _SERVER)
+        port, behind = map(str, free_ports(2))
+        with (
+            running((*server, "predictor", behind), workplace / "predictor.log", MODEL_SETTINGS) as back,
+            running((*server, "frontend", port, behind), workplace / "frontend.log", MODEL_SETTINGS) as front,
+        ):
+            call = predict_call(f"127.0.0.1:{port}")
+            wait_until_right(call, [back, front])
+            yield Running(call, [front.process.pid, back.process.pid])
+
+
+SEED: Final = Seed()
