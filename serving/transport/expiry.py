@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from serving.deadline import Deadline
+from serving.transport.alarms import alarms_of
 
 
 class Expiry:
@@ -13,12 +14,13 @@ class Expiry:
     __slots__ = ("_expired", "_task", "_timer")
 
     def __init__(self, deadline: Deadline) -> None:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("only a task has a deadline")
         self._task = task
         self._expired = False
-        self._timer = asyncio.get_running_loop().call_later(deadline.remaining(), self._expire)
+        self._timer = alarms_of(loop).after(deadline.remaining(), self._expire)
 
     def forgiven(self) -> bool:
         """Whether a cancellation was ours, and nobody else's too; then the task goes on."""

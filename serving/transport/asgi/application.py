@@ -13,9 +13,10 @@ from grpc import StatusCode
 
 from serving.errors import INTERNAL_MESSAGE
 from serving.transport.asgi.context import CallContext, Send
-from serving.transport.asgi.requests import StreamedRequest, unary_request, whole_message
+from serving.transport.asgi.requests import StreamedRequest, deserialized, unary_request, whole_message
 from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Receive, as_future
 from serving.transport.asgi.wire import (
+    DEFLATE,
     GZIP,
     IDENTITY,
     Header,
@@ -34,6 +35,7 @@ _GRPC: Final = b"application/grpc"
 _MAX_METADATA_BYTES: Final = 16 << 10
 _HEADER_OVERHEAD: Final = 32
 """What HTTP/2 adds to the size of a header, by RFC 9113."""
+_INTERNAL: Final = status_headers(StatusCode.INTERNAL, INTERNAL_MESSAGE, ())
 
 
 class _CallHeaders(NamedTuple):
@@ -98,7 +100,7 @@ class GrpcApplication:
         except WireError as error:
             trailers = status_headers(error.code, str(error), ())
         except grpc.aio.AbortError:
-            trailers = _status(context)
+            trailers = _status_of_abort(context)
         except asyncio.CancelledError:
             if watch.reason is None:
                 raise
@@ -109,7 +111,7 @@ class GrpcApplication:
             trailers = status_headers(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", ())
         except Exception:
             log.exception("servicer failed", path=context.path)
-            trailers = status_headers(StatusCode.INTERNAL, INTERNAL_MESSAGE, ())
+            trailers = _INTERNAL
         finally:
             watch.close()
             context.end()
@@ -150,7 +152,7 @@ class GrpcApplication:
                 watch.expire_after(seconds)
         if data is None:
             data = await unary_request(first, receive, MessageReader(self._max_message_bytes, headers.encoding))
-        return data if method.read is None else _deserialized(method.read, data)
+        return deserialized(method.read, data)
 
     def _looked_up(self, context: CallContext) -> _Method:
         details = _CallDetails(context)
@@ -198,13 +200,6 @@ def _behaviour(handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
     return handler.unary_stream if handler.response_streaming else handler.unary_unary
 
 
-def _deserialized(deserialize: Callable[[bytes], Any], message: bytes) -> Any:
-    try:
-        return deserialize(message)
-    except Exception as error:
-        raise WireError(StatusCode.INTERNAL, "the request is not a message of this call") from error
-
-
 def _call_headers(scope: Mapping[str, Any]) -> _CallHeaders | None:
     """Return what the transport reads; ``None`` where the request is no gRPC. Raises WireError."""
     seconds, encoding, accepts_gzip, is_grpc, size = None, IDENTITY, False, False, 0
@@ -226,13 +221,21 @@ def _call_headers(scope: Mapping[str, Any]) -> _CallHeaders | None:
             StatusCode.RESOURCE_EXHAUSTED,
             f"the metadata are larger than the {_MAX_METADATA_BYTES} bytes that are taken",
         )
-    if encoding not in (IDENTITY, GZIP):
-        raise WireError(StatusCode.UNIMPLEMENTED, "messages are read plain or compressed with gzip")
+    if encoding not in (IDENTITY, DEFLATE, GZIP):
+        raise WireError(StatusCode.UNIMPLEMENTED, "messages are read plain, or compressed with gzip or deflate")
     return _CallHeaders(seconds, encoding, accepts_gzip)
 
 
 def _status(context: CallContext) -> list[Header]:
     return status_headers(context.status_code or StatusCode.OK, context.status_details, context.trailers)
+
+
+def _status_of_abort(context: CallContext) -> list[Header]:
+    try:
+        return _status(context)
+    except ValueError:
+        log.exception("servicer set metadata that cannot be sent", path=context.path)
+        return _INTERNAL
 
 
 async def _refuse(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:

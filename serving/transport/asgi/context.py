@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -34,6 +35,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     accepts_gzip = False
     """Whether the caller reads compressed messages."""
     headers_sent = False
+    aborted = False
     ended = False
     was_cancelled = False
     status_code: StatusCode | None = None
@@ -64,8 +66,10 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         """End the call with a status."""
         if code is StatusCode.OK:
             raise ValueError("a call is not aborted with OK")
-        self.status_code, self.status_details = code, details
-        if trailing_metadata is not None:
+        self.status_code, self.aborted = code, True
+        # What was set before stands where nothing is said, as it does in grpcio.
+        self.status_details = details or self.status_details
+        if trailing_metadata:
             self.set_trailing_metadata(trailing_metadata)
         raise grpc.aio.AbortError("the servicer ended the call")
 
@@ -74,6 +78,8 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         if self.headers_sent:
             raise grpc.aio.UsageError("the initial metadata have been sent")
         await self._send_headers(metadata_headers(initial_metadata))
+        # By the ASGI specification, headers may wait for the first piece of the body.
+        await self._emit({"type": "http.response.body", "body": b"", "more_body": True})
 
     def set_trailing_metadata(self, trailing_metadata: Iterable[Metadatum]) -> None:
         """Set the metadata that are sent with the status."""
@@ -177,6 +183,8 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     async def send_message(self, message: bytes) -> None:
         """Send one message, and the headers before the first."""
+        if self.aborted:
+            raise grpc.aio.AbortError("the servicer has ended the call")
         if not self.headers_sent:
             await self._send_headers([])
         body = framed(message, compressed=self._gzip and not self._next_is_plain)
@@ -206,7 +214,9 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     async def _emit(self, event: dict[str, Any]) -> None:
         try:
-            await self._send(event)
+            sent = self._send(event)
+            # The server sets its future whatever happens, and must not find it cancelled.
+            await (asyncio.shield(sent) if isinstance(sent, asyncio.Future) else sent)
         except OSError as error:
             # By the ASGI specification, what is sent to a caller who has left.
             raise CallerLeft from error

@@ -25,6 +25,16 @@ def whole_message(event: Event, limit: int) -> bytes | None:
     return body[PREFIX_BYTES:] if int.from_bytes(body[1:PREFIX_BYTES], "big") == size <= limit else None
 
 
+def deserialized(deserialize: Callable[[bytes], Any] | None, message: bytes) -> Any:
+    """Return the message as its handler takes it. Raises WireError."""
+    if deserialize is None:
+        return message
+    try:
+        return deserialize(message)
+    except Exception as error:
+        raise WireError(StatusCode.INTERNAL, "the request is not a message of this call") from error
+
+
 async def unary_request(first: asyncio.Future[Event], receive: Receive, reader: MessageReader) -> bytes:
     """Return the one message of a request whose first event is ``first``.
 
@@ -73,7 +83,7 @@ class StreamedRequest:
             self._messages.extend(self._reader.feed(event.get("body", b"")))
             self._complete = not event.get("more_body")
         message = self._messages.popleft()
-        return message if self._deserialize is None else self._deserialize(message)
+        return deserialized(self._deserialize, message)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         while (message := await self.read()) is not grpc.aio.EOF:

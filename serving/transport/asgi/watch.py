@@ -7,11 +7,16 @@ import enum
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
+from serving.transport.alarms import Alarm, alarms_of
+
 Event: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 
-# A caller who leaves is noticed, and its place free, within a twentieth of a second.
-_PAUSE_SECONDS: Final = 0.04
+# A caller who leaves is noticed, and its place free, within a twentieth of a second, or a fifth of the call's age:
+# those who watch something for hours are not asked after all the time.
+_FIRST_PAUSE_SECONDS: Final = 0.04
+_LONGEST_PAUSE_SECONDS: Final = 1.0
+_LONGER: Final = 1.2
 
 
 class CallerLeft(Exception):
@@ -28,23 +33,26 @@ class Ended(enum.Enum):
 class CallWatch:
     """Cancels the current task, which serves the call, and tells why."""
 
-    __slots__ = ("_asking", "_loop", "_next", "_receive", "_task", "_timer", "reason")
+    __slots__ = ("_alarms", "_asking", "_next", "_pause", "_receive", "_task", "_timer", "reason")
 
     def __init__(self) -> None:
-        task = asyncio.current_task()
+        # Asked for once: the loop makes a system call of every look.
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a call is served by a task")
         self._task = task
-        self._loop = task.get_loop()
+        self._alarms = alarms_of(loop)
         self.reason: Ended | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | None = None
         self._receive: Receive | None = None
-        self._asking: asyncio.TimerHandle | None = None
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._asking: Alarm | None = None
         self._next: asyncio.Future[Event] | None = None
 
     def expire_after(self, seconds: float) -> None:
         """End the call in so many seconds."""
-        self._timer = self._loop.call_later(seconds, self.end_call, Ended.DEADLINE)
+        self._timer = self._alarms.after(seconds, self.end_call, Ended.DEADLINE)
 
     def listen(self, receive: Receive) -> None:
         """Watch for the caller to leave. Nobody else calls ``receive`` from now on.
@@ -67,6 +75,7 @@ class CallWatch:
 
     def close(self) -> None:
         """Stop watching: the call is over."""
+        self._receive = None
         if self._timer is not None:
             self._timer.cancel()
         if self._asking is not None:
@@ -78,7 +87,8 @@ class CallWatch:
             self._next.remove_done_callback(self._on_event)
 
     def _ask_later(self) -> None:
-        self._asking = self._loop.call_later(_PAUSE_SECONDS, self._ask)
+        self._asking = self._alarms.after(self._pause, self._ask)
+        self._pause = min(self._pause * _LONGER, _LONGEST_PAUSE_SECONDS)
 
     def _ask(self) -> None:
         if self._receive is not None:
@@ -87,7 +97,7 @@ class CallWatch:
             self._next.add_done_callback(self._on_event)
 
     def _on_event(self, event: asyncio.Future[Event]) -> None:
-        if event.cancelled() or event.exception() is not None:
+        if self._receive is None or event.cancelled() or event.exception() is not None:
             return
         if event.result()["type"] == "http.disconnect":
             self.end_call(Ended.CALLER_LEFT)

@@ -21,8 +21,9 @@ Header = tuple[bytes, bytes]
 Metadatum = tuple[str, str | bytes]
 
 IDENTITY: Final = b"identity"
+DEFLATE: Final = b"deflate"
 GZIP: Final = b"gzip"
-ENCODINGS: Final = b"identity,gzip"
+ENCODINGS: Final = b"identity,deflate,gzip"
 
 _PREFIX: Final = struct.Struct(">BI")
 PREFIX_BYTES: Final = _PREFIX.size
@@ -32,7 +33,7 @@ _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 _KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
 # Everything printable but the percent sign stands as it is.
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-_GZIP_WINDOW: Final = 31
+_WINDOWS: Final = {DEFLATE: 15, GZIP: 31}
 _OK: Final = (b"grpc-status", b"0")
 # Names that gRPC and HTTP/2 keep for themselves; metadata are all others.
 _OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length"})
@@ -118,7 +119,7 @@ def _header_value(key: str, value: str | bytes) -> bytes:
 def framed(message: bytes, *, compressed: bool = False) -> bytes:
     """Return ``message`` behind the prefix that tells its length."""
     if compressed:
-        compressor = zlib.compressobj(wbits=_GZIP_WINDOW)
+        compressor = zlib.compressobj(wbits=_WINDOWS[GZIP])
         message = compressor.compress(message) + compressor.flush()
     return _PREFIX.pack(compressed, len(message)) + message
 
@@ -173,9 +174,10 @@ class MessageReader:
     def _opened(self, flag: int, message: bytes) -> bytes:
         if not flag:
             return message
-        if flag != 1 or self._encoding != GZIP:
+        window = _WINDOWS.get(self._encoding)
+        if flag != 1 or window is None:
             raise WireError(StatusCode.INTERNAL, "a message is compressed, and the call does not say how")
-        decompressor = zlib.decompressobj(wbits=_GZIP_WINDOW)
+        decompressor = zlib.decompressobj(wbits=window)
         try:
             opened = decompressor.decompress(message, self._limit + 1)
         except zlib.error as error:

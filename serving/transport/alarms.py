@@ -1,0 +1,91 @@
+"""Timers for things that nearly never happen: the deadlines of calls that are answered long before.
+
+A timer of the event loop is an object of the loop, made and closed for each call. Here setting and cancelling an alarm
+is putting it into a set and taking it out. Alarms of the same hundredth of a second share a set, and one timer of the
+loop goes through those that are due; it stands still where nothing is set. An alarm may be late by that time, and is
+never early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+_RESOLUTION_SECONDS: Final = 0.01
+
+
+class Alarm:
+    """Something to be done at a time, unless it is cancelled before."""
+
+    __slots__ = ("_act", "_arguments", "_others")
+
+    def __init__(self, act: Callable[..., object], arguments: tuple[Any, ...], others: set[Alarm]) -> None:
+        self._act = act
+        self._arguments = arguments
+        self._others = others
+        others.add(self)
+
+    def cancel(self) -> None:
+        """Let the time pass; again, or afterwards, does nothing."""
+        self._others.discard(self)
+
+    def ring(self) -> None:
+        """Do it now."""
+        self._act(*self._arguments)
+
+
+class Alarms:
+    """The alarms of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sets: dict[int, set[Alarm]] = {}
+        self._done = 0
+        self._ticking = False
+
+    def after(self, seconds: float, act: Callable[..., object], *arguments: Any) -> Alarm:
+        """Do ``act(*arguments)`` in so many seconds."""
+        # The sets up to now have rung.
+        number = max(math.ceil((self._loop.time() + seconds) / _RESOLUTION_SECONDS), self._done + 1)
+        others = self._sets.get(number)
+        if others is None:
+            others = self._sets[number] = set()
+            if not self._ticking:
+                self._ticking = True
+                self._done = min(self._now(), number - 1)
+                self._wait()
+        return Alarm(act, arguments, others)
+
+    def _now(self) -> int:
+        return math.floor(self._loop.time() / _RESOLUTION_SECONDS)
+
+    def _wait(self) -> None:
+        self._loop.call_later(_RESOLUTION_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        now = self._now()
+        due = [number for number in range(self._done + 1, now + 1) if number in self._sets]
+        self._done = now
+        for number in due:
+            alarms = self._sets.pop(number)
+            while alarms:
+                # One may cancel another.
+                alarms.pop().ring()
+        if self._sets:
+            self._wait()
+        else:
+            self._ticking = False
+
+
+_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, Alarms] = WeakKeyDictionary()
+
+
+def alarms_of(loop: asyncio.AbstractEventLoop) -> Alarms:
+    """Return the alarms of ``loop``."""
+    alarms = _alarms.get(loop)
+    if alarms is None:
+        alarms = _alarms[loop] = Alarms(loop)
+    return alarms
