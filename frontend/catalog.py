@@ -6,6 +6,7 @@ All state belongs to one event loop; files are read in a pool of threads of its 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import structlog
 from cachetools import LRUCache, TTLCache
 
 from serving.errors import ModelIncomplete, ModelNotFound, ServingError, TooManyLoads, again
+from serving.looks import BackgroundLooks
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.model_store import MANIFEST_FILE, MODEL_FILES, FileIdentity, Fingerprint, ModelStore
@@ -26,6 +28,7 @@ _MAX_UNKNOWN: Final = 65_536
 _MAX_ENTRIES: Final = 10_000
 _MAX_LOOKUPS: Final = 4096
 _PATIENCE_SECONDS: Final = 0.1
+_BUSY: Final = 3
 _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
 
 
@@ -34,6 +37,8 @@ class _Entry:
     manifest: Manifest
     file: FileIdentity
     checked_at: float
+    asked: int = 0
+    """How often since then."""
 
 
 class Catalog:
@@ -51,6 +56,7 @@ class Catalog:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="catalog")
         self._entries: LRUCache[ModelId, _Entry] = LRUCache(_MAX_ENTRIES)
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
+        self._looks = BackgroundLooks(self._pool, self._has_changed, self._on_change)
         self._lookups: dict[ModelId, asyncio.Task[Manifest]] = {}
 
     async def manifest(self, model_id: ModelId) -> Manifest:
@@ -66,7 +72,7 @@ class Catalog:
             TooManyLoads: too many are looked up.
         """
         entry = self._entries.get(model_id)
-        if entry is not None and time.monotonic() - entry.checked_at < self._freshness_seconds:
+        if entry is not None and self._serves(model_id, entry):
             return entry.manifest
         if model_id in self._unknown:
             raise ModelNotFound("no model has this runId")
@@ -88,12 +94,33 @@ class Catalog:
         except ServingError as error:
             raise again(error) from error.__cause__
 
+    def _serves(self, model_id: ModelId, entry: _Entry) -> bool:
+        """Return whether the entry may be used without a look before."""
+        entry.asked += 1
+        age = time.monotonic() - entry.checked_at
+        if age < self._freshness_seconds:
+            return True
+        # Of a busy model the next few answers show what a look finds, so that no single one has to wait for it.
+        if entry.asked <= _BUSY or age >= 2 * self._freshness_seconds:
+            return False
+        self._looks.look(entry, model_id, entry.file)
+        return True
+
+    def _has_changed(self, model_id: ModelId, file: FileIdentity) -> bool:
+        return not self._store.still_has(model_id, {MANIFEST_FILE: file})
+
+    def _on_change(self, entry: _Entry, *, changed: bool) -> None:
+        """Take in what a look in the background found: what has changed is looked up when it is asked for."""
+        entry.asked = 0
+        entry.checked_at = -math.inf if changed else time.monotonic()
+
     async def close(self) -> None:
         """End all look-ups."""
         lookups = list(self._lookups.values())
         for lookup in lookups:
             lookup.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
+        await self._looks.close()
         # A volume that hangs must not hang the end.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -111,6 +138,7 @@ class Catalog:
             log.warning("manifest cannot be read; the known one stays", model=model_id, reason=str(error))
             entry = known
         entry.checked_at = time.monotonic()
+        entry.asked = 0
         self._entries[model_id] = entry
         return entry.manifest
 

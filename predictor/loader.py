@@ -65,6 +65,11 @@ class Loader:
                 )
         return fingerprint
 
+    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+        """Return whether the model's files may be others than these; where it cannot be told, too."""
+        files = {name: file for name, file in zip(MODEL_FILES, fingerprint.files, strict=True) if file is not None}
+        return len(files) < len(MODEL_FILES) or not self._store.still_has(model_id, files)
+
     def estimate(self, fingerprint: Fingerprint) -> int:
         """Return about how many bytes of memory the model will take, at least those of its weights."""
         manifest, weights, vocabulary = (file.size if file else 0 for file in fingerprint.files)

@@ -31,6 +31,7 @@ from serving.errors import (
     Unavailable,
     again,
 )
+from serving.looks import BackgroundLooks
 from serving.model_id import ModelId
 from serving.model_store import Fingerprint
 
@@ -47,6 +48,7 @@ _MAX_FAILURES: Final = 4096
 _LOOKING_THREADS: Final = 2
 _CARE_SECONDS: Final = 5.0
 _ATTEMPTS: Final = 3
+_BUSY_HITS: Final = 3
 _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 _REFRESH_PATIENCE_SECONDS: Final = 0.1
 
@@ -56,6 +58,9 @@ class ModelSource(Protocol[Source_co]):
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
         """Return the identity of the model's files. Raises ServingError."""
+
+    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+        """Return whether the model's files may be others than these; where it cannot be told, too."""
 
     def estimate(self, fingerprint: Fingerprint) -> int:
         """Return about how many bytes the model will take in memory. Does not block."""
@@ -115,6 +120,7 @@ class ModelManager(Generic[Model]):
         """Callers of each model that is being loaded."""
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
+        self._looks = BackgroundLooks(self._looking, source.has_changed, self._on_change)
         self._refreshes: dict[Resident[Model], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -149,8 +155,14 @@ class ModelManager(Generic[Model]):
     def acquire_ready(self, model_id: ModelId) -> Lease[Model] | None:
         """Return a lease where that takes no wait: the model is in memory, and its files need no look now."""
         resident = self._residents.get(model_id)
-        if resident is None or not self._is_fresh(resident):
+        if resident is None:
             return None
+        age = time.monotonic() - resident.checked_at
+        if age >= self._freshness_seconds:
+            # Of a busy model the next few answers show what a look finds, so that no single one has to wait for it.
+            if resident.hits - resident.hits_at_check < _BUSY_HITS or age >= 2 * self._freshness_seconds:
+                return None
+            self._looks.look(resident, model_id, resident.fingerprint)
         self._statistics.hits += 1
         resident.hits += 1
         return self._residents.lease(resident)
@@ -182,6 +194,7 @@ class ModelManager(Generic[Model]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._looks.close()
         # A volume that hangs must not hang the end.
         self._loading.shutdown(wait=False, cancel_futures=True)
         self._looking.shutdown(wait=False, cancel_futures=True)
@@ -312,12 +325,19 @@ class ModelManager(Generic[Model]):
 
     async def _refreshed(self, resident: Resident[Model]) -> None:
         """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
-        resident.checked_at = time.monotonic()
+        resident.note_check()
         task = self._refreshes.get(resident)
         if task is None:
             task = self._refreshes[resident] = self._start(self._refresh(resident))
             task.add_done_callback(lambda _: self._refreshes.pop(resident, None))
         await asyncio.wait({task}, timeout=_REFRESH_PATIENCE_SECONDS)
+
+    def _on_change(self, resident: Resident[Model], *, changed: bool) -> None:
+        """Take in what a look in the background found."""
+        resident.note_check()
+        if changed and self._residents.get(resident.model_id) is resident and resident not in self._refreshes:
+            task = self._refreshes[resident] = self._start(self._refresh(resident))
+            task.add_done_callback(lambda _: self._refreshes.pop(resident, None))
 
     async def _refresh(self, resident: Resident[Model]) -> None:
         """Load the model's files beside ``resident`` if they changed, and swap; on any fault the old copy stays."""

@@ -50,6 +50,16 @@ class FileIdentity:
     changed_nanoseconds: int
     """Also moves where a writer sets the time of modification back, and with permissions."""
 
+    def is_of(self, status: os.stat_result) -> bool:
+        """Return whether a file of this status is the one."""
+        return (
+            status.st_mtime_ns == self.modified_nanoseconds
+            and status.st_ino == self.inode
+            and status.st_ctime_ns == self.changed_nanoseconds
+            and status.st_size == self.size
+            and status.st_dev == self.device
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -91,6 +101,18 @@ class ModelStore:
             VolumeUnavailable: the volume failed twice.
         """
         return _with_one_more_try(lambda: self._fingerprint(model_id))
+
+    def still_has(self, model_id: ModelId, files: Mapping[str, FileIdentity]) -> bool:
+        """Return whether the names in ``files`` lead to these files still: the cheapest look there is.
+
+        A file that was known to be the model's stays so, wherever links lead; for all else, and where the volume
+        fails, the answer is no, and :meth:`fingerprint` tells more.
+        """
+        folder = os.path.join(self._root, model_id)
+        try:
+            return all(file.is_of(os.stat(os.path.join(folder, name))) for name, file in files.items())
+        except OSError:
+            return False
 
     def read(self, model_id: ModelId, name: str, limit: int) -> bytes:
         """Return the whole file ``name`` of the model.

@@ -75,6 +75,12 @@ class FakeSource:
             raise ModelNotFound("no such model")
         return fingerprint_of(1)
 
+    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+        try:
+            return self.fingerprint(model_id) != fingerprint
+        except ServingError:
+            return True
+
     def estimate(self, fingerprint: Fingerprint) -> int:
         return 10
 

@@ -93,6 +93,12 @@ class FakeSource:
             raise files
         return files
 
+    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+        try:
+            return self.fingerprint(model_id) != fingerprint
+        except ServingError:
+            return True
+
     def estimate(self, fingerprint: Fingerprint) -> int:
         return 10
 
@@ -734,3 +740,78 @@ async def test_asking_a_closed_manager_is_answered() -> None:
     async with bench() as it:
         await it.manager.close()
         assert isinstance(await refusal_of(it, A), Unavailable)
+
+
+# What is ready.
+
+
+def ready(it: Bench, name: ModelId) -> int | None:
+    """Return which files the model that can answer at once was made from."""
+    lease = it.manager.acquire_ready(name)
+    if lease is None:
+        return None
+    with lease as model:
+        file = model.fingerprint.files[0]
+        assert file is not None
+        return file.inode
+
+
+async def becomes(look: Callable[[], int | None], wanted: int | None) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            if look() == wanted:
+                return
+            await asyncio.sleep(0.001)
+
+
+async def test_only_what_is_in_memory_is_ready() -> None:
+    async with bench() as it:
+        assert ready(it, A) is None
+        await it.mark(A)
+        assert ready(it, A) == 1
+        assert it.source.looks[A] == 1
+        assert it.residents.statistics.misses == 1
+
+
+async def test_a_model_that_is_seldom_asked_for_is_not_ready_when_its_files_are_due_for_a_look() -> None:
+    async with bench(freshness_seconds=0.0) as it:
+        await it.mark(A)
+        assert [ready(it, A) for _ in range(10)] == [None] * 10
+
+
+async def test_a_busy_model_answers_while_its_files_are_looked_at_and_a_change_is_served() -> None:
+    async with bench(freshness_seconds=30.0) as it:
+        await it.mark(A)
+        assert [ready(it, A) for _ in range(5)] == [1] * 5
+        resident = it.residents.get(A)
+        assert resident is not None
+        it.source.files[A] = fingerprint_of(7)
+        it.source.look_gate.shut()
+        resident.checked_at -= 31.0
+        assert [ready(it, A) for _ in range(5)] == [1] * 5
+        it.source.look_gate.open()
+        await becomes(lambda: ready(it, A), 7)
+        assert it.source.loads[A] == 2
+
+
+async def test_files_that_were_not_looked_at_for_long_are_waited_for_even_when_the_model_is_busy() -> None:
+    async with bench(freshness_seconds=30.0) as it:
+        await it.mark(A)
+        assert [ready(it, A) for _ in range(5)] == [1] * 5
+        resident = it.residents.get(A)
+        assert resident is not None
+        resident.checked_at -= 61.0
+        assert ready(it, A) is None
+
+
+async def test_a_busy_model_that_was_removed_is_gone_once_it_was_looked_for() -> None:
+    async with bench(freshness_seconds=30.0) as it:
+        await it.mark(A)
+        assert [ready(it, A) for _ in range(5)] == [1] * 5
+        resident = it.residents.get(A)
+        assert resident is not None
+        del it.source.files[A]
+        resident.checked_at -= 31.0
+        await becomes(lambda: ready(it, A), None)
+        with pytest.raises(ModelNotFound):
+            await it.manager.acquire(A)

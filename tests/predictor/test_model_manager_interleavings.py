@@ -63,6 +63,12 @@ class FakeVolume:
             raise ModelNotFound("no model has this runId") from None
         return Fingerprint((FileIdentity(0, copy, size, 0, 0),))
 
+    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+        try:
+            return self.fingerprint(model_id) != fingerprint
+        except ServingError:
+            return True
+
     def estimate(self, fingerprint: Fingerprint) -> int:
         (file,) = fingerprint.files
         assert file is not None

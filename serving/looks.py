@@ -1,0 +1,74 @@
+"""Looks at files of busy models without anybody waiting: many of them in one go, in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Generic, Protocol, TypeVar
+
+from serving.model_id import ModelId
+
+Subject = TypeVar("Subject")
+Subject_contra = TypeVar("Subject_contra", contravariant=True)
+Known = TypeVar("Known")
+
+# So many take about a millisecond; then others may use the thread.
+_MOST_AT_ONCE: Final = 64
+
+
+class OnLooked(Protocol[Subject_contra]):
+    """Takes in what a look found."""
+
+    def __call__(self, subject: Subject_contra, /, *, changed: bool) -> None:
+        """Called on the event loop."""
+
+
+class BackgroundLooks(Generic[Subject, Known]):
+    """Compares what is known of models with their files.
+
+    Args:
+        pool: where it is compared.
+        has_changed: compares; blocks, and raises nothing.
+        on_looked: told of every subject what was found.
+    """
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        has_changed: Callable[[ModelId, Known], bool],
+        on_looked: OnLooked[Subject],
+    ) -> None:
+        self._pool = pool
+        self._has_changed = has_changed
+        self._on_looked = on_looked
+        self._wanted: dict[Subject, tuple[ModelId, Known]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    def look(self, subject: Subject, model_id: ModelId, known: Known) -> None:
+        """Look soon; a subject that is to be looked at already is looked at once."""
+        self._wanted.setdefault(subject, (model_id, known))
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._wanted:
+                subjects = [subject for subject, _ in zip(self._wanted, range(_MOST_AT_ONCE), strict=False)]
+                wanted = [self._wanted[subject] for subject in subjects]
+                changed = await loop.run_in_executor(self._pool, self._compared, wanted)
+                for subject, has_changed in zip(subjects, changed, strict=True):
+                    del self._wanted[subject]
+                    self._on_looked(subject, changed=has_changed)
+        finally:
+            self._looking = None
+
+    def _compared(self, wanted: list[tuple[ModelId, Known]]) -> list[bool]:
+        return [self._has_changed(model_id, known) for model_id, known in wanted]
