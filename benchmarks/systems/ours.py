@@ -49,14 +49,20 @@ class Ours:
             yield Running(call, [program.process.pid for program in programs], batch_call(address))
 
 
-def _two_processes(*flags: str) -> Start:
-    """Return how the frontend and the predictor are started as processes of their own, both with ``flags``."""
+def _two_processes(frontend_transport: str, predictor_transport: str) -> Start:
+    """Return how the frontend and the predictor are started as processes of their own."""
 
     def start(stack: ExitStack, models: Path, workplace: Path, port: int, predictor_port: int) -> list[Program]:
-        common: Command = ("--model-dir", models, *flags)
-        predictor = (sys.executable, "-m", "predictor", *common, "--port", str(predictor_port))
+        common: Command = ("--model-dir", models, "--transport")
+        predictor = (
+            *(sys.executable, "-m", "predictor", *common, predictor_transport),
+            *("--port", str(predictor_port)),
+        )
         routes = f"intent-classification=predictor://127.0.0.1:{predictor_port}"
-        frontend = (sys.executable, "-m", "frontend", *common, "--port", str(port), "--routes", routes)
+        frontend = (
+            *(sys.executable, "-m", "frontend", *common, frontend_transport),
+            *("--port", str(port), "--routes", routes),
+        )
         return [
             stack.enter_context(running(command, workplace / f"{name}.log"))
             for name, command in (("predictor", predictor), ("frontend", frontend))
@@ -79,12 +85,15 @@ def _one_process(*flags: str) -> Start:
 def _variants(transport: str) -> tuple[Ours, Ours]:
     flags = ("--transport", transport)
     return (
-        Ours(f"ours-{transport}", f"Intent Serving, two processes, {transport}", 2, _two_processes(*flags)),
+        Ours(
+            f"ours-{transport}", f"Intent Serving, two processes, {transport}", 2, _two_processes(transport, transport)
+        ),
         Ours(f"ours-one-process-{transport}", f"Intent Serving, one process, {transport}", 1, _one_process(*flags)),
     )
 
 
-TWO_PROCESSES: Final = Ours("ours", "Intent Serving, two processes", 2, _two_processes())
+# As `intentctl up` starts them.
+TWO_PROCESSES: Final = Ours("ours", "Intent Serving, two processes", 2, _two_processes("envoy", "grpcio"))
 ONE_PROCESS: Final = Ours("ours-one-process", "Intent Serving, one process", 1, _one_process())
 VARIANTS: Final = (*_variants("grpcio"), *_variants("envoy"))
-"""The same on a transport that is named, whichever is the usual one."""
+"""The same with every process on one transport."""
