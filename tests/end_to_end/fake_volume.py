@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from predictor.__main__ import main
+from predictor import service
+from predictor.settings import PredictorSettings
 from serving.model_store import MODEL_FILES
+from serving.settings import load_settings
+from serving.transport.hosting import Program, run
+from serving.transport.lifecycle import Workload
 from tests.conftest import ROOT
-from tests.end_to_end.processes import START_SECONDS, STOP_SECONDS, Service, Stack, start
+from tests.end_to_end.processes import START_SECONDS, Stack, start
 
 FAULTS_VARIABLE = "FAKE_VOLUME_FAULTS"
 HOLD = "HOLD"
@@ -85,17 +89,11 @@ def stack_over_fake_volume(models: Path, logs: Path, *flags: str) -> Iterator[tu
     with contextlib.ExitStack() as ends:
         with patch.dict(os.environ, {FAULTS_VARIABLE: str(volume.faults), "PYTHONPATH": str(ROOT)}):
             engine = start(__name__, models, logs, *flags)
-        ends.callback(_end, engine)
+        ends.callback(engine.kill)
         router = start("frontend", models, logs, "--routes", f"intent-classification=predictor://{engine.address}")
-        ends.callback(_end, router)
+        ends.callback(router.kill)
         router.wait_until_serving()
         yield Stack(models, router, engine), volume
-
-
-def _end(service: Service) -> None:
-    if service.process.poll() is None:
-        service.process.kill()
-        service.process.wait(STOP_SECONDS)
 
 
 def _failing(faults: Path, operation: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,13 +131,14 @@ def _come_to_pass(fault: Path) -> None:
     raise OSError(number, os.strerror(number))
 
 
-def _run() -> None:
+def build(settings: PredictorSettings) -> Workload:
+    """Return the predictor over the fake volume. Transports call this in the process that serves."""
     faults = Path(os.environ[FAULTS_VARIABLE])
-    with contextlib.ExitStack() as stack:
-        for operation, name in ((STAT, "stat"), (OPEN, "open"), (READ, "read")):
-            stack.enter_context(patch.object(os, name, _failing(faults, operation, getattr(os, name))))
-        main()
+    for operation, name in ((STAT, "stat"), (OPEN, "open"), (READ, "read")):
+        # For as long as the process lives.
+        patch.object(os, name, _failing(faults, operation, getattr(os, name))).start()
+    return service.build(settings)
 
 
 if __name__ == "__main__":
-    _run()
+    run(Program("predictor", "tests.end_to_end.fake_volume:build"), load_settings(PredictorSettings))

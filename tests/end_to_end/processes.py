@@ -9,20 +9,25 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.conftest import SHARED
+from serving.transport import envoy
+from tests.conftest import ROOT, SHARED
 
 START_SECONDS = 60
 STOP_SECONDS = 40
+TRANSPORT = os.environ.get("INTENT_TEST_TRANSPORT", "grpcio")
+"""What services are hosted on where a test does not say."""
 
 
 def free_port() -> int:
@@ -50,14 +55,62 @@ class Service:
                     return
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code."""
-        if self.process.poll() is None:
+        """Send a signal and return the exit code, once the processes it has started have ended too."""
+        family = self.family()
+        if family:
             self.process.send_signal(number)
-        return self.process.wait(STOP_SECONDS)
+        code = self.process.wait(STOP_SECONDS)
+        wait_until_ended(family)
+        return code
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to it and to the processes it has started."""
+        for process in self.family():
+            process.send_signal(number)
+
+    def family(self) -> list[psutil.Process]:
+        """Itself and the processes it has started; nothing once it has ended."""
+        if self.process.poll() is not None:
+            return []
+        itself = psutil.Process(self.process.pid)
+        return [itself, *itself.children(recursive=True)]
+
+    def wait_until_logged(self, event: str) -> dict[str, Any]:
+        """Return the first log line of ``event``, which comes before the process ends."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            # Whether it has ended is asked first: then its last lines are there.
+            ended = self.process.poll() is not None
+            found = next((line for line in self.events() if line["event"] == event), None)
+            if found is not None:
+                return found
+            assert not ended, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"{self.name} has not logged {event!r}")
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended."""
+        self.stop(signal.SIGKILL)
 
     def events(self) -> list[dict[str, Any]]:
-        """The log lines so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """The log lines so far, but one that is being written."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+
+def wait_until_ended(processes: Sequence[psutil.Process]) -> None:
+    """Wait until none of them does anything any more; whether somebody asks for their exit codes is nothing to us."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while left := [process for process in processes if not has_ended(process)]:
+        assert time.monotonic() < deadline, f"they live on: {left}"
+        time.sleep(0.01)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @dataclass
@@ -69,35 +122,59 @@ class Stack:
     predictor: Service
 
 
-def start(name: str, models: Path, logs: Path, *flags: str, port: int | None = None) -> Service:
+def transports() -> list[Any]:
+    """What services can be hosted on, as parameters of tests; what this machine cannot do is skipped and says why."""
+    missing = envoy.what_is_missing()
+    reason = f"envoy cannot host services here: {missing} is missing"
+    return ["grpcio", pytest.param("envoy", marks=pytest.mark.skipif(missing is not None, reason=reason))]
+
+
+def start(
+    name: str, models: Path, logs: Path, *flags: str, port: int | None = None, transport: str = TRANSPORT
+) -> Service:
     """Start a service without waiting for it."""
     port = free_port() if port is None else port
     log = logs / f"{name}-{port}.log"
     command = [sys.executable, "-m", name, "--model-dir", str(models), "--port", str(port), "--log-format", "json"]
+    command += ["--transport", transport, *flags]
     with log.open("ab") as output:
-        process = subprocess.Popen([*command, *flags], stdout=output, stderr=output, env=_environment())
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment(), cwd=ROOT)
     return Service(name, f"127.0.0.1:{port}", process, log)
 
 
 @contextmanager
+def running_service(name: str, models: Path, logs: Path, *flags: str, transport: str = TRANSPORT) -> Iterator[Service]:
+    """One service, ready; ended behind the block."""
+    service = start(name, models, logs, *flags, transport=transport)
+    try:
+        service.wait_until_serving()
+        yield service
+    finally:
+        service.kill()
+
+
+@contextmanager
 def stack(
-    models: Path, logs: Path, *, frontend: tuple[str, ...] = (), predictor: tuple[str, ...] = ()
+    models: Path,
+    logs: Path,
+    *,
+    frontend: tuple[str, ...] = (),
+    predictor: tuple[str, ...] = (),
+    transport: str = TRANSPORT,
 ) -> Iterator[Stack]:
     """Both services, ready; ended behind the block."""
     started: list[Service] = []
     try:
-        engine = start("predictor", models, logs, *predictor)
+        engine = start("predictor", models, logs, *predictor, transport=transport)
         started.append(engine)
         routes = f"intent-classification=predictor://{engine.address}"
-        router = start("frontend", models, logs, "--routes", routes, *frontend)
+        router = start("frontend", models, logs, "--routes", routes, *frontend, transport=transport)
         started.append(router)
         router.wait_until_serving()
         yield Stack(models, router, engine)
     finally:
         for service in reversed(started):
-            if service.process.poll() is None:
-                service.process.kill()
-                service.process.wait(STOP_SECONDS)
+            service.kill()
 
 
 def grpcurl() -> str:
@@ -110,5 +187,5 @@ def grpcurl() -> str:
 
 
 def _environment() -> dict[str, str]:
-    ours = ("INTENT_FRONTEND_", "INTENT_PREDICTOR_", "MODEL_DIR")
+    ours = ("INTENT_FRONTEND_", "INTENT_PREDICTOR_", "TRANSPORTS_", "MODEL_DIR")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -15,7 +15,8 @@ import pytest
 from serving.client import IntentClient
 from serving.errors import InvalidRequest, ServingError
 from serving.stubs import prediction_service_pb2 as pb
-from tests.end_to_end.processes import Stack
+from tests.conftest import ROOT
+from tests.end_to_end.processes import Stack, stack, transports
 
 pytestmark = pytest.mark.end_to_end
 
@@ -41,6 +42,13 @@ DOCUMENTS = {
     "many tokens": "a " * (LIMIT // 2),
     "right to left": "مرحبا שלום \u202e",
 }
+
+
+@pytest.fixture(scope="module", params=transports())
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Both services over the sample models, on each transport."""
+    with stack(ROOT / "models", tmp_path_factory.mktemp("logs"), transport=request.param) as both:
+        yield both
 
 
 @pytest.fixture

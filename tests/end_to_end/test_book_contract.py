@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from serving.client import IntentClient, Prediction, Query
 from tests.conftest import shared
-from tests.end_to_end.processes import Stack, grpcurl
+from tests.end_to_end.processes import Stack, grpcurl, stack, transports
 
 pytestmark = pytest.mark.end_to_end
 
@@ -26,11 +27,13 @@ def predict(running: Stack, **request: Any) -> subprocess.CompletedProcess[str]:
     return call(running, "-d", json.dumps(request), running.frontend.address, method)
 
 
-@pytest.fixture(scope="module")
-def seed(running: Stack) -> Stack:
-    """The seed's model, copied into the folder of services that run already."""
-    shutil.copytree(shared("seed-model/1"), running.models / "1", dirs_exist_ok=True)
-    return running
+@pytest.fixture(scope="module", params=transports())
+def seed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The seed's model, copied into the folder of services that run already, on each transport."""
+    models = tmp_path_factory.mktemp("models")
+    with stack(models, tmp_path_factory.mktemp("logs"), transport=request.param) as running:
+        shutil.copytree(shared("seed-model/1"), models / "1")
+        yield running
 
 
 def test_the_books_call_answers_timer(seed: Stack) -> None:

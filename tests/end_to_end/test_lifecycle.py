@@ -16,11 +16,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.client import AsyncIntentClient, IntentClient, Prediction
 from serving.errors import DeadlineExceeded, ServingError, Unavailable
 from tests.conftest import ROOT
-from tests.end_to_end.processes import free_port, stack, start
+from tests.end_to_end.processes import free_port, stack, start, transports
 
 pytestmark = pytest.mark.end_to_end
 
 MODELS = ROOT / "models"
+
+
+@pytest.fixture(params=transports())
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def health_of(address: str) -> int:
@@ -29,13 +34,14 @@ def health_of(address: str) -> int:
         return int(stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60).status)
 
 
-def test_the_frontend_is_not_serving_until_the_predictor_is(tmp_path: Path) -> None:
+def test_the_frontend_is_not_serving_until_the_predictor_is(tmp_path: Path, transport: str) -> None:
     port = free_port()
-    frontend = start("frontend", MODELS, tmp_path, "--routes", f"intent-classification=predictor://127.0.0.1:{port}")
+    routes = f"intent-classification=predictor://127.0.0.1:{port}"
+    frontend = start("frontend", MODELS, tmp_path, "--routes", routes, transport=transport)
     try:
         assert health_of(frontend.address) == health_pb2.HealthCheckResponse.NOT_SERVING
 
-        predictor = start("predictor", MODELS, tmp_path, port=port)
+        predictor = start("predictor", MODELS, tmp_path, port=port, transport=transport)
         try:
             frontend.wait_until_serving()
             with IntentClient(frontend.address) as client:
@@ -46,8 +52,13 @@ def test_the_frontend_is_not_serving_until_the_predictor_is(tmp_path: Path) -> N
         assert frontend.stop() == 0
 
 
-def test_a_predictor_that_is_gone_is_unavailable_and_found_again_when_it_is_back(tmp_path: Path) -> None:
-    with stack(MODELS, tmp_path) as both, IntentClient(both.frontend.address, timeout=20) as client:
+def test_a_predictor_that_is_gone_is_unavailable_and_found_again_when_it_is_back(
+    tmp_path: Path, transport: str
+) -> None:
+    with (
+        stack(MODELS, tmp_path, transport=transport) as both,
+        IntentClient(both.frontend.address, timeout=20) as client,
+    ):
         port = int(both.predictor.address.rsplit(":", 1)[1])
         client.predict("clinc150", "hello")
         both.predictor.stop(signal.SIGKILL)
@@ -55,7 +66,7 @@ def test_a_predictor_that_is_gone_is_unavailable_and_found_again_when_it_is_back
         with pytest.raises(Unavailable, match="the predictor cannot be reached"):
             client.predict("clinc150", "hello")
 
-        again = start("predictor", MODELS, tmp_path, port=port)
+        again = start("predictor", MODELS, tmp_path, port=port, transport=transport)
         try:
             again.wait_until_serving()
             assert answer_when_reached(client).label == "timer"
@@ -63,22 +74,24 @@ def test_a_predictor_that_is_gone_is_unavailable_and_found_again_when_it_is_back
             again.stop()
 
 
-def test_a_predictor_that_hangs_costs_the_caller_its_deadline(tmp_path: Path) -> None:
-    with stack(MODELS, tmp_path) as both, IntentClient(both.frontend.address) as client:
+def test_a_predictor_that_hangs_costs_the_caller_its_deadline(tmp_path: Path, transport: str) -> None:
+    with stack(MODELS, tmp_path, transport=transport) as both, IntentClient(both.frontend.address) as client:
         client.predict("clinc150", "hello")
-        both.predictor.process.send_signal(signal.SIGSTOP)
+        both.predictor.signal_all(signal.SIGSTOP)
         try:
             with pytest.raises(DeadlineExceeded):
                 client.predict("clinc150", "hello", timeout=0.5)
         finally:
-            both.predictor.process.send_signal(signal.SIGCONT)
+            both.predictor.signal_all(signal.SIGCONT)
 
         assert client.predict("clinc150", "make a 10 minute timer").label == "timer"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_drains_every_accepted_call_and_ends_with_zero(tmp_path: Path, number: signal.Signals) -> None:
-    with stack(MODELS, tmp_path, frontend=("--drain-delay-seconds", "0")) as both:
+async def test_a_signal_drains_every_accepted_call_and_ends_with_zero(
+    tmp_path: Path, transport: str, number: signal.Signals
+) -> None:
+    with stack(MODELS, tmp_path, frontend=("--drain-delay-seconds", "0"), transport=transport) as both:
         async with AsyncIntentClient(both.frontend.address, timeout=30) as client:
             calls = [asyncio.ensure_future(client.predict("clinc150", f"timer {i}")) for i in range(300)]
             await calls[0]
@@ -92,9 +105,9 @@ async def test_a_signal_drains_every_accepted_call_and_ends_with_zero(tmp_path: 
         assert events.index("draining") < events.index("stopped")
 
 
-def test_after_a_signal_health_says_not_serving_before_calls_are_refused(tmp_path: Path) -> None:
+def test_after_a_signal_health_says_not_serving_before_calls_are_refused(tmp_path: Path, transport: str) -> None:
     with (
-        stack(MODELS, tmp_path, frontend=("--drain-delay-seconds", "30")) as both,
+        stack(MODELS, tmp_path, frontend=("--drain-delay-seconds", "30"), transport=transport) as both,
         grpc.insecure_channel(both.frontend.address) as channel,
         IntentClient(both.frontend.address) as client,
     ):

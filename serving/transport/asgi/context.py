@@ -215,8 +215,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     async def _emit(self, event: dict[str, Any]) -> None:
         try:
             sent = self._send(event)
-            # The server sets its future whatever happens, and must not find it cancelled.
-            await (asyncio.shield(sent) if isinstance(sent, asyncio.Future) else sent)
+            await (_taken(sent) if isinstance(sent, asyncio.Future) else sent)
         except OSError as error:
             # By the ASGI specification, what is sent to a caller who has left.
             raise CallerLeft from error
@@ -227,3 +226,11 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         if self._gzip:
             headers.append((b"grpc-encoding", GZIP))
         await self._emit({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+
+
+async def _taken(sent: asyncio.Future[None]) -> None:
+    """Wait until the server has taken an event; it sets its future whatever happens, and must not find it cancelled."""
+    # That nobody waits for an error any more is no news for the log.
+    sent.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    await asyncio.wait((sent,))
+    sent.result()

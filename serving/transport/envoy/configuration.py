@@ -19,6 +19,8 @@ LISTENER: Final = "listener"
 _MAX_HEADERS_KIB: Final = 96
 _MAX_HEADERS: Final = 200
 _WINDOW_BYTES: Final = 1 << 20
+# Some calls that are not read must not hold up the others of their connection.
+_CONNECTION_WINDOW_BYTES: Final = 16 << 20
 _CONNECTION_SECONDS: Final = 30 * 60
 _GRACE_SECONDS: Final = 60
 _MONITORS: Final = "envoy.extensions.resource_monitors"
@@ -67,7 +69,7 @@ def _connection_manager(settings: ServerSettings) -> dict[str, Any]:
         "http2_protocol_options": {
             "max_concurrent_streams": settings.max_streams_per_connection,
             "initial_stream_window_size": _WINDOW_BYTES,
-            "initial_connection_window_size": _WINDOW_BYTES,
+            "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
         },
         "common_http_protocol_options": {
             "max_headers_count": _MAX_HEADERS,
@@ -75,6 +77,8 @@ def _connection_manager(settings: ServerSettings) -> dict[str, Any]:
             "max_connection_duration": f"{_CONNECTION_SECONDS}s",
         },
         "drain_timeout": f"{_GRACE_SECONDS}s",
+        # Callers need not know what serves them.
+        "server_header_transformation": "PASS_THROUGH",
         "max_request_headers_kb": _MAX_HEADERS_KIB,
         "request_headers_timeout": "10s",
         # Streams may be silent for as long as they like: who watches health hears little.

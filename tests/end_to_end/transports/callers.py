@@ -1,0 +1,214 @@
+"""Callers of the service under test, one a client library, all with one face."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import grpc
+
+from tests.builders import PATIENCE
+from tests.end_to_end.transports.notebook import Notebook
+from tests.end_to_end.transports.orders import Echo, Metadata, Order, metadata_of_plain, plain_metadata
+from tests.end_to_end.transports.program import ECHO, GUARDED, EchoServicer
+
+_STREAMS: Final = {
+    f"/{ECHO}/{name}": (handler.request_streaming, handler.response_streaming)
+    for name, handler in EchoServicer(Notebook()).handlers().items()
+}
+# Envoy tells the time; the others are told by client libraries that hide nothing.
+_OF_HTTP: Final = {"date", "content-type", "grpc-accept-encoding", "grpc-encoding", "accept-encoding"}
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What a caller has for TLS, in PEM."""
+
+    authority: bytes
+    certificate: bytes | None = None
+    key: bytes | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller has got."""
+
+    code: str
+    message: str
+    echoes: list[Echo]
+    initial: Metadata
+    trailing: Metadata
+
+
+class Caller(Protocol):
+    """A client library. Each call has a connection of its own."""
+
+    def call(
+        self,
+        address: str,
+        method: str,
+        *orders: Order,
+        metadata: Metadata = (),
+        seconds: float | None = PATIENCE,
+        gzip: bool = False,
+        tls: Tls | None = None,
+    ) -> Answer:
+        """Call ``method`` of the echo service, or any method by its path."""
+
+
+def path_of(method: str) -> str:
+    return method if method.startswith("/") else f"/{ECHO}/{method}"
+
+
+def guarded(method: str) -> str:
+    """Return the path of a method behind the boundary."""
+    return f"/{GUARDED}/{method}"
+
+
+class SyncCaller:
+    """grpcio, blocking."""
+
+    def call(
+        self,
+        address: str,
+        method: str,
+        *orders: Order,
+        metadata: Metadata = (),
+        seconds: float | None = PATIENCE,
+        gzip: bool = False,
+        tls: Tls | None = None,
+    ) -> Answer:
+        with _channel(grpc, address, tls) as channel:
+            start, request, streams_response = _started(channel, method, orders)
+            options: Any = {"timeout": seconds, "metadata": metadata, "compression": _compression(gzip)}
+            call = start(request, **options) if streams_response else start.future(request, **options)
+            echoes: list[Echo] = []
+            try:
+                for echo in call if streams_response else [call.result()]:
+                    echoes.append(echo)  # noqa: PERF402 - those before an error count
+            except grpc.RpcError:
+                # Its code is read below, as that of a call that went well.
+                pass
+            return _answer(call.code(), call.details(), echoes, call.initial_metadata(), call.trailing_metadata())
+
+
+class AsyncCaller:
+    """grpc.aio."""
+
+    def call(
+        self,
+        address: str,
+        method: str,
+        *orders: Order,
+        metadata: Metadata = (),
+        seconds: float | None = PATIENCE,
+        gzip: bool = False,
+        tls: Tls | None = None,
+    ) -> Answer:
+        async def make() -> Answer:
+            async with _channel(grpc.aio, address, tls) as channel:
+                start, request, streams_response = _started(channel, method, orders)
+                call = start(
+                    request, timeout=seconds, metadata=grpc.aio.Metadata(*metadata), compression=_compression(gzip)
+                )
+                echoes: list[Echo] = []
+                try:
+                    if streams_response:
+                        async for echo in call:
+                            echoes.append(echo)  # noqa: PERF401 - those before an error count
+                    else:
+                        echoes.append(await call)
+                except grpc.aio.AioRpcError:
+                    # Its code is read below, as that of a call that went well.
+                    pass
+                return _answer(
+                    await call.code(),
+                    await call.details(),
+                    echoes,
+                    await call.initial_metadata(),
+                    await call.trailing_metadata(),
+                )
+
+        return asyncio.run(make())
+
+
+class NodeCaller:
+    """grpc-js, in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def call(
+        self,
+        address: str,
+        method: str,
+        *orders: Order,
+        metadata: Metadata = (),
+        seconds: float | None = PATIENCE,
+        gzip: bool = False,
+        tls: Tls | None = None,
+    ) -> Answer:
+        told = {
+            "address": address,
+            "path": path_of(method),
+            "streams": _STREAMS.get(path_of(method), (False, False)),
+            "messages": [base64.b64encode(order.to_wire()).decode() for order in orders],
+            "metadata": plain_metadata(metadata),
+            "seconds": seconds,
+            "gzip": gzip,
+            "tls": None if tls is None else {key: value and value.decode() for key, value in vars(tls).items()},
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        return _answer(
+            _CODES[answer["code"]],
+            answer["message"],
+            [Echo.from_wire(base64.b64decode(message)) for message in answer["messages"]],
+            metadata_of_plain(answer["initial"]),
+            metadata_of_plain(answer["trailing"]),
+        )
+
+
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _channel(library: Any, address: str, tls: Tls | None) -> Any:
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    if tls is None:
+        return library.insecure_channel(address, options=options)
+    return library.secure_channel(address, tls.credentials(), options=options)
+
+
+def _started(channel: Any, method: str, orders: Sequence[Order]) -> tuple[Any, Any, bool]:
+    streams_request, streams_response = _STREAMS.get(path_of(method), (False, False))
+    kind = {
+        (False, False): channel.unary_unary,
+        (False, True): channel.unary_stream,
+        (True, False): channel.stream_unary,
+        (True, True): channel.stream_stream,
+    }[streams_request, streams_response]
+    start = kind(path_of(method), request_serializer=Order.to_wire, response_deserializer=Echo.from_wire)
+    return start, iter(orders) if streams_request else orders[0], streams_response
+
+
+def _compression(gzip: bool) -> grpc.Compression:
+    return grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
+
+
+def _answer(code: grpc.StatusCode, message: str | None, echoes: list[Echo], initial: Any, trailing: Any) -> Answer:
+    return Answer(code.name, message or "", echoes, _metadata(initial), _metadata(trailing))
+
+
+def _metadata(pairs: Any) -> Metadata:
+    return tuple(sorted((key, value) for key, value in pairs or () if key not in _OF_HTTP))

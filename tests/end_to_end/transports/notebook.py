@@ -1,0 +1,36 @@
+"""What happens to the calls of a service, for callers to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Notebook:
+    """What has happened, and what is let go on, each by a name that a test makes up."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, asyncio.Event] = {}
+
+    def note(self, name: str) -> None:
+        self._event(name).set()
+
+    async def noted(self, name: str) -> None:
+        """Wait until it has happened."""
+        await self._event(name).wait()
+
+    @contextmanager
+    def call(self, name: str) -> Iterator[None]:
+        """Note that the call has started, that it was cancelled, and that it is over however it went."""
+        self.note(f"{name} started")
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.note(f"{name} cancelled")
+            raise
+        finally:
+            self.note(f"{name} over")
+
+    def _event(self, name: str) -> asyncio.Event:
+        return self._events.setdefault(name, asyncio.Event())

@@ -1,0 +1,191 @@
+"""The program that every transport hosts: a service that does with its calls as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
+
+from serving.settings import ServerSettings, service_settings
+from serving.transport.boundary import Boundary
+from serving.transport.hosting import Program
+from serving.transport.lifecycle import Workload
+from serving.transport.service import Registry, Service
+from tests.end_to_end.transports.notebook import Notebook
+from tests.end_to_end.transports.orders import Echo, Order
+
+ECHO = "transports.Echo"
+GUARDED = "transports.Guarded"
+_MESSAGE = ".google.protobuf.StringValue"
+
+
+class Settings(ServerSettings):
+    """Nothing of its own."""
+
+    model_config = service_settings("TRANSPORTS_", "transports")
+
+
+PROGRAM = Program("transports", f"{__name__}:build")
+
+
+def build(settings: Settings) -> Workload:
+    """Return both services: one straight on the transport, one behind the boundary as the products are."""
+    del settings
+    _describe()
+    notebook = Notebook()
+    echo = EchoServicer(notebook)
+
+    def register_straight(registry: Registry) -> None:
+        # The boundary takes unary calls only, and this is about what lies below it.
+        transport = registry._registry if isinstance(registry, Boundary) else registry
+        transport.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ECHO, echo.handlers()),))
+
+    def register_guarded(registry: Registry) -> None:
+        handler = grpc.unary_unary_rpc_method_handler(echo.unary, Order.from_wire, Echo.to_wire)
+        registry.add_registered_method_handlers(GUARDED, {"Unary": handler})
+
+    async def nothing() -> None:
+        """There is nothing to wait for."""
+
+    return Workload([Service(ECHO, register_straight), Service(GUARDED, register_guarded)], nothing, nothing)
+
+
+class EchoServicer:
+    """All four kinds of calls, the streams as generators and with the context's ``read`` and ``write``."""
+
+    def __init__(self, notebook: Notebook) -> None:
+        self._notebook = notebook
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        read, write = Order.from_wire, Echo.to_wire
+        return {
+            "Unary": grpc.unary_unary_rpc_method_handler(self.unary, read, write),
+            "ClientStream": grpc.stream_unary_rpc_method_handler(self.client_stream, read, write),
+            "ServerStream": grpc.unary_stream_rpc_method_handler(self.server_stream, read, write),
+            "Both": grpc.stream_stream_rpc_method_handler(self.both, read, write),
+            "ReadClientStream": grpc.stream_unary_rpc_method_handler(self.read_client_stream, read, write),
+            "WrittenServerStream": grpc.unary_stream_rpc_method_handler(self.written_server_stream, read, write),
+            "ReadAndWritten": grpc.stream_stream_rpc_method_handler(self.read_and_written, read, write),
+            "Noted": grpc.unary_unary_rpc_method_handler(self.noted, read, write),
+        }
+
+    async def noted(self, order: Order, context: Any) -> Echo:
+        """Answer once it is in the notebook."""
+        await self._notebook.noted(order.name)
+        return _echo(order, context)
+
+    async def unary(self, order: Order, context: Any) -> Echo:
+        with self._notebook.call(order.name):
+            await self._begin(order, context)
+            return _echo(order, context)
+
+    async def client_stream(self, orders: AsyncIterator[Order], context: Any) -> Echo:
+        received = [order async for order in orders]
+        return await self._answer_to(received, context)
+
+    async def read_client_stream(self, orders: AsyncIterator[Order], context: Any) -> Echo:
+        del orders
+        received = []
+        while (order := await context.read()) is not grpc.aio.EOF:
+            received.append(order)
+        return await self._answer_to(received, context)
+
+    async def _answer_to(self, orders: list[Order], context: Any) -> Echo:
+        first = orders[0] if orders else Order()
+        with self._notebook.call(first.name):
+            await self._begin(first, context)
+            return _echo(first, context, [order.text for order in orders])
+
+    async def server_stream(self, order: Order, context: Any) -> AsyncIterator[Echo]:
+        with self._notebook.call(order.name):
+            for number in range(order.times):
+                if number == 0 or order.wait:
+                    await self._begin(order, context)
+                yield _echo(order, context)
+                self._notebook.note(f"{order.name} sent {number + 1}")
+
+    async def written_server_stream(self, order: Order, context: Any) -> None:
+        with self._notebook.call(order.name):
+            await self._begin(order, context)
+            for number in range(order.times):
+                await context.write(_echo(order, context))
+                self._notebook.note(f"{order.name} sent {number + 1}")
+
+    async def both(self, orders: AsyncIterator[Order], context: Any) -> AsyncIterator[Echo]:
+        with contextlib.ExitStack() as noted:
+            begun = False
+            async for order in orders:
+                if order.notes:
+                    self._notebook.note(order.notes)
+                if not begun:
+                    begun = True
+                    noted.enter_context(self._notebook.call(order.name))
+                    await self._begin(order, context)
+                for _ in range(order.times):
+                    yield _echo(order, context)
+
+    async def read_and_written(self, orders: AsyncIterator[Order], context: Any) -> None:
+        del orders
+        first = await context.read()
+        with self._notebook.call(first.name):
+            await self._begin(first, context)
+            order = first
+            while order is not grpc.aio.EOF:
+                for _ in range(order.times):
+                    await context.write(_echo(order, context))
+                order = await context.read()
+
+    async def _begin(self, order: Order, context: Any) -> None:
+        if order.notes:
+            self._notebook.note(order.notes)
+        if order.gzip:
+            context.set_compression(grpc.Compression.Gzip)
+        if order.initial:
+            await context.send_initial_metadata(order.initial)
+        if order.trailing:
+            context.set_trailing_metadata(order.trailing)
+        if order.code:
+            context.set_code(grpc.StatusCode[order.code])
+        if order.details:
+            context.set_details(order.details)
+        if order.wait:
+            await self._notebook.noted(order.wait)
+        if order.fails:
+            raise ZeroDivisionError(order.text)
+        if order.abort is not None:
+            code, message = order.abort
+            await context.abort(grpc.StatusCode[code], message)
+
+
+def _echo(order: Order, context: Any, texts: list[str] | None = None) -> Echo:
+    return Echo(
+        text=order.text,
+        texts=texts or [],
+        metadata=tuple((key, value) for key, value in context.invocation_metadata()),
+        has_deadline=context.time_remaining() is not None,
+        ballast="." * order.size,
+    )
+
+
+def _describe() -> None:
+    """Tell reflection what the services take and give, which nobody has written in a .proto."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="transports.proto",
+        package="transports",
+        syntax="proto3",
+        dependency=[wrappers_pb2.DESCRIPTOR.name],
+    )
+    for name, methods in ((ECHO, EchoServicer(Notebook()).handlers()), (GUARDED, {"Unary": None})):
+        service = file.service.add(name=name.rpartition(".")[2])
+        for method, handler in methods.items():
+            service.method.add(
+                name=method,
+                input_type=_MESSAGE,
+                output_type=_MESSAGE,
+                client_streaming=handler is not None and handler.request_streaming,
+                server_streaming=handler is not None and handler.response_streaming,
+            )
+    descriptor_pool.Default().Add(file)

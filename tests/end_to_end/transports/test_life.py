@@ -1,0 +1,253 @@
+"""Starting, draining and ending of a process, on every transport."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.builders import NOT_SERVING, PATIENCE, SERVING, channel_to
+from tests.conftest import ROOT
+from tests.end_to_end.processes import Service, free_port, start, transports, wait_until_ended
+from tests.end_to_end.transports.callers import SyncCaller, guarded
+from tests.end_to_end.transports.conftest import PROGRAM
+from tests.end_to_end.transports.orders import Echo, Order
+
+pytestmark = pytest.mark.end_to_end
+
+LONG = "3600"
+
+
+@pytest.fixture(params=transports())
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextmanager
+def living(folder: Path, transport: str, *flags: str, port: int | None = None) -> Iterator[Service]:
+    """A process that a test may end, ready; and the end of all that it has started, behind the block."""
+    service = start(PROGRAM, folder, folder, *flags, transport=transport, port=port)
+    try:
+        address = service.wait_until_logged("ready")["address"]
+        family = service.family()
+        yield Service(service.name, address, service.process, service.log)
+    finally:
+        service.kill()
+    # However it has ended, nothing of it is left.
+    wait_until_ended(family)
+
+
+class Calls:
+    """Calls on one connection."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._health: Any = health_pb2_grpc.HealthStub(channel)
+
+    def unary(self, order: Order, method: str = guarded("Unary")) -> Any:
+        return self._channel.unary_unary(method, Order.to_wire, Echo.from_wire)(order, timeout=PATIENCE)
+
+    async def noted(self, what: str) -> None:
+        await self.unary(Order(name=what), "/transports.Echo/Noted")
+
+    async def stream(self) -> Any:
+        """Return a stream that has begun; what is written to it reaches the servicer while others are refused."""
+        stream = self._channel.stream_stream("/transports.Echo/Both", Order.to_wire, Echo.from_wire)(timeout=PATIENCE)
+        await stream.write(Order())
+        await stream.read()
+        return stream
+
+    def watch(self) -> Any:
+        return self._health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+
+
+async def ended(service: Service) -> int:
+    return await asyncio.to_thread(service.process.wait, PATIENCE)
+
+
+async def refusal_on_a_connection_of_its_own(address: str) -> grpc.StatusCode | None:
+    async with channel_to(address) as channel:
+        try:
+            await Calls(channel).unary(Order())
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+    return None
+
+
+# The start
+
+
+def test_the_line_ready_tells_the_address(tmp_path: Path, transport: str) -> None:
+    port = free_port()
+    with living(tmp_path, transport, port=port) as service:
+        assert service.address == f"127.0.0.1:{port}"
+        assert [event["event"] for event in service.events()] == ["listening", "ready"]
+
+
+def test_port_0_takes_a_free_one_and_tells_it(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport, port=0) as service:
+        assert not service.address.endswith(":0")
+        assert SyncCaller().call(service.address, "Unary", Order(text="a")).code == "OK"
+
+
+def test_the_limit_of_messages_is_a_setting(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport, "--max-message-bytes", str(16 << 20)) as service:
+        for method in ("Unary", "ClientStream", guarded("Unary")):
+            assert SyncCaller().call(service.address, method, Order(ballast="." * (15 << 20))).code == "OK"
+            refusal = SyncCaller().call(service.address, method, Order(ballast="." * (16 << 20)))
+            assert refusal.code == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize("holder", ["another program", "a service of ours"])
+def test_a_port_that_is_taken_ends_the_start_with_one_plain_line(tmp_path: Path, transport: str, holder: str) -> None:
+    with contextlib.ExitStack() as held:
+        if holder == "another program":
+            port = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        else:
+            port = int(held.enter_context(living(tmp_path, transport, port=0)).address.rpartition(":")[2])
+        command = [sys.executable, "-m", PROGRAM, "--model-dir", str(tmp_path), "--port", str(port)]
+        run = subprocess.run(
+            [*command, "--transport", transport],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            cwd=ROOT,
+        )
+
+    assert run.returncode == 1
+    # grpcio has a line of its own to say about it.
+    ours = [line for line in run.stderr.splitlines() if "add_port.cc" not in line]
+    assert ours == [f"transports: cannot listen on 127.0.0.1:{port}: another process may hold it"]
+
+
+# The end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_signal_ends_an_idle_process_with_zero(tmp_path: Path, transport: str, number: int) -> None:
+    with living(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+        service.process.send_signal(number)
+
+        assert await ended(service) == 0
+        assert [event["event"] for event in service.events()] == ["listening", "ready", "draining", "stopped"]
+
+
+async def test_a_call_in_flight_ends_well_and_later_ones_are_unavailable(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+        async with channel_to(service.address) as channel, channel_to(service.address) as other:
+            calls = Calls(channel)
+            in_flight = calls.unary(Order(name="call", text="in flight", wait="go"))
+            watch = Calls(other).watch()
+            assert (await watch.read()).status == SERVING
+            await calls.noted("call started")
+            stream = await calls.stream()
+
+            service.process.send_signal(signal.SIGTERM)
+            assert (await watch.read()).status == NOT_SERVING
+            refusal = None
+            while refusal is None:
+                # Until the drain has begun calls are served as before; none is ever answered in a third way.
+                refusal = await refusal_on_a_connection_of_its_own(service.address)
+            assert refusal in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            assert await refusal_on_a_connection_of_its_own(service.address) is grpc.StatusCode.UNAVAILABLE
+            assert not in_flight.done()
+
+            await stream.write(Order(notes="go"))
+            assert (await in_flight).text == "in flight"
+        assert await ended(service) == 0
+
+
+async def test_load_balancers_see_not_serving_while_calls_are_still_taken(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport, "--drain-delay-seconds", LONG) as service:
+        async with channel_to(service.address) as channel:
+            calls = Calls(channel)
+            watch = calls.watch()
+            assert (await watch.read()).status == SERVING
+            service.process.send_signal(signal.SIGTERM)
+            assert (await watch.read()).status == NOT_SERVING
+            assert (await calls.unary(Order(text="a"))).text == "a"
+
+            service.process.send_signal(signal.SIGTERM)
+            assert await ended(service) == 0
+
+
+async def test_a_second_signal_cuts_the_drain_short(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+        async with channel_to(service.address) as channel, channel_to(service.address) as other:
+            calls = Calls(channel)
+            in_flight = asyncio.ensure_future(calls.unary(Order(name="call", wait="never")))
+            watch = Calls(other).watch()
+            assert (await watch.read()).status == SERVING
+            await calls.noted("call started")
+            service.process.send_signal(signal.SIGTERM)
+            assert (await watch.read()).status == NOT_SERVING
+            assert service.process.poll() is None
+            service.process.send_signal(signal.SIGTERM)
+
+            assert await ended(service) == 0
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await in_flight
+            assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def test_calls_that_outlast_the_grace_are_ended(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport, "--drain-grace-seconds", "0.2") as service:
+        async with channel_to(service.address) as channel:
+            calls = Calls(channel)
+            in_flight = asyncio.ensure_future(calls.unary(Order(name="call", wait="never")))
+            await calls.noted("call started")
+            service.process.send_signal(signal.SIGTERM)
+
+            assert await ended(service) == 0
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await in_flight
+            assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def test_watchers_of_the_health_check_do_not_hold_up_the_end(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+        async with channel_to(service.address) as channel:
+            watch = Calls(channel).watch()
+            assert (await watch.read()).status == SERVING
+            service.process.send_signal(signal.SIGTERM)
+
+            assert (await watch.read()).status == NOT_SERVING
+            assert await watch.read() is grpc.aio.EOF
+            assert await watch.code() is grpc.StatusCode.OK
+            assert await ended(service) == 0
+
+
+def test_killed_it_leaves_nothing_behind(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport) as service:
+        service.process.kill()
+        assert service.process.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_killed_it_leaves_its_port_to_the_next(tmp_path: Path, transport: str) -> None:
+    with living(tmp_path, transport, port=0) as service:
+        service.process.kill()
+    with living(tmp_path, transport, port=int(service.address.rpartition(":")[2])) as again:
+        assert SyncCaller().call(again.address, "Unary", Order(text="a")).code == "OK"
+
+
+@pytest.mark.parametrize("transport", transports()[1:])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_when_envoy_ends_by_itself_so_does_the_service(tmp_path: Path, transport: str, number: int) -> None:
+    with living(tmp_path, transport) as service:
+        (inner,) = service.family()[1:]
+        inner.send_signal(number)
+
+        assert service.process.wait(PATIENCE) == 1
+        assert "envoy ended by itself" in service.log.read_text()

@@ -1,0 +1,280 @@
+"""Streams in time: turns, backpressure, cancellation, deadlines, on every transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.builders import PATIENCE, channel_to
+from tests.end_to_end.processes import Service
+from tests.end_to_end.transports.callers import guarded, path_of
+from tests.end_to_end.transports.orders import Echo, Order
+
+pytestmark = pytest.mark.end_to_end
+
+MANY = 300
+LARGE = 100_000
+A_WHILE = 0.5
+"""Seconds in which what is not held back would go far."""
+
+
+class Calls:
+    """The methods of the echo service on one connection."""
+
+    def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
+        self._channel = channel
+        self.name = name
+
+    def unary(self, method: str, order: Order, **options: Any) -> Any:
+        return self._channel.unary_unary(path_of(method), Order.to_wire, Echo.from_wire)(order, **self._with(options))
+
+    def server_stream(self, method: str, order: Order, **options: Any) -> Any:
+        return self._channel.unary_stream(path_of(method), Order.to_wire, Echo.from_wire)(order, **self._with(options))
+
+    def client_stream(self, method: str, **options: Any) -> Any:
+        return self._channel.stream_unary(path_of(method), Order.to_wire, Echo.from_wire)(**self._with(options))
+
+    def both(self, method: str, **options: Any) -> Any:
+        return self._channel.stream_stream(path_of(method), Order.to_wire, Echo.from_wire)(**self._with(options))
+
+    async def noted(self, what: str) -> None:
+        """Wait until it is in the servicer's notebook."""
+        await self.unary("Noted", Order(name=f"{self.name} {what}"), timeout=PATIENCE)
+
+    async def note(self, what: str) -> None:
+        """Write it into the servicer's notebook."""
+        await self.unary("Unary", Order(notes=f"{self.name} {what}"))
+
+    async def happens(self, what: str) -> bool:
+        """Whether it gets into the notebook within a while."""
+        try:
+            await self.unary("Noted", Order(name=f"{self.name} {what}"), timeout=A_WHILE)
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # noqa: PT017 - either is an answer
+            return False
+        return True
+
+    def _with(self, options: dict[str, Any]) -> dict[str, Any]:
+        # Longer than any test waits: what ends a call that hangs must not be its deadline.
+        return {"timeout": 10 * PATIENCE} | options
+
+
+@pytest.fixture
+async def calls(host: Service, request: pytest.FixtureRequest) -> AsyncIterator[Calls]:
+    async with channel_to(host.address) as channel:
+        yield Calls(channel, request.node.name)
+
+
+async def code_of(call: Any) -> grpc.StatusCode:
+    found: grpc.StatusCode = await asyncio.wait_for(call.code(), PATIENCE)
+    return found
+
+
+# Turns
+
+
+@pytest.mark.parametrize("method", ["Both", "ReadAndWritten"])
+async def test_each_side_waits_for_the_other(calls: Calls, method: str) -> None:
+    call = calls.both(method)
+    for number in range(50):
+        await call.write(Order(text=str(number)))
+        assert (await call.read()).text == str(number)
+    await call.done_writing()
+
+    assert await call.read() is grpc.aio.EOF
+    assert await code_of(call) is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("method", ["ServerStream", "WrittenServerStream"])
+async def test_initial_metadata_arrive_before_there_is_a_message(calls: Calls, method: str) -> None:
+    call = calls.server_stream(method, Order(text="a", initial=(("key", "value"),), wait=f"{calls.name} go"))
+
+    assert ("key", "value") in tuple(await asyncio.wait_for(call.initial_metadata(), PATIENCE))
+    await calls.note("go")
+    assert (await call.read()).text == "a"
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_a_servicer_may_answer_before_all_has_come(calls: Calls) -> None:
+    call = calls.both("Both")
+    await call.write(Order(abort=("ABORTED", "enough")))
+
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call.read()
+    assert await code_of(call) is grpc.StatusCode.ABORTED
+    assert await call.details() == "enough"
+
+
+async def test_one_connection_carries_many_calls_at_once(calls: Calls) -> None:
+    waiting = [calls.unary("Noted", Order(name=f"{calls.name} go", text=str(number))) for number in range(200)]
+    await calls.note("go")
+
+    assert [(await call).text for call in waiting] == [str(number) for number in range(200)]
+
+
+# Backpressure
+
+
+@pytest.mark.parametrize("method", ["ServerStream", "WrittenServerStream"])
+async def test_a_slow_reader_holds_the_servicer_back(calls: Calls, method: str) -> None:
+    stream = calls.server_stream(method, Order(name=calls.name, times=MANY, size=LARGE))
+    await stream.read()
+
+    assert not await calls.happens(f"sent {MANY}")
+    # Other calls on the connection are not held up.
+    assert (await calls.unary("Unary", Order(text="meanwhile"))).text == "meanwhile"
+
+    for _ in range(MANY - 1):
+        assert len((await stream.read()).ballast) == LARGE
+    assert await stream.read() is grpc.aio.EOF
+    assert await code_of(stream) is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("method", ["Both", "ReadAndWritten"])
+async def test_a_slow_servicer_holds_the_caller_back(calls: Calls, method: str) -> None:
+    call = calls.both(method)
+    await call.write(Order(name=calls.name, wait=f"{calls.name} go"))
+    await calls.noted("started")
+
+    async def write() -> None:
+        for number in range(MANY):
+            await call.write(Order(text=str(number), ballast="." * LARGE))
+        await call.done_writing()
+
+    writing = asyncio.create_task(write())
+    await asyncio.wait({writing}, timeout=A_WHILE)
+    assert not writing.done()
+    # Other calls on the connection are not held up.
+    assert (await calls.unary("Unary", Order(text="meanwhile"))).text == "meanwhile"
+
+    await calls.note("go")
+    for text in ("", *map(str, range(MANY))):
+        assert (await call.read()).text == text
+    await writing
+    assert await call.read() is grpc.aio.EOF
+    assert await code_of(call) is grpc.StatusCode.OK
+
+
+async def test_large_messages_stream_both_ways_at_once(calls: Calls) -> None:
+    call = calls.both("Both")
+
+    async def write() -> None:
+        for number in range(MANY):
+            await call.write(Order(text=str(number), ballast="." * LARGE, size=LARGE))
+        await call.done_writing()
+
+    writing = asyncio.create_task(write())
+    for number in range(MANY):
+        echo = await call.read()
+        assert (echo.text, len(echo.ballast)) == (str(number), LARGE)
+    await writing
+    assert await call.read() is grpc.aio.EOF
+
+
+# Callers who leave
+
+
+@pytest.mark.parametrize("method", ["Unary", guarded("Unary")])
+async def test_a_servicer_sees_that_a_unary_call_was_cancelled(calls: Calls, method: str) -> None:
+    call = calls.unary(method, Order(name=calls.name, wait="never"))
+    await calls.noted("started")
+    call.cancel()
+
+    await calls.noted("cancelled")
+
+
+async def test_a_servicer_sees_that_a_unary_call_was_cancelled_after_a_while(calls: Calls) -> None:
+    call = calls.unary("Unary", Order(name=calls.name, wait="never"))
+    assert not await calls.happens("over")
+    call.cancel()
+
+    await calls.noted("cancelled")
+
+
+@pytest.mark.parametrize("method", ["ServerStream", "WrittenServerStream"])
+async def test_a_servicer_sees_that_a_stream_of_responses_was_cancelled(calls: Calls, method: str) -> None:
+    call = calls.server_stream(method, Order(name=calls.name, wait="never"))
+    await calls.noted("started")
+    call.cancel()
+
+    await calls.noted("cancelled")
+
+
+@pytest.mark.parametrize("method", ["ClientStream", "ReadClientStream"])
+async def test_a_servicer_sees_that_a_whole_stream_of_requests_was_cancelled(calls: Calls, method: str) -> None:
+    call = calls.client_stream(method)
+    await call.write(Order(name=calls.name, wait="never"))
+    await call.done_writing()
+    await calls.noted("started")
+    call.cancel()
+
+    await calls.noted("cancelled")
+
+
+@pytest.mark.parametrize("method", ["Both", "ReadAndWritten"])
+async def test_a_servicer_sees_that_both_sides_were_cancelled(calls: Calls, method: str) -> None:
+    call = calls.both(method)
+    await call.write(Order(name=calls.name, wait="never"))
+    await calls.noted("started")
+    call.cancel()
+
+    await calls.noted("cancelled")
+
+
+@pytest.mark.parametrize("method", ["Both", "ReadAndWritten"])
+async def test_a_servicer_that_reads_on_does_not_outlast_its_caller(calls: Calls, method: str) -> None:
+    call = calls.both(method)
+    await call.write(Order(name=calls.name))
+    assert (await call.read()).text == ""
+    call.cancel()
+
+    # grpcio tells some of them that the request has ended, and cancels others.
+    await calls.noted("over")
+
+
+async def test_a_servicer_that_writes_on_does_not_outlast_its_caller(calls: Calls) -> None:
+    call = calls.server_stream("WrittenServerStream", Order(name=calls.name, times=MANY, size=LARGE))
+    await call.read()
+    assert not await calls.happens(f"sent {MANY}")
+    call.cancel()
+
+    await calls.noted("over")
+
+
+async def test_a_connection_that_is_lost_cancels_its_calls(calls: Calls, host: Service) -> None:
+    async with channel_to(host.address) as channel:
+        lost = Calls(channel, calls.name)
+        waiting = asyncio.ensure_future(lost.unary("Unary", Order(name=calls.name, wait="never")))
+        await calls.noted("started")
+    await asyncio.wait({waiting})
+
+    await calls.noted("cancelled")
+
+
+@pytest.mark.parametrize("method", ["Unary", guarded("Unary")])
+async def test_a_servicer_is_cancelled_at_the_deadline(calls: Calls, method: str) -> None:
+    call = calls.unary(method, Order(name=calls.name, wait="never"), timeout=A_WHILE)
+
+    assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+    await calls.noted("cancelled")
+
+
+async def test_what_was_cancelled_leaves_nothing_in_the_log(calls: Calls, host: Service) -> None:
+    for round_ in range(20):
+        name = f"{calls.name} {round_}"
+        stream = calls.server_stream("WrittenServerStream", Order(name=name, times=MANY, size=LARGE))
+        both = calls.both("Both")
+        await both.write(Order(times=MANY, size=LARGE))
+        await stream.read()
+        await both.read()
+        stream.cancel()
+        both.cancel()
+        await calls.unary("Noted", Order(name=f"{name} over"), timeout=PATIENCE)
+
+    # grpcio itself tells of some that it cannot send any more.
+    lines = [line for line in host.log.read_text().splitlines() if "raised in core" not in line]
+    assert [line for line in lines if "Traceback" in line or "Exception" in line or "invalid state" in line] == []
