@@ -142,11 +142,21 @@ class ModelStore:
 
     def _fingerprint(self, model_id: ModelId) -> Fingerprint:
         with self._opened(model_id) as folder:
-            return _fingerprint_of(folder)
+            found = _fingerprint_of(folder)
+        if found.missing:
+            # A folder that was open while another took its place may be empty by now.
+            with self._opened(model_id) as folder:
+                return _fingerprint_of(folder)
+        return found
 
     def _read(self, model_id: ModelId, name: str, limit: int) -> bytes:
-        with self._opened(model_id) as folder, _file_of(folder, name) as file:
-            return file.read(limit)
+        try:
+            with self._opened(model_id) as folder, _file_of(folder, name) as file:
+                return file.read(limit)
+        except ModelIncomplete:
+            # A folder that was open while another took its place may be empty by now.
+            with self._opened(model_id) as folder, _file_of(folder, name) as file:
+                return file.read(limit)
 
     def _read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
         with contextlib.ExitStack() as stack:
