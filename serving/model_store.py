@@ -26,7 +26,7 @@ from serving.errors import (
 )
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.model_id import ModelId, parse_model_id
-from serving.open_folder import OpenFile, OpenFolder
+from serving.open_folder import FolderReplaced, OpenFile, OpenFolder
 
 Result = TypeVar("Result")
 
@@ -100,7 +100,7 @@ class ModelStore:
             ModelUnusable: a file leads outside of the root, or may not be read.
             VolumeUnavailable: the volume failed twice.
         """
-        return _with_one_more_try(lambda: self._fingerprint(model_id))
+        return _persistently(lambda: self._fingerprint(model_id))
 
     def still_has(self, model_id: ModelId, files: Mapping[str, FileIdentity]) -> bool:
         """Return whether the names in ``files`` lead to these files still: the cheapest look there is.
@@ -125,7 +125,7 @@ class ModelStore:
                 be read.
             VolumeUnavailable: the volume failed twice.
         """
-        return _with_one_more_try(lambda: self._read(model_id, name, limit))
+        return _persistently(lambda: self._read(model_id, name, limit))
 
     def read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
         """Return the files named in ``limits`` of the copy of the model that has the identity ``fingerprint``.
@@ -134,7 +134,7 @@ class ModelStore:
             FilesChanged: the model is another copy by now, or a file changed while it was read.
             ServingError: as :meth:`read` does.
         """
-        return _with_one_more_try(lambda: self._read_copy(model_id, fingerprint, limits))
+        return _persistently(lambda: self._read_copy(model_id, fingerprint, limits))
 
     def read_manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest. Raises as :meth:`read` does, and InvalidManifest."""
@@ -142,21 +142,11 @@ class ModelStore:
 
     def _fingerprint(self, model_id: ModelId) -> Fingerprint:
         with self._opened(model_id) as folder:
-            found = _fingerprint_of(folder)
-        if found.missing:
-            # A folder that was open while another took its place may be empty by now.
-            with self._opened(model_id) as folder:
-                return _fingerprint_of(folder)
-        return found
+            return _fingerprint_of(folder)
 
     def _read(self, model_id: ModelId, name: str, limit: int) -> bytes:
-        try:
-            with self._opened(model_id) as folder, _file_of(folder, name) as file:
-                return file.read(limit)
-        except ModelIncomplete:
-            # A folder that was open while another took its place may be empty by now.
-            with self._opened(model_id) as folder, _file_of(folder, name) as file:
-                return file.read(limit)
+        with self._opened(model_id) as folder, _file_of(folder, name) as file:
+            return file.read(limit)
 
     def _read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
         with contextlib.ExitStack() as stack:
@@ -176,10 +166,13 @@ class ModelStore:
 
     def _has_manifest(self, model_id: ModelId) -> bool:
         try:
-            with OpenFolder(self._root, model_id) as folder:
-                return stat.S_ISREG(folder.status(MANIFEST_FILE).st_mode)
-        except (OSError, InvalidModelFile):
+            return _persistently(lambda: self._manifest_is_a_file(model_id))
+        except ServingError:
             return False
+
+    def _manifest_is_a_file(self, model_id: ModelId) -> bool:
+        with self._opened(model_id) as folder:
+            return stat.S_ISREG(folder.status(MANIFEST_FILE).st_mode)
 
 
 def _file_of(folder: OpenFolder, name: str) -> OpenFile:
@@ -208,16 +201,18 @@ def _as_model_id(name: str) -> ModelId | None:
         return None
 
 
-def _with_one_more_try(operation: Callable[[], Result]) -> Result:
-    try:
-        return operation()
-    except OSError as error:
-        if error.errno not in _TRANSIENT:
-            raise _translated(error) from error
-    try:
-        return operation()
-    except OSError as error:
-        raise _translated(error) from error
+def _persistently(look: Callable[[], Result]) -> Result:
+    """Return what ``look`` finds: once more where the volume fails, and whenever the folder was replaced meanwhile."""
+    may_fail = True
+    while True:
+        try:
+            return look()
+        except FolderReplaced:
+            continue  # Each turn needs another publication, so there is an end.
+        except OSError as error:
+            if error.errno not in _TRANSIENT or not may_fail:
+                raise _translated(error) from error
+            may_fail = False
 
 
 def _translated(error: OSError) -> ServingError:

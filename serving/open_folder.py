@@ -21,6 +21,10 @@ _FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOE
 _IS_A_LINK: Final = frozenset({errno.ELOOP, errno.ENOTDIR})
 
 
+class FolderReplaced(Exception):
+    """Another folder has the name by now, or none: what was missing in this one may be in that."""
+
+
 class OpenFolder:
     """The folder ``name`` of ``root``, open until :meth:`__exit__`.
 
@@ -53,18 +57,45 @@ class OpenFolder:
         os.close(self._descriptor)
 
     def status(self, name: str) -> os.stat_result:
-        """Return the status of the file ``name``. Raises FileNotFoundError, InvalidModelFile, OSError."""
-        status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
-        return os.stat(self._resolved(name)) if stat.S_ISLNK(status.st_mode) else status
+        """Return the status of the file ``name``.
+
+        Raises:
+            FileNotFoundError: the folder, which has its name still, has no such file.
+            FolderReplaced: it has no such file, nor its name.
+            InvalidModelFile: the file leads outside of the root.
+            OSError: the volume does not answer.
+        """
+        try:
+            status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+            return os.stat(self._resolved(name)) if stat.S_ISLNK(status.st_mode) else status
+        except FileNotFoundError:
+            self._expect_its_name()
+            raise
 
     def open(self, name: str) -> OpenFile:
-        """Open the file ``name`` for reading. Raises FileNotFoundError, InvalidModelFile, OSError."""
+        """Open the file ``name`` for reading. Raises as :meth:`status` does."""
         try:
-            return OpenFile(name, os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=self._descriptor))
+            return OpenFile(name, self._descriptor_of(name))
+        except FileNotFoundError:
+            self._expect_its_name()
+            raise
+
+    def _descriptor_of(self, name: str) -> int:
+        try:
+            return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=self._descriptor)
         except OSError as error:
             if error.errno not in _IS_A_LINK:
                 raise
-        return OpenFile(name, os.open(self._resolved(name), _FILE))
+        return os.open(self._resolved(name), _FILE)
+
+    def _expect_its_name(self) -> None:
+        """Raise FolderReplaced unless the folder's name leads to it still."""
+        try:
+            named = os.stat(self._path)
+        except FileNotFoundError as error:
+            raise FolderReplaced from error
+        if not os.path.samestat(named, os.fstat(self._descriptor)):
+            raise FolderReplaced
 
     def _resolved(self, name: str) -> str:
         return self._contained(os.path.join(self._path, name))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -352,6 +353,62 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
     monkeypatch.setattr(os, "read", interrupted)
     assert read(store) == b"7 model.pth"
     assert read(store) == b"the new one"
+
+
+def replace_once_open(monkeypatch: pytest.MonkeyPatch, folder: Path, times: int) -> None:
+    """Let another copy of ``folder`` take its place, and the old one go, each time right after it was opened."""
+    real = os.open
+    left = [times]
+
+    def interrupted(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        descriptor = real(path, flags, *args, **kwargs)
+        if Path(path) == folder and left[0]:
+            left[0] -= 1
+            shutil.copytree(folder, folder.with_name(".new"))
+            folder.rename(folder.with_name(".old"))
+            folder.with_name(".new").rename(folder)
+            shutil.rmtree(folder.with_name(".old"))
+        return descriptor
+
+    monkeypatch.setattr(os, "open", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("look", "found"),
+    [
+        (read, b"7 model.pth"),
+        (lambda store: store.fingerprint(ID).missing, ()),
+        (lambda store: store.model_ids(), [ID]),
+    ],
+    ids=["read", "fingerprint", "list"],
+)
+def test_a_folder_that_is_replaced_while_it_is_open_is_never_incomplete(
+    root: Path,
+    store: ModelStore,
+    monkeypatch: pytest.MonkeyPatch,
+    look: Callable[[ModelStore], object],
+    found: object,
+) -> None:
+    folder = publish(root)
+    replace_once_open(monkeypatch, folder, times=3)
+    assert look(store) == found
+
+
+def test_a_folder_that_is_removed_while_it_is_open_is_not_found(
+    root: Path, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = publish(root)
+    real = os.open
+
+    def interrupted(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        descriptor = real(path, flags, *args, **kwargs)
+        monkeypatch.undo()
+        shutil.rmtree(folder)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with refused(ModelNotFound):
+        read(store)
 
 
 # A volume that fails.
