@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ settings.register_profile(
 )
 settings.load_profile("project")
 
+FIGURE = "figure"
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("INTENT_SHARED", ROOT.parent / "shared"))
 """Recorded cases, data sets and tools that are not part of the project; set INTENT_SHARED to move it."""
@@ -26,3 +30,18 @@ def shared(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"INTENT_SHARED has no {relative}", allow_module_level=True)
     return path
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Tell a measured figure, which the last lines of the run repeat."""
+    return functools.partial(record_property, FIGURE)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    figures = [value for report in reports for name, value in report.user_properties if name == FIGURE]
+    if figures:
+        terminalreporter.section("figures")
+        for value in figures:
+            terminalreporter.write_line(str(value))

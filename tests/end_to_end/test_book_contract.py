@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -78,7 +78,9 @@ def test_reflection_and_health_need_no_proto(seed: Stack) -> None:
     assert json.loads(health) == {"status": "SERVING"}
 
 
-def test_all_clinc150_test_rows_through_the_pair_are_as_right_as_recorded(seed: Stack) -> None:
+def test_all_clinc150_test_rows_through_the_pair_are_as_right_as_recorded(
+    seed: Stack, figure: Callable[[str], None]
+) -> None:
     data = json.loads(shared("datasets/clinc150/data_full.json").read_text())
     rows = data["test"] + data["oos_test"]
 
@@ -93,6 +95,6 @@ def test_all_clinc150_test_rows_through_the_pair_are_as_right_as_recorded(seed: 
         isinstance(outcome, Prediction) and outcome.label == label
         for outcome, (_, label) in zip(outcomes, rows, strict=True)
     )
-    print(f"right answers: {right} of {len(rows)}")  # noqa: T201 - a figure to reach
+    figure(f"right answers: {right} of {len(rows)}")
     assert len(rows) == 5500
     assert right == 2465

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,9 @@ def manager_over(volume: Path, max_bytes: int) -> tuple[ModelManager[IntentModel
     return manager, residents
 
 
-async def test_ten_thousand_evictions_race_thirty_two_callers_without_a_failure(tmp_path: Path) -> None:
+async def test_ten_thousand_evictions_race_thirty_two_callers_without_a_failure(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
     ids = make_tenants(SMALL_SAMPLE, tmp_path / "models", tenants=64, models=8)
     direct = load_directly(tmp_path / "models", ids[:8])
     size = max(model.size for model in direct.values())
@@ -84,7 +87,7 @@ async def test_ten_thousand_evictions_race_thirty_two_callers_without_a_failure(
     grown = resident_memory() - before
     await engine.close()
 
-    print(  # noqa: T201 - a figure to reach
+    figure(
         f"{residents.statistics.evictions} evictions, {residents.statistics.loads} loads, {len(failures)} failures;"
         f" most held {most_held} of {residents.budget} bytes; memory grew by {grown / MEBIBYTE:.1f} MiB"
     )
@@ -110,7 +113,9 @@ async def test_a_leak_would_be_seen(tmp_path: Path) -> None:
     assert grown > 64 * MEBIBYTE + residents.budget
 
 
-async def test_a_tenant_takes_little_more_memory_than_its_weights(tmp_path: Path) -> None:
+async def test_a_tenant_takes_little_more_memory_than_its_weights(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
     keep_memory_returnable()
     ids = make_tenants(SAMPLE, tmp_path / "models", tenants=520, models=520)
     manager, _ = manager_over(tmp_path / "models", 4 << 30)
@@ -125,7 +130,7 @@ async def test_a_tenant_takes_little_more_memory_than_its_weights(tmp_path: Path
     await manager.close()
 
     share = grown / 500 / weights
-    print(f"{grown / 500 / 1e6:.3f} MB a tenant, {share:.2f} of its float32 weights")  # noqa: T201 - a figure to reach
+    figure(f"{grown / 500 / 1e6:.3f} MB a tenant, {share:.2f} of its float32 weights")
     assert share <= 1.6
 
 
@@ -136,7 +141,9 @@ def float32_weights(model_id: ModelId, volume: Path) -> int:
     return sum(array.nbytes for array in arrays.values())
 
 
-async def test_cold_callers_of_one_model_cause_one_load_a_hundred_times_out_of_a_hundred(tmp_path: Path) -> None:
+async def test_cold_callers_of_one_model_cause_one_load_a_hundred_times_out_of_a_hundred(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
     ids = make_tenants(SMALL_SAMPLE, tmp_path / "models", tenants=100, models=4)
     manager, residents = manager_over(tmp_path / "models", 1 << 30)
     for number, model_id in enumerate(ids, start=1):
@@ -145,10 +152,12 @@ async def test_cold_callers_of_one_model_cause_one_load_a_hundred_times_out_of_a
             lease.release()
         assert residents.statistics.loads == number
     await manager.close()
-    print(f"256 cold callers of one model: 1 load, {residents.statistics.loads} times out of {len(ids)}")  # noqa: T201
+    figure(f"256 cold callers of one model: 1 load, {residents.statistics.loads} times out of {len(ids)}")
 
 
-async def test_after_a_thousand_of_each_outcome_every_slot_is_free(tmp_path: Path) -> None:
+async def test_after_a_thousand_of_each_outcome_every_slot_is_free(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
     ids = make_tenants(SMALL_SAMPLE, tmp_path / "models", tenants=50, models=2)
     (tmp_path / "models" / ids[0] / "model.pth").unlink()
     manager, residents = manager_over(tmp_path / "models", 8 * MEBIBYTE)
@@ -183,7 +192,7 @@ async def test_after_a_thousand_of_each_outcome_every_slot_is_free(tmp_path: Pat
         await asyncio.wait(tasks)
 
     held = sum(resident.size for resident in residents.residents())
-    print(f"1,000 each of ok, cancelled, timed out, failed: leases {leases(residents)}, held {held}")  # noqa: T201
+    figure(f"1,000 each of ok, cancelled, timed out, failed: leases {leases(residents)}, held {held}")
     assert leases(residents) == 0
     assert residents.bytes_held == held
     await engine.close()
