@@ -45,29 +45,27 @@ class Boundary:
         self._default_deadline = default_deadline
         self._max_in_flight = max_in_flight
         self._in_flight = 0
-        self._closed = False
+        self._closing: asyncio.Event | None = None
         self._arrival = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def wait_until_quiet(self, seconds: float) -> None:
         """Return once no call is in flight and none has arrived for ``seconds``."""
-        while True:
+        await self._idle.wait()
+        while await self._arrives_within(seconds):
             await self._idle.wait()
-            self._arrival.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._arrival.wait()
-            except TimeoutError:
-                return
+
+    async def hold_new_calls(self, seconds: float) -> None:
+        """Keep calls waiting that arrive from now on; return once none has arrived for ``seconds``."""
+        self._closing = self._closing or asyncio.Event()
+        while await self._arrives_within(seconds):
+            pass
 
     def refuse_new_calls(self) -> None:
-        """From now on, answer UNAVAILABLE."""
-        self._closed = True
-
-    async def wait_until_idle(self) -> None:
-        """Return once no call is in flight."""
-        await self._idle.wait()
+        """Answer UNAVAILABLE to calls that are kept waiting, and from now on to all."""
+        self._closing = self._closing or asyncio.Event()
+        self._closing.set()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Ignore these: generated code gives the same handlers again as a table, which can be wrapped."""
@@ -111,7 +109,8 @@ class Boundary:
         self, behaviour: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: Call
     ) -> Any:
         self._arrival.set()
-        if self._closed:
+        if self._closing is not None:
+            await self._closing.wait()
             raise Unavailable("the service is ending; try again")
         if self._in_flight >= self._max_in_flight:
             raise OutOfCapacity("the service has as many calls in flight as it takes; try again shortly")
@@ -130,6 +129,14 @@ class Boundary:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+    async def _arrives_within(self, seconds: float) -> bool:
+        self._arrival.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._arrival.wait()
+        except TimeoutError:
+            return False
 
     def _call_of(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
         offered = _offered_request_id(context)

@@ -47,12 +47,19 @@ class GrpcioHost:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
-        # The server drops calls that have arrived and are not yet picked up, so those are let in first.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
-                await self._hosted.boundary.wait_until_quiet(_QUIET_SECONDS)
+        boundary = self._hosted.boundary
+        # The server cancels calls that have arrived and are not yet picked up, so those are let in first. Where they
+        # never cease, their callers are kept waiting until none is left, and refused once they can only go elsewhere.
+        for picked_up in (boundary.wait_until_quiet, boundary.hold_new_calls):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
+                    await picked_up(_QUIET_SECONDS)
         self._hosted.end_watches()
-        await self._server.stop(grace)
+        stopped = asyncio.ensure_future(self._server.stop(grace))
+        # It begins with the next turn of the loop.
+        await asyncio.sleep(0)
+        boundary.refuse_new_calls()
+        await stopped
 
     def _listen(self, wanted: str) -> int:
         tls = self._settings.tls()

@@ -7,8 +7,11 @@ import json
 import socket
 from typing import Any, Final, Literal, Self, TypeAlias
 
-Kind: TypeAlias = Literal["listening", "stop", "drain", "ended"]
-"""To Envoy: ``listening`` on an address, and ``stop``. From it: ``drain`` the listeners, and ``ended`` with a code."""
+Kind: TypeAlias = Literal["listening", "stop", "drain", "drained", "ended"]
+"""To Envoy: ``listening`` on an address, ``stop``, and ``drained``: no call is left, and every answer has gone out.
+
+From it: ``drain`` the connections, and ``ended`` with a code.
+"""
 
 VARIABLE: Final = "INTENT_EMBEDDED"
 """Environment variable that tells the embedded process what it is."""

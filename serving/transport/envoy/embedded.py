@@ -51,21 +51,24 @@ class Embedded:
         control = await Control.over(self._end)
         configure_logs(self._program.name, self._settings.log_level, self._settings.log_format)
         address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        drained = asyncio.Event()
         workload = self._program.builder()(self._settings)
-        host = EnvoyHost(self._settings, workload.services, control, address)
+        host = EnvoyHost(self._settings, workload.services, control, address, drained)
         self._application = host.application
-        self._start(self._follow(control, address))
+        self._start(self._follow(control, address, drained))
         self._start(_ended(serve(host, self._settings, workload, self._signals), control))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _follow(self, control: Control, address: asyncio.Future[str]) -> None:
+    async def _follow(self, control: Control, address: asyncio.Future[str], drained: asyncio.Event) -> None:
         while (message := await control.receive()) is not None:
             if message["kind"] == "listening":
                 address.set_result(message["address"])
             elif message["kind"] == "stop":
                 self._signals.ask()
+            elif message["kind"] == "drained":
+                drained.set()
         # The supervisor is gone, and nobody else would end this process.
         os.kill(os.getpid(), signal.SIGTERM)
 

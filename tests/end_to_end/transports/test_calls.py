@@ -20,6 +20,8 @@ TEXTS = {
     "controls": "one\ntwo\ttab \x7f",
     "spaces": "a  b",
 }
+HOUR = 3600.0
+# grpc-js adds the second by itself.
 OF_THE_LIBRARY = ("user-agent", "accept-encoding")
 BINARY = (("a-bin", b""), ("b-bin", bytes(range(256))), ("c-bin", b","), ("d-bin", b"\0"))
 ASCII = (("a", "".join(chr(code) for code in range(0x21, 0x7F))), ("b.c_d-e0", "x, y;z=1"), ("empty", ""))
@@ -111,9 +113,13 @@ def test_values_of_one_key_all_arrive(address: str) -> None:
     assert set(metadata) <= set(answer.echoes[0].metadata)
 
 
-def test_a_servicer_learns_whether_there_is_a_deadline(address: str, caller: Caller) -> None:
-    assert not caller.call(address, "Unary", Order(), seconds=None).echoes[0].has_deadline
-    assert caller.call(address, "Unary", Order(), seconds=PATIENCE).echoes[0].has_deadline
+@pytest.mark.parametrize("method", UNARY + STREAMS)
+def test_a_servicer_sees_the_deadline_of_its_caller(address: str, caller: Caller, method: str) -> None:
+    assert caller.call(address, method, Order(), seconds=None).echoes[0].remaining is None
+    remaining = caller.call(address, method, Order(), seconds=HOUR).echoes[0].remaining
+    assert remaining is not None
+    # grpcio sends three digits of it, rounded up.
+    assert HOUR - PATIENCE < remaining < HOUR * 1.01
 
 
 @pytest.mark.parametrize("method", UNARY + STREAMS)
@@ -144,6 +150,14 @@ def test_a_message_close_to_the_limit_is_taken_and_answered(address: str, caller
     answer = caller.call(address, method, Order(ballast="a" * ((1 << 20) - 100), size=3 << 20))
 
     assert (answer.code, len(answer.echoes[0].ballast)) == ("OK", 3 << 20)
+
+
+@pytest.mark.parametrize("method", UNARY + STREAMS)
+def test_an_answer_over_the_limit_of_the_caller_is_refused_by_it(address: str, caller: Caller, method: str) -> None:
+    answer = caller.call(address, method, Order(size=5 << 20))
+
+    assert (answer.code, answer.echoes) == ("RESOURCE_EXHAUSTED", [])
+    assert caller.call(address, method, Order(text="next")).echoes[0].text == "next"
 
 
 @pytest.mark.parametrize("path", ["/transports.Echo/Other", "/transports.Other/Unary", "/Unary"])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.processes import Service, grpcurl, start, transports
+from tests.builders import PATIENCE
+from tests.end_to_end.processes import Service, grpcurl, transports
 from tests.end_to_end.transports.callers import Caller, SyncCaller, Tls, guarded
 from tests.end_to_end.transports.certificates import Authority
-from tests.end_to_end.transports.conftest import PROGRAM
 from tests.end_to_end.transports.orders import Order
+from tests.end_to_end.transports.running import running
 
 pytestmark = pytest.mark.end_to_end
 
@@ -43,28 +47,24 @@ def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def encrypted(transport: str, papers: Papers, folder: Path, *flags: str) -> Iterator[Service]:
+def encrypted(transport: str, papers: Papers, folder: Path, *flags: str) -> AbstractContextManager[Service]:
     certificate, key = papers.server
-    flags = ("--tls-certificate", str(certificate), "--tls-key", str(key), *flags)
-    service = start(PROGRAM, folder, folder, *flags, transport=transport)
-    try:
-        service.wait_until_logged("ready")
-        yield service
-    finally:
-        service.kill()
+    return running(folder, transport, "--tls-certificate", str(certificate), "--tls-key", str(key), *flags)
 
 
 @pytest.fixture(scope="module")
 def one_sided(transport: str, papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A server with a certificate."""
-    yield from encrypted(transport, papers, tmp_path_factory.mktemp("one-sided"))
+    with encrypted(transport, papers, tmp_path_factory.mktemp("one-sided")) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
 def mutual(transport: str, papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A server that asks callers for one too."""
     flags = ("--tls-client-authority", str(papers.authority.certificate))
-    yield from encrypted(transport, papers, tmp_path_factory.mktemp("mutual"), *flags)
+    with encrypted(transport, papers, tmp_path_factory.mktemp("mutual"), *flags) as service:
+        yield service
 
 
 def anonymous(authority: Authority) -> Tls:
@@ -80,6 +80,17 @@ def test_calls_go_encrypted(one_sided: Service, papers: Papers, caller: Caller, 
     answer = caller.call(one_sided.address, method, Order(text="secret"), tls=anonymous(papers.authority))
 
     assert (answer.code, [echo.text for echo in answer.echoes]) == ("OK", ["secret"])
+
+
+def test_the_server_chooses_http_2(one_sided: Service, papers: Papers) -> None:
+    context = ssl.create_default_context(cafile=papers.authority.certificate)
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    host, _, port = one_sided.address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as connection,
+        context.wrap_socket(connection, server_hostname=host) as secured,
+    ):
+        assert secured.selected_alpn_protocol() == "h2"
 
 
 def test_calls_that_are_not_encrypted_are_refused(one_sided: Service, caller: Caller) -> None:

@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +17,25 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.builders import NOT_SERVING, PATIENCE, SERVING, channel_to
 from tests.conftest import ROOT
-from tests.end_to_end.processes import Service, free_port, start, transports, wait_until_ended
+from tests.end_to_end.processes import Service, transports
 from tests.end_to_end.transports.callers import SyncCaller, guarded
-from tests.end_to_end.transports.conftest import PROGRAM
 from tests.end_to_end.transports.orders import Echo, Order
+from tests.end_to_end.transports.running import PROGRAM, held_port, running
+from tests.end_to_end.transports.wire import framed, wire_to
 
 pytestmark = pytest.mark.end_to_end
 
 LONG = "3600"
+REFUSED = {
+    "envoy": {grpc.StatusCode.UNAVAILABLE},
+    # It cancels the calls that cross its farewell on their way.
+    "grpcio": {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED},
+}
 
 
 @pytest.fixture(params=transports())
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@contextmanager
-def living(folder: Path, transport: str, *flags: str, port: int | None = None) -> Iterator[Service]:
-    """A process that a test may end, ready; and the end of all that it has started, behind the block."""
-    service = start(PROGRAM, folder, folder, *flags, transport=transport, port=port)
-    try:
-        address = service.wait_until_logged("ready")["address"]
-        family = service.family()
-        yield Service(service.name, address, service.process, service.log)
-    finally:
-        service.kill()
-    # However it has ended, nothing of it is left.
-    wait_until_ended(family)
 
 
 class Calls:
@@ -76,37 +66,37 @@ async def ended(service: Service) -> int:
     return await asyncio.to_thread(service.process.wait, PATIENCE)
 
 
-async def refusal_on_a_connection_of_its_own(address: str) -> grpc.StatusCode | None:
-    async with channel_to(address) as channel:
-        try:
-            await Calls(channel).unary(Order())
-        except grpc.aio.AioRpcError as error:
-            return error.code()
-    return None
+async def refusal(address: str) -> grpc.StatusCode:
+    """Make calls, each on a connection of its own, until one is refused."""
+    while True:
+        async with channel_to(address) as channel:
+            try:
+                await Calls(channel).unary(Order())
+            except grpc.aio.AioRpcError as error:
+                return error.code()
 
 
 # The start
 
 
 def test_the_line_ready_tells_the_address(tmp_path: Path, transport: str) -> None:
-    port = free_port()
-    with living(tmp_path, transport, port=port) as service:
+    with held_port() as port, running(tmp_path, transport, port=port) as service:
         assert service.address == f"127.0.0.1:{port}"
         assert [event["event"] for event in service.events()] == ["listening", "ready"]
 
 
 def test_port_0_takes_a_free_one_and_tells_it(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport, port=0) as service:
+    with running(tmp_path, transport) as service:
         assert not service.address.endswith(":0")
         assert SyncCaller().call(service.address, "Unary", Order(text="a")).code == "OK"
 
 
 def test_the_limit_of_messages_is_a_setting(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport, "--max-message-bytes", str(16 << 20)) as service:
+    with running(tmp_path, transport, "--max-message-bytes", str(16 << 20)) as service:
         for method in ("Unary", "ClientStream", guarded("Unary")):
             assert SyncCaller().call(service.address, method, Order(ballast="." * (15 << 20))).code == "OK"
-            refusal = SyncCaller().call(service.address, method, Order(ballast="." * (16 << 20)))
-            assert refusal.code == "RESOURCE_EXHAUSTED"
+            refused = SyncCaller().call(service.address, method, Order(ballast="." * (16 << 20)))
+            assert refused.code == "RESOURCE_EXHAUSTED"
 
 
 @pytest.mark.parametrize("holder", ["another program", "a service of ours"])
@@ -115,7 +105,7 @@ def test_a_port_that_is_taken_ends_the_start_with_one_plain_line(tmp_path: Path,
         if holder == "another program":
             port = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
         else:
-            port = int(held.enter_context(living(tmp_path, transport, port=0)).address.rpartition(":")[2])
+            port = int(held.enter_context(running(tmp_path, transport)).address.rpartition(":")[2])
         command = [sys.executable, "-m", PROGRAM, "--model-dir", str(tmp_path), "--port", str(port)]
         run = subprocess.run(
             [*command, "--transport", transport],
@@ -137,7 +127,7 @@ def test_a_port_that_is_taken_ends_the_start_with_one_plain_line(tmp_path: Path,
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 async def test_a_signal_ends_an_idle_process_with_zero(tmp_path: Path, transport: str, number: int) -> None:
-    with living(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+    with running(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
         service.process.send_signal(number)
 
         assert await ended(service) == 0
@@ -145,7 +135,7 @@ async def test_a_signal_ends_an_idle_process_with_zero(tmp_path: Path, transport
 
 
 async def test_a_call_in_flight_ends_well_and_later_ones_are_unavailable(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+    with running(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
         async with channel_to(service.address) as channel, channel_to(service.address) as other:
             calls = Calls(channel)
             in_flight = calls.unary(Order(name="call", text="in flight", wait="go"))
@@ -156,21 +146,92 @@ async def test_a_call_in_flight_ends_well_and_later_ones_are_unavailable(tmp_pat
 
             service.process.send_signal(signal.SIGTERM)
             assert (await watch.read()).status == NOT_SERVING
-            refusal = None
-            while refusal is None:
-                # Until the drain has begun calls are served as before; none is ever answered in a third way.
-                refusal = await refusal_on_a_connection_of_its_own(service.address)
-            assert refusal in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-            assert await refusal_on_a_connection_of_its_own(service.address) is grpc.StatusCode.UNAVAILABLE
+            # Until the drain has begun, calls are served as before.
+            assert await refusal(service.address) in REFUSED[transport]
+            assert await refusal(service.address) is grpc.StatusCode.UNAVAILABLE
             assert not in_flight.done()
 
-            await stream.write(Order(notes="go"))
+            await stream.write(Order(text="streamed", notes="go"))
             assert (await in_flight).text == "in flight"
+            assert (await stream.read()).text == "streamed"
+            assert service.process.poll() is None, "a stream is in flight"
+            await stream.done_writing()
+            assert await stream.read() is grpc.aio.EOF
+            assert await stream.code() is grpc.StatusCode.OK
+            assert await ended(service) == 0
+
+
+async def test_callers_go_on_elsewhere_while_a_call_is_still_in_flight(tmp_path: Path, transport: str) -> None:
+    with (
+        running(tmp_path / "leaving", transport, "--drain-grace-seconds", LONG) as leaving,
+        running(tmp_path / "staying", transport) as staying,
+    ):
+        async with channel_to(f"ipv4:{leaving.address},{staying.address}") as channel:
+            calls = Calls(channel)
+            stream = await calls.stream()
+            first = await answered_by(calls, transport)
+
+            leaving.process.send_signal(signal.SIGTERM)
+            while await answered_by(calls, transport) in (first, None):
+                """Served as before, or refused, until the connection is given up."""
+            await stream.write(Order(text="streamed"))
+            assert (await stream.read()).text == "streamed"
+            await stream.done_writing()
+            assert await stream.read() is grpc.aio.EOF
+            assert await ended(leaving) == 0
+
+
+async def answered_by(calls: Calls, transport: str) -> str | None:
+    """Make a call; return a mark of the process that answers it, None where it is refused."""
+    call = calls.unary(Order())
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        assert error.code() in REFUSED[transport]  # noqa: PT017 - either is an answer
+        return None
+    # The first half of each request id.
+    return str((await call.trailing_metadata())["x-request-id"])[:16]
+
+
+async def test_an_answer_that_is_on_its_way_arrives_whole_however_slowly(tmp_path: Path, transport: str) -> None:
+    with running(tmp_path, transport, "--drain-grace-seconds", LONG) as service, wire_to(service.address) as wire:
+        # The servicer has given its answer, and the caller does not take it yet.
+        call = wire.start(guarded("Unary"), framed(Order(size=500_000)))
+        wire.filled(call)
+        service.process.send_signal(signal.SIGTERM)
+        assert await refusal(service.address) in REFUSED[transport]
+
+        response = wire.response(call)
+        assert response.status == "0"
+        assert len(response.echo().ballast) == 500_000
         assert await ended(service) == 0
 
 
+@pytest.mark.parametrize("connections", ["one", "many"])
+async def test_callers_who_never_cease_are_served_until_they_are_refused(
+    tmp_path: Path, transport: str, connections: str
+) -> None:
+    with running(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+        async with channel_to(service.address) as channel:
+
+            async def refused() -> grpc.StatusCode:
+                if connections == "many":
+                    return await refusal(service.address)
+                try:
+                    while True:
+                        await Calls(channel).unary(Order())
+                except grpc.aio.AioRpcError as error:
+                    return error.code()
+
+            callers = asyncio.gather(*(refused() for _ in range(10)))
+            service.process.send_signal(signal.SIGTERM)
+
+            assert set(await callers) <= REFUSED[transport]
+            assert await ended(service) == 0
+
+
 async def test_load_balancers_see_not_serving_while_calls_are_still_taken(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport, "--drain-delay-seconds", LONG) as service:
+    with running(tmp_path, transport, "--drain-delay-seconds", LONG) as service:
         async with channel_to(service.address) as channel:
             calls = Calls(channel)
             watch = calls.watch()
@@ -184,7 +245,7 @@ async def test_load_balancers_see_not_serving_while_calls_are_still_taken(tmp_pa
 
 
 async def test_a_second_signal_cuts_the_drain_short(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+    with running(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
         async with channel_to(service.address) as channel, channel_to(service.address) as other:
             calls = Calls(channel)
             in_flight = asyncio.ensure_future(calls.unary(Order(name="call", wait="never")))
@@ -203,7 +264,7 @@ async def test_a_second_signal_cuts_the_drain_short(tmp_path: Path, transport: s
 
 
 async def test_calls_that_outlast_the_grace_are_ended(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport, "--drain-grace-seconds", "0.2") as service:
+    with running(tmp_path, transport, "--drain-grace-seconds", "0.2") as service:
         async with channel_to(service.address) as channel:
             calls = Calls(channel)
             in_flight = asyncio.ensure_future(calls.unary(Order(name="call", wait="never")))
@@ -217,7 +278,7 @@ async def test_calls_that_outlast_the_grace_are_ended(tmp_path: Path, transport:
 
 
 async def test_watchers_of_the_health_check_do_not_hold_up_the_end(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
+    with running(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
         async with channel_to(service.address) as channel:
             watch = Calls(channel).watch()
             assert (await watch.read()).status == SERVING
@@ -230,22 +291,23 @@ async def test_watchers_of_the_health_check_do_not_hold_up_the_end(tmp_path: Pat
 
 
 def test_killed_it_leaves_nothing_behind(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport) as service:
+    with running(tmp_path, transport) as service:
         service.process.kill()
         assert service.process.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_killed_it_leaves_its_port_to_the_next(tmp_path: Path, transport: str) -> None:
-    with living(tmp_path, transport, port=0) as service:
-        service.process.kill()
-    with living(tmp_path, transport, port=int(service.address.rpartition(":")[2])) as again:
-        assert SyncCaller().call(again.address, "Unary", Order(text="a")).code == "OK"
+    with held_port() as port:
+        with running(tmp_path / "first", transport, port=port) as service:
+            service.process.kill()
+        with running(tmp_path / "second", transport, port=port) as again:
+            assert SyncCaller().call(again.address, "Unary", Order(text="a")).code == "OK"
 
 
 @pytest.mark.parametrize("transport", transports()[1:])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_when_envoy_ends_by_itself_so_does_the_service(tmp_path: Path, transport: str, number: int) -> None:
-    with living(tmp_path, transport) as service:
+    with running(tmp_path, transport) as service:
         (inner,) = service.family()[1:]
         inner.send_signal(number)
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.builders import PATIENCE, SERVING
 from tests.end_to_end.processes import grpcurl
+from tests.end_to_end.transports.callers import SyncCaller
+from tests.end_to_end.transports.orders import Echo, Order
 from tests.end_to_end.transports.program import ECHO, GUARDED
 
 pytestmark = pytest.mark.end_to_end
@@ -61,6 +64,21 @@ def test_health_is_watched_by_many(address: str) -> None:
     for watch in watches:
         watch.cancel()
     assert stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE).status == SERVING
+
+
+@pytest.mark.parametrize("service", ["", ECHO, GUARDED])
+def test_health_of_a_service_is_watched(address: str, service: str) -> None:
+    watch = health(address).Watch(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
+
+    assert next(watch).status == SERVING
+    watch.cancel()
+
+
+def test_health_of_what_is_not_there_yet_may_be_watched(address: str) -> None:
+    watch = health(address).Watch(health_pb2.HealthCheckRequest(service="no.such.Service"), timeout=PATIENCE)
+
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()
 
 
 def test_grpcurl_asks_for_health(address: str) -> None:
@@ -127,3 +145,33 @@ def test_grpcurl_is_told_a_status(address: str, method: str) -> None:
     assert answer.returncode != 0
     assert "Code: NotFound" in answer.stderr
     assert "Message: no such é" in answer.stderr
+
+
+def test_grpcurl_sends_metadata(address: str) -> None:
+    answer = run("-H", "key: value", "-H", "key-bin: AAE=", "-d", json.dumps("{}"), address, f"{ECHO}/Unary")
+
+    (line,) = answer.stdout.splitlines()
+    metadata = Echo.from_wire(StringValue(value=json.loads(line)).SerializeToString()).metadata
+    assert {("key", "value"), ("key-bin", b"\0\1")} <= set(metadata)
+
+
+@pytest.mark.parametrize("method", ["Unary", "ClientStream", "ServerStream", "Both"])
+def test_grpcurl_sets_a_deadline(address: str, method: str) -> None:
+    order = json.dumps(json.dumps({"wait": "never"}))
+    answer = run("-max-time", "1", "-d", order, address, f"{ECHO}/{method}")
+
+    assert answer.returncode != 0
+    assert "DeadlineExceeded" in answer.stderr
+
+
+@pytest.mark.parametrize("method", ["Unary", "ClientStream", "ServerStream", "Both"])
+def test_a_servicer_is_cancelled_when_the_process_that_calls_is_killed(address: str, method: str) -> None:
+    name = f"killed in {method}"
+    order = json.dumps(json.dumps({"name": name, "wait": "never"}))
+    command = [grpcurl(), "-plaintext", "-d", order, address, f"{ECHO}/{method}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        started = SyncCaller().call(address, "Noted", Order(name=f"{name} started"))
+        process.kill()
+
+    assert started.code == "OK"
+    assert SyncCaller().call(address, "Noted", Order(name=f"{name} cancelled")).code == "OK"

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from tests.builders import PATIENCE, channel_to
-from tests.end_to_end.processes import Service
+from tests.end_to_end.processes import Service, transports
 from tests.end_to_end.transports.callers import guarded, path_of
 from tests.end_to_end.transports.orders import Echo, Order
+from tests.end_to_end.transports.running import running
 
 pytestmark = pytest.mark.end_to_end
 
 MANY = 300
 LARGE = 100_000
+SOON = 1.0
+"""Seconds to a deadline that passes; a call on a connection that stands has begun long before."""
 A_WHILE = 0.5
 """Seconds in which what is not held back would go far."""
 
@@ -66,6 +71,7 @@ class Calls:
 @pytest.fixture
 async def calls(host: Service, request: pytest.FixtureRequest) -> AsyncIterator[Calls]:
     async with channel_to(host.address) as channel:
+        await asyncio.wait_for(channel.channel_ready(), PATIENCE)
         yield Calls(channel, request.node.name)
 
 
@@ -225,6 +231,19 @@ async def test_a_servicer_sees_that_both_sides_were_cancelled(calls: Calls, meth
     await calls.noted("cancelled")
 
 
+@pytest.mark.parametrize("method", ["ClientStream", "ReadClientStream"])
+async def test_a_servicer_does_not_outlast_a_caller_who_leaves_in_the_middle_of_a_request(
+    calls: Calls, method: str
+) -> None:
+    call = calls.client_stream(method)
+    await call.write(Order(name=calls.name))
+    await calls.noted("started")
+    call.cancel()
+
+    # grpcio tells some of them that the request has ended, and cancels others.
+    await calls.noted("over")
+
+
 @pytest.mark.parametrize("method", ["Both", "ReadAndWritten"])
 async def test_a_servicer_that_reads_on_does_not_outlast_its_caller(calls: Calls, method: str) -> None:
     call = calls.both(method)
@@ -232,7 +251,7 @@ async def test_a_servicer_that_reads_on_does_not_outlast_its_caller(calls: Calls
     assert (await call.read()).text == ""
     call.cancel()
 
-    # grpcio tells some of them that the request has ended, and cancels others.
+    # As above.
     await calls.noted("over")
 
 
@@ -257,24 +276,66 @@ async def test_a_connection_that_is_lost_cancels_its_calls(calls: Calls, host: S
 
 @pytest.mark.parametrize("method", ["Unary", guarded("Unary")])
 async def test_a_servicer_is_cancelled_at_the_deadline(calls: Calls, method: str) -> None:
-    call = calls.unary(method, Order(name=calls.name, wait="never"), timeout=A_WHILE)
+    call = calls.unary(method, Order(name=calls.name, wait="never"), timeout=SOON)
 
     assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
     await calls.noted("cancelled")
 
 
-async def test_what_was_cancelled_leaves_nothing_in_the_log(calls: Calls, host: Service) -> None:
-    for round_ in range(20):
-        name = f"{calls.name} {round_}"
-        stream = calls.server_stream("WrittenServerStream", Order(name=name, times=MANY, size=LARGE))
-        both = calls.both("Both")
-        await both.write(Order(times=MANY, size=LARGE))
-        await stream.read()
-        await both.read()
-        stream.cancel()
-        both.cancel()
-        await calls.unary("Noted", Order(name=f"{name} over"), timeout=PATIENCE)
+@pytest.mark.parametrize("method", ["ServerStream", "WrittenServerStream"])
+async def test_a_servicer_that_streams_is_cancelled_at_the_deadline(calls: Calls, method: str) -> None:
+    call = calls.server_stream(method, Order(name=calls.name, wait="never"), timeout=SOON)
+
+    assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+    await calls.noted("cancelled")
+
+
+@pytest.mark.parametrize("method", ["ClientStream", "ReadClientStream", "Both", "ReadAndWritten"])
+async def test_a_servicer_that_reads_a_stream_is_cancelled_at_the_deadline(calls: Calls, method: str) -> None:
+    start = calls.client_stream if "Client" in method else calls.both
+    call = start(method, timeout=SOON)
+    await call.write(Order(name=calls.name, wait="never"))
+    await call.done_writing()
+
+    assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+    await calls.noted("cancelled")
+
+
+@pytest.mark.parametrize("transport", transports())
+async def test_callers_who_leave_whenever_they_like_leave_nothing_in_the_log(tmp_path: Path, transport: str) -> None:
+    # Nobody else's calls, and the log is whole once it has ended.
+    with running(tmp_path, transport) as service:
+        async with channel_to(service.address) as channel:
+            for round_ in range(20):
+                await leave_at_every_moment(Calls(channel, str(round_)))
+        assert service.stop() == 0
 
     # grpcio itself tells of some that it cannot send any more.
-    lines = [line for line in host.log.read_text().splitlines() if "raised in core" not in line]
-    assert [line for line in lines if "Traceback" in line or "Exception" in line or "invalid state" in line] == []
+    lines = [line for line in service.log.read_text().splitlines() if "raised in core" not in line]
+    assert [json.loads(line)["event"] for line in lines] == ["listening", "ready", "draining", "stopped"]
+
+
+async def leave_at_every_moment(calls: Calls) -> None:
+    for method in ("Unary", guarded("Unary")):
+        calls.unary(method, Order()).cancel()
+    order = Order(name=f"{calls.name} sent", times=MANY, size=LARGE)
+    for method in ("ServerStream", "WrittenServerStream"):
+        calls.server_stream(method, order).cancel()
+    for method in ("ClientStream", "ReadClientStream", "Both", "ReadAndWritten"):
+        start = calls.client_stream if "Client" in method else calls.both
+        nothing_sent, sent = start(method), start(method)
+        # The request goes out; its messages do not.
+        await nothing_sent.wait_for_connection()
+        nothing_sent.cancel()
+        await sent.write(order)
+        sent.cancel()
+    for method in ("Both", "ReadAndWritten"):
+        call = calls.both(method)
+        await call.write(Order(name=f"{calls.name} {method}", times=MANY, size=LARGE))
+        await call.read()
+        call.cancel()
+        await calls.noted(f"{method} over")
+    stream = calls.server_stream("WrittenServerStream", Order(name=f"{calls.name} stream", times=MANY, size=LARGE))
+    await stream.read()
+    stream.cancel()
+    await calls.noted("stream over")

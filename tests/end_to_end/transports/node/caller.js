@@ -58,12 +58,11 @@ function call(order) {
         : client.makeUnaryRequest(...common, taken);
     }
     made.on("metadata", (metadata) => { answer.initial = plain(metadata); });
-    made.on("status", (status) => {
+    const told = (event) => new Promise((done) => made.on(event, done));
+    // Messages of a stream may be told after its status.
+    Promise.all([told("status"), streamsResponse && told("end")]).then(([status]) => {
       client.close();
-      // The last message may be told after the status.
-      setImmediate(() =>
-        resolve({ ...answer, code: status.code, message: status.details, trailing: plain(status.metadata) }),
-      );
+      resolve({ ...answer, code: status.code, message: status.details, trailing: plain(status.metadata) });
     });
     if (streamsRequest) {
       for (const message of messages) made.write(message);
