@@ -41,32 +41,40 @@ class Alarms:
     """The alarms of one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._sets: dict[int, set[Alarm]] = {}
         self._done = 0
         self._ticking = False
 
+    def now(self) -> float:
+        """Return the loop's time, in seconds."""
+        return self.loop.time()
+
     def after(self, seconds: float, act: Callable[..., object], *arguments: Any) -> Alarm:
         """Do ``act(*arguments)`` in so many seconds."""
+        return self.at(self.loop.time() + seconds, act, *arguments)
+
+    def at(self, moment: float, act: Callable[..., object], *arguments: Any) -> Alarm:
+        """Do ``act(*arguments)`` when the loop's time is ``moment``."""
         # The sets up to now have rung.
-        number = max(math.ceil((self._loop.time() + seconds) / _RESOLUTION_SECONDS), self._done + 1)
+        number = max(math.ceil(moment / _RESOLUTION_SECONDS), self._done + 1)
         others = self._sets.get(number)
         if others is None:
             others = self._sets[number] = set()
             if not self._ticking:
                 self._ticking = True
-                self._done = min(self._now(), number - 1)
+                self._done = min(self._last_due(), number - 1)
                 self._wait()
         return Alarm(act, arguments, others)
 
-    def _now(self) -> int:
-        return math.floor(self._loop.time() / _RESOLUTION_SECONDS)
+    def _last_due(self) -> int:
+        return math.floor(self.loop.time() / _RESOLUTION_SECONDS)
 
     def _wait(self) -> None:
-        self._loop.call_later(_RESOLUTION_SECONDS, self._tick)
+        self.loop.call_later(_RESOLUTION_SECONDS, self._tick)
 
     def _tick(self) -> None:
-        now = self._now()
+        now = self._last_due()
         due = [number for number in range(self._done + 1, now + 1) if number in self._sets]
         self._done = now
         for number in due:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import grpc
 import structlog
@@ -19,7 +19,7 @@ from serving.call import REQUEST_ID_KEY, Call, enter_call, request_id_from
 from serving.deadline import Deadline
 from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, Status, Unavailable, status_of
 from serving.transport.asgi.context import CallContext
-from serving.transport.expiry import Expiry
+from serving.transport.expiry import Expiry, TaskExpiry
 from serving.transport.service import Handlers, Registry
 
 log = structlog.get_logger()
@@ -92,7 +92,21 @@ class Boundary:
             # Our mark on every answer: who reads a status with it knows that a service of ours gave it.
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             try:
-                response: bytes = write(await self._bounded(behaviour, _message(read, data), context, call))
+                self._arrival.set()
+                if self._closing is not None:
+                    await _refused_once_set(self._closing)
+                self._enter(call)
+                # Where the transport is ours, it watches the call's deadline anyway.
+                expiry: Expiry = context.watch if isinstance(context, CallContext) else TaskExpiry(call.deadline)
+                try:
+                    response: bytes = write(await behaviour(_message(read, data), context))
+                except asyncio.CancelledError as error:
+                    if not expiry.forgiven():
+                        raise
+                    raise DeadlineExceeded("the deadline of the call has passed") from error
+                finally:
+                    expiry.close()
+                    self._leave()
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a status
                 status = status_of(error)
                 _report(method, status, error, time.perf_counter() - started)
@@ -101,34 +115,19 @@ class Boundary:
                 log.debug("call", method=method, code="OK", seconds=round(time.perf_counter() - started, 6))
             return response
 
-        # On a transport of ours, no other timer is needed.
-        guarded.keeps_deadline = True  # type: ignore[attr-defined]
         return guarded
 
-    async def _bounded(
-        self, behaviour: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: Call
-    ) -> Any:
-        self._arrival.set()
-        if self._closing is not None:
-            await self._closing.wait()
-            raise Unavailable("the service is ending; try again")
+    def _enter(self, call: Call) -> None:
         if self._in_flight >= self._max_in_flight:
             raise OutOfCapacity("the service has as many calls in flight as it takes; try again shortly")
         call.deadline.check()
         self._in_flight += 1
         self._idle.clear()
-        expiry = Expiry(call.deadline)
-        try:
-            return await behaviour(request, context)
-        except asyncio.CancelledError as error:
-            if not expiry.forgiven():
-                raise
-            raise DeadlineExceeded("the deadline of the call has passed") from error
-        finally:
-            expiry.cancel()
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
+
+    def _leave(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
 
     async def _arrives_within(self, seconds: float) -> bool:
         self._arrival.clear()
@@ -151,6 +150,11 @@ def _offered_request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | by
     if isinstance(context, CallContext):
         return context.metadatum(_REQUEST_ID_HEADER)
     return next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)
+
+
+async def _refused_once_set(closing: asyncio.Event) -> NoReturn:
+    await closing.wait()
+    raise Unavailable("the service is ending; try again")
 
 
 def _message(read: Callable[[bytes], Any], data: bytes) -> Any:

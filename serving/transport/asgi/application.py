@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -12,9 +13,10 @@ import structlog
 from grpc import StatusCode
 
 from serving.errors import INTERNAL_MESSAGE
+from serving.transport.alarms import Alarms, alarms_of
 from serving.transport.asgi.context import CallContext, Send
 from serving.transport.asgi.requests import StreamedRequest, deserialized, unary_request, whole_message
-from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Receive, as_future
+from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Event, Receive, as_future
 from serving.transport.asgi.wire import (
     DEFLATE,
     GZIP,
@@ -49,7 +51,7 @@ class _CallHeaders(NamedTuple):
 class _Method:
     """A handler, its parts at hand."""
 
-    __slots__ = ("behaviour", "keeps_deadline", "read", "request_streaming", "response_streaming", "write")
+    __slots__ = ("behaviour", "read", "request_streaming", "response_streaming", "unary", "write")
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
         self.request_streaming = handler.request_streaming
@@ -57,8 +59,7 @@ class _Method:
         self.behaviour: Any = _behaviour(handler)
         self.read = handler.request_deserializer
         self.write = handler.response_serializer or bytes
-        self.keeps_deadline: bool = getattr(self.behaviour, "keeps_deadline", False)
-        """Whether the handler itself ends at the call's deadline, so that the transport need not see to it."""
+        self.unary = not (handler.request_streaming or handler.response_streaming)
 
 
 class GrpcApplication:
@@ -85,16 +86,26 @@ class GrpcApplication:
         """Take the methods of one service."""
         self._methods.update({f"/{service_name}/{name}": _Method(handler) for name, handler in method_handlers.items()})
 
+    @functools.cached_property
+    def _alarms(self) -> Alarms:
+        """The alarms of the loop that calls are served on: asking for the loop costs a system call."""
+        return alarms_of(asyncio.get_running_loop())
+
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
-        context = CallContext(scope, send)
-        watch = CallWatch()
+        watch = CallWatch(self._alarms)
+        context = CallContext(scope, send, watch)
         try:
             headers = _call_headers(scope)
             if headers is None:
                 await (self._otherwise or _refuse)(scope, receive, send)
                 return
-            trailers = await self._served(headers, receive, context, watch)
+            context.accepts_gzip = headers.accepts_gzip
+            if headers.seconds is not None:
+                context.set_deadline(headers.seconds)
+            method = self._methods.get(scope["path"]) or self._looked_up(context)
+            serve = self._unary if method.unary else self._streamed
+            trailers = await serve(method, headers, receive, context)
         except CallerLeft:
             return
         except WireError as error:
@@ -104,11 +115,7 @@ class GrpcApplication:
         except asyncio.CancelledError:
             if watch.reason is None:
                 raise
-            watch.forgive()
-            context.was_cancelled = True
-            if watch.reason is Ended.CALLER_LEFT:
-                return
-            trailers = status_headers(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", ())
+            trailers = _status_of_ended(context)
         except Exception:
             log.exception("servicer failed", path=context.path)
             trailers = _INTERNAL
@@ -119,40 +126,46 @@ class GrpcApplication:
             with contextlib.suppress(CallerLeft):
                 await context.send_status(trailers)
 
-    async def _served(
-        self, headers: _CallHeaders, receive: Receive, context: CallContext, watch: CallWatch
+    async def _unary(
+        self, method: _Method, headers: _CallHeaders, receive: Receive, context: CallContext
     ) -> list[Header] | None:
-        """Serve the call; return its trailers, or ``None`` where they have been sent with the answer."""
-        method = self._methods.get(context.path) or self._looked_up(context)
-        context.accepts_gzip = headers.accepts_gzip
-        if headers.seconds is not None:
-            context.set_deadline(headers.seconds)
-        if method.request_streaming:
-            if headers.seconds is not None:
-                watch.expire_after(headers.seconds)
-            reader = MessageReader(self._max_message_bytes, headers.encoding)
-            request = StreamedRequest(receive, reader, method.read, watch)
-            try:
-                return await _answered(method, request, request, context, watch)
-            finally:
-                request.close()
-        message = await self._unary_message(method, headers, receive, watch)
-        watch.listen(receive)
-        return await _answered(method, message, None, context, watch)
-
-    async def _unary_message(self, method: _Method, headers: _CallHeaders, receive: Receive, watch: CallWatch) -> Any:
+        """Serve a call of one message each way; return its trailers, or ``None`` where the answer has taken them."""
+        seconds = self._unary_seconds if headers.seconds is None else headers.seconds
         first = as_future(receive())
-        data = whole_message(first.result(), self._max_message_bytes) if first.done() else None
-        # Nearly always the request is there at once, and its handler sees to the deadline: then no timer is needed.
-        if data is None or not method.keeps_deadline:
-            seconds = headers.seconds
-            if seconds is None and not method.response_streaming:
-                seconds = self._unary_seconds
-            if seconds is not None:
-                watch.expire_after(seconds)
-        if data is None:
-            data = await unary_request(first, receive, MessageReader(self._max_message_bytes, headers.encoding))
-        return deserialized(method.read, data)
+        # Nearly always the request is there at once.
+        message = whole_message(first.result(), self._max_message_bytes) if first.done() else None
+        if message is None:
+            context.watch.expire_after(seconds)
+            message = await self._gathered(first, headers, receive)
+        context.watch.start(receive, seconds)
+        response = await method.behaviour(deserialized(method.read, message), context)
+        # From here on the call succeeds, however late it is.
+        context.watch.close()
+        if context.status_code not in (None, StatusCode.OK):
+            return _status(context)
+        await context.send_answer(method.write(response), _status(context))
+        return None
+
+    async def _streamed(
+        self, method: _Method, headers: _CallHeaders, receive: Receive, context: CallContext
+    ) -> list[Header] | None:
+        """Serve any other call; return its trailers, or ``None`` where the answer has taken them."""
+        watch = context.watch
+        if headers.seconds is not None:
+            watch.expire_after(headers.seconds)
+        if not method.request_streaming:
+            message = await self._gathered(as_future(receive()), headers, receive)
+            watch.listen(receive)
+            return await _answered(method, deserialized(method.read, message), None, context)
+        reader = MessageReader(self._max_message_bytes, headers.encoding)
+        request = StreamedRequest(receive, reader, method.read, watch)
+        try:
+            return await _answered(method, request, request, context)
+        finally:
+            request.close()
+
+    async def _gathered(self, first: asyncio.Future[Event], headers: _CallHeaders, receive: Receive) -> bytes:
+        return await unary_request(first, receive, MessageReader(self._max_message_bytes, headers.encoding))
 
     def _looked_up(self, context: CallContext) -> _Method:
         details = _CallDetails(context)
@@ -172,10 +185,9 @@ class _CallDetails(grpc.HandlerCallDetails):
 
 
 async def _answered(
-    method: _Method, request: Any, stream: StreamedRequest | None, context: CallContext, watch: CallWatch
+    method: _Method, request: Any, stream: StreamedRequest | None, context: CallContext
 ) -> list[Header] | None:
-    if method.request_streaming or method.response_streaming:
-        context.stream(stream.read if stream else None, method.write if method.response_streaming else None)
+    context.stream(stream.read if stream else None, method.write if method.response_streaming else None)
     if method.response_streaming:
         responses = method.behaviour(request, context)
         if hasattr(responses, "__aiter__"):
@@ -186,8 +198,7 @@ async def _answered(
             await responses
         return _status(context)
     response = await method.behaviour(request, context)
-    # From here on the call succeeds, however late it is.
-    watch.close()
+    context.watch.close()
     if context.status_code not in (None, StatusCode.OK):
         return _status(context)
     await context.send_answer(method.write(response), _status(context))
@@ -202,32 +213,35 @@ def _behaviour(handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
 
 def _call_headers(scope: Mapping[str, Any]) -> _CallHeaders | None:
     """Return what the transport reads; ``None`` where the request is no gRPC. Raises WireError."""
-    seconds, encoding, accepts_gzip, is_grpc, size = None, IDENTITY, False, False, 0
-    for name, value in scope["headers"]:
-        size += len(name) + len(value) + _HEADER_OVERHEAD
-        if name == b"content-type":
-            is_grpc = value[:16] == _GRPC and value[16:17] in (b"", b"+", b";")
-        elif name[:5] == b"grpc-":
-            if name == b"grpc-timeout":
-                seconds = seconds_of_timeout(value)
-            elif name == b"grpc-accept-encoding":
-                accepts_gzip = GZIP in value
-            elif name == b"grpc-encoding":
-                encoding = value
-    if not is_grpc or scope["method"] != "POST":
+    pairs = scope["headers"]
+    headers = dict(pairs)
+    kind = headers.get(b"content-type", b"")
+    if kind[:16] != _GRPC or kind[16:17] not in (b"", b"+", b";") or scope["method"] != "POST":
         return None
-    if size > _MAX_METADATA_BYTES:
+    if sum([len(name) + len(value) for name, value in pairs]) + _HEADER_OVERHEAD * len(pairs) > _MAX_METADATA_BYTES:
         raise WireError(
             StatusCode.RESOURCE_EXHAUSTED,
             f"the metadata are larger than the {_MAX_METADATA_BYTES} bytes that are taken",
         )
+    timeout = headers.get(b"grpc-timeout")
+    seconds = None if timeout is None else seconds_of_timeout(timeout)
+    encoding = headers.get(b"grpc-encoding", IDENTITY)
     if encoding not in (IDENTITY, DEFLATE, GZIP):
         raise WireError(StatusCode.UNIMPLEMENTED, "messages are read plain, or compressed with gzip or deflate")
-    return _CallHeaders(seconds, encoding, accepts_gzip)
+    return _CallHeaders(seconds, encoding, GZIP in headers.get(b"grpc-accept-encoding", b""))
 
 
 def _status(context: CallContext) -> list[Header]:
     return status_headers(context.status_code or StatusCode.OK, context.status_details, context.trailers)
+
+
+def _status_of_ended(context: CallContext) -> list[Header] | None:
+    """Return the trailers of a call that its watch has ended; ``None`` where nobody is left to read them."""
+    context.watch.forgive()
+    context.was_cancelled = True
+    if context.watch.reason is Ended.CALLER_LEFT:
+        return None
+    return status_headers(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", ())
 
 
 def _status_of_abort(context: CallContext) -> list[Header]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from grpc import StatusCode
 
-from serving.transport.asgi.watch import CallerLeft
+from serving.transport.asgi.watch import CallerLeft, CallWatch
 from serving.transport.asgi.wire import ENCODINGS, GZIP, Header, Metadatum, framed, metadata_headers, metadata_of
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
@@ -23,6 +23,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     Args:
         scope: of the ASGI request.
         send: sends an ASGI event.
+        watch: ends the call.
     """
 
     _deadline: float | None = None
@@ -42,9 +43,10 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     status_details = ""
     trailers: tuple[Metadatum, ...] = ()
 
-    def __init__(self, scope: Mapping[str, Any], send: Send) -> None:
+    def __init__(self, scope: Mapping[str, Any], send: Send, watch: CallWatch) -> None:
         self._scope = scope
         self._send = send
+        self.watch = watch
 
     # What servicers call.
 
@@ -77,9 +79,8 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         """Send metadata before the first message."""
         if self.headers_sent:
             raise grpc.aio.UsageError("the initial metadata have been sent")
-        await self._send_headers(metadata_headers(initial_metadata))
         # By the ASGI specification, headers may wait for the first piece of the body.
-        await self._emit({"type": "http.response.body", "body": b"", "more_body": True})
+        await self._emit(self._start(metadata_headers(initial_metadata)), _body(b"", more=True))
 
     def set_trailing_metadata(self, trailing_metadata: Iterable[Metadatum]) -> None:
         """Set the metadata that are sent with the status."""
@@ -185,26 +186,18 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         """Send one message, and the headers before the first."""
         if self.aborted:
             raise grpc.aio.AbortError("the servicer has ended the call")
-        if not self.headers_sent:
-            await self._send_headers([])
         body = framed(message, compressed=self._gzip and not self._next_is_plain)
         self._next_is_plain = False
-        await self._emit({"type": "http.response.body", "body": body, "more_body": True})
+        await self._emit(*self._start_once(), _body(body, more=True))
 
     async def send_status(self, trailers: list[Header]) -> None:
         """End the call."""
-        if not self.headers_sent:
-            await self._send_headers([])
-        await self._emit({"type": "http.response.body", "body": b"", "more_body": False})
-        await self._emit({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+        await self._emit(*self._start_once(), _body(b"", more=False), _trailers(trailers))
 
     async def send_answer(self, message: bytes, trailers: list[Header]) -> None:
         """Send the one message of a unary response and end the call."""
-        if not self.headers_sent:
-            await self._send_headers([])
         body = framed(message, compressed=self._gzip and not self._next_is_plain)
-        await self._emit({"type": "http.response.body", "body": body, "more_body": False})
-        await self._emit({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+        await self._emit(*self._start_once(), _body(body, more=False), _trailers(trailers))
 
     def end(self) -> None:
         """Tell those who asked that the call has ended."""
@@ -212,20 +205,32 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         for callback in self._callbacks:
             callback(self)
 
-    async def _emit(self, event: dict[str, Any]) -> None:
-        try:
-            sent = self._send(event)
-            await (_taken(sent) if isinstance(sent, asyncio.Future) else sent)
-        except OSError as error:
-            # By the ASGI specification, what is sent to a caller who has left.
-            raise CallerLeft from error
+    def _start_once(self) -> tuple[dict[str, Any], ...]:
+        return () if self.headers_sent else (self._start([]),)
 
-    async def _send_headers(self, metadata: list[Header]) -> None:
+    def _start(self, metadata: list[Header]) -> dict[str, Any]:
         self.headers_sent = True
         headers = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", ENCODINGS), *metadata]
         if self._gzip:
             headers.append((b"grpc-encoding", GZIP))
-        await self._emit({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+        return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": True}
+
+    async def _emit(self, *events: dict[str, Any]) -> None:
+        try:
+            for event in events:
+                sent = self._send(event)
+                await (_taken(sent) if isinstance(sent, asyncio.Future) else sent)
+        except OSError as error:
+            # By the ASGI specification, what is sent to a caller who has left.
+            raise CallerLeft from error
+
+
+def _body(data: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def _trailers(headers: list[Header]) -> dict[str, Any]:
+    return {"type": "http.response.trailers", "headers": headers, "more_trailers": False}
 
 
 async def _taken(sent: asyncio.Future[None]) -> None:

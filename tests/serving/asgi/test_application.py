@@ -667,7 +667,7 @@ async def test_a_call_behind_the_boundary_ends_at_its_deadline(value: bytes | No
         await hanging.hang()
         return ""
 
-    made = GrpcApplication(max_message_bytes=LIMIT, unary_seconds=PATIENCE)
+    made = GrpcApplication(max_message_bytes=LIMIT, unary_seconds=0.02)
     fake_predictor(hang).register(Boundary(made, default_deadline=0.02, max_in_flight=10))
     request = pb.PredictorPredictRequest(runId="a").SerializeToString()
     headers = [] if value is None else [(b"grpc-timeout", value)]
