@@ -59,6 +59,11 @@ class Catalog:
         self._looks = BackgroundLooks(self._pool, self._has_changed, self._on_change)
         self._lookups: dict[ModelId, asyncio.Task[Manifest]] = {}
 
+    def known(self, model_id: ModelId) -> Manifest | None:
+        """Return the model's manifest where it is remembered and may be used without a look before."""
+        entry = self._entries.get(model_id)
+        return entry.manifest if entry is not None and self._serves(model_id, entry) else None
+
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.
 
@@ -71,9 +76,9 @@ class Catalog:
             VolumeUnavailable: the volume does not answer, and the manifest is not known.
             TooManyLoads: too many are looked up.
         """
+        if (manifest := self.known(model_id)) is not None:
+            return manifest
         entry = self._entries.get(model_id)
-        if entry is not None and self._serves(model_id, entry):
-            return entry.manifest
         if model_id in self._unknown:
             raise ModelNotFound("no model has this runId")
         lookup = self._lookups.get(model_id)

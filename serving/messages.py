@@ -34,7 +34,24 @@ def request_of(kind: type[Request], query: Query) -> Request:
     try:
         return kind(runId=query.model_id, document=query.document, k=query.k)
     except ValueError as error:
-        raise InvalidRequest("runId and document must be text that UTF-8 can hold, and k at least 0") from error
+        raise _unfit() from error
+
+
+def _unfit() -> InvalidRequest:
+    return InvalidRequest("runId and document must be text that UTF-8 can hold, and k at least 0")
+
+
+def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> pb.PredictorPredictBatchRequest:
+    """Return the predictor's request that asks all of ``queries``. Raises as :func:`request_of` does."""
+    batch = pb.PredictorPredictBatchRequest(ready_only=ready_only)
+    # Made in place: a message that is put into another is copied.
+    add = batch.requests.add
+    try:
+        for query in queries:
+            add(runId=query.model_id, document=query.document, k=query.k)
+    except ValueError as error:
+        raise _unfit() from error
+    return batch
 
 
 def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) -> Prediction:

@@ -48,6 +48,8 @@ class _Waiting:
     query: Query
     call: Call
     outcome: asyncio.Future[Outcome | None]
+    batch: _Batch | None = None
+    """The one it is in flight with."""
 
 
 class CoalescingBackend:
@@ -123,7 +125,12 @@ class _Partition:
         waiting = _Waiting(query, call, self._loop.create_future())
         self._waiting.append(waiting)
         self._send_soon()
-        return await waiting.outcome
+        try:
+            return await waiting.outcome
+        except asyncio.CancelledError:
+            if waiting.batch is not None:
+                waiting.batch.leave()
+            raise
 
     def give_slot_back(self) -> None:
         """Let the next batch go."""
@@ -189,7 +196,13 @@ class _Batch:
         self._slot: asyncio.TimerHandle | None = loop.call_later(_SLOT_SECONDS, self._give_slot_back)
         self._task = loop.create_task(self._run())
         for member in members:
-            member.outcome.add_done_callback(self._count)
+            member.batch = self
+
+    def leave(self) -> None:
+        """Count a member that has left; when the last of them has, nobody needs the answer."""
+        self._left -= 1
+        if not self._left:
+            self._task.cancel()
 
     def cancel(self) -> None:
         """End the call."""
@@ -223,12 +236,6 @@ class _Batch:
         for member in self._members:
             if not member.outcome.done():
                 member.outcome.set_exception(again(error))
-
-    def _count(self, outcome: asyncio.Future[Outcome | None]) -> None:
-        """Count the members that wait; when the last of them has left, nobody needs the answer."""
-        self._left -= 1
-        if not self._left and outcome.cancelled():
-            self._task.cancel()
 
     def _give_slot_back(self) -> None:
         if self._slot is not None:

@@ -11,7 +11,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.call import REQUEST_ID_KEY, Call
-from serving.messages import outcomes_of, prediction_of, ready_outcomes_of, request_of
+from serving.messages import batch_request_of, outcomes_of, prediction_of, ready_outcomes_of, request_of
 from serving.prediction import Outcome, Prediction, Query
 from serving.remote import error_of_call
 from serving.stubs import prediction_service_pb2 as pb
@@ -56,14 +56,12 @@ class PredictorBackend:
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Raises the predictor's error where it refused the batch."""
-        requests = [request_of(pb.PredictorPredictRequest, query) for query in queries]
-        batch = pb.PredictorPredictBatchRequest(requests=requests)
+        batch = batch_request_of(queries)
         return outcomes_of(await self._ask(self._stub.PredictorPredictBatch, batch, call))
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
         """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone."""
-        requests = [request_of(pb.PredictorPredictRequest, query) for query in queries]
-        batch = pb.PredictorPredictBatchRequest(requests=requests, ready_only=True)
+        batch = batch_request_of(queries, ready_only=True)
         return ready_outcomes_of(await self._ask(self._stub.PredictorPredictBatch, batch, call))
 
     async def wait_until_ready(self) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from serving.garbage import settle
 from serving.settings import ServerSettings
 from serving.transport.service import Service
 
@@ -90,6 +91,7 @@ async def _become_ready(host: Host, get_ready: Callable[[], Awaitable[None]]) ->
     address = await host.start()
     log.info("listening", address=address)
     await get_ready()
+    settle()
     await host.set_serving(True)
     log.info("ready", address=address)
 
