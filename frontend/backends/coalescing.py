@@ -133,10 +133,9 @@ class _Partition:
             raise
 
     def give_slot_back(self) -> None:
-        """Let the next batch go."""
-        if not self._closed:
-            self._free += 1
-            self._send_soon()
+        """Let the next batch go, at once: its engine should not wait while the answers of this one are given."""
+        self._free += 1
+        self._send()
 
     def forget(self, batch: _Batch) -> None:
         """Let go of a batch that has ended."""
@@ -155,10 +154,13 @@ class _Partition:
         """Send once everything has been heard that has arrived by now."""
         if self._free and self._waiting and not self._sending:
             self._sending = True
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self._send_what_arrived)
+
+    def _send_what_arrived(self) -> None:
+        self._sending = False
+        self._send()
 
     def _send(self) -> None:
-        self._sending = False
         while not self._closed and self._free and self._waiting:
             members = self._next_members()
             if members:
@@ -225,6 +227,7 @@ class _Batch:
             log.exception("batch failed")
             self._fail(ServingError(INTERNAL_MESSAGE))
         else:
+            self._give_slot_back()
             for member, outcome in zip(members, outcomes, strict=True):
                 if not member.outcome.done():
                     member.outcome.set_result(outcome)
