@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from frontend.backends.coalescing import CoalescingBackend
 from frontend.router import Router
 from frontend.service import backends_of, workload
 from model_service.in_process import InProcessBackend
@@ -15,7 +16,8 @@ def build(settings: ModelServiceSettings) -> Workload:
     """Return both services as ``settings`` describe them. Called on the event loop that serves them."""
     tune_process()
     engine = build_engine(settings)
-    own = InProcessBackend(engine, wanted_at_start(settings))
+    # No call is saved here, and yet much: queries of a model go through it together, and answers leave together.
+    own = CoalescingBackend(InProcessBackend(engine, wanted_at_start(settings)), calls=1, partitions=1)
     others = backends_of(settings.further_engines(), calls_in_flight=settings.calls_in_flight, partitions=1)
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
     both = workload(settings, router)

@@ -154,9 +154,14 @@ class _Partition:
         """Send once everything has been heard that has arrived by now."""
         if self._free and self._waiting and not self._sending:
             self._sending = True
-            self._loop.call_soon(self._send_what_arrived)
+            self._loop.call_soon(self._send_what_arrived, 0)
 
-    def _send_what_arrived(self) -> None:
+    def _send_what_arrived(self, heard: int) -> None:
+        # Who arrives in bursts is answered in bursts, which spares both sides most of their wake-ups: as long as a turn
+        # of the loop has brought somebody, there may be more to hear.
+        if heard < len(self._waiting) < _MOST_QUERIES:
+            self._loop.call_soon(self._send_what_arrived, len(self._waiting))
+            return
         self._sending = False
         self._send()
 
