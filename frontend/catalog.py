@@ -28,7 +28,6 @@ _MAX_UNKNOWN: Final = 65_536
 _MAX_ENTRIES: Final = 10_000
 _MAX_LOOKUPS: Final = 4096
 _PATIENCE_SECONDS: Final = 0.1
-_BUSY: Final = 3
 _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
 
 
@@ -37,8 +36,6 @@ class _Entry:
     manifest: Manifest
     file: FileIdentity
     checked_at: float
-    asked: int = 0
-    """How often since then."""
 
 
 class Catalog:
@@ -101,12 +98,11 @@ class Catalog:
 
     def _serves(self, model_id: ModelId, entry: _Entry) -> bool:
         """Return whether the entry may be used without a look before."""
-        entry.asked += 1
         age = time.monotonic() - entry.checked_at
         if age < self._freshness_seconds:
             return True
-        # Of a busy model the next few answers show what a look finds, so that no single one has to wait for it.
-        if entry.asked <= _BUSY or age >= 2 * self._freshness_seconds:
+        # Of a model that is asked for all the time the next answers show what a look finds: none has to wait for it.
+        if age >= 2 * self._freshness_seconds:
             return False
         self._looks.look(entry, model_id, entry.file)
         return True
@@ -116,7 +112,6 @@ class Catalog:
 
     def _on_change(self, entry: _Entry, *, changed: bool) -> None:
         """Take in what a look in the background found: what has changed is looked up when it is asked for."""
-        entry.asked = 0
         entry.checked_at = -math.inf if changed else time.monotonic()
 
     async def close(self) -> None:
@@ -143,7 +138,6 @@ class Catalog:
             log.warning("manifest cannot be read; the known one stays", model=model_id, reason=str(error))
             entry = known
         entry.checked_at = time.monotonic()
-        entry.asked = 0
         self._entries[model_id] = entry
         return entry.manifest
 

@@ -48,7 +48,6 @@ _MAX_FAILURES: Final = 4096
 _LOOKING_THREADS: Final = 2
 _CARE_SECONDS: Final = 5.0
 _ATTEMPTS: Final = 3
-_BUSY_HITS: Final = 3
 _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 _REFRESH_PATIENCE_SECONDS: Final = 0.1
 
@@ -159,8 +158,9 @@ class ModelManager(Generic[Model]):
             return None
         age = time.monotonic() - resident.checked_at
         if age >= self._freshness_seconds:
-            # Of a busy model the next few answers show what a look finds, so that no single one has to wait for it.
-            if resident.hits - resident.hits_at_check < _BUSY_HITS or age >= 2 * self._freshness_seconds:
+            # Of a model that is asked for all the time the next answers show what a look finds. Would they wait for
+            # it, thousands of tenants that are asked for once a second each would wait all the time.
+            if age >= 2 * self._freshness_seconds:
                 return None
             self._looks.look(resident, model_id, resident.fingerprint)
         self._statistics.hits += 1

@@ -48,14 +48,11 @@ class Resident(Generic[Model]):
     dismissed: bool = False
     """Whether it has left the cache while still in use."""
     hits: int = 0
-    hits_at_check: int = 0
-    """Its hits when its files were last looked at."""
     last_used: float = field(default_factory=time.monotonic)
 
     def note_check(self) -> None:
         """Note that its files are looked at now."""
         self.checked_at = time.monotonic()
-        self.hits_at_check = self.hits
 
 
 class Lease(Generic[Model]):

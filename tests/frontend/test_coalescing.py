@@ -140,6 +140,19 @@ async def test_what_arrives_together_goes_together() -> None:
     assert engine.sizes == [10]
 
 
+async def test_a_burst_that_takes_several_turns_to_arrive_goes_together_and_has_an_end() -> None:
+    engine = FakeEngine()
+    async with before(engine) as backend:
+        tasks = []
+        for number in range(300):
+            tasks += asked(backend, query(str(number)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+    # It is not waited for more than one batch holds.
+    assert engine.sizes[0] == 256
+    assert sum(engine.sizes) == 300
+
+
 @pytest.mark.parametrize(("documents", "sizes"), [(["x"] * 600, [256, 256, 88]), (["y" * 50_000] * 5, [2, 2, 1])])
 async def test_a_batch_has_bounds(documents: list[str], sizes: list[int]) -> None:
     engine = FakeEngine(held=True)

@@ -112,6 +112,15 @@ def test_a_check_starts_both_asks_once_says_what_to_try_next_and_stops(volume: P
     assert f"grpcurl -plaintext -d '{question}' {up.address} prediction.PredictionService/Predict" in output
 
 
+def test_both_in_one_process_are_started_asked_and_stopped(volume: Path, started: list[Up]) -> None:
+    up = Up(volume, "--single-process", "--check")
+    started.append(up)
+    code, output, errors = up.end()
+    assert (code, "Traceback" in errors) == (0, False), errors
+    assert f"ready: frontend and predictor {up.address}, in one process" in output
+    assert re.search(r'^tiny: "make a 10 minute timer" -> (yes|no)', output, re.MULTILINE)
+
+
 def test_ctrl_c_drains_and_stops_both(volume: Path, started: list[Up]) -> None:
     up = Up(volume)
     started.append(up)

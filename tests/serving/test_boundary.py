@@ -339,6 +339,25 @@ async def called(behaviour: Callable[[Query], Awaitable[str]], context: FakeCont
     await asyncio.create_task(handler.unary_unary(request().SerializeToString(), context))
 
 
+async def test_new_calls_are_held_while_a_service_ends_and_refused_once_they_can_only_go_elsewhere() -> None:
+    registry = FakeRegistry()
+    boundary = bounded(registry)
+    fake_predictor(echo).register(boundary)
+    handler: Any = registry.tables[PREDICTOR]["PredictorPredict"]
+    context = FakeContext()
+
+    await boundary.hold_new_calls(0.0)
+    late = asyncio.ensure_future(handler.unary_unary(request().SerializeToString(), context))
+    await boundary.hold_new_calls(0.01)
+    assert not late.done()
+    boundary.refuse_new_calls()
+
+    with pytest.raises(grpc.aio.AbortError):
+        await late
+    assert context.aborted is not None
+    assert context.aborted[0] is StatusCode.UNAVAILABLE
+
+
 @pytest.mark.parametrize("remaining", [0.0, -1.0])
 async def test_a_call_whose_deadline_has_passed_is_never_executed(remaining: float) -> None:
     hanging, context = Hanging(), FakeContext(remaining)
