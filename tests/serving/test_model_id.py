@@ -111,8 +111,9 @@ def generated_ids(count: int) -> list[str]:
     return ids
 
 
-def test_no_id_of_a_hundred_thousand_leads_to_a_call_outside_of_the_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_no_id_of_many_leads_to_a_call_outside_of_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, figure: Callable[[str], None]
 ) -> None:
     root = tmp_path / "root"
     outside = tmp_path / "outside"
@@ -142,7 +143,7 @@ def test_no_id_of_a_hundred_thousand_leads_to_a_call_outside_of_the_root(
         watched(name)
 
     read, missing, refusals, escapes = 0, 0, 0, 0
-    for text in generated_ids(100_000):
+    for text in generated_ids(count):
         try:
             model_id = parse_model_id(text)
             store.fingerprint(model_id)
@@ -155,9 +156,10 @@ def test_no_id_of_a_hundred_thousand_leads_to_a_call_outside_of_the_root(
         except InvalidModelFile:
             escapes += 1
     monkeypatch.undo()
+    figure(f"{count} generated model ids: {calls['outside']} calls outside of the model root")
     assert calls["outside"] == 0
     assert calls["inside"] > 0
     assert read > 0
-    assert escapes == 3
-    assert refusals > 50_000
-    assert missing > 20_000
+    assert escapes >= 3
+    assert refusals > count / 2
+    assert missing > count / 5
