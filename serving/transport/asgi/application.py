@@ -137,14 +137,10 @@ class GrpcApplication:
         if message is None:
             context.watch.expire_after(seconds)
             message = await self._gathered(first, headers, receive)
-        context.watch.start(receive, seconds)
-        response = await method.behaviour(deserialized(method.read, message), context)
-        # From here on the call succeeds, however late it is.
-        context.watch.close()
-        if context.status_code not in (None, StatusCode.OK):
-            return _status(context)
-        await context.send_answer(method.write(response), _status(context))
-        return None
+            context.watch.listen(receive)
+        else:
+            context.watch.start(receive, seconds)
+        return await _one_response(method, deserialized(method.read, message), context)
 
     async def _streamed(
         self, method: _Method, headers: _CallHeaders, receive: Receive, context: CallContext
@@ -197,7 +193,12 @@ async def _answered(
             # A coroutine writes to the context.
             await responses
         return _status(context)
+    return await _one_response(method, request, context)
+
+
+async def _one_response(method: _Method, request: Any, context: CallContext) -> list[Header] | None:
     response = await method.behaviour(request, context)
+    # From here on the call succeeds, however late it is.
     context.watch.close()
     if context.status_code not in (None, StatusCode.OK):
         return _status(context)

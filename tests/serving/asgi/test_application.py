@@ -636,6 +636,26 @@ async def test_a_request_that_never_becomes_whole_ends_at_the_deadline(body: byt
     assert (await server.answer()).code is StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_a_request_that_comes_slowly_uses_up_its_time(prompt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = Hanging()
+    server = FakeServer(application(unary(hanging.unary)), headers=[(b"grpc-timeout", b"1H")], prompt=prompt)
+    server.send_body(framed(b"ab")[:3])
+    await server.asked(2)
+    let_pass(50 * 60, monkeypatch)
+    server.send_body(framed(b"ab")[3:], more=False)
+    await asyncio.wait_for(hanging.started.wait(), PATIENCE)
+    let_pass(11 * 60, monkeypatch)
+
+    assert (await server.answer()).code is StatusCode.DEADLINE_EXCEEDED
+
+
+def let_pass(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the loop's clock forward."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + seconds)
+
+
 async def test_unary_calls_without_a_deadline_get_one(prompt: bool) -> None:
     hanging = Hanging()
     remaining: list[float | None] = []
