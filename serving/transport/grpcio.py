@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -13,9 +12,6 @@ from serving.settings import ServerSettings
 from serving.transport.hosted import HostedServices
 from serving.transport.lifecycle import CannotListen
 from serving.transport.service import Service
-
-_PICK_UP_SECONDS: Final = 2.0
-_QUIET_SECONDS: Final = 0.05
 
 
 class GrpcioHost:
@@ -47,18 +43,15 @@ class GrpcioHost:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
-        boundary = self._hosted.boundary
         # The server cancels calls that have arrived and are not yet picked up, so those are let in first. Where they
         # never cease, their callers are kept waiting until none is left, and refused once they can only go elsewhere.
-        for picked_up in (boundary.wait_until_quiet, boundary.hold_new_calls):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
-                    await picked_up(_QUIET_SECONDS)
+        await self._hosted.pick_up_calls(grace)
+        await self._hosted.hold_new_calls(grace)
         self._hosted.end_watches()
         stopped = asyncio.ensure_future(self._server.stop(grace))
         # It begins with the next turn of the loop.
         await asyncio.sleep(0)
-        boundary.refuse_new_calls()
+        self._hosted.boundary.refuse_new_calls()
         await stopped
 
     def _listen(self, wanted: str) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -18,6 +19,8 @@ from serving.transport.service import Registry, Service
 log = structlog.get_logger()
 
 _HEALTH_SECONDS: Final = 2.0
+_PICK_UP_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 0.05
 
 
 class HostedServices:
@@ -50,6 +53,20 @@ class HostedServices:
             log.warning("health watchers do not read; their streams are ended")
             self._health.end_watches()
 
+    async def pick_up_calls(self, grace: float) -> None:
+        """Let in the calls that have arrived and are not yet served, as long as that has an end."""
+        await _for_a_while(grace, self.boundary.wait_until_quiet(_QUIET_SECONDS))
+
+    async def hold_new_calls(self, grace: float) -> None:
+        """Keep waiting those that arrive from now on, until none arrives or a while has passed."""
+        await _for_a_while(grace, self.boundary.hold_new_calls(_QUIET_SECONDS))
+
     def end_watches(self) -> None:
         """End the streams of those who watch the health."""
         self._health.end_watches()
+
+
+async def _for_a_while(grace: float, wait: Awaitable[None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
+            await wait

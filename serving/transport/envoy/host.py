@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
-from typing import Final
 
 from serving.settings import ServerSettings
 from serving.transport.asgi.application import GrpcApplication
 from serving.transport.envoy.control import Control
 from serving.transport.hosted import HostedServices
 from serving.transport.service import Service
-
-_PICK_UP_SECONDS: Final = 2.0
-_QUIET_SECONDS: Final = 0.05
 
 
 class EnvoyHost:
@@ -58,11 +53,8 @@ class EnvoyHost:
         """Refuse new calls, wait up to ``grace`` seconds for those in flight; the end of the process ends the rest."""
         if not grace:
             self._cut.set()
-        boundary = self._hosted.boundary
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
-                await boundary.wait_until_quiet(_QUIET_SECONDS)
-        boundary.refuse_new_calls()
+        await self._hosted.pick_up_calls(grace)
+        self._hosted.boundary.refuse_new_calls()
         self._hosted.end_watches()
         self._control.tell("drain")
         # An answer that was given may still be on its way through Envoy, to a caller who reads slowly.
