@@ -49,17 +49,11 @@ class Catalog:
 
     def __init__(self, store: ModelStore, *, threads: int, freshness_seconds: float) -> None:
         self._store = store
-        self._freshness_seconds = freshness_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="catalog")
         self._entries: LRUCache[ModelId, _Entry] = LRUCache(_MAX_ENTRIES)
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
-        self._looks = BackgroundLooks(self._pool, self._has_changed, self._on_change)
+        self._looks = BackgroundLooks(self._pool, self._has_changed, self._on_change, freshness_seconds)
         self._lookups: dict[ModelId, asyncio.Task[Manifest]] = {}
-
-    def known(self, model_id: ModelId) -> Manifest | None:
-        """Return the model's manifest where it is remembered and may be used without a look before."""
-        entry = self._entries.get(model_id)
-        return entry.manifest if entry is not None and self._serves(model_id, entry) else None
 
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.
@@ -73,9 +67,9 @@ class Catalog:
             VolumeUnavailable: the volume does not answer, and the manifest is not known.
             TooManyLoads: too many are looked up.
         """
-        if (manifest := self.known(model_id)) is not None:
-            return manifest
         entry = self._entries.get(model_id)
+        if entry is not None and self._looks.may_serve(entry, model_id, entry.file, entry.checked_at):
+            return entry.manifest
         if model_id in self._unknown:
             raise ModelNotFound("no model has this runId")
         lookup = self._lookups.get(model_id)
@@ -95,17 +89,6 @@ class Catalog:
             return await asyncio.shield(lookup)
         except ServingError as error:
             raise again(error) from error.__cause__
-
-    def _serves(self, model_id: ModelId, entry: _Entry) -> bool:
-        """Return whether the entry may be used without a look before."""
-        age = time.monotonic() - entry.checked_at
-        if age < self._freshness_seconds:
-            return True
-        # Of a model that is asked for all the time the next answers show what a look finds: none has to wait for it.
-        if age >= 2 * self._freshness_seconds:
-            return False
-        self._looks.look(entry, model_id, entry.file)
-        return True
 
     def _has_changed(self, model_id: ModelId, file: FileIdentity) -> bool:
         return not self._store.still_has(model_id, {MANIFEST_FILE: file})

@@ -13,7 +13,7 @@ from frontend.catalog import Catalog
 from frontend.router import Router
 from serving.call import Call
 from serving.errors import INTERNAL_MESSAGE, ServingError
-from serving.model_id import ModelId, parse_model_id
+from serving.model_id import parse_model_id
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
 
@@ -40,12 +40,8 @@ class RoutedPredictions:
         Raises:
             ServingError: why there is none.
         """
-        model_id = self._checked(query)
-        # Nearly always the manifest is at hand, and nothing needs to be waited for.
-        manifest = self._catalog.known(model_id)
-        if manifest is None:
-            manifest = await self._catalog.manifest(model_id)
-        return await self._router.backend_for(manifest).predict(query, call)
+        backend = await self._backend_of(query)
+        return await backend.predict(query, call)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
         """Return the outcome of each query, in order. Queries of one engine go to it in one call.
@@ -81,13 +77,9 @@ class RoutedPredictions:
         await asyncio.gather(*(backend.close() for backend in self._router.backends))
 
     async def _backend_of(self, query: Query) -> Backend:
-        model_id = self._checked(query)
-        return self._router.backend_for(await self._catalog.manifest(model_id))
-
-    def _checked(self, query: Query) -> ModelId:
         model_id = parse_model_id(query.model_id)
         self._limits.check(query)
-        return model_id
+        return self._router.backend_for(await self._catalog.manifest(model_id))
 
 
 async def _outcomes(backend: Backend, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:

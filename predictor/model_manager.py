@@ -119,7 +119,7 @@ class ModelManager(Generic[Model]):
         """Callers of each model that is being loaded."""
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
-        self._looks = BackgroundLooks(self._looking, source.has_changed, self._on_change)
+        self._looks = BackgroundLooks(self._looking, source.has_changed, self._on_change, freshness_seconds)
         self._refreshes: dict[Resident[Model], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -154,15 +154,8 @@ class ModelManager(Generic[Model]):
     def acquire_ready(self, model_id: ModelId) -> Lease[Model] | None:
         """Return a lease where that takes no wait: the model is in memory, and its files need no look now."""
         resident = self._residents.get(model_id)
-        if resident is None:
+        if resident is None or not self._looks.may_serve(resident, model_id, resident.fingerprint, resident.checked_at):
             return None
-        age = time.monotonic() - resident.checked_at
-        if age >= self._freshness_seconds:
-            # Of a model that is asked for all the time the next answers show what a look finds. Would they wait for
-            # it, thousands of tenants that are asked for once a second each would wait all the time.
-            if age >= 2 * self._freshness_seconds:
-                return None
-            self._looks.look(resident, model_id, resident.fingerprint)
         self._statistics.hits += 1
         resident.hits += 1
         return self._residents.lease(resident)
@@ -325,19 +318,22 @@ class ModelManager(Generic[Model]):
 
     async def _refreshed(self, resident: Resident[Model]) -> None:
         """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
-        resident.note_check()
+        resident.checked_at = time.monotonic()
+        await asyncio.wait({self._refresh_of(resident)}, timeout=_REFRESH_PATIENCE_SECONDS)
+
+    def _on_change(self, resident: Resident[Model], *, changed: bool) -> None:
+        """Take in what a look in the background found."""
+        resident.checked_at = time.monotonic()
+        if changed and self._residents.get(resident.model_id) is resident:
+            self._refresh_of(resident)
+
+    def _refresh_of(self, resident: Resident[Model]) -> asyncio.Task[None]:
+        """Return the refresh that is under way, or a new one."""
         task = self._refreshes.get(resident)
         if task is None:
             task = self._refreshes[resident] = self._start(self._refresh(resident))
             task.add_done_callback(lambda _: self._refreshes.pop(resident, None))
-        await asyncio.wait({task}, timeout=_REFRESH_PATIENCE_SECONDS)
-
-    def _on_change(self, resident: Resident[Model], *, changed: bool) -> None:
-        """Take in what a look in the background found."""
-        resident.note_check()
-        if changed and self._residents.get(resident.model_id) is resident and resident not in self._refreshes:
-            task = self._refreshes[resident] = self._start(self._refresh(resident))
-            task.add_done_callback(lambda _: self._refreshes.pop(resident, None))
+        return task
 
     async def _refresh(self, resident: Resident[Model]) -> None:
         """Load the model's files beside ``resident`` if they changed, and swap; on any fault the old copy stays."""

@@ -50,10 +50,6 @@ class Resident(Generic[Model]):
     hits: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
-    def note_check(self) -> None:
-        """Note that its files are looked at now."""
-        self.checked_at = time.monotonic()
-
 
 class Lease(Generic[Model]):
     """The right to use a model until :meth:`release`, or the end of the ``with`` block. Ends once."""

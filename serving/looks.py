@@ -1,8 +1,13 @@
-"""Looks at files of busy models without anybody waiting: many of them in one go, in a thread."""
+"""When what is known of a model's files has to be compared with them, and comparing without anybody waiting.
+
+Of a model that is asked for all the time the next answers show what a look finds. Would they wait for it, thousands of
+tenants that are asked for once a second each would wait all the time.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Generic, Protocol, TypeVar
@@ -31,6 +36,7 @@ class BackgroundLooks(Generic[Subject, Known]):
         pool: where it is compared.
         has_changed: compares; blocks, and raises nothing.
         on_looked: told of every subject what was found.
+        freshness_seconds: how long what was found is taken on trust.
     """
 
     def __init__(
@@ -38,12 +44,27 @@ class BackgroundLooks(Generic[Subject, Known]):
         pool: ThreadPoolExecutor,
         has_changed: Callable[[ModelId, Known], bool],
         on_looked: OnLooked[Subject],
+        freshness_seconds: float,
     ) -> None:
         self._pool = pool
         self._has_changed = has_changed
         self._on_looked = on_looked
+        self._freshness_seconds = freshness_seconds
         self._wanted: dict[Subject, tuple[ModelId, Known]] = {}
         self._looking: asyncio.Task[None] | None = None
+
+    def may_serve(self, subject: Subject, model_id: ModelId, known: Known, checked_at: float) -> bool:
+        """Return whether the subject, looked at last at ``checked_at``, may be used before it is looked at again.
+
+        Where a look is due, it is taken in the background; after twice the time it has to come first.
+        """
+        age = time.monotonic() - checked_at
+        if age < self._freshness_seconds:
+            return True
+        if age >= 2 * self._freshness_seconds:
+            return False
+        self.look(subject, model_id, known)
+        return True
 
     def look(self, subject: Subject, model_id: ModelId, known: Known) -> None:
         """Look soon; a subject that is to be looked at already is looked at once."""

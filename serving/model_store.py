@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from serving.errors import (
     FilesChanged,
@@ -50,15 +50,10 @@ class FileIdentity:
     changed_nanoseconds: int
     """Also moves where a writer sets the time of modification back, and with permissions."""
 
-    def is_of(self, status: os.stat_result) -> bool:
-        """Return whether a file of this status is the one."""
-        return (
-            status.st_mtime_ns == self.modified_nanoseconds
-            and status.st_ino == self.inode
-            and status.st_ctime_ns == self.changed_nanoseconds
-            and status.st_size == self.size
-            and status.st_dev == self.device
-        )
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """Return the identity of the file that has this status."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +105,7 @@ class ModelStore:
         """
         folder = os.path.join(self._root, model_id)
         try:
-            return all(file.is_of(os.stat(os.path.join(folder, name))) for name, file in files.items())
+            return all(FileIdentity.of(os.stat(os.path.join(folder, name))) == file for name, file in files.items())
         except OSError:
             return False
 
@@ -188,10 +183,9 @@ def _fingerprint_of(folder: OpenFolder) -> Fingerprint:
 
 def _identity(folder: OpenFolder, name: str) -> FileIdentity | None:
     try:
-        result = folder.status(name)
+        return FileIdentity.of(folder.status(name))
     except FileNotFoundError:
         return None
-    return FileIdentity(result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
 
 def _as_model_id(name: str) -> ModelId | None:

@@ -18,7 +18,7 @@ from grpc import StatusCode
 
 from predictor import model_manager
 from predictor.model_manager import ModelManager
-from predictor.residency import Lease, ResidentModels
+from predictor.residency import Lease, Resident, ResidentModels
 from serving.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
@@ -773,18 +773,24 @@ async def test_only_what_is_in_memory_is_ready() -> None:
         assert it.residents.statistics.misses == 1
 
 
-async def test_a_model_that_is_seldom_asked_for_is_not_ready_when_its_files_are_due_for_a_look() -> None:
+async def test_where_nothing_is_fresh_nothing_is_ready() -> None:
     async with bench(freshness_seconds=0.0) as it:
         await it.mark(A)
         assert [ready(it, A) for _ in range(10)] == [None] * 10
 
 
+async def busy(it: Bench) -> Resident[FakeModel]:
+    """Return model A, which is asked for all the time."""
+    await it.mark(A)
+    assert [ready(it, A) for _ in range(5)] == [1] * 5
+    resident = it.residents.get(A)
+    assert resident is not None
+    return resident
+
+
 async def test_a_busy_model_answers_while_its_files_are_looked_at_and_a_change_is_served() -> None:
     async with bench(freshness_seconds=30.0) as it:
-        await it.mark(A)
-        assert [ready(it, A) for _ in range(5)] == [1] * 5
-        resident = it.residents.get(A)
-        assert resident is not None
+        resident = await busy(it)
         it.source.files[A] = fingerprint_of(7)
         it.source.look_gate.shut()
         resident.checked_at -= 31.0
@@ -796,20 +802,14 @@ async def test_a_busy_model_answers_while_its_files_are_looked_at_and_a_change_i
 
 async def test_files_that_were_not_looked_at_for_long_are_waited_for_even_when_the_model_is_busy() -> None:
     async with bench(freshness_seconds=30.0) as it:
-        await it.mark(A)
-        assert [ready(it, A) for _ in range(5)] == [1] * 5
-        resident = it.residents.get(A)
-        assert resident is not None
+        resident = await busy(it)
         resident.checked_at -= 61.0
         assert ready(it, A) is None
 
 
 async def test_a_busy_model_that_was_removed_is_gone_once_it_was_looked_for() -> None:
     async with bench(freshness_seconds=30.0) as it:
-        await it.mark(A)
-        assert [ready(it, A) for _ in range(5)] == [1] * 5
-        resident = it.residents.get(A)
-        assert resident is not None
+        resident = await busy(it)
         del it.source.files[A]
         resident.checked_at -= 31.0
         await becomes(lambda: ready(it, A), None)

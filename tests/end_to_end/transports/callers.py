@@ -6,9 +6,9 @@ import asyncio
 import base64
 import json
 import subprocess
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 
@@ -48,7 +48,29 @@ class Answer:
     trailing: Metadata
 
 
-class Caller(Protocol):
+@dataclass(frozen=True)
+class Request:
+    """A call that is to be made."""
+
+    address: str
+    path: str
+    orders: tuple[Order, ...]
+    metadata: Metadata
+    seconds: float | None
+    gzip: bool
+    tls: Tls | None
+
+    @property
+    def streams(self) -> tuple[bool, bool]:
+        """Whether the request streams, and the response."""
+        return _STREAMS.get(self.path, (False, False))
+
+    @property
+    def compression(self) -> grpc.Compression:
+        return grpc.Compression.Gzip if self.gzip else grpc.Compression.NoCompression
+
+
+class Caller(ABC):
     """A client library. Each call has a connection of its own."""
 
     def call(
@@ -62,6 +84,11 @@ class Caller(Protocol):
         tls: Tls | None = None,
     ) -> Answer:
         """Call ``method`` of the echo service, or any method by its path."""
+        return self.answer_to(Request(address, path_of(method), orders, metadata, seconds, gzip, tls))
+
+    @abstractmethod
+    def answer_to(self, request: Request) -> Answer:
+        """Make the call as the library does."""
 
 
 def path_of(method: str) -> str:
@@ -73,23 +100,18 @@ def guarded(method: str) -> str:
     return f"/{GUARDED}/{method}"
 
 
-class SyncCaller:
+class SyncCaller(Caller):
     """grpcio, blocking."""
 
-    def call(
-        self,
-        address: str,
-        method: str,
-        *orders: Order,
-        metadata: Metadata = (),
-        seconds: float | None = PATIENCE,
-        gzip: bool = False,
-        tls: Tls | None = None,
-    ) -> Answer:
-        with _channel(grpc, address, tls) as channel:
-            start, request, streams_response = _started(channel, method, orders)
-            options: Any = {"timeout": seconds, "metadata": metadata, "compression": _compression(gzip)}
-            call = start(request, **options) if streams_response else start.future(request, **options)
+    def answer_to(self, request: Request) -> Answer:
+        with _channel(grpc, request) as channel:
+            start, message, streams_response = _started(channel, request)
+            options: Any = {
+                "timeout": request.seconds,
+                "metadata": request.metadata,
+                "compression": request.compression,
+            }
+            call = start(message, **options) if streams_response else start.future(message, **options)
             echoes: list[Echo] = []
             try:
                 for echo in call if streams_response else [call.result()]:
@@ -100,25 +122,15 @@ class SyncCaller:
             return _answer(call.code(), call.details(), echoes, call.initial_metadata(), call.trailing_metadata())
 
 
-class AsyncCaller:
+class AsyncCaller(Caller):
     """grpc.aio."""
 
-    def call(
-        self,
-        address: str,
-        method: str,
-        *orders: Order,
-        metadata: Metadata = (),
-        seconds: float | None = PATIENCE,
-        gzip: bool = False,
-        tls: Tls | None = None,
-    ) -> Answer:
+    def answer_to(self, request: Request) -> Answer:
         async def make() -> Answer:
-            async with _channel(grpc.aio, address, tls) as channel:
-                start, request, streams_response = _started(channel, method, orders)
-                call = start(
-                    request, timeout=seconds, metadata=grpc.aio.Metadata(*metadata), compression=_compression(gzip)
-                )
+            async with _channel(grpc.aio, request) as channel:
+                start, message, streams_response = _started(channel, request)
+                metadata = grpc.aio.Metadata(*request.metadata)
+                call = start(message, timeout=request.seconds, metadata=metadata, compression=request.compression)
                 echoes: list[Echo] = []
                 try:
                     if streams_response:
@@ -140,30 +152,22 @@ class AsyncCaller:
         return asyncio.run(make())
 
 
-class NodeCaller:
+class NodeCaller(Caller):
     """grpc-js, in a process of its own."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def call(
-        self,
-        address: str,
-        method: str,
-        *orders: Order,
-        metadata: Metadata = (),
-        seconds: float | None = PATIENCE,
-        gzip: bool = False,
-        tls: Tls | None = None,
-    ) -> Answer:
+    def answer_to(self, request: Request) -> Answer:
+        tls = request.tls
         told = {
-            "address": address,
-            "path": path_of(method),
-            "streams": _STREAMS.get(path_of(method), (False, False)),
-            "messages": [base64.b64encode(order.to_wire()).decode() for order in orders],
-            "metadata": plain_metadata(metadata),
-            "seconds": seconds,
-            "gzip": gzip,
+            "address": request.address,
+            "path": request.path,
+            "streams": request.streams,
+            "messages": [base64.b64encode(order.to_wire()).decode() for order in request.orders],
+            "metadata": plain_metadata(request.metadata),
+            "seconds": request.seconds,
+            "gzip": request.gzip,
             "tls": None if tls is None else {key: value and value.decode() for key, value in vars(tls).items()},
         }
         assert self._process.stdin is not None
@@ -183,27 +187,24 @@ class NodeCaller:
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def _channel(library: Any, address: str, tls: Tls | None) -> Any:
+def _channel(library: Any, request: Request) -> Any:
     options = (("grpc.use_local_subchannel_pool", 1),)
-    if tls is None:
-        return library.insecure_channel(address, options=options)
-    return library.secure_channel(address, tls.credentials(), options=options)
+    if request.tls is None:
+        return library.insecure_channel(request.address, options=options)
+    return library.secure_channel(request.address, request.tls.credentials(), options=options)
 
 
-def _started(channel: Any, method: str, orders: Sequence[Order]) -> tuple[Any, Any, bool]:
-    streams_request, streams_response = _STREAMS.get(path_of(method), (False, False))
+def _started(channel: Any, request: Request) -> tuple[Any, Any, bool]:
+    """Return what starts the call, what it starts with, and whether the response streams."""
+    streams_request, streams_response = request.streams
     kind = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
         (True, False): channel.stream_unary,
         (True, True): channel.stream_stream,
     }[streams_request, streams_response]
-    start = kind(path_of(method), request_serializer=Order.to_wire, response_deserializer=Echo.from_wire)
-    return start, iter(orders) if streams_request else orders[0], streams_response
-
-
-def _compression(gzip: bool) -> grpc.Compression:
-    return grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
+    start = kind(request.path, request_serializer=Order.to_wire, response_deserializer=Echo.from_wire)
+    return start, iter(request.orders) if streams_request else request.orders[0], streams_response
 
 
 def _answer(code: grpc.StatusCode, message: str | None, echoes: list[Echo], initial: Any, trailing: Any) -> Answer:

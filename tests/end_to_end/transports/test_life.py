@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,12 @@ async def test_load_balancers_see_not_serving_while_calls_are_still_taken(tmp_pa
             assert await ended(service) == 0
 
 
+async def was_cut_off(in_flight: Awaitable[Echo]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await in_flight
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
 async def test_a_second_signal_cuts_the_drain_short(tmp_path: Path, transport: str) -> None:
     with running(tmp_path, transport, "--drain-grace-seconds", LONG) as service:
         async with channel_to(service.address) as channel, channel_to(service.address) as other:
@@ -258,9 +265,7 @@ async def test_a_second_signal_cuts_the_drain_short(tmp_path: Path, transport: s
             service.process.send_signal(signal.SIGTERM)
 
             assert await ended(service) == 0
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await in_flight
-            assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            await was_cut_off(in_flight)
 
 
 async def test_calls_that_outlast_the_grace_are_ended(tmp_path: Path, transport: str) -> None:
@@ -272,9 +277,7 @@ async def test_calls_that_outlast_the_grace_are_ended(tmp_path: Path, transport:
             service.process.send_signal(signal.SIGTERM)
 
             assert await ended(service) == 0
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await in_flight
-            assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            await was_cut_off(in_flight)
 
 
 async def test_watchers_of_the_health_check_do_not_hold_up_the_end(tmp_path: Path, transport: str) -> None:

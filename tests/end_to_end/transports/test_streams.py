@@ -75,6 +75,18 @@ async def calls(host: Service, request: pytest.FixtureRequest) -> AsyncIterator[
         yield Calls(channel, request.node.name)
 
 
+async def is_cancelled_with(call: Any, calls: Calls) -> None:
+    """Cancel the call once its servicer has started, and wait until that is cancelled too."""
+    await calls.noted("started")
+    call.cancel()
+    await calls.noted("cancelled")
+
+
+async def is_cancelled_at_the_deadline_of(call: Any, calls: Calls) -> None:
+    assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+    await calls.noted("cancelled")
+
+
 async def code_of(call: Any) -> grpc.StatusCode:
     found: grpc.StatusCode = await asyncio.wait_for(call.code(), PATIENCE)
     return found
@@ -187,10 +199,7 @@ async def test_large_messages_stream_both_ways_at_once(calls: Calls) -> None:
 @pytest.mark.parametrize("method", ["Unary", guarded("Unary")])
 async def test_a_servicer_sees_that_a_unary_call_was_cancelled(calls: Calls, method: str) -> None:
     call = calls.unary(method, Order(name=calls.name, wait="never"))
-    await calls.noted("started")
-    call.cancel()
-
-    await calls.noted("cancelled")
+    await is_cancelled_with(call, calls)
 
 
 async def test_a_servicer_sees_that_a_unary_call_was_cancelled_after_a_while(calls: Calls) -> None:
@@ -204,10 +213,7 @@ async def test_a_servicer_sees_that_a_unary_call_was_cancelled_after_a_while(cal
 @pytest.mark.parametrize("method", ["ServerStream", "WrittenServerStream"])
 async def test_a_servicer_sees_that_a_stream_of_responses_was_cancelled(calls: Calls, method: str) -> None:
     call = calls.server_stream(method, Order(name=calls.name, wait="never"))
-    await calls.noted("started")
-    call.cancel()
-
-    await calls.noted("cancelled")
+    await is_cancelled_with(call, calls)
 
 
 @pytest.mark.parametrize("method", ["ClientStream", "ReadClientStream"])
@@ -215,20 +221,14 @@ async def test_a_servicer_sees_that_a_whole_stream_of_requests_was_cancelled(cal
     call = calls.client_stream(method)
     await call.write(Order(name=calls.name, wait="never"))
     await call.done_writing()
-    await calls.noted("started")
-    call.cancel()
-
-    await calls.noted("cancelled")
+    await is_cancelled_with(call, calls)
 
 
 @pytest.mark.parametrize("method", ["Both", "ReadAndWritten"])
 async def test_a_servicer_sees_that_both_sides_were_cancelled(calls: Calls, method: str) -> None:
     call = calls.both(method)
     await call.write(Order(name=calls.name, wait="never"))
-    await calls.noted("started")
-    call.cancel()
-
-    await calls.noted("cancelled")
+    await is_cancelled_with(call, calls)
 
 
 @pytest.mark.parametrize("method", ["ClientStream", "ReadClientStream"])
@@ -277,17 +277,13 @@ async def test_a_connection_that_is_lost_cancels_its_calls(calls: Calls, host: S
 @pytest.mark.parametrize("method", ["Unary", guarded("Unary")])
 async def test_a_servicer_is_cancelled_at_the_deadline(calls: Calls, method: str) -> None:
     call = calls.unary(method, Order(name=calls.name, wait="never"), timeout=SOON)
-
-    assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
-    await calls.noted("cancelled")
+    await is_cancelled_at_the_deadline_of(call, calls)
 
 
 @pytest.mark.parametrize("method", ["ServerStream", "WrittenServerStream"])
 async def test_a_servicer_that_streams_is_cancelled_at_the_deadline(calls: Calls, method: str) -> None:
     call = calls.server_stream(method, Order(name=calls.name, wait="never"), timeout=SOON)
-
-    assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
-    await calls.noted("cancelled")
+    await is_cancelled_at_the_deadline_of(call, calls)
 
 
 @pytest.mark.parametrize("method", ["ClientStream", "ReadClientStream", "Both", "ReadAndWritten"])
@@ -296,9 +292,7 @@ async def test_a_servicer_that_reads_a_stream_is_cancelled_at_the_deadline(calls
     call = start(method, timeout=SOON)
     await call.write(Order(name=calls.name, wait="never"))
     await call.done_writing()
-
-    assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
-    await calls.noted("cancelled")
+    await is_cancelled_at_the_deadline_of(call, calls)
 
 
 @pytest.mark.parametrize("transport", transports())
