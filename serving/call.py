@@ -6,8 +6,7 @@ import itertools
 import os
 import re
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from serving.deadline import Deadline
 
@@ -21,8 +20,7 @@ _numbers = itertools.count(int.from_bytes(os.urandom(4), "big"))
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What every room on a request's way may need to know of it."""
 
     request_id: str

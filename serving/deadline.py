@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from serving.errors import DeadlineExceeded
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """A point on the monotonic clock, in seconds."""
 
     at: float
@@ -31,7 +29,7 @@ class Deadline:
         Raises:
             DeadlineExceeded: it has passed.
         """
-        if self.remaining() <= 0.0:
+        if self.at <= time.monotonic():
             raise DeadlineExceeded("the deadline of the call has passed")
 
 

@@ -1,16 +1,18 @@
-"""What is asked of a model and what it answers, in the product's own terms: no protobuf, no engine."""
+"""What is asked of a model and what it answers, in the product's own terms: no protobuf, no engine.
+
+Named tuples, because each call makes several: a frozen dataclass takes three times as long to make.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from serving.errors import ServingError
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """One document for one model. ``model_id`` is as the caller wrote it, not yet checked."""
 
     model_id: str
@@ -19,16 +21,14 @@ class Query:
     """How many of the best labels to return beside the label."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredLabel:
+class ScoredLabel(NamedTuple):
     """A label and its softmax probability, from 0 to 1."""
 
     label: str
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """A model's answer to one query."""
 
     label: str

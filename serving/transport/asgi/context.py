@@ -176,7 +176,10 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     def metadatum(self, key: bytes) -> str | None:
         """Return the value of one key of the caller's metadata, without a look at the others."""
-        return next((value.decode("latin-1") for name, value in self._scope["headers"] if name == key), None)
+        for name, value in self._scope["headers"]:
+            if name == key:
+                return str(value, "latin-1")
+        return None
 
     def stream(self, read_message: ReadMessage | None, write_message: Callable[[Any], bytes] | None) -> None:
         """Let the servicer read and write messages of streams."""
