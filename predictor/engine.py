@@ -24,7 +24,9 @@ log = structlog.get_logger()
 Answers: TypeAlias = Callable[[ModelId, Sequence[Query], Deadline], Awaitable[Sequence[Outcome | None]]]
 
 # About the text whose answer takes as long as handing it to a thread and back; longer work leaves the event loop.
-_INLINE_CHARACTERS: Final = 4096
+_INLINE_CHARACTERS: Final = 8192
+_INLINE_QUERIES: Final = 64
+_MOST_LABELS: Final = 1 << 10
 # What a query costs beside its text, and each label it asks for, in characters.
 _COST_OF_QUERY: Final = 64
 _COST_OF_LABEL: Final = 4
@@ -79,22 +81,39 @@ class InferenceEngine:
 
     async def _each(self, queries: Sequence[Query], answers: Answers, deadline: Deadline) -> list[Outcome | None]:
         self._limits.check_batch(queries)
-        outcomes: dict[int, Outcome | None] = {}
+        outcomes: list[Outcome | None] = [None] * len(queries)
+        later: list[tuple[ModelId, list[int]]] = []
+        spent = 0
+        for model_id, members in self._by_model(queries, outcomes).items():
+            asked = [queries[index] for index in members]
+            # Nearly always the model is there and the work is short: a task for each would cost more than its answers.
+            at_once = self._answers_at_once(model_id, asked, deadline)
+            if at_once is None:
+                later.append((model_id, members))
+                continue
+            _put(outcomes, members, at_once)
+            spent += len(asked)
+            if spent >= _INLINE_QUERIES:
+                # The event loop goes on between the models of a large batch.
+                spent = 0
+                await asyncio.sleep(0)
+        if later:
+            found_later = await asyncio.gather(
+                *(_outcomes(answers, model_id, [queries[i] for i in members], deadline) for model_id, members in later)
+            )
+            for (_, members), found in zip(later, found_later, strict=True):
+                _put(outcomes, members, found)
+        return outcomes
+
+    def _by_model(self, queries: Sequence[Query], outcomes: list[Outcome | None]) -> dict[ModelId, list[int]]:
+        """Return which of the queries each model is asked. Those that ask none get their error as outcome."""
         groups: dict[ModelId, list[int]] = defaultdict(list)
         for index, query in enumerate(queries):
             try:
                 groups[self._checked(query)].append(index)
             except ServingError as error:
                 outcomes[index] = error
-        results = await asyncio.gather(
-            *(
-                _outcomes(answers, model_id, [queries[i] for i in members], deadline)
-                for model_id, members in groups.items()
-            )
-        )
-        for members, result in zip(groups.values(), results, strict=True):
-            outcomes.update(zip(members, result, strict=True))
-        return [outcomes[index] for index in range(len(queries))]
+        return groups
 
     async def preload(self, model_ids: Iterable[ModelId]) -> None:
         """Load models before they are asked for; those that cannot be loaded are reported and left out."""
@@ -114,6 +133,18 @@ class InferenceEngine:
         self._limits.check(query)
         return model_id
 
+    def _answers_at_once(
+        self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome] | None:
+        """Return the outcomes; ``None`` where they would have to be waited for, or take long."""
+        lease = self._manager.acquire_ready(model_id) if _is_short(queries) else None
+        if lease is None:
+            return None
+        try:
+            return self._in_line(lease, queries, deadline)
+        except Exception as error:  # noqa: BLE001 - told, and no harm to the neighbours in the batch
+            return _refused(error, model_id, queries)
+
     async def _answers_if_ready(
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome | None]:
@@ -127,10 +158,14 @@ class InferenceEngine:
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome]:
         if _is_short(queries, len(lease.model.labels)):
-            with lease as model:
-                outcomes = _in_time(model, queries, deadline)
-        else:
-            outcomes = await self._in_a_thread(lease, queries, deadline)
+            return self._in_line(lease, queries, deadline)
+        return self._counted(await self._in_a_thread(lease, queries, deadline))
+
+    def _in_line(self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
+        with lease as model:
+            return self._counted(_in_time(model, queries, deadline))
+
+    def _counted(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         for outcome in outcomes:
             if isinstance(outcome, ServingError):
                 self._manager.residents.statistics.count_failure(outcome)
@@ -152,21 +187,34 @@ def _in_time(model: IntentModel, queries: Sequence[Query], deadline: Deadline) -
     return model.predict(queries)
 
 
+def _put(outcomes: list[Outcome | None], members: Sequence[int], found: Sequence[Outcome | None]) -> None:
+    for index, outcome in zip(members, found, strict=True):
+        outcomes[index] = outcome
+
+
 async def _outcomes(
     answers: Answers, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
 ) -> Sequence[Outcome | None]:
     try:
         return await answers(model_id, queries, deadline)
-    except ServingError as error:
+    except Exception as error:  # noqa: BLE001 - as above
+        return _refused(error, model_id, queries)
+
+
+def _refused(error: Exception, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
+    if isinstance(error, ServingError):
         return [error] * len(queries)
-    except Exception:
-        # A bug that one model brings out must not fail its neighbours in the batch.
-        log.exception("answering failed", model=model_id)
-        return [ServingError(INTERNAL_MESSAGE)] * len(queries)
+    log.error("answering failed", model=model_id, exc_info=error)
+    return [ServingError(INTERNAL_MESSAGE)] * len(queries)
 
 
-def _is_short(queries: Sequence[Query], labels: int) -> bool:
-    """Return whether the answers take less time than handing the work to a thread and back."""
+def _is_short(queries: Sequence[Query], labels: int = _MOST_LABELS) -> bool:
+    """Return whether the answers take less time than handing the work to a thread and back.
+
+    Args:
+        queries: of one model.
+        labels: how many labels the model has, where that is known.
+    """
     cost = _COST_OF_QUERY * len(queries)
     for query in queries:
         cost += len(query.document)

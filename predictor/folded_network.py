@@ -6,6 +6,7 @@ is a handful of NumPy calls, where the layers one by one cost ten times as much.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Final, Self
 
@@ -94,15 +95,18 @@ class FoldedNetwork:
         return logits
 
     def _means(self, bags: Sequence[Sequence[int]]) -> Array:
-        means = np.zeros((len(bags), self._embedding.shape[1]), dtype=np.float32)
-        lengths = np.fromiter(map(len, bags), dtype=np.intp, count=len(bags))
-        filled = lengths > 0
-        if filled.any():
-            tokens = np.fromiter((index for bag in bags for index in bag), dtype=np.intp, count=int(lengths.sum()))
-            starts = np.cumsum(lengths[filled]) - lengths[filled]
-            sums = np.add.reduceat(self._embedding[tokens], starts, axis=0)
-            means[filled] = sums / lengths[filled, np.newaxis].astype(np.float32)
-        return means
+        lengths = [len(bag) for bag in bags]
+        if not bags or 0 in lengths:
+            means = np.zeros((len(bags), self._embedding.shape[1]), dtype=np.float32)
+            filled = [bag for bag in bags if bag]
+            if filled:
+                means[np.array(lengths) > 0] = self._means(filled)
+            return means
+        tokens = np.fromiter(itertools.chain.from_iterable(bags), dtype=np.intp, count=sum(lengths))
+        starts = [0, *itertools.accumulate(lengths[:-1])]
+        sums: Array = np.add.reduceat(self._embedding.take(tokens, 0), starts, axis=0)
+        sums /= np.array(lengths, dtype=np.float32)[:, np.newaxis]
+        return sums
 
 
 def _always_finite(embedding: Array, weight: Array, bias: Array) -> bool:

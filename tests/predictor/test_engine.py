@@ -260,8 +260,8 @@ async def test_a_bad_id_is_refused_before_any_call_of_the_file_system(
 async def test_short_documents_are_answered_on_the_event_loop_and_long_ones_in_the_pool() -> None:
     async with bench() as it:
         await it.engine.predict(Query("a", "short"))
-        await it.engine.predict(Query("a", "x" * 5000))
-        await it.engine.predict_batch([Query("a", "x" * 1000)] * 5)
+        await it.engine.predict(Query("a", "x" * 9000))
+        await it.engine.predict_batch([Query("a", "x" * 1000)] * 8)
         here, *others = it.models["a"].threads
         assert here == threading.current_thread().name
         assert [name.startswith("inference") for name in others] == [True, True]
@@ -270,17 +270,17 @@ async def test_short_documents_are_answered_on_the_event_loop_and_long_ones_in_t
 async def test_the_event_loop_is_free_while_a_long_document_is_answered() -> None:
     async with bench() as it:
         it.models["a"].may_answer.clear()
-        long = asyncio.create_task(it.engine.predict(Query("a", "x" * 5000)))
+        long = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
         await happened(it.models["a"].reached)
         assert (await it.engine.predict(Query("b", "short"))).label == "short"
         it.models["a"].may_answer.set()
-        assert (await long).label == "x" * 5000
+        assert (await long).label == "x" * 9000
 
 
 async def test_a_model_is_in_use_until_its_thread_is_done_even_when_the_caller_has_left() -> None:
     async with bench() as it:
         it.models["a"].may_answer.clear()
-        caller = asyncio.create_task(it.engine.predict(Query("a", "x" * 5000)))
+        caller = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
         await happened(it.models["a"].reached)
         caller.cancel()
         await asyncio.wait([caller], timeout=PATIENCE)
@@ -303,9 +303,9 @@ async def test_work_whose_caller_left_while_it_was_queued_is_never_done() -> Non
     async with bench(threads=1) as it:
         await it.engine.predict(Query("b", "short"))
         it.models["a"].may_answer.clear()
-        running = asyncio.create_task(it.engine.predict(Query("a", "x" * 5000)))
+        running = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
         await happened(it.models["a"].reached)
-        queued = asyncio.create_task(it.engine.predict(Query("b", "y" * 5000)))
+        queued = asyncio.create_task(it.engine.predict(Query("b", "y" * 9000)))
         await a_turn()
         assert it.leases("b") == 1
         queued.cancel()
@@ -320,7 +320,7 @@ async def test_work_whose_caller_left_while_it_was_queued_is_never_done() -> Non
 async def test_a_foreign_error_of_a_model_is_not_hidden_and_gives_the_lease_back() -> None:
     async with bench() as it:
         it.models["a"].failure = ZeroDivisionError()
-        for document in ("short", "x" * 5000):
+        for document in ("short", "x" * 9000):
             with pytest.raises(ZeroDivisionError):
                 await it.engine.predict(Query("a", document))
             (outcome,) = await it.engine.predict_batch([Query("a", document)])
@@ -333,11 +333,11 @@ async def test_a_foreign_error_of_a_model_is_not_hidden_and_gives_the_lease_back
 async def test_closing_waits_for_work_in_threads() -> None:
     async with bench() as it:
         it.models["a"].may_answer.clear()
-        caller = asyncio.create_task(it.engine.predict(Query("a", "x" * 5000)))
+        caller = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
         await happened(it.models["a"].reached)
         threading.Timer(0.05, it.models["a"].may_answer.set).start()
         await it.engine.close()
-        assert (await caller).label == "x" * 5000
+        assert (await caller).label == "x" * 9000
 
 
 # Deadlines, and what is ready.
