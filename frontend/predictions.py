@@ -13,7 +13,7 @@ from frontend.catalog import Catalog
 from frontend.router import Router
 from serving.call import Call
 from serving.errors import INTERNAL_MESSAGE, ServingError
-from serving.model_id import parse_model_id
+from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
 
@@ -40,7 +40,7 @@ class RoutedPredictions:
         Raises:
             ServingError: why there is none.
         """
-        backend = await self._backend_of(query)
+        backend = await self._backend_of(self._checked(query))
         return await backend.predict(query, call)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
@@ -51,15 +51,21 @@ class RoutedPredictions:
         """
         self._limits.check_batch(queries)
         outcomes: dict[int, Outcome] = {}
+        members_of: dict[ModelId, list[int]] = defaultdict(list)
+        for index, query in enumerate(queries):
+            try:
+                members_of[self._checked(query)].append(index)
+            except ServingError as error:
+                outcomes[index] = error
         groups: dict[Backend, list[int]] = defaultdict(list)
-        routes = await asyncio.gather(*(self._backend_of(query) for query in queries), return_exceptions=True)
-        for index, route in enumerate(routes):
+        routes = await asyncio.gather(*map(self._backend_of, members_of), return_exceptions=True)
+        for members, route in zip(members_of.values(), routes, strict=True):
             if isinstance(route, ServingError):
-                outcomes[index] = route
+                outcomes.update(dict.fromkeys(members, route))
             elif isinstance(route, BaseException):
                 raise route
             else:
-                groups[route].append(index)
+                groups[route].extend(members)
         results = await asyncio.gather(
             *(_outcomes(backend, [queries[i] for i in members], call) for backend, members in groups.items())
         )
@@ -76,9 +82,12 @@ class RoutedPredictions:
         await self._catalog.close()
         await asyncio.gather(*(backend.close() for backend in self._router.backends))
 
-    async def _backend_of(self, query: Query) -> Backend:
+    def _checked(self, query: Query) -> ModelId:
         model_id = parse_model_id(query.model_id)
         self._limits.check(query)
+        return model_id
+
+    async def _backend_of(self, model_id: ModelId) -> Backend:
         return self._router.backend_for(await self._catalog.manifest(model_id))
 
 
