@@ -40,7 +40,7 @@ _METHOD: Final = """\
 - {plan.rounds} rounds. In each, every system is started, verified, warmed up, measured for about {plan.seconds:g} s
   at each level, and stopped; nothing else runs meanwhile. The machine's drift hits all alike.
 - Every peer runs in an environment of its own with pinned versions (`benchmarks/systems/requirements/`), and with one
-  thread for arithmetic. All but the two without a model serve `models/clinc150` (5,303 tokens, 64 dimensions, 151
+  thread for arithmetic. All but the three without a model serve `models/clinc150` (5,303 tokens, 64 dimensions, 151
   classes) with the same tokenizer, and all but the book's way with the same network code; servers that gather requests
   take up to 64 at once.
 - All are asked the same: "make a 10 minute timer". The load is h2load on the same machine: 8 connections, which share
@@ -49,7 +49,8 @@ _METHOD: Final = """\
   h2load sees only HTTP 200, which gRPC's errors have too: a run counts only if its responses had, to the byte, the
   data of right answers.
 - Latencies are from h2load's log of every request; processor time is that of the system's processes.
-- The echo and the plain pair have no model: they show what grpcio's asyncio server, on uvloop, costs by itself.
+- The echoes and the plain pair have no model: they show what grpcio's asyncio server, on uvloop, costs by itself, and
+  what Envoy with Python inside costs before any gRPC is spoken, which is as fast as our Envoy transport can be.
 - "The book's way" loads the model for each request, as the book's predictor does, behind thread pools of grpcio.
 
 Machine: {machine.processor}, {machine.cores} cores, {machine.memory_gibibytes:g} GiB of memory, {machine.system},

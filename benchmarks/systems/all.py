@@ -6,6 +6,7 @@ from typing import Final
 
 from benchmarks.systems.base import System
 from benchmarks.systems.echo import ECHO
+from benchmarks.systems.envoy_echo import ENVOY_ECHO
 from benchmarks.systems.mlserver import MLSERVER
 from benchmarks.systems.ours import ONE_PROCESS, TWO_PROCESSES, VARIANTS
 from benchmarks.systems.plain_pair import PLAIN_PAIR
@@ -16,6 +17,7 @@ from benchmarks.systems.triton import TRITON
 SYSTEMS: Final[tuple[System, ...]] = (
     TWO_PROCESSES,
     ONE_PROCESS,
+    ENVOY_ECHO,
     ECHO,
     PLAIN_PAIR,
     TRITON,

@@ -1,0 +1,44 @@
+"""Bare Envoy with an application that does nothing: what the Envoy transport costs before anything of ours runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.programs import ROOT, running
+from benchmarks.systems.base import Running, free_ports, wait_until_right
+from benchmarks.systems.predictions import predict_call
+from benchmarks.workload import DOCUMENT
+
+_APPLICATION: Final = "benchmarks.systems.programs.envoy_echo:application"
+_SETTINGS: Final = {"PYTHONPATH": str(ROOT)}
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyEcho:
+    """One hop, no model, no gRPC library."""
+
+    name: str = "envoy-echo"
+    title: str = "bare Envoy echo"
+    hops: int = 1
+    warm_up_seconds: float = 1.0
+
+    def install(self) -> None:
+        """Nothing: the harness's environment has it."""
+
+    @contextmanager
+    def start(self, workplace: Path) -> Iterator[Running]:
+        """Serve echoes."""
+        (port,) = free_ports(1)
+        command = (str(Path(sys.executable).with_name("pyvoy")), _APPLICATION, "--port", str(port))
+        with running(command, workplace / "envoy-echo.log", _SETTINGS) as program:
+            call = predict_call(f"127.0.0.1:{port}", expected_response=DOCUMENT)
+            wait_until_right(call, [program])
+            yield Running(call, [program.process.pid])
+
+
+ENVOY_ECHO: Final = EnvoyEcho()
