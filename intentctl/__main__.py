@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from intentctl.commands.capacity import capacity
 from intentctl.commands.models import models
 from intentctl.commands.predict import predict
 from intentctl.commands.publish import publish
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (up, predict, models, train, publish):
+for command in (up, predict, models, train, publish, capacity):
     app.command()(command)
 
 

@@ -1,0 +1,278 @@
+"""``intentctl capacity``: the hit rate to expect, and how many predictors it takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from intentctl.capacity.che import Cache, outlook
+from intentctl.capacity.demand import Demand, zipf
+from intentctl.capacity.errors import CapacityError
+from intentctl.capacity.forecast import Fleet, Forecast, Row, Wanted, forecast
+from intentctl.capacity.measured import measured_sizes, read_counts
+from intentctl.capacity.plot import Curve, draw
+from intentctl.capacity.replicas import MOST_REPLICAS, Affinity, Speed, with_affinity
+from intentctl.output import EXIT_USAGE, AsJson, Column, fail, print_json, print_table
+from serving.errors import ServingError
+
+_POINTS: Final = 50
+_HEADINGS: Final = (
+    Column("replicas", right=True),
+    Column("hit rate with affinity", right=True, style="bold green"),
+    Column("loads/s", right=True),
+    Column("in memory", right=True),
+    Column("busy", right=True),
+    Column("hit rate without", right=True, style="bold"),
+    Column("loads/s without", right=True),
+    Column("in memory without", right=True),
+    Column("busy without", right=True),
+)
+
+
+def _bytes(text: str) -> int:
+    """Return a number of bytes that is written as the predictor's settings take it."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError  # noqa: PLC0415 - --help does without
+
+    try:
+        size = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r} is no size; write it as 600MB or 2GiB") from error
+    if size < 1:
+        raise typer.BadParameter("it must be at least 1")
+    return size
+
+
+def capacity(
+    *,
+    tenants: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="How many models are asked for; without: those of the model folder."),
+    ] = None,
+    exponent: Annotated[
+        float,
+        typer.Option(
+            "--zipf",
+            min=0.0,
+            max=10.0,
+            help="Popularity: the model at rank r is asked for 1/r^ZIPF times; 0: all alike.",
+        ),
+    ] = 1.0,
+    counts: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="CSV with the columns model,requests, instead of --tenants and --zipf."
+        ),
+    ] = None,
+    model_bytes: Annotated[
+        int | None,
+        typer.Option(parser=_bytes, metavar="SIZE", help="Memory of a model, as 2MB; without: as in the model folder."),
+    ] = None,
+    model_dir: Annotated[
+        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder whose models are measured.")
+    ] = Path("models"),
+    model_memory: Annotated[
+        int | None,
+        typer.Option(parser=_bytes, metavar="SIZE", help="Memory for models in each predictor: its --model-memory."),
+    ] = None,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            parser=_bytes,
+            metavar="SIZE",
+            help="Limit of a predictor's container, of which it takes its share; without both: that of this machine.",
+        ),
+    ] = None,
+    max_models: Annotated[
+        int, typer.Option(min=1, help="Most models in memory of each predictor: its --max-models.")
+    ] = 100_000,
+    replicas: Annotated[int, typer.Option(min=1, max=MOST_REPLICAS, help="Predictors.")] = 1,
+    requests_per_second: Annotated[
+        float, typer.Option(min=0.0, max=1e9, help="Requests a second, over all models and predictors.")
+    ] = 1000.0,
+    hit_rate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Wanted share of requests that find their model in memory.")
+    ] = 0.99,
+    requests_per_replica: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            max=1e9,
+            help="Requests a second that a predictor answers from memory. The default is one machine's, measured: "
+            "docs/benchmarks.md.",
+        ),
+    ] = 3000.0,
+    load_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1000.0,
+            help="Seconds that a predictor takes to load a model. The default is one machine's, measured: "
+            "docs/scaling.md.",
+        ),
+    ] = 0.004,
+    partitions: Annotated[
+        int, typer.Option(min=1, max=4096, help="The frontend's --partitions for several predictors.")
+    ] = Affinity().partitions,
+    plot: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Write a PNG: hit rate over memory and over replicas; needs matplotlib."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the hit rate, and the predictors needed, from popularity, bytes and memory.
+
+    By Che's approximation of a cache that evicts the least recently used; docs/scaling.md says what it rests on.
+    """
+    if model_memory is not None and memory_limit is not None:
+        fail("give --model-memory or --memory-limit, not both: the predictor takes its share of the limit", EXIT_USAGE)
+    if counts is not None and tenants is not None:
+        fail("give --counts or --tenants, not both: the file says how many models there are", EXIT_USAGE)
+    budget = model_memory or _usual_budget(memory_limit)
+    try:
+        requests, sizes = _models(counts, tenants, exponent, model_bytes, model_dir)
+    except (CapacityError, ServingError) as error:
+        fail(str(error))
+    answer = forecast(
+        Demand.of(requests, sizes, budget=budget),
+        Fleet(replicas, Cache(budget, max_models), Speed(requests_per_replica, load_seconds), Affinity(partitions)),
+        Wanted(requests_per_second, hit_rate),
+    )
+    if plot is not None:
+        _draw(answer, plot)
+    if as_json:
+        print_json(answer.as_dict())
+    else:
+        _print(answer)
+
+
+def _usual_budget(limit: int | None) -> int:
+    """Return what a predictor takes by itself in a container with ``limit`` bytes, or in none."""
+    from predictor.memory import default_budget, memory_limit  # noqa: PLC0415 - its log is slow to load
+
+    return default_budget(memory_limit() if limit is None else limit)
+
+
+def _models(
+    counts: Path | None, tenants: int | None, exponent: float, model_bytes: int | None, model_dir: Path
+) -> tuple[Sequence[float], Sequence[int]]:
+    """Return how often each model is asked for, and its bytes."""
+    if counts is not None:
+        requests = read_counts(counts)
+        if model_bytes is not None:
+            return list(requests.values()), [model_bytes] * len(requests)
+        sizes = _measured(model_dir)
+        missing = [model for model in requests if model not in sizes]
+        if missing:
+            fail(
+                f"{counts.name} names {len(missing)} models that {model_dir} does not have, as {missing[0]!r}; "
+                "delete their rows, or give --model-bytes"
+            )
+        return list(requests.values()), [sizes[model] for model in requests]
+    if model_bytes is not None:
+        if tenants is None:
+            fail("--model-bytes needs --tenants or --counts: how many models there are", EXIT_USAGE)
+        return zipf(tenants, exponent), [model_bytes] * tenants
+    measured = list(_measured(model_dir).values())
+    number = tenants or len(measured)
+    # Tenants have models like those of the folder, in turn.
+    return zipf(number, exponent), list(itertools.islice(itertools.cycle(measured), number))
+
+
+def _measured(model_dir: Path) -> dict[Any, int]:
+    if not model_dir.is_dir():
+        fail(f"--model-dir {model_dir} is no folder; name one, or give --model-bytes", EXIT_USAGE)
+    try:
+        return dict(measured_sizes(model_dir))
+    except ModuleNotFoundError as error:
+        fail(f"to measure models takes the predictor's packages, and {error.name} is not installed; give --model-bytes")
+
+
+def _print(answer: Forecast) -> None:
+    print_table([Column("quantity"), Column("value", right=True, style="bold")], _quantities(answer))
+    print_table(_HEADINGS, [_row(row) for row in answer.rows])
+
+
+def _quantities(answer: Forecast) -> Iterator[tuple[str, str]]:
+    demand, fleet, wanted = answer.demand, answer.fleet, answer.wanted
+    yield "models asked for", f"{demand.models}"
+    yield "memory of all", _size(demand.size)
+    yield "memory for models, each predictor", _size(fleet.cache.budget)
+    if demand.refused:
+        yield "models larger than that, refused", f"{demand.refused}"
+    yield "requests for the most popular", f"{demand.hottest:.2%}"
+    yield "hit rate wanted", f"{wanted.hit_rate:.2%}"
+    yield (
+        "memory for it in one predictor",
+        "none suffices" if answer.budget_of_one is None else _size(answer.budget_of_one),
+    )
+    rate = f"{wanted.requests_per_second:g} requests/s"
+    yield "replicas for it, with affinity", _number(answer.with_affinity.for_hit_rate)
+    yield "replicas for it, without affinity", _number(answer.without_affinity.for_hit_rate)
+    yield f"replicas for {rate}, with affinity", _number(answer.with_affinity.for_requests)
+    yield f"replicas for {rate}, without affinity", _number(answer.without_affinity.for_requests)
+    yield "replicas for both, with affinity", _number(answer.with_affinity.for_both)
+    yield "replicas for both, without affinity", _number(answer.without_affinity.for_both)
+
+
+def _row(row: Row) -> Sequence[str]:
+    values = [
+        (
+            f"{side.hit_rate:.2%}",
+            f"{side.cold_loads_per_second:.1f}",
+            f"{side.models_in_memory:.0f}",
+            f"{side.utilisation:.0%}",
+        )
+        for side in (row.with_affinity, row.without_affinity)
+    ]
+    return [f"{row.replicas}", *values[0], *values[1]]
+
+
+def _number(replicas: int | None) -> str:
+    return "none suffices" if replicas is None else f"{replicas}"
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _draw(answer: Forecast, path: Path) -> None:
+    try:
+        draw(_curves(answer), answer.wanted.hit_rate, path)
+    except ModuleNotFoundError as error:
+        fail(f"--plot needs matplotlib, and {error.name} is not installed")
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror}")
+
+
+def _curves(answer: Forecast) -> Sequence[Curve]:
+    demand, fleet = answer.demand, answer.fleet
+    cache, affinity = fleet.cache, fleet.affinity
+    most = max(2 * cache.budget, demand.size / fleet.replicas)
+    budgets = [most * (point + 1) / _POINTS for point in range(_POINTS)]
+    numbers = sorted(
+        {1, *(round(answer.rows[-1].replicas * 1.5 * (point + 1) / _POINTS) for point in range(_POINTS))} - {0}
+    )
+    resized = [Cache(budget, cache.models) for budget in budgets]
+    alone = outlook(demand, cache).hit_rate
+    return (
+        Curve(
+            f"{fleet.replicas} replicas",
+            "memory for models in each (MB)",
+            [budget / 1e6 for budget in budgets],
+            [with_affinity(demand, each, affinity, fleet.replicas).hit_rate for each in resized],
+            [outlook(demand, each).hit_rate for each in resized],
+            cache.budget / 1e6,
+        ),
+        Curve(
+            f"{_size(cache.budget)} for models in each",
+            "replicas",
+            numbers,
+            [with_affinity(demand, cache, affinity, number).hit_rate for number in numbers],
+            [alone] * len(numbers),
+            fleet.replicas,
+        ),
+    )
