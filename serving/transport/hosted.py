@@ -18,6 +18,9 @@ from serving.transport.service import Registry, Service
 
 log = structlog.get_logger()
 
+LIVENESS: Final = "liveness"
+"""What health checks ask for to learn whether the process reacts at all: SERVING from its start to its end."""
+
 _HEALTH_SECONDS: Final = 2.0
 _PICK_UP_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.05
@@ -46,6 +49,7 @@ class HostedServices:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         try:
             async with asyncio.timeout(_HEALTH_SECONDS):
+                await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
                 for name in ("", *self._names):
                     await self._health.set(name, status)
         except TimeoutError:
