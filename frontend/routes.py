@@ -1,9 +1,14 @@
-"""How a person writes which engine serves which algorithm: ``algorithm=kind://address``, separated by commas."""
+"""How a person writes which engine serves which algorithm: ``algorithm=kind://address``, separated by commas.
+
+An address is ``host:port`` or ``dns:///name:port``, where the name may stand for several replicas; or ``ip:port`` for
+each of them, separated by commas too: ``algorithm=kind://10.0.0.2:51002,10.0.0.3:51002``.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +25,7 @@ class Engine:
 
     kind: str
     address: str
+    """Of all its replicas, as gRPC writes it."""
 
 
 def parse_routes(text: str) -> Mapping[str, Engine]:
@@ -28,18 +34,43 @@ def parse_routes(text: str) -> Mapping[str, Engine]:
     Raises:
         ValueError: ``text`` is not written as above; the message names the part.
     """
-    routes: dict[str, Engine] = {}
+    kinds: dict[str, str] = {}
+    addresses: dict[str, list[str]] = {}
+    algorithm: str | None = None
     for part in filter(None, (part.strip() for part in text.split(","))):
-        match = _ROUTE.fullmatch(part)
-        if match is None:
-            raise ValueError(f"{part!r} is not written as algorithm=kind://host:port")
-        if match["kind"] not in KINDS:
-            raise ValueError(f"{part!r}: the kind of engine must be one of: {', '.join(KINDS)}")
-        if not _ADDRESS.fullmatch(match["address"]):
+        address = part
+        if algorithm is None or "=" in part:
+            match = _ROUTE.fullmatch(part)
+            if match is None:
+                raise ValueError(f"{part!r} is not written as algorithm=kind://host:port")
+            if match["kind"] not in KINDS:
+                raise ValueError(f"{part!r}: the kind of engine must be one of: {', '.join(KINDS)}")
+            algorithm, address = match["algorithm"], match["address"]
+            if algorithm in kinds:
+                raise ValueError(f"{algorithm!r} has two routes")
+            kinds[algorithm], addresses[algorithm] = match["kind"], []
+        if not _ADDRESS.fullmatch(address):
             raise ValueError(f"{part!r}: the address must be host:port")
-        if match["algorithm"] in routes:
-            raise ValueError(f"{match['algorithm']!r} has two routes")
-        routes[match["algorithm"]] = Engine(match["kind"], match["address"])
-    if not routes:
+        addresses[algorithm].append(address)
+    if not kinds:
         raise ValueError("there is no route; write algorithm=kind://host:port")
-    return routes
+    return {name: Engine(kind, _target(addresses[name])) for name, kind in kinds.items()}
+
+
+def _target(addresses: Sequence[str]) -> str:
+    if len(addresses) == 1:
+        return addresses[0]
+    versions = {_ip_version(address) for address in addresses}
+    if len(versions) > 1:
+        raise ValueError(f"{','.join(addresses)!r}: several addresses must be all IPv4 or all IPv6")
+    return f"ipv{versions.pop()}:{','.join(addresses)}"
+
+
+def _ip_version(address: str) -> int:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError as error:
+        raise ValueError(
+            f"{address!r}: several addresses must be numbers; a name that stands for all is written alone"
+        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from frontend.backends.backend import Backend
+from frontend.backends.channel import partitions_before
 from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.predictor import PredictorBackend
 from frontend.catalog import Catalog
@@ -39,9 +40,14 @@ def workload(settings: ServerSettings, router: Router) -> Workload:
 
 
 def backends_of(engines: Mapping[str, Engine], *, calls_in_flight: int, partitions: int) -> dict[str, Backend]:
-    """Return the backend of each algorithm; algorithms of one engine share it."""
-    backends: dict[Engine, Backend] = {
-        engine: CoalescingBackend(PredictorBackend(engine.address), calls=calls_in_flight, partitions=partitions)
+    """Return the backend of each algorithm; algorithms of one engine share it. 0 partitions: as many as fit it."""
+    backends = {
+        engine: _backend_of(engine, calls_in_flight, partitions or partitions_before(engine.address))
         for engine in set(engines.values())
     }
     return {algorithm: backends[engine] for algorithm, engine in engines.items()}
+
+
+def _backend_of(engine: Engine, calls_in_flight: int, partitions: int) -> Backend:
+    backend = PredictorBackend(engine.address, partitions=partitions)
+    return CoalescingBackend(backend, calls=calls_in_flight, group_of=backend.group_of)

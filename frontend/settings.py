@@ -18,7 +18,8 @@ class FrontendSettings(ServerSettings):
 
     routes: str = Field(
         default="intent-classification=predictor://127.0.0.1:51002",
-        description="the engine of each algorithm, as algorithm=kind://host:port, separated by commas",
+        description="the engine of each algorithm, as algorithm=kind://host:port, separated by commas; the host may be"
+        " a name of several replicas, or ip:port of each may follow",
     )
 
     calls_in_flight: int = Field(
@@ -27,7 +28,13 @@ class FrontendSettings(ServerSettings):
         le=1024,
         description="calls at the same time to a predictor and partition; what comes meanwhile goes with the next one",
     )
-    partitions: int = Field(default=1, ge=1, le=4096, description="models are grouped into so many; calls hold one")
+    partitions: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="models are spread over replicas in so many groups, and calls hold one; 0: enough for a name or a"
+        " list, and 1 for one address",
+    )
 
     @field_validator("routes")
     @classmethod

@@ -17,8 +17,8 @@ def build(settings: ModelServiceSettings) -> Workload:
     tune_process()
     engine = build_engine(settings)
     # No call is saved here, and yet much: queries of a model go through it together, and answers leave together.
-    own = CoalescingBackend(InProcessBackend(engine, wanted_at_start(settings)), calls=1, partitions=1)
-    others = backends_of(settings.further_engines(), calls_in_flight=settings.calls_in_flight, partitions=1)
+    own = CoalescingBackend(InProcessBackend(engine, wanted_at_start(settings)), calls=1)
+    others = backends_of(settings.further_engines(), calls_in_flight=settings.calls_in_flight, partitions=0)
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
     both = workload(settings, router)
     # The predictor's own service stays: it tells what is in memory.

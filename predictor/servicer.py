@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import os
+from typing import Any, Final
 
 import grpc
 
@@ -16,6 +17,9 @@ from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
 
 NAME = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
+
+# Tells processes apart: a frontend learns from it which models are here, and may be asked for together.
+_REPLICA: Final = os.urandom(8).hex()
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,11 +47,13 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         answer = self._engine.predict_ready if request.ready_only else self._engine.predict_batch
         outcomes = await answer([query_of(item) for item in request.requests], current_call().deadline)
         # Thousands of answers take a while to write: the event loop goes on meanwhile.
-        return (
+        response = (
             await asyncio.to_thread(predictor_batch_response_of, outcomes)
             if len(outcomes) > LARGE_BATCH
             else predictor_batch_response_of(outcomes)
         )
+        response.replica = _REPLICA
+        return response
 
     async def Residency(  # noqa: N802 - the contract names it
         self, request: pb.ResidencyRequest, context: Context

@@ -28,6 +28,8 @@ class ServingError(Exception):
     """Root of the tree. ``code`` is the gRPC status of the class; ``str(error)`` is the caller's message."""
 
     code: StatusCode = StatusCode.INTERNAL
+    tried_enough = False
+    """Whether all that helps was tried here already, so that libraries are not to repeat the call by themselves."""
 
 
 # What the caller got wrong.
@@ -132,7 +134,9 @@ class Unavailable(ServingError):
 
 
 class VolumeUnavailable(Unavailable):
-    """The shared volume failed to answer."""
+    """The shared volume failed to answer, twice."""
+
+    tried_enough = True
 
 
 class NonFiniteLogits(ServingError):

@@ -80,6 +80,10 @@ class ServerSettings(BaseSettings):
     freshness_seconds: Seconds = Field(
         default=1.0, description="a model's files are looked at for changes at most once in this time"
     )
+    connection_age_seconds: Annotated[float, Field(ge=1.0, le=86_400.0, allow_inf_nan=False)] = Field(
+        default=1800.0,
+        description="a caller's connection is renewed after this time, within which it finds new replicas",
+    )
     drain_delay_seconds: Seconds = Field(
         default=0.0, description="after SIGTERM, time for load balancers to see NOT_SERVING before calls are refused"
     )

@@ -10,11 +10,11 @@ asked for alone. Deadlines, cancellation and errors stay each query's own.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 from grpc import StatusCode
@@ -57,14 +57,18 @@ class CoalescingBackend:
 
     Args:
         backend: the engine.
-        calls: how many batches may be in flight for each partition.
-        partitions: models are spread over so many; a batch holds models of one. Whoever balances load by partition
-            sees the same models behind the same one.
+        calls: how many batches may be in flight for each group.
+        group_of: what is the same for queries that may go in one batch; without it all may.
     """
 
-    def __init__(self, backend: BatchingBackend, *, calls: int, partitions: int) -> None:
+    def __init__(
+        self, backend: BatchingBackend, *, calls: int, group_of: Callable[[Query], Hashable] = lambda _: None
+    ) -> None:
         self._backend = backend
-        self._partitions = [_Partition(backend, calls) for _ in range(partitions)]
+        self._calls = calls
+        self._group_of = group_of
+        # One is there as long as somebody waits in it, or a batch of it is in flight.
+        self._groups: WeakValueDictionary[Hashable, _Group] = WeakValueDictionary()
         self._batches = True
 
     async def predict(self, query: Query, call: Call) -> Prediction:
@@ -73,7 +77,7 @@ class CoalescingBackend:
         if not self._batches:
             return await self._backend.predict(query, call)
         try:
-            outcome = await self._partition_of(query).ask(query, call)
+            outcome = await self._ask(query, call)
         except ServingError as error:
             if error.code is not StatusCode.UNIMPLEMENTED:
                 raise
@@ -97,18 +101,19 @@ class CoalescingBackend:
 
     async def close(self) -> None:
         """End what is in flight, and close the engine's backend."""
-        for partition in self._partitions:
-            partition.close()
+        for group in list(self._groups.values()):
+            group.close()
         await self._backend.close()
 
-    def _partition_of(self, query: Query) -> _Partition:
-        if len(self._partitions) == 1:
-            return self._partitions[0]
-        # The same in every process and for ever, which hash() is not.
-        return self._partitions[zlib.crc32(query.model_id.encode()) % len(self._partitions)]
+    async def _ask(self, query: Query, call: Call) -> Outcome | None:
+        key = self._group_of(query)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(self._backend, self._calls)
+        return await group.ask(query, call)
 
 
-class _Partition:
+class _Group:
     """Queries that may go together."""
 
     def __init__(self, backend: BatchingBackend, calls: int) -> None:
@@ -194,10 +199,10 @@ def _ending() -> ServingError:
 class _Batch:
     """Queries in flight together."""
 
-    def __init__(self, partition: _Partition, backend: BatchingBackend, members: Sequence[_Waiting]) -> None:
-        self._partition = partition
+    def __init__(self, group: _Group, backend: BatchingBackend, members: Sequence[_Waiting]) -> None:
+        self._group = group
         self._backend = backend
-        self._members = members
+        self._members: Sequence[_Waiting] = members
         self._left = len(members)
         loop = asyncio.get_running_loop()
         self._slot: asyncio.TimerHandle | None = loop.call_later(_SLOT_SECONDS, self._give_slot_back)
@@ -238,7 +243,9 @@ class _Batch:
                     member.outcome.set_result(outcome)
         finally:
             self._give_slot_back()
-            self._partition.forget(self)
+            self._group.forget(self)
+            # They know this batch too: in a circle, all of it would stay until the garbage collector comes.
+            self._members = ()
 
     def _fail(self, error: ServingError) -> None:
         for member in self._members:
@@ -249,4 +256,4 @@ class _Batch:
         if self._slot is not None:
             self._slot.cancel()
             self._slot = None
-            self._partition.give_slot_back()
+            self._group.give_slot_back()

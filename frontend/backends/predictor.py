@@ -1,16 +1,20 @@
-"""Our own predictor, over gRPC."""
+"""Our own predictor, over gRPC: one of it, or several that each hold a share of the models."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Final
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from frontend.backends.channel import PARTITION_KEY, channel_to
+from frontend.backends.placement import Placement
 from serving.call import REQUEST_ID_KEY, Call
+from serving.errors import ServingError
 from serving.messages import batch_request_of, outcomes_of, prediction_of, ready_outcomes_of, request_of
 from serving.prediction import Outcome, Prediction, Query
 from serving.remote import error_of_call
@@ -20,31 +24,22 @@ from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 log = structlog.get_logger()
 
 _ASK_AGAIN_SECONDS: Final = 0.5
-_MAX_ANSWER_BYTES: Final = 64 << 20
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
-    # A predictor that comes back is found within a second.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A predictor that hangs, or a network that drops packets, is noticed while calls wait.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.enable_retries", 0),
-    # Proxies of the environment are for the web, not for a service beside this one.
-    ("grpc.enable_http_proxy", 0),
-)
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
 
 
 class PredictorBackend:
-    """A :class:`~frontend.backends.backend.Backend` that asks a predictor.
+    """A :class:`~frontend.backends.backend.Backend` that asks a predictor, or replicas of one.
 
     Args:
-        target: where it listens, as gRPC writes it: ``host:port`` or ``dns:///name:port``.
+        target: where it listens, as gRPC writes it: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
+        partitions: models are spread over so many. Queries of one partition go to one replica; those of different
+            partitions may.
     """
 
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+    def __init__(self, target: str, *, partitions: int = 1) -> None:
+        self._partitions = partitions
+        self._placement = Placement(partitions)
+        self._channel = channel_to(target, _SERVICE)
         self._stub = pb_grpc.PredictorStub(self._channel)
         # The published types of the health stub leave Watch out.
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
@@ -52,20 +47,46 @@ class PredictorBackend:
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer to one query. Raises the predictor's error."""
         request = request_of(pb.PredictorPredictRequest, query)
-        return prediction_of(await self._ask(self._stub.PredictorPredict, request, call))
+        return prediction_of(await self._ask(self._stub.PredictorPredict, request, call, self._partition_of(query)))
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        """Return the outcome of each query, in order. Raises the predictor's error where it refused the batch."""
-        batch = batch_request_of(queries)
-        return outcomes_of(await self._ask(self._stub.PredictorPredictBatch, batch, call))
+        """Return the outcome of each query, in order. Each replica is asked for what is its own.
+
+        Raises:
+            ServingError: there is one partition, and its replica refused the queries.
+        """
+        if self._partitions == 1:
+            return await self._predict_part(queries, call)
+        outcomes = await _each(queries, self.group_of, self.predict_ready, call)
+        later = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        # Models to be loaded are asked for by partition, so that no replica loads the model of another.
+        answers = await _each([queries[index] for index in later], self._partition_of, self._predict_part, call)
+        waited_for = dict(zip(later, answers, strict=True))
+        every = (waited_for[index] if outcome is None else outcome for index, outcome in enumerate(outcomes))
+        return [outcome for outcome in every if outcome is not None]
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone."""
+        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone.
+
+        REQUIRES: :meth:`group_of` is the same for all queries.
+        """
         batch = batch_request_of(queries, ready_only=True)
-        return ready_outcomes_of(await self._ask(self._stub.PredictorPredictBatch, batch, call))
+        partition = self._placement.least_sure(queries)
+        response = await self._ask(self._stub.PredictorPredictBatch, batch, call, partition)
+        self._placement.learn(partition, response.replica)
+        outcomes = ready_outcomes_of(response)
+        for query, outcome in zip(queries, outcomes, strict=True):
+            if outcome is None and (own := self._partition_of(query)) != partition:
+                # Its model is to be loaded, or is elsewhere by now.
+                self._placement.doubt(own)
+        return outcomes
+
+    def group_of(self, query: Query) -> str | int:
+        """Return what is the same for queries that may go in one batch."""
+        return self._placement.group_of(query)
 
     async def wait_until_ready(self) -> None:
-        """Return once the predictor's health is SERVING."""
+        """Return once the health of a replica is SERVING."""
         request = health_pb2.HealthCheckRequest()
         while True:
             watch = self._health.Watch(request, wait_for_ready=True)
@@ -88,11 +109,44 @@ class PredictorBackend:
         """Close the channel."""
         await self._channel.close()
 
-    async def _ask(self, method: Any, request: Any, call: Call) -> Any:
+    async def _predict_part(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        batch = batch_request_of(queries)
+        partition = self._partition_of(queries[0]) if queries else 0
+        return outcomes_of(await self._ask(self._stub.PredictorPredictBatch, batch, call, partition))
+
+    def _partition_of(self, query: Query) -> int:
+        return self._placement.partition_of(query)
+
+    async def _ask(self, method: Any, request: Any, call: Call, partition: int) -> Any:
         call.deadline.check()
+        metadata = ((REQUEST_ID_KEY, call.request_id), (PARTITION_KEY, str(partition)))
         try:
-            return await method(
-                request, timeout=call.deadline.remaining(), metadata=((REQUEST_ID_KEY, call.request_id),)
-            )
+            return await method(request, timeout=call.deadline.remaining(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error, "predictor") from error
+
+
+async def _each(
+    queries: Sequence[Query],
+    key: Callable[[Query], Hashable],
+    ask: Callable[[Sequence[Query], Call], Awaitable[Sequence[Outcome | None]]],
+    call: Call,
+) -> list[Outcome | None]:
+    """Return the outcome of each query, in order, asked together with those of the same ``key``."""
+
+    async def answers_of(members: Sequence[int]) -> Sequence[Outcome | None]:
+        try:
+            return await ask([queries[index] for index in members], call)
+        except ServingError as error:
+            # What one replica refuses, others answer.
+            return [error] * len(members)
+
+    parts: dict[Hashable, list[int]] = defaultdict(list)
+    for index, query in enumerate(queries):
+        parts[key(query)].append(index)
+    outcomes: list[Outcome | None] = [None] * len(queries)
+    answers = await asyncio.gather(*(answers_of(members) for members in parts.values()))
+    for members, answer in zip(parts.values(), answers, strict=True):
+        for index, outcome in zip(members, answer, strict=True):
+            outcomes[index] = outcome
+    return outcomes

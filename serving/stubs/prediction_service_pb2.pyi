@@ -321,16 +321,20 @@ class PredictorPredictBatchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    replica: _builtins.str
+    """The name of the replica that answers: another one for each process, and nothing more than that."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___PredictorPredictResult]: ...
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___PredictorPredictResult] | None = ...,
+        replica: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

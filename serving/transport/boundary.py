@@ -24,6 +24,8 @@ from serving.transport.service import Handlers, Registry
 
 log = structlog.get_logger()
 
+# What gRPC's retries (proposal A6) understand: a negative time to wait before the next attempt means never.
+_NOT_AGAIN: Final = ("grpc-retry-pushback-ms", "-1")
 _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 # Asked first: composing a line that is not written costs more than much of the call.
 _debugging = logging.getLogger()
@@ -110,6 +112,8 @@ class Boundary:
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a status
                 status = status_of(error)
                 _report(method, status, error, time.perf_counter() - started)
+                if isinstance(error, ServingError) and error.tried_enough:
+                    context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id), _NOT_AGAIN))
                 await context.abort(status.code, status.message)
             if _debugging.isEnabledFor(logging.DEBUG):
                 log.debug("call", method=method, code="OK", seconds=round(time.perf_counter() - started, 6))

@@ -75,8 +75,14 @@ def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:
         ("grpc.server.max_pending_requests_hard_limit", settings.max_in_flight),
         # Two services on one port would share its calls at random.
         ("grpc.so_reuseport", 0),
-        # Reconnecting now and then lets clients find new replicas.
-        ("grpc.max_connection_age_ms", 30 * 60 * 1000),
+        # Reconnecting now and then lets clients find new replicas: gRPC looks a name up again when a connection ends.
+        ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", 60 * 1000),
+        # A caller that has vanished is noticed; one that wants to notice the same of us may ask twice a second.
+        ("grpc.keepalive_time_ms", 30 * 1000),
+        ("grpc.keepalive_timeout_ms", 10 * 1000),
+        ("grpc.http2.ping_timeout_ms", 10 * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),
         ("grpc.server_handshake_timeout_ms", 10 * 1000),
     )

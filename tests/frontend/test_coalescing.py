@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.backends.coalescing import CoalescingBackend
+from frontend.backends.partitions import partition_of
 from serving.call import Call
 from serving.deadline import Deadline
 from serving.errors import (
@@ -92,7 +93,7 @@ def _answer(query: Query) -> Prediction:
 
 @asynccontextmanager
 async def before(engine: FakeEngine, *, calls: int = 1, partitions: int = 1) -> AsyncIterator[CoalescingBackend]:
-    backend = CoalescingBackend(engine, calls=calls, partitions=partitions)
+    backend = CoalescingBackend(engine, calls=calls, group_of=lambda query: partition_of(query.model_id, partitions))
     try:
         yield backend
     finally:
@@ -285,16 +286,24 @@ async def test_a_call_that_hangs_does_not_hold_up_those_who_come_after_it() -> N
         assert (await hanging).label == "hanging"
 
 
-async def test_models_of_different_partitions_never_share_a_batch() -> None:
+async def test_queries_of_different_groups_never_share_a_batch() -> None:
     engine = FakeEngine(held=True)
     async with before(engine, partitions=8) as backend:
         tasks = asked(backend, *(query(model=f"m{number}") for number in range(100)))
         await a_turn()
         engine.go.set()
         await asyncio.gather(*tasks)
-        partitions = [{id(backend._partition_of(item)) for item in batch} for batch in engine.batches]
+        partitions = [{partition_of(item.model_id, 8) for item in batch} for batch in engine.batches]
     assert all(len(partition) == 1 for partition in partitions)
     assert len(set().union(*partitions)) == 8
+
+
+async def test_a_group_is_forgotten_once_nobody_waits_in_it() -> None:
+    engine = FakeEngine()
+    async with before(engine, partitions=8) as backend:
+        await asyncio.gather(*asked(backend, *(query(model=f"m{number}") for number in range(100))))
+        await a_turn()
+        assert not backend._groups
 
 
 async def test_a_bug_is_told_without_its_text() -> None:
@@ -357,8 +366,8 @@ def test_whatever_comes_and_leaves_everybody_gets_their_own_answer(
                 else:
                     assert isinstance(outcome, Prediction)
                     assert (outcome.label, outcome.model_id) == (wanted.document, wanted.model_id)
-            assert all(partition._free == calls for partition in backend._partitions)
-            assert not any(partition._batches or partition._waiting for partition in backend._partitions)
+            assert all(group._free == calls for group in backend._groups.values())
+            assert not any(group._batches or group._waiting for group in backend._groups.values())
 
     asyncio.run(run())
 

@@ -52,7 +52,7 @@ def test_wrong_routes_are_told_with_the_variable_and_the_flag(
 
 async def test_algorithms_of_one_engine_share_one_connection() -> None:
     engines = parse_routes("a=predictor://h:1,b=predictor://h:2,c=predictor://h:1")
-    router = Router(backends_of(engines, calls_in_flight=1, partitions=1))
+    router = Router(backends_of(engines, calls_in_flight=1, partitions=0))
     a, b, c = (router.backend_for(Manifest(Algorithm=name)) for name in "abc")
     assert a is c
     assert a is not b

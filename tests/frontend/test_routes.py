@@ -14,8 +14,11 @@ from frontend.routes import Engine, parse_routes
         ("a=predictor://dns:///predictor.svc:51001", {"a": "dns:///predictor.svc:51001"}),
         ("a=predictor://[::1]:51001", {"a": "[::1]:51001"}),
         ("org/intent:v1=predictor://h:1", {"org/intent:v1": "h:1"}),
+        ("a=predictor://10.0.0.2:1,10.0.0.3:1, 10.0.0.4:2", {"a": "ipv4:10.0.0.2:1,10.0.0.3:1,10.0.0.4:2"}),
+        ("a=predictor://[::1]:1,[::2]:1", {"a": "ipv6:[::1]:1,[::2]:1"}),
+        ("a=predictor://1.1.1.1:1,1.1.1.2:1,b=predictor://h:1", {"a": "ipv4:1.1.1.1:1,1.1.1.2:1", "b": "h:1"}),
     ],
-    ids=["one", "two", "spaces", "dns", "ipv6", "algorithm-with-signs"],
+    ids=["one", "two", "spaces", "dns", "ipv6", "algorithm-with-signs", "replicas", "ipv6-replicas", "both"],
 )
 def test_routes_are_read_as_people_write_them(text: str, routes: dict[str, str]) -> None:
     assert parse_routes(text) == {name: Engine("predictor", address) for name, address in routes.items()}
@@ -39,6 +42,11 @@ def test_routes_are_read_as_people_write_them(text: str, routes: dict[str, str])
         ("a=predictor://h:1/path", "must be host:port"),
         ("a=predictor://h:1,a=predictor://i:2", "'a' has two routes"),
         ("a=predictor://h:1,b=broken", "'b=broken'"),
+        ("a=predictor://127.0.0.1:1,b", "'b': the address must be host:port"),
+        ("a=predictor://h:1,i:1", "'h:1': several addresses must be numbers"),
+        ("a=predictor://127.0.0.1:1,localhost:1", "'localhost:1': several addresses must be numbers"),
+        ("a=predictor://127.0.0.1:1,dns:///h:1", "several addresses must be numbers"),
+        ("a=predictor://127.0.0.1:1,[::1]:1", "must be all IPv4 or all IPv6"),
     ],
 )
 def test_a_route_that_is_written_wrongly_is_named(text: str, told: str) -> None:

@@ -21,7 +21,6 @@ _MAX_HEADERS: Final = 200
 _WINDOW_BYTES: Final = 1 << 20
 # Some calls that are not read must not hold up the others of their connection.
 _CONNECTION_WINDOW_BYTES: Final = 16 << 20
-_CONNECTION_SECONDS: Final = 30 * 60
 _GRACE_SECONDS: Final = 60
 _MONITORS: Final = "envoy.extensions.resource_monitors"
 _MOST_CONNECTIONS: Final = {
@@ -74,7 +73,7 @@ def _connection_manager(settings: ServerSettings) -> dict[str, Any]:
         "common_http_protocol_options": {
             "max_headers_count": _MAX_HEADERS,
             # Reconnecting now and then lets clients find new replicas.
-            "max_connection_duration": f"{_CONNECTION_SECONDS}s",
+            "max_connection_duration": f"{settings.connection_age_seconds:.3f}s",
         },
         "drain_timeout": f"{_GRACE_SECONDS}s",
         # Callers need not know what serves them.

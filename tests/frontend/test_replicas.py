@@ -1,0 +1,176 @@
+"""A backend before several predictors: who is asked, who is passed over, what is asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+
+from frontend.backends.channel import RING_HASH_VARIABLE
+from frontend.backends.predictor import PredictorBackend
+from serving.errors import DeadlineExceeded, ModelNotFound, OutOfCapacity, ServingError, Unavailable
+from serving.prediction import Prediction, Query
+from serving.transport.grpcio import GrpcioHost
+from tests.builders import PATIENCE, a_call, fake_predictor, server_settings
+
+MODELS = [f"model-{number}" for number in range(60)]
+
+
+class Replica:
+    """A fake predictor that answers with its name, or refuses as it is told, and keeps what it was asked."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.asked: list[str] = []
+        self.refusals: list[ServingError] = []
+        self.always: ServingError | None = None
+        self.host: GrpcioHost | None = None
+
+    async def answer(self, query: Query) -> str:
+        self.asked.append(query.model_id)
+        if self.always is not None:
+            raise self.always
+        if self.refusals:
+            raise self.refusals.pop()
+        return self.name
+
+    async def set_serving(self, serving: bool) -> None:
+        assert self.host is not None
+        await self.host.set_serving(serving)
+
+    async def stop(self) -> None:
+        assert self.host is not None
+        await self.host.stop(0)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(RING_HASH_VARIABLE, "true")
+    with structlog.testing.capture_logs():
+        yield
+
+
+@asynccontextmanager
+async def before(model_dir: Path, number: int = 3) -> AsyncIterator[tuple[PredictorBackend, dict[str, Replica]]]:
+    """A backend before so many replicas, which have the names of numbers."""
+    replicas = {str(name): Replica(str(name)) for name in range(number)}
+    addresses = []
+    async with AsyncExitStack() as stack:
+        for replica in replicas.values():
+            replica.host = GrpcioHost(server_settings(model_dir), [fake_predictor(replica.answer)])
+            addresses.append(await replica.host.start())
+            await replica.set_serving(True)
+            stack.push_async_callback(replica.stop)
+        target = addresses[0] if number == 1 else f"ipv4:{','.join(addresses)}"
+        backend = PredictorBackend(target, partitions=256)
+        stack.push_async_callback(backend.close)
+        yield backend, replicas
+
+
+async def places_of(backend: PredictorBackend) -> dict[str, str]:
+    """Who answers for each model."""
+    return {name: (await backend.predict(Query(name, "x"), a_call())).label for name in MODELS}
+
+
+async def places_become(backend: PredictorBackend, left: set[str]) -> dict[str, str]:
+    """Who answers for each model, once it is all of those who are ``left`` and nobody else."""
+    async with asyncio.timeout(PATIENCE):
+        while set((await places_of(backend)).values()) != left:
+            pass
+    # The change may have come in the middle of that round.
+    return await places_of(backend)
+
+
+async def test_a_model_has_one_replica_and_every_replica_has_models(tmp_path: Path) -> None:
+    async with before(tmp_path) as (backend, replicas):
+        places = await places_of(backend)
+        assert set(places.values()) == set(replicas)
+        assert await places_of(backend) == places
+
+
+async def test_a_batch_goes_to_the_replicas_of_its_models_and_keeps_its_order(tmp_path: Path) -> None:
+    async with before(tmp_path) as (backend, _):
+        places = await places_of(backend)
+        outcomes = await backend.predict_batch([Query(name, "x") for name in MODELS], a_call())
+        assert [outcome.label for outcome in outcomes if isinstance(outcome, Prediction)] == [*places.values()]
+
+
+async def test_a_batch_of_models_that_go_together_is_asked_at_their_replica(tmp_path: Path) -> None:
+    async with before(tmp_path) as (backend, _):
+        for name, place in (await places_of(backend)).items():
+            (outcome,) = await backend.predict_ready([Query(name, "x")], a_call())
+            assert isinstance(outcome, Prediction)
+            assert outcome.label == place
+
+
+async def test_a_replica_that_refuses_its_part_of_a_batch_fails_that_part_only(tmp_path: Path) -> None:
+    async with before(tmp_path) as (backend, replicas):
+        places = await places_of(backend)
+        replicas["0"].always = OutOfCapacity("full")
+        outcomes = await backend.predict_batch([Query(name, "x") for name in MODELS], a_call())
+        told = [outcome.label if isinstance(outcome, Prediction) else str(outcome) for outcome in outcomes]
+        assert told == ["full" if place == "0" else place for place in places.values()]
+
+
+async def test_a_replica_that_says_not_serving_is_passed_over_and_gets_its_models_back(tmp_path: Path) -> None:
+    async with before(tmp_path) as (backend, replicas):
+        places = await places_of(backend)
+        await replicas["1"].set_serving(False)
+        without = await places_become(backend, {"0", "2"})
+        assert all(without[name] == place for name, place in places.items() if place != "1")
+        await replicas["1"].set_serving(True)
+        assert await places_become(backend, set(replicas)) == places
+
+
+async def test_a_replica_that_is_gone_fails_no_call(tmp_path: Path) -> None:
+    async with before(tmp_path) as (backend, replicas):
+        places = await places_of(backend)
+        await replicas["2"].stop()
+        without = await places_of(backend)
+        assert set(without.values()) == {"0", "1"}
+        assert all(without[name] == place for name, place in places.items() if place != "2")
+
+
+async def test_what_is_unavailable_is_asked_again_and_nothing_else_is(tmp_path: Path) -> None:
+    async with before(tmp_path, 1) as (backend, replicas):
+        replica = replicas["0"]
+        replica.refusals = [Unavailable("ending"), Unavailable("ending")]
+        assert (await backend.predict(Query("a", "x"), a_call())).label == "0"
+        assert len(replica.asked) == 3
+
+        replica.asked.clear()
+        for refusal in (OutOfCapacity("full"), ModelNotFound("none"), DeadlineExceeded("late"), ServingError("bug")):
+            replica.refusals = [refusal]
+            with pytest.raises(type(refusal), match=str(refusal)):
+                await backend.predict(Query("a", "x"), a_call())
+        assert len(replica.asked) == 4
+
+
+async def test_asking_again_has_a_budget(tmp_path: Path) -> None:
+    async with before(tmp_path, 1) as (backend, replicas):
+        replica = replicas["0"]
+        replica.always = Unavailable("away")
+        asked: dict[str, int] = defaultdict(int)
+        for stage in ("first", "budget spent", "last"):
+            replica.asked.clear()
+            calls = 20 if stage != "budget spent" else 600
+            refused = await asyncio.gather(
+                *(backend.predict(Query("a", "x"), a_call()) for _ in range(calls)), return_exceptions=True
+            )
+            assert {(type(error), str(error)) for error in refused} == {(Unavailable, "away")}
+            asked[stage] = len(replica.asked)
+        assert asked["first"] == 20 * 4
+        assert asked["last"] == 20
+
+
+async def test_asking_again_ends_with_the_deadline(tmp_path: Path) -> None:
+    async with before(tmp_path, 1) as (backend, replicas):
+        replicas["0"].always = Unavailable("away")
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await backend.predict(Query("a", "x"), a_call(seconds=0.02))
+        assert 1 <= len(replicas["0"].asked) < 4
