@@ -27,7 +27,7 @@ _QUANTILES: Final = 15
 class Affinity:
     """How models find their replica."""
 
-    partitions: int = 256
+    partitions: int = 1024
     """Models are hashed to so many: the frontend's ``--partitions``, and what it takes for several replicas."""
     ring_entries: int = 4096
     """Of the ring, over all replicas: as the frontend's channel sets it."""
