@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -219,7 +220,8 @@ def _call_headers(scope: Mapping[str, Any]) -> _CallHeaders | None:
     kind = headers.get(b"content-type", b"")
     if kind[:16] != _GRPC or kind[16:17] not in (b"", b"+", b";") or scope["method"] != "POST":
         return None
-    if sum([len(name) + len(value) for name, value in pairs]) + _HEADER_OVERHEAD * len(pairs) > _MAX_METADATA_BYTES:
+    size = sum(map(len, itertools.chain.from_iterable(pairs))) + _HEADER_OVERHEAD * len(pairs)
+    if size > _MAX_METADATA_BYTES:
         raise WireError(
             StatusCode.RESOURCE_EXHAUSTED,
             f"the metadata are larger than the {_MAX_METADATA_BYTES} bytes that are taken",

@@ -194,8 +194,11 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         await self._emit(*self._start_once(), _body(body, more=True))
 
     async def send_status(self, trailers: list[Header]) -> None:
-        """End the call."""
-        await self._emit(*self._start_once(), _body(b"", more=False), _trailers(trailers))
+        """End the call. Where nothing was sent before, one block of headers is all: then callers may try again."""
+        if self.headers_sent:
+            await self._emit(_body(b"", more=False), _trailers(trailers))
+        else:
+            await self._emit(self._start(trailers, trailers=False), _body(b"", more=False))
 
     async def send_answer(self, message: bytes, trailers: list[Header]) -> None:
         """Send the one message of a unary response and end the call."""
@@ -211,12 +214,12 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     def _start_once(self) -> tuple[dict[str, Any], ...]:
         return () if self.headers_sent else (self._start([]),)
 
-    def _start(self, metadata: list[Header]) -> dict[str, Any]:
+    def _start(self, metadata: list[Header], *, trailers: bool = True) -> dict[str, Any]:
         self.headers_sent = True
         headers = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", ENCODINGS), *metadata]
         if self._gzip:
             headers.append((b"grpc-encoding", GZIP))
-        return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": True}
+        return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": trailers}
 
     async def _emit(self, *events: dict[str, Any]) -> None:
         try:
