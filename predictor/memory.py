@@ -1,7 +1,7 @@
 """The memory of this process: how much it may take, and giving it back.
 
-The facts about cgroups are those of the kernel's ``Documentation/admin-guide/cgroup-v2.rst``, those about malloc of
-glibc's ``mallopt(3)``.
+The facts about cgroups are those of the kernel's ``Documentation/admin-guide/``, ``cgroup-v2.rst`` and
+``cgroup-v1/memory.rst``; those about malloc are of glibc's ``mallopt(3)``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,7 @@ _ARENAS: Final = 2
 
 
 def memory_limit() -> int:
-    """Return the bytes that this process may take: the least limit of its cgroups (v2), else the machine's memory."""
+    """Return the bytes that this process may take: the least limit of its cgroups, else the machine's memory."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_cgroup_limits()])
 
@@ -69,21 +70,30 @@ def give_memory_back() -> None:
 
 
 def _cgroup_limits() -> list[int]:
-    """Return the limits of this process's cgroup and of those above it."""
+    """Return the limits of this process's cgroups, of either version, and of those above them."""
     try:
-        own = next(line[3:].strip() for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
+        lines = _OWN_CGROUP.read_text().splitlines()
+    except OSError:
         return []
     limits: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            limits += _limits(_CGROUP_ROOT, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(_CGROUP_ROOT / "memory", path, "memory.limit_in_bytes")
+    return limits
+
+
+def _limits(root: Path, path: str, file: str) -> Iterator[int]:
     # In a container the path may be that of the host, which is not there; the root is then the container's own.
-    folder = _CGROUP_ROOT / own.lstrip("/")
+    folder = root / path.lstrip("/")
     for level in (folder, *folder.parents):
-        if level != _CGROUP_ROOT and _CGROUP_ROOT not in level.parents:
+        if level != root and root not in level.parents:
             break
         try:
-            text = (level / "memory.max").read_text().strip()
+            text = (level / file).read_text().strip()
         except OSError:
             continue
         if text != "max":
-            limits.append(int(text))
-    return limits
+            yield int(text)
