@@ -1,0 +1,169 @@
+"""Stacks of containers, started with Compose as a person starts them, each under a name of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.residency import Residency, ask_residency
+from tests.builders import SERVING, free_port
+from tests.conftest import ROOT
+from tests.end_to_end.containers.engine import docker
+from tests.end_to_end.containers.images import TAG, build_environment
+
+START_SECONDS: Final = 120.0
+PORT: Final = "51001"
+
+PUBLISHED: Final[Mapping[str, Any]] = {"services": {"predictor": {"ports": [f"127.0.0.1::{PORT}"]}}}
+"""Lets tests ask each predictor what it holds; Docker chooses where."""
+
+_COMPOSE_SECONDS: Final = 600
+
+
+def kinds_of_compose() -> dict[str, str | None]:
+    """Return how each Compose is called, by its kind; ``None`` where it is not here."""
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, timeout=30, check=False)
+    return {"docker-compose": shutil.which("docker-compose"), "docker compose": None if plugin.returncode else "docker"}
+
+
+def compose_command() -> list[str]:
+    """Return the Compose that stacks are started with."""
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    return ["docker", "compose"]
+
+
+@dataclass
+class ComposeStack:
+    """A project of Compose over a folder of models."""
+
+    models: Path
+    workplace: Path
+    addresses: Sequence[str]
+    """Where callers find the frontend, or each of several: ports in a row."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the project's own file, in its form."""
+    project: str = field(default_factory=lambda: f"intent-test-{secrets.token_hex(4)}")
+
+    @property
+    def address(self) -> str:
+        """Where callers find the frontend."""
+        return self.addresses[0]
+
+    def up(self, *arguments: str) -> None:
+        """Start what is not started, and wait until it serves."""
+        self.compose("up", "--detach", *arguments)
+        for address in self.addresses:
+            wait_until_serving(address)
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        """Run a command of Compose, and return what it prints."""
+        files = ["--file", str(ROOT / "docker-compose.yml")]
+        if self.overrides:
+            override = self.workplace / "override.json"
+            # JSON is YAML too.
+            override.write_text(json.dumps(self.overrides))
+            files += ["--file", str(override)]
+        published = self.address
+        if len(self.addresses) > 1:
+            published += "-" + self.addresses[-1].rpartition(":")[2]
+        own = {"INTENT_TAG": TAG, "INTENT_MODELS": str(self.models), "INTENT_ADDRESS": published}
+        run = subprocess.run(
+            [*compose_command(), "--project-name", self.project, *files, *arguments],
+            capture_output=True, text=True, timeout=_COMPOSE_SECONDS, check=False, cwd=ROOT,
+            env=os.environ | build_environment() | own | dict(self.environment),
+        )  # fmt: skip
+        assert not check or run.returncode == 0, f"{' '.join(arguments)}:\n{run.stdout}\n{run.stderr}"
+        return run.stdout
+
+    def containers(self, service: str) -> list[str]:
+        """Return the containers of a service, running or not, in the order of their numbers."""
+        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
+        filters = [argument for label in labels for argument in ("--filter", f"label={label}")]
+        listed = docker("ps", "--all", *filters, "--format", "{{.Names}}")
+        return sorted(listed.split())
+
+    def down(self) -> None:
+        """Take everything away, whatever state it is in."""
+        for service in ("frontend", "predictor", "model-service"):
+            for container in self.containers(service):
+                docker("rm", "--force", "--volumes", container, check=False)
+        self.compose("down", "--volumes", "--remove-orphans", check=False)
+
+
+@contextmanager
+def compose_stack(
+    models: Path,
+    workplace: Path,
+    *up: str,
+    addresses: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Iterator[ComposeStack]:
+    """A stack that is up; taken away behind the block."""
+    addresses = addresses or [f"127.0.0.1:{free_port()}"]
+    stack = ComposeStack(models, workplace, addresses, environment or {}, overrides or {})
+    try:
+        stack.up(*up)
+        yield stack
+    finally:
+        stack.down()
+
+
+def inspected(container: str) -> dict[str, Any]:
+    """Return what the engine knows of a container."""
+    description: dict[str, Any] = json.loads(docker("inspect", container))[0]
+    return description
+
+
+def health_of(container: str) -> str:
+    """Return what the engine thinks of its health: starting, healthy, unhealthy."""
+    return str(inspected(container)["State"]["Health"]["Status"])
+
+
+def published_address(container: str) -> str:
+    """Return where the container is found on this machine; another after each start, where Docker chose it."""
+    return docker("port", container, PORT).splitlines()[0]
+
+
+def residency_of(containers: Sequence[str], *, limit: int = 0) -> dict[str, Residency]:
+    """Return what each predictor holds: its ``limit`` most recently used models, all where it is 0."""
+    return {container: ask_residency(published_address(container), limit=limit) for container in containers}
+
+
+def wait_until_healthy(container: str) -> None:
+    """Wait until the engine says so."""
+    given_up = time.monotonic() + START_SECONDS
+    while health_of(container) != "healthy":
+        assert time.monotonic() < given_up, docker("logs", "--tail", "50", container)
+        time.sleep(0.2)
+
+
+def wait_until_serving(address: str) -> None:
+    """Wait until what listens there says SERVING."""
+    given_up = time.monotonic() + START_SECONDS
+    with grpc.insecure_channel(address, options=(("grpc.max_reconnect_backoff_ms", 500),)) as channel:
+        # The published types of the health stub leave Watch out.
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        while time.monotonic() < given_up:
+            watch = health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=START_SECONDS)
+            try:
+                if any(update.status == SERVING for update in watch):
+                    return
+            except grpc.RpcError:
+                # Docker takes connections for a container that does not listen yet, and closes them.
+                time.sleep(0.1)
+    raise AssertionError(f"nothing serves at {address}")

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.end_to_end.containers.compose import ComposeStack, compose_stack
+from tests.end_to_end.containers.engine import what_is_missing
+from tests.end_to_end.containers.images import build_all
+
+
+@pytest.fixture(scope="session", autouse=True)
+def images() -> None:
+    """The images of this tree, on an engine that runs; or a skip that says why there is none."""
+    missing = what_is_missing()
+    if missing is not None:
+        pytest.skip(missing)
+    build_all()
+
+
+@pytest.fixture(scope="module")
+def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
+    """What ``docker-compose up --build`` starts, over a copy of the sample models that tests may add models to."""
+    models = tmp_path_factory.mktemp("volume") / "models"
+    shutil.copytree(ROOT / "models", models)
+    with compose_stack(models, tmp_path_factory.mktemp("compose"), "--build") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for files of a stack."""
+    return tmp_path_factory.mktemp("compose")

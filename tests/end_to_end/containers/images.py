@@ -1,0 +1,72 @@
+"""The images that tests look at and run: built as a person builds them, and again only where something changed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from typing import Any, Final
+
+from tests.end_to_end.containers.engine import BASE, docker
+
+TAG: Final = "test"
+FRONTEND: Final = f"intent-frontend:{TAG}"
+FRONTEND_WITHOUT_ENVOY: Final = f"intent-frontend:{TAG}-grpcio"
+PREDICTOR: Final = f"intent-predictor:{TAG}"
+MODEL_SERVICE: Final = f"intent-model-service:{TAG}"
+
+_BUILD_SECONDS: Final = 1200
+
+
+@functools.cache
+def build_all() -> None:
+    """Build all images."""
+    for image, arguments in (
+        (FRONTEND, ("--file", "Dockerfile.frontend")),
+        (FRONTEND_WITHOUT_ENVOY, ("--file", "Dockerfile.frontend", "--build-arg", "TRANSPORT=grpcio")),
+        (MODEL_SERVICE, ("--file", "Dockerfile.model_service")),
+        (PREDICTOR, ("--file", "Dockerfile.predictor", *_index())),
+    ):
+        docker("build", "--tag", image, *arguments, ".", timeout=_BUILD_SECONDS)
+
+
+def build_environment() -> dict[str, str]:
+    """Return the variables that Compose builds with."""
+    index = torch_index()
+    return {} if index is None else {"TORCH_INDEX_URL": index}
+
+
+@functools.cache
+def torch_index() -> str | None:
+    """Return the index that PyTorch comes from: that of the environment, pip's where the base image's knows better.
+
+    ``None`` leaves it to the Dockerfile.
+    """
+    named = os.environ.get("TORCH_INDEX_URL")
+    if named is not None:
+        return named
+    ask = ["docker", "run", "--rm", BASE, "pip", "config", "get", "global.find-links"]
+    return "pip" if subprocess.run(ask, capture_output=True, timeout=300, check=False).returncode == 0 else None
+
+
+def size_of(image: str) -> int:
+    """Return its bytes."""
+    return int(described(image)["Size"])
+
+
+def described(image: str) -> dict[str, Any]:
+    """Return what the engine knows of an image."""
+    description: dict[str, Any] = json.loads(docker("image", "inspect", image))[0]
+    return description
+
+
+def has_package(image: str, package: str) -> bool:
+    """Whether Python finds the package in the image."""
+    code = f"import importlib.util; print(importlib.util.find_spec({package!r}) is not None)"
+    return docker("run", "--rm", "--entrypoint", "python", image, "-c", code) == "True"
+
+
+def _index() -> tuple[str, ...]:
+    index = torch_index()
+    return () if index is None else ("--build-arg", f"TORCH_INDEX_URL={index}")

@@ -1,0 +1,138 @@
+"""The stack as a person starts it, asked from outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.end_to_end.containers.compose import (
+    ComposeStack,
+    compose_stack,
+    kinds_of_compose,
+    wait_until_healthy,
+)
+from tests.end_to_end.containers.engine import docker
+from tests.end_to_end.containers.images import FRONTEND_WITHOUT_ENVOY
+from tests.end_to_end.processes import grpcurl
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
+
+DOCUMENT = "make a 10 minute timer"
+SAMPLES = sorted(folder.parent.name for folder in (ROOT / "models").glob("*/manifest.json"))
+SERVICES = ("frontend", "predictor")
+
+
+def ask(stack: ComposeStack, model_id: str) -> subprocess.CompletedProcess[str]:
+    """Ask as the book does."""
+    question = json.dumps({"runId": model_id, "document": DOCUMENT})
+    command = [grpcurl(), "-plaintext", "-d", question, stack.address, "prediction.PredictionService/Predict"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("kind", ["docker-compose", "docker compose"])
+def test_the_compose_file_is_taken_by_each_compose(kind: str) -> None:
+    if kinds_of_compose()[kind] is None:
+        pytest.skip(f"there is no {kind!r} here")
+    command = [*kind.split(), "--file", "docker-compose.yml", "--profile", "single", "config", "--services"]
+
+    services = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout.split()
+
+    assert sorted(services) == ["frontend", "model-service", "predictor"]
+
+
+@pytest.mark.parametrize("model_id", SAMPLES)
+def test_every_sample_model_answers_grpcurl(stack: ComposeStack, model_id: str) -> None:
+    answer = ask(stack, model_id)
+
+    assert answer.returncode == 0, answer.stderr
+    answered = json.loads(answer.stdout)
+    assert answered["model"]["id"] == model_id
+    assert json.loads(answered["response"]) == {"result": answered["label"]}
+
+
+def test_the_books_line_answers_timer(stack: ComposeStack) -> None:
+    assert json.loads(ask(stack, "clinc150").stdout)["response"] == '{"result": "timer"}'
+
+
+def test_a_model_that_is_added_to_the_volume_is_served_without_a_restart(stack: ComposeStack) -> None:
+    started = [docker("inspect", "--format", "{{.State.StartedAt}}", name) for name in containers_of(stack)]
+    assert "Code: NotFound" in ask(stack, "added").stderr
+
+    publish = [sys.executable, "-m", "intentctl", "publish", str(ROOT / "models" / "clinc150"), "added"]
+    subprocess.run([*publish, "--model-dir", str(stack.models)], check=True, timeout=60, cwd=ROOT)
+
+    # That it was not there is remembered for a second.
+    answer = next(answer for answer in iter(lambda: ask(stack, "added"), None) if "NotFound" not in answer.stderr)
+    assert json.loads(answer.stdout)["label"] == "timer"
+    assert started == [docker("inspect", "--format", "{{.State.StartedAt}}", name) for name in containers_of(stack)]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_runs_without_any_right(stack: ComposeStack, service: str) -> None:
+    (container,) = stack.containers(service)
+    statuses = docker("exec", container, "sh", "-c", "cat /proc/[0-9]*/status")
+
+    # The first process and all that it has started.
+    assert statuses.count("Name:") > 1
+    for line in statuses.splitlines():
+        name, _, value = line.partition(":")
+        if name in {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}:
+            assert int(value, 16) == 0, line
+        if name in {"Uid", "Gid"}:
+            assert set(value.split()) == {"10001"}, line
+        if name == "NoNewPrivs":
+            assert value.strip() == "1", line
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_can_write_to_its_temporary_folder_only(stack: ComposeStack, service: str) -> None:
+    (container,) = stack.containers(service)
+    mounts = docker("exec", container, "cat", "/proc/mounts").splitlines()
+    options = {line.split()[1]: set(line.split()[3].split(",")) for line in mounts}
+    folders = "/ /app /opt/intent /models /var/tmp /tmp"
+    write = f"for folder in {folders}; do touch $folder/x 2>/dev/null && echo $folder; done; rm -f /tmp/x"
+
+    assert "ro" in options["/"]
+    assert "ro" in options["/models"]
+    assert docker("exec", container, "sh", "-c", write).split() == ["/tmp"]  # noqa: S108 - that is the one
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_healthy_and_bounded(stack: ComposeStack, service: str) -> None:
+    (container,) = stack.containers(service)
+    wait_until_healthy(container)
+    limits = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", container))
+
+    assert limits["Memory"] > 0
+    assert limits["NanoCpus"] > 0
+    assert limits["PidsLimit"] > 0
+    assert limits["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+def test_the_frontend_is_hosted_on_envoy_and_the_predictor_is_not(stack: ComposeStack) -> None:
+    running = {service: docker("top", *stack.containers(service), "-o", "pid,comm").split() for service in SERVICES}
+
+    assert "envoy" in running["frontend"]
+    assert "envoy" not in running["predictor"]
+
+
+def test_both_services_in_one_process(images: None, tmp_path: Path) -> None:
+    with compose_stack(ROOT / "models", tmp_path, "--build", "model-service") as single:
+        assert json.loads(ask(single, "clinc150").stdout)["label"] == "timer"
+        assert single.containers("frontend") == single.containers("predictor") == []
+
+
+def test_a_frontend_without_envoy_answers_too(images: None, tmp_path: Path) -> None:
+    without = {"services": {"frontend": {"image": FRONTEND_WITHOUT_ENVOY}}}
+    with compose_stack(ROOT / "models", tmp_path, overrides=without) as slower:
+        assert json.loads(ask(slower, "clinc150").stdout)["label"] == "timer"
+        assert "envoy" not in docker("logs", *slower.containers("frontend"), both=True)
+
+
+def containers_of(stack: ComposeStack) -> list[str]:
+    return [name for service in SERVICES for name in stack.containers(service)]
