@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.manifests import KUSTOMIZATIONS, Manifests, render
+
+
+@pytest.fixture(params=KUSTOMIZATIONS)
+def manifests(request: pytest.FixtureRequest) -> Manifests:
+    """The base, and the example of an overlay: what holds for one holds for both."""
+    return render(str(request.param))
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """An empty folder for models."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder

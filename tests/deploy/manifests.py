@@ -1,0 +1,147 @@
+"""What `kubectl kustomize` makes of deploy/kubernetes, and the parts of it that tests ask for."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ByteSize, TypeAdapter
+
+from frontend.settings import FrontendSettings
+from predictor.settings import PredictorSettings
+from serving.settings import ServerSettings
+from tests.conftest import ROOT
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+KUSTOMIZATIONS = ("base", "overlays/example")
+SERVICES: dict[str, type[ServerSettings]] = {"frontend": FrontendSettings, "predictor": PredictorSettings}
+DEFAULT_NAMESPACE = "default"
+
+_SIZE: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
+
+
+def kubectl() -> str:
+    """Return kubectl, or skip the test."""
+    found = shutil.which("kubectl")
+    if found is None:
+        pytest.skip("no kubectl on the PATH; scripts/test installs one into .venv")
+    return found
+
+
+@functools.cache
+def render(kustomization: str) -> Manifests:
+    """Return the objects that a kustomization stands for; `kubectl` must have nothing to warn of."""
+    done = subprocess.run(
+        [kubectl(), "kustomize", str(KUBERNETES / kustomization)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return Manifests(tuple(yaml.safe_load_all(done.stdout)))
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """The objects of one kustomization, each as Kubernetes is given it."""
+
+    objects: Sequence[dict[str, Any]]
+
+    def of_kind(self, kind: str) -> Sequence[dict[str, Any]]:
+        return [each for each in self.objects if each["kind"] == kind]
+
+    def one(self, kind: str, name: str) -> dict[str, Any]:
+        (found,) = [each for each in self.of_kind(kind) if each["metadata"]["name"] == name]
+        return found
+
+    def pod(self, name: str) -> Pod:
+        """Return the pods of a Deployment."""
+        return Pod(self.one("Deployment", name))
+
+    def pods(self) -> Sequence[Pod]:
+        return [Pod(each) for each in self.of_kind("Deployment")]
+
+    def selected_by(self, selector: Mapping[str, Any]) -> Sequence[str]:
+        """Return the Deployments whose pods a label selector selects."""
+        return [pod.name for pod in self.pods() if selects(selector, pod.labels)]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What every pod of a Deployment is like."""
+
+    deployment: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.deployment["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.deployment["metadata"].get("namespace", DEFAULT_NAMESPACE))
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        labels: Mapping[str, str] = self.deployment["spec"]["template"]["metadata"]["labels"]
+        return labels
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        spec: Mapping[str, Any] = self.deployment["spec"]["template"]["spec"]
+        return spec
+
+    @property
+    def container(self) -> Mapping[str, Any]:
+        """The one container; there are no others, at any time of the pod's life."""
+        assert "initContainers" not in self.spec
+        (container,) = self.spec["containers"]
+        assert isinstance(container, Mapping)
+        return container
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables, which are all given as values."""
+        assert not {"args", "command", "envFrom"} & set(self.container)
+        return {each["name"]: each["value"] for each in self.container["env"]}
+
+    def settings(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> ServerSettings:
+        """Return the service's settings in the container, with ``models`` in place of the mounted volume."""
+        kind = SERVICES[self.name]
+        with monkeypatch.context() as environment:
+            for name, value in {**image_variables(self.name), **self.variables, "MODEL_DIR": str(models)}.items():
+                environment.setenv(name, value)
+            return kind()
+
+    def volume_at(self, path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Return how the container mounts what it finds at ``path``, and the volume itself."""
+        (mount,) = [each for each in self.container["volumeMounts"] if each["mountPath"] == path]
+        (volume,) = [each for each in self.spec["volumes"] if each["name"] == mount["name"]]
+        return mount, volume
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Return whether a label selector, of the kinds used here, selects an object with these labels."""
+    assert set(selector) <= {"matchLabels"}, "matchExpressions are not read here"
+    wanted: Mapping[str, str] = selector.get("matchLabels", {})
+    return wanted.items() <= labels.items()
+
+
+def bytes_of(quantity: str) -> int:
+    """Return the bytes of a Kubernetes quantity such as 512Mi."""
+    return _SIZE.validate_python(f"{quantity}B")
+
+
+def dockerfile(service: str) -> str:
+    return (ROOT / f"Dockerfile.{service}").read_text()
+
+
+def image_variables(service: str) -> Mapping[str, str]:
+    """Return the settings that the image of a service brings."""
+    found = re.findall(r"\b(INTENT_[A-Z_]+|MODEL_DIR)=(\S+)", dockerfile(service))
+    defaults = dict(re.findall(r"^ARG ([A-Z_]+)=(\S+)", dockerfile(service), re.MULTILINE))
+    return {name: re.sub(r"\$\{(\w+)\}", lambda use: defaults[use[1]], value) for name, value in found}

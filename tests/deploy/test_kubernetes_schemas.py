@@ -1,0 +1,54 @@
+"""Kubernetes takes what is in deploy/kubernetes: each object against the published schemas of each version."""
+
+from __future__ import annotations
+
+import copy
+
+import kubernetes_validate  # type: ignore[import-untyped]  # the package has no types
+import pytest
+import yaml
+
+from tests.deploy.manifests import KUBERNETES, KUSTOMIZATIONS, Manifests, render
+
+VERSIONS = ("1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+"""From the first with gRPC probes for good to the last one published; docs/kubernetes.md names the first."""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_what_this_version_of_kubernetes_takes(manifests: Manifests, version: str) -> None:
+    for each in manifests.objects:
+        # The schema used is that of this version, not of one close to it.
+        assert kubernetes_validate.validate(each, version, strict=True) == version
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+def test_a_field_that_does_not_exist_would_be_found(version: str) -> None:
+    deployment = copy.deepcopy(render("base").one("Deployment", "predictor"))
+    deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 50
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, version, strict=True)
+
+
+def test_the_newest_schemas_are_among_those_that_are_looked_at() -> None:
+    assert kubernetes_validate.latest_version().startswith(VERSIONS[-1])
+
+
+def test_every_kustomization_is_tested_and_every_file_belongs_to_one() -> None:
+    found = {path.parent.relative_to(KUBERNETES).as_posix() for path in KUBERNETES.rglob("kustomization.yaml")}
+    assert found == set(KUSTOMIZATIONS)
+    used = set()
+    for name in KUSTOMIZATIONS:
+        folder = KUBERNETES / name
+        used.add(folder / "kustomization.yaml")
+        written = yaml.safe_load((folder / "kustomization.yaml").read_text())
+        used |= {(folder / each).resolve() for each in written["resources"]}
+        used |= {(folder / each["path"]).resolve() for each in written.get("patches", [])}
+    assert {path for path in KUBERNETES.rglob("*") if path.is_file()} == {path for path in used if path.is_file()}
+
+
+def test_all_objects_of_the_overlay_are_in_its_namespace() -> None:
+    objects = render("overlays/example").objects
+    (namespace,) = [each["metadata"]["name"] for each in objects if each["kind"] == "Namespace"]
+    for each in objects:
+        if each["kind"] not in ("Namespace", "PersistentVolume"):
+            assert each["metadata"]["namespace"] == namespace
