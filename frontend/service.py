@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from frontend.backends.backend import Backend
-from frontend.backends.channel import partitions_before
 from frontend.backends.coalescing import CoalescingBackend
+from frontend.backends.partitions import partitions_before
 from frontend.backends.predictor import PredictorBackend
 from frontend.catalog import Catalog
 from frontend.predictions import RoutedPredictions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -24,10 +24,6 @@ class ModelServiceSettings(PredictorSettings):
     )
     routes: str = Field(
         default="", description="engines of further algorithms, as algorithm=kind://host:port, separated by commas"
-    )
-    connection_age_seconds: Annotated[float, Field(ge=1.0, le=86_400.0, allow_inf_nan=False)] = Field(
-        default=1800.0,
-        description="a caller's connection is renewed after this time, within which it finds new replicas",
     )
     calls_in_flight: int = Field(default=2, ge=1, le=1024, description="calls at the same time to such an engine")
 

@@ -45,8 +45,4 @@ class PredictorSettings(ServerSettings):
     max_vocabulary_bytes: ByteSize = Field(
         default=ByteSize(64 << 20), ge=1, description="largest vocab.pth that is read"
     )
-    connection_age_seconds: Annotated[float, Field(ge=1.0, le=86_400.0, allow_inf_nan=False)] = Field(
-        default=30.0,
-        description="a frontend's connection is renewed after this time, within which it finds new replicas",
-    )
     inference_threads: int = Field(default=2, ge=1, le=256, description="threads for long documents and batches")

@@ -7,8 +7,8 @@ the same one as long as the replicas are the same. Where one leaves or joins, on
 
 from __future__ import annotations
 
-import ipaddress
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
@@ -19,8 +19,9 @@ RING_HASH_VARIABLE: Final = "GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY"
 PARTITION_KEY: Final = "x-partition"
 """Metadata key that carries the partition of a call, which the ring turns into a replica."""
 
-_PARTITIONS: Final = 1024
-_RING_SIZE: Final = 4096
+PLACES: Final = 1024
+"""On the ring, of each replica: as many however many there are, so that none gets places when another leaves."""
+
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _MAX_KEPT_BYTES: Final = 2 << 20
 _OPTIONS: Final = (
@@ -36,8 +37,8 @@ _OPTIONS: Final = (
     ("grpc.http2.ping_timeout_ms", 2000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Names are looked up again when a connection ends, which a replica sees to now and then.
-    ("grpc.dns_min_time_between_resolutions_ms", 2000),
+    # As large as gRPC takes it: 1,024 places for each of 8,192 replicas.
+    ("grpc.lb.ring_hash.ring_size_cap", 1 << 23),
     # What is to be sent again has to be kept; the largest request taken fits.
     ("grpc.per_rpc_retry_buffer_size", _MAX_KEPT_BYTES),
     # Proxies of the environment are for the web, not for a service beside this one.
@@ -45,38 +46,24 @@ _OPTIONS: Final = (
 )
 
 
-def may_be_several(target: str) -> bool:
-    """Return whether ``target`` can stand for several replicas: a name, or a list of addresses."""
-    if target.startswith(("ipv4:", "ipv6:")):
-        return "," in target
-    host, _, _ = target.removeprefix("dns:///").rpartition(":")
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return True
-    return False
+def channel_to(addresses: Sequence[str], service: str) -> grpc.aio.Channel:
+    """Return a channel to replicas at ``addresses``, each ``ip:port``, each of which has the gRPC service ``service``.
 
-
-def partitions_before(target: str) -> int:
-    """Return into how many partitions the models before ``target`` are grouped where nobody says.
-
-    The share of one of N replicas is off by about sqrt(N / partitions): with 1,024, three replicas hold a third each to
-    within a twentieth. The ring itself is as coarse, so more would not even that out; nor would more cost much.
+    REQUIRES: where there are several, ``RING_HASH_VARIABLE`` is set; without it their calls fail with INTERNAL.
     """
-    return _PARTITIONS if may_be_several(target) else 1
+    config = json.dumps(_service_config(service, replicas=len(addresses)))
+    return grpc.aio.insecure_channel(_target(addresses), options=(*_OPTIONS, ("grpc.service_config", config)))
 
 
-def channel_to(target: str, service: str) -> grpc.aio.Channel:
-    """Return a channel to the replicas behind ``target``, each of which has the gRPC service ``service``.
-
-    REQUIRES: where there may be several, ``RING_HASH_VARIABLE`` is set; without it their calls fail with INTERNAL.
-    """
-    config = json.dumps(_service_config(service, spread=may_be_several(target)))
-    return grpc.aio.insecure_channel(target, options=(*_OPTIONS, ("grpc.service_config", config)))
+def _target(addresses: Sequence[str]) -> str:
+    if len(addresses) == 1:
+        return addresses[0]
+    return f"{'ipv6' if addresses[0].startswith('[') else 'ipv4'}:{','.join(addresses)}"
 
 
-def _service_config(service: str, *, spread: bool) -> dict[str, Any]:
-    ring = {"minRingSize": _RING_SIZE, "maxRingSize": _RING_SIZE, "requestHashHeader": PARTITION_KEY}
+def _service_config(service: str, *, replicas: int) -> dict[str, Any]:
+    size = PLACES * replicas
+    ring = {"minRingSize": size, "maxRingSize": size, "requestHashHeader": PARTITION_KEY}
     config: dict[str, Any] = {
         # Only what has certainly not been answered, within the caller's deadline, and at most a tenth of all calls.
         "methodConfig": [
@@ -94,7 +81,7 @@ def _service_config(service: str, *, spread: bool) -> dict[str, Any]:
         # Tokens: a failure takes one, an answer gives a tenth back, and below half of them nothing is tried again.
         "retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.1},
     }
-    if spread:
+    if replicas > 1:
         config["loadBalancingConfig"] = [{"ring_hash_experimental": ring}]
         config["healthCheckConfig"] = {"serviceName": service}
     return config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import grpc
 import structlog
@@ -13,8 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from frontend.backends.channel import PARTITION_KEY, channel_to
 from frontend.backends.placement import Placement
+from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
 from serving.call import REQUEST_ID_KEY, Call
-from serving.errors import ServingError
+from serving.errors import ServingError, Unavailable
 from serving.messages import batch_request_of, outcomes_of, prediction_of, ready_outcomes_of, request_of
 from serving.prediction import Outcome, Prediction, Query
 from serving.remote import error_of_call
@@ -27,6 +28,16 @@ _ASK_AGAIN_SECONDS: Final = 0.5
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
 
 
+class _Stubs(NamedTuple):
+    predictor: pb_grpc.PredictorAsyncStub
+    health: Any
+    """The published types of the health stub leave Watch out."""
+
+    @classmethod
+    def of(cls, channel: grpc.aio.Channel) -> Self:
+        return cls(pb_grpc.PredictorStub(channel), health_pb2_grpc.HealthStub(channel))
+
+
 class PredictorBackend:
     """A :class:`~frontend.backends.backend.Backend` that asks a predictor, or replicas of one.
 
@@ -34,20 +45,18 @@ class PredictorBackend:
         target: where it listens, as gRPC writes it: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
         partitions: models are spread over so many. Queries of one partition go to one replica; those of different
             partitions may.
+        look_up: looks names up.
     """
 
-    def __init__(self, target: str, *, partitions: int = 1) -> None:
+    def __init__(self, target: str, *, partitions: int = 1, look_up: LookUp = look_up) -> None:
         self._partitions = partitions
         self._placement = Placement(partitions)
-        self._channel = channel_to(target, _SERVICE)
-        self._stub = pb_grpc.PredictorStub(self._channel)
-        # The published types of the health stub leave Watch out.
-        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._replicas = Replicas(target, lambda addresses: channel_to(addresses, _SERVICE), _Stubs.of, look_up)
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer to one query. Raises the predictor's error."""
         request = request_of(pb.PredictorPredictRequest, query)
-        return prediction_of(await self._ask(self._stub.PredictorPredict, request, call, self._partition_of(query)))
+        return prediction_of(await self._ask("PredictorPredict", request, call, self._partition_of(query)))
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Each replica is asked for what is its own.
@@ -72,7 +81,7 @@ class PredictorBackend:
         """
         batch = batch_request_of(queries, ready_only=True)
         partition = self._placement.least_sure(queries)
-        response = await self._ask(self._stub.PredictorPredictBatch, batch, call, partition)
+        response = await self._ask("PredictorPredictBatch", batch, call, partition)
         self._placement.learn(partition, response.replica)
         outcomes = ready_outcomes_of(response)
         for query, outcome in zip(queries, outcomes, strict=True):
@@ -87,41 +96,54 @@ class PredictorBackend:
 
     async def wait_until_ready(self) -> None:
         """Return once the health of a replica is SERVING."""
-        request = health_pb2.HealthCheckRequest()
         while True:
-            watch = self._health.Watch(request, wait_for_ready=True)
-            try:
-                async for update in watch:
-                    if update.status == health_pb2.HealthCheckResponse.SERVING:
-                        return
-            except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    # A predictor of the book's system has no health service: that it answers is all there is to know.
-                    return
-                log.info("predictor not ready", code=error.code().name)
-            finally:
-                # Left open, it would be a call in flight when the predictor drains.
-                watch.cancel()
+            if await self._says_serving():
+                return
             # A predictor that is ending ends watches at once: ask again, but not without a break.
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
+    async def _says_serving(self) -> bool:
+        """Return whether a replica says so before the name, which may stand for others by then, is to be looked up."""
+        watch: Any = None
+        try:
+            async with asyncio.timeout(FRESH_SECONDS):
+                watch = (await self._replicas.stub()).health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+                async for update in watch:
+                    if update.status == health_pb2.HealthCheckResponse.SERVING:
+                        return True
+        except TimeoutError:
+            pass
+        except Unavailable as error:
+            log.info("predictor not ready", reason=str(error))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                # A predictor of the book's system has no health service: that it answers is all there is to know.
+                return True
+            log.info("predictor not ready", code=error.code().name)
+        finally:
+            if watch is not None:
+                # Left open, it would be a call in flight when the predictor drains.
+                watch.cancel()
+        return False
+
     async def close(self) -> None:
-        """Close the channel."""
-        await self._channel.close()
+        """Close the channels."""
+        await self._replicas.close()
 
     async def _predict_part(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         batch = batch_request_of(queries)
         partition = self._partition_of(queries[0]) if queries else 0
-        return outcomes_of(await self._ask(self._stub.PredictorPredictBatch, batch, call, partition))
+        return outcomes_of(await self._ask("PredictorPredictBatch", batch, call, partition))
 
     def _partition_of(self, query: Query) -> int:
         return self._placement.partition_of(query)
 
-    async def _ask(self, method: Any, request: Any, call: Call, partition: int) -> Any:
+    async def _ask(self, method: str, request: Any, call: Call, partition: int) -> Any:
         call.deadline.check()
         metadata = ((REQUEST_ID_KEY, call.request_id), (PARTITION_KEY, str(partition)))
+        ask = getattr((await self._replicas.stub()).predictor, method)
         try:
-            return await method(request, timeout=call.deadline.remaining(), metadata=metadata)
+            return await ask(request, timeout=call.deadline.remaining(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error, "predictor") from error
 

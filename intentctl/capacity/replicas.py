@@ -29,8 +29,8 @@ class Affinity:
 
     partitions: int = 1024
     """Models are hashed to so many: the frontend's ``--partitions``, and what it takes for several replicas."""
-    ring_entries: int = 4096
-    """Of the ring, over all replicas: as the frontend's channel sets it."""
+    places: int = 1024
+    """Of each replica on the ring: as the frontend's channel sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def shares(affinity: Affinity, models: int, replicas: int) -> list[float]:
     replicas, dealing k things makes the part of one vary by a share of ``sqrt((N - 1) / k)`` of itself, and what the
     three vary by adds up as squares.
     """
-    squared = (replicas - 1) * (1 / models + 1 / affinity.partitions + 1 / affinity.ring_entries)
+    squared = (replicas - 1) * (1 / models + 1 / affinity.partitions + 1 / (affinity.places * replicas))
     # Parts are never negative, as with a logarithmic normal distribution.
     spread = NormalDist(0.0, math.sqrt(math.log1p(squared))) if squared else None
     parts = [math.exp(spread.inv_cdf((number + 0.5) / _QUANTILES)) if spread else 1.0 for number in range(_QUANTILES)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from frontend.backends.predictor import PredictorBackend
 from serving.errors import DeadlineExceeded, ModelNotFound, OutOfCapacity, ServingError, Unavailable
 from serving.prediction import Prediction, Query
 from serving.transport.grpcio import GrpcioHost
-from tests.builders import PATIENCE, a_call, fake_predictor, server_settings
+from tests.builders import PATIENCE, a_call, a_turn, fake_predictor, server_settings
 
 MODELS = [f"model-{number}" for number in range(60)]
 
@@ -30,9 +30,15 @@ class Replica:
         self.refusals: list[ServingError] = []
         self.always: ServingError | None = None
         self.host: GrpcioHost | None = None
+        self.reached = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def answer(self, query: Query) -> str:
         self.asked.append(query.model_id)
+        if not self.may_answer.is_set():
+            self.reached.set()
+            await self.may_answer.wait()
         if self.always is not None:
             raise self.always
         if self.refusals:
@@ -55,9 +61,35 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+class FakeNames:
+    """A fake resolver, so that a name can stand for others from one moment to the next."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self.asked = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def look_up(self, host: str, port: int) -> Sequence[str]:
+        self.asked += 1
+        await self.may_answer.wait()
+        if not self.addresses:
+            raise OSError(f"{host} is not known")
+        return self.addresses
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
+    """A resolver that is asked at every call."""
+    monkeypatch.setattr("frontend.backends.replicas.FRESH_SECONDS", 0.0)
+    return FakeNames()
+
+
 @asynccontextmanager
-async def before(model_dir: Path, number: int = 3) -> AsyncIterator[tuple[PredictorBackend, dict[str, Replica]]]:
-    """A backend before so many replicas, which have the names of numbers."""
+async def before(
+    model_dir: Path, number: int = 3, names: FakeNames | None = None
+) -> AsyncIterator[tuple[PredictorBackend, dict[str, Replica]]]:
+    """A backend before so many replicas, which have the names of numbers; with ``names``, behind a name."""
     replicas = {str(name): Replica(str(name)) for name in range(number)}
     addresses = []
     async with AsyncExitStack() as stack:
@@ -67,7 +99,11 @@ async def before(model_dir: Path, number: int = 3) -> AsyncIterator[tuple[Predic
             await replica.set_serving(True)
             stack.push_async_callback(replica.stop)
         target = addresses[0] if number == 1 else f"ipv4:{','.join(addresses)}"
-        backend = PredictorBackend(target, partitions=256)
+        if names is None:
+            backend = PredictorBackend(target, partitions=256)
+        else:
+            names.addresses = addresses
+            backend = PredictorBackend("dns:///predictor:1", partitions=256, look_up=names.look_up)
         stack.push_async_callback(backend.close)
         yield backend, replicas
 
@@ -174,3 +210,65 @@ async def test_asking_again_ends_with_the_deadline(tmp_path: Path) -> None:
         with pytest.raises((Unavailable, DeadlineExceeded)):
             await backend.predict(Query("a", "x"), a_call(seconds=0.02))
         assert 1 <= len(replicas["0"].asked) < 4
+
+
+async def test_when_one_of_a_name_leaves_only_its_models_move(tmp_path: Path, names: FakeNames) -> None:
+    async with before(tmp_path, 4, names) as (backend, replicas):
+        places = await places_of(backend)
+        assert set(places.values()) == set(replicas)
+        names.addresses = names.addresses[:3]
+        without = await places_become(backend, {"0", "1", "2"})
+        assert all(without[name] == place for name, place in places.items() if place != "3")
+
+
+async def test_one_that_joins_a_name_gets_a_share_and_nothing_else_moves(tmp_path: Path, names: FakeNames) -> None:
+    async with before(tmp_path, 3, names) as (backend, replicas):
+        joining = names.addresses.pop()
+        places = await places_become(backend, {"0", "1"})
+        names.addresses = [*names.addresses, joining]
+        joined = await places_become(backend, set(replicas))
+        assert all(joined[name] in (place, "2") for name, place in places.items())
+
+
+async def test_a_name_that_stands_for_nobody_is_unavailable_until_it_does(tmp_path: Path, names: FakeNames) -> None:
+    async with before(tmp_path, 1, names) as (backend, _):
+        known, names.addresses = names.addresses, []
+        with pytest.raises(Unavailable, match="stands for no address"):
+            await backend.predict(Query("a", "x"), a_call())
+        names.addresses = known
+        assert (await backend.predict(Query("a", "x"), a_call())).label == "0"
+
+
+async def test_replicas_are_asked_on_while_their_name_is_not_found(tmp_path: Path, names: FakeNames) -> None:
+    async with before(tmp_path, 3, names) as (backend, _):
+        places = await places_of(backend)
+        names.addresses = []
+        assert await places_of(backend) == places
+
+
+async def test_a_name_is_looked_up_once_however_many_ask(tmp_path: Path, names: FakeNames) -> None:
+    async with before(tmp_path, 2, names) as (backend, _):
+        names.may_answer.clear()
+        asking = [asyncio.create_task(backend.predict(Query(name, "x"), a_call())) for name in MODELS]
+        await a_turn(5)
+        asking[0].cancel()
+        await a_turn()
+        names.may_answer.set()
+        await asyncio.gather(*asking[1:])
+        assert names.asked == 1
+
+
+async def test_a_call_in_flight_outlasts_the_change_of_the_others(tmp_path: Path, names: FakeNames) -> None:
+    async with before(tmp_path, 2, names) as (backend, replicas):
+        await places_of(backend)
+        for replica in replicas.values():
+            replica.may_answer.clear()
+        asking = [asyncio.create_task(backend.predict(Query(name, "x"), a_call())) for name in MODELS]
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(replica.reached.wait() for replica in replicas.values()))
+        names.addresses = names.addresses[:1]
+        await backend._replicas.stub()
+        await a_turn(10)
+        for replica in replicas.values():
+            replica.may_answer.set()
+        assert {answer.label for answer in await asyncio.gather(*asking)} == set(replicas)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.backends import channel
-from frontend.backends.partitions import partition_of
+from frontend.backends.partitions import partition_of, partitions_before
 from intentctl.capacity.che import Cache, budget_for, characteristic_time, outlook
 from intentctl.capacity.demand import Demand, Group, zipf
 from intentctl.capacity.replicas import (
@@ -139,7 +139,7 @@ def test_with_affinity_replicas_are_at_least_about_as_good_as_one(demand: Demand
 
 def test_equal_parts_would_hold_as_much_as_one_predictor_with_all_the_memory() -> None:
     demand = Demand.of(zipf(100_000, 0.8), [1] * 100_000, budget=MANY)
-    even = Affinity(partitions=10**9, ring_entries=10**9)
+    even = Affinity(partitions=10**9, places=10**9)
     look = with_affinity(demand, Cache(5_000, MANY), even, 4)
     assert look.hit_rate == pytest.approx(hit_rate(demand, 20_000), abs=1e-3)
     assert look.models == pytest.approx(20_000, rel=1e-2)
@@ -188,8 +188,8 @@ def test_cold_loads_take_time_from_answers() -> None:
 
 
 def test_the_prediction_knows_the_partitions_and_the_ring_of_the_frontend() -> None:
-    assert channel.partitions_before("dns:///predictor:51002") == AFFINITY.partitions
-    assert AFFINITY.ring_entries == channel._RING_SIZE
+    assert partitions_before("dns:///predictor:51002") == AFFINITY.partitions
+    assert AFFINITY.places == channel.PLACES
 
 
 # Against the books of the product's own cache.
@@ -277,7 +277,7 @@ def test_the_prediction_holds_for_models_of_different_sizes() -> None:
 
 def ring(replicas: Sequence[Replica], affinity: Affinity, chance: random.Random) -> Callable[[ModelId], Replica]:
     """Return who is asked for a model, on a ring whose hashes are as good as drawn by lot."""
-    owners = sorted((chance.random(), index % len(replicas)) for index in range(affinity.ring_entries))
+    owners = sorted((chance.random(), index % len(replicas)) for index in range(affinity.places * len(replicas)))
     places = [place for place, _ in owners]
 
     def owner(place: float) -> Replica:
