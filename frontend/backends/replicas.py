@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,7 +26,7 @@ log = structlog.get_logger()
 Stub = TypeVar("Stub")
 
 LookUp: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Returns the addresses behind a host name and a port, each as ``ip:port``. Raises OSError."""
+"""Returns the addresses behind a host name and a port, each as ``ip:port``. Raises OSError, UnicodeError."""
 
 FRESH_SECONDS: Final = 5.0
 """A name is looked up at most once in this time."""
@@ -69,6 +70,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
     Raises:
         OSError: there are none.
+        UnicodeError: it is no name.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     four = [place for family, *_, place in found if family == socket.AF_INET]
@@ -103,7 +105,7 @@ class Replicas(Generic[Stub]):
         self._connect = connect
         self._stub_of = stub_of
         self._look_up = look_up
-        self._looked_at = 0.0
+        self._looked_at = -math.inf
         self._looking: asyncio.Task[None] | None = None
         self._addresses: Sequence[str] = ()
         self._current: _Connection[Stub] | None = None
@@ -138,7 +140,7 @@ class Replicas(Generic[Stub]):
     async def _look(self, name: Name) -> None:
         try:
             addresses = sorted(set(await self._look_up(*name)))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             # Whoever was there may be there still.
             log.warning("name not found", name=name.host, reason=str(error))
         else:

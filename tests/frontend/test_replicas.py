@@ -246,6 +246,13 @@ async def test_replicas_are_asked_on_while_their_name_is_not_found(tmp_path: Pat
         assert await places_of(backend) == places
 
 
+async def test_what_is_no_name_at_all_is_unavailable() -> None:
+    backend = PredictorBackend(f"dns:///{'x' * 64}.example:1", partitions=256)
+    with pytest.raises(Unavailable, match="stands for no address"):
+        await backend.predict(Query("a", "x"), a_call())
+    await backend.close()
+
+
 async def test_a_name_is_looked_up_once_however_many_ask(tmp_path: Path, names: FakeNames) -> None:
     async with before(tmp_path, 2, names) as (backend, _):
         names.may_answer.clear()
