@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +37,17 @@ class Echo:
         """Serve echoes."""
         (port,) = free_ports(1)
         command = (environment(ENVIRONMENT).python, "-m", ECHO_SERVER, str(port))
-        with running(command, workplace / "echo.log", SETTINGS) as program:
-            call = predict_call(f"127.0.0.1:{port}", expected_response=DOCUMENT)
-            wait_until_right(call, [program])
-            yield Running(call, [program.process.pid])
+        with echoing(command, port, workplace / "echo.log") as it:
+            yield it
+
+
+@contextmanager
+def echoing(command: Sequence[str | Path], port: int, log: Path) -> Iterator[Running]:
+    """Run ``command``, which answers with the document on ``port``."""
+    with running(command, log, SETTINGS) as program:
+        call = predict_call(f"127.0.0.1:{port}", expected_response=DOCUMENT)
+        wait_until_right(call, [program])
+        yield Running(call, [program.process.pid])
 
 
 ECHO: Final = Echo()

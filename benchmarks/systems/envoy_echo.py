@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.programs import ROOT, running
-from benchmarks.systems.base import Running, free_ports, wait_until_right
-from benchmarks.systems.predictions import predict_call
-from benchmarks.workload import DOCUMENT
+from benchmarks.systems.base import Running, free_ports
+from benchmarks.systems.echo import echoing
 
 _APPLICATION: Final = "benchmarks.systems.programs.envoy_echo:application"
-_SETTINGS: Final = {"PYTHONPATH": str(ROOT)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +32,8 @@ class EnvoyEcho:
         """Serve echoes."""
         (port,) = free_ports(1)
         command = (str(Path(sys.executable).with_name("pyvoy")), _APPLICATION, "--port", str(port))
-        with running(command, workplace / "envoy-echo.log", _SETTINGS) as program:
-            call = predict_call(f"127.0.0.1:{port}", expected_response=DOCUMENT)
-            wait_until_right(call, [program])
-            yield Running(call, [program.process.pid])
+        with echoing(command, port, workplace / "envoy-echo.log") as it:
+            yield it
 
 
 ENVOY_ECHO: Final = EnvoyEcho()
