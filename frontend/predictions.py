@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -18,6 +19,8 @@ from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
 
 log = structlog.get_logger()
+
+_PATIENCE_SECONDS: Final = 5.0
 
 
 class RoutedPredictions:
@@ -73,9 +76,30 @@ class RoutedPredictions:
             outcomes.update(zip(members, result, strict=True))
         return [outcomes[index] for index in range(len(queries))]
 
+    async def unload(self, model_id: str, call: Call) -> None:
+        """Let the model's engine let go of what it holds in memory.
+
+        Raises:
+            ServingError: why it did not.
+        """
+        parsed = parse_model_id(model_id)
+        await (await self._backend_of(parsed)).unload(parsed, call)
+
     async def wait_until_ready(self) -> None:
-        """Return once every engine can answer."""
-        await asyncio.gather(*(backend.wait_until_ready() for backend in self._router.backends))
+        """Return once every engine can answer; the last ones are not waited for beyond a while."""
+        waits = {asyncio.ensure_future(backend.wait_until_ready()) for backend in self._router.backends}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            # An engine that is down fails its own models, and must not keep those of the others from their callers.
+            ready, late = await asyncio.wait(waits, timeout=_PATIENCE_SECONDS)
+            for wait in ready:
+                wait.result()
+            if late:
+                log.warning("ready without all engines", missing=len(late))
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def close(self) -> None:
         """Close the catalog and every backend."""

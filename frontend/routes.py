@@ -2,6 +2,9 @@
 
 An address is ``host:port`` or ``dns:///name:port``, where the name may stand for several replicas; or ``ip:port`` for
 each of them, separated by commas too: ``algorithm=kind://10.0.0.2:51002,10.0.0.3:51002``.
+
+A TorchServe is one server with two ports. The second, of its management, is 7071 on the same host where nobody says
+otherwise: ``algorithm=torchserve://host:7070?management=host:7071``.
 """
 
 from __future__ import annotations
@@ -12,10 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-KINDS: Final = ("predictor",)
+PREDICTOR: Final = "predictor"
+TORCHSERVE: Final = "torchserve"
+OPEN_INFERENCE: Final = "open-inference"
+KINDS: Final = (PREDICTOR, TORCHSERVE, OPEN_INFERENCE)
 """The kinds of engine, each with its module in ``frontend.backends``."""
 
-_ROUTE: Final = re.compile(r"(?P<algorithm>[^\s=,]+)=(?P<kind>[a-z-]+)://(?P<address>[^\s,]+)")
+_MANAGEMENT_PORT: Final = 7071
+
+_ROUTE: Final = re.compile(r"(?P<algorithm>[^\s=,]+)=(?P<kind>[a-z-]+)://(?P<address>[^\s,?]+)(\?(?P<option>[^\s,]+))?")
+_MANAGEMENT: Final = re.compile(r"management=(?P<address>[^\s,]+)")
 _ADDRESS: Final = re.compile(r"(dns:///)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 
 
@@ -26,6 +35,8 @@ class Engine:
     kind: str
     address: str
     """Of all its replicas, as gRPC writes it."""
+    management: str = ""
+    """Of a TorchServe's management."""
 
 
 def parse_routes(text: str) -> Mapping[str, Engine]:
@@ -36,6 +47,7 @@ def parse_routes(text: str) -> Mapping[str, Engine]:
     """
     kinds: dict[str, str] = {}
     addresses: dict[str, list[str]] = {}
+    options: dict[str, str] = {}
     algorithm: str | None = None
     for part in filter(None, (part.strip() for part in text.split(","))):
         address = part
@@ -48,13 +60,26 @@ def parse_routes(text: str) -> Mapping[str, Engine]:
             algorithm, address = match["algorithm"], match["address"]
             if algorithm in kinds:
                 raise ValueError(f"{algorithm!r} has two routes")
-            kinds[algorithm], addresses[algorithm] = match["kind"], []
+            kinds[algorithm], addresses[algorithm], options[algorithm] = match["kind"], [], match["option"] or ""
         if not _ADDRESS.fullmatch(address):
             raise ValueError(f"{part!r}: the address must be host:port")
         addresses[algorithm].append(address)
     if not kinds:
         raise ValueError("there is no route; write algorithm=kind://host:port")
-    return {name: Engine(kind, _target(addresses[name])) for name, kind in kinds.items()}
+    return {name: _engine(kind, addresses[name], options[name]) for name, kind in kinds.items()}
+
+
+def _engine(kind: str, addresses: Sequence[str], option: str) -> Engine:
+    if kind != TORCHSERVE:
+        if option:
+            raise ValueError(f"{option!r}: an engine of the kind {kind} takes no options")
+        return Engine(kind, _target(addresses))
+    if len(addresses) > 1:
+        raise ValueError(f"{','.join(addresses)!r}: a model is registered with one TorchServe; write a route for each")
+    match = _MANAGEMENT.fullmatch(option or f"management={addresses[0].rpartition(':')[0]}:{_MANAGEMENT_PORT}")
+    if match is None or not _ADDRESS.fullmatch(match["address"]):
+        raise ValueError(f"{option!r} is not written as management=host:port")
+    return Engine(kind, addresses[0], match["address"])
 
 
 def _target(addresses: Sequence[str]) -> str:

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, field_validator
 
 from frontend.routes import parse_routes
-from serving.settings import ServerSettings, service_settings
+from serving.settings import Seconds, ServerSettings, service_settings
 
 
-class FrontendSettings(ServerSettings):
+class EngineSettings(ServerSettings):
+    """How engines are asked."""
+
+    calls_in_flight: int = Field(
+        default=2,
+        ge=1,
+        le=1024,
+        description="calls at the same time to an engine and partition, or model; what comes meanwhile goes with the"
+        " next one",
+    )
+    torchserve_models: int = Field(
+        default=16, ge=1, le=4096, description="most models registered with a TorchServe; each has processes of its own"
+    )
+    torchserve_workers: int = Field(default=1, ge=1, le=256, description="processes of a model at a TorchServe")
+    torchserve_batch_size: int = Field(
+        default=64, ge=1, le=4096, description="most requests that TorchServe gives a model at once"
+    )
+    torchserve_batch_delay_milliseconds: int = Field(
+        default=1, ge=0, le=60_000, description="how long TorchServe waits for a batch to fill"
+    )
+    torchserve_registration_seconds: Seconds = Field(
+        default=120.0, description="how long TorchServe may take to start a model's processes"
+    )
+    torchserve_response_seconds: Seconds = Field(
+        default=60.0, description="after how long TorchServe starts a process again that does not answer"
+    )
+    torchserve_key_file: Path | None = Field(
+        default=None, description="TorchServe's key_file.json, where it asks for tokens; read again when it changes"
+    )
+
+
+class FrontendSettings(EngineSettings):
     """Routes each prediction to the engine that the model's manifest names.
 
     Every setting is a flag or an environment variable (in brackets); flags win.
@@ -18,15 +51,9 @@ class FrontendSettings(ServerSettings):
 
     routes: str = Field(
         default="intent-classification=predictor://127.0.0.1:51002",
-        description="the engine of each algorithm, as algorithm=kind://host:port, separated by commas; the host may be"
-        " a name of several replicas, or ip:port of each may follow",
-    )
-
-    calls_in_flight: int = Field(
-        default=2,
-        ge=1,
-        le=1024,
-        description="calls at the same time to a predictor and partition; what comes meanwhile goes with the next one",
+        description="the engine of each algorithm, as algorithm=kind://host:port, separated by commas; the kind is"
+        " predictor, torchserve or open-inference; the host may be a name of several replicas, or ip:port of each may"
+        " follow",
     )
     partitions: int = Field(
         default=0,

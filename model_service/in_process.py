@@ -34,6 +34,11 @@ class InProcessBackend:
         """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone."""
         return await self._engine.predict_ready(queries, call.deadline)
 
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Let go of the model. Raises ModelPinned."""
+        del call
+        self._engine.unload(model_id)
+
     async def wait_until_ready(self) -> None:
         """Return once the wanted models are in memory."""
         await self._engine.preload(self._wanted)

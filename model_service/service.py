@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from frontend.backends.coalescing import CoalescingBackend
+from frontend.engines import backends_of
 from frontend.router import Router
-from frontend.service import backends_of, workload
+from frontend.service import catalog_of, workload
 from model_service.in_process import InProcessBackend
 from model_service.settings import ModelServiceSettings
 from predictor.service import build_engine, tune_process, wanted_at_start
@@ -18,8 +19,9 @@ def build(settings: ModelServiceSettings) -> Workload:
     engine = build_engine(settings)
     # No call is saved here, and yet much: queries of a model go through it together, and answers leave together.
     own = CoalescingBackend(InProcessBackend(engine, wanted_at_start(settings)), calls=1)
-    others = backends_of(settings.further_engines(), calls_in_flight=settings.calls_in_flight, partitions=0)
+    catalog = catalog_of(settings)
+    others = backends_of(settings.further_engines(), settings, catalog, partitions=0)
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
-    both = workload(settings, router)
+    both = workload(settings, catalog, router)
     # The predictor's own service stays: it tells what is in memory.
     return Workload([*both.services, predictor_service(engine)], both.get_ready, both.close)

@@ -7,11 +7,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from frontend.routes import Engine, parse_routes
+from frontend.settings import EngineSettings
 from predictor.settings import PredictorSettings
 from serving.settings import service_settings
 
 
-class ModelServiceSettings(PredictorSettings):
+class ModelServiceSettings(PredictorSettings, EngineSettings):
     """Answers predictions itself, and routes those of other algorithms to their engines.
 
     Every setting is a flag or an environment variable (in brackets); flags win.
@@ -25,7 +26,6 @@ class ModelServiceSettings(PredictorSettings):
     routes: str = Field(
         default="", description="engines of further algorithms, as algorithm=kind://host:port, separated by commas"
     )
-    calls_in_flight: int = Field(default=2, ge=1, le=1024, description="calls at the same time to such an engine")
 
     @model_validator(mode="after")
     def _served_once(self) -> Self:

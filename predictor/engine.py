@@ -119,6 +119,15 @@ class InferenceEngine:
         """Load models before they are asked for; those that cannot be loaded are reported and left out."""
         await self._manager.preload(model_ids)
 
+    def unload(self, model_id: str) -> bool:
+        """Let go of what the model holds in memory; return whether it was there.
+
+        Raises:
+            InvalidModelId: ``model_id`` is none.
+            ModelPinned: it is kept in memory by the settings.
+        """
+        return self._manager.unload(parse_model_id(model_id))
+
     def residency(self) -> ResidentModels[IntentModel]:
         """Return the models in memory."""
         return self._manager.residents

@@ -25,6 +25,7 @@ from serving.errors import (
     ForbiddenPickle,
     ModelIncomplete,
     ModelNotFound,
+    ModelPinned,
     ModelUnusable,
     ServingError,
     TooManyLoads,
@@ -159,6 +160,21 @@ class ModelManager(Generic[Model]):
         self._statistics.hits += 1
         resident.hits += 1
         return self._residents.lease(resident)
+
+    def unload(self, model_id: ModelId) -> bool:
+        """Let go of the model, and return whether it was in memory. Leases given out stay valid.
+
+        Raises:
+            ModelPinned: it is kept in memory by the settings.
+        """
+        if self._residents.is_pinned(model_id):
+            raise ModelPinned("the predictor's settings keep the model in memory; it cannot be unloaded")
+        resident = self._residents.get(model_id)
+        if resident is None:
+            return False
+        self._residents.discard(model_id)
+        log.info("model unloaded", model=model_id, generation=resident.generation)
+        return True
 
     @property
     def residents(self) -> ResidentModels[Model]:

@@ -62,6 +62,13 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         del context
         return residency_response(self._engine.residency(), request.limit)
 
+    async def Unload(  # noqa: N802 - the contract names it
+        self, request: pb.UnloadRequest, context: Context
+    ) -> pb.UnloadResponse:
+        """Let go of a model."""
+        del context
+        return pb.UnloadResponse(was_resident=self._engine.unload(request.runId))
+
 
 def predictor_service(engine: InferenceEngine) -> Service:
     """Return the service for a host."""

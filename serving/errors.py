@@ -96,6 +96,12 @@ class ChecksumMismatch(ServingError):
     code = StatusCode.DATA_LOSS
 
 
+class ModelPinned(ServingError):
+    """The model is kept in memory by the predictor's settings."""
+
+    code = StatusCode.FAILED_PRECONDITION
+
+
 class NoBackend(ModelUnusable):
     """No engine is configured for the manifest's algorithm."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from serving.errors import InvalidManifest
 
@@ -24,6 +24,51 @@ class FileSum(BaseModel):
     size: int = Field(ge=0)
     """Bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}\z")
+
+
+class OpenInferenceModel(BaseModel):
+    """What a model and its tensors are called at a server of the Open Inference Protocol."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="", max_length=256)
+    """Empty: the manifest's ModelName, and where it has none, the model's id."""
+    version: str = Field(default="", max_length=256)
+    """Empty: the server chooses."""
+    input: str = Field(default="document", min_length=1, max_length=256)
+    """The BYTES tensor that takes documents."""
+    shape: tuple[int, ...] = Field(default=(-1, 1), min_length=1, max_length=8)
+    """Of the input; -1 stands for the number of documents. Without one, documents are sent one by one."""
+    contents: Literal["raw", "typed"] = "raw"
+    """The form in which documents are sent."""
+    max_batch_size: int = Field(default=64, ge=1, le=4096)
+    """Most documents in one request."""
+    label: str | None = Field(default=None, min_length=1, max_length=256)
+    """The BYTES output with the label of each document."""
+    score: str | None = Field(default=None, min_length=1, max_length=256)
+    """The float output with the score of each label."""
+    logits: str | None = Field(default=None, min_length=1, max_length=256)
+    """The float output with a row of logits for each document, in the order of ``classes``."""
+
+    @field_validator("shape")
+    @classmethod
+    def _of_documents(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(size not in (-1, 1) for size in value) or value.count(-1) > 1:
+            raise ValueError("has sizes other than 1 and one -1")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_outputs(cls, value: object) -> object:
+        if isinstance(value, dict) and not {"label", "score", "logits"} & value.keys():
+            return value | {"label": "label", "score": "score"}
+        return value
+
+    @model_validator(mode="after")
+    def _labels_or_logits(self) -> Self:
+        if (self.label is None) == (self.logits is None):
+            raise ValueError("must name either the output of labels or that of logits")
+        return self
 
 
 class Manifest(BaseModel):
@@ -47,6 +92,8 @@ class Manifest(BaseModel):
     """Width of the hidden layer, in newer manifests of the book's system; the network's shapes are what counts."""
     files: Mapping[str, FileSum] = Field(default_factory=dict, alias="Files")
     """What the model's other files must be, by name; verified where it is given."""
+    open_inference: OpenInferenceModel = Field(default_factory=OpenInferenceModel, alias="OpenInference")
+    """Where its engine speaks the Open Inference Protocol."""
 
     @field_validator("model_version", "model_name", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from serving.telemetry.logs import LogFormat, LogLevel
 
 EXIT_WRONG_SETTINGS: Final = 2
 """Exit code of a process that did not start because of its settings, as of a command with wrong flags."""
+
+_VARIABLE_AT_END: Final = re.compile(r" \[[A-Z0-9_]+\]\Z")
 
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -53,7 +56,9 @@ class ServerSettings(BaseSettings):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         for name, field in cls.model_fields.items():
-            field.description = f"{field.description} [{variable_of(cls, name)}]"
+            # A class that inherits the field has another variable.
+            said = _VARIABLE_AT_END.sub("", field.description or "")
+            field.description = f"{said} [{variable_of(cls, name)}]"
 
     model_dir: DirectoryPath = Field(
         default=Path("/models"),

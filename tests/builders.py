@@ -100,6 +100,7 @@ class FakeBackend:
         self.failure = failure
         self.batches: list[Sequence[Query]] = []
         self.calls: list[Call] = []
+        self.unloaded: list[ModelId] = []
         self.ready = asyncio.Event()
         self.closed = 0
 
@@ -115,6 +116,9 @@ class FakeBackend:
         if self.failure is not None:
             raise self.failure
         return [self.answer(query) for query in queries]
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        self.unloaded.append(model_id)
 
     async def wait_until_ready(self) -> None:
         await self.ready.wait()

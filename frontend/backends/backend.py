@@ -6,7 +6,20 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from serving.call import Call
+from serving.manifest import Manifest
+from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
+
+
+class Manifests(Protocol):
+    """Knows the manifests of all models: for engines that do not."""
+
+    async def manifest(self, model_id: ModelId) -> Manifest:
+        """Return the model's manifest.
+
+        Raises:
+            ServingError: it cannot be had.
+        """
 
 
 class Backend(Protocol):
@@ -24,6 +37,13 @@ class Backend(Protocol):
 
         Raises:
             ServingError: why there is none for any.
+        """
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Let go of what the model holds in memory; it is loaded again when it is asked for.
+
+        Raises:
+            ServingError: it cannot be let go.
         """
 
     async def wait_until_ready(self) -> None:

@@ -22,6 +22,7 @@ from grpc import StatusCode
 from frontend.backends.backend import Backend
 from serving.call import Call
 from serving.errors import INTERNAL_MESSAGE, ServingError, Unavailable, again
+from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 
 log = structlog.get_logger()
@@ -94,6 +95,10 @@ class CoalescingBackend:
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Raises the engine's error where it refused the batch."""
         return await self._backend.predict_batch(queries, call)
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Let the engine let go of the model. Raises its error."""
+        await self._backend.unload(model_id, call)
 
     async def wait_until_ready(self) -> None:
         """Return once the engine can answer."""

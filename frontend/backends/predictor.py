@@ -12,11 +12,13 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from frontend.backends.channel import PARTITION_KEY, channel_to
+from frontend.backends.partitions import partition_of
 from frontend.backends.placement import Placement
 from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
 from serving.call import REQUEST_ID_KEY, Call
 from serving.errors import ServingError, Unavailable
 from serving.messages import batch_request_of, outcomes_of, prediction_of, ready_outcomes_of, request_of
+from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.remote import error_of_call
 from serving.stubs import prediction_service_pb2 as pb
@@ -93,6 +95,10 @@ class PredictorBackend:
     def group_of(self, query: Query) -> str | int:
         """Return what is the same for queries that may go in one batch."""
         return self._placement.group_of(query)
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Let the replica that has the model let go of it. Raises its error."""
+        await self._ask("Unload", pb.UnloadRequest(runId=model_id), call, partition_of(model_id, self._partitions))
 
     async def wait_until_ready(self) -> None:
         """Return once the health of a replica is SERVING."""

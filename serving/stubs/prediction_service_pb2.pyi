@@ -367,6 +367,45 @@ class PredictorPredictResult(_message.Message):
 Global___PredictorPredictResult: _TypeAlias = PredictorPredictResult  # noqa: Y015
 
 @_typing.final
+class UnloadRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNID_FIELD_NUMBER: _builtins.int
+    runId: _builtins.str
+    def __init__(
+        self,
+        *,
+        runId: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runId", b"runId"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadRequest: _TypeAlias = UnloadRequest  # noqa: Y015
+
+@_typing.final
+class UnloadResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAS_RESIDENT_FIELD_NUMBER: _builtins.int
+    was_resident: _builtins.bool
+    """Whether the model was in memory."""
+    def __init__(
+        self,
+        *,
+        was_resident: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["was_resident", b"was_resident"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadResponse: _TypeAlias = UnloadResponse  # noqa: Y015
+
+@_typing.final
 class ResidencyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

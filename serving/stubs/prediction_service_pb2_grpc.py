@@ -171,6 +171,11 @@ class PredictorStub:
                 request_serializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.SerializeToString,
                 response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.FromString,
                 _registered_method=True)
+        self.Unload = channel.unary_unary(
+                '/prediction.Predictor/Unload',
+                request_serializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadRequest.SerializeToString,
+                response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadResponse.FromString,
+                _registered_method=True)
 
 
 class PredictorServicer:
@@ -198,6 +203,13 @@ class PredictorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Unload(self, request, context):
+        """Lets go of what a model holds in memory. It is loaded again when it is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -215,6 +227,11 @@ def add_PredictorServicer_to_server(servicer, server):
                     servicer.Residency,
                     request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.FromString,
                     response_serializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.SerializeToString,
+            ),
+            'Unload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unload,
+                    request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadRequest.FromString,
+                    response_serializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -299,6 +316,33 @@ class Predictor:
             '/prediction.Predictor/Residency',
             serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.SerializeToString,
             serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prediction.Predictor/Unload',
+            serving_dot_stubs_dot_prediction__service__pb2.UnloadRequest.SerializeToString,
+            serving_dot_stubs_dot_prediction__service__pb2.UnloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

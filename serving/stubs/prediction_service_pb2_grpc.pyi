@@ -93,6 +93,8 @@ class PredictorStub:
     """The twin of PredictionService.PredictBatch."""
     Residency: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.ResidencyRequest, _prediction_service_pb2.ResidencyResponse]
     """What is in memory, most recently used first, and what has been counted since the start."""
+    Unload: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.UnloadRequest, _prediction_service_pb2.UnloadResponse]
+    """Lets go of what a model holds in memory. It is loaded again when it is asked for."""
 
 @_typing.type_check_only
 class PredictorAsyncStub(PredictorStub):
@@ -105,6 +107,8 @@ class PredictorAsyncStub(PredictorStub):
     """The twin of PredictionService.PredictBatch."""
     Residency: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.ResidencyRequest, _prediction_service_pb2.ResidencyResponse]  # type: ignore[assignment]
     """What is in memory, most recently used first, and what has been counted since the start."""
+    Unload: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.UnloadRequest, _prediction_service_pb2.UnloadResponse]  # type: ignore[assignment]
+    """Lets go of what a model holds in memory. It is loaded again when it is asked for."""
 
 class PredictorServicer(metaclass=_abc_1.ABCMeta):
     """The predictor: holds PyTorch intent models and answers the frontend. It speaks the same shapes."""
@@ -132,5 +136,13 @@ class PredictorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.ResidencyResponse, _abc.Awaitable[_prediction_service_pb2.ResidencyResponse]]:
         """What is in memory, most recently used first, and what has been counted since the start."""
+
+    @_abc_1.abstractmethod
+    def Unload(
+        self,
+        request: _prediction_service_pb2.UnloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prediction_service_pb2.UnloadResponse, _abc.Awaitable[_prediction_service_pb2.UnloadResponse]]:
+        """Lets go of what a model holds in memory. It is loaded again when it is asked for."""
 
 def add_PredictorServicer_to_server(servicer: PredictorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

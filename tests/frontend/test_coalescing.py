@@ -22,6 +22,7 @@ from serving.errors import (
     ServingError,
     Unavailable,
 )
+from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from tests.builders import PATIENCE
 
@@ -41,6 +42,7 @@ class FakeEngine:
         self.batches: list[list[Query]] = []
         self.calls: list[Call] = []
         self.alone: list[Query] = []
+        self.unloaded: list[ModelId] = []
         self.cancelled = 0
         self.closed = False
         self.cold: set[str] = set()
@@ -70,6 +72,9 @@ class FakeEngine:
         if self.refusal is not None:
             raise self.refusal
         return [self._outcome(query) for query in queries]
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        self.unloaded.append(model_id)
 
     async def wait_until_ready(self) -> None:
         """It is."""
@@ -381,3 +386,10 @@ async def test_a_query_that_cannot_be_written_fails_alone() -> None:
             await backend.predict(Query("m", "\ud800"), call())
     finally:
         await backend.close()
+
+
+async def test_a_model_is_let_go_by_the_engine() -> None:
+    engine = FakeEngine()
+    async with before(engine) as backend:
+        await backend.unload(ModelId("m"), call())
+    assert engine.unloaded == ["m"]

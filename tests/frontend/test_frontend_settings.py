@@ -6,7 +6,8 @@ import pytest
 
 from frontend.router import Router
 from frontend.routes import parse_routes
-from frontend.service import backends_of
+from frontend.service import catalog_of
+from frontend.engines import backends_of
 from frontend.settings import FrontendSettings
 from serving.manifest import Manifest
 from serving.settings import load_settings
@@ -30,7 +31,7 @@ def test_routes_come_from_the_variable_and_the_flag_wins(tmp_path: Path, monkeyp
     ("text", "told"),
     [
         ("a", "'a' is not written as algorithm=kind://host:port"),
-        ("a=torchserve://h:1", "the kind of engine must be one of"),
+        ("a=triton://h:1", "the kind of engine must be one of"),
         ("a=predictor://h", "the address must be host:port"),
         ("", "there is no route"),
         ("a=predictor://h:1,a=predictor://h:2", "'a' has two routes"),
@@ -50,9 +51,10 @@ def test_wrong_routes_are_told_with_the_variable_and_the_flag(
     assert "Traceback" not in message
 
 
-async def test_algorithms_of_one_engine_share_one_connection() -> None:
+async def test_algorithms_of_one_engine_share_one_connection(tmp_path: Path) -> None:
+    settings = load_settings(FrontendSettings, ["--model-dir", str(tmp_path)])
     engines = parse_routes("a=predictor://h:1,b=predictor://h:2,c=predictor://h:1")
-    router = Router(backends_of(engines, calls_in_flight=1, partitions=0))
+    router = Router(backends_of(engines, settings, catalog_of(settings), partitions=0))
     a, b, c = (router.backend_for(Manifest(Algorithm=name)) for name in "abc")
     assert a is c
     assert a is not b

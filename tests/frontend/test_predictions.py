@@ -164,3 +164,39 @@ async def test_it_is_ready_when_every_engine_is_and_closes_each_of_them(models: 
         right.ready.set()
         await asyncio.wait_for(waiting, PATIENCE)
     assert (left.closed, right.closed) == (1, 1)
+
+
+async def test_an_engine_that_is_down_does_not_keep_the_others_from_their_callers(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frontend.predictions._PATIENCE_SECONDS", 0.01)
+    left, right = FakeBackend(), FakeBackend()
+    async with routed(models, left, right) as predictions:
+        waiting = asyncio.create_task(predictions.wait_until_ready())
+        await asyncio.sleep(0.05)
+        assert not waiting.done(), "ready without any engine"
+        left.ready.set()
+        await asyncio.wait_for(waiting, PATIENCE)
+
+
+async def test_an_engine_that_cannot_ever_be_ready_is_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = FakeBackend(), FakeBackend()
+
+    async def fail() -> None:
+        raise Unavailable("never")
+
+    monkeypatch.setattr(left, "wait_until_ready", fail)
+    right.ready.set()
+    async with routed(models, left, right) as predictions:
+        with pytest.raises(Unavailable):
+            await predictions.wait_until_ready()
+
+
+async def test_a_model_is_let_go_by_its_engine(models: Path) -> None:
+    left, right = FakeBackend(), FakeBackend()
+    async with routed(models, left, right) as predictions:
+        await predictions.unload("right", a_call())
+        for model, error in (("unknown", ModelNotFound), ("../left", InvalidModelId), ("lost", NoBackend)):
+            with pytest.raises(error):
+                await predictions.unload(model, a_call())
+    assert (left.unloaded, right.unloaded) == ([], ["right"])

@@ -25,6 +25,21 @@ def test_routes_are_read_as_people_write_them(text: str, routes: dict[str, str])
 
 
 @pytest.mark.parametrize(
+    ("text", "engine"),
+    [
+        ("a=torchserve://h:7070", Engine("torchserve", "h:7070", "h:7071")),
+        ("a=torchserve://[::1]:7070", Engine("torchserve", "[::1]:7070", "[::1]:7071")),
+        ("a=torchserve://dns:///h:7070", Engine("torchserve", "dns:///h:7070", "dns:///h:7071")),
+        ("a=torchserve://h:1?management=i:2", Engine("torchserve", "h:1", "i:2")),
+        ("a=open-inference://h:8001", Engine("open-inference", "h:8001")),
+        ("a=open-inference://10.0.0.2:1,10.0.0.3:1", Engine("open-inference", "ipv4:10.0.0.2:1,10.0.0.3:1")),
+    ],
+)
+def test_engines_of_others_are_routed_to(text: str, engine: Engine) -> None:
+    assert parse_routes(f"{text},b=predictor://h:1") == {"a": engine, "b": Engine("predictor", "h:1")}
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("", "no route"),
@@ -47,6 +62,10 @@ def test_routes_are_read_as_people_write_them(text: str, routes: dict[str, str])
         ("a=predictor://127.0.0.1:1,localhost:1", "'localhost:1': several addresses must be numbers"),
         ("a=predictor://127.0.0.1:1,dns:///h:1", "several addresses must be numbers"),
         ("a=predictor://127.0.0.1:1,[::1]:1", "must be all IPv4 or all IPv6"),
+        ("a=predictor://h:1?management=h:2", "the kind predictor takes no options"),
+        ("a=torchserve://h:1?management=h", "not written as management=host:port"),
+        ("a=torchserve://h:1?workers=2", "not written as management=host:port"),
+        ("a=torchserve://127.0.0.1:1,127.0.0.2:1", "registered with one TorchServe"),
     ],
 )
 def test_a_route_that_is_written_wrongly_is_named(text: str, told: str) -> None:

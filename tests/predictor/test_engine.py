@@ -25,6 +25,7 @@ from serving.errors import (
     InvalidModelId,
     InvalidRequest,
     ModelNotFound,
+    ModelPinned,
     NonFiniteLogits,
     ServingError,
 )
@@ -369,3 +370,38 @@ async def test_only_models_in_memory_are_ready_and_the_others_are_left_alone() -
         ]
         assert it.residents.get(ModelId("b")) is None
         assert it.leases("a") == 0
+
+
+async def test_a_model_that_is_unloaded_is_loaded_again_when_it_is_asked_for() -> None:
+    async with bench() as it:
+        await it.engine.predict(Query("a", "x"))
+        assert it.engine.unload("a")
+        assert not it.engine.unload("a")
+        assert len(it.residents) == 0
+        await it.engine.predict(Query("a", "x"))
+        assert it.residents.statistics.loads == 2
+        with pytest.raises(InvalidModelId):
+            it.engine.unload("../a")
+
+
+async def test_a_model_in_use_is_unloaded_and_ends_its_answers() -> None:
+    async with bench() as it:
+        it.models["a"].may_answer.clear()
+        asked = asyncio.ensure_future(it.engine.predict(Query("a", "x" * 9000)))
+        await happened(it.models["a"].reached)
+        assert it.engine.unload("a")
+        assert it.residents.bytes_held == it.models["a"].size
+        it.models["a"].may_answer.set()
+        assert (await asked).label == "x" * 9000
+        await a_turn(5)
+        assert it.residents.bytes_held == 0
+
+
+async def test_a_pinned_model_is_not_unloaded() -> None:
+    residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=1000, max_models=10, pinned=[ModelId("a")])
+    engine = InferenceEngine(manager_of(FakeSource(), residents), QueryLimits(LIMIT, 8), threads=1)
+    await engine.predict(Query("a", "x"))
+    with pytest.raises(ModelPinned):
+        engine.unload("a")
+    assert len(residents) == 1
+    await engine.close()

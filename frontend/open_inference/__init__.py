@@ -1,0 +1,1 @@
+"""The Open Inference Protocol v2 on the frontend, for clients of Triton, KServe and MLServer."""
