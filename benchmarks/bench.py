@@ -16,13 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import campaign, plots
 from benchmarks.load import check_installed, connections_and_streams
-from benchmarks.programs import ROOT
 from benchmarks.report import report, target_rows, throughput_rows
 from benchmarks.results import Plan, Results
 from benchmarks.systems.all import NAMED, SYSTEMS
 from benchmarks.systems.base import System
 from benchmarks.targets import missed
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, fail, print_table, tell
+from peers.programs import ROOT
 
 _QUICK: Final = Plan(rounds=1, seconds=1.0, levels=(1, 64), tenants=100)
 _USUAL: Final = Plan()

@@ -9,15 +9,15 @@ from pathlib import Path
 from subprocess import SubprocessError
 
 from benchmarks.calls import WrongAnswer
-from benchmarks.environments import CannotInstall
 from benchmarks.load import NotUnderstood
 from benchmarks.many_bodies import BrokenConnection
 from benchmarks.measuring import measure
-from benchmarks.programs import ProgramEnded
 from benchmarks.results import About, Machine, Plan, Results
 from benchmarks.systems.base import System
 from benchmarks.systems.ours import Ours
 from benchmarks.tenant_load import Tenants
+from peers.environments import CannotInstall
+from peers.programs import ProgramEnded
 
 Tell = Callable[[str], None]
 """Told what is done next; called once for each step."""

@@ -39,7 +39,7 @@ _METHOD: Final = """\
 
 - {plan.rounds} rounds. In each, every system is started, verified, warmed up, measured for about {plan.seconds:g} s
   at each level, and stopped; nothing else runs meanwhile. The machine's drift hits all alike.
-- Every peer runs in an environment of its own with pinned versions (`benchmarks/systems/requirements/`), and with one
+- Every peer runs in an environment of its own with pinned versions (`peers/requirements/`), and with one
   thread for arithmetic. All but the three without a model serve `models/clinc150` (5,303 tokens, 64 dimensions, 151
   classes) with the same tokenizer, and all but the book's way with the same network code; servers that gather requests
   take up to 64 at once.

@@ -88,6 +88,11 @@ TARGETS: Final = (
         at_most=0.6,
     ),
     Target(
+        "before torchserve: requests/s at 64 in flight to the same torchserve asked directly",
+        *("ours-torchserve", throughput(64), "torchserve-exported", throughput(64)),
+        at_least=0.5,
+    ),
+    Target(
         "two processes: documents/s in batches of 256 to one by one",
         *(_TWO, batch_throughput, _TWO, throughput(64)),
         at_least=5.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from benchmarks.programs import ROOT
+from peers.programs import ROOT
 
 MODELS: Final[Path] = ROOT / "models"
 """The sample models."""

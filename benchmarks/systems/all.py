@@ -7,6 +7,7 @@ from typing import Final
 from benchmarks.systems.base import System
 from benchmarks.systems.echo import ECHO
 from benchmarks.systems.envoy_echo import ENVOY_ECHO
+from benchmarks.systems.exported_torchserve import OURS_TORCHSERVE, TORCHSERVE_EXPORTED
 from benchmarks.systems.mlserver import MLSERVER
 from benchmarks.systems.ours import ONE_PROCESS, TWO_PROCESSES, VARIANTS
 from benchmarks.systems.plain_pair import PLAIN_PAIR
@@ -22,6 +23,8 @@ SYSTEMS: Final[tuple[System, ...]] = (
     PLAIN_PAIR,
     TRITON,
     TORCHSERVE,
+    TORCHSERVE_EXPORTED,
+    OURS_TORCHSERVE,
     MLSERVER,
     SEED,
 )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from benchmarks.calls import Call, WrongAnswer, ask_until_right
-from benchmarks.programs import ROOT, Program
 from benchmarks.workload import LABEL, MODEL_ID, MODELS
+from peers.programs import Program
+from peers.servers import our_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +61,8 @@ class System(Protocol):
         """
 
 
-MODEL_SETTINGS: Final[Mapping[str, str]] = {
-    "PYTHONPATH": str(ROOT),
-    "BENCH_MODELS": str(MODELS),
-    "BENCH_MODEL_ID": MODEL_ID,
-}
-"""What tells ``programs/shared_model.py`` which model to load, and Python where this project is."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Return different ports of the loopback interface that nothing listens on."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+MODEL_SETTINGS: Final[Mapping[str, str]] = our_code(MODELS, MODEL_ID)
+"""What tells the programs inside of peers which model to load, and Python where this project is."""
 
 
 def wait_until_right(call: Call, programs: Sequence[Program], seconds: float = 60.0) -> None:

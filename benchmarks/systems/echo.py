@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.environments import environment
-from benchmarks.programs import ROOT, running
-from benchmarks.systems.base import Running, free_ports, wait_until_right
+from benchmarks.systems.base import Running, wait_until_right
 from benchmarks.systems.predictions import predict_call
 from benchmarks.workload import DOCUMENT
+from peers.environments import environment
+from peers.programs import ROOT, free_ports, running
 
 ENVIRONMENT: Final = "grpcio"
 ECHO_SERVER: Final = "benchmarks.systems.programs.echo_server"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.systems.base import Running, free_ports
+from benchmarks.systems.base import Running
 from benchmarks.systems.echo import echoing
+from peers.programs import free_ports
 
 _APPLICATION: Final = "benchmarks.systems.programs.envoy_echo:application"
 

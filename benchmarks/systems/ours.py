@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.calls import Call
-from benchmarks.programs import Program, running
-from benchmarks.systems.base import Running, free_ports, wait_until_right
+from benchmarks.systems.base import Running, wait_until_right
 from benchmarks.systems.predictions import batch_call, predict_call
 from benchmarks.workload import MODELS
+from peers.programs import Program, free_ports, running
 
 Command = tuple[str | Path, ...]
 Start = Callable[[ExitStack, Path, Path, int, int], list[Program]]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.environments import environment
-from benchmarks.programs import running
-from benchmarks.systems.base import Running, free_ports, wait_until_right
+from benchmarks.systems.base import Running, wait_until_right
 from benchmarks.systems.echo import ECHO_SERVER, ENVIRONMENT, SETTINGS
 from benchmarks.systems.predictions import predict_call
 from benchmarks.workload import DOCUMENT
+from peers.environments import environment
+from peers.programs import free_ports, running
 
 _FORWARDING_SERVER: Final = "benchmarks.systems.programs.forwarding_server"
 

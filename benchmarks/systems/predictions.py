@@ -25,19 +25,20 @@ _ACTIONS: Final = (
 _TIMES: Final = ("", " now", " please", " today", " tomorrow", " tonight", " this week", " on monday")
 
 
-def predict_call(address: str, expected_response: str | None = None) -> Call:
+def predict_call(address: str, expected_response: str | None = None, model_id: str = MODEL_ID) -> Call:
     """Return a ``Predict`` of the one document.
 
     Args:
         address: where it goes.
         expected_response: what ``response`` must be; without it, the label's JSON.
+        model_id: the model that is asked.
     """
     due = json.dumps({"result": LABEL}) if expected_response is None else expected_response
 
     def verify(answer: bytes) -> None:
         check_label(pb.PredictResponse.FromString(answer).response, due)
 
-    return Call(address, PREDICT, pb.PredictRequest(runId=MODEL_ID, document=DOCUMENT).SerializeToString(), verify)
+    return Call(address, PREDICT, pb.PredictRequest(runId=model_id, document=DOCUMENT).SerializeToString(), verify)
 
 
 def batch_call(address: str) -> Call:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.environments import environment
-from benchmarks.programs import running
-from benchmarks.systems.base import MODEL_SETTINGS, Running, free_ports, wait_until_right
+from benchmarks.systems.base import MODEL_SETTINGS, Running, wait_until_right
 from benchmarks.systems.predictions import predict_call
+from peers.environments import environment
+from peers.programs import free_ports, running
 
 _ENVIRONMENT: Final = "seed"
 _SERVER: Final = "benchmarks.systems.programs.seed_server"

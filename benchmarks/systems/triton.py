@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.environments import CannotInstall, Environment, environment
-from benchmarks.programs import ROOT, running
-from benchmarks.systems.base import MODEL_SETTINGS, Running, free_ports, wait_until_right
+from benchmarks.systems.base import MODEL_SETTINGS, Running, wait_until_right
 from benchmarks.systems.open_inference import MODEL_NAME, infer_call
+from peers.triton import triton, triton_environment
 
-_ENVIRONMENT: Final = "triton"
 _MODEL: Final = Path(__file__).parent / "programs" / "triton_model.py"
-_STUB: Final = "triton_python_backend_stub"
 _CONFIGURATION: Final = f"""name: "{MODEL_NAME}"
 backend: "python"
 max_batch_size: 64
@@ -40,44 +34,16 @@ class Triton:
 
     def install(self) -> None:
         """Make its environment, with the stub of this Python beside Triton's Python backend."""
-        if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
-            raise CannotInstall("it needs a Python that has a shared library (libpython)")
-        server = _server(environment(_ENVIRONMENT))
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        stub = server / "python_backend_stubs" / version / _STUB
-        if not stub.exists():
-            raise CannotInstall(f"it has no Python backend for Python {version}")
-        shutil.copy2(stub, server / "backends" / "python" / _STUB)
+        triton_environment()
 
     @contextmanager
     def start(self, workplace: Path) -> Iterator[Running]:
         """Serve the model."""
-        peer = environment(_ENVIRONMENT)
-        server = _server(peer)
-        version = workplace / "repository" / MODEL_NAME / "1"
-        version.mkdir(parents=True)
-        (version.parent / "config.pbtxt").write_text(_CONFIGURATION)
-        shutil.copy2(_MODEL, version / "model.py")
-        port, http_port, metrics_port = free_ports(3)
-        ports = (f"--grpc-port={port}", f"--http-port={http_port}", f"--metrics-port={metrics_port}")
-        addresses = ("--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1")
-        folders = (f"--model-repository={version.parent.parent}", f"--backend-directory={server / 'backends'}")
-        # The backend embeds Python: it must find the library, and the modules, of the one that made the environment.
-        settings = {
-            **MODEL_SETTINGS,
-            "PYTHONPATH": f"{ROOT}:{peer.packages}",
-            "PYTHONHOME": sys.base_prefix,
-            "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
-        }
-        command = (server / "bin" / "tritonserver", *folders, *ports, *addresses)
-        with running(command, workplace / "triton.log", settings) as program:
-            call = infer_call(f"127.0.0.1:{port}", [1, 1])
+        server = triton(workplace, {MODEL_NAME: (_CONFIGURATION, _MODEL)}, MODEL_SETTINGS)
+        with server.running() as program:
+            call = infer_call(server.address, [1, 1])
             wait_until_right(call, [program])
             yield Running(call, [program.process.pid])
-
-
-def _server(peer: Environment) -> Path:
-    return peer.packages / "pytriton" / "tritonserver"
 
 
 TRITON: Final = Triton()

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from benchmarks.many_bodies import BrokenConnection, drive
-from benchmarks.systems.base import free_ports
+from peers.programs import free_ports
 
 METHOD = "/echo.Echo/Say"
 

@@ -6,7 +6,7 @@ from mlserver import MLModel  # type: ignore[import-not-found]  # in the environ
 from mlserver.codecs import StringCodec  # type: ignore[import-not-found]
 from mlserver.types import InferenceRequest, InferenceResponse  # type: ignore[import-not-found]
 
-from benchmarks.systems.programs.shared_model import SharedModel
+from peers.inside.shared_model import SharedModel
 
 
 class IntentRuntime(MLModel):  # type: ignore[misc]  # its base class has no types here

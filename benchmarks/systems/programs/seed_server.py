@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import torch
 
+from peers.inside.shared_model import MODELS_VARIABLE
 from predictor.network import IntentNetwork
 from predictor.tokenizer import basic_english
 from predictor.vocabulary import read_vocabulary
@@ -28,7 +29,7 @@ _THREADS = 10
 
 def _predict(request: pb.PredictorPredictRequest, _: object) -> pb.PredictorPredictResponse:
     """Load the model, answer, forget it."""
-    folder = Path(os.environ["BENCH_MODELS"]) / request.runId
+    folder = Path(os.environ[MODELS_VARIABLE]) / request.runId
     manifest = Manifest.parse((folder / "manifest.json").read_bytes())
     vocabulary = read_vocabulary((folder / "vocab.pth").read_bytes())
     weights = torch.load(folder / "model.pth", weights_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.systems.programs import shared_model
+from peers.inside import shared_model
 
 
 class Handler:

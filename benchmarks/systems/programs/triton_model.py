@@ -13,7 +13,7 @@ sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as triton  # type: ignore[import-not-found]  # noqa: E402 - Triton brings it
 
-from benchmarks.systems.programs.shared_model import SharedModel  # noqa: E402
+from peers.inside.shared_model import SharedModel  # noqa: E402
 
 
 class TritonPythonModel:

@@ -1,12 +1,13 @@
-"""Programs that the harness starts: each the leader of a process group, ended as a group, by its id."""
+"""Programs that tests and benchmarks start: each the leader of a process group, ended as a group, by its id."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 _STOP_SECONDS: Final = 15.0
 _LINES_TOLD: Final = 5
 
-# One thread in every system, so that none has more than its share of the machine.
+# One thread in every program, so that none has more than its share of the machine.
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _OURS: Final = ("INTENT_", "MODEL_DIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
@@ -40,6 +41,19 @@ class Program:
         if code is not None:
             lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
             raise ProgramEnded(f"exit code {code}: {' / '.join(lines[-_LINES_TOLD:])}")
+
+    def pause(self) -> None:
+        """Let nothing of it run until :meth:`resume`."""
+        _signal_group(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run again."""
+        _signal_group(self.process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once, with all that it started."""
+        _signal_group(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @contextmanager
@@ -71,12 +85,21 @@ def running(
         _end(process)
 
 
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Return different ports of ``host``, an address of this machine, that nothing listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     started = _children(process.pid)
     _signal_group(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_SECONDS)
-    # What it started may outlive it, and would take part in the next system's figures.
+    # What it started may outlive it, and would take part in the figures of what is measured next.
     _signal_group(process.pid, signal.SIGKILL)
     process.wait()
     for child in started:  # those that left the group

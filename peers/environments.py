@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-HOME_SETTING: Final = "INTENT_BENCH_HOME"
+HOME_SETTING: Final = "INTENT_PEERS_HOME"
 
-_REQUIREMENTS: Final = Path(__file__).parent / "systems" / "requirements"
+_REQUIREMENTS: Final = Path(__file__).parent / "requirements"
 _INSTALL_SECONDS: Final = 1800
 _STAMP: Final = ".installed"
 
@@ -44,27 +47,56 @@ class Environment:
         return self.folder / "bin" / name
 
 
+def names() -> list[str]:
+    """Return what :func:`environment` can make."""
+    return sorted(path.stem for path in _REQUIREMENTS.glob("*.txt"))
+
+
 def home() -> Path:
-    """Return the folder that environments are kept in: ``INTENT_BENCH_HOME``, else one in the user's cache."""
+    """Return the folder that environments are kept in: ``INTENT_PEERS_HOME``, else one in the user's cache."""
     setting = os.environ.get(HOME_SETTING)
-    return Path(setting) if setting else Path.home() / ".cache" / "intent-serving" / "benchmarks"
+    return Path(setting) if setting else Path.home() / ".cache" / "intent-serving" / "peers"
+
+
+def is_installed(name: str) -> bool:
+    """Return whether :func:`environment` has nothing to do."""
+    stamp = home() / name / _STAMP
+    return stamp.is_file() and stamp.read_text() == _wanted(_requirements_of(name))
 
 
 def environment(name: str) -> Environment:
     """Return the environment of ``requirements/NAME.txt``, made or brought up to date where it must be.
 
+    Whoever wants one that another process is making waits for that.
+
     Raises:
         CannotInstall: a package cannot be had.
     """
-    requirements = _REQUIREMENTS / f"{name}.txt"
+    requirements = _requirements_of(name)
     folder = home() / name
-    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
-    stamp = folder / _STAMP
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        venv.create(folder, with_pip=True, clear=True, symlinks=True)
-        _install(folder, requirements)
-        stamp.write_text(wanted)
+    with _alone_with(name):
+        if not is_installed(name):
+            venv.create(folder, with_pip=True, clear=True, symlinks=True)
+            _install(folder, requirements)
+            (folder / _STAMP).write_text(_wanted(requirements))
     return Environment(folder)
+
+
+def _requirements_of(name: str) -> Path:
+    return _REQUIREMENTS / f"{name}.txt"
+
+
+def _wanted(requirements: Path) -> str:
+    return hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+
+
+@contextmanager
+def _alone_with(name: str) -> Iterator[None]:
+    """Let one process at a time make an environment. Its system lets go of the lock however it ends."""
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as long as an installation may take
+        yield
 
 
 def _install(folder: Path, requirements: Path) -> None:

@@ -1,0 +1,108 @@
+"""TorchServe 0.12 with an archive of ours, as ``intentctl export`` makes it: asked directly, and through our frontend."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.calls import Call
+from benchmarks.systems.base import Running, check_label, wait_until_right
+from benchmarks.systems.predictions import predict_call
+from benchmarks.systems.torchserve import BATCHING, METHOD, START_SECONDS, pb
+from benchmarks.workload import DOCUMENT, LABEL, MODEL_ID, MODELS
+from peers.programs import ROOT, free_ports, running
+from peers.torchserve import TorchServe, torchserve, torchserve_environment
+
+_MODEL: Final = f"{MODEL_ID}-torchserve"
+_ALGORITHM: Final = "intent-classification-torch"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedDirectly:
+    """One hop: what TorchServe answers by itself."""
+
+    name: str = "torchserve-exported"
+    title: str = "TorchServe 0.12, archive of ours"
+    hops: int = 1
+    warm_up_seconds: float = 15.0
+
+    def install(self) -> None:
+        """Make its environment."""
+        torchserve_environment()
+
+    @contextmanager
+    def start(self, workplace: Path) -> Iterator[Running]:
+        """Serve the model."""
+        archive = _exported(workplace)
+        configuration = {
+            "job_queue_size": 1000,
+            "models": json.dumps({_MODEL: {"1.0": BATCHING | {"marName": archive.name}}}),
+        }
+        flags = ("--models", f"{_MODEL}={archive.name}")
+        server = torchserve(workplace, archive.parent, *flags, configuration=configuration)
+        with server.running() as program:
+            request = pb.PredictionsRequest(model_name=_MODEL, input={"data": DOCUMENT.encode()})
+            call = Call(server.address, METHOD, request.SerializeToString(), _verify)
+            wait_until_right(call, [program], START_SECONDS)
+            yield Running(call, [program.process.pid])
+
+
+@dataclass(frozen=True, slots=True)
+class BehindOurFrontend:
+    """Three hops: our frontend, TorchServe, its worker."""
+
+    name: str = "ours-torchserve"
+    title: str = "Intent Serving before TorchServe 0.12"
+    hops: int = 2
+    warm_up_seconds: float = 15.0
+
+    def install(self) -> None:
+        """Make TorchServe's environment."""
+        torchserve_environment()
+
+    def start(self, workplace: Path) -> AbstractContextManager[Running]:
+        """Serve the model."""
+        archive = _exported(workplace)
+        configuration = {"job_queue_size": 1000, "enable_model_api": "true"}
+        return self._serve(torchserve(workplace, archive.parent, configuration=configuration), workplace)
+
+    @contextmanager
+    def _serve(self, server: TorchServe, workplace: Path) -> Iterator[Running]:
+        (port,) = free_ports(1)
+        routes = f"{_ALGORITHM}=torchserve://{server.address}?management={server.management}"
+        frontend = (
+            *(sys.executable, "-m", "frontend", "--model-dir", workplace / "models", "--transport", "envoy"),
+            *("--port", str(port), "--routes", routes),
+        )
+        with server.running() as engine, running(frontend, workplace / "frontend.log") as program:
+            call = predict_call(f"127.0.0.1:{port}", model_id=_MODEL)
+            wait_until_right(call, [engine, program], START_SECONDS)
+            yield Running(call, [program.process.pid, engine.process.pid])
+
+
+def _exported(workplace: Path) -> Path:
+    """Return an archive of the model, in a model store; beside it is a folder of models that routes to it."""
+    models, store = workplace / "models", workplace / "store"
+    shutil.copytree(MODELS / MODEL_ID, models / MODEL_ID)
+    store.mkdir()
+    export = (
+        *(sys.executable, "-m", "intentctl", "export", "--torchserve", MODEL_ID),
+        *("--publish-as", _MODEL, "--model-dir", models, "--model-store", store),
+    )
+    subprocess.run([str(part) for part in export], check=True, capture_output=True, cwd=ROOT)
+    return store / f"model-{_MODEL}.mar"
+
+
+def _verify(answer: bytes) -> None:
+    check_label(json.loads(pb.PredictionResponse.FromString(answer).prediction)["result"], LABEL)
+
+
+TORCHSERVE_EXPORTED: Final = AskedDirectly()
+OURS_TORCHSERVE: Final = BehindOurFrontend()

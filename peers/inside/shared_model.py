@@ -1,0 +1,48 @@
+"""One of our models, loaded by this project's own code, for servers of others: the same tokenizer and arithmetic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from predictor.files.tensors import Array
+from predictor.intent_model import IntentModel
+from predictor.loader import FileLimits, Loader
+from serving.model_id import ModelId, parse_model_id
+from serving.model_store import ModelStore
+from serving.prediction import Prediction, Query
+
+MODELS_VARIABLE: Final = "PEERS_MODELS"
+MODEL_ID_VARIABLE: Final = "PEERS_MODEL_ID"
+
+
+class SharedModel:
+    """The model that ``PEERS_MODEL_ID`` names in the folder ``PEERS_MODELS``."""
+
+    def __init__(self) -> None:
+        self._id: ModelId = parse_model_id(os.environ[MODEL_ID_VARIABLE])
+        loader = Loader(ModelStore(Path(os.environ[MODELS_VARIABLE])), FileLimits())
+        self._model: IntentModel = loader.load(self._id, loader.fingerprint(self._id))
+
+    def predictions(self, documents: Sequence[str]) -> list[Prediction]:
+        """Return the answer to each document, from one pass through the network.
+
+        Raises:
+            ServingError: why there is none to one of them.
+        """
+        predictions = []
+        for outcome in self._model.predict([Query(self._id, document) for document in documents]):
+            if not isinstance(outcome, Prediction):
+                raise outcome
+            predictions.append(outcome)
+        return predictions
+
+    def labels(self, documents: Sequence[str]) -> list[str]:
+        """Return the label of each document."""
+        return [prediction.label for prediction in self.predictions(documents)]
+
+    def logits(self, documents: Sequence[str]) -> Array:
+        """Return the logits of each document: float32, shape [documents, classes]."""
+        return self._model.logits(documents)

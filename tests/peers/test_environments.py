@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from peers import environments
+from peers.environments import CannotInstall, environment, is_installed
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of requirements, and a home for environments, that are empty."""
+    folder = tmp_path / "requirements"
+    folder.mkdir()
+    monkeypatch.setattr(environments, "_REQUIREMENTS", folder)
+    monkeypatch.setenv(environments.HOME_SETTING, str(tmp_path / "home"))
+    return folder
+
+
+def test_an_environment_is_made_once_however_many_want_it_and_again_when_its_pins_change(requirements: Path) -> None:
+    (requirements / "nothing.txt").write_text("# no package\n")
+    assert not is_installed("nothing")
+
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(environment, ["nothing", "nothing"])
+
+    assert first == second
+    assert is_installed("nothing")
+    assert subprocess.run([first.python, "-c", "import pip"], check=False).returncode == 0
+    mark = first.folder / "mark"
+    mark.touch()
+    environment("nothing")
+    assert mark.exists(), "it was made again"
+    (requirements / "nothing.txt").write_text("# no package at all\n")
+    assert not is_installed("nothing")
+    environment("nothing")
+    assert not mark.exists(), "it was not made again"
+
+
+def test_what_cannot_be_installed_says_why_and_is_tried_again(requirements: Path, tmp_path: Path) -> None:
+    (requirements / "broken.txt").write_text(f"no-such-package @ {(tmp_path / 'no-such-package.whl').as_uri()}\n")
+
+    for _ in range(2):
+        with pytest.raises(CannotInstall, match="installing broken"):
+            environment("broken")
+    assert not is_installed("broken")
