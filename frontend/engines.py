@@ -7,8 +7,11 @@ from typing import Final
 
 from frontend.backends.backend import Backend, Manifests
 from frontend.backends.coalescing import CoalescingBackend
+from frontend.backends.open_inference.backend import OpenInferenceBackend
 from frontend.backends.partitions import partitions_before
 from frontend.backends.predictor import PredictorBackend
+from frontend.backends.torchserve.backend import TorchServeBackend
+from frontend.backends.torchserve.options import TorchServeOptions
 from frontend.routes import OPEN_INFERENCE, PREDICTOR, TORCHSERVE, Engine
 from frontend.settings import EngineSettings
 
@@ -31,9 +34,6 @@ def _predictor(engine: Engine, settings: EngineSettings, manifests: Manifests, p
 
 
 def _torchserve(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> Backend:
-    from frontend.backends.torchserve.backend import TorchServeBackend
-    from frontend.backends.torchserve.options import TorchServeOptions
-
     del partitions
     options = TorchServeOptions(
         most_models=settings.torchserve_models,
@@ -49,8 +49,6 @@ def _torchserve(engine: Engine, settings: EngineSettings, manifests: Manifests, 
 
 
 def _open_inference(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> Backend:
-    from frontend.backends.open_inference.backend import OpenInferenceBackend
-
     backend = OpenInferenceBackend(engine.address, manifests=manifests, partitions=partitions)
     return CoalescingBackend(backend, calls=settings.calls_in_flight, group_of=backend.group_of)
 

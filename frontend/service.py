@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 from frontend.catalog import Catalog
 from frontend.engines import backends_of
+from frontend.open_inference.readiness import Readiness
+from frontend.open_inference.rest.application import rest_application
+from frontend.open_inference.rest.endpoint import Limits
+from frontend.open_inference.service import open_inference_servicer
+from frontend.open_inference.servicer import open_inference_service
 from frontend.predictions import RoutedPredictions
 from frontend.router import Router
 from frontend.routes import parse_routes
@@ -30,7 +37,27 @@ def catalog_of(settings: ServerSettings) -> Catalog:
 
 
 def workload(settings: ServerSettings, catalog: Catalog, router: Router) -> Workload:
-    """Return the frontend before the engines of ``router``."""
+    """Return the frontend before the engines of ``router``: its own API, and the Open Inference Protocol."""
     limits = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     predictions = RoutedPredictions(catalog, router, limits)
-    return Workload([prediction_service(predictions)], predictions.wait_until_ready, predictions.close)
+    readiness = Readiness(predictions.wait_until_ready)
+    open_inference = open_inference_servicer(
+        store=ModelStore(settings.model_dir),
+        catalog=catalog,
+        router=router,
+        predictions=predictions,
+        limits=limits,
+        is_ready=readiness.is_ready,
+    )
+    rest_limits = Limits(settings.max_message_bytes, settings.default_deadline_seconds)
+
+    async def close() -> None:
+        open_inference.close()
+        await predictions.close()
+
+    return Workload(
+        [prediction_service(predictions), open_inference_service(open_inference)],
+        readiness.get_ready,
+        close,
+        functools.partial(rest_application, open_inference, rest_limits),
+    )

@@ -28,13 +28,16 @@ class EngineSettings(ServerSettings):
         default=64, ge=1, le=4096, description="most requests that TorchServe gives a model at once"
     )
     torchserve_batch_delay_milliseconds: int = Field(
-        default=1, ge=0, le=60_000, description="how long TorchServe waits for a batch to fill"
+        default=1, ge=1, le=60_000, description="how long TorchServe waits for a batch to fill"
     )
     torchserve_registration_seconds: Seconds = Field(
         default=120.0, description="how long TorchServe may take to start a model's processes"
     )
-    torchserve_response_seconds: Seconds = Field(
-        default=60.0, description="after how long TorchServe starts a process again that does not answer"
+    torchserve_response_seconds: int = Field(
+        default=120,
+        ge=1,
+        le=86_400,
+        description="after how many seconds TorchServe starts a process again that does not answer",
     )
     torchserve_key_file: Path | None = Field(
         default=None, description="TorchServe's key_file.json, where it asks for tokens; read again when it changes"

@@ -58,5 +58,5 @@ def unpack_floats(raw: bytes, datatype: str) -> list[float]:
 
 def _cut_off() -> InvalidRequest:
     return InvalidRequest(
-        "the raw contents of a BYTES tensor must be elements, each 4 bytes of little-endian length and then that many bytes"
+        "the raw contents of a BYTES tensor must be elements, each its length, 4 bytes little-endian, and its bytes"
     )

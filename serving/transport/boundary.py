@@ -1,6 +1,6 @@
 """The boundary around every servicer: request id, deadline, bound on calls in flight, log line, error to status.
 
-It wraps method handlers before a server sees them, so it is the same on every transport.
+It wraps method handlers before a server sees them, so it is the same on every transport, and for calls of plain HTTP.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 _debugging = logging.getLogger()
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+def _as_it_is(data: Any) -> Any:
+    return data
 
 
 class Boundary:
@@ -83,11 +87,26 @@ class Boundary:
             raise NotImplementedError(f"{method} streams or takes bytes, and the boundary wraps unary messages only")
         # Bytes in, bytes out: a message that cannot be read is an error of the tree like any other.
         return grpc.unary_unary_rpc_method_handler(
-            self._guarded(method, handler.unary_unary, handler.request_deserializer, handler.response_serializer)
+            self.guarded(method, handler.unary_unary, handler.request_deserializer, handler.response_serializer)
         )
 
-    def _guarded(self, method: str, behaviour: Any, read: Callable[[bytes], Any], write: Any) -> Behaviour:
-        async def guarded(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    def guarded(
+        self,
+        method: str,
+        behaviour: Any,
+        read: Callable[[Any], Any] = _as_it_is,
+        write: Callable[[Any], Any] = _as_it_is,
+    ) -> Behaviour:
+        """Return ``behaviour`` behind this boundary: all of its errors end in ``abort`` of the context.
+
+        Args:
+            method: its name in log lines.
+            behaviour: takes a request and a context, as methods of servicers do.
+            read: makes the request of what the transport gives.
+            write: makes what the transport takes of the response.
+        """
+
+        async def guarded(data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             call = self._call_of(context)
             enter_call(call)
@@ -101,7 +120,7 @@ class Boundary:
                 # Where the transport is ours, it watches the call's deadline anyway.
                 expiry: Expiry = context.watch if isinstance(context, CallContext) else TaskExpiry(call.deadline)
                 try:
-                    response: bytes = write(await behaviour(_message(read, data), context))
+                    response = write(await behaviour(_message(read, data), context))
                 except asyncio.CancelledError as error:
                     if not expiry.forgiven():
                         raise
@@ -161,7 +180,7 @@ async def _refused_once_set(closing: asyncio.Event) -> NoReturn:
     raise Unavailable("the service is ending; try again")
 
 
-def _message(read: Callable[[bytes], Any], data: bytes) -> Any:
+def _message(read: Callable[[Any], Any], data: Any) -> Any:
     try:
         return read(data)
     except DecodeError as error:

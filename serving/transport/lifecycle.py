@@ -13,6 +13,8 @@ import structlog
 
 from serving.garbage import settle
 from serving.settings import ServerSettings
+from serving.transport.asgi.application import Application
+from serving.transport.boundary import Boundary
 from serving.transport.service import Service
 
 log = structlog.get_logger()
@@ -30,6 +32,8 @@ class Workload:
     get_ready: Callable[[], Awaitable[None]]
     """Returns once the services can answer."""
     close: Callable[[], Awaitable[None]]
+    web: Callable[[Boundary], Application] | None = None
+    """Makes what answers requests of plain HTTP, behind the boundary it is given, where the transport takes them."""
 
 
 class StopSignals:

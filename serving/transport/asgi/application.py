@@ -69,13 +69,15 @@ class GrpcApplication:
     Args:
         max_message_bytes: the largest message that is taken.
         unary_seconds: given to calls that come without a deadline and stream nothing.
-        otherwise: takes requests that are no gRPC; without it they are refused with HTTP 415.
     """
 
-    def __init__(self, *, max_message_bytes: int, unary_seconds: float, otherwise: Application | None = None) -> None:
+    otherwise: Application
+    """Takes requests that are no gRPC; they are refused with HTTP 415 where nothing else is set."""
+
+    def __init__(self, *, max_message_bytes: int, unary_seconds: float) -> None:
+        self.otherwise = _refuse
         self._max_message_bytes = max_message_bytes
         self._unary_seconds = unary_seconds
-        self._otherwise = otherwise
         self._methods: dict[str, _Method] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
 
@@ -94,13 +96,15 @@ class GrpcApplication:
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
+        read = dict(scope["headers"])
+        kind = read.get(b"content-type", b"")
+        if kind[:16] != _GRPC or kind[16:17] not in (b"", b"+", b";") or scope["method"] != "POST":
+            await self.otherwise(scope, receive, send)
+            return
         watch = CallWatch(self._alarms)
         context = CallContext(scope, send, watch)
         try:
-            headers = _call_headers(scope)
-            if headers is None:
-                await (self._otherwise or _refuse)(scope, receive, send)
-                return
+            headers = _call_headers(scope["headers"], read)
             context.accepts_gzip = headers.accepts_gzip
             if headers.seconds is not None:
                 context.set_deadline(headers.seconds)
@@ -213,13 +217,8 @@ def _behaviour(handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
     return handler.unary_stream if handler.response_streaming else handler.unary_unary
 
 
-def _call_headers(scope: Mapping[str, Any]) -> _CallHeaders | None:
-    """Return what the transport reads; ``None`` where the request is no gRPC. Raises WireError."""
-    pairs = scope["headers"]
-    headers = dict(pairs)
-    kind = headers.get(b"content-type", b"")
-    if kind[:16] != _GRPC or kind[16:17] not in (b"", b"+", b";") or scope["method"] != "POST":
-        return None
+def _call_headers(pairs: Sequence[Header], headers: Mapping[bytes, bytes]) -> _CallHeaders:
+    """Return what the transport reads. Raises WireError."""
     size = sum(map(len, itertools.chain.from_iterable(pairs))) + _HEADER_OVERHEAD * len(pairs)
     if size > _MAX_METADATA_BYTES:
         raise WireError(

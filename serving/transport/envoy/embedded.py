@@ -53,7 +53,7 @@ class Embedded:
         address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         drained = asyncio.Event()
         workload = self._program.builder()(self._settings)
-        host = EnvoyHost(self._settings, workload.services, control, address, drained)
+        host = EnvoyHost(self._settings, workload, control, address, drained)
         self._application = host.application
         self._start(self._follow(control, address, drained))
         self._start(_ended(serve(host, self._settings, workload, self._signals), control))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from serving.settings import ServerSettings
 from serving.transport.asgi.application import GrpcApplication
 from serving.transport.envoy.control import Control
 from serving.transport.hosted import HostedServices
-from serving.transport.service import Service
+from serving.transport.lifecycle import Workload
 
 
 class EnvoyHost:
@@ -17,7 +16,7 @@ class EnvoyHost:
 
     Args:
         settings: of the service.
-        services: what is served.
+        workload: what is served.
         control: the way to the supervisor.
         address: set once Envoy listens.
         drained: set once Envoy has no call left, after it was told to drain.
@@ -26,7 +25,7 @@ class EnvoyHost:
     def __init__(
         self,
         settings: ServerSettings,
-        services: Sequence[Service],
+        workload: Workload,
         control: Control,
         address: asyncio.Future[str],
         drained: asyncio.Event,
@@ -34,7 +33,9 @@ class EnvoyHost:
         self.application = GrpcApplication(
             max_message_bytes=settings.max_message_bytes, unary_seconds=settings.default_deadline_seconds
         )
-        self._hosted = HostedServices(settings, services, self.application)
+        self._hosted = HostedServices(settings, workload.services, self.application)
+        if workload.web is not None:
+            self.application.otherwise = workload.web(self._hosted.boundary)
         self._control = control
         self._address = address
         self._drained = drained

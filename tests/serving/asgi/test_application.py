@@ -251,9 +251,11 @@ async def test_what_is_no_grpc_may_go_elsewhere() -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    answer = await answer_to(application(unary(reversed_text), otherwise=elsewhere), method="GET")
+    made = application(unary(reversed_text))
+    made.otherwise = elsewhere
 
-    assert answer.http_status == 204
+    assert (await answer_to(made, method="GET")).http_status == 204
+    assert (await answer_to(made, b"abc")).messages == [b"cba"]
 
 
 @pytest.mark.parametrize("number", [0, 2, 3])

@@ -1,0 +1,72 @@
+"""What it means when a server of others refuses a call, in our words: theirs may tell their insides."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grpc import StatusCode
+
+from serving.errors import InvalidManifest, ModelIncomplete, ServingError, Status, error_of
+from serving.remote import FailedCall
+
+# Triton's words, with NOT_FOUND today and with UNAVAILABLE in former releases.
+_UNKNOWN_MODEL: Final = "Request for unknown model"
+
+_FAILED: Final = Status(StatusCode.INTERNAL, "the engine failed to answer; its log may say why")
+_REFUSED: Final = Status(
+    StatusCode.INVALID_ARGUMENT,
+    "the engine refused the request: the tensors that OpenInference in manifest.json describes are not the model's, "
+    "or the model does not take the document",
+)
+_UNABLE: Final = Status(
+    StatusCode.FAILED_PRECONDITION, "the engine cannot serve the model as it is; look at the model there"
+)
+_NOT_ALLOWED: Final = "the engine does not allow the call; give the frontend's address access to it"
+
+_STATUSES: Final = {
+    StatusCode.INVALID_ARGUMENT: _REFUSED,
+    StatusCode.OUT_OF_RANGE: _REFUSED,
+    StatusCode.FAILED_PRECONDITION: _UNABLE,
+    # Triton: a model that answers as often as it likes is not asked in this way.
+    StatusCode.UNIMPLEMENTED: Status(
+        StatusCode.FAILED_PRECONDITION,
+        "the engine does not take inference calls of the Open Inference Protocol for the model; "
+        "look at the route of its Algorithm, and at the model there",
+    ),
+    StatusCode.RESOURCE_EXHAUSTED: Status(
+        StatusCode.RESOURCE_EXHAUSTED, "the engine takes no more at the moment, or not so much at once; send less"
+    ),
+    StatusCode.DEADLINE_EXCEEDED: Status(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed"),
+    StatusCode.UNAVAILABLE: Status(
+        StatusCode.UNAVAILABLE, "the engine cannot be reached at the moment, or is not ready; try again"
+    ),
+    # The caller did not cancel, or it would not read this: the other side's queue was full.
+    StatusCode.CANCELLED: Status(StatusCode.UNAVAILABLE, "the engine did not take the call; try again"),
+    StatusCode.PERMISSION_DENIED: Status(StatusCode.PERMISSION_DENIED, _NOT_ALLOWED),
+    StatusCode.UNAUTHENTICATED: Status(StatusCode.UNAUTHENTICATED, _NOT_ALLOWED),
+}
+
+_MAY_BE_OF_ONE: Final = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.INTERNAL, StatusCode.FAILED_PRECONDITION})
+
+
+def error_of_refusal(failed: FailedCall) -> ServingError:
+    """Return the error of an inference that the engine, or gRPC before it, refused."""
+    return error_of(_STATUSES.get(failed.code(), _FAILED))
+
+
+def refuses_request(failed: FailedCall) -> bool:
+    """Return whether the engine refused because of what it was asked."""
+    return _STATUSES.get(failed.code()) is _REFUSED
+
+
+def tells_unknown_model(failed: FailedCall) -> bool:
+    """Return whether the engine refused because it has no such model."""
+    code = failed.code()
+    return code is StatusCode.NOT_FOUND or (
+        code is StatusCode.UNAVAILABLE and (failed.details() or "").startswith(_UNKNOWN_MODEL)
+    )
+
+
+def may_be_of_one(error: ServingError) -> bool:
+    """Return whether a batch may have failed because of one of its documents, or because it was one."""
+    return error.code in _MAY_BE_OF_ONE and not isinstance(error, ModelIncomplete | InvalidManifest)

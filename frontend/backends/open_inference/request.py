@@ -1,0 +1,62 @@
+"""What is asked of a server of the Open Inference Protocol: documents as one BYTES tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from frontend.open_inference.raw_tensors import pack_bytes
+from serving.errors import InvalidRequest
+from serving.manifest import Manifest
+from serving.prediction import Query
+from serving.stubs import open_inference_pb2 as pb
+
+_DOCUMENTS: Final = -1
+# At most 1 MiB in UTF-8: servers take messages of 4 MiB where nobody says otherwise.
+_MOST_CHARACTERS: Final = 1 << 18
+
+
+def most_documents(manifest: Manifest) -> int:
+    """Return how many documents may go in one request."""
+    model = manifest.open_inference
+    return model.max_batch_size if _DOCUMENTS in model.shape else 1
+
+
+def parts_of(queries: Sequence[Query], most: int) -> Iterator[Sequence[Query]]:
+    """Give the queries in their order, in parts of at most ``most`` that are not too long for one message."""
+    start = characters = 0
+    for index, query in enumerate(queries):
+        characters += len(query.document)
+        if index > start and (index - start == most or characters > _MOST_CHARACTERS):
+            yield queries[start:index]
+            start, characters = index, len(query.document)
+    if start < len(queries):
+        yield queries[start:]
+
+
+def request_of(manifest: Manifest, queries: Sequence[Query], request_id: str) -> pb.ModelInferRequest:
+    """Return the request that asks the model of ``manifest`` all of ``queries``.
+
+    Raises:
+        InvalidRequest: a document holds what UTF-8 cannot, as a lone surrogate.
+    """
+    model = manifest.open_inference
+    try:
+        documents = [query.document.encode() for query in queries]
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("document must be text that UTF-8 can hold") from error
+    request = pb.ModelInferRequest(
+        model_name=model.model or manifest.model_name or queries[0].model_id,
+        model_version=model.version,
+        id=request_id,
+    )
+    shape = [len(documents) if size == _DOCUMENTS else size for size in model.shape]
+    tensor = request.inputs.add(name=model.input, datatype="BYTES", shape=shape)
+    if model.contents == "raw":
+        request.raw_input_contents.append(pack_bytes(documents))
+    else:
+        tensor.contents.bytes_contents.extend(documents)
+    for name in (model.label, model.score, model.logits):
+        if name is not None:
+            request.outputs.add(name=name)
+    return request

@@ -1,0 +1,201 @@
+"""TorchServe 0.12, over gRPC: a backend that registers models when they are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import grpc
+import structlog
+from grpc import StatusCode
+
+from frontend.backends.backend import Manifests
+from frontend.backends.torchserve.answers import outcomes_in, prediction_in
+from frontend.backends.torchserve.connection import Connection
+from frontend.backends.torchserve.failures import error_of
+from frontend.backends.torchserve.keys import Keys
+from frontend.backends.torchserve.management import Management
+from frontend.backends.torchserve.options import TorchServeOptions
+from frontend.backends.torchserve.questions import Questions
+from frontend.backends.torchserve.registration import Key
+from frontend.backends.torchserve.registrations import Registrations
+from frontend.backends.torchserve.shared import Tasks
+from serving.call import Call
+from serving.deadline import Deadline
+from serving.errors import ServingError
+from serving.manifest import Manifest
+from serving.model_id import ModelId, parse_model_id
+from serving.prediction import Outcome, Prediction, Query
+
+log = structlog.get_logger()
+
+_ASK_AGAIN_SECONDS: Final = 0.5
+_PING_SECONDS: Final = 5.0
+_MOST_QUERIES: Final = 256
+_MOST_CHARACTERS: Final = 1 << 17
+_MOST_CALLS: Final = 64
+_OF_DOCUMENTS: Final = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.INTERNAL})
+
+
+class TorchServeBackend:
+    """A :class:`~frontend.backends.backend.Backend` that asks one TorchServe.
+
+    A model is registered from ``model-<model id>.mar`` of TorchServe's model store when it is first asked for. That an
+    answer is of the model that was asked is guaranteed as :mod:`~frontend.backends.torchserve.registrations` tells.
+
+    Args:
+        target: of its inference API, as gRPC writes it; one server.
+        management_target: of the management API of the same server.
+        manifests: tell the names of models.
+        options: how TorchServe is used.
+    """
+
+    def __init__(
+        self, target: str, management_target: str, manifests: Manifests, options: TorchServeOptions | None = None
+    ) -> None:
+        options = options or TorchServeOptions()
+        self._manifests = manifests
+        self._tasks = Tasks()
+        keys = Keys(options.key_file, self._tasks)
+        self._connection = Connection(target, management_target, keys, self._tasks, self._on_change)
+        self._registrations = Registrations(Management(self._connection, options), options, self._tasks)
+        self._questions = Questions(self._connection, self._registrations, self._tasks)
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer to one query.
+
+        Raises:
+            ModelUnusable: TorchServe has no archive of the model, or cannot start it.
+            OutOfCapacity: the model's queue is full, or no further model can be registered.
+            ServingError: why there is none otherwise.
+        """
+        key, manifest = await self._model_of(query)
+        answer = await self._questions.ask(key, [query], call.deadline)
+        if not answer.of_documents:
+            return prediction_in(answer.content, query, manifest.model_version)
+        (outcome,) = outcomes_in(answer.content, [query], manifest.model_version)
+        if isinstance(outcome, ServingError):
+            raise outcome
+        return outcome
+
+    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+        """Return the outcome of each query, asked in one call; ``None`` for those to be asked alone.
+
+        These are all where the model is not known to be registered, or its handler takes one document at a time, or
+        failed at what it was given together.
+
+        REQUIRES: :meth:`group_of` is the same for all queries.
+        """
+        key, manifest = await self._model_of(queries[0])
+        known = self._registrations.known(key)
+        if known is not None and known.takes_documents:
+            try:
+                answer = await self._questions.ask(key, queries, call.deadline)
+                if answer.of_documents:
+                    return outcomes_in(answer.content, queries, manifest.model_version)
+            except ServingError as error:
+                if len(queries) == 1 or error.code not in _OF_DOCUMENTS:
+                    raise
+        return [None] * len(queries)
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        """Return the outcome of each query, in order. Models are asked at the same time, each for what is its own."""
+        members: dict[str, list[int]] = defaultdict(list)
+        for index, query in enumerate(queries):
+            members[self.group_of(query)].append(index)
+        room = asyncio.Semaphore(_MOST_CALLS)
+        answers = await asyncio.gather(
+            *(self._of_one_model([queries[index] for index in part], call, room) for part in members.values())
+        )
+        outcomes: dict[int, Outcome] = {}
+        for part, answer in zip(members.values(), answers, strict=True):
+            outcomes.update(zip(part, answer, strict=True))
+        return [outcomes[index] for index in range(len(queries))]
+
+    def group_of(self, query: Query) -> str:
+        """Return what is the same for queries that may go in one batch: the model."""
+        return query.model_id
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Unregister a model, once what it was asked is answered; the next query registers it again.
+
+        Raises:
+            ServingError: TorchServe did not do it.
+        """
+        key = Key.of(model_id, await self._manifests.manifest(model_id))
+        await self._registrations.unload(key, call.deadline)
+
+    async def wait_until_ready(self) -> None:
+        """Return once TorchServe answers."""
+        while True:
+            if await self._answers():
+                return
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    async def close(self) -> None:
+        """End what is under way, and close the connections. What is registered stays."""
+        await self._tasks.close()
+        await self._connection.close()
+
+    async def _answers(self) -> bool:
+        try:
+            await self._connection.ping(Deadline.after(_PING_SECONDS))
+        except grpc.aio.AioRpcError as error:
+            log.info("TorchServe not ready", reason=str(error_of(error)))
+        except ServingError as error:
+            log.info("TorchServe not ready", reason=str(error))
+        else:
+            return True
+        return False
+
+    def _on_change(self) -> None:
+        self._registrations.doubt_all()
+
+    async def _model_of(self, query: Query) -> tuple[Key, Manifest]:
+        model_id = parse_model_id(query.model_id)
+        manifest = await self._manifests.manifest(model_id)
+        return Key.of(model_id, manifest), manifest
+
+    async def _of_one_model(self, queries: Sequence[Query], call: Call, room: asyncio.Semaphore) -> Sequence[Outcome]:
+        outcomes: list[Outcome | None] = []
+        try:
+            async with room:
+                key, _ = await self._model_of(queries[0])
+                # Only of a model that is registered it is known whether its handler takes many at once.
+                registration, _ = await self._registrations.enter(key, call.deadline)
+                self._registrations.leave(registration)
+                for part in _parts(queries):
+                    outcomes.extend(await self.predict_ready(part, call))
+        except ServingError as error:
+            outcomes.extend([error] * (len(queries) - len(outcomes)))
+        answers = await asyncio.gather(
+            *(
+                self._alone(query, call, room)
+                for query, outcome in zip(queries, outcomes, strict=True)
+                if outcome is None
+            )
+        )
+        later = iter(answers)
+        return [next(later) if outcome is None else outcome for outcome in outcomes]
+
+    async def _alone(self, query: Query, call: Call, room: asyncio.Semaphore) -> Outcome:
+        async with room:
+            try:
+                return await self.predict(query, call)
+            except ServingError as error:
+                return error
+
+
+def _parts(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
+    """Yield ``queries`` in parts that fit into one request."""
+    part: list[Query] = []
+    characters = 0
+    for query in queries:
+        characters += len(query.document)
+        if part and (len(part) == _MOST_QUERIES or characters > _MOST_CHARACTERS):
+            yield part
+            part, characters = [], len(query.document)
+        part.append(query)
+    yield part

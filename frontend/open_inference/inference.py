@@ -1,0 +1,106 @@
+"""Answers inferences through the data plane of ``Predict``: catalog, router, coalescing. Knows no transport."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from frontend.open_inference.documents import documents_of
+from frontend.open_inference.models import NamedModel, NamedModels, in_words_of_the_protocol, unknown_version
+from frontend.open_inference.outputs import WantedOutputs
+from frontend.open_inference.statistics import InferenceStatistics, Times
+from frontend.open_inference.tensors import InferenceAnswer, InferenceRequest
+from frontend.predictions import RoutedPredictions
+from serving.call import Call
+from serving.deadline import Deadline
+from serving.errors import DeadlineExceeded, ServingError, Unavailable, again
+from serving.prediction import Outcome, Prediction, Query
+
+
+class Inferences:
+    """The protocol's data plane.
+
+    Args:
+        models: finds them.
+        predictions: answers queries.
+        statistics: counts.
+        max_documents: in one request.
+    """
+
+    def __init__(
+        self, models: NamedModels, predictions: RoutedPredictions, statistics: InferenceStatistics, max_documents: int
+    ) -> None:
+        self._models = models
+        self._predictions = predictions
+        self._statistics = statistics
+        self._max_documents = max_documents
+
+    async def infer(self, request: InferenceRequest, call: Call) -> InferenceAnswer:
+        """Return the model's answer.
+
+        Raises:
+            ServingError: why there is none; where one of several documents has no answer, its row is told.
+        """
+        if request.timeout_seconds is None:
+            return await self._answered(request, call)
+        deadline = min(call.deadline, Deadline.after(request.timeout_seconds))
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                return await self._answered(request, call._replace(deadline=deadline))
+        except TimeoutError as error:
+            raise DeadlineExceeded("the timeout of the request has passed") from error
+
+    async def _answered(self, request: InferenceRequest, call: Call) -> InferenceAnswer:
+        started = time.perf_counter_ns()
+        model = await self._models.find(request.model, request.version)
+        found = time.perf_counter_ns()
+        try:
+            documents = documents_of(request.inputs, self._max_documents)
+            wanted = WantedOutputs(request.outputs, model.manifest)
+            asked = time.perf_counter_ns()
+            with in_words_of_the_protocol():
+                predictions = await self._predicted([Query(model.id, text, wanted.classes) for text in documents], call)
+            answered = time.perf_counter_ns()
+            version = _version_of(predictions, model, request.version)
+            outputs = wanted.tensors_of(predictions, request.inputs[0].shape)
+        except BaseException:
+            self._statistics.count_failure(model, time.perf_counter_ns() - started)
+            raise
+        took = Times(found - started, asked - found, answered - asked, time.perf_counter_ns() - answered)
+        self._statistics.count_success(model, version, len(documents), took)
+        return InferenceAnswer(model.id, version, outputs)
+
+    async def _predicted(self, queries: Sequence[Query], call: Call) -> Sequence[Prediction]:
+        if len(queries) == 1:
+            return [await self._predictions.predict(queries[0], call)]
+        return _all_answered(await self._predictions.predict_batch(queries, call))
+
+
+def _all_answered(outcomes: Sequence[Outcome]) -> list[Prediction]:
+    predictions: list[Prediction] = []
+    for row, outcome in enumerate(outcomes):
+        if isinstance(outcome, ServingError):
+            raise _error_of_row(row, outcome, outcomes)
+        predictions.append(outcome)
+    return predictions
+
+
+def _error_of_row(row: int, error: ServingError, outcomes: Sequence[Outcome]) -> ServingError:
+    told = again(error)
+    # What fails every row alike is not the row's fault.
+    if any(str(outcome) != str(error) for outcome in outcomes):
+        told.args = (f"row {row} of {len(outcomes)}: {error}",)
+    return told
+
+
+def _version_of(predictions: Sequence[Prediction], model: NamedModel, wanted: str) -> str:
+    """Return the version that answered."""
+    # Where the manifest tells none, engines tell versions of their own; predictors of the book's system tell none.
+    versions = {model.manifest.model_version and prediction.model_version for prediction in predictions}
+    if len(versions) > 1:
+        raise Unavailable("the model was replaced while it answered; ask again")
+    version = versions.pop() or model.version
+    if wanted not in ("", version):
+        raise unknown_version()
+    return version

@@ -1,0 +1,131 @@
+"""Between messages of the protocol and the product's own terms: inferences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from frontend.open_inference.raw_tensors import pack_bytes, pack_floats, unpack_bytes
+from frontend.open_inference.tensors import (
+    BYTES,
+    FP32,
+    BytesTensor,
+    InferenceAnswer,
+    InferenceRequest,
+    InputTensor,
+    OutputTensor,
+    RequestedOutput,
+)
+from serving.errors import InvalidRequest
+from serving.stubs import open_inference_pb2 as pb
+
+Parameters = Mapping[str, pb.InferParameter]
+
+_SHARED_MEMORY: Final = "shared_memory_region"
+_MICROSECONDS: Final = 1e6
+
+
+def is_raw(request: pb.ModelInferRequest) -> bool:
+    """Return whether the request's tensors are in raw form; then its answer's are, too."""
+    return len(request.raw_input_contents) > 0
+
+
+def inference_request_of(request: pb.ModelInferRequest) -> InferenceRequest:
+    """Return what a request asks. Parameters that are not known here are ignored.
+
+    Raises:
+        InvalidRequest: its tensors are raw and typed at once, or not one raw entry an input, or damaged, or in shared
+            memory; or a parameter has a wrong value.
+    """
+    return InferenceRequest(
+        request.model_name,
+        request.model_version,
+        tuple(_inputs_of(request)),
+        tuple(_requested_output_of(output) for output in request.outputs),
+        _timeout_of(request.parameters),
+    )
+
+
+def inference_response_of(answer: InferenceAnswer, request_id: str, *, raw: bool) -> pb.ModelInferResponse:
+    """Return the response that answers ``answer``.
+
+    Args:
+        request_id: comes back as the caller gave it.
+        raw: the form of the tensors: the request's.
+    """
+    response = pb.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=request_id)
+    for tensor in answer.outputs:
+        output = response.outputs.add(name=tensor.name, datatype=_datatype_of(tensor), shape=tensor.shape)
+        if raw:
+            response.raw_output_contents.append(_packed(tensor))
+        elif isinstance(tensor, BytesTensor):
+            output.contents.bytes_contents.extend(tensor.elements)
+        else:
+            output.contents.fp32_contents.extend(tensor.elements)
+    return response
+
+
+def _inputs_of(request: pb.ModelInferRequest) -> Iterator[InputTensor]:
+    raw: Sequence[bytes | None] = request.raw_input_contents
+    if not raw:
+        raw = [None] * len(request.inputs)
+    if len(raw) != len(request.inputs):
+        raise InvalidRequest("raw_input_contents must have exactly one entry for each input, in their order")
+    for tensor, entry in zip(request.inputs, raw, strict=True):
+        if _SHARED_MEMORY in tensor.parameters:
+            raise _no_shared_memory()
+        if entry is not None and tensor.HasField("contents"):
+            raise InvalidRequest("with raw_input_contents no input may have contents; send them in one form")
+        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), _elements_of(tensor, entry))
+
+
+def _elements_of(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Sequence[bytes]:
+    if tensor.datatype != BYTES:
+        return ()
+    if raw is not None:
+        return unpack_bytes(raw)
+    if any(field.name != "bytes_contents" for field, _ in tensor.contents.ListFields()):
+        raise InvalidRequest(f"the contents of a tensor of datatype {BYTES} must be in bytes_contents alone")
+    return tensor.contents.bytes_contents
+
+
+def _requested_output_of(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
+    if _SHARED_MEMORY in output.parameters:
+        raise _no_shared_memory()
+    if "classification" not in output.parameters:
+        return RequestedOutput(output.name)
+    classes = _integer_of(output.parameters["classification"])
+    if classes is None or classes < 1:
+        raise InvalidRequest("the parameter 'classification' must be a whole number of classes, at least 1")
+    return RequestedOutput(output.name, classes)
+
+
+def _timeout_of(parameters: Parameters) -> float | None:
+    """Return the seconds that Triton's parameter ``timeout`` gives in microseconds; there 0 stands for none."""
+    if "timeout" not in parameters:
+        return None
+    timeout = _integer_of(parameters["timeout"])
+    if timeout is None or timeout < 0:
+        raise InvalidRequest("the parameter 'timeout' must be a whole number of microseconds")
+    return timeout / _MICROSECONDS or None
+
+
+def _integer_of(parameter: pb.InferParameter) -> int | None:
+    match parameter.WhichOneof("parameter_choice"):
+        case "int64_param":
+            return parameter.int64_param
+        case "uint64_param":
+            return parameter.uint64_param
+    return None
+
+
+def _no_shared_memory() -> InvalidRequest:
+    return InvalidRequest("tensors in shared memory are not served here; send them within the message")
+
+
+def _datatype_of(tensor: OutputTensor) -> str:
+    return BYTES if isinstance(tensor, BytesTensor) else FP32
+
+
+def _packed(tensor: OutputTensor) -> bytes:
+    return pack_bytes(tensor.elements) if isinstance(tensor, BytesTensor) else pack_floats(tensor.elements)

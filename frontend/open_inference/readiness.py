@@ -1,0 +1,26 @@
+"""Whether the frontend can answer, for callers who ask through the protocol instead of the health check."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+
+class Readiness:
+    """Remembers that ``get_ready`` has returned.
+
+    Args:
+        get_ready: returns once the frontend can answer.
+    """
+
+    def __init__(self, get_ready: Callable[[], Awaitable[None]]) -> None:
+        self._get_ready = get_ready
+        self._ready = False
+
+    async def get_ready(self) -> None:
+        """Return once the frontend can answer."""
+        await self._get_ready()
+        self._ready = True
+
+    def is_ready(self) -> bool:
+        """Return whether it can."""
+        return self._ready

@@ -1,0 +1,74 @@
+"""The REST form of the protocol as an ASGI application. Paths are those of KServe and Triton."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from frontend.open_inference.rest.calls import RestCalls
+from frontend.open_inference.rest.endpoint import Endpoint, Limits, Serve
+from frontend.open_inference.rest.refusals import refusal
+from serving.stubs import open_inference_pb2_grpc as pb_grpc
+from serving.transport.asgi.application import Application
+from serving.transport.boundary import Boundary
+
+_MODEL: Final = "/v2/models/{model}"
+_VERSION: Final = _MODEL + "/versions/{version}"
+_REPOSITORY: Final = "/v2/repository"
+
+
+def rest_application(servicer: pb_grpc.GRPCInferenceServiceServicer, limits: Limits, boundary: Boundary) -> Application:
+    """Return the application that answers as ``servicer`` does.
+
+    Args:
+        servicer: of the gRPC form.
+        limits: what is taken of a request.
+        boundary: what every call stands behind.
+    """
+    calls = RestCalls(servicer)
+
+    def route(method: str, path: str, serve: Serve) -> Route:
+        return Route(path, Endpoint(f"{method} {path}", serve, boundary, limits), methods=[method])
+
+    routes = [
+        route("GET", "/v2", calls.server_metadata),
+        route("GET", "/v2/", calls.server_metadata),
+        route("GET", "/v2/health/live", calls.server_live),
+        route("GET", "/v2/health/ready", calls.server_ready),
+        # Before the models: a model is not called like this where it has no further path.
+        route("GET", "/v2/models/stats", calls.model_statistics),
+        route("POST", _REPOSITORY + "/index", calls.repository_index),
+        route("POST", _REPOSITORY + "/models/{model}/load", calls.load),
+        route("POST", _REPOSITORY + "/models/{model}/unload", calls.unload),
+    ]
+    for model in (_MODEL, _VERSION):
+        routes += [
+            route("GET", model, calls.model_metadata),
+            route("GET", model + "/ready", calls.model_ready),
+            route("GET", model + "/config", calls.model_config),
+            route("GET", model + "/stats", calls.model_statistics),
+            route("POST", model + "/infer", calls.infer),
+        ]
+    handlers: Any = {404: _unknown_path, 405: _wrong_method}
+    application: Any = Starlette(routes=routes, exception_handlers=handlers)
+    # Where a path is not known, another one that is known by chance is no help.
+    application.router.redirect_slashes = False
+    served: Application = application
+    return served
+
+
+async def _unknown_path(request: Request, error: HTTPException) -> Response:
+    del request, error
+    return refusal(404, "nothing has this path; the paths of the Open Inference Protocol begin with /v2")
+
+
+async def _wrong_method(request: Request, error: HTTPException) -> Response:
+    del request
+    response = refusal(405, "this path takes another method; the header allow names it")
+    response.headers.update(error.headers or {})
+    return response

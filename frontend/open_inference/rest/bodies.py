@@ -1,0 +1,108 @@
+"""Bodies of requests, read up to a bound, and bodies of answers, compressed where callers take it."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+
+from serving.errors import InvalidRequest, OutOfCapacity
+from serving.transport.asgi.watch import CallerLeft, Receive, next_event
+
+# `deflate` in HTTP is zlib's container: RFC 9110, section 8.4.1.
+_WINDOWS: Final = {"gzip": 31, "deflate": 15}
+_PLAIN: Final = ("", "identity")
+# Below that, compressing takes longer than it saves.
+_SMALLEST_COMPRESSED: Final = 1024
+_FAST: Final = 1
+_SIZE: Final = re.compile("[0-9]{1,18}")
+
+
+class BodyTooLarge(OutOfCapacity):
+    """The body has more bytes than are taken, or would have when it is decompressed."""
+
+    http_status = 413
+
+
+class UnknownEncoding(InvalidRequest):
+    """The body is compressed in a way that is not read."""
+
+    http_status = 415
+
+
+def size_in(header: str) -> int | None:
+    """Return the number of bytes that a header tells; ``None`` where it tells none."""
+    return int(header) if _SIZE.fullmatch(header) else None
+
+
+async def body_of(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
+    """Return the body of a request, decompressed; it and what it was sent as have at most ``limit`` bytes.
+
+    Raises:
+        CallerLeft: before it was complete.
+        BodyTooLarge: it is too large.
+        UnknownEncoding: it is compressed in a way that is not read.
+        InvalidRequest: it is not compressed as its header says.
+    """
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in _PLAIN and encoding not in _WINDOWS:
+        raise UnknownEncoding("bodies are read plain, or compressed with gzip or deflate")
+    # What is too large is refused when it is announced, before it is kept.
+    _check_size(size_in(headers.get("content-length", "")) or 0, limit)
+    body = await _gathered(receive, limit)
+    return body if encoding in _PLAIN else _opened(body, _WINDOWS[encoding], limit)
+
+
+async def _gathered(receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
+        event = await next_event(receive)
+        if event["type"] == "http.disconnect":
+            raise CallerLeft
+        body += event.get("body", b"")
+        _check_size(len(body), limit)
+        more = event.get("more_body", False)
+    return bytes(body)
+
+
+def _opened(body: bytes, window: int, limit: int) -> bytes:
+    decompressor = zlib.decompressobj(wbits=window)
+    try:
+        opened = decompressor.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise _damaged() from error
+    _check_size(len(opened), limit)
+    if not decompressor.eof or decompressor.unused_data:
+        raise _damaged()
+    return opened
+
+
+def _damaged() -> InvalidRequest:
+    return InvalidRequest("the body is not compressed as its content-encoding header says, or is cut off")
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise BodyTooLarge(f"the body is larger than the {limit} bytes that are taken")
+
+
+def compressed(body: bytes, accepted: str, headers: MutableHeaders) -> bytes:
+    """Return the body as it is sent to a caller whose ``accept-encoding`` is ``accepted``; ``headers`` tell how."""
+    encoding = _first_known(accepted)
+    if encoding is None or len(body) < _SMALLEST_COMPRESSED:
+        return body
+    compressor = zlib.compressobj(_FAST, wbits=_WINDOWS[encoding])
+    body = compressor.compress(body) + compressor.flush()
+    headers["content-encoding"] = encoding
+    headers["content-length"] = str(len(body))
+    return body
+
+
+def _first_known(accepted: str) -> str | None:
+    offers = (offer.replace(" ", "").lower().partition(";") for offer in accepted.split(","))
+    # A weight of 0 says no; other weights are no reason to prefer one of two that are as good.
+    return next((name for name, _, weight in offers if name in _WINDOWS and weight.rstrip("0.") != "q="), None)

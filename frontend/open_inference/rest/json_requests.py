@@ -1,0 +1,103 @@
+"""The JSON that callers send, as typed objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
+
+from serving.errors import InvalidRequest
+from serving.strict_json import NotStrictJson, parse_json
+
+_MOST_DIMENSIONS: Final = 16
+_LEAST_INTEGER: Final = -(1 << 63)
+_MOST_INTEGER: Final = (1 << 64) - 1
+
+Value = bool | int | float | str
+"""Of a parameter. Integers have 64 bits, with a sign or without."""
+
+
+def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Value]:
+    # By hand: of thousands of faults one is told.
+    for value in parameters.values():
+        if not isinstance(value, Value):
+            raise ValueError("their values must be texts, numbers, true or false")  # noqa: TRY004 - pydantic's way
+        if isinstance(value, int) and not _LEAST_INTEGER <= value <= _MOST_INTEGER:
+            raise ValueError("their integers must have 64 bits at most")
+    return parameters
+
+
+Parameters = Annotated[dict[str, Any], AfterValidator(_checked)]
+Dimension = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+class RestRequest(BaseModel):
+    """What all objects have in common: keys that are not known are ignored, and ``null`` stands for no value."""
+
+    # Faults are logged, and callers' texts are not.
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    parameters: Parameters = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return {key: part for key, part in value.items() if part is not None}
+        return value
+
+
+class RestInput(RestRequest):
+    """A tensor that comes in."""
+
+    name: str
+    datatype: str
+    shape: Annotated[list[Dimension], FailFast()] = Field(max_length=_MOST_DIMENSIONS)
+    data: list[Any] | None = None
+    """``None``: they are binary."""
+
+
+class RestOutput(RestRequest):
+    """A tensor that is asked for."""
+
+    name: str
+
+
+class RestInference(RestRequest):
+    """What is asked of a model."""
+
+    id: str = ""
+    inputs: Annotated[list[RestInput], FailFast()]
+    outputs: Annotated[list[RestOutput], FailFast()] = Field(default_factory=list)
+
+
+class RestIndex(RestRequest):
+    """Which models are to be listed."""
+
+    ready: bool = False
+
+
+AnyRequest = TypeVar("AnyRequest", bound=RestRequest)
+
+
+def parse_request(kind: type[AnyRequest], body: bytes) -> AnyRequest:
+    """Return the request that a body holds; an empty one is an object without keys.
+
+    Raises:
+        InvalidRequest: it is no JSON, or has a fault, whose place is told.
+    """
+    try:
+        return kind.model_validate(parse_json(body) if body else {})
+    except NotStrictJson as error:
+        raise InvalidRequest(f"the body cannot be read: {error}") from error
+    except ValidationError as error:
+        raise InvalidRequest(f"the body cannot be read: {_first_fault(error)}") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in fault["loc"]) or "all of it"
+    if fault["type"] == "model_type":
+        return f"{place} must be a JSON object"
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,102 @@
+"""Tensors in JSON, and the raw form of the same: what REST callers write and read, and what the servicer does."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from frontend.open_inference.raw_tensors import pack_bytes, unpack_bytes
+from frontend.open_inference.tensors import BYTES
+from serving.errors import InvalidRequest
+
+_NUMBERS: Final = (int, float)
+
+
+class _Datatype(NamedTuple):
+    """A datatype of numbers, or of true and false."""
+
+    code: str
+    """Of the module ``struct``."""
+    kinds: tuple[type, ...]
+    """What its elements are in JSON, as Python reads it."""
+
+
+_DATATYPES: Final = {
+    "BOOL": _Datatype("?", (bool,)),
+    "UINT8": _Datatype("B", (int,)),
+    "UINT16": _Datatype("H", (int,)),
+    "UINT32": _Datatype("I", (int,)),
+    "UINT64": _Datatype("Q", (int,)),
+    "INT8": _Datatype("b", (int,)),
+    "INT16": _Datatype("h", (int,)),
+    "INT32": _Datatype("i", (int,)),
+    "INT64": _Datatype("q", (int,)),
+    "FP16": _Datatype("e", _NUMBERS),
+    "FP32": _Datatype("f", _NUMBERS),
+    "FP64": _Datatype("d", _NUMBERS),
+}
+
+
+def raw_of(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> bytes:
+    """Return the raw form of a tensor that JSON holds, nested as its shape is or as one list of all elements.
+
+    Raises:
+        InvalidRequest: its elements are of another type, or their number or nesting is not that of the shape.
+    """
+    elements = _flat(data, shape)
+    if datatype == BYTES:
+        _check_kinds(elements, datatype, (str,))
+        return pack_bytes(element.encode() for element in elements)
+    known = _known(datatype)
+    _check_kinds(elements, datatype, known.kinds)
+    try:
+        return struct.pack(f"<{len(elements)}{known.code}", *elements)
+    except (struct.error, OverflowError) as error:
+        raise InvalidRequest(f"a tensor of datatype {datatype} has an element that is out of its range") from error
+
+
+def elements_of(raw: bytes, datatype: str) -> list[Any]:
+    """Return the elements of a tensor in raw form, as they are written in JSON.
+
+    Raises:
+        InvalidRequest: JSON cannot hold them; then they are to be asked for as binary data.
+    """
+    if datatype != BYTES:
+        known = _known(datatype)
+        return [element for (element,) in struct.iter_unpack(f"<{known.code}", raw)]
+    try:
+        return [element.decode() for element in unpack_bytes(raw)]
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("an output is not text; ask for it with the parameter binary_data") from error
+
+
+def _flat(data: Sequence[Any], shape: Sequence[int]) -> Sequence[Any]:
+    """Return the elements, row by row."""
+    elements = data
+    if data and isinstance(data[0], list):
+        for depth, size in enumerate(shape):
+            # The outermost level is the list itself.
+            rows = [data] if depth == 0 else elements
+            if any(not isinstance(row, list) or len(row) != size for row in rows):
+                raise InvalidRequest("the data of a tensor are nested otherwise than its shape says")
+            elements = [element for row in rows for element in row]
+    if len(elements) != math.prod(shape):
+        raise InvalidRequest(
+            f"the data of a tensor have {len(elements)} elements, and its shape asks for another number"
+        )
+    return elements
+
+
+def _check_kinds(elements: Sequence[Any], datatype: str, kinds: tuple[type, ...]) -> None:
+    # By their very type: Python takes true for a number.
+    if not all(type(element) in kinds for element in elements):
+        raise InvalidRequest(f"a tensor of datatype {datatype} has an element of another type in its data")
+
+
+def _known(datatype: str) -> _Datatype:
+    known = _DATATYPES.get(datatype)
+    if known is None:
+        raise InvalidRequest("the datatype of a tensor is none that JSON can hold; send it as binary data")
+    return known

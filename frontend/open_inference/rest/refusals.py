@@ -1,0 +1,36 @@
+"""What a caller of the REST form sees of an error: an HTTP status, and JSON with the message."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grpc import StatusCode
+from starlette.responses import JSONResponse
+
+_INTERNAL_SERVER_ERROR: Final = 500
+# As google.rpc.Code maps them; what is not here is internal.
+_HTTP_STATUSES: Final = {
+    StatusCode.CANCELLED: 499,
+    StatusCode.INVALID_ARGUMENT: 400,
+    StatusCode.DEADLINE_EXCEEDED: 504,
+    StatusCode.NOT_FOUND: 404,
+    StatusCode.ALREADY_EXISTS: 409,
+    StatusCode.PERMISSION_DENIED: 403,
+    StatusCode.UNAUTHENTICATED: 401,
+    StatusCode.RESOURCE_EXHAUSTED: 429,
+    StatusCode.FAILED_PRECONDITION: 400,
+    StatusCode.ABORTED: 409,
+    StatusCode.OUT_OF_RANGE: 400,
+    StatusCode.UNIMPLEMENTED: 501,
+    StatusCode.UNAVAILABLE: 503,
+}
+
+
+def http_status_of(code: StatusCode | None) -> int:
+    """Return the HTTP status of a call that ended with ``code``."""
+    return _INTERNAL_SERVER_ERROR if code is None else _HTTP_STATUSES.get(code, _INTERNAL_SERVER_ERROR)
+
+
+def refusal(http_status: int, message: str) -> JSONResponse:
+    """Return the answer that Triton and KServe give: an object with the message as ``error``."""
+    return JSONResponse({"error": message}, http_status)

@@ -1,0 +1,47 @@
+"""Builds the protocol's servicer before the frontend's data plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from frontend.catalog import Catalog
+from frontend.open_inference.inference import Inferences
+from frontend.open_inference.models import NamedModels
+from frontend.open_inference.repository import ModelRepository
+from frontend.open_inference.servicer import OpenInferenceServicer
+from frontend.open_inference.statistics import InferenceStatistics
+from frontend.predictions import RoutedPredictions
+from frontend.router import Router
+from serving.model_store import ModelStore
+from serving.query_limits import QueryLimits
+
+
+def open_inference_servicer(
+    *,
+    store: ModelStore,
+    catalog: Catalog,
+    router: Router,
+    predictions: RoutedPredictions,
+    limits: QueryLimits,
+    is_ready: Callable[[], bool],
+) -> OpenInferenceServicer:
+    """Return the servicer, to be closed by the caller.
+
+    Args:
+        store: lists the models.
+        catalog: knows their manifests.
+        router: knows their engines.
+        predictions: answers, over the same catalog and router.
+        limits: what ``predictions`` takes in a query and a batch.
+        is_ready: whether the frontend can answer.
+    """
+    models = NamedModels(catalog, router)
+    statistics = InferenceStatistics()
+    return OpenInferenceServicer(
+        Inferences(models, predictions, statistics, limits.max_batch_size),
+        models,
+        ModelRepository(store.model_ids, models, predictions),
+        statistics,
+        max_documents=limits.max_batch_size,
+        is_ready=is_ready,
+    )

@@ -1,0 +1,163 @@
+"""inference.GRPCInferenceService: protobuf in, protobuf out, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from frontend.open_inference.description_messages import config_of, index_of, metadata_of, statistics_of
+from frontend.open_inference.descriptions import EXTENSIONS, SERVER, server_version
+from frontend.open_inference.inference import Inferences
+from frontend.open_inference.messages import inference_request_of, inference_response_of, is_raw
+from frontend.open_inference.models import NamedModels
+from frontend.open_inference.repository import ModelRepository
+from frontend.open_inference.statistics import InferenceStatistics
+from serving.call import current_call
+from serving.errors import InvalidRequest
+from serving.messages import LARGE_BATCH
+from serving.stubs import open_inference_pb2 as pb
+from serving.stubs import open_inference_pb2_grpc as pb_grpc
+from serving.transport.service import Service, service
+
+NAME: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Message = TypeVar("Message")
+
+
+class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
+    """Hands requests on. No method needs the context, so that other transports can call them too.
+
+    Args:
+        inferences: answers.
+        models: finds them.
+        repository: lists, loads and unloads them.
+        statistics: what was counted.
+        max_documents: in one request.
+        is_ready: whether the frontend can answer.
+    """
+
+    def __init__(
+        self,
+        inferences: Inferences,
+        models: NamedModels,
+        repository: ModelRepository,
+        statistics: InferenceStatistics,
+        *,
+        max_documents: int,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._inferences = inferences
+        self._models = models
+        self._repository = repository
+        self._statistics = statistics
+        self._max_documents = max_documents
+        self._is_ready = is_ready
+
+    async def ServerLive(  # noqa: N802 - the protocol names it
+        self, request: pb.ServerLiveRequest, context: Context | None = None
+    ) -> pb.ServerLiveResponse:
+        """Return that the server reacts."""
+        del request, context
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(  # noqa: N802
+        self, request: pb.ServerReadyRequest, context: Context | None = None
+    ) -> pb.ServerReadyResponse:
+        """Return whether the frontend can answer."""
+        del request, context
+        return pb.ServerReadyResponse(ready=self._is_ready())
+
+    async def ModelReady(  # noqa: N802
+        self, request: pb.ModelReadyRequest, context: Context | None = None
+    ) -> pb.ModelReadyResponse:
+        """Return whether a model is there and has an engine."""
+        del context
+        return pb.ModelReadyResponse(ready=await self._models.is_ready(request.name, request.version))
+
+    async def ServerMetadata(  # noqa: N802
+        self, request: pb.ServerMetadataRequest, context: Context | None = None
+    ) -> pb.ServerMetadataResponse:
+        """Return name, version and extensions of the server."""
+        del request, context
+        return pb.ServerMetadataResponse(name=SERVER, version=server_version(), extensions=EXTENSIONS)
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: Context | None = None
+    ) -> pb.ModelMetadataResponse:
+        """Return versions and tensors of a model."""
+        del context
+        return metadata_of(await self._models.find(request.name, request.version))
+
+    async def ModelInfer(  # noqa: N802
+        self, request: pb.ModelInferRequest, context: Context | None = None
+    ) -> pb.ModelInferResponse:
+        """Classify one document or many, all of one model."""
+        del context
+        answer = await self._inferences.infer(inference_request_of(request), current_call())
+        rows = answer.outputs[0].shape[0]
+        return await _made(
+            lambda: inference_response_of(answer, request.id, raw=is_raw(request)), large=rows > LARGE_BATCH
+        )
+
+    async def ModelConfig(  # noqa: N802
+        self, request: pb.ModelConfigRequest, context: Context | None = None
+    ) -> pb.ModelConfigResponse:
+        """Return how a model is configured, as Triton would."""
+        del context
+        return config_of(await self._models.find(request.name, request.version), self._max_documents)
+
+    async def ModelStatistics(  # noqa: N802
+        self, request: pb.ModelStatisticsRequest, context: Context | None = None
+    ) -> pb.ModelStatisticsResponse:
+        """Return what was counted of one model, or of all that were asked."""
+        del context
+        if request.name:
+            return statistics_of([self._statistics.of(await self._models.find(request.name, request.version))])
+        counts = self._statistics.of_all()
+        return await _made(lambda: statistics_of(counts), large=len(counts) > LARGE_BATCH)
+
+    async def RepositoryIndex(  # noqa: N802
+        self, request: pb.RepositoryIndexRequest, context: Context | None = None
+    ) -> pb.RepositoryIndexResponse:
+        """Return the models there are."""
+        del context
+        models = await self._repository.index(ready_only=request.ready)
+        return await _made(lambda: index_of(models), large=len(models) > LARGE_BATCH)
+
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, context: Context | None = None
+    ) -> pb.RepositoryModelLoadResponse:
+        """Have a model in memory."""
+        del context
+        if any(name == "config" or name.startswith("file:") for name in request.parameters):
+            raise InvalidRequest("a model is served as it was published; load it without a configuration or files")
+        name = request.model_name or request.repository_name
+        await self._repository.load(name, current_call())
+        return pb.RepositoryModelLoadResponse(model_name=name, is_loaded=True)
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, context: Context | None = None
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Let go of what a model holds in memory."""
+        del context
+        name = request.model_name or request.repository_name
+        await self._repository.unload(name, current_call())
+        return pb.RepositoryModelUnloadResponse(model_name=name, is_unloaded=True)
+
+    def close(self) -> None:
+        """Give threads back."""
+        self._repository.close()
+
+
+def open_inference_service(servicer: OpenInferenceServicer) -> Service:
+    """Return the service for a host."""
+    return service(NAME, pb_grpc.add_GRPCInferenceServiceServicer_to_server, servicer)
+
+
+async def _made(message: Callable[[], Message], *, large: bool) -> Message:
+    # Thousands of rows take a while to write: the event loop goes on meanwhile.
+    return await asyncio.to_thread(message) if large else message()

@@ -1,0 +1,57 @@
+"""JSON from outside: what Python's own parser takes beyond the standard, or takes in two ways, is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+class NotStrictJson(ValueError):
+    """It is not one JSON value in UTF-8; the message says why, in plain words."""
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value that ``data`` holds.
+
+    Raises:
+        NotStrictJson: not UTF-8, not JSON, a duplicate key, a number that is not finite or has thousands of digits,
+            text that is no Unicode, or nested too deeply.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
+        )
+        if "\\u" in text:
+            # Half of a pair of surrogates, as "\ud800" makes it, could neither be sent on nor be written back.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise NotStrictJson("it is nested too deeply") from error
+    except NotStrictJson:
+        raise
+    except json.JSONDecodeError as error:
+        raise NotStrictJson(f"it is no JSON from line {error.lineno}, column {error.colno} on") from error
+    except UnicodeError as error:
+        raise NotStrictJson("its text is no Unicode in UTF-8") from error
+    except ValueError as error:
+        raise NotStrictJson("a number has too many digits") from error
+    return value
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise NotStrictJson("a key stands twice in one object")
+    return result
+
+
+def _refuse_constant(name: str) -> float:
+    raise NotStrictJson(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise NotStrictJson("a number is out of range")
+    return value
