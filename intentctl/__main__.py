@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from intentctl.commands.capacity import capacity
+from intentctl.commands.export import export
+from intentctl.commands.import_archive import import_archive
 from intentctl.commands.models import models
 from intentctl.commands.predict import predict
 from intentctl.commands.publish import publish
@@ -19,8 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (up, predict, models, train, publish, capacity):
+for command in (up, predict, models, train, publish, export, capacity):
     app.command()(command)
+app.command("import")(import_archive)
 
 
 def main() -> None:

@@ -1,0 +1,63 @@
+"""``intentctl import``: a model from an archive of TorchServe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from intentctl.output import EXIT_USAGE, AsJson, Column, fail, print_json, print_table
+from serving.errors import InvalidModelId, ServingError
+from serving.model_id import MAX_MODEL_ID_BYTES, parse_model_id
+
+
+def import_archive(
+    archive: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="An archive of TorchServe: FILE.mar.", show_default=False),
+    ],
+    *,
+    model_id: Annotated[
+        str | None,
+        typer.Option(
+            help="The id to publish it under; without: the one in model-ID.mar, else the archive's own name of it.",
+            show_default=False,
+        ),
+    ] = None,
+    model_dir: Annotated[
+        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
+    ] = Path("models"),
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of this id.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish the model of a TorchServe archive for the predictor. The archive is data: nothing in it is executed."""
+    # NumPy takes its time to load: nobody should wait for it who asks for --help.
+    from intentctl.torchserve import importing  # noqa: PLC0415
+
+    try:
+        opened = importing.read_archive(archive)
+        checked_id = importing.id_of(archive, opened) if model_id is None else parse_model_id(model_id)
+        model = importing.import_model(opened, model_dir, checked_id, replace=replace)
+    except InvalidModelId:
+        fail(
+            f"{'the archive names no model id' if model_id is None else '--model-id is none'}: 1 to"
+            f" {MAX_MODEL_ID_BYTES} ASCII letters, digits, '.', '_' or '-', not starting with '.';"
+            " give one with --model-id",
+            EXIT_USAGE,
+        )
+    except ServingError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"the archive cannot be read, or the model folder not be written: {error.strerror}")
+    summary = {
+        "id": checked_id,
+        "folder": str(model_dir / checked_id),
+        "version": model.version,
+        "labels": len(model.labels),
+        "tokenizer": model.tokenizer.value,
+    }
+    if as_json:
+        print_json(summary)
+    else:
+        print_table([Column("model"), Column("", right=True)], [(name, str(value)) for name, value in summary.items()])

@@ -1,0 +1,131 @@
+"""From a model of the volume to an archive that TorchServe serves with our handler."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from importlib.resources import files as resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from intentctl.torchserve.archive import MAR_MANIFEST, mar_manifest, write_archive
+from intentctl.torchserve.model_files import INTENT, INTENT_AT_TORCHSERVE, LIMITS, MOST_BYTES, with_algorithm
+from predictor.intent_model import NO_INDEX, IntentModel
+from predictor.loader import Loader
+from predictor.vocabulary import Vocabulary, read_vocabulary
+from serving.errors import ModelExists, ModelUnusable
+from serving.manifest import Manifest
+from serving.model_id import ModelId
+from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
+from serving.publishing import publish
+
+HANDLER_FILE: Final = "intent_handler.py"
+TOKENS_FILE: Final = "vocabulary.json"
+# Those of the package that the handler needs. With __init__.py it is found before any other of its name.
+PREDICTOR_FILES: Final = ("__init__.py", "tokenizer.py")
+
+_VERSION_OF_NONE: Final = "1.0"
+_STAGING: Final = ".staging-"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model of the volume, found sound, as it is at TorchServe."""
+
+    model: IntentModel
+    vocabulary: Vocabulary
+    files: dict[str, bytes]
+    """The model's three files, by name; the manifest is that of the model at TorchServe."""
+
+
+def read_source(root: Path, model_id: ModelId) -> Source:
+    """Return the model ``model_id`` below ``root``, which a predictor would serve as it is.
+
+    Raises:
+        ModelUnusable: a predictor could not load it, or it is for another engine; the message says why.
+        ServingError: as :meth:`~predictor.loader.Loader.load` tells.
+    """
+    store = ModelStore(root)
+    loader = Loader(store, LIMITS)
+    fingerprint = loader.fingerprint(model_id)
+    model = loader.load(model_id, fingerprint)
+    contents = store.read_copy(model_id, fingerprint, MOST_BYTES)
+    manifest = Manifest.parse(contents[MANIFEST_FILE])
+    if manifest.algorithm not in (INTENT, INTENT_AT_TORCHSERVE):
+        raise ModelUnusable(f"the model's Algorithm is {manifest.algorithm}; only models of {INTENT} can be exported")
+    contents[MANIFEST_FILE] = with_algorithm(manifest, INTENT_AT_TORCHSERVE).to_json().encode()
+    return Source(model, read_vocabulary(contents[VOCABULARY_FILE]), contents)
+
+
+def archive_of(source: Source, name: str) -> bytes:
+    """Return the archive in which the model is called ``name``. Equal models give equal bytes."""
+    return write_archive(
+        {
+            **source.files,
+            TOKENS_FILE: _tokens(source),
+            **{f"predictor/{name}": resources("predictor").joinpath(name).read_bytes() for name in PREDICTOR_FILES},
+            HANDLER_FILE: resources("intentctl.torchserve").joinpath("handler.py").read_bytes(),
+            MAR_MANIFEST: mar_manifest(name, source.model.version or _VERSION_OF_NONE, HANDLER_FILE, WEIGHTS_FILE),
+        }
+    )
+
+
+def archive_path(model_store: Path, model_id: ModelId) -> Path:
+    """Return where TorchServe, and the frontend that registers it there, expect the archive of a model."""
+    return model_store / f"model-{model_id}.mar"
+
+
+def check_free(path: Path, published: Path | None) -> None:
+    """Check that there is no such archive, and no such folder of a model, before anything is written.
+
+    Raises:
+        ModelExists: there is one.
+    """
+    if path.exists():
+        raise ModelExists(f"there is an archive {path.name} already; replace it explicitly, or choose another id")
+    if published is not None and published.exists():
+        raise ModelExists(f"there is a model {published.name} already; replace it explicitly, or choose another id")
+
+
+def put_in_place(path: Path, archive: bytes) -> None:
+    """Write an archive through to the disk, and put it in place by one rename: no reader sees half of it.
+
+    Raises:
+        OSError: the folder cannot be written to. What was there before is there still.
+    """
+    staging = path.with_name(f"{_STAGING}{uuid.uuid4().hex}")
+    try:
+        with staging.open("xb") as file:
+            file.write(archive)
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def publish_source(source: Source, root: Path, model_id: ModelId, *, replace: bool) -> None:
+    """Publish the model below ``root`` for TorchServe, so that the frontend sends its questions there.
+
+    Raises:
+        ModelExists: there is such a model, and ``replace`` is false.
+        OSError: the volume cannot be written to.
+    """
+    with TemporaryDirectory() as folder:
+        for name, content in source.files.items():
+            (Path(folder) / name).write_bytes(content)
+        publish(Path(folder), root, model_id, replace=replace)
+
+
+def _tokens(source: Source) -> bytes:
+    """Return what the handler knows of tokens: our reader's answer, and so no torchtext is needed there."""
+    default = source.vocabulary.default_index
+    document = {
+        "tokenizer": source.model.tokenizer.value,
+        "default_index": None if default == NO_INDEX else default,
+        "indices": dict(source.vocabulary.indices),
+    }
+    return json.dumps(document).encode()

@@ -1,0 +1,70 @@
+"""From an archive of TorchServe to a model of the volume. Nothing of the archive is executed."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from intentctl.torchserve.archive import Archive
+from intentctl.torchserve.model_files import INTENT, LIMITS, MOST_BYTES, with_algorithm
+from predictor.intent_model import IntentModel
+from predictor.loader import Loader
+from serving.manifest import Manifest
+from serving.model_id import ModelId, parse_model_id
+from serving.model_store import MANIFEST_FILE, ModelStore
+from serving.open_folder import OpenFile
+from serving.publishing import publish
+
+_NAME: Final = re.compile(r"model-(.+)\.mar")
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+# Handlers, and what archives bring beside the model.
+_OTHER_FILES: Final = 64 << 20
+
+
+def read_archive(path: Path) -> Archive:
+    """Return the archive at ``path``.
+
+    Raises:
+        InvalidModelFile: it is too large, is no regular file, or no archive that is read.
+        OSError: it cannot be read.
+    """
+    with OpenFile("the archive", os.open(path, _READ)) as file:
+        return Archive(file.read(sum(MOST_BYTES.values()) + _OTHER_FILES))
+
+
+def id_of(path: Path, archive: Archive) -> ModelId:
+    """Return the model's id: the one in the name of the file, ``model-<id>.mar``, else the archive's own name of it.
+
+    Raises:
+        InvalidModelId: what stands there is no id.
+        ModelUnusable: the archive does not say.
+    """
+    named = _NAME.fullmatch(path.name)
+    return parse_model_id(named[1] if named else archive.model_name())
+
+
+def import_model(archive: Archive, root: Path, model_id: ModelId, *, replace: bool) -> IntentModel:
+    """Publish the archive's model below ``root`` for the predictor, with sums, once it has been loaded; return it.
+
+    Raises:
+        ModelUnusable: a predictor could not load it; the message says why. Nothing is published.
+        ChecksumMismatch: its manifest describes other files.
+        ModelExists: there is such a model, and ``replace`` is false.
+        OSError: the volume cannot be written to.
+    """
+    files = archive.read(MOST_BYTES)
+    with TemporaryDirectory() as staging:
+        folder = Path(staging) / model_id
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        # The archive's own manifest first: where it has sums, they are compared.
+        loader = Loader(ModelStore(Path(staging)), LIMITS)
+        model = loader.load(model_id, loader.fingerprint(model_id))
+        manifest = with_algorithm(Manifest.parse(files[MANIFEST_FILE]), INTENT)
+        (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        publish(folder, root, model_id, replace=replace)
+    return model

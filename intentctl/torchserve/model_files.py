@@ -1,0 +1,31 @@
+"""The files of a model that both engines take, and the manifest that says which of them it is for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from predictor.loader import FileLimits
+from serving.manifest import MAX_MANIFEST_BYTES, Manifest
+from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+
+INTENT: Final = "intent-classification"
+"""The algorithm of models that the predictor serves."""
+INTENT_AT_TORCHSERVE: Final = "intent-classification-torch"
+"""The algorithm of models that TorchServe serves."""
+
+LIMITS: Final = FileLimits()
+MOST_BYTES: Final[Mapping[str, int]] = {
+    MANIFEST_FILE: MAX_MANIFEST_BYTES,
+    WEIGHTS_FILE: LIMITS.weights,
+    VOCABULARY_FILE: LIMITS.vocabulary,
+}
+"""The largest files that a predictor reads, by name."""
+
+
+def with_algorithm(manifest: Manifest, algorithm: str) -> Manifest:
+    """Return the same manifest for another engine, without the sums of files, which publishing writes anew."""
+    document = json.loads(manifest.to_json()) | {"Algorithm": algorithm}
+    document.pop("Files", None)
+    return Manifest.parse(json.dumps(document).encode())
