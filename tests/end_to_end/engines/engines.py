@@ -1,0 +1,254 @@
+"""Real engines of each kind behind one frontend: started, paused, ended by id, and started again where they were."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from peers.environments import CannotInstall
+from peers.mlserver import mlserver
+from peers.programs import ROOT, Program, free_ports
+from peers.servers import Server, our_code
+from peers.torchserve import torchserve
+from peers.triton import triton
+from serving.health_check import health_of
+from serving.stubs import open_inference_pb2 as oip
+from serving.stubs import open_inference_pb2_grpc as oip_grpc
+from serving.stubs import torchserve_inference_pb2_grpc as torchserve_grpc
+from tests.builders import PATIENCE
+from tests.end_to_end.processes import Service, start
+
+HOST = "127.0.0.2"
+"""An address that no caller of this machine takes for itself: who is started again finds its ports free."""
+SAMPLE = "clinc150"
+"""The model that every engine serves, in the predictor's own name for it."""
+
+_RUNTIMES = "peers.inside.mlserver_runtimes"
+_TRITON_MODEL = ROOT / "peers" / "inside" / "triton_model.py"
+_READY_SECONDS = 4 * PATIENCE
+_ASK_SECONDS = 5
+
+
+@dataclass
+class Engine:
+    """One engine, and the models of the volume that are its own."""
+
+    algorithm: str
+    address: str
+    """As a route has it: ``kind://host:port``."""
+    server: Server
+    models: tuple[str, ...]
+    """Ids that it serves, all with the weights of the sample model."""
+    absent: str
+    """An id that has a manifest, of which the engine has nothing."""
+    is_ready: Callable[[], bool]
+    """Asks it whether it can answer for all its models; raises where it cannot be reached."""
+    _program: Program | None = None
+    _ends: ExitStack = field(default_factory=ExitStack)
+
+    def start(self) -> None:
+        """Start it, without waiting for it."""
+        self._program = self._ends.enter_context(self.server.running())
+
+    def stop(self) -> None:
+        """End it at once, as on a machine that is lost, if it has not ended."""
+        if self._program is not None:
+            self._program.kill()
+            self._program = None
+        self._ends.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let nothing of it run within the block."""
+        assert self._program is not None
+        self._program.pause()
+        try:
+            yield
+        finally:
+            self._program.resume()
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """End it, and start it again behind the block, where it is ready."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        assert self._program is not None
+        give_up = time.monotonic() + _READY_SECONDS
+        while not self._says_ready():
+            self._program.check_alive()
+            assert time.monotonic() < give_up, self.server.log.read_text()[-5000:]
+            time.sleep(0.1)
+
+    def _says_ready(self) -> bool:
+        try:
+            return self.is_ready()
+        except grpc.RpcError:
+            return False
+
+
+Maker = Callable[[Path, Path], Engine]
+"""Makes an engine, not started yet, with its models in the first folder and files of its own in the second."""
+
+
+@dataclass
+class Fleet:
+    """Engines behind one frontend."""
+
+    frontend: Service
+    engines: Mapping[str, Engine]
+    missing: Mapping[str, str]
+    """Why there is none of a name."""
+
+
+@contextmanager
+def fleet(folder: Path, makers: Mapping[str, Maker]) -> Iterator[Fleet]:
+    """Engines and a frontend, ready; ended behind the block."""
+    models = folder / "models"
+    shutil.copytree(ROOT / "models" / SAMPLE, models / SAMPLE)
+    engines: dict[str, Engine] = {}
+    missing: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            engines[name] = make(models, folder / name)
+        except CannotInstall as error:
+            missing[name] = str(error)
+    with ExitStack() as ends:
+        for engine in engines.values():
+            ends.callback(engine.stop)
+            engine.start()
+        routes = ",".join(f"{engine.algorithm}={engine.address}" for engine in engines.values())
+        frontend = start("frontend", models, folder, "--routes", routes)
+        ends.callback(frontend.kill)
+        frontend.wait_until_serving()
+        for engine in engines.values():
+            engine.wait_until_ready()
+        yield Fleet(frontend, engines, missing)
+
+
+def predictor_engine(models: Path, folder: Path) -> Engine:
+    """Our predictor."""
+    folder.mkdir()
+    _write_manifest(models, "absent", Algorithm="intent-classification")
+    (port,) = free_ports(1, HOST)
+    address = f"{HOST}:{port}"
+    command = (sys.executable, "-m", "predictor", "--model-dir", models, "--host", HOST, "--port", str(port))
+    return Engine(
+        algorithm="intent-classification",
+        address=f"predictor://{address}",
+        server=Server(address, command, folder / "predictor.log", ROOT),
+        models=(SAMPLE,),
+        absent="absent",
+        is_ready=lambda: health_of(address, "", _ASK_SECONDS, None) == "SERVING",
+    )
+
+
+def torchserve_engine(models: Path, folder: Path) -> Engine:
+    """TorchServe with an archive that ``intentctl export`` has made, and nothing registered."""
+    algorithm, model = "intent-classification-torch", "clinc150-torch"
+    store = folder / "store"
+    store.mkdir(parents=True)
+    server = torchserve(folder, store, "--enable-model-api", host=HOST)
+    export = (sys.executable, "-m", "intentctl", "export", "--torchserve", SAMPLE, "--publish-as", model)
+    subprocess.run([*export, "--model-store", store, "--model-dir", models], check=True, cwd=ROOT)
+    _write_manifest(models, "absent-torch", Algorithm=algorithm)
+
+    def is_healthy() -> bool:
+        with grpc.insecure_channel(server.address) as channel:
+            stub = torchserve_grpc.InferenceAPIsServiceStub(channel)
+            return "Healthy" in stub.Ping(Empty(), timeout=_ASK_SECONDS).health
+
+    return Engine(
+        algorithm=algorithm,
+        address=f"torchserve://{server.address}?management={server.management}",
+        server=server,
+        models=(model,),
+        absent="absent-torch",
+        is_ready=is_healthy,
+    )
+
+
+def mlserver_engine(models: Path, folder: Path) -> Engine:
+    """MLServer with the sample model in two forms: one answers with labels, one with logits."""
+    batching = {"max_batch_size": 64, "max_batch_time": 0.001}
+    forms = {
+        "labels": {"implementation": f"{_RUNTIMES}.LabelRuntime", **batching},
+        "logits": {"implementation": f"{_RUNTIMES}.LogitsRuntime", **batching},
+    }
+    server = mlserver(folder, forms, our_code(ROOT / "models", SAMPLE), host=HOST)
+    return _open_inference_engine(models, "intent-mlserver", server, shape=[-1])
+
+
+def triton_engine(models: Path, folder: Path) -> Engine:
+    """Triton with the sample model in the same two forms."""
+    forms = {
+        "labels": _triton_configuration("labels", label=("TYPE_STRING", 1), score=("TYPE_FP32", 1)),
+        "logits": _triton_configuration("logits", logits=("TYPE_FP32", 151)),
+    }
+    programs = {name: (configuration, _TRITON_MODEL) for name, configuration in forms.items()}
+    server = triton(folder, programs, our_code(ROOT / "models", SAMPLE), host=HOST)
+    return _open_inference_engine(models, "intent-triton", server)
+
+
+def _open_inference_engine(models: Path, algorithm: str, server: Server, **of_logits: Any) -> Engine:
+    """Return an engine that knows the sample model as ``labels`` and as ``logits``, of which more may be told."""
+    served = {
+        f"{algorithm}-labels": {"model": "labels", "label": "label", "score": "score"},
+        f"{algorithm}-logits": {"model": "logits", "logits": "logits", "contents": "typed", **of_logits},
+    }
+    for model, open_inference in served.items():
+        _write_manifest(models, model, Algorithm=algorithm, OpenInference=open_inference)
+    absent = f"{algorithm}-absent"
+    _write_manifest(models, absent, Algorithm=algorithm, OpenInference={"model": "nothing"})
+
+    def has_all() -> bool:
+        with grpc.insecure_channel(server.address) as channel:
+            stub = oip_grpc.GRPCInferenceServiceStub(channel)
+            asked = [oip.ModelReadyRequest(name=name) for name in ("labels", "logits")]
+            return all(stub.ModelReady(one, timeout=_ASK_SECONDS).ready for one in asked)
+
+    return Engine(
+        algorithm=algorithm,
+        address=f"open-inference://{server.address}",
+        server=server,
+        models=tuple(served),
+        absent=absent,
+        is_ready=has_all,
+    )
+
+
+def _write_manifest(models: Path, model_id: str, **keys: Any) -> None:
+    """Write a manifest, without any other file, with the classes of the sample model."""
+    classes = json.loads((ROOT / "models" / SAMPLE / "manifest.json").read_text())["classes"]
+    (models / model_id).mkdir()
+    (models / model_id / "manifest.json").write_text(json.dumps({"classes": classes, **keys}))
+
+
+def _triton_configuration(name: str, **outputs: tuple[str, int]) -> str:
+    listed = ", ".join(
+        f'{{ name: "{output}" data_type: {kind} dims: [ {width} ] }}' for output, (kind, width) in outputs.items()
+    )
+    return f"""name: "{name}"
+backend: "python"
+max_batch_size: 64
+input [ {{ name: "document" data_type: TYPE_STRING dims: [ 1 ] }} ]
+output [ {listed} ]
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+dynamic_batching {{ max_queue_delay_microseconds: 0 }}
+"""

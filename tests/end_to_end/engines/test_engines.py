@@ -1,0 +1,42 @@
+"""The same through the frontend for a model that our predictor serves, a real TorchServe, and a real MLServer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.engines.engines import (
+    Engine,
+    Fleet,
+    fleet,
+    mlserver_engine,
+    predictor_engine,
+    torchserve_engine,
+)
+from tests.end_to_end.engines.suite import EngineSuite
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),  # the first time it installs the peers' environments
+]
+
+MAKERS = {"predictor": predictor_engine, "torchserve": torchserve_engine, "mlserver": mlserver_engine}
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with fleet(tmp_path_factory.mktemp("engines"), MAKERS) as running:
+        yield running
+
+
+@pytest.fixture(params=MAKERS)
+def engine(request: pytest.FixtureRequest, engines: Fleet) -> Engine:
+    if request.param in engines.missing:
+        pytest.skip(engines.missing[request.param])
+    return engines.engines[request.param]
+
+
+class TestEngines(EngineSuite):
+    """All of them behind one frontend."""

@@ -1,0 +1,35 @@
+"""The same for a real Triton, whose server is inside of the nvidia-pytriton wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from peers.environments import is_installed
+from peers.triton import ENVIRONMENT
+from tests.end_to_end.engines.engines import Engine, Fleet, fleet, predictor_engine, triton_engine
+from tests.end_to_end.engines.suite import EngineSuite
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.slow,
+    pytest.mark.skipif(not is_installed(ENVIRONMENT), reason="scripts/test --with-triton installs it"),
+]
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with fleet(tmp_path_factory.mktemp("engines"), {"predictor": predictor_engine, "triton": triton_engine}) as running:
+        yield running
+
+
+@pytest.fixture
+def engine(engines: Fleet) -> Engine:
+    if "triton" in engines.missing:
+        pytest.skip(engines.missing["triton"])
+    return engines.engines["triton"]
+
+
+class TestTriton(EngineSuite):
+    """Beside our predictor, behind one frontend."""

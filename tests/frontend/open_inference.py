@@ -1,0 +1,107 @@
+"""What tests of the Open Inference Protocol are built from: a frontend that speaks it, and requests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from frontend.backends.backend import Backend
+from frontend.catalog import Catalog
+from frontend.open_inference.raw_tensors import pack_bytes
+from frontend.open_inference.service import open_inference_servicer
+from frontend.open_inference.servicer import OpenInferenceServicer, open_inference_service
+from frontend.predictions import RoutedPredictions
+from frontend.router import Router
+from serving.model_store import ModelStore
+from serving.prediction import Prediction, Query, ScoredLabel
+from serving.query_limits import QueryLimits
+from serving.stubs import open_inference_pb2 as pb
+from serving.stubs import open_inference_pb2_grpc as pb_grpc
+from tests.builders import PATIENCE, channel_to, hosted
+
+LIMITS: Final = QueryLimits(max_document_bytes=64, max_batch_size=8)
+CLASSES: Final = {"0": "no", "1": "yes", "2": "maybe"}
+
+Requested = pb.ModelInferRequest.InferRequestedOutputTensor
+
+
+def an_answer(query: Query) -> Prediction:
+    """Return an answer whose label is "yes", and the classes that were asked for."""
+    best = (ScoredLabel("yes", 0.75), ScoredLabel("maybe", 0.2), ScoredLabel("no", 0.05))
+    return Prediction("yes", 0.75, best[: query.k], query.model_id, "1.0")
+
+
+@asynccontextmanager
+async def servicer_before(
+    models: Path, backend: Backend, *, is_ready: Callable[[], bool] = lambda: True, freshness_seconds: float = 0.0
+) -> AsyncIterator[OpenInferenceServicer]:
+    """Give the real servicer, over models in files, before ``backend``."""
+    store = ModelStore(models)
+    catalog = Catalog(store, threads=2, freshness_seconds=freshness_seconds)
+    router = Router({"intent-classification": backend})
+    predictions = RoutedPredictions(catalog, router, LIMITS)
+    servicer = open_inference_servicer(
+        store=store, catalog=catalog, router=router, predictions=predictions, limits=LIMITS, is_ready=is_ready
+    )
+    try:
+        yield servicer
+    finally:
+        servicer.close()
+        await predictions.close()
+
+
+@dataclass
+class Caller:
+    """A client of the protocol on a channel of its own."""
+
+    stub: Any
+
+    async def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        """Return the answer."""
+        answer: pb.ModelInferResponse = await self.stub.ModelInfer(request, timeout=PATIENCE)
+        return answer
+
+    async def refusal(self, method: str, request: Any) -> tuple[StatusCode, str]:
+        """Return code and message of a call that is refused."""
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await getattr(self.stub, method)(request, timeout=PATIENCE)
+        return refused.value.code(), refused.value.details() or ""
+
+
+@asynccontextmanager
+async def calling(models: Path, backend: Backend, **options: Any) -> AsyncIterator[Caller]:
+    """Give a client of a real server that speaks the protocol before ``backend``."""
+    async with (
+        servicer_before(models, backend, **options) as servicer,
+        hosted(models, open_inference_service(servicer)) as address,
+        channel_to(address) as channel,
+    ):
+        yield Caller(pb_grpc.GRPCInferenceServiceStub(channel))
+
+
+def typed(*documents: str, shape: Sequence[int] | None = None, model: str = "model", **fields: Any) -> Any:
+    """Return a request with the documents as typed contents."""
+    request = pb.ModelInferRequest(model_name=model, **fields)
+    tensor = request.inputs.add(name="document", datatype="BYTES", shape=[len(documents)] if shape is None else shape)
+    tensor.contents.bytes_contents.extend(document.encode() for document in documents)
+    return request
+
+
+def raw(*documents: str, shape: Sequence[int] | None = None, model: str = "model", **fields: Any) -> Any:
+    """Return a request with the documents as raw contents."""
+    request = pb.ModelInferRequest(model_name=model, **fields)
+    request.inputs.add(name="document", datatype="BYTES", shape=[len(documents)] if shape is None else shape)
+    request.raw_input_contents.append(pack_bytes(document.encode() for document in documents))
+    return request
+
+
+def classes_of(count: int, name: str = "score") -> Any:
+    """Return a requested output with the parameter ``classification``."""
+    return Requested(name=name, parameters={"classification": pb.InferParameter(int64_param=count)})
