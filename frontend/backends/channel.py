@@ -30,13 +30,6 @@ _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.min_reconnect_backoff_ms", 1000),
-    # A replica that hangs, or a network that drops packets, is noticed within three seconds, with no call or many.
-    ("grpc.keepalive_time_ms", 1000),
-    ("grpc.keepalive_timeout_ms", 2000),
-    # This is what is waited for by the gRPC of today; the former is its older name.
-    ("grpc.http2.ping_timeout_ms", 2000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
     # As large as gRPC takes it: 1,024 places for each of 8,192 replicas.
     ("grpc.lb.ring_hash.ring_size_cap", 1 << 23),
     # What is to be sent again has to be kept; the largest request taken fits.
@@ -44,15 +37,31 @@ _OPTIONS: Final = (
     # Proxies of the environment are for the web, not for a service beside this one.
     ("grpc.enable_http_proxy", 0),
 )
+# A replica that hangs, or a network that drops packets, is noticed within three seconds, with no call or many.
+_PINGS: Final = (
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    # This is what is waited for by the gRPC of today; the former is its older name.
+    ("grpc.http2.ping_timeout_ms", 2000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 
-def channel_to(addresses: Sequence[str], service: str) -> grpc.aio.Channel:
+def channel_to(addresses: Sequence[str], service: str, *, pings: bool = True) -> grpc.aio.Channel:
     """Return a channel to replicas at ``addresses``, each ``ip:port``, each of which has the gRPC service ``service``.
+
+    Args:
+        addresses: of the replicas.
+        service: its full name.
+        pings: whether replicas that hang are found by pings. Servers that do not expect them, as those of others do
+            not, hang up after three, whatever calls are in flight.
 
     REQUIRES: where there are several, ``RING_HASH_VARIABLE`` is set; without it their calls fail with INTERNAL.
     """
     config = json.dumps(_service_config(service, replicas=len(addresses)))
-    return grpc.aio.insecure_channel(_target(addresses), options=(*_OPTIONS, ("grpc.service_config", config)))
+    options = (*_OPTIONS, *(_PINGS if pings else ()), ("grpc.service_config", config))
+    return grpc.aio.insecure_channel(_target(addresses), options=options)
 
 
 def _target(addresses: Sequence[str]) -> str:

@@ -201,6 +201,18 @@ async def test_a_deadline_that_has_passed_asks_nobody() -> None:
     assert not engine.asked
 
 
+@pytest.mark.slow
+async def test_an_engine_that_takes_its_time_is_asked_once_and_not_pinged_until_it_hangs_up() -> None:
+    # With a ping each second, as at our own predictor, servers with gRPC's defaults hang up after five.
+    async def take_time(_: list[str]) -> None:
+        await asyncio.sleep(8.0)
+
+    engine = FakeOpenInference(take_time)
+    async with before(engine) as backend:
+        assert (await backend.predict(Query("m", "a"), a_call())).label == "a"
+    assert engine.sizes == [1]
+
+
 async def test_a_caller_that_leaves_ends_the_work_of_the_engine() -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 

@@ -11,7 +11,10 @@ import grpc
 import pytest
 from grpc import StatusCode
 
+from frontend.catalog import Catalog
 from serving.errors import ModelIncomplete, ModelNotFound, OutOfCapacity, ServingError, VolumeUnavailable
+from serving.manifest import Manifest
+from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from serving.prediction import Outcome, Query
 from serving.stubs import open_inference_pb2 as pb
@@ -218,3 +221,29 @@ async def test_parameters_of_unloading_are_ignored(models: Path) -> None:
     request.parameters["unload_dependents"].bool_param = True
     async with calling(models, FakeBackend()) as caller:
         assert (await caller.stub.RepositoryModelUnload(request, timeout=PATIENCE)).is_unloaded
+
+
+async def test_however_many_ask_for_the_index_a_few_manifests_are_looked_up_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        publish(tmp_path, f"model-{number}", files={})
+    looked_up = Catalog.manifest
+    at_once: list[int] = []
+    under_way = 0
+
+    async def counted(catalog: Catalog, model: ModelId) -> Manifest:
+        nonlocal under_way
+        under_way += 1
+        at_once.append(under_way)
+        try:
+            return await looked_up(catalog, model)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(Catalog, "manifest", counted)
+    async with calling(tmp_path, FakeBackend()) as caller:
+        assert [len(models) for models in await asyncio.gather(*(index(caller) for _ in range(5)))] == [40] * 5
+
+    assert len(at_once) == 200
+    assert max(at_once) <= 16

@@ -122,7 +122,9 @@ async def test_a_model_that_is_not_there_is_not_found(path: str, rest_of_path: s
     assert_fit_for_callers(ServingError(answer.error))
 
 
-@pytest.mark.parametrize("path", ["/", "/v2x", "/v2/models", "/v2/models//infer", "/v2/models/a/b/c", "/v1/models/a"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v2x", "/v2/models", "/v2/models//infer", "/v2/models/a/b/c", "/v2/health/live/"]
+)
 async def test_a_path_that_is_not_known_is_not_found(path: str, rest: RestCaller) -> None:
     for answer in (await rest.get(path), await rest.post(path, documents("a"))):
         assert (answer.status, "/v2" in answer.error) == (404, True)

@@ -289,8 +289,9 @@ class _Management(management_grpc.ManagementAPIsServiceServicer):
         self._fake.remove(request.model_name, request.model_version)
         return management.ManagementResponse(msg=f'Model "{request.model_name}" unregistered')
 
-    async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802
-        raise NotImplementedError
+    async def ListModels(self, request: Any, context: Any) -> management.ManagementResponse:  # noqa: N802
+        await self._fake.check_key(context, "management")
+        return management.ManagementResponse(msg='{"models": []}')
 
     async def SetDefault(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError

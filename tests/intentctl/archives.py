@@ -23,7 +23,7 @@ from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from tests.builders import publish
 from tests.conftest import shared
-from tests.predictor.builders import saved, state_dict
+from tests.predictor.builders import fake_torchtext, modern_vocab, saved, state_dict
 
 _PROGRAM: Final = Path(__file__).parent / "archived_handler.py"
 
@@ -40,12 +40,14 @@ def small_model(
     model_id: str,
     *,
     tokens: Sequence[str] = TOKENS,
+    default: int | None = 0,
     weights: Mapping[str, torch.Tensor] | None = None,
     **keys: Any,
 ) -> Path:
     """Put a small sound model of two labels below ``root``; return its folder."""
     state = state_dict(len(tokens), 4, 3, 2) if weights is None else dict(weights)
-    files = {"model.pth": saved(state), "vocab.pth": saved(list(tokens))}
+    with fake_torchtext():
+        files = {"model.pth": saved(state), "vocab.pth": saved(modern_vocab(tokens, default))}
     return publish(root, model_id, files=files, **keys)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -277,13 +278,20 @@ def test_the_seeds_model_answers_the_books_question(models: Path, export: Export
 
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"tokens": ("rain", "sun", "song")}, {"Tokenizer": "characters"}, {"Tokenizer": "basic_english_characters"}],
-    ids=["unknown-token", "no-unknown-token", "characters", "basic-english-characters"],
+    [
+        {},
+        {"default": None},
+        {"default": -1},
+        {"Tokenizer": "characters"},
+        {"Tokenizer": "basic_english_characters"},
+        {"weights": {name: torch.zeros_like(value) for name, value in state_dict(5, 4, 3, 2).items()}},
+    ],
+    ids=["default", "no-default", "default-of-none", "characters", "basic-english-characters", "equal-scores"],
 )
 def test_odd_documents_are_answered_as_the_predictor_does(
-    models: Path, export: Export, tmp_path: Path, keys: dict[str, object]
+    models: Path, export: Export, tmp_path: Path, keys: dict[str, Any]
 ) -> None:
-    small_model(models, "odd", **keys)  # type: ignore[arg-type]
+    small_model(models, "odd", **keys)
     expected = loaded(models, "odd").predict([Query("odd", document, 2) for document in ODD_DOCUMENTS])
     batch = [asked_many([(document, 2) for document in ODD_DOCUMENTS]), *map(asked, ODD_DOCUMENTS)]
     (reply,) = handled(export("odd"), tmp_path / "unpacked", [batch])

@@ -217,6 +217,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "cut off": (zipped(MEMBERS)[:-30], "the archive is damaged"),
     "two of one name": (zipped_twice("vocab.pth"), "two members of one name"),
     "leaves upwards": (zipped({**MEMBERS, "a/../../b": b""}), "outside of its folder"),
+    "leaves upwards at the end": (zipped({**MEMBERS, "a\n/..": b""}), "outside of its folder"),
     "leaves to the root": (zipped({**MEMBERS, "/etc/passwd": b""}), "outside of its folder"),
     "leaves on windows": (zipped({**MEMBERS, "a\\..\\b": b""}), "outside of its folder"),
     "leaves to a drive": (zipped({**MEMBERS, "C:b": b""}), "outside of its folder"),

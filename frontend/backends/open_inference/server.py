@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
@@ -38,7 +39,7 @@ class OpenInferenceServer:
     def __init__(self, target: str, partitions: int, look_up: LookUp) -> None:
         self._partitions = partitions
         self._replicas: Replicas[pb_grpc.GRPCInferenceServiceAsyncStub] = Replicas(
-            target, lambda addresses: channel_to(addresses, _SERVICE), pb_grpc.GRPCInferenceServiceStub, look_up
+            target, _channel_to, pb_grpc.GRPCInferenceServiceStub, look_up
         )
 
     async def infer(
@@ -115,3 +116,7 @@ class OpenInferenceServer:
                 # That it answers is all there is to know.
                 return True
             raise
+
+
+def _channel_to(addresses: Sequence[str]) -> grpc.aio.Channel:
+    return channel_to(addresses, _SERVICE, pings=False)

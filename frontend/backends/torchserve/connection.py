@@ -16,6 +16,7 @@ from frontend.backends.torchserve.shared import Tasks
 from serving.deadline import Deadline
 from serving.stubs import torchserve_inference_pb2 as inference
 from serving.stubs import torchserve_inference_pb2_grpc as inference_grpc
+from serving.stubs import torchserve_management_pb2 as management
 from serving.stubs import torchserve_management_pb2_grpc as management_grpc
 
 log = structlog.get_logger()
@@ -66,8 +67,9 @@ class Connection:
         return (await self.call(self._inference.Predictions, request, deadline, Api.INFERENCE)).prediction
 
     async def ping(self, deadline: Deadline) -> None:
-        """Return once the server answers. grpc.aio.AioRpcError where it does not."""
+        """Return once both APIs answer. grpc.aio.AioRpcError where one does not."""
         await self.call(self._inference.Ping, empty_pb2.Empty(), deadline, Api.INFERENCE)
+        await self.call(self.management.ListModels, management.ListModelsRequest(limit=1), deadline)
 
     async def call(
         self,

@@ -22,6 +22,8 @@ from peers.programs import ROOT, Program, free_ports
 from peers.servers import Server, our_code
 from peers.torchserve import torchserve
 from peers.triton import triton
+from serving.client import IntentClient, Prediction
+from serving.errors import Unavailable
 from serving.health_check import health_of
 from serving.stubs import open_inference_pb2 as oip
 from serving.stubs import open_inference_pb2_grpc as oip_grpc
@@ -33,6 +35,9 @@ HOST = "127.0.0.2"
 """An address that no caller of this machine takes for itself: who is started again finds its ports free."""
 SAMPLE = "clinc150"
 """The model that every engine serves, in the predictor's own name for it."""
+SLOW = "slow"
+"""A model at MLServer that takes seconds, and answers with how often it was asked."""
+DOCUMENT, LABEL = "make a 10 minute timer", "timer"
 
 _RUNTIMES = "peers.inside.mlserver_runtimes"
 _TRITON_MODEL = ROOT / "peers" / "inside" / "triton_model.py"
@@ -111,6 +116,7 @@ Maker = Callable[[Path, Path], Engine]
 class Fleet:
     """Engines behind one frontend."""
 
+    models: Path
     frontend: Service
     engines: Mapping[str, Engine]
     missing: Mapping[str, str]
@@ -137,9 +143,24 @@ def fleet(folder: Path, makers: Mapping[str, Maker]) -> Iterator[Fleet]:
         frontend = start("frontend", models, folder, "--routes", routes)
         ends.callback(frontend.kill)
         frontend.wait_until_serving()
-        for engine in engines.values():
-            engine.wait_until_ready()
-        yield Fleet(frontend, engines, missing)
+        with IntentClient(frontend.address) as client:
+            for engine in engines.values():
+                engine.wait_until_ready()
+                # The frontend did not wait for those that take their time, and may need a moment to find them.
+                for model in engine.models:
+                    answer_when_reached(client, model)
+        yield Fleet(models, frontend, engines, missing)
+
+
+def answer_when_reached(client: IntentClient, model: str) -> Prediction:
+    """The first answer of an engine that is ready: the frontend looks for it at most once a second."""
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        try:
+            return client.predict(model, DOCUMENT, timeout=PATIENCE)
+        except Unavailable:
+            continue
+    raise AssertionError("the engine was not found")
 
 
 def predictor_engine(models: Path, folder: Path) -> Engine:
@@ -187,10 +208,12 @@ def torchserve_engine(models: Path, folder: Path) -> Engine:
 def mlserver_engine(models: Path, folder: Path) -> Engine:
     """MLServer with the sample model in two forms: one answers with labels, one with logits."""
     batching = {"max_batch_size": 64, "max_batch_time": 0.001}
-    forms = {
+    forms: dict[str, dict[str, Any]] = {
         "labels": {"implementation": f"{_RUNTIMES}.LabelRuntime", **batching},
         "logits": {"implementation": f"{_RUNTIMES}.LogitsRuntime", **batching},
+        "slow": {"implementation": f"{_RUNTIMES}.SlowRuntime"},
     }
+    _write_manifest(models, SLOW, Algorithm="intent-mlserver", OpenInference={"model": "slow", "label": "label"})
     server = mlserver(folder, forms, our_code(ROOT / "models", SAMPLE), host=HOST)
     return _open_inference_engine(models, "intent-mlserver", server, shape=[-1])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Sequence
 
 import grpc
@@ -17,12 +16,11 @@ from serving.model_id import parse_model_id
 from serving.model_store import ModelStore
 from tests.builders import PATIENCE
 from tests.conftest import ROOT, shared
-from tests.end_to_end.engines.engines import SAMPLE, Engine, Fleet
+from tests.end_to_end.engines.engines import DOCUMENT, LABEL, SAMPLE, Engine, Fleet, answer_when_reached
 
 CALLERS = 32
 ROWS = 500
 LIMIT = 1 << 16
-DOCUMENT, LABEL = "make a 10 minute timer", "timer"
 
 
 class EngineSuite:
@@ -133,14 +131,3 @@ def assert_answered(answers: Sequence[Prediction], documents: Sequence[str], mod
         assert isinstance(expected, Prediction)
         assert answer.label == expected.label
         assert answer.score == pytest.approx(expected.score, abs=1e-4)
-
-
-def answer_when_reached(client: IntentClient, model: str) -> Prediction:
-    """The first answer: the channel of the frontend may need a moment to find the engine again."""
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        try:
-            return client.predict(model, DOCUMENT)
-        except Unavailable:
-            continue
-    pytest.fail("the engine was not found again")

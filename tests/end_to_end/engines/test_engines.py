@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from serving.client import IntentClient
+from tests.builders import PATIENCE
 from tests.end_to_end.engines.engines import (
+    DOCUMENT,
+    SLOW,
     Engine,
     Fleet,
     fleet,
@@ -15,6 +20,7 @@ from tests.end_to_end.engines.engines import (
     torchserve_engine,
 )
 from tests.end_to_end.engines.suite import EngineSuite
+from tests.end_to_end.processes import running_service
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -40,3 +46,16 @@ def engine(request: pytest.FixtureRequest, engines: Fleet) -> Engine:
 
 class TestEngines(EngineSuite):
     """All of them behind one frontend."""
+
+
+def test_a_model_that_takes_its_time_is_asked_once(engines: Fleet, tmp_path: Path) -> None:
+    if "mlserver" in engines.missing:
+        pytest.skip(engines.missing["mlserver"])
+    mlserver = engines.engines["mlserver"]
+    routes = f"{mlserver.algorithm}={mlserver.address}"
+    # A frontend of its own: one that has been told off by a server before is more careful with it.
+    with (
+        running_service("frontend", engines.models, tmp_path, "--routes", routes) as frontend,
+        IntentClient(frontend.address, timeout=PATIENCE) as client,
+    ):
+        assert client.predict(SLOW, DOCUMENT).label == "1"

@@ -135,7 +135,7 @@ def test_documents_are_answered_as_predict_answers_them(
 
     assert (answer["model"], answer["version"], answer["id"]) == (MODEL, "1.0", "id 7")
     assert answer["outputs"]["label"] == [prediction.label for prediction in expected]
-    assert answer["outputs"]["score"] == [prediction.score for prediction in expected]
+    assert answer["outputs"]["score"] == pytest.approx([prediction.score for prediction in expected])
     assert answer["shapes"] == {"label": inputs[0]["shape"], "score": inputs[0]["shape"]}
     assert answer["types"] == {"label": "BYTES", "score": "FP32"}
     assert answer["raw"] == 2
