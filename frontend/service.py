@@ -59,5 +59,6 @@ def workload(settings: ServerSettings, catalog: Catalog, router: Router) -> Work
         [prediction_service(predictions), open_inference_service(open_inference)],
         readiness.get_ready,
         close,
+        readiness.end,
         functools.partial(rest_application, open_inference, rest_limits),
     )

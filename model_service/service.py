@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from frontend.backends.coalescing import CoalescingBackend
 from frontend.engines import backends_of
 from frontend.router import Router
@@ -24,4 +26,4 @@ def build(settings: ModelServiceSettings) -> Workload:
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
     both = workload(settings, catalog, router)
     # The predictor's own service stays: it tells what is in memory.
-    return Workload([*both.services, predictor_service(engine)], both.get_ready, both.close)
+    return dataclasses.replace(both, services=[*both.services, predictor_service(engine)])

@@ -7,7 +7,6 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -19,6 +18,7 @@ from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 from serving.publishing import publish
+from serving.version import VERSION
 from training.data import DataSet
 from training.errors import FolderUnwritable
 from training.model import TOKENIZER, Accuracy, TrainedModel
@@ -57,7 +57,7 @@ def model_files(
                 "Algorithm": ALGORITHM,
                 "Framework": "Pytorch",
                 "FrameworkVersion": _torch_version(),
-                "CodeVersion": _code_version(),
+                "CodeVersion": VERSION,
                 "Tokenizer": TOKENIZER.value,
                 "fc_size": provenance.recipe.fc_size,
                 "classes": {str(index): label for index, label in enumerate(model.labels)},
@@ -123,10 +123,3 @@ def _training(model: TrainedModel, accuracy: Accuracy, provenance: Provenance) -
 def _torch_version() -> str:
     """Return the release of torch, without what tells one build of it from another."""
     return torch.__version__.partition("+")[0]
-
-
-def _code_version() -> str:
-    try:
-        return version("intent-serving")
-    except PackageNotFoundError:
-        return "0.1.0"

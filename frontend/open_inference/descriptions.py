@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple
 
 from frontend.open_inference.tensors import BYTES, DOCUMENT, FP32, LABEL, SCORE
@@ -33,12 +32,3 @@ class TensorDescription(NamedTuple):
 # Clients of Triton take a tensor to have a dimension beside the batch's; [n] is taken as well.
 MODEL_INPUT: Final = TensorDescription(DOCUMENT, BYTES)
 MODEL_OUTPUTS: Final = (TensorDescription(LABEL, BYTES), TensorDescription(SCORE, FP32))
-
-
-def server_version() -> str:
-    """Return the version of this package."""
-    try:
-        return version("intent-serving")
-    except PackageNotFoundError:
-        # Images hold the sources as they are, and not as an installed package.
-        return "0.1.0"

@@ -21,6 +21,10 @@ class Readiness:
         await self._get_ready()
         self._ready = True
 
+    def end(self) -> None:
+        """Say no from now on: the frontend is about to refuse calls."""
+        self._ready = False
+
     def is_ready(self) -> bool:
         """Return whether it can."""
         return self._ready

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from frontend.open_inference.description_messages import config_of, index_of, metadata_of, statistics_of
-from frontend.open_inference.descriptions import EXTENSIONS, SERVER, server_version
+from frontend.open_inference.descriptions import EXTENSIONS, SERVER
 from frontend.open_inference.inference import Inferences
 from frontend.open_inference.messages import inference_request_of, inference_response_of, is_raw
 from frontend.open_inference.models import NamedModels
@@ -21,6 +21,7 @@ from serving.messages import LARGE_BATCH
 from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
+from serving.version import VERSION
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -83,7 +84,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ServerMetadataResponse:
         """Return name, version and extensions of the server."""
         del request, context
-        return pb.ServerMetadataResponse(name=SERVER, version=server_version(), extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name=SERVER, version=VERSION, extensions=EXTENSIONS)
 
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context | None = None

@@ -32,6 +32,8 @@ class Workload:
     get_ready: Callable[[], Awaitable[None]]
     """Returns once the services can answer."""
     close: Callable[[], Awaitable[None]]
+    on_drain: Callable[[], None] = lambda: None
+    """Called when the process has been asked to stop, before anything else."""
     web: Callable[[Boundary], Application] | None = None
     """Makes what answers requests of plain HTTP, behind the boundary it is given, where the transport takes them."""
 
@@ -85,6 +87,7 @@ async def serve(host: Host, settings: ServerSettings, workload: Workload, signal
             await stopped
         else:
             ready.cancel()
+        workload.on_drain()
         await _drain(host, settings, signals.second)
     finally:
         await workload.close()

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import AsyncIntentClient, IntentClient, Prediction
 from serving.errors import DeadlineExceeded, ServingError, Unavailable
+from serving.stubs import open_inference_pb2, open_inference_pb2_grpc
 from tests.conftest import ROOT
 from tests.end_to_end.processes import free_port, stack, start, transports
 
@@ -115,10 +116,14 @@ def test_after_a_signal_health_says_not_serving_before_calls_are_refused(tmp_pat
         stub: Any = health_pb2_grpc.HealthStub(channel)
         updates = iter(stub.Watch(health_pb2.HealthCheckRequest(), timeout=60))
         assert next(updates).status == health_pb2.HealthCheckResponse.SERVING
+        open_inference = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        question = open_inference_pb2.ServerReadyRequest()
+        assert open_inference.ServerReady(question, timeout=30).ready
 
         both.frontend.process.send_signal(signal.SIGTERM)
 
         assert next(updates).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert not open_inference.ServerReady(question, timeout=30).ready
         assert client.predict("clinc150", "make a 10 minute timer").label == "timer"
         both.frontend.process.send_signal(signal.SIGTERM)  # a second signal hurries
         assert both.frontend.process.wait(30) == 0
@@ -127,7 +132,7 @@ def test_after_a_signal_health_says_not_serving_before_calls_are_refused(tmp_pat
 
 
 def test_the_frontend_never_loads_torch_or_numpy() -> None:
-    probe = "import sys, frontend.__main__; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    probe = "import sys, frontend.__main__, frontend.service; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
 
     assert subprocess.run([sys.executable, "-c", probe], check=False, cwd=ROOT).returncode == 0
 

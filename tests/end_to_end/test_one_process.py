@@ -14,6 +14,7 @@ from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
 from serving.errors import ServingError
 from serving.model_id import parse_model_id
 from serving.publishing import publish
+from serving.stubs import open_inference_pb2, open_inference_pb2_grpc
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from tests.conftest import ROOT
@@ -42,6 +43,11 @@ def client(service: Service) -> Iterator[IntentClient]:
 
 def volume(service: Service) -> Path:
     return service.log.parent / "models"
+
+
+def models_in_memory(channel: grpc.Channel) -> set[str]:
+    held = pb_grpc.PredictorStub(channel).Residency(pb.ResidencyRequest(), timeout=30)
+    return {resident.model.id for resident in held.models}
 
 
 async def test_a_thousand_concurrent_mixed_calls_give_the_answers_of_direct_inference(service: Service) -> None:
@@ -85,8 +91,23 @@ def test_what_is_in_memory_can_be_asked_for(service: Service, client: IntentClie
     client.predict("clinc150-banking", DOCUMENT)
 
     with grpc.insecure_channel(service.address) as channel:
-        held = pb_grpc.PredictorStub(channel).Residency(pb.ResidencyRequest(), timeout=30)
-    assert "clinc150-banking" in {resident.model.id for resident in held.models}
+        assert "clinc150-banking" in models_in_memory(channel)
+
+
+def test_a_model_is_let_go_and_loaded_again_through_the_open_inference_protocol(
+    service: Service, client: IntentClient
+) -> None:
+    client.predict("clinc150-banking", DOCUMENT)
+
+    with grpc.insecure_channel(service.address) as channel:
+        repository = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        unload = open_inference_pb2.RepositoryModelUnloadRequest(model_name="clinc150-banking")
+        repository.RepositoryModelUnload(unload, timeout=30)
+        assert "clinc150-banking" not in models_in_memory(channel)
+
+        load = open_inference_pb2.RepositoryModelLoadRequest(model_name="clinc150-banking")
+        repository.RepositoryModelLoad(load, timeout=30)
+        assert "clinc150-banking" in models_in_memory(channel)
 
 
 @pytest.mark.parametrize("transport", transports())
