@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from serving.errors import InvalidManifest
+from serving.strict_json import NotStrictJson, parse_json
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
 
@@ -129,17 +129,8 @@ class Manifest(BaseModel):
                 of the wrong kind. The message names every fault by its key.
         """
         try:
-            document = json.loads(
-                data.decode("utf-8"),
-                object_pairs_hook=_object_without_duplicates,
-                parse_constant=_refuse_constant,
-                parse_float=_finite_float,
-            )
-            # Text that is no Unicode, as "\ud800" makes it, could neither be sent to a caller nor be written back.
-            json.dumps(document, ensure_ascii=False).encode("utf-8")
-        except RecursionError as error:
-            raise InvalidManifest("manifest.json is nested too deeply") from error
-        except ValueError as error:
+            document = parse_json(data)
+        except NotStrictJson as error:
             raise InvalidManifest("manifest.json is not valid JSON; write it again") from error
         if not isinstance(document, dict):
             raise InvalidManifest("manifest.json must hold one JSON object")
@@ -151,24 +142,6 @@ class Manifest(BaseModel):
     def to_json(self) -> str:
         """Return the manifest as JSON text, unknown keys included."""
         return json.dumps(self.model_dump(by_alias=True, exclude_unset=True), indent=2, ensure_ascii=False) + "\n"
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return result
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number is out of range")
-    return value
 
 
 def _faults(error: ValidationError) -> str:

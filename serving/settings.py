@@ -94,7 +94,9 @@ class ServerSettings(BaseSettings):
     )
     drain_grace_seconds: Seconds = Field(default=20.0, description="after that, time for calls in flight to end")
     transport: Transport = Field(
-        default="grpcio", description="server below the services: envoy is several times as fast, and needs pyvoy"
+        default="grpcio",
+        description="server below the services: envoy is several times as fast, also takes the REST form of the Open"
+        " Inference Protocol, and needs pyvoy",
     )
     tls_certificate: FilePath | None = Field(default=None, description="PEM file of the certificate; with it: TLS only")
     tls_key: FilePath | None = Field(default=None, description="PEM file of the certificate's private key")

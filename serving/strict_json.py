@@ -30,10 +30,11 @@ def parse_json(data: bytes) -> Any:
         raise NotStrictJson("it is nested too deeply") from error
     except NotStrictJson:
         raise
+    # Both errors hold the whole text, which would go into the log.
     except json.JSONDecodeError as error:
-        raise NotStrictJson(f"it is no JSON from line {error.lineno}, column {error.colno} on") from error
-    except UnicodeError as error:
-        raise NotStrictJson("its text is no Unicode in UTF-8") from error
+        raise NotStrictJson(f"it is no JSON from line {error.lineno}, column {error.colno} on") from None
+    except UnicodeError:
+        raise NotStrictJson("its text is no Unicode in UTF-8") from None
     except ValueError as error:
         raise NotStrictJson("a number has too many digits") from error
     return value

@@ -1,4 +1,4 @@
-"""TorchServe 0.12 with an archive of ours, as ``intentctl export`` makes it: asked directly, and through our frontend."""
+"""TorchServe 0.12 with an archive of ours, as ``intentctl export`` makes it: asked directly, and by our frontend."""
 
 from __future__ import annotations
 

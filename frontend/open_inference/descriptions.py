@@ -7,7 +7,13 @@ from typing import Final, NamedTuple
 from frontend.open_inference.tensors import BYTES, DOCUMENT, FP32, LABEL, SCORE
 
 SERVER: Final = "intent-serving"
-EXTENSIONS: Final = ("classification", "model_repository", "model_configuration", "statistics")
+EXTENSIONS: Final = (
+    "classification",
+    "model_repository",
+    "model_configuration",
+    "statistics",
+    "binary_tensor_data",
+)
 """Triton's names of what is there beyond the protocol."""
 PLATFORM: Final = "intent-serving"
 

@@ -44,5 +44,6 @@ def _rows_of(shape: tuple[int, ...]) -> int:
 def _text(element: bytes, row: int) -> str:
     try:
         return element.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"row {row} of the input {DOCUMENT!r} is not text in UTF-8") from error
+    except UnicodeDecodeError:
+        # It would bring the document into the log.
+        raise InvalidRequest(f"row {row} of the input {DOCUMENT!r} is not text in UTF-8") from None

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from frontend.engines import backends_of
 from frontend.router import Router
 from frontend.routes import parse_routes
 from frontend.service import catalog_of
-from frontend.engines import backends_of
 from frontend.settings import FrontendSettings
 from serving.manifest import Manifest
 from serving.settings import load_settings

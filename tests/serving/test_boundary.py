@@ -358,6 +358,21 @@ async def test_new_calls_are_held_while_a_service_ends_and_refused_once_they_can
     assert context.aborted[0] is StatusCode.UNAVAILABLE
 
 
+async def test_what_is_no_servicer_may_stand_behind_the_boundary_too() -> None:
+    async def behave(data: Any, _: Any) -> Any:
+        if data is None:
+            raise errors.ModelNotFound("what to do about it")
+        return data
+
+    guarded: Any = bounded(FakeRegistry()).guarded("GET /", behave)
+    asked, context = object(), FakeContext()
+    assert await asyncio.create_task(guarded(asked, context)) is asked
+    with pytest.raises(grpc.aio.AbortError):
+        await asyncio.create_task(guarded(None, context))
+    assert context.aborted == (StatusCode.NOT_FOUND, "what to do about it")
+    assert REQUEST_ID_KEY in context.trailing
+
+
 @pytest.mark.parametrize("remaining", [0.0, -1.0])
 async def test_a_call_whose_deadline_has_passed_is_never_executed(remaining: float) -> None:
     hanging, context = Hanging(), FakeContext(remaining)

@@ -15,6 +15,7 @@ CODES = {
     errors.DocumentTooLarge: StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: StatusCode.NOT_FOUND,
     errors.ModelExists: StatusCode.ALREADY_EXISTS,
+    errors.ModelPinned: StatusCode.FAILED_PRECONDITION,
     errors.FilesChanged: StatusCode.FAILED_PRECONDITION,
     errors.ModelUnusable: StatusCode.FAILED_PRECONDITION,
     errors.ModelIncomplete: StatusCode.FAILED_PRECONDITION,

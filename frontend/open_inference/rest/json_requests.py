@@ -90,7 +90,7 @@ def parse_request(kind: type[AnyRequest], body: bytes) -> AnyRequest:
     try:
         return kind.model_validate(parse_json(body) if body else {})
     except NotStrictJson as error:
-        raise InvalidRequest(f"the body cannot be read: {error}") from error
+        raise InvalidRequest(f"the body cannot be read: {error}") from None
     except ValidationError as error:
         raise InvalidRequest(f"the body cannot be read: {_first_fault(error)}") from error
 

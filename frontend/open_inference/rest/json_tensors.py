@@ -68,8 +68,9 @@ def elements_of(raw: bytes, datatype: str) -> list[Any]:
         return [element for (element,) in struct.iter_unpack(f"<{known.code}", raw)]
     try:
         return [element.decode() for element in unpack_bytes(raw)]
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("an output is not text; ask for it with the parameter binary_data") from error
+    except UnicodeDecodeError:
+        # The cause would bring the text into the log.
+        raise InvalidRequest("an output is not text; ask for it with the parameter binary_data") from None
 
 
 def _flat(data: Sequence[Any], shape: Sequence[int]) -> Sequence[Any]:

@@ -95,7 +95,7 @@ def test_the_server_is_live_ready_and_tells_what_it_can(triton: ForeignClient) -
     assert triton.ask("get_server_metadata", as_json=True) == {
         "name": "intent-serving",
         "version": "0.1.0",
-        "extensions": ["classification", "model_repository", "model_configuration", "statistics"],
+        "extensions": ["classification", "model_repository", "model_configuration", "statistics", "binary_tensor_data"],
     }
 
 
