@@ -36,7 +36,7 @@ _MAX_COMMENT_BYTES: Final = (1 << 16) - 1
 _MAX_DIRECTORY_BYTES: Final = 1 << 18
 
 _ENCRYPTED: Final = 0x41
-_LEAVES: Final = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|$)")
+_LEAVES: Final = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 
 _DAMAGED: Final = "the archive is damaged, or is no archive of TorchServe; export it again"
 

@@ -1,6 +1,7 @@
-"""Serves batches with the handler of an unpacked archive, as a worker of TorchServe does, in a process of its own.
+"""Serves batches with the handlers of unpacked archives, each in a process of its own as TorchServe's workers are.
 
-The archive's folder is the one place beside torch and the standard library that anything is imported from.
+Lines come in with a folder and batches, and go out with answers. A worker is forked for each: torch takes long to load.
+The folder is the one place beside torch and the standard library that the worker imports from.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import inspect
 import json
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
+
+import torch
 
 
 class Context:
@@ -30,26 +35,41 @@ class Context:
         self.statuses[idx] = [code, phrase]
 
 
-def main() -> None:
-    folder = os.getcwd()  # noqa: PTH109 - the worker's folder, as text
-    with open("MAR-INF/MANIFEST.json", encoding="utf-8") as file:  # noqa: PTH123
-        name = json.load(file)["model"]["handler"].removesuffix(".py")
+def handled(folder: str, batches: Sequence[Sequence[Mapping[str, Mapping[str, str]]]]) -> dict[str, Any]:
+    """Return what the handler of the archive in ``folder`` answers to each batch, and where it was imported from."""
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    name = json.loads(Path("MAR-INF/MANIFEST.json").read_text())["model"]["handler"].removesuffix(".py")
     module = importlib.import_module(name)
-    classes = [value for _, value in inspect.getmembers(module, inspect.isclass) if value.__module__ == module.__name__]
+    classes = [value for _, value in inspect.getmembers(module, inspect.isclass) if value.__module__ == name]
     (kind,) = classes
     handler: Any = kind()
     context = Context(folder)
     handler.initialize(context)
     replies = []
-    for batch in json.load(sys.stdin):
-        context.headers = [request.get("headers", {}) for request in batch]
+    for batch in batches:
+        context.headers = [request["headers"] for request in batch]
         context.statuses = {}
         data = [
             {key: bytearray(base64.b64decode(value)) for key, value in request["input"].items()} for request in batch
         ]
         replies.append({"answers": handler.handle(data, context), "statuses": context.statuses})
-    imported = [cast("Any", value).__file__ for key, value in sys.modules.items() if key.startswith("predictor")]
-    json.dump({"replies": replies, "imported": imported}, sys.stdout)
+    ours = [module, *(value for key, value in sys.modules.items() if key.startswith("predictor"))]
+    return {"replies": replies, "imported": [value.__file__ for value in ours]}
+
+
+def main() -> None:
+    assert torch.__version__
+    for line in sys.stdin:
+        worker = os.fork()
+        if worker == 0:
+            try:
+                told = handled(**json.loads(line))
+            except BaseException:  # noqa: BLE001 - it is told to the test
+                told = {"failure": traceback.format_exc()}
+            print(json.dumps(told), flush=True)  # noqa: T201
+            os._exit(0)
+        os.waitpid(worker, 0)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
@@ -85,35 +86,45 @@ class Reply:
     statuses: dict[str, list[Any]]
 
 
-def handled(archive: Path, folder: Path, batches: Iterable[Sequence[Request]]) -> list[Reply]:
-    """Unpack an archive and let its handler, in a process of its own, answer batches."""
-    with zipfile.ZipFile(archive) as file:
-        file.extractall(folder)
-    questions = [
-        [
-            {
-                "input": {name: base64.b64encode(value).decode() for name, value in request.input.items()},
-                "headers": dict(request.headers),
-            }
-            for request in batch
-        ]
-        for batch in batches
-    ]
-    run = subprocess.run(
-        [sys.executable, "-P", _PROGRAM],
-        input=json.dumps(questions),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-    )
-    assert run.returncode == 0, run.stderr
-    told = json.loads(run.stdout)
-    assert told["imported"]
-    assert all(path.startswith(str(folder)) for path in told["imported"]), told["imported"]
-    return [Reply(**reply) for reply in told["replies"]]
+class Workers:
+    """Processes that serve archives as TorchServe's workers do."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def handled(self, archive: Path, batches: Iterable[Sequence[Request]]) -> list[Reply]:
+        """Unpack an archive, and return what its handler answers to each batch."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with TemporaryDirectory() as folder:
+            with zipfile.ZipFile(archive) as file:
+                file.extractall(folder)
+            questions = [[_encoded(request) for request in batch] for batch in batches]
+            self._process.stdin.write(json.dumps({"folder": folder, "batches": questions}) + "\n")
+            self._process.stdin.flush()
+            told = json.loads(self._process.stdout.readline())
+            assert "failure" not in told, told["failure"]
+            assert len(told["imported"]) >= 2
+            assert all(path.startswith(folder) for path in told["imported"]), told["imported"]
+        return [Reply(**reply) for reply in told["replies"]]
+
+
+def _encoded(request: Request) -> dict[str, Any]:
+    values = {name: base64.b64encode(value).decode() for name, value in request.input.items()}
+    return {"input": values, "headers": dict(request.headers)}
+
+
+@contextmanager
+def workers() -> Iterator[Workers]:
+    """Processes that end behind the block."""
+    command = [sys.executable, "-P", str(_PROGRAM)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Workers(process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
 
 
 def asked(document: str) -> Request:

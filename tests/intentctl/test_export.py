@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from tests.conftest import ROOT, shared
 from tests.intentctl.archives import (
     Reply,
     Request,
+    Workers,
     asked,
     asked_many,
     clinc150_rows,
-    handled,
     intentctl,
     loaded,
     members_of,
     small_model,
+    workers,
 )
 from tests.predictor.builders import state_dict
 
@@ -235,13 +236,20 @@ def test_help_loads_no_numpy(command: str) -> None:
 # What the handler answers, in a process that has nothing of ours but the archive.
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[Workers]:
+    """What serves archives."""
+    with workers() as running:
+        yield running
+
+
 def labels_of(reply: Reply) -> list[str]:
     return [json.loads(answer)["result"] for answer in reply.answers]
 
 
 @pytest.mark.parametrize("model_id", ["1", "clinc150"])
 def test_on_all_clinc150_test_rows_the_handler_answers_as_the_predictor_does(
-    model_id: str, models: Path, export: Export, tmp_path: Path, figure: Callable[[str], None]
+    model_id: str, models: Path, export: Export, served: Workers, figure: Callable[[str], None]
 ) -> None:
     shutil.copytree(shared("seed-model/1") if model_id == "1" else ROOT / "models" / model_id, models / model_id)
     rows = clinc150_rows()
@@ -257,7 +265,7 @@ def test_on_all_clinc150_test_rows_the_handler_answers_as_the_predictor_does(
 
     one_by_one = [[asked(document) for document in chunk] for chunk in chunks]
     together = [[asked_many([(document, 3) for document in chunk])] for chunk in chunks]
-    replies = handled(export(model_id), tmp_path / "unpacked", one_by_one + together)
+    replies = served.handled(export(model_id), one_by_one + together)
     labels = [label for reply in replies[: len(chunks)] for label in labels_of(reply)]
     answers = [answer for reply in replies[len(chunks) :] for answer in json.loads(reply.answers[0])["results"]]
 
@@ -270,9 +278,9 @@ def test_on_all_clinc150_test_rows_the_handler_answers_as_the_predictor_does(
         assert right == 2465
 
 
-def test_the_seeds_model_answers_the_books_question(models: Path, export: Export, tmp_path: Path) -> None:
+def test_the_seeds_model_answers_the_books_question(models: Path, export: Export, served: Workers) -> None:
     shutil.copytree(shared("seed-model/1"), models / "1")
-    (reply,) = handled(export("1"), tmp_path / "unpacked", [[asked("make a 10 minute timer")]])
+    (reply,) = served.handled(export("1"), [[asked("make a 10 minute timer")]])
     assert reply.answers == ['{"result": "timer"}']
 
 
@@ -289,12 +297,12 @@ def test_the_seeds_model_answers_the_books_question(models: Path, export: Export
     ids=["default", "no-default", "default-of-none", "characters", "basic-english-characters", "equal-scores"],
 )
 def test_odd_documents_are_answered_as_the_predictor_does(
-    models: Path, export: Export, tmp_path: Path, keys: dict[str, Any]
+    models: Path, export: Export, served: Workers, keys: dict[str, Any]
 ) -> None:
     small_model(models, "odd", **keys)
     expected = loaded(models, "odd").predict([Query("odd", document, 2) for document in ODD_DOCUMENTS])
     batch = [asked_many([(document, 2) for document in ODD_DOCUMENTS]), *map(asked, ODD_DOCUMENTS)]
-    (reply,) = handled(export("odd"), tmp_path / "unpacked", [batch])
+    (reply,) = served.handled(export("odd"), [batch])
 
     answers = json.loads(reply.answers[0])["results"]
     for answer, one, outcome in zip(answers, reply.answers[1:], expected, strict=True):
@@ -305,7 +313,7 @@ def test_odd_documents_are_answered_as_the_predictor_does(
     assert reply.statuses == {}
 
 
-def test_an_answer_that_is_not_a_number_is_refused_alone(models: Path, export: Export, tmp_path: Path) -> None:
+def test_an_answer_that_is_not_a_number_is_refused_alone(models: Path, export: Export, served: Workers) -> None:
     weights = state_dict(2, 4, 2)
     weights["embedding.weight"] = torch.tensor([[3e38] * 4, [1.0] * 4])
     small_model(models, "large", tokens=("huge", "small"), weights=weights)
@@ -313,7 +321,7 @@ def test_an_answer_that_is_not_a_number_is_refused_alone(models: Path, export: E
     assert [type(outcome) for outcome in outcomes] == [NonFiniteLogits, Prediction]
 
     batch = [asked_many([("huge huge", 1), ("small", 0)]), asked("huge huge"), asked("small")]
-    (reply,) = handled(export("large"), tmp_path / "unpacked", [batch])
+    (reply,) = served.handled(export("large"), [batch])
 
     refused, answered = json.loads(reply.answers[0])["results"]
     assert (refused["code"], refused["message"]) == (500, "the model's answer is not a number; train it again")
@@ -338,12 +346,12 @@ WRONG_INPUTS: tuple[dict[str, bytes], ...] = (
 )
 
 
-def test_a_bad_request_fails_alone_and_says_what_is_wrong(models: Path, export: Export, tmp_path: Path) -> None:
+def test_a_bad_request_fails_alone_and_says_what_is_wrong(models: Path, export: Export, served: Workers) -> None:
     small_model(models, "weather")
     label = loaded(models, "weather").predict([Query("weather", "rain")])[0]
     assert isinstance(label, Prediction)
     batch = [request for wrong in WRONG_INPUTS for request in (Request(wrong), asked("rain"))]
-    (reply,) = handled(export("weather"), tmp_path / "unpacked", [batch])
+    (reply,) = served.handled(export("weather"), [batch])
 
     assert labels_of(Reply(reply.answers[1::2], {})) == [label.label] * len(WRONG_INPUTS)
     for index, answer in list(enumerate(reply.answers))[::2]:
@@ -356,7 +364,7 @@ def test_a_bad_request_fails_alone_and_says_what_is_wrong(models: Path, export: 
 
 
 def test_what_http_names_body_is_a_document_and_no_documents_have_no_answers(
-    models: Path, export: Export, tmp_path: Path
+    models: Path, export: Export, served: Workers
 ) -> None:
     small_model(models, "weather")
     batches = [
@@ -364,16 +372,16 @@ def test_what_http_names_body_is_a_document_and_no_documents_have_no_answers(
         [asked_many([])],
         [Request({"documents": b'[{"document": "rain"}]'})],
     ]
-    body, nothing, without_k = handled(export("weather"), tmp_path / "unpacked", batches)
+    body, nothing, without_k = served.handled(export("weather"), batches)
 
     assert body.answers[0] == body.answers[1]
     assert json.loads(nothing.answers[0]) == {"results": []}
     assert json.loads(without_k.answers[0])["results"][0]["best"] == []
 
 
-def test_the_handler_tells_that_it_takes_many_documents(models: Path, export: Export, tmp_path: Path) -> None:
+def test_the_handler_tells_that_it_takes_many_documents(models: Path, export: Export, served: Workers) -> None:
     small_model(models, "weather")
-    (reply,) = handled(export("weather"), tmp_path / "unpacked", [[Request({}, {"describe": "True"})]])
+    (reply,) = served.handled(export("weather"), [[Request({}, {"describe": "True"})]])
 
     assert json.loads(reply.answers[0]) == {"documents": True, "labels": 2}
     assert reply.statuses == {}
