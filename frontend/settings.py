@@ -24,8 +24,8 @@ class EngineSettings(ServerSettings):
         default=16,
         ge=1,
         le=4096,
-        description="models that this frontend keeps registered at a TorchServe, each with processes of its own; beyond it"
-        " the least recently used is unregistered",
+        description="models that this frontend keeps registered at a TorchServe, each with processes of its own; beyond"
+        " them the least recently used is unregistered",
     )
     torchserve_workers: int = Field(default=1, ge=1, le=256, description="processes of a model at a TorchServe")
     torchserve_batch_size: int = Field(
@@ -44,7 +44,8 @@ class EngineSettings(ServerSettings):
         description="after how many seconds TorchServe starts a process again that does not answer",
     )
     torchserve_key_file: Path | None = Field(
-        default=None, description="TorchServe's key_file.json, where it asks for tokens; read again when a key is refused"
+        default=None,
+        description="TorchServe's key_file.json, where it asks for tokens; read again when a key is refused",
     )
 
 

@@ -22,13 +22,15 @@ def main() -> None:
     unknown = [name for name in wanted if name not in names()]
     if unknown or not wanted:
         raise SystemExit(f"usage: python -m peers NAME...; the names are {', '.join(names())}")
+    missing = False
     for name in wanted:
         make = _WITH_MORE.get(name)
         try:
-            made = make() if make else environment(name)
+            print(f"{name}: {(make() if make else environment(name)).folder}")
         except CannotInstall as error:
-            raise SystemExit(str(error)) from error
-        print(f"{name}: {made.folder}")
+            missing = True
+            print(f"{name}: {error}", file=sys.stderr)
+    raise SystemExit(missing)
 
 
 if __name__ == "__main__":

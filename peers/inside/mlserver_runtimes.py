@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 import numpy as np
 from mlserver import MLModel  # type: ignore[import-not-found]  # in the environment of that peer
 from mlserver.codecs import NumpyCodec, StringCodec  # type: ignore[import-not-found]
 from mlserver.types import InferenceRequest, InferenceResponse  # type: ignore[import-not-found]
 
 from peers.inside.shared_model import SharedModel
+
+_SLOW_SECONDS: Final = 6.0
 
 
 class LabelRuntime(MLModel):  # type: ignore[misc]  # its base class has no types here
@@ -39,3 +44,20 @@ class LogitsRuntime(MLModel):  # type: ignore[misc]
         """Return a row of logits a document."""
         logits = self._model.logits(StringCodec.decode_input(payload.inputs[0]))
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("logits", logits)])
+
+
+class SlowRuntime(MLModel):  # type: ignore[misc]
+    """Takes its time, and answers with how often it was asked."""
+
+    async def load(self) -> bool:
+        """Count from zero."""
+        self._asked = 0
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Return a number, as text, a document."""
+        documents = StringCodec.decode_input(payload.inputs[0])
+        self._asked += 1
+        labels = [str(self._asked)] * len(documents)
+        await asyncio.sleep(_SLOW_SECONDS)
+        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("label", labels)])

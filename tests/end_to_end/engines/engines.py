@@ -35,12 +35,11 @@ HOST = "127.0.0.2"
 """An address that no caller of this machine takes for itself: who is started again finds its ports free."""
 SAMPLE = "clinc150"
 """The model that every engine serves, in the predictor's own name for it."""
-SLOW = "slow"
-"""A model at MLServer that takes seconds, and answers with how often it was asked."""
 DOCUMENT, LABEL = "make a 10 minute timer", "timer"
 
 _RUNTIMES = "peers.inside.mlserver_runtimes"
 _TRITON_MODEL = ROOT / "peers" / "inside" / "triton_model.py"
+_SLOW_TRITON_MODEL = _TRITON_MODEL.with_name("triton_slow_model.py")
 _READY_SECONDS = 4 * PATIENCE
 _ASK_SECONDS = 5
 
@@ -59,6 +58,8 @@ class Engine:
     """An id that has a manifest, of which the engine has nothing."""
     is_ready: Callable[[], bool]
     """Asks it whether it can answer for all its models; raises where it cannot be reached."""
+    slow: str = ""
+    """An id that it serves with a model which takes seconds."""
     _program: Program | None = None
     _ends: ExitStack = field(default_factory=ExitStack)
 
@@ -213,37 +214,42 @@ def mlserver_engine(models: Path, folder: Path) -> Engine:
         "logits": {"implementation": f"{_RUNTIMES}.LogitsRuntime", **batching},
         "slow": {"implementation": f"{_RUNTIMES}.SlowRuntime"},
     }
-    _write_manifest(models, SLOW, Algorithm="intent-mlserver", OpenInference={"model": "slow", "label": "label"})
     server = mlserver(folder, forms, our_code(ROOT / "models", SAMPLE), host=HOST)
     return _open_inference_engine(models, "intent-mlserver", server, shape=[-1])
 
 
 def triton_engine(models: Path, folder: Path) -> Engine:
     """Triton with the sample model in the same two forms."""
+    label, score, logits = ("TYPE_STRING", 1), ("TYPE_FP32", 1), ("TYPE_FP32", 151)
     forms = {
-        "labels": _triton_configuration("labels", label=("TYPE_STRING", 1), score=("TYPE_FP32", 1)),
-        "logits": _triton_configuration("logits", logits=("TYPE_FP32", 151)),
+        "labels": (_triton_configuration("labels", label=label, score=score), _TRITON_MODEL),
+        "logits": (_triton_configuration("logits", logits=logits), _TRITON_MODEL),
+        "slow": (_triton_configuration("slow", label=label), _SLOW_TRITON_MODEL),
     }
-    programs = {name: (configuration, _TRITON_MODEL) for name, configuration in forms.items()}
-    server = triton(folder, programs, our_code(ROOT / "models", SAMPLE), host=HOST)
+    server = triton(folder, forms, our_code(ROOT / "models", SAMPLE), host=HOST)
     return _open_inference_engine(models, "intent-triton", server)
 
 
 def _open_inference_engine(models: Path, algorithm: str, server: Server, **of_logits: Any) -> Engine:
-    """Return an engine that knows the sample model as ``labels`` and as ``logits``, of which more may be told."""
+    """Return an engine that knows the sample model as ``labels`` and as ``logits``, of which more may be told.
+
+    It has a model ``slow`` as well.
+    """
     served = {
         f"{algorithm}-labels": {"model": "labels", "label": "label", "score": "score"},
         f"{algorithm}-logits": {"model": "logits", "logits": "logits", "contents": "typed", **of_logits},
     }
     for model, open_inference in served.items():
         _write_manifest(models, model, Algorithm=algorithm, OpenInference=open_inference)
+    slow = f"{algorithm}-slow"
+    _write_manifest(models, slow, Algorithm=algorithm, OpenInference={"model": "slow", "label": "label"})
     absent = f"{algorithm}-absent"
     _write_manifest(models, absent, Algorithm=algorithm, OpenInference={"model": "nothing"})
 
     def has_all() -> bool:
         with grpc.insecure_channel(server.address) as channel:
             stub = oip_grpc.GRPCInferenceServiceStub(channel)
-            asked = [oip.ModelReadyRequest(name=name) for name in ("labels", "logits")]
+            asked = [oip.ModelReadyRequest(name=name) for name in ("labels", "logits", "slow")]
             return all(stub.ModelReady(one, timeout=_ASK_SECONDS).ready for one in asked)
 
     return Engine(
@@ -253,6 +259,7 @@ def _open_inference_engine(models: Path, algorithm: str, server: Server, **of_lo
         models=tuple(served),
         absent=absent,
         is_ready=has_all,
+        slow=slow,
     )
 
 

@@ -11,7 +11,6 @@ from serving.client import IntentClient
 from tests.builders import PATIENCE
 from tests.end_to_end.engines.engines import (
     DOCUMENT,
-    SLOW,
     Engine,
     Fleet,
     fleet,
@@ -58,4 +57,4 @@ def test_a_model_that_takes_its_time_is_asked_once(engines: Fleet, tmp_path: Pat
         running_service("frontend", engines.models, tmp_path, "--routes", routes) as frontend,
         IntentClient(frontend.address, timeout=PATIENCE) as client,
     ):
-        assert client.predict(SLOW, DOCUMENT).label == "1"
+        assert client.predict(mlserver.slow, DOCUMENT).label == "1"

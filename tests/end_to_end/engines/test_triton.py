@@ -8,8 +8,10 @@ import pytest
 
 from peers.environments import is_installed
 from peers.triton import ENVIRONMENT
-from tests.end_to_end.engines.engines import Engine, Fleet, fleet, predictor_engine, triton_engine
-from tests.end_to_end.engines.suite import EngineSuite
+from serving.client import IntentClient
+from serving.errors import DeadlineExceeded
+from tests.end_to_end.engines.engines import DOCUMENT, LABEL, Engine, Fleet, fleet, predictor_engine, triton_engine
+from tests.end_to_end.engines.suite import EngineSuite, models_of_others
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -33,3 +35,12 @@ def engine(engines: Fleet) -> Engine:
 
 class TestTriton(EngineSuite):
     """Beside our predictor, behind one frontend."""
+
+    def test_an_engine_that_hangs_costs_its_own_callers_their_deadline(
+        self, client: IntentClient, engines: Fleet, engine: Engine
+    ) -> None:
+        # Not paused: Triton's Python backend aborts, or answers no more, when its processes were stopped for a while.
+        with pytest.raises(DeadlineExceeded):
+            client.predict(engine.slow, DOCUMENT, timeout=1)
+        for model in (*engine.models, *models_of_others(engines, engine)):
+            assert client.predict(model, DOCUMENT).label == LABEL
