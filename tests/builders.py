@@ -189,7 +189,12 @@ async def hosted_frontend(model_dir: Path, backend: Backend, **settings: Any) ->
 
 def channel_to(address: str) -> AbstractAsyncContextManager[grpc.aio.Channel]:
     """Return a channel of its own, which finds a server that comes late within a fraction of a second."""
-    options = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1))
+    options = (
+        ("grpc.max_reconnect_backoff_ms", 200),
+        ("grpc.use_local_subchannel_pool", 1),
+        # It would grow the windows of callers with the time that a busy machine takes: then nothing holds a stream back.
+        ("grpc.http2.bdp_probe", 0),
+    )
     return grpc.aio.insecure_channel(address, options=options)
 
 

@@ -24,6 +24,7 @@ from tests.end_to_end.processes import running_service
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
+    pytest.mark.xdist_group("engines"),  # what is started once is started by one worker
     pytest.mark.timeout(1800),  # the first time it installs the peers' environments
 ]
 

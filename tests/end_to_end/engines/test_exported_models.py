@@ -32,6 +32,7 @@ from tests.intentctl.archives import clinc150_rows, intentctl, loaded
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
+    pytest.mark.xdist_group("exported_models"),  # what is started once is started by one worker
     pytest.mark.timeout(1800),  # the first time it installs the peer's environment
 ]
 

@@ -30,6 +30,7 @@ from tests.end_to_end.processes import Service, running_service
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
+    pytest.mark.xdist_group("torchserve_faults"),  # what is started once is started by one worker
     pytest.mark.timeout(1800),  # the first time it installs the peer's environment
 ]
 

@@ -16,6 +16,7 @@ from tests.end_to_end.engines.suite import EngineSuite, models_of_others
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
+    pytest.mark.xdist_group("triton"),  # what is started once is started by one worker
     pytest.mark.skipif(not is_installed(ENVIRONMENT), reason="scripts/test --with-triton installs it"),
 ]
 
