@@ -192,7 +192,7 @@ def channel_to(address: str) -> AbstractAsyncContextManager[grpc.aio.Channel]:
     options = (
         ("grpc.max_reconnect_backoff_ms", 200),
         ("grpc.use_local_subchannel_pool", 1),
-        # It would grow the windows of callers with the time that a busy machine takes: then nothing holds a stream back.
+        # It would grow windows with the time that a busy machine takes, and then nothing holds a stream back.
         ("grpc.http2.bdp_probe", 0),
     )
     return grpc.aio.insecure_channel(address, options=options)
