@@ -112,6 +112,11 @@ class Manifest(BaseModel):
         return value
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it names the model at a server of the Open Inference Protocol, so that it needs no other file here."""
+        return "open_inference" in self.model_fields_set
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The labels in the order of the outputs."""
         return tuple(self.classes[str(index)] for index in range(len(self.classes)))

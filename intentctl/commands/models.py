@@ -85,7 +85,8 @@ def _row(store: ModelStore, model_id: ModelId) -> dict[str, Any]:
         manifest = store.read_manifest(model_id)
     except ServingError as error:
         return row | {"state": str(error)}
-    state = f"no {', no '.join(fingerprint.missing)}" if fingerprint.missing else "complete"
+    needs_more = fingerprint.missing and not manifest.is_elsewhere
+    state = f"no {', no '.join(fingerprint.missing)}" if needs_more else "complete"
     return row | {
         "version": manifest.model_version,
         "algorithm": manifest.algorithm,

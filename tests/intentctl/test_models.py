@@ -25,6 +25,7 @@ def volume(tmp_path: Path) -> Path:
     publish(tmp_path, "complete", ModelVersion="1.2", Tokenizer="characters")
     publish(tmp_path, "incomplete", files={"model.pth": b"weights"})
     publish(tmp_path, "only-manifest", files={})
+    publish(tmp_path, "elsewhere", files={}, OpenInference={"model": "intent"})
     publish(tmp_path, "invalid", classes={"0": "a", "2": "b"})
     (tmp_path / "no-model").mkdir()
     (tmp_path / ".staging").mkdir()
@@ -40,8 +41,8 @@ def listed(volume: Path) -> dict[str, dict[str, Any]]:
 
 def test_every_folder_with_a_manifest_is_listed_with_its_state(volume: Path) -> None:
     rows = listed(volume)
-    assert list(rows) == ["complete", "incomplete", "invalid", "only-manifest"]
-    assert rows["complete"]["state"] == "complete"
+    assert list(rows) == ["complete", "elsewhere", "incomplete", "invalid", "only-manifest"]
+    assert rows["complete"]["state"] == rows["elsewhere"]["state"] == "complete"
     assert rows["incomplete"]["state"] == "no vocab.pth"
     assert rows["only-manifest"]["state"] == "no model.pth, no vocab.pth"
     assert rows["invalid"]["state"].startswith("manifest.json: classes")
