@@ -113,7 +113,7 @@ class Manifest(BaseModel):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it names the model at a server of the Open Inference Protocol, so that it needs no other file here."""
+        """Whether the model is at a server of the Open Inference Protocol, and needs no other file here."""
         return "open_inference" in self.model_fields_set
 
     @property

@@ -69,8 +69,9 @@ def test_off_a_terminal_the_table_is_lines_with_tabs_and_nothing_is_cut_off(volu
     result = run("--model-dir", str(volume), COLUMNS="20")
     head, *rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert head == ["id", "version", "algorithm", "labels", "tokenizer", "bytes", "state"]
-    assert [row[0] for row in rows] == ["complete", "incomplete", "invalid", "long-" + "x" * 100, "only-manifest"]
-    assert rows[3][2] == "y" * 200
+    ids = ["complete", "elsewhere", "incomplete", "invalid", "long-" + "x" * 100, "only-manifest"]
+    assert [row[0] for row in rows] == ids
+    assert rows[4][2] == "y" * 200
     assert all(len(row) == len(head) for row in rows)
     assert "\x1b" not in result.stdout
 
