@@ -26,7 +26,7 @@ class WantedOutputs:
         manifest: of the model.
 
     Raises:
-        InvalidRequest: there is no such output, or it is asked for twice, or classes of one that has none.
+        InvalidRequest: there is no such output, or it is asked for twice.
         ModelUnusable: classes are asked for, and the model's manifest has none.
     """
 
@@ -61,15 +61,13 @@ class WantedOutputs:
     def _tensor(
         self, output: RequestedOutput, predictions: Sequence[Prediction], shape: tuple[int, ...]
     ) -> OutputTensor:
-        if output.name == LABEL:
-            return _labels(predictions, shape)
         if not output.classes:
-            return _scores(predictions, shape)
+            return _labels(predictions, shape) if output.name == LABEL else _scores(predictions, shape)
         index_of = {label: index for index, label in reversed(list(enumerate(self._manifest.labels)))}
         elements = [
             _classification(best, index_of) for prediction in predictions for best in _best(prediction, output.classes)
         ]
-        return BytesTensor(SCORE, (len(predictions), output.classes), elements)
+        return BytesTensor(output.name, (len(predictions), output.classes), elements)
 
 
 def _check(requested: Sequence[RequestedOutput]) -> None:
@@ -78,9 +76,6 @@ def _check(requested: Sequence[RequestedOutput]) -> None:
         raise InvalidRequest(f"the outputs of a model are {LABEL!r} and {SCORE!r}; there are no others")
     if len(set(names)) != len(names):
         raise InvalidRequest("an output may be asked for once in a request")
-    # Triton too has no classes for an output of type BYTES.
-    if any(output.classes for output in requested if output.name != SCORE):
-        raise InvalidRequest(f"classification is there for the output {SCORE!r} alone")
 
 
 def _labels(predictions: Sequence[Prediction], shape: tuple[int, ...]) -> BytesTensor:

@@ -107,6 +107,18 @@ async def test_classes_are_told_as_triton_tells_them(models: Path) -> None:
     assert [query.k for batch in engine.batches for query in batch] == [2, 2, 1]
 
 
+async def test_classes_are_told_of_either_output(models: Path) -> None:
+    async with calling(models, FakeBackend(an_answer)) as caller:
+        answer = await caller.infer(typed("x", outputs=[classes_of(2, "label"), classes_of(1, "score")]))
+
+    assert [(output.name, output.datatype, list(output.shape)) for output in answer.outputs] == [
+        ("label", "BYTES", [1, 2]),
+        ("score", "BYTES", [1, 1]),
+    ]
+    label, score = (list(output.contents.bytes_contents) for output in answer.outputs)
+    assert score == label[:1]
+
+
 async def test_more_classes_than_there_are_stand_for_all_of_them(models: Path) -> None:
     async with calling(models, FakeBackend(an_answer)) as caller:
         answer = await caller.infer(typed("x", outputs=[classes_of(1 << 40)]))
@@ -221,7 +233,6 @@ REFUSALS: dict[str, tuple[Callable[..., Any], Change, str]] = {
     "an output asked for twice": (typed, with_outputs(Requested(name="label"), Requested(name="label")), "once"),
     "no classes": (typed, with_outputs(classes_of(0)), "at least 1"),
     "fewer than no classes": (typed, with_outputs(classes_of(-1)), "at least 1"),
-    "classes of labels": (typed, with_outputs(classes_of(1, "label")), "'score' alone"),
     "classes that are no number": (
         typed, with_outputs(Requested(name="score", parameters={"classification": pb.InferParameter(bool_param=True)})),
         "whole number"),
