@@ -42,7 +42,7 @@ def test_the_compose_file_is_taken_by_each_compose(kind: str) -> None:
 
     services = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout.split()
 
-    assert sorted(services) == ["frontend", "model-service", "predictor"]
+    assert sorted(services) == ["frontend", "model-service", "predictor", "torchserve"]
 
 
 @pytest.mark.parametrize("model_id", SAMPLES)
