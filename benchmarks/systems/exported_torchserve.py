@@ -58,7 +58,7 @@ class AskedDirectly:
 
 @dataclass(frozen=True, slots=True)
 class BehindOurFrontend:
-    """Three hops: our frontend, TorchServe, its worker."""
+    """Two hops: our frontend, then TorchServe."""
 
     name: str = "ours-torchserve"
     title: str = "Intent Serving before TorchServe 0.12"
