@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import grpc
@@ -12,11 +11,12 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from frontend.backends.channel import PARTITION_KEY, channel_to
+from frontend.backends.groups import asked_in_groups
 from frontend.backends.partitions import partition_of
 from frontend.backends.placement import Placement
 from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
 from serving.call import REQUEST_ID_KEY, Call
-from serving.errors import ServingError, Unavailable
+from serving.errors import Unavailable
 from serving.messages import batch_request_of, outcomes_of, prediction_of, ready_outcomes_of, request_of
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
@@ -68,13 +68,14 @@ class PredictorBackend:
         """
         if self._partitions == 1:
             return await self._predict_part(queries, call)
-        outcomes = await _each(queries, self.group_of, self.predict_ready, call)
+        outcomes = await asked_in_groups(queries, self.group_of, lambda part: self.predict_ready(part, call))
         later = [index for index, outcome in enumerate(outcomes) if outcome is None]
         # Models to be loaded are asked for by partition, so that no replica loads the model of another.
-        answers = await _each([queries[index] for index in later], self._partition_of, self._predict_part, call)
+        answers = await asked_in_groups(
+            [queries[index] for index in later], self._partition_of, lambda part: self._predict_part(part, call)
+        )
         waited_for = dict(zip(later, answers, strict=True))
-        every = (waited_for[index] if outcome is None else outcome for index, outcome in enumerate(outcomes))
-        return [outcome for outcome in every if outcome is not None]
+        return [waited_for[index] if outcome is None else outcome for index, outcome in enumerate(outcomes)]
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
         """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone.
@@ -152,29 +153,3 @@ class PredictorBackend:
             return await ask(request, timeout=call.deadline.remaining(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error, "predictor") from error
-
-
-async def _each(
-    queries: Sequence[Query],
-    key: Callable[[Query], Hashable],
-    ask: Callable[[Sequence[Query], Call], Awaitable[Sequence[Outcome | None]]],
-    call: Call,
-) -> list[Outcome | None]:
-    """Return the outcome of each query, in order, asked together with those of the same ``key``."""
-
-    async def answers_of(members: Sequence[int]) -> Sequence[Outcome | None]:
-        try:
-            return await ask([queries[index] for index in members], call)
-        except ServingError as error:
-            # What one replica refuses, others answer.
-            return [error] * len(members)
-
-    parts: dict[Hashable, list[int]] = defaultdict(list)
-    for index, query in enumerate(queries):
-        parts[key(query)].append(index)
-    outcomes: list[Outcome | None] = [None] * len(queries)
-    answers = await asyncio.gather(*(answers_of(members) for members in parts.values()))
-    for members, answer in zip(parts.values(), answers, strict=True):
-        for index, outcome in zip(members, answer, strict=True):
-            outcomes[index] = outcome
-    return outcomes

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.backends.coalescing import CoalescingBackend
-from frontend.backends.open_inference.request import parts_of, request_of
+from frontend.backends.groups import parts_of
+from frontend.backends.open_inference.request import MOST_CHARACTERS, request_of
 from frontend.open_inference.raw_tensors import pack_bytes
 from serving.errors import ModelNotFound, ModelUnusable, ServingError
 from serving.prediction import Prediction, Query, ScoredLabel
@@ -93,7 +94,7 @@ def test_the_model_is_called_as_the_manifest_calls_it() -> None:
 @given(st.lists(st.integers(0, 1 << 19), max_size=40), st.integers(1, 10))
 def test_parts_are_whole_in_order_and_within_their_bounds(lengths: list[int], most: int) -> None:
     asked = [Query(str(index), "x" * length) for index, length in enumerate(lengths)]
-    parts = [*parts_of(asked, most)]
+    parts = [*parts_of(asked, most=most, most_characters=MOST_CHARACTERS)]
     assert [query for part in parts for query in part] == asked
     assert all(1 <= len(part) <= most for part in parts)
     assert all(len(part) == 1 or sum(len(query.document) for query in part) <= 1 << 18 for part in parts)

@@ -6,7 +6,6 @@ Which model there, and what its tensors are called, the manifest says.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 from typing import Final
@@ -15,9 +14,10 @@ import grpc
 import structlog
 
 from frontend.backends.backend import Manifests
+from frontend.backends.groups import asked_in_groups, parts_of
 from frontend.backends.open_inference.answer import outcomes_of
 from frontend.backends.open_inference.refusals import may_be_of_one
-from frontend.backends.open_inference.request import most_documents, parts_of, request_of
+from frontend.backends.open_inference.request import MOST_CHARACTERS, most_documents, request_of
 from frontend.backends.open_inference.server import OpenInferenceServer
 from frontend.backends.replicas import LookUp, look_up
 from serving.call import Call
@@ -63,14 +63,7 @@ class OpenInferenceBackend:
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Each model is asked for its own, in as few calls as it takes."""
         turns = asyncio.Semaphore(_MOST_CALLS)
-        models: dict[str, list[int]] = defaultdict(list)
-        for index, query in enumerate(queries):
-            models[query.model_id].append(index)
-        answers = await asyncio.gather(
-            *(self._answers_of([queries[index] for index in members], call, turns) for members in models.values())
-        )
-        outcomes = dict(zip(chain(*models.values()), chain(*answers), strict=True))
-        return [outcomes[index] for index in range(len(queries))]
+        return await asked_in_groups(queries, self.group_of, lambda part: self._answers_of(part, call, turns))
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
         """Return the outcome of each query, ``None`` for those to be asked alone.
@@ -108,10 +101,7 @@ class OpenInferenceBackend:
 
     async def _answers_of(self, queries: Sequence[Query], call: Call, turns: asyncio.Semaphore) -> Sequence[Outcome]:
         """Return the outcome of each query of one model."""
-        try:
-            manifest = await self._manifest_of(queries[0])
-        except ServingError as error:
-            return _each_gets(error, queries)
+        manifest = await self._manifest_of(queries[0])
         outcomes = await self._in_parts(manifest, queries, most_documents(manifest), call, turns)
         later = [query for query, outcome in zip(queries, outcomes, strict=True) if outcome is None]
         alone = iter(await self._in_parts(manifest, later, 1, call, turns))
@@ -121,7 +111,7 @@ class OpenInferenceBackend:
     async def _in_parts(
         self, manifest: Manifest, queries: Sequence[Query], most: int, call: Call, turns: asyncio.Semaphore
     ) -> Sequence[Outcome | None]:
-        parts = list(parts_of(queries, most))
+        parts = list(parts_of(queries, most=most, most_characters=MOST_CHARACTERS))
         if len(parts) == 1:
             return await self._part(manifest, parts[0], call, turns)
         answers = await asyncio.gather(*(self._part(manifest, part, call, turns) for part in parts))

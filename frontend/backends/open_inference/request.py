@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from frontend.open_inference.raw_tensors import pack_bytes
@@ -12,26 +12,14 @@ from serving.prediction import Query
 from serving.stubs import open_inference_pb2 as pb
 
 _DOCUMENTS: Final = -1
-# At most 1 MiB in UTF-8: servers take messages of 4 MiB where nobody says otherwise.
-_MOST_CHARACTERS: Final = 1 << 18
+MOST_CHARACTERS: Final = 1 << 18
+"""In one request. At most 1 MiB in UTF-8: servers take messages of 4 MiB where nobody says otherwise."""
 
 
 def most_documents(manifest: Manifest) -> int:
     """Return how many documents may go in one request."""
     model = manifest.open_inference
     return model.max_batch_size if _DOCUMENTS in model.shape else 1
-
-
-def parts_of(queries: Sequence[Query], most: int) -> Iterator[Sequence[Query]]:
-    """Give the queries in their order, in parts of at most ``most`` that are not too long for one message."""
-    start = characters = 0
-    for index, query in enumerate(queries):
-        characters += len(query.document)
-        if index > start and (index - start == most or characters > _MOST_CHARACTERS):
-            yield queries[start:index]
-            start, characters = index, len(query.document)
-    if start < len(queries):
-        yield queries[start:]
 
 
 def request_of(manifest: Manifest, queries: Sequence[Query], request_id: str) -> pb.ModelInferRequest:

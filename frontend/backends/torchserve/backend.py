@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import grpc
@@ -12,6 +11,7 @@ import structlog
 from grpc import StatusCode
 
 from frontend.backends.backend import Manifests
+from frontend.backends.groups import asked_in_groups, parts_of
 from frontend.backends.torchserve.answers import outcomes_in, prediction_in
 from frontend.backends.torchserve.connection import Connection
 from frontend.backends.torchserve.failures import error_of
@@ -102,17 +102,8 @@ class TorchServeBackend:
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Models are asked at the same time, each for what is its own."""
-        members: dict[str, list[int]] = defaultdict(list)
-        for index, query in enumerate(queries):
-            members[self.group_of(query)].append(index)
         room = asyncio.Semaphore(_MOST_CALLS)
-        answers = await asyncio.gather(
-            *(self._of_one_model([queries[index] for index in part], call, room) for part in members.values())
-        )
-        outcomes: dict[int, Outcome] = {}
-        for part, answer in zip(members.values(), answers, strict=True):
-            outcomes.update(zip(part, answer, strict=True))
-        return [outcomes[index] for index in range(len(queries))]
+        return await asked_in_groups(queries, self.group_of, lambda part: self._of_one_model(part, call, room))
 
     def group_of(self, query: Query) -> str:
         """Return what is the same for queries that may go in one batch: the model."""
@@ -166,7 +157,7 @@ class TorchServeBackend:
                 # Only of a model that is registered it is known whether its handler takes many at once.
                 registration, _ = await self._registrations.enter(key, call.deadline)
                 self._registrations.leave(registration)
-                for part in _parts(queries):
+                for part in parts_of(queries, most=_MOST_QUERIES, most_characters=_MOST_CHARACTERS):
                     outcomes.extend(await self.predict_ready(part, call))
         except ServingError as error:
             outcomes.extend([error] * (len(queries) - len(outcomes)))
@@ -186,16 +177,3 @@ class TorchServeBackend:
                 return await self.predict(query, call)
             except ServingError as error:
                 return error
-
-
-def _parts(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
-    """Yield ``queries`` in parts that fit into one request."""
-    part: list[Query] = []
-    characters = 0
-    for query in queries:
-        characters += len(query.document)
-        if part and (len(part) == _MOST_QUERIES or characters > _MOST_CHARACTERS):
-            yield part
-            part, characters = [], len(query.document)
-        part.append(query)
-    yield part

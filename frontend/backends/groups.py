@@ -1,0 +1,50 @@
+"""What the backends of all engines do with many queries: group them, ask for each group, put the outcomes in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from itertools import chain
+from typing import TypeVar
+
+from serving.errors import ServingError
+from serving.prediction import Outcome, Query
+
+Found = TypeVar("Found", bound=Outcome | None)
+
+
+async def asked_in_groups(
+    queries: Sequence[Query],
+    key: Callable[[Query], Hashable],
+    ask: Callable[[Sequence[Query]], Awaitable[Sequence[Found]]],
+) -> list[Found | ServingError]:
+    """Return the outcome of each query, in order, asked together with those of the same ``key``.
+
+    What ``ask`` raises is the outcome of each query that it was given: what fails one group, others answer.
+    """
+
+    async def answers_of(members: Sequence[int]) -> Sequence[Found | ServingError]:
+        try:
+            return await ask([queries[index] for index in members])
+        except ServingError as error:
+            return [error] * len(members)
+
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for index, query in enumerate(queries):
+        groups[key(query)].append(index)
+    answers = await asyncio.gather(*(answers_of(members) for members in groups.values()))
+    outcomes = dict(zip(chain(*groups.values()), chain(*answers), strict=True))
+    return [outcomes[index] for index in range(len(queries))]
+
+
+def parts_of(queries: Sequence[Query], *, most: int, most_characters: int) -> Iterator[Sequence[Query]]:
+    """Give the queries in their order, in parts of at most so many, and of so many characters where that can be."""
+    start = characters = 0
+    for index, query in enumerate(queries):
+        characters += len(query.document)
+        if index > start and (index - start == most or characters > most_characters):
+            yield queries[start:index]
+            start, characters = index, len(query.document)
+    if start < len(queries):
+        yield queries[start:]
