@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, field_validator
 
+from frontend.backends.torchserve.options import TorchServeOptions
 from frontend.routes import parse_routes
 from serving.settings import Seconds, ServerSettings, service_settings
+
+_TORCHSERVE: Final = TorchServeOptions()
 
 
 class EngineSettings(ServerSettings):
@@ -21,24 +25,30 @@ class EngineSettings(ServerSettings):
         " next one",
     )
     torchserve_models: int = Field(
-        default=16,
+        default=_TORCHSERVE.most_models,
         ge=1,
         le=4096,
         description="models that this frontend keeps registered at a TorchServe, each with processes of its own; beyond"
         " them the least recently used is unregistered",
     )
-    torchserve_workers: int = Field(default=1, ge=1, le=256, description="processes of a model at a TorchServe")
+    torchserve_workers: int = Field(
+        default=_TORCHSERVE.workers, ge=1, le=256, description="processes of a model at a TorchServe"
+    )
     torchserve_batch_size: int = Field(
-        default=64, ge=1, le=4096, description="most requests that TorchServe gives a model at once"
+        default=_TORCHSERVE.batch_size, ge=1, le=4096, description="most requests that TorchServe gives a model at once"
     )
     torchserve_batch_delay_milliseconds: int = Field(
-        default=1, ge=1, le=60_000, description="how long TorchServe waits for a batch to fill"
+        default=_TORCHSERVE.batch_delay_milliseconds,
+        ge=1,
+        le=60_000,
+        description="how long TorchServe waits for a batch to fill",
     )
     torchserve_registration_seconds: Seconds = Field(
-        default=120.0, description="how long TorchServe may take to start a model's processes"
+        default=_TORCHSERVE.registration_seconds,
+        description="how long TorchServe may take to start a model's processes",
     )
     torchserve_response_seconds: int = Field(
-        default=120,
+        default=_TORCHSERVE.response_seconds,
         ge=1,
         le=86_400,
         description="after how many seconds TorchServe starts a process again that does not answer",
