@@ -9,7 +9,14 @@ import grpc
 
 from frontend.predictions import RoutedPredictions
 from serving.call import current_call
-from serving.messages import LARGE_BATCH, batch_response_of, query_of, response_of
+from serving.messages import (
+    LARGE_BATCH,
+    batch_response_of,
+    explain_response_of,
+    query_of,
+    query_to_explain,
+    response_of,
+)
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
@@ -44,6 +51,13 @@ class PredictionServicer(pb_grpc.PredictionServiceServicer):
             if len(outcomes) > LARGE_BATCH
             else batch_response_of(outcomes)
         )
+
+    async def Explain(  # noqa: N802 - the contract names it
+        self, request: pb.ExplainRequest, context: Context
+    ) -> pb.ExplainResponse:
+        """Classify one document, and tell what each of its tokens adds to the logits."""
+        del context
+        return explain_response_of(await self._predictions.predict(query_to_explain(request), current_call()))
 
 
 def prediction_service(predictions: RoutedPredictions) -> Service:

@@ -69,6 +69,18 @@ class FoldedNetwork:
             result: Array = self._means(bags) @ self._weight + self._bias
         return result
 
+    def contributions(self, bag: Sequence[int], classes: Sequence[int]) -> tuple[Array, Array]:
+        """Return what each token of a document adds to the logits of ``classes``, and their biases.
+
+        Returns:
+            float32, shapes [classes, tokens] and [classes].
+        """
+        weight = self._weight[:, classes].T
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts: Array = weight @ self._embedding.take(bag, 0).T
+            parts /= np.float32(len(bag) or 1)
+        return parts, self._bias[list(classes)]
+
     @property
     def vocabulary_size(self) -> int:
         """Rows of the embedding."""

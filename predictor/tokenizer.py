@@ -7,9 +7,13 @@ around some characters and drop others, so after quotes and ``<br />`` are gone 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from predictor.ngrams import character_ngrams, word_ngrams
 
 Tokenize = Callable[[str], list[str]]
 
@@ -60,3 +64,71 @@ _TOKENIZERS: Final[dict[TokenizerName, Tokenize]] = {
     TokenizerName.BASIC_ENGLISH_CHARACTERS: basic_english_characters,
     TokenizerName.CHARACTERS: list,
 }
+
+
+GRAMMAR: Final = (
+    f"{', '.join(TokenizerName)}; basic_english may have n-grams of 2 to 5 words and of 2 to 8 characters, as in"
+    " basic_english+words:2+characters:2-5"
+)
+"""How tokenizers are written, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """How a document becomes tokens, as a manifest writes it: ``basic_english+words:2+characters:2-5``.
+
+    N-grams follow the tokens that they are made of. An n-gram that the vocabulary does not have is left out; a token
+    that it does not have is the unknown token.
+    """
+
+    name: TokenizerName
+    words: int = 1
+    """Most words of an n-gram."""
+    characters: tuple[int, int] | None = None
+    """Fewest and most characters of an n-gram."""
+
+    @classmethod
+    def parse(cls, text: str) -> Tokenizer:
+        """Return the tokenizer that ``text`` names.
+
+        Raises:
+            ValueError: none is named so; see :data:`GRAMMAR`.
+        """
+        match = _WRITTEN.fullmatch(text)
+        if match is None:
+            raise ValueError("no tokenizer is written so")
+        words, shortest, longest = (int(group) if group else None for group in match.group("words", "from", "to"))
+        if shortest is not None and longest is not None and shortest > longest:
+            raise ValueError("no tokenizer is written so")
+        name = TokenizerName(match["name"])
+        return cls(name, words or 1, None if shortest is None or longest is None else (shortest, longest))
+
+    def __str__(self) -> str:
+        """Return it as a manifest writes it."""
+        words = f"+words:{self.words}" if self.words > 1 else ""
+        return self.name + words + ("+characters:{}-{}".format(*self.characters) if self.characters else "")
+
+    def tokens(self, document: str) -> list[str]:
+        """Return the tokens of ``document``, without n-grams."""
+        return _TOKENIZERS[self.name](document)
+
+    def ngrams(self, tokens: Sequence[str]) -> list[str]:
+        """Return the n-grams of a document's tokens: those of words, then those of characters."""
+        found = word_ngrams(tokens, self.words) if self.words > 1 else []
+        return found + character_ngrams(tokens, *self.characters) if self.characters else found
+
+    @property
+    def has_ngrams(self) -> bool:
+        """Whether there are tokens beside those of the text."""
+        return self.words > 1 or self.characters is not None
+
+    @property
+    def tokens_per_character(self) -> int:
+        """The most tokens that a character of a document gives, n-grams among them."""
+        return self.words + (self.characters[1] - self.characters[0] + 1 if self.characters else 0)
+
+
+_WRITTEN: Final = re.compile(
+    r"(?P<name>basic_english_characters|characters|basic_english"
+    r"(?:\+words:(?P<words>[2-5]))?(?:\+characters:(?P<from>[2-8])-(?P<to>[2-8]))?)"
+)

@@ -8,8 +8,10 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from serving.confidence import Confidence
 from serving.errors import InvalidManifest
 from serving.strict_json import NotStrictJson, parse_json
+from serving.traffic import Traffic
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
 
@@ -92,6 +94,10 @@ class Manifest(BaseModel):
     """Width of the hidden layer, in newer manifests of the book's system; the network's shapes are what counts."""
     files: Mapping[str, FileSum] = Field(default_factory=dict, alias="Files")
     """What the model's other files must be, by name; verified where it is given."""
+    confidence: Confidence = Field(default_factory=Confidence, alias="Confidence")
+    """How scores become probabilities, and which are too low to believe."""
+    baseline: Traffic | None = Field(default=None, alias="Baseline")
+    """What the model answered to the texts that it was validated on; what it answers later is held against it."""
     open_inference: OpenInferenceModel = Field(default_factory=OpenInferenceModel, alias="OpenInference")
     """Where its engine speaks the Open Inference Protocol."""
 

@@ -8,7 +8,8 @@ from typing import TypeVar
 import grpc
 
 from serving.errors import InvalidRequest, ServingError, Status, error_of, status_of
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel, label_in
+from serving.explanation import Explanation, LabelExplanation
+from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel, label_in
 from serving.stubs import prediction_service_pb2 as pb
 
 Request = TypeVar("Request", pb.PredictRequest, pb.PredictorPredictRequest)
@@ -22,7 +23,19 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.St
 
 def query_of(request: pb.PredictRequest | pb.PredictorPredictRequest) -> Query:
     """Return what a request asks."""
-    return Query(request.runId, request.document, request.k)
+    return Query(
+        request.runId,
+        request.document,
+        request.k,
+        request.threshold if request.HasField("threshold") else None,
+        tuple(request.explain_labels) if request.explain else None,
+    )
+
+
+def query_to_explain(request: pb.ExplainRequest) -> Query:
+    """Return what a request for an explanation asks."""
+    threshold = request.threshold if request.HasField("threshold") else None
+    return Query(request.runId, request.document, threshold=threshold, explain=tuple(request.labels))
 
 
 def request_of(kind: type[Request], query: Query) -> Request:
@@ -31,14 +44,35 @@ def request_of(kind: type[Request], query: Query) -> Request:
     Raises:
         InvalidRequest: a text of the query holds what UTF-8 cannot, as a lone surrogate, or k is out of range.
     """
+    request = kind()
+    _ask(request, query)
+    return request
+
+
+def explain_request_of(query: Query) -> pb.ExplainRequest:
+    """Return the request that asks for the explanation of ``query``. Raises as :func:`request_of` does."""
     try:
-        return kind(runId=query.model_id, document=query.document, k=query.k)
+        return pb.ExplainRequest(
+            runId=query.model_id, document=query.document, labels=query.explain, threshold=query.threshold
+        )
+    except ValueError as error:
+        raise _unfit() from error
+
+
+def _ask(request: pb.PredictRequest | pb.PredictorPredictRequest, query: Query) -> None:
+    try:
+        request.runId, request.document, request.k = query.model_id, query.document, query.k
+        if query.threshold is not None:
+            request.threshold = query.threshold
+        if query.explain is not None:
+            request.explain = True
+            request.explain_labels.extend(query.explain)
     except ValueError as error:
         raise _unfit() from error
 
 
 def _unfit() -> InvalidRequest:
-    return InvalidRequest("runId and document must be text that UTF-8 can hold, and k at least 0")
+    return InvalidRequest("runId, document and labels must be text that UTF-8 can hold, and k at least 0")
 
 
 def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> pb.PredictorPredictBatchRequest:
@@ -46,11 +80,8 @@ def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> p
     batch = pb.PredictorPredictBatchRequest(ready_only=ready_only)
     # Made in place: a message that is put into another is copied.
     add = batch.requests.add
-    try:
-        for query in queries:
-            add(runId=query.model_id, document=query.document, k=query.k)
-    except ValueError as error:
-        raise _unfit() from error
+    for query in queries:
+        _ask(add(), query)
     return batch
 
 
@@ -59,13 +90,52 @@ def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) ->
     best = tuple([ScoredLabel(scored.label, scored.score) for scored in response.best]) if response.best else ()
     label = response.label or label_in(response.response)
     model = response.model
-    return Prediction(label, response.score, best, model.id, model.version)
+    return Prediction(
+        label,
+        response.score,
+        best,
+        model.id,
+        model.version,
+        _fallback_of(response.fallback) if response.HasField("fallback") else None,
+        _explanation_of(response.explanation) if response.HasField("explanation") else None,
+    )
+
+
+def explained_prediction_of(response: pb.ExplainResponse) -> Prediction:
+    """Return what a response to a request for an explanation answers."""
+    return Prediction(
+        response.label,
+        response.score,
+        (),
+        response.model.id,
+        response.model.version,
+        _fallback_of(response.fallback) if response.HasField("fallback") else None,
+        _explanation_of(response.explanation),
+    )
+
+
+def _fallback_of(message: pb.Fallback) -> Fallback:
+    return Fallback(ScoredLabel(message.best_label, message.best_score), message.threshold)
+
+
+def _explanation_of(message: pb.Explanation) -> Explanation:
+    labels = tuple(
+        LabelExplanation(part.label, part.logit, part.bias, tuple(part.contributions)) for part in message.labels
+    )
+    return Explanation(tuple(message.tokens), tuple(message.unknown), labels, message.temperature)
 
 
 def response_of(kind: type[Response], prediction: Prediction) -> Response:
     """Return the response that answers ``prediction``."""
     response = kind()
     _fill(response, prediction)
+    return response
+
+
+def explain_response_of(prediction: Prediction) -> pb.ExplainResponse:
+    """Return the response that answers ``prediction``, which has an explanation."""
+    response = pb.ExplainResponse(label=prediction.label, score=prediction.score)
+    _fill_reasons(response, prediction)
     return response
 
 
@@ -119,6 +189,24 @@ def _fill(response: pb.PredictResponse | pb.PredictorPredictResponse, prediction
     response.score = prediction.score
     for scored in prediction.best:
         response.best.add(label=scored.label, score=scored.score)
+    _fill_reasons(response, prediction)
+
+
+def _fill_reasons(
+    response: pb.PredictResponse | pb.PredictorPredictResponse | pb.ExplainResponse, prediction: Prediction
+) -> None:
     model = response.model
     model.id = prediction.model_id
     model.version = prediction.model_version
+    fallback = prediction.fallback
+    if fallback is not None:
+        response.fallback.best_label, response.fallback.best_score = fallback.best
+        response.fallback.threshold = fallback.threshold
+    explanation = prediction.explanation
+    if explanation is not None:
+        message = response.explanation
+        message.tokens.extend(explanation.tokens)
+        message.unknown.extend(explanation.unknown)
+        message.temperature = explanation.temperature
+        for part in explanation.labels:
+            message.labels.add(label=part.label, logit=part.logit, bias=part.bias, contributions=part.contributions)

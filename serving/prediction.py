@@ -10,6 +10,7 @@ import json
 from typing import NamedTuple
 
 from serving.errors import ServingError
+from serving.explanation import Explanation
 
 
 class Query(NamedTuple):
@@ -19,24 +20,43 @@ class Query(NamedTuple):
     document: str
     k: int = 0
     """How many of the best labels to return beside the label."""
+    threshold: float | None = None
+    """The least score of an answer, from 0 to 1; ``None`` leaves it to the model's manifest."""
+    explain: tuple[str, ...] | None = None
+    """Labels to explain beside the best one; ``None`` asks for no explanation."""
 
 
 class ScoredLabel(NamedTuple):
-    """A label and its softmax probability, from 0 to 1."""
+    """A label and its probability, from 0 to 1."""
 
     label: str
     score: float
+
+
+class Fallback(NamedTuple):
+    """What the answer would have been without a threshold."""
+
+    best: ScoredLabel
+    """The label with the highest score."""
+    threshold: float
+    """What that score was below."""
 
 
 class Prediction(NamedTuple):
     """A model's answer to one query."""
 
     label: str
+    """The label with the highest score, or the fallback label."""
     score: float
+    """The probability of that label, from 0 to 1; 0 for a fallback label that is none of the model's own."""
     best: tuple[ScoredLabel, ...]
     """The k best labels, highest score first; empty where none were asked for."""
     model_id: str
     model_version: str
+    fallback: Fallback | None = None
+    """Set where the best label's score was below the threshold."""
+    explanation: Explanation | None = None
+    """Set where it was asked for."""
 
     @property
     def response(self) -> str:

@@ -13,6 +13,8 @@ _MAX_LABELS: Final = 1 << 16
 # A caller who wants all labels asks for far more than any model has.
 _MOST_LABELS_COUNTED: Final = 1 << 10
 _MAX_BYTES_PER_CHARACTER: Final = 4
+_MAX_EXPLAINED_LABELS: Final = 1 << 8
+_MAX_EXPLAINED_CHARACTERS: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,17 @@ class QueryLimits:
     """Queries in one batch."""
 
     def check(self, query: Query) -> None:
-        """Return if the document is within the bound.
+        """Return if the document and what is asked of it are within the bounds.
 
         Raises:
-            DocumentTooLarge: it is not.
+            DocumentTooLarge: the document is not.
+            InvalidRequest: the rest is not.
         """
+        # NaN is within no bounds.
+        if query.threshold is not None and not 0.0 <= query.threshold <= 1.0:
+            raise InvalidRequest("threshold must be from 0 to 1; leave it out to take the model's own")
+        if query.explain is not None and len(query.explain) > _MAX_EXPLAINED_LABELS:
+            raise InvalidRequest(f"at most {_MAX_EXPLAINED_LABELS} labels are explained at once; ask for fewer")
         document = query.document
         if len(document) * _MAX_BYTES_PER_CHARACTER <= self.max_document_bytes:
             return
@@ -46,3 +54,8 @@ class QueryLimits:
             raise InvalidRequest(f"a batch must have at most {self.max_batch_size} requests; split it")
         if sum(min(query.k, _MOST_LABELS_COUNTED) for query in queries) > _MAX_LABELS:
             raise InvalidRequest(f"a batch may ask for at most {_MAX_LABELS} best labels; lower k, or split it")
+        explained = sum(
+            len(query.document) * (1 + len(query.explain)) for query in queries if query.explain is not None
+        )
+        if explained > _MAX_EXPLAINED_CHARACTERS:
+            raise InvalidRequest("a batch asks for too many explanations of long documents; split it")

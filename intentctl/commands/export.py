@@ -67,7 +67,7 @@ def export(
         "version": source.model.version,
         "labels": len(source.model.labels),
         "tokens": len(source.vocabulary),
-        "tokenizer": source.model.tokenizer.value,
+        "tokenizer": str(source.model.tokenizer),
         "bytes": len(archive),
         "sha256": hashlib.sha256(archive).hexdigest(),
         "published": publish_as is not None,

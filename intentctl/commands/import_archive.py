@@ -55,7 +55,7 @@ def import_archive(
         "folder": str(model_dir / checked_id),
         "version": model.version,
         "labels": len(model.labels),
-        "tokenizer": model.tokenizer.value,
+        "tokenizer": str(model.tokenizer),
     }
     if as_json:
         print_json(summary)

@@ -25,7 +25,7 @@ from serving.publishing import publish
 HANDLER_FILE: Final = "intent_handler.py"
 TOKENS_FILE: Final = "vocabulary.json"
 # Those of the package that the handler needs. With __init__.py it is found before any other of its name.
-PREDICTOR_FILES: Final = ("__init__.py", "tokenizer.py")
+PREDICTOR_FILES: Final = ("__init__.py", "tokenizer.py", "ngrams.py")
 
 _VERSION_OF_NONE: Final = "1.0"
 _STAGING: Final = ".staging-"
@@ -124,7 +124,7 @@ def _tokens(source: Source) -> bytes:
     """Return what the handler knows of tokens: our reader's answer, and so no torchtext is needed there."""
     default = source.vocabulary.default_index
     document = {
-        "tokenizer": source.model.tokenizer.value,
+        "tokenizer": str(source.model.tokenizer),
         "default_index": None if default == NO_INDEX else default,
         "indices": dict(source.vocabulary.indices),
     }

@@ -30,24 +30,42 @@ class PredictRequest(_message.Message):
     RUNID_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    EXPLAIN_LABELS_FIELD_NUMBER: _builtins.int
     runId: _builtins.str
     """The model's id: the name of its folder on the shared volume."""
     document: _builtins.str
     """The text to classify."""
     k: _builtins.int
     """How many of the best labels to return in `best`; 0 returns none. More than the model has returns all."""
+    threshold: _builtins.float
+    """The least score of an answer, from 0 (every answer) to 1: where the best label has less, the answer is the model's
+    fallback label. Unset, the threshold of the model's manifest holds.
+    """
+    explain: _builtins.bool
+    """Whether to tell what each token adds to the logit of the best label."""
+    @_builtins.property
+    def explain_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `explain`: further labels to tell it of."""
+
     def __init__(
         self,
         *,
         runId: _builtins.str = ...,
         document: _builtins.str = ...,
         k: _builtins.int = ...,
+        threshold: _builtins.float | None = ...,
+        explain: _builtins.bool = ...,
+        explain_labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "k", b"k", "runId", b"runId"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "document", b"document", "explain", b"explain", "explain_labels", b"explain_labels", "k", b"k", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
 
@@ -60,19 +78,31 @@ class PredictResponse(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     response: _builtins.str
     """JSON text: {"result": "<label>"}."""
     label: _builtins.str
-    """The label with the highest score."""
+    """The label with the highest score, or the fallback label."""
     score: _builtins.float
-    """Its softmax probability, from 0 to 1."""
+    """The probability of that label, from 0 to 1, calibrated where the manifest has a temperature. 0 for a fallback label
+    that is none of the model's own.
+    """
     @_builtins.property
     def best(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredLabel]:
-        """The k best labels, highest score first."""
+        """The k best labels, highest score first, whatever the threshold."""
 
     @_builtins.property
     def model(self) -> Global___ModelIdentity:
         """The model that answered."""
+
+    @_builtins.property
+    def fallback(self) -> Global___Fallback:
+        """Set where the best label's score was below the threshold, and `label` is the fallback label instead."""
+
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """Set where it was asked for."""
 
     def __init__(
         self,
@@ -82,10 +112,12 @@ class PredictResponse(_message.Message):
         score: _builtins.float = ...,
         best: _abc.Iterable[Global___ScoredLabel] | None = ...,
         model: Global___ModelIdentity | None = ...,
+        fallback: Global___Fallback | None = ...,
+        explanation: Global___Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback", b"fallback", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "label", b"label", "model", b"model", "response", b"response", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "explanation", b"explanation", "fallback", b"fallback", "label", b"label", "model", b"model", "response", b"response", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,7 +131,7 @@ class ScoredLabel(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     score: _builtins.float
-    """Softmax probability, from 0 to 1."""
+    """Its probability, from 0 to 1."""
     def __init__(
         self,
         *,
@@ -113,6 +145,179 @@ class ScoredLabel(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScoredLabel: _TypeAlias = ScoredLabel  # noqa: Y015
+
+@_typing.final
+class Fallback(_message.Message):
+    """What the answer would have been without a threshold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEST_LABEL_FIELD_NUMBER: _builtins.int
+    BEST_SCORE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    best_label: _builtins.str
+    """The label with the highest score, and that score."""
+    best_score: _builtins.float
+    threshold: _builtins.float
+    """The threshold that the score was below."""
+    def __init__(
+        self,
+        *,
+        best_label: _builtins.str = ...,
+        best_score: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_label", b"best_label", "best_score", b"best_score", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fallback: _TypeAlias = Fallback  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Why a label has its logit. The network is linear in its tokens, so the parts add up to the whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    temperature: _builtins.float
+    """Logits are divided by it before they become probabilities."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The document's tokens, as the model's tokenizer gives them: words, then n-grams."""
+
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which of `tokens`, counted from 0, the vocabulary does not have."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelExplanation]:
+        """The best label, then those asked for."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[_builtins.str] | None = ...,
+        unknown: _abc.Iterable[_builtins.int] | None = ...,
+        labels: _abc.Iterable[Global___LabelExplanation] | None = ...,
+        temperature: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "temperature", b"temperature", "tokens", b"tokens", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class LabelExplanation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    LOGIT_FIELD_NUMBER: _builtins.int
+    BIAS_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    logit: _builtins.float
+    """The network's output: the bias and all contributions together."""
+    bias: _builtins.float
+    """What it is for a document without tokens."""
+    @_builtins.property
+    def contributions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What each of `tokens` adds, in their order. Tokens that are left out add 0."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        logit: _builtins.float = ...,
+        bias: _builtins.float = ...,
+        contributions: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias", b"bias", "contributions", b"contributions", "label", b"label", "logit", b"logit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelExplanation: _TypeAlias = LabelExplanation  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNID_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    runId: _builtins.str
+    """The model's id, as in `PredictRequest`."""
+    document: _builtins.str
+    """The text to classify."""
+    threshold: _builtins.float
+    """As in `PredictRequest`."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels to explain beside the best one."""
+
+    def __init__(
+        self,
+        *,
+        runId: _builtins.str = ...,
+        document: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "document", b"document", "labels", b"labels", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """As in `PredictResponse`."""
+    score: _builtins.float
+    @_builtins.property
+    def fallback(self) -> Global___Fallback: ...
+    @_builtins.property
+    def explanation(self) -> Global___Explanation: ...
+    @_builtins.property
+    def model(self) -> Global___ModelIdentity: ...
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+        fallback: Global___Fallback | None = ...,
+        explanation: Global___Explanation | None = ...,
+        model: Global___ModelIdentity | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback", b"fallback", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback", b"fallback", "label", b"label", "model", b"model", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
 
 @_typing.final
 class ModelIdentity(_message.Message):
@@ -239,21 +444,33 @@ class PredictorPredictRequest(_message.Message):
     RUNID_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    EXPLAIN_LABELS_FIELD_NUMBER: _builtins.int
     runId: _builtins.str
     document: _builtins.str
     k: _builtins.int
+    threshold: _builtins.float
+    explain: _builtins.bool
+    @_builtins.property
+    def explain_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         runId: _builtins.str = ...,
         document: _builtins.str = ...,
         k: _builtins.int = ...,
+        threshold: _builtins.float | None = ...,
+        explain: _builtins.bool = ...,
+        explain_labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "k", b"k", "runId", b"runId"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "document", b"document", "explain", b"explain", "explain_labels", b"explain_labels", "k", b"k", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___PredictorPredictRequest: _TypeAlias = PredictorPredictRequest  # noqa: Y015
 
@@ -266,6 +483,8 @@ class PredictorPredictResponse(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     response: _builtins.str
     label: _builtins.str
     score: _builtins.float
@@ -273,6 +492,10 @@ class PredictorPredictResponse(_message.Message):
     def best(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredLabel]: ...
     @_builtins.property
     def model(self) -> Global___ModelIdentity: ...
+    @_builtins.property
+    def fallback(self) -> Global___Fallback: ...
+    @_builtins.property
+    def explanation(self) -> Global___Explanation: ...
     def __init__(
         self,
         *,
@@ -281,10 +504,12 @@ class PredictorPredictResponse(_message.Message):
         score: _builtins.float = ...,
         best: _abc.Iterable[Global___ScoredLabel] | None = ...,
         model: Global___ModelIdentity | None = ...,
+        fallback: Global___Fallback | None = ...,
+        explanation: Global___Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback", b"fallback", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "label", b"label", "model", b"model", "response", b"response", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "explanation", b"explanation", "fallback", b"fallback", "label", b"label", "model", b"model", "response", b"response", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -569,3 +794,143 @@ class CacheCounters(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CacheCounters: _TypeAlias = CacheCounters  # noqa: Y015
+
+@_typing.final
+class TrafficRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    runId: _builtins.str
+    """Of this model alone; empty: of all that were counted."""
+    limit: _builtins.int
+    """The most models to list, the busiest first; 0 lists all."""
+    def __init__(
+        self,
+        *,
+        runId: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "runId", b"runId"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficRequest: _TypeAlias = TrafficRequest  # noqa: Y015
+
+@_typing.final
+class TrafficResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelTraffic]: ...
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___ModelTraffic] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficResponse: _TypeAlias = TrafficResponse  # noqa: Y015
+
+@_typing.final
+class ModelTraffic(_message.Message):
+    """Counted over one copy of a model: one that replaces it begins anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """Since when, in seconds."""
+    @_builtins.property
+    def model(self) -> Global___ModelIdentity: ...
+    @_builtins.property
+    def counts(self) -> Global___TrafficCounts: ...
+    def __init__(
+        self,
+        *,
+        model: Global___ModelIdentity | None = ...,
+        counts: Global___TrafficCounts | None = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "model", b"model", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelTraffic: _TypeAlias = ModelTraffic  # noqa: Y015
+
+@_typing.final
+class TrafficCounts(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    EMPTY_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_TOKENS_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    documents: _builtins.int
+    empty_documents: _builtins.int
+    """Those without any token that the model knows."""
+    tokens: _builtins.int
+    """Tokens of all documents, n-grams left out, and how many of them the vocabulary does not have."""
+    unknown_tokens: _builtins.int
+    fallbacks: _builtins.int
+    """Answers whose best label was below the threshold."""
+    @_builtins.property
+    def confidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many best labels had a score in each twentieth of 0 to 1."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How often each label was the best one."""
+
+    def __init__(
+        self,
+        *,
+        documents: _builtins.int = ...,
+        empty_documents: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        unknown_tokens: _builtins.int = ...,
+        fallbacks: _builtins.int = ...,
+        confidence: _abc.Iterable[_builtins.int] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "documents", b"documents", "empty_documents", b"empty_documents", "fallbacks", b"fallbacks", "labels", b"labels", "tokens", b"tokens", "unknown_tokens", b"unknown_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficCounts: _TypeAlias = TrafficCounts  # noqa: Y015

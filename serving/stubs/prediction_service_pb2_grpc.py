@@ -45,6 +45,11 @@ class PredictionServiceStub:
                 request_serializer=serving_dot_stubs_dot_prediction__service__pb2.PredictBatchRequest.SerializeToString,
                 response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.PredictBatchResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/prediction.PredictionService/Explain',
+                request_serializer=serving_dot_stubs_dot_prediction__service__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class PredictionServiceServicer:
@@ -66,6 +71,13 @@ class PredictionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Classifies one document, and tells what each of its tokens adds to the logits: exactly, not by sampling.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.PredictBatch,
                     request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.PredictBatchRequest.FromString,
                     response_serializer=serving_dot_stubs_dot_prediction__service__pb2.PredictBatchResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.ExplainRequest.FromString,
+                    response_serializer=serving_dot_stubs_dot_prediction__service__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -145,6 +162,33 @@ class PredictionService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prediction.PredictionService/Explain',
+            serving_dot_stubs_dot_prediction__service__pb2.ExplainRequest.SerializeToString,
+            serving_dot_stubs_dot_prediction__service__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class PredictorStub:
     """The predictor: holds PyTorch intent models and answers the frontend. It speaks the same shapes.
@@ -175,6 +219,11 @@ class PredictorStub:
                 '/prediction.Predictor/Unload',
                 request_serializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadRequest.SerializeToString,
                 response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadResponse.FromString,
+                _registered_method=True)
+        self.Traffic = channel.unary_unary(
+                '/prediction.Predictor/Traffic',
+                request_serializer=serving_dot_stubs_dot_prediction__service__pb2.TrafficRequest.SerializeToString,
+                response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.TrafficResponse.FromString,
                 _registered_method=True)
 
 
@@ -210,6 +259,13 @@ class PredictorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Traffic(self, request, context):
+        """What models were asked and what they answered, in counts: no text of any document.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -232,6 +288,11 @@ def add_PredictorServicer_to_server(servicer, server):
                     servicer.Unload,
                     request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadRequest.FromString,
                     response_serializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadResponse.SerializeToString,
+            ),
+            'Traffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.Traffic,
+                    request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.TrafficRequest.FromString,
+                    response_serializer=serving_dot_stubs_dot_prediction__service__pb2.TrafficResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -343,6 +404,33 @@ class Predictor:
             '/prediction.Predictor/Unload',
             serving_dot_stubs_dot_prediction__service__pb2.UnloadRequest.SerializeToString,
             serving_dot_stubs_dot_prediction__service__pb2.UnloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Traffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prediction.Predictor/Traffic',
+            serving_dot_stubs_dot_prediction__service__pb2.TrafficRequest.SerializeToString,
+            serving_dot_stubs_dot_prediction__service__pb2.TrafficResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,8 @@ class PredictionServiceStub:
     """Classifies many documents, each with its own model, in one call. The results stand in the order of the
     requests, and each has its own answer or its own status: one bad request never fails its neighbours.
     """
+    Explain: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.ExplainRequest, _prediction_service_pb2.ExplainResponse]
+    """Classifies one document, and tells what each of its tokens adds to the logits: exactly, not by sampling."""
 
 @_typing.type_check_only
 class PredictionServiceAsyncStub(PredictionServiceStub):
@@ -56,6 +58,8 @@ class PredictionServiceAsyncStub(PredictionServiceStub):
     """Classifies many documents, each with its own model, in one call. The results stand in the order of the
     requests, and each has its own answer or its own status: one bad request never fails its neighbours.
     """
+    Explain: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.ExplainRequest, _prediction_service_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Classifies one document, and tells what each of its tokens adds to the logits: exactly, not by sampling."""
 
 class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
     """The frontend: routes each request to the engine that the model's manifest names."""
@@ -78,6 +82,14 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         requests, and each has its own answer or its own status: one bad request never fails its neighbours.
         """
 
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _prediction_service_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prediction_service_pb2.ExplainResponse, _abc.Awaitable[_prediction_service_pb2.ExplainResponse]]:
+        """Classifies one document, and tells what each of its tokens adds to the logits: exactly, not by sampling."""
+
 def add_PredictionServiceServicer_to_server(servicer: PredictionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class PredictorStub:
@@ -95,6 +107,8 @@ class PredictorStub:
     """What is in memory, most recently used first, and what has been counted since the start."""
     Unload: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.UnloadRequest, _prediction_service_pb2.UnloadResponse]
     """Lets go of what a model holds in memory. It is loaded again when it is asked for."""
+    Traffic: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.TrafficRequest, _prediction_service_pb2.TrafficResponse]
+    """What models were asked and what they answered, in counts: no text of any document."""
 
 @_typing.type_check_only
 class PredictorAsyncStub(PredictorStub):
@@ -109,6 +123,8 @@ class PredictorAsyncStub(PredictorStub):
     """What is in memory, most recently used first, and what has been counted since the start."""
     Unload: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.UnloadRequest, _prediction_service_pb2.UnloadResponse]  # type: ignore[assignment]
     """Lets go of what a model holds in memory. It is loaded again when it is asked for."""
+    Traffic: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.TrafficRequest, _prediction_service_pb2.TrafficResponse]  # type: ignore[assignment]
+    """What models were asked and what they answered, in counts: no text of any document."""
 
 class PredictorServicer(metaclass=_abc_1.ABCMeta):
     """The predictor: holds PyTorch intent models and answers the frontend. It speaks the same shapes."""
@@ -144,5 +160,13 @@ class PredictorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.UnloadResponse, _abc.Awaitable[_prediction_service_pb2.UnloadResponse]]:
         """Lets go of what a model holds in memory. It is loaded again when it is asked for."""
+
+    @_abc_1.abstractmethod
+    def Traffic(
+        self,
+        request: _prediction_service_pb2.TrafficRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prediction_service_pb2.TrafficResponse, _abc.Awaitable[_prediction_service_pb2.TrafficResponse]]:
+        """What models were asked and what they answered, in counts: no text of any document."""
 
 def add_PredictorServicer_to_server(servicer: PredictorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -92,6 +92,7 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
         "manifest.json",
         "model.pth",
         "predictor/__init__.py",
+        "predictor/ngrams.py",
         "predictor/tokenizer.py",
         "vocab.pth",
         "vocabulary.json",

@@ -82,7 +82,7 @@ def test_labels_and_logits_of_all_clinc150_test_rows_are_those_of_the_unfolded_n
     folded, plain = FoldedNetwork.from_arrays(state), IntentNetwork.from_arrays(state)
     vocabulary = read_vocabulary((folder / "vocab.pth").read_bytes())
     model = IntentModel(ModelId("m"), Manifest.parse((folder / "manifest.json").read_bytes()), vocabulary, folded)
-    bags = [model.encode(text) for text in texts]
+    bags = [model.encode(text).bag for text in texts]
 
     expected, found = unfolded(plain, bags), folded.logits(bags)
 
