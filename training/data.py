@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
@@ -43,7 +43,7 @@ class DataSet:
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels of the training rows, sorted: the classes of a model."""
-        return tuple(sorted({example.label for example in self.train}))
+        return labels_of(self.train)
 
     def keeping(self, labels: Collection[str]) -> DataSet:
         """Return the rows that have one of ``labels``.
@@ -103,6 +103,11 @@ class DataSet:
             tuple(example for example in split if example.label in labels) for split in self._splits
         )
         return replace(self, train=train, validation=validation, test=test)
+
+
+def labels_of(examples: Iterable[Example]) -> tuple[str, ...]:
+    """Return the labels of ``examples``, sorted."""
+    return tuple(sorted({example.label for example in examples}))
 
 
 def _rows_to_take(labels: Sequence[str], fraction: float, random: Random) -> set[int]:

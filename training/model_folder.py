@@ -21,11 +21,9 @@ from serving.publishing import publish
 from serving.version import VERSION
 from training.data import DataSet
 from training.errors import FolderUnwritable
-from training.model import TOKENIZER, Accuracy, TrainedModel
+from training.model import ALGORITHM, Figures, TrainedModel
 from training.recipe import Recipe
 from training.torchtext_file import vocabulary_file
-
-ALGORITHM: Final = "intent-classification"
 
 _DECIMALS: Final = 4
 
@@ -40,7 +38,7 @@ class Provenance:
 
 
 def model_files(
-    model: TrainedModel, accuracy: Accuracy, provenance: Provenance, model_id: ModelId, model_version: str
+    model: TrainedModel, figures: Figures, provenance: Provenance, model_id: ModelId, model_version: str
 ) -> dict[str, bytes]:
     """Return the files of the folder, by name. Equal models of equal provenance give equal bytes.
 
@@ -58,10 +56,12 @@ def model_files(
                 "Framework": "Pytorch",
                 "FrameworkVersion": _torch_version(),
                 "CodeVersion": VERSION,
-                "Tokenizer": TOKENIZER.value,
-                "fc_size": provenance.recipe.fc_size,
+                "Tokenizer": provenance.recipe.tokenizer,
+                **({"fc_size": provenance.recipe.fc_size} if provenance.recipe.fc_size else {}),
                 "classes": {str(index): label for index, label in enumerate(model.labels)},
-                "Training": _training(model, accuracy, provenance),
+                "Confidence": model.confidence.model_dump(),
+                "Baseline": model.baseline.model_dump(),
+                "Training": _training(model, figures, provenance),
             }
         ).encode()
     )
@@ -100,12 +100,15 @@ def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes]
     return root / model_id
 
 
-def _training(model: TrainedModel, accuracy: Accuracy, provenance: Provenance) -> dict[str, Any]:
+def _training(model: TrainedModel, figures: Figures, provenance: Provenance) -> dict[str, Any]:
     data = provenance.data
     measured = {
         "validation": model.validation_accuracy,
-        "test_in_scope": accuracy.in_scope,
-        "test_with_out_of_scope": accuracy.overall,
+        "test_in_scope": figures.in_scope,
+        "test_in_scope_without_threshold": figures.in_scope_without_threshold,
+        "test_out_of_scope_recall": figures.out_of_scope_recall,
+        "test_with_out_of_scope": figures.overall,
+        "test_calibration_error": figures.calibration_error,
     }
     return {
         "accuracy": {name: round(value, _DECIMALS) for name, value in measured.items() if value is not None},

@@ -62,7 +62,6 @@ class Epoch:
     loss: float
     """Mean cross-entropy of the training texts while the weights moved, in nats."""
     validation: Score
-    """Of the averaged weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +69,7 @@ class Trained:
     """The outcome of training."""
 
     network: IntentNetwork
-    """The averaged weights after the best epoch."""
+    """The weights after the best epoch."""
     best: Epoch
     epochs: int
     """How many there were."""
@@ -80,7 +79,14 @@ OnEpoch = Callable[[Epoch], None]
 
 
 def fit(
-    network: IntentNetwork, training: Bags, validation: Bags, recipe: Recipe, *, seed: int, on_epoch: OnEpoch
+    network: IntentNetwork,
+    training: Bags,
+    validation: Bags,
+    recipe: Recipe,
+    *,
+    first_ngram: int,
+    seed: int,
+    on_epoch: OnEpoch,
 ) -> Trained:
     """Train ``network`` until the validation texts tell that it gets no better.
 
@@ -89,27 +95,22 @@ def fit(
         training: at least one text.
         validation: at least one text.
         recipe: how.
+        first_ngram: the index from which on tokens are n-grams.
         seed: decides the first weights, the order of the texts and the tokens left out. The same seed gives the same
             weights with the same torch on the same kind of processor.
         on_epoch: told of each epoch as it ends.
     """
-    generator = torch.Generator().manual_seed(seed)
     with _reproducible():
-        _initialise(network, generator)
-        # Adam looks at every row of the embedding in every step, so its gradient is dense while training.
-        network.embedding.sparse = False
-        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, fused=True)
-        average = best_network = copy.deepcopy(network)
+        training_pass = _TrainingPass(network, training, recipe, first_ngram, torch.Generator().manual_seed(seed))
         best: Epoch | None = None
+        best_network = network
         number = 0
         while number < recipe.epochs and (best is None or number - best.number < recipe.patience):
             number += 1
-            loss = _pass(network, optimizer, training, recipe, generator)
-            _move(average, network, share=1 - recipe.averaging if number > 1 else 1.0)
-            epoch = Epoch(number, loss, evaluate(average, validation))
+            epoch = Epoch(number, training_pass.run(), evaluate(network, validation))
             on_epoch(epoch)
             if best is None or epoch.validation.beats(best.validation):
-                best, best_network = epoch, copy.deepcopy(average)
+                best, best_network = epoch, copy.deepcopy(network)
     if best is None:
         raise ValueError("a recipe needs one epoch at least")
     return Trained(best_network, best, number)
@@ -127,6 +128,66 @@ def evaluate(network: IntentNetwork, bags: Bags) -> Score:
     return Score(right / len(bags), loss / len(bags))
 
 
+class _TrainingPass:
+    """Shows a network every training text once, again and again, as the recipe says."""
+
+    def __init__(
+        self, network: IntentNetwork, training: Bags, recipe: Recipe, first_ngram: int, generator: torch.Generator
+    ) -> None:
+        _initialise(network, generator)
+        # Adam looks at every row of the embedding in every step, so its gradient is dense while training.
+        network.embedding.sparse = False
+        self._network = network
+        self._training = training
+        self._recipe = recipe
+        self._first_ngram = first_ngram
+        self._generator = generator
+        self._size = recipe.batch_size(len(training))
+        self._step = 0
+        self._steps = recipe.epochs * math.ceil(len(training) / self._size)
+        self._optimizer = torch.optim.AdamW(
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        self._weights = _class_weights(training.classes) if recipe.class_weights else None
+
+    def run(self) -> float:
+        """Show every text once, in an order of its own. Return the mean loss."""
+        order = torch.randperm(len(self._training), generator=self._generator).tolist()
+        total = 0.0
+        for start in range(0, len(order), self._size):
+            rows = order[start : start + self._size]
+            total += self._learn(*self._training.batch(rows)) * len(rows)
+        return total / len(order)
+
+    def _learn(self, indices: Tensor, offsets: Tensor, classes: Tensor) -> float:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._recipe.learning_rate_at(self._step, self._steps)
+        self._step += 1
+        loss = nn.functional.cross_entropy(
+            self._network(*self._hiding(indices, offsets)),
+            classes,
+            weight=self._weights,
+            label_smoothing=self._recipe.label_smoothing,
+        )
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        return loss.item()
+
+    def _hiding(self, indices: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens and offsets of a batch without some of its tokens, and with others unknown."""
+        hidden = torch.rand(len(indices), generator=self._generator) < self._recipe.token_dropout
+        stays = ~hidden | (indices < self._first_ngram)
+        before = nn.functional.pad(stays.cumsum(dim=0), (1, 0))
+        return indices.masked_fill(hidden, _UNKNOWN)[stays], before[offsets]
+
+
+def _class_weights(classes: Tensor) -> Tensor:
+    """Return a weight for each class, with which all weigh the same together."""
+    counts = classes.bincount()
+    return len(classes) / (len(counts) * counts)
+
+
 def _initialise(network: IntentNetwork, generator: torch.Generator) -> None:
     """Make the first weights, all of them from ``generator``."""
     with torch.no_grad():
@@ -137,32 +198,6 @@ def _initialise(network: IntentNetwork, generator: torch.Generator) -> None:
                 parameter.normal_(std=1 / math.sqrt(parameter.shape[1]), generator=generator)
             else:
                 parameter.zero_()
-
-
-def _pass(
-    network: IntentNetwork, optimizer: torch.optim.Optimizer, training: Bags, recipe: Recipe, generator: torch.Generator
-) -> float:
-    """Show ``network`` every training text once, in an order of its own. Return the mean loss."""
-    order = torch.randperm(len(training), generator=generator).tolist()
-    size = recipe.batch_size(len(training))
-    total = 0.0
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        indices, offsets, classes = training.batch(rows)
-        hidden = torch.rand(len(indices), generator=generator) < recipe.token_dropout
-        loss = nn.functional.cross_entropy(network(indices.masked_fill(hidden, _UNKNOWN), offsets), classes)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        total += loss.item() * len(rows)
-    return total / len(order)
-
-
-def _move(average: IntentNetwork, network: IntentNetwork, share: float) -> None:
-    """Move the weights of ``average`` by ``share`` of the way to those of ``network``."""
-    with torch.no_grad():
-        for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
-            mean.lerp_(weight, share)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from serving.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id
 
 if TYPE_CHECKING:
     from training.data import DataSet
-    from training.model import Accuracy, TrainedModel
+    from training.model import Figures, TrainedModel
     from training.recipe import Recipe
     from training.trainer import Epoch, OnEpoch
 
@@ -58,10 +58,35 @@ def train(
         bool, typer.Option("--without-oos", help="Leave out the rows labelled oos, which are out of scope.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="The same seed gives the same model.")] = 0,
-    dimensions: Annotated[int, typer.Option(min=1, help="Numbers in the embedding of a word.")] = 64,
-    fc_size: Annotated[int, typer.Option(min=1, help="Outputs of the first linear layer.")] = 128,
-    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the texts.")] = 50,
+    tokenizer: Annotated[
+        str, typer.Option(help="How texts become tokens; without + there are no n-grams.")
+    ] = "basic_english+words:2+characters:2-5",
+    max_bytes: Annotated[
+        int, typer.Option(min=20_000, help="Most bytes of the model's folder: it decides how many n-grams are kept.")
+    ] = 8_000_000,
+    dimensions: Annotated[int, typer.Option(min=1, help="Numbers in the embedding of a token.")] = 64,
+    fc_size: Annotated[
+        int | None, typer.Option(min=1, help="Outputs of a linear layer before the last one; without: there is none.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the texts.")] = 20,
     patience: Annotated[int, typer.Option(min=1, help="Passes without a better result after which to stop.")] = 5,
+    token_dropout: Annotated[
+        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden, anew in each pass.")
+    ] = 0.3,
+    label_smoothing: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of each target that is spread over all labels.")
+    ] = 0.0,
+    class_weights: Annotated[
+        bool, typer.Option("--class-weights", help="Let rare labels weigh as much as frequent ones.")
+    ] = False,
+    given_up: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=0.5,
+            help="Share of the validation texts whose right answer may become the fallback label: sets the threshold.",
+        ),
+    ] = 0.006,
     as_json: AsJson = False,
 ) -> None:
     """Train an intent classifier on labelled texts, and write its folder."""
@@ -73,7 +98,18 @@ def train(
     checked_id = _checked(model_id)
     if bool(domain) != bool(domains):
         fail("--domains and --domain go together: the file of the domains, and which of them", EXIT_USAGE)
-    recipe = Recipe(dimensions=dimensions, fc_size=fc_size, epochs=epochs, patience=patience)
+    recipe = Recipe(
+        tokenizer=_written(tokenizer),
+        max_bytes=max_bytes,
+        dimensions=dimensions,
+        fc_size=fc_size,
+        epochs=epochs,
+        patience=patience,
+        token_dropout=token_dropout,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        given_up=given_up,
+    )
     started = time.monotonic()
     try:
         if not force:
@@ -105,6 +141,16 @@ def _checked(model_id: str) -> ModelId:
             "and must not start with '.'",
             EXIT_USAGE,
         )
+
+
+def _written(tokenizer: str) -> str:
+    """Return the tokenizer as a manifest writes it."""
+    from predictor.tokenizer import GRAMMAR, Tokenizer  # noqa: PLC0415
+
+    try:
+        return str(Tokenizer.parse(tokenizer))
+    except ValueError:
+        fail(f"--tokenizer must be one of {GRAMMAR}", EXIT_USAGE)
 
 
 def _chosen_data(
@@ -140,13 +186,13 @@ def _train(
 
     with _progress(recipe.epochs) as on_epoch:
         model = train_model(data, recipe, seed, on_epoch)
-    accuracy = measure(model, data.test)
-    files = model_files(model, accuracy, Provenance(data, recipe, seed), model_id, model_version)
+    figures = measure(model.served, data.test)
+    files = model_files(model, figures, Provenance(data, recipe, seed), model_id, model_version)
     folder = write_model_folder(model_dir, model_id, files, replace=force)
-    return _summary(model, accuracy, model_id, folder)
+    return _summary(model, figures, model_id, folder)
 
 
-def _summary(model: TrainedModel, accuracy: Accuracy, model_id: ModelId, folder: Path) -> dict[str, Any]:
+def _summary(model: TrainedModel, figures: Figures, model_id: ModelId, folder: Path) -> dict[str, Any]:
     return {
         "id": model_id,
         "folder": str(folder),
@@ -155,8 +201,13 @@ def _summary(model: TrainedModel, accuracy: Accuracy, model_id: ModelId, folder:
         "epochs": model.epochs,
         "best_epoch": model.best_epoch,
         "validation_accuracy": model.validation_accuracy,
-        "test_accuracy_in_scope": accuracy.in_scope,
-        "test_accuracy_with_out_of_scope": accuracy.overall,
+        "temperature": model.confidence.temperature,
+        "threshold": model.confidence.threshold,
+        "test_accuracy_in_scope": figures.in_scope,
+        "test_accuracy_in_scope_without_threshold": figures.in_scope_without_threshold,
+        "test_recall_out_of_scope": figures.out_of_scope_recall,
+        "test_accuracy_with_out_of_scope": figures.overall,
+        "test_calibration_error": figures.calibration_error,
     }
 
 
@@ -193,4 +244,5 @@ def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _text(name: str, value: object) -> str:
-    return f"{value:.2%}" if "accuracy" in name and isinstance(value, float) else str(value)
+    is_share = isinstance(value, float) and name.startswith(("validation_", "test_"))
+    return f"{value:.2%}" if is_share else str(value)

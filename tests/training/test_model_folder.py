@@ -34,7 +34,7 @@ def ignore(_: Epoch) -> None:
 def files_of(data: DataSet, seed: int) -> dict[str, bytes]:
     recipe = Recipe(dimensions=8, fc_size=12, epochs=3, learning_rate=0.05)
     model = train_model(data, recipe, seed, ignore)
-    return model_files(model, measure(model, data.test), Provenance(data, recipe, seed), MODEL, "2.1")
+    return model_files(model, measure(model.served, data.test), Provenance(data, recipe, seed), MODEL, "2.1")
 
 
 def names(folder: Path) -> list[str]:
@@ -56,6 +56,9 @@ def test_the_folder_is_served_as_it_was_measured(tiny: DataSet, tmp_path: Path) 
 def test_the_manifest_tells_what_the_contract_and_a_repetition_need(tiny: DataSet) -> None:
     manifest = json.loads(files_of(tiny, 5)["manifest.json"])
     training = manifest.pop("Training")
+    confidence, baseline = manifest.pop("Confidence"), manifest.pop("Baseline")
+    assert (confidence.keys(), confidence["fallback"]) == ({"temperature", "threshold", "fallback"}, "oos")
+    assert (baseline["documents"], sum(baseline["confidence"]), sum(baseline["labels"].values())) == (15, 15, 15)
     assert manifest == {
         "Algorithm": "intent-classification",
         "Framework": "Pytorch",
@@ -63,11 +66,18 @@ def test_the_manifest_tells_what_the_contract_and_a_repetition_need(tiny: DataSe
         "ModelName": MODEL,
         "ModelVersion": "2.1",
         "CodeVersion": manifest["CodeVersion"],
-        "Tokenizer": "basic_english",
+        "Tokenizer": "basic_english+words:2+characters:2-5",
         "fc_size": 12,
         "classes": {"0": "music", "1": "oos", "2": "weather"},
     }
-    assert training["accuracy"].keys() == {"validation", "test_in_scope", "test_with_out_of_scope"}
+    assert training["accuracy"].keys() == {
+        "validation",
+        "test_in_scope",
+        "test_in_scope_without_threshold",
+        "test_out_of_scope_recall",
+        "test_with_out_of_scope",
+        "test_calibration_error",
+    }
     assert training["rows"] == {"train": 30, "validation": 15, "test": 15}
     assert (training["seed"], training["recipe"]["dimensions"]) == (5, 8)
 
