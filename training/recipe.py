@@ -21,9 +21,9 @@ class Recipe:
     """Outputs of a linear layer before the last one; ``None`` has none, which says as much: nothing is between them."""
     minimum_frequency: int = 1
     """In how many training texts a token must stand to be in the vocabulary."""
-    epochs: int = 20
+    epochs: int = 30
     """Most passes over the training texts."""
-    patience: int = 5
+    patience: int = 10
     """Passes without a better validation result after which training stops."""
     learning_rate: float = 0.01
     """Of Adam, in the first step; it falls to 0 along half a cosine (Loshchilov and Hutter, "SGDR", 2017)."""
@@ -33,15 +33,15 @@ class Recipe:
     smallest_batch: int = 8
     batches_per_epoch: int = 200
     """Small data sets get smaller batches, down to ``smallest_batch``, so that a pass has about this many steps."""
-    token_dropout: float = 0.3
+    token_dropout: float = 0.4
     """Share of the tokens that are hidden, anew in each pass. Words are shown as unknown, so that the unknown token
     learns what to mean; n-grams are left out."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.05
     """Share of each target that is spread over all labels (Szegedy et al., "Rethinking the Inception Architecture for
     Computer Vision", 2016)."""
     class_weights: bool = False
     """Whether texts of rare labels weigh more, as if all labels had equally many."""
-    given_up: float = 0.006
+    given_up: float = 0.004
     """Share of the validation texts whose right answer may be given up for the fallback label: sets the threshold."""
 
     def batch_size(self, rows: int) -> int:

@@ -68,14 +68,14 @@ def train(
     fc_size: Annotated[
         int | None, typer.Option(min=1, help="Outputs of a linear layer before the last one; without: there is none.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the texts.")] = 20,
-    patience: Annotated[int, typer.Option(min=1, help="Passes without a better result after which to stop.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the texts.")] = 30,
+    patience: Annotated[int, typer.Option(min=1, help="Passes without a better result after which to stop.")] = 10,
     token_dropout: Annotated[
         float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden, anew in each pass.")
-    ] = 0.3,
+    ] = 0.4,
     label_smoothing: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of each target that is spread over all labels.")
-    ] = 0.0,
+    ] = 0.05,
     class_weights: Annotated[
         bool, typer.Option("--class-weights", help="Let rare labels weigh as much as frequent ones.")
     ] = False,
@@ -86,7 +86,7 @@ def train(
             max=0.5,
             help="Share of the validation texts whose right answer may become the fallback label: sets the threshold.",
         ),
-    ] = 0.006,
+    ] = 0.004,
     as_json: AsJson = False,
 ) -> None:
     """Train an intent classifier on labelled texts, and write its folder."""

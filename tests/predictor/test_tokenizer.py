@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from predictor.tokenizer import TokenizerName, basic_english, basic_english_characters, tokenizer
+from predictor.tokenizer import Tokenizer, TokenizerName, basic_english, basic_english_characters, tokenizer
 from tests.conftest import shared
 
 # The definition: these substitutions, one after the other, on the lowered text, which is then split.
@@ -90,3 +90,63 @@ def test_each_name_is_its_own_tokenizer(name: TokenizerName, tokens: list[str]) 
 @pytest.mark.parametrize("text", ["a" * (1 << 20), "'" * (1 << 20), " " * (1 << 20), '<br "' * (1 << 18)], ids=len)
 def test_a_mebibyte_is_tokenized_in_linear_time(text: str) -> None:
     assert basic_english(text) == defined(text)
+
+
+WRITTEN = st.builds(
+    Tokenizer,
+    st.just(TokenizerName.BASIC_ENGLISH),
+    st.integers(1, 5),
+    st.none() | st.tuples(st.integers(2, 8), st.integers(2, 8)).map(lambda sizes: (min(sizes), max(sizes))),
+) | st.builds(Tokenizer, st.sampled_from(TokenizerName))
+
+
+@given(WRITTEN)
+def test_a_tokenizer_is_read_as_it_is_written(subject: Tokenizer) -> None:
+    assert Tokenizer.parse(str(subject)) == subject
+    assert subject.has_ngrams == ("+" in str(subject))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "basic_english ",
+        "basic_english+",
+        "basic_english+words",
+        "basic_english+words:1",
+        "basic_english+words:6",
+        "basic_english+words:2+words:2",
+        "basic_english+characters:2",
+        "basic_english+characters:5-2",
+        "basic_english+characters:1-3",
+        "basic_english+characters:2-9",
+        "basic_english+characters:2-5+words:2",
+        "basic_english+words:２",
+        "characters+words:2",
+        "basic_english_characters+characters:2-3",
+        "basic_english+words:2\n",
+    ],
+)
+def test_what_is_written_otherwise_is_no_tokenizer(text: str) -> None:
+    with pytest.raises(ValueError, match="no tokenizer"):
+        Tokenizer.parse(text)
+
+
+def test_ngrams_are_those_of_words_and_then_those_of_characters() -> None:
+    subject = Tokenizer.parse("basic_english+words:2+characters:3-4")
+    tokens = subject.tokens('Go "on"!')
+    assert tokens == ["go", "on", "!"]
+    assert subject.ngrams(tokens) == [
+        "go on", "on !",
+        '" go', '"go ', '"o o', '" on', '"on ', '"n !', '" ! ',
+        '" go ', '"go o', '"o on', '" on ', '"on !', '"n ! ',
+    ]  # fmt: skip
+    assert subject.ngrams([]) == []
+
+
+@given(TEXTS, WRITTEN)
+def test_a_document_has_no_more_tokens_than_its_characters_can_give(text: str, subject: Tokenizer) -> None:
+    tokens = subject.tokens(text)
+    count = len(tokens) + len(subject.ngrams(tokens))
+    # basic_english puts spaces around some characters, and n-grams see one space more at both ends.
+    assert count <= subject.tokens_per_character * (3 * len(text) + 2)

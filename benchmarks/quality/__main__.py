@@ -1,0 +1,113 @@
+"""Trains models with several seeds and measures them. ``python -m benchmarks.quality --help``."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.quality.data_sets import DATA_SETS, DataSetPlan
+from benchmarks.quality.measuring import train_and_measure
+from benchmarks.quality.page import page, target_rows
+from benchmarks.quality.plots import draw
+from benchmarks.quality.results import DataSetRuns, Run, read, written
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, errors, fail, print_table
+from peers.programs import ROOT
+
+_DOCS: Final = ROOT / "docs"
+_PAGE: Final = "quality.md"
+_CPU_INFORMATION: Final = Path("/proc/cpuinfo")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def quality(
+    *,
+    seeds: Annotated[int, typer.Option(min=1, help="Train each model with the seeds 0 to N-1.")] = 5,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME", help=f"Data and recipes: {', '.join(plan.name for plan in DATA_SETS)}. [all]"
+        ),
+    ] = None,
+    shared: Annotated[
+        Path, typer.Option(envvar="INTENT_SHARED", file_okay=False, help="Folder with the data sets.")
+    ] = ROOT.parent / "shared",
+    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
+    from_json: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Measure nothing: take the figures from such a file."),
+    ] = None,
+    write_docs: Annotated[bool, typer.Option("--write-docs", help=f"Write docs/{_PAGE} and its plot.")] = False,
+) -> None:
+    """Train models with several seeds, and measure them on the test splits.
+
+    Exit code 0: every target is reached; 1: one is missed; 2: called wrongly, or a data set is missing.
+    """
+    found = read(from_json.read_bytes()) if from_json else _measured(_plans(only), seeds, shared)
+    if json is not None:
+        json.write_bytes(written(found))
+    if write_docs:
+        (_DOCS / _PAGE).write_text(page(found, _processor()))
+        draw(found, _DOCS)
+    rows = target_rows(found)
+    print_table([Column("data"), Column("what"), Column("wanted"), Column("mean (least to most)"), Column("")], rows)
+    missed = sum(bool(row[-1]) for row in rows)
+    console.print(f"{missed} of {len(rows)} targets missed", highlight=False)
+    raise typer.Exit(EXIT_FAILED if missed else 0)
+
+
+def _plans(only: str | None) -> list[DataSetPlan]:
+    if only is None:
+        return list(DATA_SETS)
+    wanted = set(only.split(","))
+    unknown = wanted - {plan.name for plan in DATA_SETS}
+    if unknown:
+        fail(f"--only: there is no {' and no '.join(sorted(unknown))}", EXIT_USAGE)
+    return [plan for plan in DATA_SETS if plan.name in wanted]
+
+
+def _measured(plans: list[DataSetPlan], seeds: int, shared: Path) -> list[DataSetRuns]:
+    for plan in plans:
+        if not plan.path(shared).is_file():
+            fail(f"there is no {plan.file} in --shared (or INTENT_SHARED)", EXIT_USAGE)
+    found: list[DataSetRuns] = []
+    with _progress(len(plans) * seeds) as advance, tempfile.TemporaryDirectory() as folder:
+        for plan in plans:
+            test = plan.test(shared)
+            runs: list[Run] = []
+            for seed in range(seeds):
+                advance(f"{plan.name}, seed {seed}")
+                options = plan.all_options(shared)
+                runs.append(train_and_measure(plan.path(shared), options, test, seed, Path(folder)))
+            found.append(DataSetRuns(plan.title, plan.name, tuple(runs)))
+    return found
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    if not errors.is_terminal:
+        yield lambda step: print(step, file=sys.stderr, flush=True)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("", total=total, completed=-1)
+        yield lambda step: progress.update(task, advance=1, description=step)
+
+
+def _processor() -> str:
+    lines = _CPU_INFORMATION.read_text().splitlines() if _CPU_INFORMATION.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+
+
+if __name__ == "__main__":
+    app()
