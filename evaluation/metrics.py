@@ -163,7 +163,7 @@ def reliability(confidences: Confidences, right: Rights, bins: int = BINS) -> tu
     # NaN is not from 0 to 1 either.
     if not ((scores >= 0.0) & (scores <= 1.0)).all():
         raise ValueError("confidences must be from 0 to 1")
-    edges = np.linspace(0.0, 1.0, bins + 1)
+    edges = np.arange(bins + 1) / bins
     places = np.searchsorted(edges[1:-1], scores, side="left")
     rows = np.bincount(places, minlength=bins)
     divisors = np.maximum(rows, 1)

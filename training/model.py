@@ -55,6 +55,7 @@ class TrainedModel:
     best_epoch: int
     """The one whose weights these are, counted from 1."""
     validation_accuracy: float
+    """Of all validation texts, by the label with the highest score."""
     served: IntentModel
     """The same as a predictor serves it."""
 
@@ -173,6 +174,7 @@ def _served(
 
 def _calibrated(model: IntentModel, validation: Sequence[Example], recipe: Recipe) -> Confidence:
     """Return temperature and threshold by the validation texts, those out of scope left aside."""
+    # Few teams have texts out of scope, and those who do have few.
     rows = [row for row in validation if row.label != OUT_OF_SCOPE] or validation
     classes = np.array([model.labels.index(row.label) for row in rows])
     logits = model.logits([row.text for row in rows]).astype(np.float64)

@@ -36,7 +36,7 @@ class Recipe:
     token_dropout: float = 0.4
     """Share of the tokens that are hidden, anew in each pass. Words are shown as unknown, so that the unknown token
     learns what to mean; n-grams are left out."""
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.0
     """Share of each target that is spread over all labels (Szegedy et al., "Rethinking the Inception Architecture for
     Computer Vision", 2016)."""
     class_weights: bool = False

@@ -49,8 +49,8 @@ class Score:
     """Mean cross-entropy, in nats."""
 
     def beats(self, other: Score) -> bool:
-        """Return whether this is the better score; the loss decides between equal accuracies, as few texts give."""
-        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        """Return whether this is the better score: of few texts the loss tells more than the accuracy."""
+        return self.loss < other.loss
 
 
 @dataclass(frozen=True, slots=True)

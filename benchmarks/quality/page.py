@@ -40,7 +40,7 @@ and Out-of-Scope Prediction", 2019): an MLP on sentence embeddings has 93.4 % in
 
 - `data_full` and `data_small` are CLINC150's, with their own validation split. Banking77 has none: a tenth of each
   label's training texts is kept for validation, and a text that stands twice counts once.
-- The weights are those of the best epoch by validation accuracy; temperature and threshold are fitted on the in-scope
+- The weights are those of the epoch with the least validation loss; temperature and threshold are fitted on the in-scope
   validation texts. Choices of the recipe were made by CLINC150's validation split.
 - Training seconds are those of the whole command with one thread; microseconds are the p50 of one document after the
   other through the loaded model in Python, from the text to the answer, with and without explanation in turn.

@@ -75,7 +75,7 @@ def train(
     ] = 0.4,
     label_smoothing: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of each target that is spread over all labels.")
-    ] = 0.05,
+    ] = 0.0,
     class_weights: Annotated[
         bool, typer.Option("--class-weights", help="Let rare labels weigh as much as frequent ones.")
     ] = False,

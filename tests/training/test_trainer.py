@@ -90,7 +90,7 @@ def test_the_test_split_has_no_say(tiny: DataSet) -> None:
 
 
 def test_training_stops_when_patience_ends_and_gives_the_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores: Iterator[Score] = iter(Score(accuracy, 1.0) for accuracy in (0.1, 0.5, 0.4, 0.5, 0.3, 0.9))
+    scores: Iterator[Score] = iter(Score(0.5, loss) for loss in (0.9, 0.5, 0.6, 0.5, 0.7, 0.1))
     seen: list[torch.Tensor] = []
 
     def scripted(network: IntentNetwork, _: Bags) -> Score:
@@ -109,10 +109,10 @@ def test_training_stops_when_patience_ends_and_gives_the_best_epoch(monkeypatch:
     assert torch.equal(trained.network.embedding.weight, seen[1])
 
 
-def test_between_equal_accuracies_the_loss_decides() -> None:
-    assert Score(0.5, 0.1).beats(Score(0.5, 0.2))
+def test_the_loss_decides_which_epoch_is_best() -> None:
+    assert Score(0.5, 0.1).beats(Score(0.6, 0.2))
     assert not Score(0.5, 0.2).beats(Score(0.5, 0.2))
-    assert Score(0.6, 9.0).beats(Score(0.5, 0.2))
+    assert not Score(0.6, 9.0).beats(Score(0.5, 0.2))
 
 
 def test_a_recipe_without_epochs_is_refused() -> None:

@@ -1,0 +1,208 @@
+"""What ``intentctl evaluate`` and ``intentctl compare`` share: labelled rows, and a model that is asked all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, errors, fail
+from serving.client import IntentClient
+from serving.confidence import FALLBACK_LABEL
+from serving.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
+
+if TYPE_CHECKING:
+    from evaluation.answers import Answers
+    from evaluation.asking import OnAnswers
+    from evaluation.evaluation import Labelled
+
+
+class Split(StrEnum):
+    """A split of a data file."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+    TRAIN = "train"
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no number from 0 to 1") from error
+    # NaN is none either.
+    if not 0.0 <= value <= 1.0:
+        raise typer.BadParameter(f"{text!r} is no number from 0 to 1")
+    return value
+
+
+Data = Annotated[
+    Path,
+    typer.Argument(
+        exists=True, dir_okay=False, show_default=False, help="CSV with the columns text,label, or CLINC150's JSON."
+    ),
+]
+SplitOption = Annotated[
+    Split | None, typer.Option(help="Split of JSON data; without: test. Of CSV all rows are taken.", show_default=False)
+]
+ModelDir = Annotated[Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")]
+Frontend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Ask a running frontend, whatever the model's engine, instead of the model folder.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds that a call to the frontend may take.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        parser=share, metavar="SHARE", help="Least score of an answer, instead of the model's own.", show_default=False
+    ),
+]
+OutOfScope = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LABEL",
+        help=f"Label of rows that are out of scope, beside {FALLBACK_LABEL} and the model's fallback label.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a split."""
+
+    rows: tuple[Labelled, ...]
+    file: str
+    sha256: str
+    split: Split | None
+    """``None`` for a file that has no splits."""
+
+    @property
+    def texts(self) -> list[str]:
+        """What a model is asked."""
+        return [row.text for row in self.rows]
+
+    def __str__(self) -> str:
+        return self.file if self.split is None else f"{self.file} ({self.split.value})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return where the rows are from, as JSON has it."""
+        return {"file": self.file, "sha256": self.sha256, "split": None if self.split is None else self.split.value}
+
+
+def read_rows(path: Path, split: Split | None) -> Rows:
+    """Return the rows of a data file, or end the command and say what is wrong with it."""
+    from training.errors import TrainingError  # noqa: PLC0415
+    from training.readers import read_data  # noqa: PLC0415
+
+    with _packages():
+        from evaluation.evaluation import Labelled  # noqa: PLC0415
+
+    has_splits = path.suffix == ".json"
+    if split is not None and not has_splits:
+        fail(f"{path.name} is a CSV file, which has no splits; leave --split out", EXIT_USAGE)
+    try:
+        data = read_data(path)
+    except TrainingError as error:
+        fail(str(error), EXIT_USAGE)
+    chosen = (split or Split.TEST) if has_splits else None
+    examples = data.train if chosen is None else getattr(data, chosen.value)
+    if not examples:
+        fail(f"{path.name} has no rows in the split {chosen.value if chosen else ''}; name another", EXIT_USAGE)
+    (source,) = data.sources
+    return Rows(tuple(Labelled(row.text, row.label) for row in examples), source.file, source.sha256, chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Where models are, and how they are asked."""
+
+    model_dir: Path
+    frontend: str | None
+    """Asked instead of the folder."""
+    timeout: float
+    """Seconds that a call to the frontend may take."""
+    threshold: float | None
+    """Instead of the models' own."""
+
+    def answers(self, model_id: str, texts: Sequence[str]) -> Answers:
+        """Return the answers of a model, or end the command and say why there are none."""
+        with _packages():
+            from evaluation.errors import RowRefused  # noqa: PLC0415
+
+        if self.frontend is None and not self.model_dir.is_dir():
+            fail(f"--model-dir {self.model_dir} is no folder; name one, or give --frontend", EXIT_USAGE)
+        try:
+            with _progress(model_id, len(texts)) as on_answers:
+                return self._ask(model_id, texts, on_answers)
+        except RowRefused as error:
+            fail(str(error), EXIT_USAGE)
+        except (Unavailable, DeadlineExceeded) as error:
+            if self.frontend is None:
+                fail(str(error), EXIT_UNAVAILABLE)
+            fail(f"no answer from {self.frontend}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
+        except InvalidModelId as error:
+            fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
+        except ModelNotFound:
+            place = "the frontend" if self.frontend else f"--model-dir {self.model_dir}"
+            fail(f"{place} has no model {model_id!r}; `intentctl models` lists those of a folder", EXIT_USAGE)
+        except ServingError as error:
+            fail(f"{model_id}: {error}")
+
+    def _ask(self, model_id: str, texts: Sequence[str], on_answers: OnAnswers) -> Answers:
+        from evaluation.asking import ask_folder, ask_frontend  # noqa: PLC0415
+
+        if self.frontend is None:
+            return ask_folder(self.model_dir, model_id, texts, threshold=self.threshold, on_answers=on_answers)
+        with IntentClient(self.frontend, timeout=self.timeout) as client:
+            return ask_frontend(client, model_id, texts, threshold=self.threshold, on_answers=on_answers)
+
+    def described(self, answers: Answers) -> dict[str, Any]:
+        """Return what was asked, as JSON has it."""
+        return {
+            "id": answers.model_id,
+            "version": answers.model_version,
+            "labels": None if answers.labels is None else len(answers.labels),
+            "fallback": answers.fallback,
+            "threshold": answers.threshold,
+            "asked": "folder" if self.frontend is None else "frontend",
+        }
+
+
+def out_of_scope_labels(option: list[str] | None) -> tuple[str, ...]:
+    """Return the labels of rows that are out of scope, whatever the model."""
+    return (FALLBACK_LABEL, *(option or ()))
+
+
+def percent(value: float | None) -> str:
+    """Return a share as people read it; nothing for a share of no rows."""
+    return "" if value is None else f"{value:.2%}"
+
+
+@contextmanager
+def _packages() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        fail(f"this takes the predictor's packages, and {error.name} is not installed")
+
+
+@contextmanager
+def _progress(model_id: str, rows: int) -> Iterator[OnAnswers]:
+    """Give what shows on a terminal how many rows are answered."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}", markup=False), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(f"asking {model_id}", total=rows)
+        yield lambda more: progress.update(task, advance=more)
