@@ -10,7 +10,7 @@ from frontend.open_inference.descriptions import MODEL_INPUT, MODEL_OUTPUTS, PLA
 from frontend.open_inference.models import FIRST_VERSION, NamedModel
 from frontend.open_inference.repository import IndexedModel
 from frontend.open_inference.statistics import ModelCounts
-from frontend.open_inference.tensors import BYTES, FP32
+from frontend.open_inference.tensors import BYTES, FP32, OPTIONAL_OUTPUTS
 from serving.stubs import open_inference_pb2 as pb
 
 # As many as a number of 64 bits has for sure.
@@ -26,7 +26,12 @@ def metadata_of(model: NamedModel) -> pb.ModelMetadataResponse:
         platform=PLATFORM,
         inputs=[_tensor_metadata(MODEL_INPUT)],
         outputs=map(_tensor_metadata, MODEL_OUTPUTS),
-        properties={"algorithm": model.manifest.algorithm, "classes": str(len(model.manifest.classes))},
+        properties={
+            "algorithm": model.manifest.algorithm,
+            "classes": str(len(model.manifest.classes)),
+            # Among the outputs, clients would take them for what every answer has.
+            "optional_outputs": ",".join(OPTIONAL_OUTPUTS),
+        },
     )
 
 

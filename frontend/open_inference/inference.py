@@ -10,7 +10,7 @@ from frontend.open_inference.documents import documents_of
 from frontend.open_inference.models import NamedModel, NamedModels, in_words_of_the_protocol, unknown_version
 from frontend.open_inference.outputs import WantedOutputs
 from frontend.open_inference.statistics import InferenceStatistics, Times
-from frontend.open_inference.tensors import InferenceAnswer, InferenceRequest
+from frontend.open_inference.tensors import InferenceAnswer, InferenceRequest, OutputTensor
 from frontend.predictions import RoutedPredictions
 from serving.call import Call
 from serving.deadline import Deadline
@@ -60,10 +60,10 @@ class Inferences:
             wanted = WantedOutputs(request.outputs, model.manifest)
             asked = time.perf_counter_ns()
             with in_words_of_the_protocol():
-                predictions = await self._predicted([Query(model.id, text, wanted.classes) for text in documents], call)
+                predictions = await self._predicted(wanted.queries(model.id, documents, request.threshold), call)
             answered = time.perf_counter_ns()
             version = _version_of(predictions, model, request.version)
-            outputs = wanted.tensors_of(predictions, request.inputs[0].shape)
+            outputs = await _written(wanted, predictions, request.inputs[0].shape)
         except BaseException:
             self._statistics.count_failure(model, time.perf_counter_ns() - started)
             raise
@@ -92,6 +92,15 @@ def _error_of_row(row: int, error: ServingError, outcomes: Sequence[Outcome]) ->
     if any(str(outcome) != str(error) for outcome in outcomes):
         told.args = (f"row {row} of {len(outcomes)}: {error}",)
     return told
+
+
+async def _written(
+    wanted: WantedOutputs, predictions: Sequence[Prediction], shape: tuple[int, ...]
+) -> Sequence[OutputTensor]:
+    # Explanations have a number for each token: they take a while to write, and the event loop goes on meanwhile.
+    if wanted.explained:
+        return await asyncio.to_thread(wanted.tensors_of, predictions, shape)
+    return wanted.tensors_of(predictions, shape)
 
 
 def _version_of(predictions: Sequence[Prediction], model: NamedModel, wanted: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -43,6 +44,7 @@ def inference_request_of(request: pb.ModelInferRequest) -> InferenceRequest:
         tuple(_inputs_of(request)),
         tuple(_requested_output_of(output) for output in request.outputs),
         _timeout_of(request.parameters),
+        _threshold_of(request.parameters),
     )
 
 
@@ -108,6 +110,22 @@ def _timeout_of(parameters: Parameters) -> float | None:
     if timeout is None or timeout < 0:
         raise InvalidRequest("the parameter 'timeout' must be a whole number of microseconds")
     return timeout / _MICROSECONDS or None
+
+
+def _threshold_of(parameters: Parameters) -> float | None:
+    if "threshold" not in parameters:
+        return None
+    # KServe's clients have no parameters that are fractions, other than as text.
+    parameter = parameters["threshold"]
+    chosen = parameter.WhichOneof("parameter_choice")
+    try:
+        threshold = math.nan if chosen in (None, "bool_param") else float(getattr(parameter, chosen))
+    except ValueError:
+        threshold = math.nan
+    # NaN is within no bounds.
+    if not 0.0 <= threshold <= 1.0:
+        raise InvalidRequest("the parameter 'threshold' must be a number from 0 to 1")
+    return threshold
 
 
 def _integer_of(parameter: pb.InferParameter) -> int | None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
+from frontend.backends.thresholds import unexplained
 from frontend.open_inference.tensors import (
+    BEST_LABEL,
+    BEST_SCORE,
+    EXPLANATION,
     LABEL,
+    OPTIONAL_OUTPUTS,
     OUTPUTS,
     SCORE,
     BytesTensor,
@@ -15,18 +22,19 @@ from frontend.open_inference.tensors import (
 )
 from serving.errors import InvalidRequest, ModelUnusable
 from serving.manifest import Manifest
-from serving.prediction import Prediction, ScoredLabel
+from serving.model_id import ModelId
+from serving.prediction import Prediction, Query, ScoredLabel
 
 
 class WantedOutputs:
     """The outputs that a caller asked for.
 
     Args:
-        requested: none stands for all.
+        requested: none stands for label and score.
         manifest: of the model.
 
     Raises:
-        InvalidRequest: there is no such output, or it is asked for twice.
+        InvalidRequest: there is no such output, it is asked for twice, or has no classes.
         ModelUnusable: classes are asked for, and the model's manifest has none.
     """
 
@@ -40,9 +48,15 @@ class WantedOutputs:
         self._manifest = manifest
 
     @property
-    def classes(self) -> int:
-        """How many of the best classes the model has to tell of each document."""
-        return max((output.classes for output in self._requested), default=0)
+    def explained(self) -> bool:
+        """Whether answers are to be explained."""
+        return any(output.name == EXPLANATION for output in self._requested)
+
+    def queries(self, model_id: ModelId, documents: Sequence[str], threshold: float | None) -> list[Query]:
+        """Return what the model has to be asked of each document."""
+        k = max((output.classes for output in self._requested), default=0)
+        explain = () if self.explained else None
+        return [Query(model_id, document, k, threshold, explain) for document in documents]
 
     def tensors_of(self, predictions: Sequence[Prediction], shape: tuple[int, ...]) -> list[OutputTensor]:
         """Return the outputs, in the order they were asked for.
@@ -62,7 +76,7 @@ class WantedOutputs:
         self, output: RequestedOutput, predictions: Sequence[Prediction], shape: tuple[int, ...]
     ) -> OutputTensor:
         if not output.classes:
-            return _labels(predictions, shape) if output.name == LABEL else _scores(predictions, shape)
+            return _TENSORS[output.name](predictions, shape)
         index_of = {label: index for index, label in reversed(list(enumerate(self._manifest.labels)))}
         elements = [
             _classification(best, index_of) for prediction in predictions for best in _best(prediction, output.classes)
@@ -72,10 +86,17 @@ class WantedOutputs:
 
 def _check(requested: Sequence[RequestedOutput]) -> None:
     names = [output.name for output in requested]
-    if not set(names) <= set(OUTPUTS):
-        raise InvalidRequest(f"the outputs of a model are {LABEL!r} and {SCORE!r}; there are no others")
+    if not set(names) <= {*OUTPUTS, *OPTIONAL_OUTPUTS}:
+        raise InvalidRequest(f"the outputs of a model are {_named(OUTPUTS)}, and on request {_named(OPTIONAL_OUTPUTS)}")
+    if any(output.classes and output.name not in OUTPUTS for output in requested):
+        raise InvalidRequest(f"the parameter 'classification' is for the outputs {_named(OUTPUTS)} alone")
     if len(set(names)) != len(names):
         raise InvalidRequest("an output may be asked for once in a request")
+
+
+def _named(outputs: Sequence[str]) -> str:
+    *others, last = map(repr, outputs)
+    return f"{', '.join(others)} and {last}"
 
 
 def _labels(predictions: Sequence[Prediction], shape: tuple[int, ...]) -> BytesTensor:
@@ -86,9 +107,44 @@ def _scores(predictions: Sequence[Prediction], shape: tuple[int, ...]) -> FloatT
     return FloatTensor(SCORE, shape, [prediction.score for prediction in predictions])
 
 
+def _best_labels(predictions: Sequence[Prediction], shape: tuple[int, ...]) -> BytesTensor:
+    return BytesTensor(BEST_LABEL, shape, [_best_of(prediction).label.encode() for prediction in predictions])
+
+
+def _best_scores(predictions: Sequence[Prediction], shape: tuple[int, ...]) -> FloatTensor:
+    return FloatTensor(BEST_SCORE, shape, [_best_of(prediction).score for prediction in predictions])
+
+
+def _explanations(predictions: Sequence[Prediction], shape: tuple[int, ...]) -> BytesTensor:
+    return BytesTensor(EXPLANATION, shape, [_explanation_of(prediction) for prediction in predictions])
+
+
+_TENSORS: Final[Mapping[str, Callable[[Sequence[Prediction], tuple[int, ...]], OutputTensor]]] = {
+    LABEL: _labels,
+    SCORE: _scores,
+    BEST_LABEL: _best_labels,
+    BEST_SCORE: _best_scores,
+    EXPLANATION: _explanations,
+}
+
+
+def _best_of(prediction: Prediction) -> ScoredLabel:
+    """Return the label with the highest score, which the fallback label may stand in for."""
+    fallback = prediction.fallback
+    return ScoredLabel(prediction.label, prediction.score) if fallback is None else fallback.best
+
+
+def _explanation_of(prediction: Prediction) -> bytes:
+    explanation = prediction.explanation
+    if explanation is None:
+        raise unexplained()
+    labels = [label._asdict() for label in explanation.labels]
+    return json.dumps(explanation._asdict() | {"labels": labels}, ensure_ascii=False).encode()
+
+
 def _best(prediction: Prediction, count: int) -> Sequence[ScoredLabel]:
     """Return the ``count`` best classes."""
-    best = prediction.best or (ScoredLabel(prediction.label, prediction.score),)
+    best = prediction.best or (_best_of(prediction),)
     if len(best) < count:
         raise ModelUnusable("the model's engine does not tell so many classes; ask for fewer of them")
     return best[:count]

@@ -12,6 +12,15 @@ LABEL: Final = "label"
 SCORE: Final = "score"
 """The output with the softmax probability of each label: FP32."""
 OUTPUTS: Final = (LABEL, SCORE)
+"""Given where none is asked for by its name."""
+BEST_LABEL: Final = "best_label"
+"""The output with the label of the highest score, whatever the threshold: BYTES."""
+BEST_SCORE: Final = "best_score"
+"""The output with that score: FP32."""
+EXPLANATION: Final = "explanation"
+"""The output with what each token adds to the logit of that label, as JSON: BYTES."""
+OPTIONAL_OUTPUTS: Final = (BEST_LABEL, BEST_SCORE, EXPLANATION)
+"""Given where they are asked for."""
 
 BYTES: Final = "BYTES"
 FP32: Final = "FP32"
@@ -47,6 +56,8 @@ class InferenceRequest(NamedTuple):
     """None: all of :data:`OUTPUTS`."""
     timeout_seconds: float | None = None
     """The answer is of no use after this time; ``None``: the call's deadline alone says."""
+    threshold: float | None = None
+    """The least score of an answer; ``None``: the model's manifest says."""
 
 
 class BytesTensor(NamedTuple):

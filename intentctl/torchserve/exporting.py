@@ -16,6 +16,7 @@ from intentctl.torchserve.model_files import INTENT, INTENT_AT_TORCHSERVE, LIMIT
 from predictor.intent_model import NO_INDEX, IntentModel
 from predictor.loader import Loader
 from predictor.vocabulary import Vocabulary, read_vocabulary
+from serving.confidence import Confidence
 from serving.errors import ModelExists, ModelUnusable
 from serving.manifest import Manifest
 from serving.model_id import ModelId
@@ -24,6 +25,7 @@ from serving.publishing import publish
 
 HANDLER_FILE: Final = "intent_handler.py"
 TOKENS_FILE: Final = "vocabulary.json"
+CONFIDENCE_FILE: Final = "confidence.json"
 # Those of the package that the handler needs. With __init__.py it is found before any other of its name.
 PREDICTOR_FILES: Final = ("__init__.py", "tokenizer.py", "ngrams.py")
 
@@ -37,6 +39,7 @@ class Source:
 
     model: IntentModel
     vocabulary: Vocabulary
+    confidence: Confidence
     files: dict[str, bytes]
     """The model's three files, by name; the manifest is that of the model at TorchServe."""
 
@@ -57,7 +60,7 @@ def read_source(root: Path, model_id: ModelId) -> Source:
     if manifest.algorithm not in (INTENT, INTENT_AT_TORCHSERVE):
         raise ModelUnusable(f"the model's Algorithm is {manifest.algorithm}; only models of {INTENT} can be exported")
     contents[MANIFEST_FILE] = with_algorithm(manifest, INTENT_AT_TORCHSERVE).to_json().encode()
-    return Source(model, read_vocabulary(contents[VOCABULARY_FILE]), contents)
+    return Source(model, read_vocabulary(contents[VOCABULARY_FILE]), manifest.confidence, contents)
 
 
 def archive_of(source: Source, name: str) -> bytes:
@@ -66,6 +69,8 @@ def archive_of(source: Source, name: str) -> bytes:
         {
             **source.files,
             TOKENS_FILE: _tokens(source),
+            # Whole, so that the handler has no defaults of its own.
+            CONFIDENCE_FILE: source.confidence.model_dump_json().encode(),
             **{f"predictor/{name}": resources("predictor").joinpath(name).read_bytes() for name in PREDICTOR_FILES},
             HANDLER_FILE: resources("intentctl.torchserve").joinpath("handler.py").read_bytes(),
             MAR_MANIFEST: mar_manifest(name, source.model.version or _VERSION_OF_NONE, HANDLER_FILE, WEIGHTS_FILE),

@@ -3,17 +3,21 @@
 It runs in TorchServe's own Python, 3.11 or newer, with PyTorch and the standard library alone. TorchServe demands that
 the file defines one class.
 
-A request is one document (``data``, or ``body``, as HTTP names it), answered with ``{"result": label}``; or many
-(``documents``: a JSON list of ``{"document": text, "k": number}``), answered with ``{"results": [...]}`` in the same
-order, each ``{"result": label, "score": probability, "best": [[label, probability], ...]}``. In the place of what
-cannot be answered stands ``{"code": 400 or 500, "type": "PredictionException", "message": text}``, as TorchServe itself
-writes errors. Over HTTP that code is also the status of the request; over gRPC TorchServe 0.12 has no way to tell it.
+A request is one document (``data``, or ``body``, as HTTP names it), answered with ``{"result": label}``; or many, in
+``documents``: a JSON list of ``{"document": text, "k": number, "threshold": number, "explain": [label, ...]}``, of
+which the text alone has to be there. These are answered with ``{"results": [...]}`` in the same order, each
+``{"result": label, "score": probability, "best": [[label, probability], ...], "fallback": null}``. Where the answer is
+the fallback label, ``fallback`` is ``{"best": {"label": ..., "score": ...}, "threshold": ...}``; on request there is an
+``explanation``. What these mean, our own API tells. In the place of what cannot be answered stands ``{"code": number,
+"type": "PredictionException", "message": text}``, as TorchServe itself writes errors. Over HTTP that code is also the
+status of the request; over gRPC TorchServe 0.12 has no way to tell it.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +27,19 @@ from torch import Tensor
 from torch.nn import functional
 
 # In an archive this module lies beside the handler, in a folder of its own.
-from predictor.tokenizer import TokenizerName, tokenizer
+from predictor.tokenizer import Tokenizer
 
 _BAD_REQUEST: Final = 400
+_TOO_LARGE: Final = 413
 _FAILED: Final = 500
+_TOO_MUCH_AT_ONCE: Final = 503
+
+_MOST_CONTRIBUTIONS: Final = 1 << 18
+# A worker whose answer to a batch is longer than max_response_size, 6,553,500 by default, is ended by TorchServe.
+_MOST_BYTES: Final = 6_000_000
+
+Encoded = tuple[list[str], list[str], list[int]]
+"""The tokens of a document, its n-grams, and the indices of those of both that count."""
 
 
 class IntentHandler:
@@ -35,11 +48,15 @@ class IntentHandler:
     def initialize(self, context: Any) -> None:
         """Load the model from the folder that TorchServe has unpacked the archive into."""
         folder = Path(context.system_properties["model_dir"])
-        vocabulary = json.loads((folder / "vocabulary.json").read_text("utf-8"))
-        classes = json.loads((folder / "manifest.json").read_text("utf-8"))["classes"]
+        vocabulary = _json_of(folder / "vocabulary.json")
+        confidence = _json_of(folder / "confidence.json")
+        classes = _json_of(folder / "manifest.json")["classes"]
         self._indices: dict[str, int] = vocabulary["indices"]
         self._default: int | None = vocabulary["default_index"]
-        self._tokenize = tokenizer(TokenizerName(vocabulary["tokenizer"]))
+        self._tokenizer = Tokenizer.parse(vocabulary["tokenizer"])
+        self._temperature: float = confidence["temperature"]
+        self._threshold: float = confidence["threshold"]
+        self._fallback: str = confidence["fallback"]
         self._labels: list[str] = [classes[str(index)] for index in range(len(classes))]
         # The networks are small: more threads would only wait for each other.
         torch.set_num_threads(1)
@@ -62,43 +79,98 @@ class IntentHandler:
                 replies.append({"results": list(itertools.islice(answers, len(questions)))})
             else:
                 replies.append(_label_alone(next(answers)))
+        replies, texts = _within_bounds(replies)
         for index, reply in enumerate(replies):
             if "code" in reply:
                 context.set_response_status(code=reply["code"], phrase=reply["message"], idx=index)
-        return [json.dumps(reply) for reply in replies]
+        return texts
 
     def describe_handle(self) -> dict[str, Any]:
         """Return what TorchServe tells of the model as its customized metadata."""
         return {"documents": True, "labels": len(self._labels)}
 
-    def _answers(self, questions: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-        """Yield the answer to each document, with the ``k`` best labels."""
+    def _answers(self, questions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the answer to each question."""
         if not questions:
             return
-        logits = self._logits([self._encode(document) for document, _ in questions])
+        documents = [self._encode(question["document"]) for question in questions]
+        logits = self._logits([bag for _, _, bag in documents]) / self._temperature
         finite = torch.isfinite(logits).all(dim=1).tolist()
         winners = logits.argmax(dim=1, keepdim=True)
         exponentials = torch.exp(logits - logits.gather(1, winners))
         scores = exponentials.sum(dim=1, keepdim=True).reciprocal()
-        for row, (_, k) in enumerate(questions):
+        for row, (question, document) in enumerate(zip(questions, documents, strict=True)):
             if finite[row]:
-                yield self._answer(int(winners[row]), float(scores[row]), exponentials[row], k)
+                winner = int(winners[row])
+                answer = self._answer(question, winner, float(scores[row]), exponentials[row])
+                if question["explain"] is not None:
+                    explained = self._explained(document, winner, question["explain"], exponentials[row])
+                    answer = explained if "code" in explained else answer | explained
+                yield answer
             else:
-                yield _error(_FAILED, "the model's answer is not a number; train it again")
+                yield _not_finite()
 
-    def _answer(self, winner: int, score: float, exponentials: Tensor, k: int) -> dict[str, Any]:
+    def _answer(self, question: Mapping[str, Any], winner: int, score: float, exponentials: Tensor) -> dict[str, Any]:
         best: list[tuple[str, float]] = []
-        if k:
+        if question["k"]:
             # Of equal scores the first comes first.
             values, order = torch.sort(exponentials, descending=True, stable=True)
-            ranked = zip(order[:k].tolist(), values[:k].tolist(), strict=True)
+            ranked = zip(order[: question["k"]].tolist(), values[: question["k"]].tolist(), strict=True)
             best = [(self._labels[index], value * score) for index, value in ranked]
-        return {"result": self._labels[winner], "score": score, "best": best}
+        label = self._labels[winner]
+        threshold = self._threshold if question["threshold"] is None else question["threshold"]
+        fallback: dict[str, Any] | None = None
+        if score < threshold and label != self._fallback:
+            fallback = {"best": {"label": label, "score": score}, "threshold": threshold}
+            label = self._fallback
+            score = float(exponentials[self._labels.index(label)]) * score if label in self._labels else 0.0
+        return {"result": label, "score": score, "best": best, "fallback": fallback}
 
-    def _encode(self, document: str) -> list[int]:
-        """Return the indices of the document's tokens; without a default index unknown ones are left out."""
-        found = [self._indices.get(token, self._default) for token in self._tokenize(document)]
-        return [index for index in found if index is not None]
+    def _explained(self, document: Encoded, winner: int, asked: Sequence[str], exponentials: Tensor) -> dict[str, Any]:
+        """Return the explanation of the best label and those that are asked for, or what is wrong with these."""
+        # Of several outputs with one label, the largest is explained.
+        largest = {self._labels[index]: index for index in exponentials.argsort(stable=True).tolist()}
+        if not largest.keys() >= set(asked):
+            return _error(_BAD_REQUEST, "the model has no such label to explain; ask for labels of its manifest")
+        chosen = {**largest, self._labels[winner]: winner}
+        classes = [chosen[label] for label in dict.fromkeys((self._labels[winner], *asked))]
+        words, ngrams, bag = document
+        tokens = words + [ngram for ngram in ngrams if ngram in self._indices]
+        if len(tokens) * len(classes) > _MOST_CONTRIBUTIONS:
+            return _error(
+                _BAD_REQUEST, "the document is too long to explain so many labels; shorten it, or ask for fewer"
+            )
+        # In double precision, as the predictor does it: the parts add no rounding of their own to that of the logit.
+        weight = self._weight[:, classes].double() / max(1, len(bag))
+        parts = (self._embedding[torch.tensor(bag, dtype=torch.int64)].double() @ weight).T
+        unknown = [index for index, word in enumerate(words) if word not in self._indices]
+        labels = [
+            {
+                "label": self._labels[index],
+                "logit": math.fsum((bias, *row)),
+                "bias": bias,
+                "contributions": self._for_each_token(row, words),
+            }
+            for index, row, bias in zip(classes, parts.tolist(), self._bias[classes].tolist(), strict=True)
+        ]
+        explanation = {"tokens": tokens, "unknown": unknown, "labels": labels, "temperature": self._temperature}
+        return {"explanation": explanation}
+
+    def _for_each_token(self, parts: Sequence[float], words: Sequence[str]) -> list[float]:
+        """Return a part for each token: those of ``parts``, and 0 for words that are left out."""
+        rest = iter(parts)
+        return [
+            *(next(rest) if self._default is not None or word in self._indices else 0.0 for word in words),
+            *rest,
+        ]
+
+    def _encode(self, document: str) -> Encoded:
+        """Return tokens, n-grams and indices; without a default index unknown tokens are left out, n-grams always."""
+        words = self._tokenizer.tokens(document)
+        ngrams = self._tokenizer.ngrams(words)
+        found = [self._indices.get(word, self._default) for word in words]
+        found += map(self._indices.get, ngrams)
+        return words, ngrams, [index for index in found if index is not None]
 
     def _logits(self, bags: Sequence[Sequence[int]]) -> Tensor:
         """Return the logits of each document: float64, shape [documents, classes]."""
@@ -122,34 +194,44 @@ def _folded(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     return state["embedding.weight"].float(), weight.float(), bias.float()
 
 
-def _questions(request: Mapping[str, Any]) -> list[tuple[str, int]] | str:
-    """Return the documents of a request with the numbers of best labels, or in plain words what is wrong with it."""
+def _questions(request: Mapping[str, Any]) -> list[dict[str, Any]] | str:
+    """Return what a request asks of each document, or in plain words what is wrong with it."""
     if "documents" in request:
         return _listed(request["documents"])
     document = _text(request.get("data", request.get("body")))
-    return "the input data must be one document in UTF-8" if document is None else [(document, 0)]
+    return "the input data must be one document in UTF-8" if document is None else [_question({"document": document})]
 
 
-def _listed(value: object) -> list[tuple[str, int]] | str:
-    wrong = 'the input documents must be a JSON list of {"document": text, "k": number}'
+def _listed(value: object) -> list[dict[str, Any]] | str:
+    wrong = (
+        'the input documents must be a JSON list of {"document": text, "k": number, "threshold": number from 0 to 1,'
+        ' "explain": list of labels}'
+    )
     text = _text(value)
     try:
         # TorchServe itself has parsed what came as application/json.
         entries = value if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return wrong
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or not all(map(_is_question, entries)):
         return wrong
-    questions: list[tuple[str, int]] = []
-    for entry in entries:
-        match entry:
-            case {"document": str() as document, "k": int() as k} if k >= 0:
-                questions.append((document, k))
-            case {"document": str() as document} if "k" not in entry:
-                questions.append((document, 0))
-            case _:
-                return wrong
-    return questions
+    return [_question(entry) for entry in entries]
+
+
+def _is_question(entry: object) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("document"), str):
+        return False
+    asked = _question(entry)
+    k, threshold, explain = asked["k"], asked["threshold"], asked["explain"]
+    return (
+        (isinstance(k, int) and k >= 0)
+        and (threshold is None or (isinstance(threshold, int | float) and 0.0 <= threshold <= 1.0))
+        and (explain is None or (isinstance(explain, list) and all(isinstance(label, str) for label in explain)))
+    )
+
+
+def _question(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"k": 0, "threshold": None, "explain": None, **entry}
 
 
 def _text(value: object) -> str | None:
@@ -162,8 +244,41 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _within_bounds(replies: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """Return the replies and their texts, with errors in the place of those that would be too long together."""
+    kept: list[Any] = []
+    texts: list[str] = []
+    room = _MOST_BYTES
+    for reply in replies:
+        text, told = json.dumps(reply), reply
+        if len(text) > room:
+            told = (
+                _error(
+                    _TOO_LARGE,
+                    "the answer is too large for TorchServe; ask for fewer documents, labels or explanations",
+                )
+                if len(text) > _MOST_BYTES
+                else _error(
+                    _TOO_MUCH_AT_ONCE, "the answers to all who ask are too large for TorchServe; ask again shortly"
+                )
+            )
+            text = json.dumps(told)
+        room -= len(text)
+        kept.append(told)
+        texts.append(text)
+    return kept, texts
+
+
+def _json_of(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
 def _label_alone(answer: dict[str, Any]) -> dict[str, Any]:
     return answer if "code" in answer else {"result": answer["result"]}
+
+
+def _not_finite() -> dict[str, Any]:
+    return _error(_FAILED, "the model's answer is not a number; train it again")
 
 
 def _error(code: int, message: str) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class LabelRuntime(MLModel):  # type: ignore[misc]  # its base class has no type
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Return a label and a score a document."""
-        predictions = self._model.predictions(StringCodec.decode_input(payload.inputs[0]))
+        # The best label, however low its score: the frontend holds it against the threshold.
+        predictions = self._model.predictions(StringCodec.decode_input(payload.inputs[0]), threshold=0.0)
         labels = [prediction.label for prediction in predictions]
         scores = np.array([[prediction.score] for prediction in predictions], dtype=np.float32)
         outputs = [StringCodec.encode_output("label", labels), NumpyCodec.encode_output("score", scores)]

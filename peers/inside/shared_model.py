@@ -26,14 +26,18 @@ class SharedModel:
         loader = Loader(ModelStore(Path(os.environ[MODELS_VARIABLE])), FileLimits())
         self._model: IntentModel = loader.load(self._id, loader.fingerprint(self._id))
 
-    def predictions(self, documents: Sequence[str]) -> list[Prediction]:
+    def predictions(self, documents: Sequence[str], threshold: float | None = None) -> list[Prediction]:
         """Return the answer to each document, from one pass through the network.
+
+        Args:
+            documents: what is asked.
+            threshold: the least score of an answer; ``None`` leaves it to the model's manifest.
 
         Raises:
             ServingError: why there is none to one of them.
         """
         predictions = []
-        for outcome in self._model.predict([Query(self._id, document) for document in documents]):
+        for outcome in self._model.predict([Query(self._id, document, 0, threshold) for document in documents]):
             if not isinstance(outcome, Prediction):
                 raise outcome
             predictions.append(outcome)

@@ -41,7 +41,8 @@ class TritonPythonModel:
         """Return the outputs by name, each with a row a document."""
         if "logits" in self._outputs:
             return {"logits": self._model.logits(documents)}
-        predictions = self._model.predictions(documents)
+        # The best label, however low its score: the frontend holds it against the threshold.
+        predictions = self._model.predictions(documents, threshold=0.0)
         labels = np.array([[prediction.label] for prediction in predictions], dtype=object)
         scores = np.array([[prediction.score] for prediction in predictions], dtype=np.float32)
         return {"label": labels, "score": scores}

@@ -19,8 +19,9 @@ from frontend.open_inference.service import open_inference_servicer
 from frontend.open_inference.servicer import OpenInferenceServicer, open_inference_service
 from frontend.predictions import RoutedPredictions
 from frontend.router import Router
+from serving.explanation import Explanation, LabelExplanation
 from serving.model_store import ModelStore
-from serving.prediction import Prediction, Query, ScoredLabel
+from serving.prediction import Fallback, Prediction, Query, ScoredLabel
 from serving.query_limits import QueryLimits
 from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
@@ -36,6 +37,20 @@ def an_answer(query: Query) -> Prediction:
     """Return an answer whose label is "yes", and the classes that were asked for."""
     best = (ScoredLabel("yes", 0.75), ScoredLabel("maybe", 0.2), ScoredLabel("no", 0.05))
     return Prediction("yes", 0.75, best[: query.k], query.model_id, "1.0")
+
+
+EXPLAINED: Final = Explanation(
+    ("a", "ö", "a ö"), (1,), (LabelExplanation("yes", 1.25, 0.5, (0.25, 0.0, 0.5)),), temperature=2.0
+)
+
+
+def an_answer_with_reasons(query: Query) -> Prediction:
+    """Return an answer whose best label is "yes", unless 0.75 is below the threshold, with the reason if asked for."""
+    answer = an_answer(query)._replace(explanation=None if query.explain is None else EXPLAINED)
+    threshold = 0.0 if query.threshold is None else query.threshold
+    if threshold <= answer.score:
+        return answer
+    return answer._replace(label="oos", score=0.0, fallback=Fallback(ScoredLabel("yes", 0.75), threshold))
 
 
 @asynccontextmanager

@@ -14,17 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.backends.open_inference.answer import outcomes_of
-from frontend.backends.open_inference.softmax import most_likely
+from frontend.backends.open_inference.softmax import most_likely, softmax
 from frontend.open_inference.raw_tensors import pack_bytes, pack_floats
+from serving.confidence import Confidence
 from serving.errors import ModelUnusable, NonFiniteLogits, ServingError
 from serving.manifest import Manifest
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 from serving.stubs import open_inference_pb2 as pb
 from tests.serving.refusals import assert_fit_for_callers, refused
 
 Output = pb.ModelInferResponse.InferOutputTensor
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
+TEMPERATURES = st.floats(1e-3, 1e3)
 FORMS = pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
 
 
@@ -229,24 +231,122 @@ def test_logits_without_classes_are_told() -> None:
         outcomes_of(answer(singles("logits", [0.0], [1, 1])), manifest(logits="logits"), queries(1))
 
 
-@given(st.lists(FINITE, min_size=1, max_size=40), st.integers(1, 50))
-def test_probabilities_are_ranked_and_those_of_all_are_one(logits: list[float], k: int) -> None:
+@given(st.lists(FINITE, min_size=1, max_size=40), st.integers(1, 50), TEMPERATURES)
+def test_probabilities_are_ranked_and_those_of_all_are_one(logits: list[float], k: int, temperature: float) -> None:
+    probabilities = softmax(logits, temperature)
     ranked = most_likely(logits, k)
-    assert len(ranked) == min(k, len(logits))
-    assert [index for index, _ in ranked] == sorted(range(len(logits)), key=lambda index: (-logits[index], index))[:k]
-    scores = [score for _, score in ranked]
+    assert ranked == sorted(range(len(logits)), key=lambda index: (-logits[index], index))[:k]
+    scores = [probabilities[index] for index in ranked]
     assert scores == sorted(scores, reverse=True)
-    assert all(0.0 <= score <= 1.0 for score in scores)
-    assert math.fsum(score for _, score in most_likely(logits, len(logits))) == pytest.approx(1.0)
+    assert all(0.0 <= score <= 1.0 for score in probabilities)
+    assert math.fsum(probabilities) == pytest.approx(1.0)
 
 
-@given(st.lists(st.floats(-700, 700), min_size=1, max_size=40))
-def test_probabilities_are_those_that_the_predictor_computes(logits: list[float]) -> None:
-    row = np.array(logits)
+@given(st.lists(st.floats(-700, 700), min_size=1, max_size=40), TEMPERATURES)
+def test_probabilities_are_those_that_the_predictor_computes(logits: list[float], temperature: float) -> None:
+    row = np.array(logits) / temperature
     exponentials = np.exp(row - row.max())
-    index, score = most_likely(logits, 1)[0]
-    assert index == int(row.argmax())
-    assert score == pytest.approx(float(exponentials.max() / exponentials.sum()))
+    assert most_likely(logits, 1)[0] == int(np.argmax(logits))
+    assert softmax(logits, temperature) == pytest.approx(list(exponentials / exponentials.sum()), abs=1e-9)
+
+
+# Thresholds and explanations
+
+
+def confident(**keys: Any) -> Manifest:
+    """A manifest of a model that answers with logits, with what it says of confidence."""
+    return manifest(["a", "b", "oos"], logits="logits").model_copy(update={"confidence": Confidence(**keys)})
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_logits_are_divided_by_the_manifests_temperature(temperature: float) -> None:
+    logits = [1.0, 3.0, 2.0]
+    (outcome,) = outcomes_of(
+        answer(singles("logits", logits, [1, 3])), confident(temperature=temperature), queries(1, k=3)
+    )
+    assert isinstance(outcome, Prediction)
+    weights = [math.exp(logit / temperature) for logit in logits]
+    assert [best.label for best in outcome.best] == ["b", "oos", "a"]
+    assert [best.score for best in outcome.best] == pytest.approx([weights[i] / sum(weights) for i in (1, 2, 0)])
+
+
+@pytest.mark.parametrize(
+    ("manifests", "asked", "label"),
+    [
+        (0.0, None, "b"), (0.6, None, "b"), (0.7, None, "oos"), (0.7, 0.6, "b"), (0.0, 0.7, "oos"), (0.7, 0.0, "b"),
+        (0.0, 1.0, "oos"),
+    ],
+)  # fmt: skip
+def test_below_the_threshold_of_the_query_or_else_the_manifest_the_answer_is_the_fallback_label(
+    manifests: float, asked: float | None, label: str
+) -> None:
+    response = answer(singles("logits", [1.0, 3.0, 2.0], [1, 3]))
+    (outcome,) = outcomes_of(response, confident(threshold=manifests), [Query("m", "x", 2, asked)])
+    assert isinstance(outcome, Prediction)
+    total = math.exp(1) + math.exp(2) + math.exp(3)
+    best, other = outcome.best
+    assert (outcome.label, best.label, other.label) == (label, "b", "oos")
+    assert (best.score, other.score) == pytest.approx((math.exp(3) / total, math.exp(2) / total))
+    if label == "b":
+        assert (outcome.score, outcome.fallback) == (best.score, None)
+    else:
+        assert outcome.score == other.score
+        assert outcome.fallback == Fallback(best, manifests if asked is None else asked)
+
+
+def test_a_fallback_label_that_is_none_of_the_models_has_no_probability_and_is_never_fallen_back_from() -> None:
+    response = answer(singles("logits", [1.0, 3.0, 2.0, 0.0, 0.0, 9.0], [2, 3]))
+    first, second = outcomes_of(response, confident(threshold=1.0, fallback="else"), queries(2))
+    assert isinstance(first, Prediction)
+    assert (first.label, first.score) == ("else", 0.0)
+    own, other = outcomes_of(response, confident(threshold=1.0), queries(2))
+    assert isinstance(own, Prediction)
+    assert isinstance(other, Prediction)
+    assert isinstance(second, Prediction)
+    assert second.fallback is not None
+    # The best label of the second is the fallback label itself.
+    assert (own.fallback is None, other.fallback) == (False, None)
+
+
+@FORMS
+def test_a_label_with_its_score_is_held_against_the_threshold(raw: bool) -> None:
+    described = manifest().model_copy(update={"confidence": Confidence(threshold=0.4, fallback="else")})
+    response = answer(texts("label", [b"a", b"b", b"b", b"else"]), singles("score", [0.5, 0.25, 0.25, 0.125]), raw=raw)
+    asked = [Query("m", "x", 1), Query("m", "x", 1), Query("m", "x", 1, 0.25), Query("m", "x", 1)]
+    outcomes = outcomes_of(response, described, asked)
+    assert outcomes == [
+        Prediction("a", 0.5, (ScoredLabel("a", 0.5),), "m", "1.0"),
+        Prediction("else", 0.0, (ScoredLabel("b", 0.25),), "m", "1.0", Fallback(ScoredLabel("b", 0.25), 0.4)),
+        Prediction("b", 0.25, (ScoredLabel("b", 0.25),), "m", "1.0"),
+        Prediction("else", 0.125, (ScoredLabel("else", 0.125),), "m", "1.0"),
+    ]
+
+
+def test_without_a_score_a_threshold_is_refused_and_not_ignored() -> None:
+    described = manifest(label="label").model_copy(update={"confidence": Confidence(threshold=0.4, fallback="else")})
+    response = answer(texts("label", [b"a", b"a", b"a", b"else"]))
+    asked = [Query("m", "x"), Query("m", "x", threshold=0.0), Query("m", "x", threshold=0.1), Query("m", "x")]
+    outcomes = outcomes_of(response, described, asked)
+    assert labels_of(outcomes) == ["ModelUnusable", "a", "ModelUnusable", "else"]
+    for refusal in (outcomes[0], outcomes[2]):
+        assert isinstance(refusal, ModelUnusable)
+        assert "threshold" in str(refusal)
+        assert_fit_for_callers(refusal)
+
+
+@pytest.mark.parametrize("kind", ["labels", "logits"])
+def test_an_explanation_is_refused_to_who_asks_for_it_alone(kind: str) -> None:
+    tensors = {
+        "labels": (manifest(), [texts("label", [b"a", b"a"]), singles("score", [0.5, 0.5])]),
+        "logits": (manifest(["a"], logits="x"), [singles("x", [1.0, 1.0], [2, 1])]),
+    }
+    described, outputs = tensors[kind]
+    refusal, other = outcomes_of(answer(*outputs), described, [Query("m", "x", explain=()), Query("m", "x")])
+    assert isinstance(refusal, ModelUnusable)
+    assert refusal.code is StatusCode.FAILED_PRECONDITION
+    assert "explain" in str(refusal)
+    assert_fit_for_callers(refusal)
+    assert labels_of([other]) == ["a"]
 
 
 @given(st.binary(max_size=80))

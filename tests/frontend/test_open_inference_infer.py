@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import re
 import struct
 from collections.abc import Callable, Sequence
@@ -18,7 +20,17 @@ from serving.errors import NonFiniteLogits, OutOfCapacity, ServingError, Unavail
 from serving.prediction import Outcome, Prediction, Query
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import FakeBackend, a_prediction, publish
-from tests.frontend.open_inference import CLASSES, Requested, an_answer, calling, classes_of, raw, typed
+from tests.frontend.open_inference import (
+    CLASSES,
+    EXPLAINED,
+    Requested,
+    an_answer,
+    an_answer_with_reasons,
+    calling,
+    classes_of,
+    raw,
+    typed,
+)
 from tests.serving.refusals import assert_fit_for_callers
 
 Change = Callable[[Any], object]
@@ -155,6 +167,118 @@ async def test_a_model_without_classes_in_its_manifest_answers_all_but_classes(m
     assert code is StatusCode.FAILED_PRECONDITION
 
 
+# Thresholds and explanations
+
+
+BEST = [Requested(name="best_score"), Requested(name="label"), Requested(name="best_label"), Requested(name="score")]
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold"),
+    [
+        ({"double_param": 0.8}, 0.8), ({"string_param": "0.8"}, 0.8), ({"int64_param": 1}, 1.0),
+        ({"uint64_param": 1}, 1.0), ({"int64_param": 0}, 0.0), ({"string_param": "0"}, 0.0),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_threshold_is_of_the_whole_request_in_each_form(
+    value: dict[str, Any], threshold: float, models: Path
+) -> None:
+    engine = FakeBackend()
+    request = typed("x", "y")
+    with_threshold(**value)(request)
+    async with calling(models, engine) as caller:
+        await caller.infer(request)
+        await caller.infer(typed("x"))
+
+    assert [[query.threshold for query in batch] for batch in engine.batches] == [[threshold] * 2, [None]]
+
+
+@pytest.mark.parametrize("make", [typed, raw], ids=["typed", "raw"])
+async def test_what_fell_back_tells_its_best_label_and_score_on_request(make: Callable[..., Any], models: Path) -> None:
+    async with calling(models, FakeBackend(an_answer_with_reasons)) as caller:
+        request = make("x", "y", shape=[2, 1], outputs=BEST)
+        with_threshold(double_param=0.8)(request)
+        fell_back = await caller.infer(request)
+        answered = await caller.infer(make("x", "y", shape=[2, 1], outputs=BEST))
+
+    assert elements_of(fell_back) == {
+        "best_score": [0.75] * 2, "label": [b"oos"] * 2, "best_label": [b"yes"] * 2, "score": [0.0] * 2,
+    }  # fmt: skip
+    assert elements_of(answered) == {
+        "best_score": [0.75] * 2, "label": [b"yes"] * 2, "best_label": [b"yes"] * 2, "score": [0.75] * 2,
+    }  # fmt: skip
+    assert shapes_of(answered)["best_label"] == ("BYTES", [2, 1])
+    assert shapes_of(answered)["best_score"] == ("FP32", [2, 1])
+
+
+def elements_of(answer: pb.ModelInferResponse) -> dict[str, Any]:
+    """Return the elements of each output, in whichever form."""
+    found: dict[str, Any] = {}
+    for number, tensor in enumerate(answer.outputs):
+        if not answer.raw_output_contents:
+            found[tensor.name] = list(tensor.contents.bytes_contents or tensor.contents.fp32_contents)
+        elif tensor.datatype == "BYTES":
+            found[tensor.name] = unpack_bytes(answer.raw_output_contents[number])
+        else:
+            found[tensor.name] = unpack_floats(answer.raw_output_contents[number], "FP32")
+    return found
+
+
+async def test_who_asks_for_nothing_new_gets_what_there_was_before(models: Path) -> None:
+    async with calling(models, FakeBackend(an_answer_with_reasons)) as caller:
+        request = typed("x")
+        with_threshold(double_param=0.8)(request)
+        answer = await caller.infer(request)
+
+    assert elements_of(answer) == {"label": [b"oos"], "score": [0.0]}
+
+
+async def test_classes_are_told_whatever_the_threshold(models: Path) -> None:
+    async with calling(models, FakeBackend(an_answer_with_reasons)) as caller:
+        request = typed("x", outputs=[classes_of(2)])
+        with_threshold(double_param=0.8)(request)
+        assert elements_of(await caller.infer(request)) == {"score": [b"0.750000:1:yes", b"0.200000:2:maybe"]}
+
+
+async def test_of_an_engine_that_tells_no_classes_the_best_one_is_told_whatever_the_threshold(models: Path) -> None:
+    def without_best(query: Query) -> Prediction:
+        return an_answer_with_reasons(query)._replace(best=())
+
+    async with calling(models, FakeBackend(without_best)) as caller:
+        request = typed("x", outputs=[classes_of(1)])
+        with_threshold(double_param=0.8)(request)
+        assert elements_of(await caller.infer(request)) == {"score": [b"0.750000:1:yes"]}
+
+
+@pytest.mark.parametrize("make", [typed, raw], ids=["typed", "raw"])
+async def test_an_explanation_is_json_for_each_document(make: Callable[..., Any], models: Path) -> None:
+    engine = FakeBackend(an_answer_with_reasons)
+    async with calling(models, engine) as caller:
+        answer = await caller.infer(make("x", "y", outputs=[Requested(name="explanation"), Requested(name="label")]))
+
+    assert shapes_of(answer) == {"explanation": ("BYTES", [2]), "label": ("BYTES", [2])}
+    assert [query.explain for batch in engine.batches for query in batch] == [(), ()]
+    first, second = map(json.loads, elements_of(answer)["explanation"])
+    assert first == second == {
+        "tokens": ["a", "ö", "a ö"],
+        "unknown": [1],
+        "labels": [{"label": "yes", "logit": 1.25, "bias": 0.5, "contributions": [0.25, 0.0, 0.5]}],
+        "temperature": EXPLAINED.temperature,
+    }  # fmt: skip
+
+
+async def test_an_explanation_that_the_engine_does_not_give_is_refused(models: Path) -> None:
+    async with calling(models, FakeBackend(an_answer)) as caller:
+        code, message = await caller.refusal("ModelInfer", typed("x", outputs=[Requested(name="explanation")]))
+
+    assert (code, "explain" in message) == (StatusCode.FAILED_PRECONDITION, True)
+    assert_fit_for_callers(ServingError(message))
+
+
+# Refusals
+
+
 def of_input(**fields: Any) -> Change:
     """Return a change of the first input."""
 
@@ -196,6 +320,10 @@ def with_timeout(**value: Any) -> Change:
     return lambda request: request.parameters["timeout"].MergeFrom(pb.InferParameter(**value))
 
 
+def with_threshold(**value: Any) -> Change:
+    return lambda request: request.parameters["threshold"].MergeFrom(pb.InferParameter(**value))
+
+
 SHARED_MEMORY = {"shared_memory_region": pb.InferParameter(string_param="region")}
 
 REFUSALS: dict[str, tuple[Callable[..., Any], Change, str]] = {
@@ -230,6 +358,7 @@ REFUSALS: dict[str, tuple[Callable[..., Any], Change, str]] = {
     "raw elements that are too few": (raw, with_raw(b""), "have 0"),
     "raw elements that are too many": (raw, with_raw(b"\0\0\0\0\0\0\0\0"), "have 2"),
     "an unknown output": (typed, with_outputs(Requested(name="logits")), "'label' and 'score'"),
+    "classes of an output that has none": (typed, with_outputs(classes_of(1, "best_label")), "classification"),
     "an output asked for twice": (typed, with_outputs(Requested(name="label"), Requested(name="label")), "once"),
     "no classes": (typed, with_outputs(classes_of(0)), "at least 1"),
     "fewer than no classes": (typed, with_outputs(classes_of(-1)), "at least 1"),
@@ -241,6 +370,12 @@ REFUSALS: dict[str, tuple[Callable[..., Any], Change, str]] = {
         typed, with_outputs(Requested(name="label", parameters=SHARED_MEMORY)), "shared memory"),
     "a timeout that is no number": (typed, with_timeout(string_param="1 s"), "microseconds"),
     "a timeout before now": (typed, with_timeout(int64_param=-1), "microseconds"),
+    "a threshold above 1": (typed, with_threshold(double_param=1.5), "from 0 to 1"),
+    "a threshold below 0": (typed, with_threshold(int64_param=-1), "from 0 to 1"),
+    "a threshold that is no number": (typed, with_threshold(double_param=math.nan), "from 0 to 1"),
+    "a threshold that is true": (typed, with_threshold(bool_param=True), "from 0 to 1"),
+    "a threshold that is a word": (typed, with_threshold(string_param="high"), "from 0 to 1"),
+    "a threshold without a value": (typed, with_threshold(), "from 0 to 1"),
 }  # fmt: skip
 
 

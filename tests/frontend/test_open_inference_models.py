@@ -94,7 +94,11 @@ async def test_metadata_tells_the_tensors(models: Path) -> None:
             {"name": "label", "datatype": "BYTES", "shape": ["-1", "1"]},
             {"name": "score", "datatype": "FP32", "shape": ["-1", "1"]},
         ],
-        "properties": {"algorithm": "intent-classification", "classes": "3"},
+        "properties": {
+            "algorithm": "intent-classification",
+            "classes": "3",
+            "optional_outputs": "best_label,best_score,explanation",
+        },
     }
 
 

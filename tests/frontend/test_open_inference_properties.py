@@ -17,7 +17,7 @@ from serving.call import enter_call
 from serving.errors import ServingError
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import FakeBackend, a_call, publish
-from tests.frontend.open_inference import CLASSES, LIMITS, an_answer, servicer_before
+from tests.frontend.open_inference import CLASSES, LIMITS, an_answer_with_reasons, servicer_before
 from tests.serving.refusals import assert_fit_for_callers
 
 
@@ -30,7 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 parameters = st.dictionaries(
-    st.sampled_from(["classification", "timeout", "shared_memory_region", "priority", ""]),
+    st.sampled_from(["classification", "timeout", "threshold", "shared_memory_region", "priority", ""]),
     st.builds(pb.InferParameter, int64_param=st.integers(-2, 1 << 40))
     | st.builds(pb.InferParameter, string_param=st.text(max_size=3))
     | st.builds(pb.InferParameter, double_param=st.floats())
@@ -52,7 +52,7 @@ inputs = st.builds(
 )
 outputs = st.builds(
     pb.ModelInferRequest.InferRequestedOutputTensor,
-    name=st.sampled_from(["label", "score", "score", "other"]),
+    name=st.sampled_from(["label", "score", "score", "best_label", "best_score", "explanation", "other"]),
     parameters=st.just({}) | parameters,
 )
 requests = st.builds(
@@ -70,7 +70,7 @@ requests = st.builds(
 def outcome_of(models: Path, request: pb.ModelInferRequest) -> pb.ModelInferResponse | ServingError:
     async def ask() -> pb.ModelInferResponse | ServingError:
         enter_call(a_call())
-        async with servicer_before(models, FakeBackend(an_answer)) as servicer:
+        async with servicer_before(models, FakeBackend(an_answer_with_reasons)) as servicer:
             try:
                 return await servicer.ModelInfer(request)
             except ServingError as error:

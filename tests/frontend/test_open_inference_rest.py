@@ -13,7 +13,7 @@ import pytest
 
 from frontend.open_inference.raw_tensors import pack_bytes, unpack_bytes, unpack_floats
 from tests.builders import FakeBackend, publish
-from tests.frontend.open_inference import CLASSES, an_answer
+from tests.frontend.open_inference import CLASSES, EXPLAINED, an_answer, an_answer_with_reasons
 from tests.frontend.open_inference_rest import INFER, RestAnswer, RestCaller, documents, rest_before
 
 Change = Callable[[bytes], bytes]
@@ -235,6 +235,30 @@ async def test_numbers_out_of_range_or_of_another_type_are_refused(datatype: str
 async def test_outputs_are_those_that_were_asked_for(rest: RestCaller) -> None:
     answer = await rest.post(INFER, documents("a", outputs=[{"name": "score"}]))
     assert list(outputs_of(answer)) == ["score"]
+
+
+async def test_a_threshold_and_what_tells_that_it_was_not_reached(models: Path) -> None:
+    wanted = [{"name": name} for name in ("label", "best_label", "best_score")]
+    async with rest_before(models, FakeBackend(an_answer_with_reasons)) as rest:
+        asked = documents("a", outputs=wanted, parameters={"threshold": 0.8})
+        outputs = outputs_of(await rest.post(INFER, asked))
+        refused = await rest.post(INFER, documents("a", parameters={"threshold": 2}))
+
+    assert {name: output["data"] for name, output in outputs.items()} == {
+        "label": ["oos"], "best_label": ["yes"], "best_score": [0.75],
+    }  # fmt: skip
+    assert (refused.status, "from 0 to 1" in refused.error) == (400, True)
+
+
+async def test_an_explanation_is_json_within_json_or_binary(models: Path) -> None:
+    async with rest_before(models, FakeBackend(an_answer_with_reasons)) as rest:
+        answer = await rest.post(INFER, documents("a", outputs=[{"name": "explanation"}]))
+        binary = [{"name": "explanation", "parameters": {"binary_data": True}}]
+        _, found = binary_outputs_of(await rest.post(INFER, documents("a", outputs=binary)))
+
+    (text,) = outputs_of(answer)["explanation"]["data"]
+    assert json.loads(text)["tokens"] == list(EXPLAINED.tokens)
+    assert unpack_bytes(found["explanation"]) == [text.encode()]
 
 
 async def test_classes_are_told_on_request(rest: RestCaller) -> None:

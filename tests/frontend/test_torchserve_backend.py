@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,12 +26,13 @@ from serving.errors import (
     ServingError,
     Unavailable,
 )
+from serving.explanation import Explanation, LabelExplanation
 from serving.manifest import Manifest
 from serving.model_id import ModelId
-from serving.prediction import Prediction, Query, ScoredLabel
+from serving.prediction import Fallback, Prediction, Query, ScoredLabel
 from tests.builders import PATIENCE, a_call, free_port, model_id
 from tests.frontend.torchserve import Archive, FakeTorchServe, HandlerError, Inputs, documents, plain, running
-from tests.serving.refusals import refused
+from tests.serving.refusals import assert_fit_for_callers, refused
 
 
 class Manifests:
@@ -294,6 +297,167 @@ async def test_a_model_that_has_lost_its_workers_gets_some() -> None:
         await label(backend, "a")
         fake.models["intent-1.0", "1.0"].workers.clear()
         assert await label(backend, "a") == "a x"
+
+
+# Thresholds and explanations.
+
+
+EXPLAINED: dict[str, Any] = {
+    "tokens": ["x", "y"],
+    "unknown": [1],
+    "labels": [{"label": "a", "logit": 1.5, "bias": 0.5, "contributions": [0.75, 0.25]}],
+    "temperature": 2.0,
+}
+FELL_BACK: dict[str, Any] = {"best": {"label": "a", "score": 0.3}, "threshold": 0.5}
+
+
+def reasons(**keys: Any) -> Callable[[Inputs], Awaitable[bytes]]:
+    """Return a handler as ``intentctl export`` has it; ``keys`` replace and add to each of its results."""
+
+    async def handle(inputs: Inputs) -> bytes:
+        if not inputs:
+            return b'{"documents": true, "labels": 2}'
+        results = [
+            {"result": one["document"], "score": 0.25, "best": [], "fallback": None}
+            | ({"explanation": EXPLAINED} if "explain" in one else {})
+            | keys
+            for one in json.loads(inputs["documents"])
+        ]
+        return json.dumps({"results": results}).encode()
+
+    return handle
+
+
+async def test_a_handler_of_ours_is_told_what_is_asked_and_what_it_answers_is_passed_on() -> None:
+    manifests = Manifests(a={"Confidence": {"threshold": 0.9, "fallback": "x"}})
+    async with (
+        running(FakeTorchServe(a=Archive(reasons()), b=Archive(reasons(fallback=FELL_BACK)))) as fake,
+        asking(fake, manifests) as backend,
+    ):
+        explained = await backend.predict(Query("a", "t", 1, 0.5, ("b", "c")), a_call())
+        fell_back = await backend.predict(Query("b", "oos", 0, 0.5), a_call())
+        plain_one = await backend.predict(Query("a", "t"), a_call())
+
+        asked = [json.loads(request.input["documents"]) for request in fake.predictions]
+
+    assert asked == [
+        [{"document": "t", "k": 1, "threshold": 0.5, "explain": ["b", "c"]}],
+        [{"document": "oos", "k": 0, "threshold": 0.5}],
+        [{"document": "t", "k": 0}],
+    ]
+    reason = Explanation(("x", "y"), (1,), (LabelExplanation("a", 1.5, 0.5, (0.75, 0.25)),), 2.0)
+    assert explained == Prediction("t", 0.25, (), "a", "1.0", None, reason)
+    assert fell_back == Prediction("oos", 0.25, (), "b", "1.0", Fallback(ScoredLabel("a", 0.3), 0.5))
+    # Its own manifest has decided already.
+    assert plain_one == Prediction("t", 0.25, (), "a", "1.0")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"fallback": 1}, {"fallback": {}}, {"fallback": FELL_BACK | {"best": {"label": "a", "score": math.nan}}},
+        {"explanation": None}, {"explanation": {}}, {"explanation": EXPLAINED | {"unknown": [2]}},
+        {"explanation": EXPLAINED | {"unknown": [-1]}}, {"explanation": EXPLAINED | {"tokens": ["x"], "unknown": []}},
+        {"explanation": EXPLAINED | {"temperature": "warm"}}, {"explanation": EXPLAINED | {"labels": [{}]}},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_reasons_that_are_none_are_the_handlers_fault(keys: dict[str, Any]) -> None:
+    async with running(FakeTorchServe(a=Archive(reasons(**keys)))) as fake, asking(fake) as backend:
+        with refused(ServingError, "handler") as caught:
+            await backend.predict(Query("a", "x", explain=()), a_call())
+        assert caught.value.code is StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize(
+    "handler", [documents("a"), plain(b'{"result": "a x", "score": 0.5}')], ids=["ours", "foreign"]
+)
+async def test_the_score_of_a_handler_that_knows_no_thresholds_is_held_against_them_here(handler: Any) -> None:
+    manifests = Manifests(a={"Confidence": {"threshold": 0.6, "fallback": "b"}})
+    async with running(FakeTorchServe(a=Archive(handler))) as fake, asking(fake, manifests) as backend:
+        by_manifest = await backend.predict(Query("a", "x"), a_call())
+        by_query = await backend.predict(Query("a", "x", threshold=0.5), a_call())
+        together = await backend.predict_batch([Query("a", "x"), Query("a", "x", threshold=0.5)], a_call())
+
+    assert by_manifest == Prediction("b", 0.0, (), "a", "1.0", Fallback(ScoredLabel("a x", 0.5), 0.6))
+    assert by_query == Prediction("a x", 0.5, (), "a", "1.0")
+    assert together == [by_manifest, by_query]
+
+
+async def test_the_probability_of_the_fallback_label_is_taken_where_it_is_told() -> None:
+    manifests = Manifests(a={"Confidence": {"threshold": 0.6, "fallback": "b"}})
+    async with running(FakeTorchServe(a=Archive(documents("a")))) as fake, asking(fake, manifests) as backend:
+        prediction = await backend.predict(Query("a", "x", 2), a_call())
+    assert (prediction.label, prediction.score) == ("b", 0.25)
+    assert prediction.best == (ScoredLabel("a", 0.5), ScoredLabel("b", 0.25))
+
+
+async def test_without_a_score_a_threshold_is_refused_and_not_ignored() -> None:
+    manifests = Manifests(b={"Confidence": {"threshold": 0.6}})
+    archives = {name: Archive(plain(name)) for name in ("a", "b")}
+    async with running(FakeTorchServe(**archives)) as fake, asking(fake, manifests) as backend:
+        for query in (Query("a", "x", threshold=0.1), Query("b", "x")):
+            with refused(ModelUnusable, "threshold") as caught:
+                await backend.predict(query, a_call())
+            assert caught.value.code is StatusCode.FAILED_PRECONDITION
+        for query in (Query("a", "x"), Query("b", "x", threshold=0.0)):
+            assert (await backend.predict(query, a_call())).label == f"{query.model_id} x"
+
+
+@pytest.mark.parametrize("handler", [documents("a"), plain("a")], ids=["of-a-former-release", "foreign"])
+async def test_a_handler_that_explains_nothing_says_so_and_others_are_answered(handler: Any) -> None:
+    async with running(FakeTorchServe(a=Archive(handler))) as fake, asking(fake) as backend:
+        coalescing = CoalescingBackend(backend, calls=1, group_of=backend.group_of)
+        outcomes = await asyncio.gather(
+            *(coalescing.predict(Query("a", "x", explain=explain), a_call()) for explain in (None, (), None)),
+            return_exceptions=True,
+        )
+        assert [getattr(outcome, "label", None) for outcome in outcomes] == ["a x", None, "a x"]
+        assert isinstance(outcomes[1], ModelUnusable)
+        assert "export" in str(outcomes[1])
+        assert_fit_for_callers(outcomes[1])
+        # Batches go on.
+        await coalescing.predict_batch([Query("a", "x")], a_call())
+
+
+async def test_what_is_to_be_explained_is_asked_alone() -> None:
+    async with running(FakeTorchServe(a=Archive(reasons()))) as fake, asking(fake) as backend:
+        queries = [Query("a", str(number), explain=() if number % 2 else None) for number in range(6)]
+        await label(backend, "a")
+        ready = await backend.predict_ready(queries, a_call())
+        assert [getattr(outcome, "label", None) for outcome in ready] == ["0", None, "2", None, "4", None]
+        outcomes = await backend.predict_batch(queries, a_call())
+        assert [getattr(outcome, "label", None) for outcome in outcomes] == [str(number) for number in range(6)]
+        assert all(
+            (getattr(outcome, "explanation", None) is None) == (query.explain is None)
+            for outcome, query in zip(outcomes, queries, strict=True)
+        )
+        assert await backend.predict_ready(queries[1:2], a_call()) == [None]
+
+
+@pytest.mark.parametrize(
+    ("code", "explain", "kind", "told"),
+    [
+        (400, (), InvalidRequest, "label"),
+        (400, None, InvalidRequest, "does not take"),
+        (413, (), InvalidRequest, "fewer labels"),
+        (503, None, OutOfCapacity, "try again"),
+        (503, (), OutOfCapacity, "try again"),
+        (500, (), ServingError, "no answer"),
+    ],
+)
+async def test_an_error_of_the_handler_has_its_code(
+    code: int, explain: tuple[str, ...] | None, kind: type[ServingError], told: str
+) -> None:
+    async def failing(inputs: Inputs) -> bytes:
+        error = {"code": code, "type": "PredictionException", "message": "secret"}
+        return json.dumps({"results": [error]} if inputs else {"documents": True}).encode()
+
+    async with running(FakeTorchServe(a=Archive(failing))) as fake, asking(fake) as backend:
+        with refused(kind, told) as caught:
+            await backend.predict(Query("a", "x", explain=explain), a_call())
+        assert type(caught.value) is kind
+        assert "secret" not in str(caught.value)
 
 
 # Batches.

@@ -45,7 +45,10 @@ def plain(answer: str | bytes) -> Callable[[Inputs], Awaitable[bytes]]:
 
 
 def documents(label: str) -> Callable[[Inputs], Awaitable[bytes]]:
-    """Return a handler as ``intentctl export`` has it, whose label is ``label`` and the document."""
+    """Return a handler as ``intentctl export`` had it at first, whose label is ``label`` and the document.
+
+    It knows nothing of thresholds and explanations.
+    """
 
     async def handle(inputs: Inputs) -> bytes:
         if not inputs:

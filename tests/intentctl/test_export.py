@@ -88,6 +88,7 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
     assert archive.name == "model-weather.mar"
     assert sorted(members) == [
         "MAR-INF/MANIFEST.json",
+        "confidence.json",
         "intent_handler.py",
         "manifest.json",
         "model.pth",
@@ -344,6 +345,12 @@ WRONG_INPUTS: tuple[dict[str, bytes], ...] = (
     {"documents": b'[{"document": 1}]'},
     {"documents": b'[{"document": "rain", "k": -1}]'},
     {"documents": b'[{"document": "rain", "k": "1"}]'},
+    {"documents": b'[{"document": "rain", "threshold": 1.1}]'},
+    {"documents": b'[{"document": "rain", "threshold": -0.1}]'},
+    {"documents": b'[{"document": "rain", "threshold": NaN}]'},
+    {"documents": b'[{"document": "rain", "threshold": "0.5"}]'},
+    {"documents": b'[{"document": "rain", "explain": true}]'},
+    {"documents": b'[{"document": "rain", "explain": [1]}]'},
 )
 
 
@@ -378,6 +385,57 @@ def test_what_http_names_body_is_a_document_and_no_documents_have_no_answers(
     assert body.answers[0] == body.answers[1]
     assert json.loads(nothing.answers[0]) == {"results": []}
     assert json.loads(without_k.answers[0])["results"][0]["best"] == []
+
+
+def test_a_document_alone_falls_back_as_the_manifest_says(models: Path, export: Export, served: Workers) -> None:
+    small_model(models, "doubtful", Confidence={"threshold": 1.0, "fallback": "ask a human"})
+    (reply,) = served.handled(export("doubtful"), [[asked("rain")]])
+    assert reply.answers == ['{"result": "ask a human"}']
+
+
+def test_what_cannot_be_explained_is_refused_alone(models: Path, export: Export, served: Workers) -> None:
+    small_model(models, "weather")
+    entries = [{"document": "rain", "explain": ["no such label"]}, {"document": "rain", "explain": ["yes"]}]
+    (reply,) = served.handled(export("weather"), [[Request({"documents": json.dumps(entries).encode()})]])
+    refused, explained = json.loads(reply.answers[0])["results"]
+
+    assert (refused["code"], "no such label" in refused["message"]) == (400, True)
+    assert explained["explanation"]["tokens"] == ["rain"]
+
+
+def test_parts_that_single_precision_cannot_hold_are_told_as_the_predictor_does(
+    models: Path, export: Export, served: Workers
+) -> None:
+    weights = {"embedding.weight": torch.tensor([[3e38, 0.0], [0.0, 3e38]]), "fc1.bias": torch.zeros(2)}
+    weights["fc1.weight"] = torch.tensor([[0.5, 0.25], [0.25, 1.25]])
+    small_model(models, "large", tokens=("up", "down"), weights=weights)
+    (outcome,) = loaded(models, "large").predict([Query("large", "up down", explain=("no",))])
+    assert isinstance(outcome, Prediction)
+    assert outcome.explanation is not None
+
+    entries = [{"document": "up down", "explain": ["no"]}]
+    (reply,) = served.handled(export("large"), [[Request({"documents": json.dumps(entries).encode()})]])
+    (answer,) = json.loads(reply.answers[0])["results"]
+    for part, label in zip(answer["explanation"]["labels"], outcome.explanation.labels, strict=True):
+        assert part["label"] == label.label
+        assert part["contributions"] == pytest.approx(label.contributions)
+
+
+def test_answers_that_torchserve_would_end_the_worker_for_are_refused(
+    models: Path, export: Export, served: Workers
+) -> None:
+    small_model(models, "weather")
+    long = json.dumps([{"document": "rain " * 60_000, "explain": ["no", "yes"]}]).encode()
+    longer = json.dumps([{"document": "rain " * 60_000, "explain": ["no", "yes"]}] * 2).encode()
+    batch = [Request({"documents": longer}), *[Request({"documents": long})] * 2, asked("rain")]
+    (reply,) = served.handled(export("weather"), [batch])
+
+    too_large, explained, too_much, answered = map(json.loads, reply.answers)
+    assert (too_large["code"], too_much["code"]) == (413, 503)
+    assert {index: status for index, (status, _) in reply.statuses.items()} == {"0": 413, "2": 503}
+    assert len(explained["results"][0]["explanation"]["tokens"]) == 60_000
+    assert "result" in answered
+    assert sum(map(len, reply.answers)) < 6_553_500
 
 
 def test_the_handler_tells_that_it_takes_many_documents(models: Path, export: Export, served: Workers) -> None:

@@ -102,7 +102,11 @@ def test_the_model_is_published_for_the_predictor_with_sums(models: Path, archiv
 
 
 def test_what_was_exported_comes_back_to_the_byte(models: Path, tmp_path: Path) -> None:
-    folder = small_model(models, "there", ModelVersion="4", Extra={"a": [None]})
+    folder = small_model(
+        models, "there", ModelVersion="4", Extra={"a": [None]},
+        Tokenizer="basic_english+words:2+characters:2-5", Confidence={"temperature": 1.5, "fallback": "no"},
+        Baseline={"documents": 3, "labels": {"no": 3}},
+    )  # fmt: skip
     export = intentctl("export", "--torchserve", "there", "--model-dir", models, "--model-store", tmp_path)
     assert export.exit_code == 0, export.stderr
     back = tmp_path / "back"
@@ -242,7 +246,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a bomb": (zipped({**MEMBERS, "vocab.pth": bytes(65 << 20)}), "vocab.pth of the archive is larger than"),
     "no manifest of ours": (zipped({**MEMBERS, "manifest.json": b"{}"}), "manifest.json: Algorithm"),
     "another number of labels": (with_manifest(classes={"0": "a"}), "they must agree"),
-    "an unknown tokenizer": (with_manifest(Tokenizer="spacy"), "Tokenizer must be one of"),
+    "an unknown tokenizer": (with_manifest(Tokenizer="spacy"), "Tokenizer must be left out or one of"),
     "wrong sums": (with_manifest(Files={"model.pth": {"size": 1, "sha256": "0" * 64}}), "is not the file"),
     "code in the weights": (
         zipped({**MEMBERS, "model.pth": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R."}),

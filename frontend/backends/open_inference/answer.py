@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from frontend.backends.open_inference.softmax import most_likely
+from frontend.backends.open_inference.softmax import most_likely, softmax
 from frontend.backends.open_inference.tensors import numbers_in, tensor_of, texts_in, unfit
+from frontend.backends.thresholds import held_against_threshold, unexplained, without_score
+from serving.confidence import Confidence
 from serving.errors import InvalidManifest, NonFiniteLogits
 from serving.manifest import Manifest
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
@@ -17,7 +19,7 @@ def outcomes_of(response: pb.ModelInferResponse, manifest: Manifest, queries: Se
     """Return the outcome of each query, in order.
 
     Of a model that answers with logits the ``k`` best labels are known; of one that answers with labels the label
-    itself, where it has a score, and without one none.
+    itself, where it has a score, and without one none. Nothing is explained.
 
     Raises:
         ModelUnusable: the answer is not what the manifest says.
@@ -25,52 +27,70 @@ def outcomes_of(response: pb.ModelInferResponse, manifest: Manifest, queries: Se
     version = manifest.model_version or response.model_version
     model = manifest.open_inference
     if model.label is not None:
-        return _of_labels(response, model.label, model.score, queries, version)
-    assert model.logits is not None  # noqa: S101 - a manifest names one or the other
-    return _of_logits(response, model.logits, manifest.labels, queries, version)
+        outcomes = _of_labels(response, model.label, queries, manifest, version)
+    else:
+        assert model.logits is not None  # noqa: S101 - a manifest names one or the other
+        outcomes = _of_logits(response, model.logits, queries, manifest, version)
+    return [
+        outcome if query.explain is None else unexplained() for query, outcome in zip(queries, outcomes, strict=True)
+    ]
 
 
 def _of_labels(
-    response: pb.ModelInferResponse, label: str, score: str | None, queries: Sequence[Query], version: str
+    response: pb.ModelInferResponse, output: str, queries: Sequence[Query], manifest: Manifest, version: str
 ) -> list[Outcome]:
-    texts = texts_in(tensor_of(response, label), [len(queries)])
-    scores = [0.0] * len(queries) if score is None else numbers_in(tensor_of(response, score), [len(queries)])
+    score, count = manifest.open_inference.score, len(queries)
+    texts = texts_in(tensor_of(response, output), [count])
+    scores = [None] * count if score is None else numbers_in(tensor_of(response, score), [count])
     return [
-        _labelled(query, text, number, label, version, scored=score is not None)
+        unfit(output, "is no UTF-8 text")
+        if (label := _decoded(text)) is None
+        else _labelled(query, label, number, manifest.confidence, version)
         for query, text, number in zip(queries, texts, scores, strict=True)
     ]
 
 
-def _labelled(query: Query, text: bytes, score: float, output: str, version: str, *, scored: bool) -> Outcome:
+def _decoded(text: bytes) -> str | None:
     try:
-        label = text.decode()
+        return text.decode()
     except UnicodeDecodeError:
-        return unfit(output, "is no UTF-8 text")
+        return None
+
+
+def _labelled(query: Query, label: str, score: float | None, confidence: Confidence, version: str) -> Outcome:
+    if score is None:
+        return without_score(Prediction(label, 0.0, (), query.model_id, version), query, confidence)
     if not math.isfinite(score):
         return _not_finite()
-    best = (ScoredLabel(label, score),) if scored and query.k > 0 else ()
-    return Prediction(label, score, best, query.model_id, version)
+    best = (ScoredLabel(label, score),) if query.k > 0 else ()
+    return held_against_threshold(Prediction(label, score, best, query.model_id, version), query, confidence)
 
 
 def _of_logits(
-    response: pb.ModelInferResponse, output: str, labels: Sequence[str], queries: Sequence[Query], version: str
+    response: pb.ModelInferResponse, output: str, queries: Sequence[Query], manifest: Manifest, version: str
 ) -> list[Outcome]:
+    labels = manifest.labels
     width = len(labels)
     if not width:
         raise InvalidManifest("manifest.json has no classes; a model that answers with logits needs their labels")
     numbers = numbers_in(tensor_of(response, output), [len(queries), width])
     return [
-        _likeliest(query, numbers[row * width : (row + 1) * width], labels, version)
+        _likeliest(query, numbers[row * width : (row + 1) * width], labels, manifest.confidence, version)
         for row, query in enumerate(queries)
     ]
 
 
-def _likeliest(query: Query, logits: Sequence[float], labels: Sequence[str], version: str) -> Outcome:
+def _likeliest(
+    query: Query, logits: Sequence[float], labels: Sequence[str], confidence: Confidence, version: str
+) -> Outcome:
     if not all(map(math.isfinite, logits)):
         return _not_finite()
-    ranked = [ScoredLabel(labels[index], score) for index, score in most_likely(logits, max(1, query.k))]
+    scores = softmax(logits, confidence.temperature)
+    ranked = [ScoredLabel(labels[index], scores[index]) for index in most_likely(logits, max(1, query.k))]
     best = tuple(ranked) if query.k > 0 else ()
-    return Prediction(ranked[0].label, ranked[0].score, best, query.model_id, version)
+    prediction = Prediction(*ranked[0], best, query.model_id, version)
+    fallback_score = scores[labels.index(confidence.fallback)] if confidence.fallback in labels else 0.0
+    return held_against_threshold(prediction, query, confidence, fallback_score)
 
 
 def _not_finite() -> NonFiniteLogits:

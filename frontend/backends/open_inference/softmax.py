@@ -7,12 +7,17 @@ import math
 from collections.abc import Sequence
 
 
-def most_likely(logits: Sequence[float], k: int) -> list[tuple[int, float]]:
-    """Return the index and the softmax probability of the ``k`` highest logits, highest first; of equal ones the first.
+def softmax(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
+    """Return the probability of each class, from logits that are divided by ``temperature``.
 
     REQUIRES: all logits are finite, and there is at least one.
     """
     highest = max(logits)
-    total = math.fsum(math.exp(logit - highest) for logit in logits)
-    order = heapq.nlargest(k, range(len(logits)), key=logits.__getitem__)
-    return [(index, math.exp(logits[index] - highest) / total) for index in order]
+    exponentials = [math.exp((logit - highest) / temperature) for logit in logits]
+    total = math.fsum(exponentials)
+    return [exponential / total for exponential in exponentials]
+
+
+def most_likely(logits: Sequence[float], k: int) -> list[int]:
+    """Return the indices of the ``k`` highest logits, highest first; of equal ones the first."""
+    return heapq.nlargest(k, range(len(logits)), key=logits.__getitem__)

@@ -74,8 +74,8 @@ class TorchServeBackend:
         key, manifest = await self._model_of(query)
         answer = await self._questions.ask(key, [query], call.deadline)
         if not answer.of_documents:
-            return prediction_in(answer.content, query, manifest.model_version)
-        (outcome,) = outcomes_in(answer.content, [query], manifest.model_version)
+            return prediction_in(answer.content, query, manifest)
+        (outcome,) = outcomes_in(answer.content, [query], manifest)
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
@@ -84,17 +84,19 @@ class TorchServeBackend:
         """Return the outcome of each query, asked in one call; ``None`` for those to be asked alone.
 
         These are all where the model is not known to be registered, or its handler takes one document at a time, or
-        failed at what it was given together.
+        failed at what it was given together; and those to be explained, whose answers are long.
 
         REQUIRES: :meth:`group_of` is the same for all queries.
         """
         key, manifest = await self._model_of(queries[0])
         known = self._registrations.known(key)
-        if known is not None and known.takes_documents:
+        together = [query for query in queries if query.explain is None]
+        if together and known is not None and known.takes_documents:
             try:
-                answer = await self._questions.ask(key, queries, call.deadline)
+                answer = await self._questions.ask(key, together, call.deadline)
                 if answer.of_documents:
-                    return outcomes_in(answer.content, queries, manifest.model_version)
+                    outcomes = iter(outcomes_in(answer.content, together, manifest))
+                    return [next(outcomes) if query.explain is None else None for query in queries]
             except ServingError as error:
                 if len(queries) == 1 or error.code not in _OF_DOCUMENTS:
                     raise

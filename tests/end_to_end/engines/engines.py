@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import torch
 from google.protobuf.empty_pb2 import Empty
 
 from peers.environments import CannotInstall
@@ -22,6 +24,8 @@ from peers.programs import ROOT, Program, free_ports
 from peers.servers import Server, our_code
 from peers.torchserve import torchserve
 from peers.triton import triton
+from predictor.tokenizer import Tokenizer
+from predictor.vocabulary import read_vocabulary
 from serving.client import IntentClient, Prediction
 from serving.errors import Unavailable
 from serving.health_check import health_of
@@ -30,6 +34,7 @@ from serving.stubs import open_inference_pb2_grpc as oip_grpc
 from serving.stubs import torchserve_inference_pb2_grpc as torchserve_grpc
 from tests.builders import PATIENCE
 from tests.end_to_end.processes import Service, start
+from tests.predictor.builders import fake_torchtext, modern_vocab, saved
 
 HOST = "127.0.0.2"
 """An address that no caller of this machine takes for itself: who is started again finds its ports free."""
@@ -37,6 +42,7 @@ SAMPLE = "clinc150"
 """The model that every engine serves, in the predictor's own name for it."""
 DOCUMENT, LABEL = "make a 10 minute timer", "timer"
 
+_TEXTS_WITH_NGRAMS = ("what is the exchange rate", "how do i say thank you in french", "flip a coin for me")
 _RUNTIMES = "peers.inside.mlserver_runtimes"
 _TRITON_MODEL = ROOT / "peers" / "inside" / "triton_model.py"
 _SLOW_TRITON_MODEL = _TRITON_MODEL.with_name("triton_slow_model.py")
@@ -60,6 +66,8 @@ class Engine:
     """Asks it whether it can answer for all its models; raises where it cannot be reached."""
     slow: str = ""
     """An id that it serves with a model which takes seconds."""
+    explains: bool = False
+    """Whether it explains its answers."""
     _program: Program | None = None
     _ends: ExitStack = field(default_factory=ExitStack)
 
@@ -128,7 +136,7 @@ class Fleet:
 def fleet(folder: Path, makers: Mapping[str, Maker]) -> Iterator[Fleet]:
     """Engines and a frontend, ready; ended behind the block."""
     models = folder / "models"
-    shutil.copytree(ROOT / "models" / SAMPLE, models / SAMPLE)
+    put_sample_model(models)
     engines: dict[str, Engine] = {}
     missing: dict[str, str] = {}
     for name, make in makers.items():
@@ -151,6 +159,32 @@ def fleet(folder: Path, makers: Mapping[str, Maker]) -> Iterator[Fleet]:
                 for model in engine.models:
                     answer_when_reached(client, model)
         yield Fleet(models, frontend, engines, missing)
+
+
+def put_sample_model(models: Path) -> None:
+    """Put the sample model below ``models``, with n-grams, a temperature and a threshold."""
+    folder = shutil.copytree(ROOT / "models" / SAMPLE, models / SAMPLE)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.pop("Files", None)
+    if "+" not in manifest.get("Tokenizer", ""):
+        manifest["Tokenizer"] = "basic_english+words:2+characters:3-4"
+        _add_ngrams(folder, Tokenizer.parse(manifest["Tokenizer"]))
+    manifest["Confidence"] = {"temperature": 0.5, "threshold": 0.6}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _add_ngrams(folder: Path, tokenizer: Tokenizer) -> None:
+    """Give a model small weights for some n-grams: it answers a little otherwise, and nearly as well."""
+    vocabulary = read_vocabulary((folder / "vocab.pth").read_bytes())
+    state = torch.load(folder / "model.pth", weights_only=True)
+    ngrams = itertools.chain.from_iterable(tokenizer.ngrams(tokenizer.tokens(text)) for text in _TEXTS_WITH_NGRAMS)
+    tokens = [*dict.fromkeys([*vocabulary.tokens, *ngrams])]
+    rows = state["embedding.weight"]
+    added = torch.randn(len(tokens) - len(rows), rows.shape[1], generator=torch.Generator().manual_seed(7))
+    state["embedding.weight"] = torch.cat([rows, added * rows.std() / 4])
+    with fake_torchtext():
+        (folder / "vocab.pth").write_bytes(saved(modern_vocab(tokens, vocabulary.default_index)))
+    (folder / "model.pth").write_bytes(saved(state))
 
 
 def answer_when_reached(client: IntentClient, model: str) -> Prediction:
@@ -177,6 +211,7 @@ def predictor_engine(models: Path, folder: Path) -> Engine:
         server=Server(address, command, folder / "predictor.log", ROOT),
         models=(SAMPLE,),
         absent="absent",
+        explains=True,
         is_ready=lambda: health_of(address, "", _ASK_SECONDS, None) == "SERVING",
     )
 
@@ -202,6 +237,7 @@ def torchserve_engine(models: Path, folder: Path) -> Engine:
         server=server,
         models=(model,),
         absent="absent-torch",
+        explains=True,
         is_ready=is_healthy,
     )
 
@@ -214,7 +250,7 @@ def mlserver_engine(models: Path, folder: Path) -> Engine:
         "logits": {"implementation": f"{_RUNTIMES}.LogitsRuntime", **batching},
         "slow": {"implementation": f"{_RUNTIMES}.SlowRuntime"},
     }
-    server = mlserver(folder, forms, our_code(ROOT / "models", SAMPLE), host=HOST)
+    server = mlserver(folder, forms, our_code(models, SAMPLE), host=HOST)
     return _open_inference_engine(models, "intent-mlserver", server, shape=[-1])
 
 
@@ -226,7 +262,7 @@ def triton_engine(models: Path, folder: Path) -> Engine:
         "logits": (_triton_configuration("logits", logits=logits), _TRITON_MODEL),
         "slow": (_triton_configuration("slow", label=label), _SLOW_TRITON_MODEL),
     }
-    server = triton(folder, forms, our_code(ROOT / "models", SAMPLE), host=HOST)
+    server = triton(folder, forms, our_code(models, SAMPLE), host=HOST)
     return _open_inference_engine(models, "intent-triton", server)
 
 
@@ -242,7 +278,9 @@ def _open_inference_engine(models: Path, algorithm: str, server: Server, **of_lo
     for model, open_inference in served.items():
         _write_manifest(models, model, Algorithm=algorithm, OpenInference=open_inference)
     slow = f"{algorithm}-slow"
-    _write_manifest(models, slow, Algorithm=algorithm, OpenInference={"model": "slow", "label": "label"})
+    of_slow = {"model": "slow", "label": "label"}
+    # It tells no scores, and so can have no threshold.
+    _write_manifest(models, slow, Algorithm=algorithm, OpenInference=of_slow, Confidence={})
     absent = f"{algorithm}-absent"
     _write_manifest(models, absent, Algorithm=algorithm, OpenInference={"model": "nothing"})
 
@@ -264,10 +302,11 @@ def _open_inference_engine(models: Path, algorithm: str, server: Server, **of_lo
 
 
 def _write_manifest(models: Path, model_id: str, **keys: Any) -> None:
-    """Write a manifest, without any other file, with the classes of the sample model."""
-    classes = json.loads((ROOT / "models" / SAMPLE / "manifest.json").read_text())["classes"]
+    """Write a manifest, without any other file, with what that of the sample model says of its outputs."""
+    sample = json.loads((models / SAMPLE / "manifest.json").read_text())
+    of_outputs = {key: sample[key] for key in ("classes", "Confidence")}
     (models / model_id).mkdir()
-    (models / model_id / "manifest.json").write_text(json.dumps({"classes": classes, **keys}))
+    (models / model_id / "manifest.json").write_text(json.dumps(of_outputs | keys))
 
 
 def _triton_configuration(name: str, **outputs: tuple[str, int]) -> str:

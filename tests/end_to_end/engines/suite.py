@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 
 import grpc
 import pytest
 
+from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
-from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
-from serving.errors import DeadlineExceeded, InvalidRequest, ServingError, Unavailable
+from serving.client import AsyncIntentClient, IntentClient, Outcome, Prediction, Query
+from serving.errors import DeadlineExceeded, InvalidRequest, ModelUnusable, ServingError, Unavailable
 from serving.model_id import parse_model_id
 from serving.model_store import ModelStore
 from tests.builders import PATIENCE
-from tests.conftest import ROOT, shared
+from tests.conftest import shared
 from tests.end_to_end.engines.engines import DOCUMENT, LABEL, SAMPLE, Engine, Fleet, answer_when_reached
 
 CALLERS = 32
@@ -34,14 +36,40 @@ class EngineSuite:
                 answered = await asyncio.gather(*(one_by_one(client, model, share) for share in shares))
 
                 for share, answers in zip(shares, answered, strict=True):
-                    assert_answered(answers, share, model)
+                    assert_answered(answers, [Query(model, document) for document in share], engines)
 
-    def test_a_batch_gets_the_answers_of_the_model_itself(self, client: IntentClient, engine: Engine) -> None:
-        documents = clinc150_documents()
+    @pytest.mark.parametrize("threshold", [None, 0.0, 0.9])
+    def test_a_batch_gets_the_answers_of_the_model_itself_at_every_threshold(
+        self, client: IntentClient, engines: Fleet, engine: Engine, threshold: float | None
+    ) -> None:
         for model in engine.models:
-            outcomes = client.predict_batch([Query(model, document) for document in documents])
+            queries = [Query(model, document, 0, threshold) for document in clinc150_documents()]
 
-            assert_answered([answer for answer in outcomes if isinstance(answer, Prediction)], documents, model)
+            answers = client.predict_batch(queries)
+
+            assert_answered(answers, queries, engines)
+            fell_back = [isinstance(answer, Prediction) and answer.fallback is not None for answer in answers]
+            assert any(fell_back) == (threshold != 0.0)
+            assert not all(fell_back)
+
+    def test_an_explanation_is_that_of_the_model_itself_or_there_is_none(
+        self, client: IntentClient, engines: Fleet, engine: Engine
+    ) -> None:
+        documents = [DOCUMENT, "flip a coin now", "xyzzy", ""]
+        direct = sample_model(engines).predict([Query(SAMPLE, text, explain=("oos",)) for text in documents])
+        for model in engine.models:
+            if not engine.explains:
+                with pytest.raises(ModelUnusable, match="explain"):
+                    client.explain(model, DOCUMENT)
+                assert client.predict(model, DOCUMENT).label == LABEL
+                continue
+            alone = [client.explain(model, text, ["oos"]) for text in documents]
+            together = client.predict_batch([Query(model, text, explain=("oos",)) for text in documents])
+            for answers in (alone, together):
+                for answer, expected in zip(answers, direct, strict=True):
+                    assert_explained(answer, expected)
+            with pytest.raises(InvalidRequest, match="label"):
+                client.explain(model, DOCUMENT, ["no such label"])
 
     def test_what_cannot_be_answered_has_the_code_that_it_has_at_every_engine(
         self, client: IntentClient, engine: Engine
@@ -121,13 +149,41 @@ async def one_by_one(client: AsyncIntentClient, model: str, documents: Sequence[
     return [await client.predict(model, document) for document in documents]
 
 
-def assert_answered(answers: Sequence[Prediction], documents: Sequence[str], model: str) -> None:
+def sample_model(engines: Fleet) -> IntentModel:
+    """Return the model that all engines serve, loaded directly."""
+    loader, model_id = Loader(ModelStore(engines.models), FileLimits()), parse_model_id(SAMPLE)
+    return loader.load(model_id, loader.fingerprint(model_id))
+
+
+def assert_answered(answers: Sequence[Outcome], queries: Sequence[Query], engines: Fleet) -> None:
     """What an engine answers is what the sample model says where it is loaded directly."""
-    loader, model_id = Loader(ModelStore(ROOT / "models"), FileLimits()), parse_model_id(SAMPLE)
-    sample = loader.load(model_id, loader.fingerprint(model_id))
-    direct = sample.predict([Query(model_id, document) for document in documents])
-    assert {answer.model_id for answer in answers} == {model}
-    for answer, expected in zip(answers, direct, strict=True):
+    direct = sample_model(engines).predict(queries)
+    for answer, expected, query in zip(answers, direct, queries, strict=True):
         assert isinstance(expected, Prediction)
-        assert answer.label == expected.label
-        assert answer.score == pytest.approx(expected.score, abs=1e-4)
+        assert isinstance(answer, Prediction)
+        assert (answer.model_id, answer.label) == (query.model_id, expected.label)
+        if expected.fallback is None:
+            assert answer.fallback is None
+            assert answer.score == pytest.approx(expected.score, abs=1e-4)
+            continue
+        assert answer.fallback is not None
+        assert answer.fallback.best.label == expected.fallback.best.label
+        assert answer.fallback.best.score == pytest.approx(expected.fallback.best.score, abs=1e-4)
+        assert answer.fallback.threshold == pytest.approx(expected.fallback.threshold)
+        # An engine that answers with one label tells nothing of others.
+        score = 0.0 if query.model_id.endswith("-labels") else expected.score
+        assert answer.score == pytest.approx(score, abs=1e-4)
+
+
+def assert_explained(answer: Outcome, expected: Outcome) -> None:
+    """An explanation has the same parts: tokens to the letter, numbers up to rounding."""
+    assert isinstance(answer, Prediction)
+    assert isinstance(expected, Prediction)
+    assert answer.explanation is not None
+    assert expected.explanation is not None
+    assert answer.label == expected.label
+    assert answer.explanation._replace(labels=()) == expected.explanation._replace(labels=())
+    for part, same in zip(answer.explanation.labels, expected.explanation.labels, strict=True):
+        assert part.label == same.label
+        assert part.contributions == pytest.approx(same.contributions, rel=1e-5, abs=1e-6)
+        assert part.bias + math.fsum(part.contributions) == pytest.approx(part.logit, abs=1e-5)

@@ -141,20 +141,21 @@ def test_all_clinc150_test_rows_have_the_predictors_labels(
 ) -> None:
     rows = clinc150_rows()
     documents = [document for document, _ in rows]
-    expected = loaded(served.models, model).predict([Query(model, document) for document in documents])
+    expected = loaded(served.models, model).predict([Query(model, document, 1) for document in documents])
 
     alone = served.answers(model, [{"data": document.encode()} for document in documents])
     chunks = [documents[begin : begin + 500] for begin in range(0, len(documents), 500)]
     lists = [[{"document": document, "k": 1} for document in chunk] for chunk in chunks]
     together = served.answers(model, [{"documents": json.dumps(listed).encode()} for listed in lists])
 
-    labels = [outcome.label for outcome in expected if isinstance(outcome, Prediction)]
+    answers = [outcome for outcome in expected if isinstance(outcome, Prediction)]
+    labels = [answer.label for answer in answers]
     right = sum(answer["result"] == label for answer, (_, label) in zip(alone, rows, strict=True))
     figure(f"right answers of TorchServe for {model}: {right} of {len(rows)}")
     assert [answer["result"] for answer in alone] == labels
     results = list(itertools.chain.from_iterable(answer["results"] for answer in together))
     assert [result["result"] for result in results] == labels
-    assert [result["best"][0][0] for result in results] == labels
+    assert [result["best"][0][0] for result in results] == [answer.best[0].label for answer in answers]
     if model == "1":
         assert right == 2465
 
@@ -176,6 +177,18 @@ def test_a_bad_request_fails_alone_in_its_batch(served: Served) -> None:
     # The handler had them all in its hands at once.
     lines = served.server.log.read_text().splitlines()
     assert sum(name_of("full") in line and "Flushing req.cmd PREDICT" in line for line in lines) == 1
+
+
+def test_answers_that_are_too_long_are_refused_and_the_worker_lives(served: Served) -> None:
+    worker = served.described("clinc150")["workers"]
+    # Of 2,000 documents the scores of all labels are twice what TorchServe takes from a worker.
+    many, more = ([{"document": TIMER, "k": 151}] * count for count in (600, 2000))
+    asked = [{"documents": json.dumps(documents).encode()} for documents in (more, many)]
+    too_long, answered = served.answers("clinc150", asked)
+
+    assert (too_long["code"], too_long["type"]) == (413, "PredictionException")
+    assert len(answered["results"]) == 600
+    assert served.described("clinc150")["workers"] == worker
 
 
 def test_over_http_a_bad_request_has_its_status(served: Served) -> None:

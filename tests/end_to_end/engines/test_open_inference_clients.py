@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from frontend.open_inference.raw_tensors import pack_bytes
 from peers.environments import CannotInstall
 from peers.perf_analyzer import perf_analyzer
-from serving.client import IntentClient, Prediction, Query
+from serving.client import IntentClient, Prediction, Query, ScoredLabel
 from serving.residency import ask_residency
 from tests.builders import PATIENCE, free_port, publish
 from tests.conftest import ROOT, shared
@@ -29,6 +30,8 @@ MODEL = "clinc150"
 CLASSES = 151
 DOCUMENTS = ["make a 10 minute timer", "what is my balance", "", "¿qué hora es? 🕐"]
 MOST_DOCUMENTS = 64
+THRESHOLD = 0.9
+"""Below the score of some of the documents, and above that of others."""
 
 
 @pytest.fixture(scope="module", params=transports())
@@ -59,8 +62,8 @@ def ours(running: Stack) -> Iterator[Callable[..., list[Prediction]]]:
     """What the product itself answers for documents."""
     with IntentClient(running.frontend.address, timeout=PATIENCE) as client:
 
-        def predictions(documents: Sequence[str], k: int = 0) -> list[Prediction]:
-            outcomes = client.predict_batch([Query(MODEL, document, k) for document in documents])
+        def predictions(documents: Sequence[str], k: int = 0, threshold: float | None = None) -> list[Prediction]:
+            outcomes = client.predict_batch([Query(MODEL, document, k, threshold) for document in documents])
             assert all(isinstance(outcome, Prediction) for outcome in outcomes)
             return [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
 
@@ -177,6 +180,49 @@ def test_classes_come_as_triton_writes_them_of_either_output(
         f"{best.score:f}:{index_of[best.label]}:{best.label}" for prediction in expected for best in prediction.best
     ]
     assert len(answer["outputs"][other]) == len(expected)
+
+
+def test_a_threshold_holds_for_the_request_and_what_fell_back_is_told_on_request(
+    triton: ForeignClient, ours: Callable[..., list[Prediction]]
+) -> None:
+    outputs = [{"name": name} for name in ("label", "score", "best_label", "best_score")]
+    order = {"model_name": MODEL, "inputs": [tensor(DOCUMENTS)], "outputs": outputs}
+    answer = triton.ask("infer", parameters={"threshold": THRESHOLD}, **order)["outputs"]
+
+    assert_fell_back(answer, ours(DOCUMENTS, threshold=THRESHOLD))
+    code, message = triton.refusal("infer", parameters={"threshold": 1.5}, **order)
+    assert (code, "from 0 to 1" in message) == ("INVALID_ARGUMENT", True)
+
+
+def assert_fell_back(outputs: Any, expected: Sequence[Prediction]) -> None:
+    """The outputs tell what Predict answers, and what it would answer without a threshold."""
+    best = [
+        ScoredLabel(prediction.label, prediction.score) if prediction.fallback is None else prediction.fallback.best
+        for prediction in expected
+    ]
+    fell_back = [prediction.fallback is not None for prediction in expected]
+    assert any(fell_back)
+    assert not all(fell_back)
+    assert outputs["label"] == [prediction.label for prediction in expected]
+    assert outputs["score"] == pytest.approx([prediction.score for prediction in expected], abs=1e-6)
+    assert outputs["best_label"] == [label for label, _ in best]
+    assert outputs["best_score"] == pytest.approx([score for _, score in best], abs=1e-6)
+
+
+def test_an_explanation_is_given_as_json(triton: ForeignClient, running: Stack) -> None:
+    order = {"model_name": MODEL, "inputs": [tensor(DOCUMENTS)], "outputs": [{"name": "explanation"}]}
+    explanations = [json.loads(text) for text in triton.ask("infer", **order)["outputs"]["explanation"]]
+
+    with IntentClient(running.frontend.address, timeout=PATIENCE) as client:
+        expected = [client.explain(MODEL, document).explanation for document in DOCUMENTS]
+    for explanation, other in zip(explanations, expected, strict=True):
+        assert other is not None
+        assert explanation["tokens"] == list(other.tokens)
+        assert explanation["unknown"] == list(other.unknown)
+        (part,) = explanation["labels"]
+        assert part["label"] == other.labels[0].label
+        assert part["contributions"] == pytest.approx(other.labels[0].contributions)
+        assert part["bias"] + math.fsum(part["contributions"]) == pytest.approx(part["logit"], abs=1e-5)
 
 
 def test_a_request_may_have_the_parameters_of_triton(triton: ForeignClient) -> None:
@@ -360,6 +406,16 @@ def test_kserves_client_gets_classes(kserve: ForeignClient, ours: Callable[..., 
 
     best = ours(DOCUMENTS[:1], 2)[0].best
     assert [text.split(":")[2] for text in answer["outputs"]["score"]] == [scored.label for scored in best]
+
+
+def test_kserves_client_writes_a_threshold_as_text(
+    kserve: ForeignClient, ours: Callable[..., list[Prediction]]
+) -> None:
+    outputs = [{"name": name} for name in ("label", "score", "best_label", "best_score")]
+    order = {"model": MODEL, "documents": DOCUMENTS, "shape": [4], "raw": False, "outputs": outputs}
+    answer = kserve.ask("infer", parameters={"threshold": str(THRESHOLD)}, **order)["outputs"]
+
+    assert_fell_back(answer, ours(DOCUMENTS, threshold=THRESHOLD))
 
 
 @pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])

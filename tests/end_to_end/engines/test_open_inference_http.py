@@ -56,8 +56,8 @@ def ours(running: Stack) -> Iterator[Callable[..., list[Prediction]]]:
     """What the product itself answers for documents."""
     with IntentClient(running.frontend.address, timeout=PATIENCE) as client:
 
-        def predictions(documents: Sequence[str], k: int = 0) -> list[Prediction]:
-            outcomes = client.predict_batch([Query(MODEL, document, k) for document in documents])
+        def predictions(documents: Sequence[str], k: int = 0, threshold: float | None = None) -> list[Prediction]:
+            outcomes = client.predict_batch([Query(MODEL, document, k, threshold) for document in documents])
             assert all(isinstance(outcome, Prediction) for outcome in outcomes)
             return [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
 
@@ -211,6 +211,29 @@ def test_documents_are_answered_as_the_product_does(
 def test_without_outputs_all_come_as_the_client_asks(triton: ForeignClient) -> None:
     answer = triton.ask("infer", model_name=MODEL, binary=True, inputs=[tensor(["hello"])])
     assert (set(answer["outputs"]), answer["binary"]) == ({"label", "score"}, 2)
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
+def test_a_threshold_holds_and_what_fell_back_and_why_is_told_on_request(
+    binary: bool, triton: ForeignClient, ours: Callable[..., list[Prediction]]
+) -> None:
+    names = ("label", "score", "best_label", "best_score", "explanation")
+    answer = triton.ask(
+        "infer",
+        model_name=MODEL,
+        binary=binary,
+        inputs=[tensor(DOCUMENTS)],
+        outputs=[{"name": name, "binary_data": binary} for name in names],
+        parameters={"threshold": 1.0},
+    )["outputs"]
+    expected, best = ours(DOCUMENTS, threshold=1.0), ours(DOCUMENTS, threshold=0.0)
+    assert any(prediction.fallback for prediction in expected)
+    assert answer["label"] == [prediction.label for prediction in expected]
+    assert answer["score"] == scores_of(expected)
+    assert answer["best_label"] == [prediction.label for prediction in best]
+    assert answer["best_score"] == scores_of(best)
+    explained = [json.loads(text)["labels"] for text in answer["explanation"]]
+    assert [label["label"] for (label,) in explained] == answer["best_label"]
 
 
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])

@@ -43,7 +43,9 @@ async def infer(client: Any, order: dict[str, Any], _: str) -> Any:
         array = np.array(order["documents"], dtype="object").reshape(order["shape"])
         document.set_data_from_numpy(array, binary_data=True)
     outputs = [RequestedOutput(output["name"], output.get("parameters")) for output in order.get("outputs", [])]
-    request = InferRequest(order["model"], [document], order.get("id"), request_outputs=outputs or None)
+    request = InferRequest(
+        order["model"], [document], order.get("id"), parameters=order.get("parameters"), request_outputs=outputs or None
+    )
     response = await client.infer(request)
     arrays = {output.name: output.as_numpy() for output in response.outputs}
     return {
