@@ -10,7 +10,7 @@ from frontend.router import Router
 from frontend.service import catalog_of, workload
 from model_service.in_process import InProcessBackend
 from model_service.settings import ModelServiceSettings
-from predictor.service import build_engine, tune_process, wanted_at_start
+from predictor.service import build_engine, tune_process, wanted_at_start, with_metrics_of
 from predictor.servicer import predictor_service
 from serving.transport.lifecycle import Workload
 
@@ -25,5 +25,6 @@ def build(settings: ModelServiceSettings) -> Workload:
     others = backends_of(settings.further_engines(), settings, catalog, partitions=0)
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
     both = workload(settings, catalog, router)
-    # The predictor's own service stays: it tells what is in memory.
-    return dataclasses.replace(both, services=[*both.services, predictor_service(engine)])
+    # The predictor's own service stays: it tells what is in memory, and what was asked.
+    both = dataclasses.replace(both, services=[*both.services, predictor_service(engine)])
+    return with_metrics_of(engine, both, settings)

@@ -13,6 +13,9 @@ import structlog
 from predictor.intent_model import IntentModel
 from predictor.model_manager import ModelManager
 from predictor.residency import Lease, ResidentModels
+from predictor.tokenizer import Tokenizer
+from predictor.traffic import TrafficCounter
+from predictor.traffic_registry import TrafficRegistry
 from serving.deadline import NEVER, Deadline
 from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.model_id import ModelId, parse_model_id
@@ -23,11 +26,13 @@ log = structlog.get_logger()
 
 Answers: TypeAlias = Callable[[ModelId, Sequence[Query], Deadline], Awaitable[Sequence[Outcome | None]]]
 
-# About the text whose answer takes as long as handing it to a thread and back; longer work leaves the event loop.
-_INLINE_CHARACTERS: Final = 8192
+# Work that takes longer leaves the event loop: in tokens, each of which may cost as much as a character of plain words.
+_INLINE_TOKENS: Final = 8192
 _INLINE_QUERIES: Final = 64
+# For models that are not known yet: of the tokenizer that gives the most, and more labels than models have.
+_MOST_TOKENS_PER_CHARACTER: Final = Tokenizer.parse("basic_english+words:5+characters:2-8").tokens_per_character
 _MOST_LABELS: Final = 1 << 10
-# What a query costs beside its text, and each label it asks for, in characters.
+# What a query costs beside its text, and each label it asks for, in the same measure.
 _COST_OF_QUERY: Final = 64
 _COST_OF_LABEL: Final = 4
 
@@ -38,12 +43,16 @@ class InferenceEngine:
     Args:
         manager: gives out leases on models.
         limits: what is taken in a query and a batch.
+        traffic: counts what the models answer.
         threads: pool size for documents and batches too long for the event loop.
     """
 
-    def __init__(self, manager: ModelManager[IntentModel], limits: QueryLimits, *, threads: int) -> None:
+    def __init__(
+        self, manager: ModelManager[IntentModel], limits: QueryLimits, traffic: TrafficRegistry, *, threads: int
+    ) -> None:
         self._manager = manager
         self._limits = limits
+        self._traffic = traffic
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
 
     async def predict(self, query: Query, deadline: Deadline = NEVER) -> Prediction:
@@ -132,6 +141,10 @@ class InferenceEngine:
         """Return the models in memory."""
         return self._manager.residents
 
+    def traffic(self) -> TrafficRegistry:
+        """Return what the models were asked and what they answered."""
+        return self._traffic
+
     async def close(self) -> None:
         """Wait for work in threads, and close the model manager."""
         await self._manager.close()
@@ -146,13 +159,20 @@ class InferenceEngine:
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome] | None:
         """Return the outcomes; ``None`` where they would have to be waited for, or take long."""
-        lease = self._manager.acquire_ready(model_id) if _is_short(queries) else None
+        lease = self._manager.acquire_ready(model_id) if self._is_short_for(model_id, queries) else None
         if lease is None:
             return None
         try:
             return self._in_line(lease, queries, deadline)
         except Exception as error:  # noqa: BLE001 - told, and no harm to the neighbours in the batch
             return _refused(error, model_id, queries)
+
+    def _is_short_for(self, model_id: ModelId, queries: Sequence[Query]) -> bool:
+        """Return whether the answers are short work for this model, as nearly all are for every model."""
+        if _is_short(queries):
+            return True
+        resident = self._manager.residents.get(model_id)
+        return resident is not None and _is_short_for(resident.model, queries)
 
     async def _answers_if_ready(
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
@@ -166,13 +186,14 @@ class InferenceEngine:
     async def _answers_of(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome]:
-        if _is_short(queries, len(lease.model.labels)):
+        if _is_short_for(lease.model, queries):
             return self._in_line(lease, queries, deadline)
         return self._counted(await self._in_a_thread(lease, queries, deadline))
 
     def _in_line(self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
         with lease as model:
-            return self._counted(_in_time(model, queries, deadline))
+            counter = self._traffic.counter_of(lease.resident)
+            return self._counted(_in_time(model, queries, deadline, counter))
 
     def _counted(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         for outcome in outcomes:
@@ -183,17 +204,20 @@ class InferenceEngine:
     async def _in_a_thread(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome]:
-        work = self._pool.submit(_in_time, lease.model, queries, deadline)
+        counter = self._traffic.counter_of(lease.resident)
+        work = self._pool.submit(_in_time, lease.model, queries, deadline, counter)
         loop = asyncio.get_running_loop()
         # A caller may leave while the thread is still at it: the model is in use until the thread is done.
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(lease.release))
         return await asyncio.wrap_future(work)
 
 
-def _in_time(model: IntentModel, queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
+def _in_time(
+    model: IntentModel, queries: Sequence[Query], deadline: Deadline, counter: TrafficCounter | None
+) -> Sequence[Outcome]:
     # Timers of a busy event loop, and the queue of a busy pool, may be late; what nobody waits for is not computed.
     deadline.check()
-    return model.predict(queries)
+    return model.predict(queries, counter)
 
 
 def _put(outcomes: list[Outcome | None], members: Sequence[int], found: Sequence[Outcome | None]) -> None:
@@ -217,16 +241,27 @@ def _refused(error: Exception, model_id: ModelId, queries: Sequence[Query]) -> S
     return [ServingError(INTERNAL_MESSAGE)] * len(queries)
 
 
-def _is_short(queries: Sequence[Query], labels: int = _MOST_LABELS) -> bool:
+def _is_short_for(model: IntentModel, queries: Sequence[Query]) -> bool:
+    return _is_short(queries, model.tokenizer.tokens_per_character, len(model.labels))
+
+
+def _is_short(
+    queries: Sequence[Query], tokens_per_character: int = _MOST_TOKENS_PER_CHARACTER, labels: int = _MOST_LABELS
+) -> bool:
     """Return whether the answers take less time than handing the work to a thread and back.
 
     Args:
         queries: of one model.
+        tokens_per_character: the most that the model's tokenizer gives; of any, where the model is not known.
         labels: how many labels the model has, where that is known.
     """
     cost = _COST_OF_QUERY * len(queries)
     for query in queries:
-        cost += len(query.document)
+        tokens = len(query.document) * tokens_per_character
+        cost += tokens
         if query.k:
             cost += _COST_OF_LABEL * min(query.k, labels)
-    return cost <= _INLINE_CHARACTERS
+        if query.explain is not None:
+            # Each token has a part in the logit of each label that is explained: the best one, and those asked for.
+            cost += tokens * (1 + len(query.explain))
+    return cost <= _INLINE_TOKENS

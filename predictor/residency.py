@@ -62,11 +62,16 @@ class Lease(Generic[Model]):
         resident.leases += 1
 
     @property
-    def model(self) -> Model:
-        """The model. Must not be kept beyond the lease."""
+    def resident(self) -> Resident[Model]:
+        """The model's place in memory. Must not be kept beyond the lease."""
         if self._resident is None:
             raise RuntimeError("the lease has ended")
-        return self._resident.model
+        return self._resident
+
+    @property
+    def model(self) -> Model:
+        """The model. Must not be kept beyond the lease."""
+        return self.resident.model
 
     def release(self) -> None:
         """End the lease; again does nothing."""

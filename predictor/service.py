@@ -13,9 +13,12 @@ from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
 from predictor.servicer import predictor_service
 from predictor.settings import PredictorSettings
+from predictor.traffic_metrics import TrafficCollector
+from predictor.traffic_registry import TrafficRegistry
 from serving.model_id import ModelId, parse_model_ids
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
+from serving.telemetry.metrics import with_metrics
 from serving.transport.lifecycle import Workload
 
 _SWITCH_SECONDS: Final = 0.0001
@@ -26,7 +29,8 @@ def build(settings: PredictorSettings) -> Workload:
     tune_process()
     engine = build_engine(settings)
     wanted = wanted_at_start(settings)
-    return Workload([predictor_service(engine)], lambda: engine.preload(wanted), engine.close)
+    workload = Workload([predictor_service(engine)], lambda: engine.preload(wanted), engine.close)
+    return with_metrics_of(engine, workload, settings)
 
 
 def tune_process() -> None:
@@ -54,7 +58,14 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
         after_evictions=give_memory_back,
     )
     queries = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
-    return InferenceEngine(manager, queries, threads=settings.inference_threads)
+    traffic = TrafficRegistry(settings.max_counted_models)
+    return InferenceEngine(manager, queries, traffic, threads=settings.inference_threads)
+
+
+def with_metrics_of(engine: InferenceEngine, workload: Workload, settings: PredictorSettings) -> Workload:
+    """Return ``workload`` with the metrics of ``engine``, where ``settings`` ask for them."""
+    collectors = [TrafficCollector(engine.traffic(), settings.metrics_models)]
+    return with_metrics(workload, settings.host, settings.metrics_port, collectors)
 
 
 def wanted_at_start(settings: PredictorSettings) -> tuple[ModelId, ...]:

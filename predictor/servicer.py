@@ -10,6 +10,7 @@ import grpc
 
 from predictor.engine import InferenceEngine
 from predictor.residency_messages import residency_response
+from predictor.traffic_messages import traffic_response
 from serving.call import current_call
 from serving.messages import LARGE_BATCH, predictor_batch_response_of, query_of, response_of
 from serving.stubs import prediction_service_pb2 as pb
@@ -68,6 +69,14 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         """Let go of a model."""
         del context
         return pb.UnloadResponse(was_resident=self._engine.unload(request.runId))
+
+    async def Traffic(  # noqa: N802 - the contract names it
+        self, request: pb.TrafficRequest, context: Context
+    ) -> pb.TrafficResponse:
+        """List what models were asked and what they answered."""
+        del context
+        listed = self._engine.traffic().listed(request.runId, request.limit)
+        return await asyncio.to_thread(traffic_response, listed) if len(listed) > 1 else traffic_response(listed)
 
 
 def predictor_service(engine: InferenceEngine) -> Service:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from operator import add
 
-from serving.traffic import CONFIDENCE_BINS, Traffic, confidence_bin
+from serving.traffic import CONFIDENCE_BINS, Traffic
 
 
-class Answered(NamedTuple):
-    """What is counted of one answer."""
+@dataclass(slots=True)
+class TrafficTotals:
+    """Sums over models. They only grow."""
 
-    tokens: int
-    """Of the document, n-grams left out."""
-    unknown_tokens: int
-    is_empty: bool
-    """Whether the model knows no token of it."""
-    winner: int
-    """The class with the highest score."""
-    score: float
-    fell_back: bool
+    documents: int = 0
+    empty_documents: int = 0
+    tokens: int = 0
+    unknown_tokens: int = 0
+    fallbacks: int = 0
+    confidence: list[int] = field(default_factory=lambda: [0] * CONFIDENCE_BINS)
+    """How many best labels had a score in each bin."""
+    scores: float = 0.0
+    """The scores of all best labels, together."""
+
+    def copy(self) -> TrafficTotals:
+        """Return the same sums, to add to."""
+        return replace(self, confidence=[*self.confidence])
 
 
 class TrafficCounter:
@@ -30,40 +36,104 @@ class TrafficCounter:
         labels: of the model, in the order of its outputs.
     """
 
+    __slots__ = (
+        "_confidence",
+        "_empty",
+        "_ended",
+        "_fallbacks",
+        "_labels",
+        "_lock",
+        "_scores",
+        "_tokens",
+        "_unknown",
+        "_winners",
+    )
+
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
         self._lock = threading.Lock()
-        self._documents = self._empty = self._tokens = self._unknown = self._fallbacks = 0
-        self._confidence = [0] * CONFIDENCE_BINS
+        self._ended = False
+        self._empty = self._tokens = self._unknown = self._fallbacks = 0
+        self._scores = 0.0
+        # One bin more than is told: that of scores of exactly 1, which belong to the last.
+        self._confidence = [0] * (CONFIDENCE_BINS + 1)
         self._winners = [0] * len(labels)
 
-    def count(self, answers: Sequence[Answered]) -> None:
-        """Count ``answers``."""
+    def count(
+        self, tokens: int, unknown_tokens: int, winner: int, score: float, *, is_empty: bool, fell_back: bool
+    ) -> None:
+        """Count one answer. Every answer pays for it, so it does the least that can be done.
+
+        Args:
+            tokens: of the document, n-grams left out.
+            unknown_tokens: those of them that the vocabulary does not have.
+            winner: the class with the highest score.
+            score: that score, from 0 to 1.
+            is_empty: whether the model knows no token of the document.
+            fell_back: whether the score was below the threshold.
+        """
         with self._lock:
-            self._documents += len(answers)
-            for tokens, unknown, is_empty, winner, score, fell_back in answers:
-                self._tokens += tokens
-                self._unknown += unknown
-                self._empty += is_empty
-                self._fallbacks += fell_back
-                self._confidence[confidence_bin(score)] += 1
-                self._winners[winner] += 1
+            if self._ended:
+                return
+            self._tokens += tokens
+            self._confidence[int(score * CONFIDENCE_BINS)] += 1
+            self._winners[winner] += 1
+            self._scores += score
+            if unknown_tokens:
+                self._unknown += unknown_tokens
+            if is_empty:
+                self._empty += 1
+            if fell_back:
+                self._fallbacks += 1
+
+    @property
+    def documents(self) -> int:
+        """How many answers were counted until now."""
+        return sum(self._confidence)
+
+    def end(self) -> None:
+        """Count no more, so that what was counted stays as it is: answers that are still under way are left out."""
+        with self._lock:
+            self._ended = True
+
+    def add_to(self, totals: TrafficTotals) -> None:
+        """Add what was counted until now to ``totals``."""
+        with self._lock:
+            confidence = self._told_confidence()
+            totals.documents += sum(confidence)
+            totals.empty_documents += self._empty
+            totals.tokens += self._tokens
+            totals.unknown_tokens += self._unknown
+            totals.fallbacks += self._fallbacks
+            totals.scores += self._scores
+        totals.confidence = [*map(add, totals.confidence, confidence)]
 
     def snapshot(self) -> Traffic:
         """Return what was counted until now."""
+        return self.snapshot_with_scores()[0]
+
+    def snapshot_with_scores(self) -> tuple[Traffic, float]:
+        """Return what was counted until now, and the scores of all best labels, together."""
         with self._lock:
-            winners = [*self._winners]
-            counted = Traffic(
-                documents=self._documents,
-                empty_documents=self._empty,
-                tokens=self._tokens,
-                unknown_tokens=self._unknown,
-                fallbacks=self._fallbacks,
-                confidence=tuple(self._confidence),
-            )
+            confidence, winners, scores = self._told_confidence(), [*self._winners], self._scores
+            empty, tokens, unknown, fallbacks = self._empty, self._tokens, self._unknown, self._fallbacks
         labels: dict[str, int] = {}
         for label, count in zip(self._labels, winners, strict=True):
             # Two outputs may have one label.
             if count:
                 labels[label] = labels.get(label, 0) + count
-        return counted.model_copy(update={"labels": labels})
+        traffic = Traffic(
+            documents=sum(confidence),
+            empty_documents=empty,
+            tokens=tokens,
+            unknown_tokens=unknown,
+            fallbacks=fallbacks,
+            confidence=tuple(confidence),
+            labels=labels,
+        )
+        return traffic, scores
+
+    def _told_confidence(self) -> list[int]:
+        *confidence, of_exactly_one = self._confidence
+        confidence[-1] += of_exactly_one
+        return confidence

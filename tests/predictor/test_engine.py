@@ -18,6 +18,9 @@ from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
 from predictor.model_manager import ModelManager, ModelSource
 from predictor.residency import ResidentModels
+from predictor.tokenizer import Tokenizer
+from predictor.traffic import TrafficCounter
+from predictor.traffic_registry import TrafficRegistry
 from serving.deadline import Deadline
 from serving.errors import (
     DeadlineExceeded,
@@ -44,19 +47,24 @@ class FakeModel:
 
     size: int = 10
     labels: tuple[str, ...] = ("a", "b")
+    version: str = "1.0"
+    tokenizer: Tokenizer = field(default_factory=lambda: Tokenizer.parse("basic_english"))
     failure: Exception | None = None
     asked: list[list[str]] = field(default_factory=list)
     threads: list[str] = field(default_factory=list)
     reached: threading.Event = field(default_factory=threading.Event)
     may_answer: threading.Event = field(default_factory=threading.Event)
 
-    def predict(self, queries: Sequence[Query]) -> list[Outcome]:
+    def predict(self, queries: Sequence[Query], counter: TrafficCounter | None = None) -> list[Outcome]:
         self.asked.append([query.document for query in queries])
         self.threads.append(threading.current_thread().name)
         self.reached.set()
         assert self.may_answer.wait(PATIENCE)
         if self.failure is not None:
             raise self.failure
+        if counter is not None:
+            for _ in queries:
+                counter.count(1, 0, 0, 0.5, is_empty=False, fell_back=False)
         return [self._answer(query) for query in queries]
 
     def _answer(self, query: Query) -> Outcome:
@@ -120,7 +128,7 @@ async def bench(*, max_batch_size: int = 8, threads: int = 2) -> AsyncIterator[B
         return await acquire(model_id)
 
     manager.acquire = counted  # type: ignore[method-assign]
-    engine = InferenceEngine(manager, QueryLimits(LIMIT, max_batch_size), threads=threads)
+    engine = InferenceEngine(manager, QueryLimits(LIMIT, max_batch_size), TrafficRegistry(8), threads=threads)
     try:
         with structlog.testing.capture_logs():
             yield Bench(engine, source.models, residents, acquired)
@@ -234,7 +242,7 @@ async def test_a_bad_id_is_refused_before_any_call_of_the_file_system(
 ) -> None:
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=100, max_models=10)
     manager = manager_of(Loader(ModelStore(tmp_path), FileLimits()), residents)
-    engine = InferenceEngine(manager, QueryLimits(LIMIT, 8), threads=1)
+    engine = InferenceEngine(manager, QueryLimits(LIMIT, 8), TrafficRegistry(8), threads=1)
     touched: list[str] = []
 
     def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -266,6 +274,55 @@ async def test_short_documents_are_answered_on_the_event_loop_and_long_ones_in_t
         here, *others = it.models["a"].threads
         assert here == threading.current_thread().name
         assert [name.startswith("inference") for name in others] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "query", "is_short"),
+    [
+        ("basic_english", Query("a", "x" * 7000), True),
+        ("basic_english+words:2+characters:2-5", Query("a", "x" * 7000), False),
+        ("basic_english+words:2+characters:2-5", Query("a", "x" * 1000), True),
+        ("basic_english", Query("a", "x" * 2000, explain=("a",)), True),
+        ("basic_english", Query("a", "x" * 2000, explain=("a",) * 4), False),
+        ("basic_english+words:2+characters:2-5", Query("a", "x" * 500, explain=("a",) * 2), False),
+    ],
+    ids=["words", "many-n-grams", "fewer-n-grams", "two-explained", "five-explained", "n-grams-explained"],
+)
+async def test_work_counts_by_the_tokens_that_the_model_makes_and_the_labels_that_are_explained(
+    tokenizer: str, query: Query, is_short: bool
+) -> None:
+    async with bench() as it:
+        it.models["a"].tokenizer = Tokenizer.parse(tokenizer)
+        await it.engine.predict(Query("a", "here"))
+        await it.engine.predict(query)
+        await it.engine.predict_batch([query])
+        await it.engine.predict_ready([query])
+        here, *others = it.models["a"].threads
+        assert [name == here for name in others] == [is_short] * 3
+        # However it is decided, each call is one hit.
+        assert it.residents.statistics.hits == 3
+        assert it.leases("a") == 0
+
+
+async def test_every_answer_is_counted_once_wherever_it_was_computed() -> None:
+    async with bench() as it:
+        await it.engine.predict(Query("a", "short"))
+        await it.engine.predict(Query("a", "x" * 9000))
+        await it.engine.predict_batch([Query("a", "x" * 2000)] * 8)
+        await it.engine.predict_batch([Query("b", "1"), Query("a", "2"), Query("a", "x" * (LIMIT + 1))])
+        await it.engine.predict_ready([Query("b", "3")])
+        counted = it.engine.traffic().busiest()
+        assert [(each.model_id, each.counter.documents) for each in counted] == [("a", 11), ("b", 2)]
+
+
+async def test_counts_outlive_the_stay_of_a_model_in_memory() -> None:
+    async with bench() as it:
+        await it.engine.predict(Query("a", "x"))
+        it.engine.unload("a")
+        await it.engine.predict(Query("a", "x"))
+        assert it.residents.statistics.loads == 2
+        (counted,) = it.engine.traffic().listed("a", 0)
+        assert counted.counter.documents == 2
 
 
 async def test_the_event_loop_is_free_while_a_long_document_is_answered() -> None:
@@ -399,7 +456,7 @@ async def test_a_model_in_use_is_unloaded_and_ends_its_answers() -> None:
 
 async def test_a_pinned_model_is_not_unloaded() -> None:
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=1000, max_models=10, pinned=[ModelId("a")])
-    engine = InferenceEngine(manager_of(FakeSource(), residents), QueryLimits(LIMIT, 8), threads=1)
+    engine = InferenceEngine(manager_of(FakeSource(), residents), QueryLimits(LIMIT, 8), TrafficRegistry(8), threads=1)
     await engine.predict(Query("a", "x"))
     with pytest.raises(ModelPinned):
         engine.unload("a")

@@ -17,6 +17,7 @@ from predictor.loader import FileLimits, Loader
 from predictor.memory import give_memory_back, keep_memory_returnable
 from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
+from predictor.traffic_registry import TrafficRegistry
 from serving.errors import ServingError
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
@@ -61,7 +62,7 @@ async def test_ten_thousand_evictions_race_thirty_two_callers_without_a_failure(
     size = max(model.size for model in direct.values())
     # What a model is estimated at before it is loaded must fit as well, whoever else is being loaded.
     manager, residents = manager_over(tmp_path / "models", 12 * size)
-    engine = InferenceEngine(manager, QueryLimits(1 << 16, 4096), threads=1)
+    engine = InferenceEngine(manager, QueryLimits(1 << 16, 4096), TrafficRegistry(8), threads=1)
     answers = {model_id: direct[model_id].predict([Query(model_id, QUESTION)])[0] for model_id in ids[:8]}
     failures: list[object] = []
     most_held = 0
@@ -161,7 +162,7 @@ async def test_after_a_thousand_of_each_outcome_every_slot_is_free(
     ids = make_tenants(SMALL_SAMPLE, tmp_path / "models", tenants=50, models=2)
     (tmp_path / "models" / ids[0] / "model.pth").unlink()
     manager, residents = manager_over(tmp_path / "models", 8 * MEBIBYTE)
-    engine = InferenceEngine(manager, QueryLimits(1 << 16, 4096), threads=1)
+    engine = InferenceEngine(manager, QueryLimits(1 << 16, 4096), TrafficRegistry(8), threads=1)
     chance = random.Random(5)
 
     async def ok() -> None:

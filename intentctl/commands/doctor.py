@@ -1,0 +1,89 @@
+"""``intentctl doctor``: what is wrong with a model, and with what it is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, fail
+from serving.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
+from serving.model_id import ModelId, parse_model_id
+from serving.traffic_client import ModelTraffic, ask_traffic
+
+if TYPE_CHECKING:
+    from intentctl.doctor.examine import Examination
+
+
+def doctor(
+    model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
+    *,
+    model_dir: Annotated[
+        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")
+    ] = Path("models"),
+    predictor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A running predictor: what it was asked is looked at too, and held against the model's baseline.",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that it may take to answer.")] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what is wrong with a model: its files, tokenizer, labels and weights, and what it is asked.
+
+    Ends with 0 where nothing is but notes, with 1 where there are errors or warnings.
+    """
+    from intentctl.doctor.live import drift_from_validation, findings_of  # noqa: PLC0415 - as the rest of its room
+    from intentctl.doctor.report import Report, print_report  # noqa: PLC0415
+
+    checked_id = _checked(model_id)
+    if not model_dir.is_dir():
+        fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+    examination = _examined(model_dir, checked_id)
+    manifest, findings = examination.manifest, list(examination.findings)
+    traffic = drift = unreachable = None
+    if predictor is not None:
+        try:
+            traffic = _traffic(predictor, checked_id, timeout)
+        except ServingError as error:
+            unreachable = error
+        else:
+            drift = drift_from_validation(manifest, traffic)
+            findings += findings_of(manifest, traffic, drift)
+    report = Report(checked_id, findings, traffic, drift)
+    print_report(report, as_json=as_json)
+    if unreachable is not None:
+        is_away = isinstance(unreachable, Unavailable | DeadlineExceeded)
+        fail(f"no answer from {predictor}: {unreachable}", EXIT_UNAVAILABLE if is_away else EXIT_FAILED)
+    if not report.is_healthy:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _checked(model_id: str) -> ModelId:
+    try:
+        return parse_model_id(model_id)
+    except InvalidModelId as error:
+        fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
+
+
+def _examined(model_dir: Path, model_id: ModelId) -> Examination:
+    try:
+        # Its packages are the predictor's, and take a moment to load.
+        from intentctl.doctor.examine import examine  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        fail(f"to read models takes the predictor's packages, and {error.name} is not installed")
+    try:
+        return examine(model_dir, model_id)
+    except ModelNotFound:
+        fail(f"{model_dir} has no model {model_id}; `intentctl models` lists those that it has", EXIT_USAGE)
+    except ServingError as error:
+        fail(str(error))
+
+
+def _traffic(address: str, model_id: ModelId, timeout: float) -> ModelTraffic | None:
+    found = ask_traffic(address, model_id=model_id, timeout=timeout)
+    return found[0] if found else None

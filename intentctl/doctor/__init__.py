@@ -1,0 +1,1 @@
+"""What is wrong with a model: with its folder, and with what it is asked since it serves."""

@@ -1,0 +1,90 @@
+"""What the model answered when it was validated: it shows skew before the first request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from intentctl.doctor.finding import Finding, error, note, some_of, warning
+from serving.drift import FEWEST_VALIDATED
+from serving.manifest import Manifest
+
+_MANY_UNKNOWN: Final = 0.30
+_MANY_EMPTY: Final = 0.05
+_MANY_FALLBACKS: Final = 0.50
+
+
+def no_baseline(manifest: Manifest) -> Iterator[Finding]:
+    """What is asked later cannot be held against anything."""
+    if manifest.baseline is None:
+        if not manifest.is_elsewhere:
+            yield note(
+                "no-baseline",
+                "the manifest has no Baseline, so drift cannot be told",
+                "train the model with `intentctl train`, which writes one",
+            )
+    elif manifest.baseline.documents < FEWEST_VALIDATED:
+        yield note(
+            "no-baseline",
+            f"the Baseline is of {manifest.baseline.documents} documents, too few to tell drift from chance",
+            f"validate the model on at least {FEWEST_VALIDATED} documents",
+        )
+
+
+def other_labels(manifest: Manifest) -> Iterator[Finding]:
+    """The baseline is that of another model."""
+    strange = [label for label in manifest.baseline.labels if label not in manifest.labels] if manifest.baseline else []
+    if strange:
+        yield error(
+            "baseline-of-other-labels",
+            f"the Baseline counts labels that the model does not have: {some_of(strange)}",
+            "it is of another model: take it from the training of this one",
+        )
+
+
+def sums_that_differ(manifest: Manifest) -> Iterator[Finding]:
+    """Each answer has one confidence and one label."""
+    baseline = manifest.baseline
+    if baseline is not None and not baseline.documents == sum(baseline.confidence) == sum(baseline.labels.values()):
+        yield error(
+            "baseline-sums",
+            f"the Baseline has {baseline.documents} documents, {sum(baseline.confidence)} scores and "
+            f"{sum(baseline.labels.values())} labels, which should be one number",
+            "write it again, as `intentctl train` does",
+        )
+
+
+def unknown_tokens(manifest: Manifest) -> Iterator[Finding]:
+    """Texts like those of the training should be known."""
+    baseline = manifest.baseline
+    share = baseline.unknown_tokens / baseline.tokens if baseline and baseline.tokens else 0.0
+    if share >= _MANY_UNKNOWN:
+        yield error(
+            "baseline-unknown-tokens",
+            f"{share:.0%} of the tokens of the validation texts are not in the vocabulary",
+            "the vocabulary was made with another tokenizer, or of other texts: make both alike and train again",
+        )
+
+
+def empty_documents(manifest: Manifest) -> Iterator[Finding]:
+    """Documents without a known token all get one and the same answer."""
+    baseline = manifest.baseline
+    share = baseline.empty_documents / baseline.documents if baseline and baseline.documents else 0.0
+    if share >= _MANY_EMPTY:
+        yield warning(
+            "baseline-empty-documents",
+            f"the model knows no token of {share:.0%} of its validation texts, and answers all of them alike",
+            "train on more texts, or with n-grams of characters",
+        )
+
+
+def mostly_fallbacks(manifest: Manifest) -> Iterator[Finding]:
+    """A threshold that hardly any answer passes."""
+    baseline = manifest.baseline
+    share = baseline.fallbacks / baseline.documents if baseline and baseline.documents else 0.0
+    if share >= _MANY_FALLBACKS:
+        yield warning(
+            "baseline-fallbacks",
+            f"{share:.0%} of the validation texts got the fallback label",
+            "lower Confidence.threshold, or train a better model",
+        )

@@ -1,0 +1,60 @@
+"""Whether scores can be believed, and what happens to those that are too low."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from intentctl.doctor.finding import Finding, note, warning
+from serving.manifest import Manifest
+
+
+def no_temperature(manifest: Manifest) -> Iterator[Finding]:
+    """Scores are softmax of the logits as they are, which is too sure of itself mostly."""
+    if "temperature" not in manifest.confidence.model_fields_set and not manifest.is_elsewhere:
+        yield note(
+            "no-temperature",
+            "the manifest has no temperature, so scores are no calibrated probabilities",
+            "train the model with `intentctl train`, which fits one on validation texts",
+        )
+
+
+def no_threshold(manifest: Manifest) -> Iterator[Finding]:
+    """Every document gets an intent, however far it is from all of them."""
+    if not manifest.confidence.threshold and not manifest.is_elsewhere:
+        yield note(
+            "no-threshold",
+            "the manifest has no threshold: every document is given an intent, whatever it is about",
+            "set Confidence.threshold in the manifest, or ask with a threshold",
+        )
+
+
+def threshold_without_effect(manifest: Manifest) -> Iterator[Finding]:
+    """The best of n scores that add up to 1 is at least 1/n."""
+    threshold, labels = manifest.confidence.threshold, len(manifest.labels)
+    if labels and 0.0 < threshold <= 1.0 / labels:
+        yield warning(
+            "threshold-without-effect",
+            f"the threshold is {threshold:g}, and the best of {labels} labels always has at least {1.0 / labels:.3g}",
+            "set one above that",
+        )
+
+
+def unknown_fallback(manifest: Manifest) -> Iterator[Finding]:
+    """The fallback label is nearly one of the model's, which it was meant to be; or none of them."""
+    confidence = manifest.confidence
+    fallback = confidence.fallback
+    if fallback in manifest.labels:
+        return
+    alike = [label for label in manifest.labels if label.strip().casefold() == fallback.strip().casefold()]
+    if alike:
+        yield warning(
+            "unknown-fallback",
+            f"the fallback label is {fallback!r}, and the model has {alike[0]!r}: answers will have both",
+            "write Confidence.fallback as the model's label is written",
+        )
+    elif confidence.threshold:
+        yield note(
+            "unknown-fallback",
+            f"the fallback label {fallback!r} is none of the model's own, so its score is always 0",
+            "clients have to expect it; name one of the model's labels if it has one for this",
+        )

@@ -1,0 +1,74 @@
+"""Files and manifest: their sizes and sums, and manifests that are wrong in a way that many are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from intentctl.doctor.finding import Finding, error, note, warning
+from intentctl.doctor.subject import Folder
+from serving.manifest import Manifest
+from serving.model_store import VOCABULARY_FILE, WEIGHTS_FILE
+
+LARGEST_BYTES: Final = 8_000_000
+"""Of a model's files together: thousands of such models are to fit into one process."""
+
+
+def classes_turned_around(folder: Folder) -> Iterator[Finding]:
+    """The manifest maps labels to indexes, as training code has them, instead of indexes to labels."""
+    classes = _classes(folder)
+    indexes = {value for value in map(_as_index, classes.values()) if value is not None}
+    if classes and len(indexes) == len(classes) and not any(key.isdecimal() for key in classes):
+        yield error(
+            "classes-turned-around",
+            f"classes maps labels to indexes ({next(iter(classes))!r} to {next(iter(classes.values()))!r})",
+            'write it the other way round: {"0": "<label>", ...}',
+        )
+
+
+def classes_from_one(folder: Folder) -> Iterator[Finding]:
+    """The manifest counts outputs from one."""
+    classes = _classes(folder)
+    if classes and set(classes) == {str(number) for number in range(1, len(classes) + 1)}:
+        yield error("classes-from-one", "classes counts its outputs from 1", "count from 0, as the network does")
+
+
+def too_large(folder: Folder) -> Iterator[Finding]:
+    """The model's files are large for an intent model."""
+    size = sum(folder.sizes.values())
+    if size > LARGEST_BYTES:
+        largest = max(folder.sizes, key=lambda name: folder.sizes[name])
+        yield warning(
+            "too-large",
+            f"the model's files have {size / 1e6:.1f} MB together, most of it in {largest}; "
+            f"{LARGEST_BYTES / 1e6:.0f} MB are enough for intents, and larger ones drive others out of memory",
+            "train it with fewer tokens, n-grams or dimensions",
+        )
+
+
+def no_sums(manifest: Manifest) -> Iterator[Finding]:
+    """Nothing tells a damaged file from a whole one."""
+    missing = [name for name in (WEIGHTS_FILE, VOCABULARY_FILE) if name not in manifest.files]
+    if missing and not manifest.is_elsewhere:
+        yield note(
+            "no-sums",
+            f"the manifest has no sum of {' and '.join(missing)}: nothing tells whether they are whole",
+            "publish the model with `intentctl publish`, which writes them",
+        )
+
+
+def no_version(manifest: Manifest) -> Iterator[Finding]:
+    """Answers do not tell which copy of the model gave them."""
+    if not manifest.model_version:
+        yield note("no-version", "the manifest has no ModelVersion, so answers tell none", "give each copy its own")
+
+
+def _classes(folder: Folder) -> Mapping[str, object]:
+    classes = folder.document.get("classes") if folder.document else None
+    return classes if isinstance(classes, dict) else {}
+
+
+def _as_index(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

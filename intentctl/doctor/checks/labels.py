@@ -1,0 +1,72 @@
+"""The names of the outputs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from intentctl.doctor.finding import Finding, error, some_of, warning
+from serving.manifest import Manifest
+
+
+def one_label(manifest: Manifest) -> Iterator[Finding]:
+    """There is nothing to tell apart."""
+    if len(manifest.labels) == 1:
+        yield error("one-label", "the model has one label, so every answer is that", "train it with at least two")
+
+
+def same_label_twice(manifest: Manifest) -> Iterator[Finding]:
+    """Two outputs have one label: they win from each other, and their scores are not added."""
+    twice = [label for label, count in Counter(manifest.labels).items() if count > 1]
+    if twice:
+        yield warning(
+            "same-label-twice",
+            f"several outputs have one label: {some_of(twice)}; each has a score of its own, lower than both together",
+            "give each output its own label, or train with one output for both",
+        )
+
+
+def empty_label(manifest: Manifest) -> Iterator[Finding]:
+    """A label is nothing at all."""
+    empty = [index for index, label in enumerate(manifest.labels) if not label.strip()]
+    if empty:
+        yield error(
+            "empty-label",
+            f"the label of output {', '.join(map(str, empty))} is empty: clients cannot tell it from no answer",
+            "look for rows without a label in the training data, and train again",
+        )
+
+
+def odd_white_space(manifest: Manifest) -> Iterator[Finding]:
+    """A label is not what it looks like."""
+    odd = [label for label in manifest.labels if label.strip() and label != " ".join(label.split())]
+    if odd:
+        yield warning(
+            "odd-white-space",
+            f"labels have white space that does not show: {some_of(odd)}; clients that compare them will miss it",
+            "strip the labels of the training data, or correct classes in the manifest",
+        )
+
+
+def alike_but_for_case(manifest: Manifest) -> Iterator[Finding]:
+    """One intent was labelled in two ways, and so is two intents."""
+    alike: defaultdict[str, set[str]] = defaultdict(set)
+    for label in manifest.labels:
+        alike["".join(character for character in label.casefold() if character.isalnum())].add(label)
+    pairs = [" and ".join(sorted(map(repr, labels))) for key, labels in alike.items() if key and len(labels) > 1]
+    if pairs:
+        yield warning(
+            "alike-but-for-case",
+            f"labels differ by case, blanks or punctuation alone: {'; '.join(pairs[:5])}",
+            "if they are one intent, write them alike in the training data and train again",
+        )
+
+
+def only_numbers(manifest: Manifest) -> Iterator[Finding]:
+    """The labels are still the numbers that training made of them."""
+    if len(manifest.labels) > 1 and all(label.strip().isdecimal() for label in manifest.labels):
+        yield warning(
+            "only-numbers",
+            f"all labels are numbers, as {some_of(list(manifest.labels), 3)}",
+            "write the names of the intents into classes, unless numbers are what clients expect",
+        )

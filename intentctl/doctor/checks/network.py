@@ -1,0 +1,127 @@
+"""The weights: what holds for every row of the embedding holds for every document, for the network is linear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from intentctl.doctor.finding import Finding, by_share, error, some_of, warning
+from intentctl.doctor.reach import is_special
+from intentctl.doctor.subject import Subject
+
+_ODD: Final = 0.05
+_WRONG: Final = 0.5
+_HARDLY: Final = 0.5
+_STRANGE: Final = 1e3
+
+
+def rows_of_zeros(subject: Subject) -> Iterator[Finding]:
+    """Tokens that say nothing."""
+    vocabulary = subject.vocabulary
+    empty = set(np.flatnonzero(~subject.layers.embedding.any(axis=1)).tolist())
+    tokens = [
+        token
+        for index, token in enumerate(vocabulary.tokens)
+        if index in empty and index != subject.default_index and not is_special(token)
+    ]
+    if tokens:
+        share = len(tokens) / len(subject.tokens)
+        yield Finding(
+            by_share(share, wrong=_WRONG, odd=_ODD),
+            "rows-of-zeros",
+            f"the rows of {len(tokens)} tokens ({share:.1%}) are all zeros, as those of {some_of(tokens)}: they say "
+            "nothing, and pass for known",
+            "leave them out of the vocabulary, or find out why they were not trained",
+        )
+
+
+def one_answer(subject: Subject) -> Iterator[Finding]:
+    """One label wins whatever is asked."""
+    winners = subject.outputs.winners
+    if len(winners) == 1 and subject.network.classes > 1:
+        (winner,) = winners
+        yield error(
+            "one-answer",
+            f"every document is answered with {subject.model.labels[winner]!r}: no token is for another label",
+            "the training has failed: look at its loss, its learning rate and its labels",
+        )
+
+
+def labels_that_never_win(subject: Subject) -> Iterator[Finding]:
+    """A label loses to another one in every row, and so in every document."""
+    if len(subject.outputs.winners) == 1:
+        return
+    labels = subject.model.labels
+    pairs = [f"{labels[loser]!r} (to {labels[other]!r})" for loser, other in subject.outputs.dominated.items()]
+    if pairs:
+        more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        yield warning(
+            "labels-that-never-win",
+            f"no document can get {len(pairs)} of the labels, as each loses to another one for every token: "
+            f"{', '.join(pairs[:5])}{more}",
+            "look whether they have training texts of their own",
+        )
+
+
+def hardly_any_difference(subject: Subject) -> Iterator[Finding]:
+    """The weights look as if nothing had been learned."""
+    spread = _spread(subject)
+    if spread < _HARDLY and subject.network.classes > 1:
+        yield error(
+            "hardly-any-difference",
+            f"the outputs hardly differ, whatever the document: no score is above {_highest_score(subject):.3g} "
+            f"of {subject.network.classes} labels",
+            "the model was saved before it was trained, or has learned nothing; train it again",
+        )
+
+
+def threshold_out_of_reach(subject: Subject) -> Iterator[Finding]:
+    """No score can be as high as the threshold."""
+    threshold, highest = subject.manifest.confidence.threshold, _highest_score(subject)
+    if threshold > highest:
+        yield error(
+            "threshold-out-of-reach",
+            f"the threshold is {threshold:g}, and no document can get a score above {highest:.3g}: all fall back",
+            "lower Confidence.threshold, or look at Confidence.temperature",
+        )
+
+
+def strange_magnitude(subject: Subject) -> Iterator[Finding]:
+    """Weights that no training of such a network gives."""
+    arrays = {"embedding.weight": subject.layers.embedding}
+    for number, linear in enumerate(subject.layers.linears, start=1):
+        arrays |= {f"fc{number}.weight": linear.weight, f"fc{number}.bias": linear.bias}
+    largest = {name: float(max(array.max(initial=0.0), -array.min(initial=0.0))) for name, array in arrays.items()}
+    strange = [f"{name} (up to {size:.3g})" for name, size in largest.items() if size > _STRANGE]
+    if strange:
+        yield warning(
+            "strange-magnitude",
+            f"weights are far larger than training makes them: {', '.join(strange)}; scores will be 0 or 1",
+            "look whether the training has diverged, or the file is damaged",
+        )
+
+
+def other_hidden_size(subject: Subject) -> Iterator[Finding]:
+    """The book's predictor builds the network from the manifest, and then cannot load it."""
+    first = subject.layers.linears[0].weight.shape[0]
+    told = subject.manifest.fc_size
+    if told is not None and len(subject.layers.linears) > 1 and told != first:
+        yield warning(
+            "other-hidden-size",
+            f"the manifest's fc_size is {told}, and the first layer of model.pth has {first} outputs; here the file "
+            "counts, the book's predictor cannot load it",
+            f"write {first} into the manifest, unless the file is that of another model",
+        )
+
+
+def _spread(subject: Subject) -> float:
+    return subject.outputs.spread / subject.manifest.confidence.temperature
+
+
+def _highest_score(subject: Subject) -> float:
+    """Return what no score is above: the probability of a label that is ahead of all others as far as any ever is."""
+    others = subject.network.classes - 1
+    return 1.0 / (1.0 + others * math.exp(-min(_spread(subject), 700.0)))

@@ -1,0 +1,151 @@
+"""Whether the tokens of the vocabulary are those that documents become: the skew between training and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from intentctl.doctor.finding import Finding, Severity, by_share, error, some_of, warning
+from intentctl.doctor.reach import Obstacle, out_of_reach
+from intentctl.doctor.subject import Subject
+from predictor.ngrams import MARK, is_ngram
+from predictor.tokenizer import TokenizerName, basic_english
+
+_FEWEST_CHARACTERS: Final = 10
+_MOSTLY: Final = 0.9
+_WRONG: Final = 0.5
+_ODD: Final = 0.05
+_SUBWORD_MARKS: Final = {"WordPiece": "##", "byte-pair encoding": "Ġ", "SentencePiece": "▁"}
+
+
+def characters_behind_words(subject: Subject) -> Iterator[Finding]:
+    """A vocabulary of characters, and documents that become words: nearly every token is unknown."""
+    if subject.tokenizer.name is TokenizerName.BASIC_ENGLISH and _is_of_characters(subject.tokens):
+        yield error(
+            "characters-behind-words",
+            f"{_single(subject.tokens)} of {len(subject.tokens)} tokens of the vocabulary are single characters, and "
+            f"{_said(subject)} makes words of documents; {_evidence(subject)}",
+            f'write "Tokenizer": "{TokenizerName.BASIC_ENGLISH_CHARACTERS}" into the manifest, or train with words',
+        )
+
+
+def characters_without_a_name(subject: Subject) -> Iterator[Finding]:
+    """The mistake of the book's sample: here it is seen, elsewhere it is not."""
+    of_characters = subject.tokenizer.name is not TokenizerName.BASIC_ENGLISH
+    if subject.manifest.tokenizer is None and of_characters and _is_of_characters(subject.tokens):
+        yield warning(
+            "characters-without-a-name",
+            f"{_single(subject.tokens)} of {len(subject.tokens)} tokens of the vocabulary are single characters, and "
+            "the manifest names no tokenizer: this predictor sees it and takes characters, others that follow the "
+            f"book's handler make words of documents; {_evidence(subject)}",
+            f'write "Tokenizer": "{subject.tokenizer}" into the manifest, and tokenize so wherever else it is served; '
+            "words with n-grams make better models",
+        )
+
+
+def words_behind_characters(subject: Subject) -> Iterator[Finding]:
+    """A vocabulary of words, and documents that become characters."""
+    longer = out_of_reach(subject.tokens, subject.tokenizer).get(Obstacle.LONGER, [])
+    if longer:
+        share = len(longer) / len(subject.tokens)
+        yield Finding(
+            by_share(share, wrong=_WRONG, odd=_ODD),
+            "words-behind-characters",
+            f"{len(longer)} of {len(subject.tokens)} tokens of the vocabulary have several characters, as "
+            f"{some_of(longer)}, and {_said(subject)} makes single characters of documents",
+            f'write "Tokenizer": "{TokenizerName.BASIC_ENGLISH}" into the manifest if it was trained with words',
+        )
+
+
+def capitals(subject: Subject) -> Iterator[Finding]:
+    """Documents are lowered before they are looked up."""
+    what = "capital letters, and documents are lowered"
+    advice = "lower the training texts before the vocabulary is made, and train again"
+    yield from _out_of_reach(subject, Obstacle.CAPITALS, "capitals", what, advice)
+
+
+def ngrams_that_are_not_made(subject: Subject) -> Iterator[Finding]:
+    """The model was trained with n-grams, and is served without them."""
+    made = _tokenizer_that_makes([token for token in subject.tokens if is_ngram(token)])
+    what = "several words, or are other n-grams"
+    advice = f'write "Tokenizer": "{made}" into the manifest, if the model was trained so'
+    yield from _out_of_reach(subject, Obstacle.NGRAM, "ngrams-not-made", what, advice)
+
+
+def ngrams_that_are_not_known(subject: Subject) -> Iterator[Finding]:
+    """The model is served with n-grams that it was not trained with: they are made, looked up and left out."""
+    tokenizer = subject.tokenizer
+    known = [token for token in subject.tokens if is_ngram(token)]
+    of_words = any(token[0] != MARK for token in known)
+    kinds = ["words"] if tokenizer.words > 1 and not of_words else []
+    if tokenizer.characters is not None and not any(token[0] == MARK for token in known):
+        kinds.append("characters")
+    if kinds:
+        yield warning(
+            "ngrams-not-known",
+            f"{tokenizer} makes n-grams of {' and of '.join(kinds)}, and the vocabulary has none: "
+            "they cost time, and the vocabulary may be that of another model",
+            "name the tokenizer that the model was trained with",
+        )
+
+
+def cut(subject: Subject) -> Iterator[Finding]:
+    """The vocabulary was made with another tokenizer, as spaCy's "n't" and tokens with punctuation show."""
+    what = "parts that are cut off or left out"
+    advice = "make the vocabulary with the tokenizer that serves the model, and train again"
+    yield from _out_of_reach(subject, Obstacle.CUT, "cut", what, advice)
+
+
+def subwords(subject: Subject) -> Iterator[Finding]:
+    """The vocabulary is that of a language model's tokenizer."""
+    for kind, mark in _SUBWORD_MARKS.items():
+        marked = [token for token in subject.tokens if len(token) > len(mark) and token.startswith(mark)]
+        if len(marked) >= max(_FEWEST_CHARACTERS, _ODD * len(subject.tokens)):
+            yield error(
+                "subwords",
+                f"{len(marked)} of {len(subject.tokens)} tokens are parts of words as {kind} writes them, as "
+                f"{some_of(marked, 3)}, and {_said(subject)} gives whole words",
+                f"make the vocabulary with one of the tokenizers that are served ({TokenizerName.BASIC_ENGLISH}), "
+                "and train again",
+            )
+
+
+def _out_of_reach(subject: Subject, obstacle: Obstacle, check: str, what: str, advice: str) -> Iterator[Finding]:
+    found = out_of_reach(subject.tokens, subject.tokenizer).get(obstacle, [])
+    if found:
+        share = len(found) / len(subject.tokens)
+        severity = by_share(share, wrong=_WRONG, odd=_ODD)
+        yield Finding(
+            severity,
+            check,
+            f"{len(found)} of {len(subject.tokens)} tokens of the vocabulary ({share:.1%}) have {what}, as "
+            f"{some_of(found)}: {_said(subject)} never gives them",
+            advice if severity is not Severity.NOTE else f"so few may stay; else {advice}",
+        )
+
+
+def _said(subject: Subject) -> str:
+    return f"the tokenizer {subject.tokenizer}" + ("" if subject.manifest.tokenizer else " (the manifest names none)")
+
+
+def _is_of_characters(tokens: Sequence[str]) -> bool:
+    return _single(tokens) >= max(_FEWEST_CHARACTERS, _MOSTLY * len(tokens))
+
+
+def _single(tokens: Sequence[str]) -> int:
+    return sum(len(token) == 1 for token in tokens)
+
+
+def _evidence(subject: Subject) -> str:
+    """Return what becomes of texts that the model should know: of its labels."""
+    words = basic_english(" ".join(subject.model.labels).replace("_", " "))
+    known = subject.vocabulary.indices
+    unknown = sum(word not in known for word in words)
+    return f"as words, {unknown} of the {len(words)} tokens of its own labels are not in it"
+
+
+def _tokenizer_that_makes(ngrams: Sequence[str]) -> str:
+    words = max((token.count(" ") + 1 for token in ngrams if token[0] != MARK), default=1)
+    lengths = [len(token) - len(MARK) for token in ngrams if token[0] == MARK]
+    named = f"{TokenizerName.BASIC_ENGLISH}" + (f"+words:{words}" if words > 1 else "")
+    return named + (f"+characters:{min(lengths)}-{max(lengths)}" if lengths else "")

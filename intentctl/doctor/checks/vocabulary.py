@@ -1,0 +1,124 @@
+"""The vocabulary by itself, and beside the rows of the embedding."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+
+from intentctl.doctor.finding import Finding, by_share, error, note, some_of, warning
+from intentctl.doctor.reach import is_special
+from intentctl.doctor.subject import Subject
+from predictor.vocabulary import UNKNOWN_TOKEN
+
+_ODD: Final = 0.05
+_BYTE_ORDER_MARK: Final = "\ufeff"
+
+
+def no_default_index(subject: Subject) -> Iterator[Finding]:
+    """Torchtext raises at the first unknown token, and with it the book's predictor."""
+    if subject.default_index is not None:
+        return
+    if UNKNOWN_TOKEN in subject.vocabulary.indices:
+        yield warning(
+            "no-default-index",
+            f"the vocabulary has {UNKNOWN_TOKEN} and no default index: unknown tokens are left out here, "
+            "and are an error in torchtext",
+            f'call vocab.set_default_index(vocab["{UNKNOWN_TOKEN}"]) before it is saved',
+        )
+    else:
+        yield warning(
+            "no-default-index",
+            f"the vocabulary has neither {UNKNOWN_TOKEN} nor a default index: unknown tokens are left out here, "
+            "and are an error in torchtext",
+            f'make it with specials=["{UNKNOWN_TOKEN}"], and set the default index',
+        )
+
+
+def word_for_unknown_tokens(subject: Subject) -> Iterator[Finding]:
+    """The default index was set to 0, and there a word stands."""
+    default = subject.default_index
+    if default is not None and default < len(subject.vocabulary.tokens):
+        token = subject.vocabulary.tokens[default]
+        if not is_special(token):
+            yield warning(
+                "word-for-unknown-tokens",
+                f"every unknown token is taken for {token!r}, which has the default index {default}",
+                f'make the vocabulary with specials=["{UNKNOWN_TOKEN}"], and let that have the default index',
+            )
+
+
+def indices_that_differ(subject: Subject) -> Iterator[Finding]:
+    """Vocabularies of torchtext until 0.11 keep tokens and indices apart, and both can be edited."""
+    vocabulary = subject.vocabulary
+    differing = [token for index, token in enumerate(vocabulary.tokens) if vocabulary.indices.get(token) != index]
+    if differing:
+        yield error(
+            "indices-that-differ",
+            f"itos and stoi of the vocabulary disagree for {len(differing)} tokens, as {some_of(differing)}",
+            "save the vocabulary that the model was trained with",
+        )
+        return
+    listed = set(vocabulary.tokens)
+    more = [token for token in vocabulary.indices if token not in listed]
+    if more:
+        yield note(
+            "indices-that-differ",
+            f"stoi of the vocabulary has {len(more)} tokens that itos has not, as {some_of(more)}: torchtext adds "
+            "those that it is asked for, and they pass for known",
+            "save the vocabulary before it is used",
+        )
+
+
+def rows_without_a_token(subject: Subject) -> Iterator[Finding]:
+    """The weights are of a larger vocabulary."""
+    rows, tokens = subject.network.vocabulary_size, len(subject.vocabulary)
+    if rows > tokens:
+        yield warning(
+            "rows-without-a-token",
+            f"model.pth has {rows} rows, and the vocabulary {tokens} tokens: {rows - tokens} rows are never used, "
+            "and the vocabulary may be that of another model",
+            "publish weights and vocabulary of one training together",
+        )
+
+
+def decoded_wrongly(subject: Subject) -> Iterator[Finding]:
+    """The training texts were read with the wrong encoding."""
+    broken = [token for token in subject.tokens if _BYTE_ORDER_MARK in token or _is_utf_8_read_as_another(token)]
+    if broken:
+        share = len(broken) / len(subject.tokens)
+        yield Finding(
+            by_share(share, wrong=2.0, odd=_ODD),
+            "decoded-wrongly",
+            f"{len(broken)} tokens look like UTF-8 that was read as another encoding, as {some_of(broken)}",
+            "read the training texts as UTF-8 (utf-8-sig where a byte order mark comes first), and train again",
+        )
+
+
+def not_composed(subject: Subject) -> Iterator[Finding]:
+    """Letters and their accents apart, as some systems write them: what users type is composed."""
+    apart = [token for token in subject.tokens if not unicodedata.is_normalized("NFC", token)]
+    if apart:
+        share = len(apart) / len(subject.tokens)
+        yield Finding(
+            by_share(share, wrong=2.0, odd=_ODD),
+            "not-composed",
+            f"{len(apart)} tokens have letters and accents apart (they are not in Unicode's form NFC), as "
+            f"{some_of(apart)}: what users type mostly is composed, and is not found",
+            'apply unicodedata.normalize("NFC", text) to the training texts, and train again',
+        )
+
+
+def _is_utf_8_read_as_another(token: str) -> bool:
+    if token.isascii():
+        return False
+    # "Ã©" is "é"; tokenizers that lower have made "ã©" of it.
+    forms = (token, token.replace("ã", "Ã").replace("â", "Â"))
+    return any(_is_utf_8_in(encoding, form) for form in forms for encoding in ("latin-1", "cp1252"))
+
+
+def _is_utf_8_in(encoding: str, text: str) -> bool:
+    try:
+        return not text.encode(encoding).decode("utf-8").isascii()
+    except UnicodeError:
+        return False

@@ -1,0 +1,105 @@
+"""Runs the checks over a model's folder."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from intentctl.doctor.checks import OF_FOLDERS, OF_MANIFESTS, OF_MODELS
+from intentctl.doctor.finding import Finding, error, note
+from intentctl.doctor.subject import Folder, Subject
+from predictor.files.tensors import read_state_dict
+from predictor.folded_network import FoldedNetwork
+from predictor.layers import Layers
+from predictor.loader import FileLimits, Loader
+from predictor.vocabulary import read_vocabulary
+from serving.errors import InvalidManifest, ModelIncomplete, ModelNotFound, ServingError
+from serving.manifest import MAX_MANIFEST_BYTES, Manifest
+from serving.model_id import ModelId
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
+from serving.strict_json import NotStrictJson, parse_json
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found, and the manifest that it was found of, where there is one."""
+
+    findings: tuple[Finding, ...]
+    manifest: Manifest | None
+
+
+def examine(root: Path, model_id: ModelId) -> Examination:
+    """Return everything that is wrong with the model's folder below ``root``.
+
+    Raises:
+        ModelNotFound: there is no such folder.
+        Unavailable: the volume does not answer.
+    """
+    store = ModelStore(root)
+    fingerprint = store.fingerprint(model_id)
+    folder = _folder(store, model_id, fingerprint)
+    findings = [finding for check in OF_FOLDERS for finding in check(folder)]
+    manifest = folder.manifest
+    if manifest is not None:
+        findings += [finding for check in OF_MANIFESTS for finding in check(manifest)]
+    if manifest is not None and manifest.is_elsewhere:
+        findings.append(_elsewhere())
+        return Examination(tuple(findings), manifest)
+    try:
+        subject = _subject(store, model_id, fingerprint)
+    except ModelNotFound:
+        raise
+    except ServingError as refused:
+        findings.append(_unloadable(refused))
+    else:
+        findings += [finding for check in OF_MODELS for finding in check(subject)]
+    return Examination(tuple(findings), manifest)
+
+
+def _folder(store: ModelStore, model_id: ModelId, fingerprint: Fingerprint) -> Folder:
+    sizes = {name: file.size for name, file in zip(MODEL_FILES, fingerprint.files, strict=True) if file is not None}
+    try:
+        data = store.read(model_id, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    except ModelIncomplete:
+        return Folder(model_id, sizes, None, None)
+    document: Any = None
+    manifest = None
+    # What is wrong with either, the loader tells.
+    with contextlib.suppress(NotStrictJson):
+        document = parse_json(data)
+    with contextlib.suppress(InvalidManifest):
+        manifest = Manifest.parse(data)
+    return Folder(model_id, sizes, document if isinstance(document, dict) else None, manifest)
+
+
+def _subject(store: ModelStore, model_id: ModelId, fingerprint: Fingerprint) -> Subject:
+    loader, limits = Loader(store, FileLimits()), FileLimits()
+    # As the predictor does it, with all that it checks.
+    model = loader.load(model_id, loader.fingerprint(model_id))
+    most = {MANIFEST_FILE: MAX_MANIFEST_BYTES, WEIGHTS_FILE: limits.weights, VOCABULARY_FILE: limits.vocabulary}
+    files = store.read_copy(model_id, fingerprint, most)
+    arrays = read_state_dict(files[WEIGHTS_FILE])
+    return Subject(
+        Manifest.parse(files[MANIFEST_FILE]),
+        read_vocabulary(files[VOCABULARY_FILE]),
+        Layers.of(arrays),
+        FoldedNetwork.from_arrays(arrays),
+        model,
+    )
+
+
+def _unloadable(refused: ServingError) -> Finding:
+    problem, _, advice = str(refused).rpartition("; ")
+    if isinstance(refused, InvalidManifest) or not problem:
+        problem, advice = str(refused), "correct the manifest, and publish the model again"
+    return error("cannot-be-loaded", f"the predictor does not serve it: {problem}", advice)
+
+
+def _elsewhere() -> Finding:
+    return note(
+        "elsewhere",
+        "the model is at a server of the Open Inference Protocol, so its files are not here to be looked at",
+        "look at it there",
+    )

@@ -1,0 +1,116 @@
+"""What a model is asked since it serves, beside what it was validated on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from intentctl.doctor.finding import Finding, Severity, error, note, warning
+from serving.drift import FEWEST_DOCUMENTS, Drift, Signal, Verdict, drift_of
+from serving.manifest import Manifest
+from serving.traffic import Traffic
+from serving.traffic_client import ModelTraffic
+
+_MANY_UNKNOWN: Final = 0.50
+_MANY_EMPTY: Final = 0.10
+_NEARLY_ALL: Final = 0.90
+_MANY_LABELS: Final = 5
+_MANY_FALLBACKS: Final = 0.50
+
+_SKEW: Final = {Verdict.SOME: Severity.WARNING, Verdict.STRONG: Severity.ERROR}
+_CHANGE: Final = {Verdict.SOME: Severity.NOTE, Verdict.STRONG: Severity.WARNING}
+_SEVERITIES: Final = {
+    "unknown_tokens": _SKEW,
+    "empty_documents": _SKEW,
+    "confidence": _CHANGE,
+    "labels": _CHANGE,
+}
+_MEANINGS: Final = {
+    "unknown_tokens": (
+        "the share of unknown tokens is {live:.1%}, and was {baseline:.1%} when the model was validated",
+        "look at what is asked: another language, tokenizer or preparation of the texts; else train on newer texts",
+    ),
+    "empty_documents": (
+        "{live:.1%} of the documents have no token that the model knows, and {baseline:.1%} had none in validation",
+        "look at what is asked: empty texts, another language or encoding",
+    ),
+    "confidence": (
+        "scores are distributed otherwise than in validation (population stability index {change:.2f})",
+        "compare the histograms in --json; label some of what is asked lately, and evaluate the model on it",
+    ),
+    "labels": (
+        "labels are answered in other shares than in validation (population stability index {change:.2f})",
+        "often the world is so, and validation texts were chosen evenly; see the shares in --json",
+    ),
+}
+
+
+def drift_from_validation(manifest: Manifest | None, traffic: ModelTraffic | None) -> Drift | None:
+    """Return how far the traffic is from the baseline, where there are both and they are of one copy."""
+    if manifest is None or manifest.baseline is None or traffic is None or traffic.version != manifest.model_version:
+        return None
+    return drift_of(traffic.counts, manifest.baseline)
+
+
+def findings_of(manifest: Manifest | None, traffic: ModelTraffic | None, drift: Drift | None) -> Iterator[Finding]:
+    """Give what is wrong with what the model is asked, by itself and beside the baseline."""
+    if traffic is None:
+        yield note("no-traffic", "the predictor has not been asked for the model yet", "ask again later")
+        return
+    if manifest is not None and traffic.version != manifest.model_version:
+        yield warning(
+            "other-version",
+            f"the predictor serves version {traffic.version!r}, and the folder has {manifest.model_version!r}: "
+            "what was counted is not held against its Baseline",
+            "ask again once the new copy has been asked; where it stays so, the predictor refuses it, as its log tells",
+        )
+    if traffic.counts.documents < FEWEST_DOCUMENTS:
+        yield note(
+            "few-documents",
+            f"the predictor has counted {traffic.counts.documents} documents, too few to tell anything",
+            f"ask again after {FEWEST_DOCUMENTS}",
+        )
+        return
+    yield from _by_itself(traffic.counts, manifest)
+    for signal in drift.signals if drift is not None else ():
+        yield from _of_signal(signal)
+
+
+def _by_itself(counts: Traffic, manifest: Manifest | None) -> Iterator[Finding]:
+    unknown = counts.unknown_tokens / counts.tokens if counts.tokens else 0.0
+    if unknown >= _MANY_UNKNOWN:
+        yield error(
+            "mostly-unknown",
+            f"{unknown:.0%} of the tokens that are asked are not in the vocabulary",
+            "documents are tokenized otherwise than in training, or are of another language: look at some of them",
+        )
+    empty = counts.empty_documents / counts.documents
+    if empty >= _MANY_EMPTY:
+        yield warning(
+            "many-empty",
+            f"the model knows no token of {empty:.0%} of the documents, and answers all of them alike",
+            "look at what is asked: empty texts, another language or encoding",
+        )
+    label, count = max(counts.labels.items(), key=lambda item: item[1], default=("", 0))
+    labels = len(manifest.labels) if manifest is not None else len(counts.labels)
+    if labels >= _MANY_LABELS and count >= _NEARLY_ALL * counts.documents:
+        yield warning(
+            "nearly-one-answer",
+            f"{count / counts.documents:.0%} of the answers are {label!r}, one of {labels} labels",
+            "look whether that is what is asked, or what the model says when it knows nothing",
+        )
+    fallbacks = counts.fallbacks / counts.documents
+    if fallbacks >= _MANY_FALLBACKS:
+        yield warning(
+            "many-fallbacks",
+            f"{fallbacks:.0%} of the answers are below the threshold",
+            "lower the threshold, or train the model on what is asked",
+        )
+
+
+def _of_signal(signal: Signal) -> Iterator[Finding]:
+    severity = _SEVERITIES[signal.name].get(signal.verdict)
+    if severity is not None:
+        problem, advice = _MEANINGS[signal.name]
+        told = problem.format(live=signal.live_share, baseline=signal.baseline_share, change=signal.change)
+        yield Finding(severity, f"drift-{signal.name.replace('_', '-')}", f"{signal.verdict} drift: {told}", advice)

@@ -1,0 +1,93 @@
+"""What the doctor tells: a table with colours for a person, lines or JSON for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from intentctl.doctor.finding import Finding, Severity
+from intentctl.output import Column, console, print_json, print_table
+from serving.drift import Drift, Signal, Verdict
+from serving.traffic_client import ModelTraffic
+
+_STYLES: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+_VERDICTS: Final = {Verdict.STRONG: "bold red", Verdict.SOME: "yellow", Verdict.NONE: "green", Verdict.TOO_FEW: "dim"}
+_ORDER: Final = {severity: number for number, severity in enumerate(Severity)}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was found of one model."""
+
+    model_id: str
+    findings: Sequence[Finding]
+    traffic: ModelTraffic | None
+    drift: Drift | None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether there is nothing but notes."""
+        return all(finding.severity is Severity.NOTE for finding in self.findings)
+
+    @property
+    def in_order(self) -> list[Finding]:
+        """What was found, the worst first."""
+        return sorted(self.findings, key=lambda finding: _ORDER[finding.severity])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as scripts read it."""
+        return {
+            "id": self.model_id,
+            "healthy": self.is_healthy,
+            "findings": [finding.as_dict() for finding in self.in_order],
+            "traffic": self.traffic.as_dict() if self.traffic else None,
+            "drift": self.drift.as_dict() if self.drift else None,
+        }
+
+
+def print_report(report: Report, *, as_json: bool) -> None:
+    """Print what was found, as whoever reads it wants it."""
+    if as_json:
+        print_json(report.as_dict())
+    elif console.is_terminal:
+        _show(report)
+    else:
+        columns = [Column(name) for name in ("severity", "check", "problem", "advice")]
+        print_table(columns, [list(finding.as_dict().values()) for finding in report.in_order])
+
+
+def _show(report: Report) -> None:
+    if report.findings:
+        table = Table(show_lines=True)
+        for name in ("", "problem", "what to do"):
+            table.add_column(name)
+        for finding in report.in_order:
+            problem = Text(finding.problem).append(f"\n{finding.check}", style="dim")
+            table.add_row(Text(finding.severity, style=_STYLES[finding.severity]), problem, Text(finding.advice))
+        console.print(table)
+    if report.drift is not None:
+        console.print(_drift_table(report.drift))
+    counts = {severity: sum(finding.severity is severity for finding in report.findings) for severity in Severity}
+    told = ", ".join(f"{count} {severity}s" if count != 1 else f"1 {severity}" for severity, count in counts.items())
+    verdict = "[green]healthy[/]" if report.is_healthy else "[bold red]not healthy[/]"
+    console.print(f"{report.model_id}: {verdict} ({told})", highlight=False)
+
+
+def _drift_table(drift: Drift) -> Table:
+    table = Table(title=f"{drift.documents} documents, against {drift.validated} of the validation", title_style="")
+    for name in ("signal", "validated", "asked", "change", "by chance", "drift"):
+        table.add_column(name, justify="left" if name in ("signal", "drift") else "right")
+    for signal in drift.signals:
+        table.add_row(*_row(signal), Text(signal.verdict, style=_VERDICTS[signal.verdict]))
+    return table
+
+
+def _row(signal: Signal) -> list[str]:
+    shares = [f"{share:.1%}" if share is not None else "" for share in (signal.baseline_share, signal.live_share)]
+    change = f"{signal.change:.3f}" if signal.live_share is None else f"{signal.change:+.1%}"
+    chance = f"{signal.by_chance:.3f}" if signal.live_share is None else f"{signal.by_chance:.1%}"
+    return [signal.name.replace("_", " "), *shares, change, f"< {chance}"]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intentctl.doctor.reach import Obstacle, is_special, out_of_reach
+from predictor.tokenizer import Tokenizer
+
+TOKENIZERS = [
+    Tokenizer.parse(name)
+    for name in (
+        "basic_english",
+        "basic_english+words:3",
+        "basic_english+words:2+characters:2-5",
+        "basic_english_characters",
+        "characters",
+    )
+]
+
+documents = st.one_of(st.text(max_size=60), st.text(alphabet="aB .,'\"<br/>;:é\tΣ", max_size=60))
+
+
+@given(documents, st.sampled_from(TOKENIZERS))
+def test_no_token_that_a_document_gives_is_out_of_reach(document: str, tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.tokens(document)
+    assert out_of_reach([*tokens, *tokenizer.ngrams(tokens)], tokenizer) == {}
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "token", "obstacle"),
+    [
+        ("basic_english", "Rain", Obstacle.CAPITALS),
+        ("basic_english", "don't", Obstacle.CUT),
+        ("basic_english", "rain\n", Obstacle.CUT),
+        ("basic_english", 'a"b', Obstacle.CUT),
+        ("basic_english", "", Obstacle.CUT),
+        ("basic_english", "make a", Obstacle.NGRAM),
+        ("basic_english", '"ma', Obstacle.NGRAM),
+        ("basic_english+words:2", "make a timer", Obstacle.NGRAM),
+        ("basic_english+words:2", "make a", None),
+        ("basic_english+words:2", "make  a", Obstacle.CUT),
+        ("basic_english+words:2", "don't go", Obstacle.CUT),
+        ("basic_english+characters:2-4", '" ma', None),
+        ("basic_english+characters:2-4", '"a t', None),
+        ("basic_english+characters:2-4", '"make ', Obstacle.NGRAM),
+        ("basic_english+characters:2-4", '"a', Obstacle.NGRAM),
+        ("basic_english+characters:2-4", '"a  b', Obstacle.CUT),
+        ("basic_english+characters:2-4", "\"n't", Obstacle.CUT),
+        ("basic_english+characters:2-4", '"  ', Obstacle.CUT),
+        ("basic_english_characters", "a", None),
+        ("basic_english_characters", "A", Obstacle.CAPITALS),
+        ("basic_english_characters", " ", Obstacle.CUT),
+        ("basic_english_characters", "ab", Obstacle.LONGER),
+        ("characters", " ", None),
+        ("characters", "A", None),
+        ("characters", "ab", Obstacle.LONGER),
+    ],
+)
+def test_a_token_is_out_of_reach_for_a_reason(tokenizer: str, token: str, obstacle: Obstacle | None) -> None:
+    assert out_of_reach([token], Tokenizer.parse(tokenizer)) == ({} if obstacle is None else {obstacle: [token]})
+
+
+@pytest.mark.parametrize(
+    ("token", "special"),
+    [("<unk>", True), ("<pad>", True), ("</s>", True), ("[CLS]", True), ("<", False), ("rain", False), ("[a]", False)],
+)
+def test_special_tokens_are_told_by_their_form(token: str, special: bool) -> None:
+    assert is_special(token) is special
