@@ -6,6 +6,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.quality.data_sets import DATA_SETS, DataSetPlan
-from benchmarks.quality.measuring import train_and_measure
+from benchmarks.quality.measuring import Training, measure, train
 from benchmarks.quality.page import page, target_rows
 from benchmarks.quality.plots import draw
 from benchmarks.quality.results import DataSetRuns, Run, read, written
@@ -23,6 +24,8 @@ from peers.programs import ROOT
 
 _DOCS: Final = ROOT / "docs"
 _PAGE: Final = "quality.md"
+# A training takes one processor.
+_TRAININGS_AT_ONCE: Final = 2
 _CPU_INFORMATION: Final = Path("/proc/cpuinfo")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -79,15 +82,27 @@ def _measured(plans: list[DataSetPlan], seeds: int, shared: Path) -> list[DataSe
     for plan in plans:
         if not plan.path(shared).is_file():
             fail(f"there is no {plan.file} in --shared (or INTENT_SHARED)", EXIT_USAGE)
-    found: list[DataSetRuns] = []
-    with _progress(len(plans) * seeds) as advance, tempfile.TemporaryDirectory() as folder:
-        for plan in plans:
+    with (
+        _progress(2 * len(plans) * seeds) as advance,
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(_TRAININGS_AT_ONCE) as pool,
+    ):
+
+        def trained(plan: DataSetPlan, seed: int) -> Training:
+            training = train(plan.path(shared), plan.all_options(shared), seed, Path(folder) / f"{plan.name}-{seed}")
+            advance(f"trained {plan.name}, seed {seed}")
+            return training
+
+        under_way = [[pool.submit(trained, plan, seed) for seed in range(seeds)] for plan in plans]
+        # All are trained before the first is measured, so that nothing else runs meanwhile.
+        trainings = [[each.result() for each in of_plan] for of_plan in under_way]
+        found: list[DataSetRuns] = []
+        for plan, of_plan in zip(plans, trainings, strict=True):
             test = plan.test(shared)
             runs: list[Run] = []
-            for seed in range(seeds):
-                advance(f"{plan.name}, seed {seed}")
-                options = plan.all_options(shared)
-                runs.append(train_and_measure(plan.path(shared), options, test, seed, Path(folder)))
+            for training in of_plan:
+                runs.append(measure(training, test))
+                advance(f"measured {plan.name}, seed {training.seed}")
             found.append(DataSetRuns(plan.title, plan.name, tuple(runs)))
     return found
 
@@ -99,7 +114,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=errors, transient=True) as progress:
-        task = progress.add_task("", total=total, completed=-1)
+        task = progress.add_task("", total=total)
         yield lambda step: progress.update(task, advance=1, description=step)
 
 

@@ -1,19 +1,20 @@
-"""Trains one model as a user does, and measures it on the test split."""
+"""Trains models as a user does, and measures them on the test split."""
 
 from __future__ import annotations
 
 import json
 import math
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.explanations import at_the_model
 from benchmarks.quality.results import Run
 from evaluation.metrics import threshold_curve
 from predictor.intent_model import IntentModel
@@ -26,58 +27,65 @@ from training.data import OUT_OF_SCOPE, Example
 _MODEL: Final = ModelId("measured")
 _THRESHOLDS: Final = np.linspace(0.0, 1.0, 201)
 _MOST_SECONDS: Final = 1800
+_SAMPLE_OF_TEXTS: Final = 11
+_ROUNDS: Final = 20
 
 
-def train_and_measure(data: Path, options: Sequence[str], test: Sequence[Example], seed: int, folder: Path) -> Run:
-    """Return the figures of a model trained by ``intentctl train`` with ``options``.
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What ``intentctl train`` told of a model, and how long it took."""
+
+    folder: Path
+    """Of the models; this one is alone in it."""
+    seed: int
+    summary: Mapping[str, Any]
+    seconds: float
+
+
+def train(data: Path, options: Sequence[str], seed: int, folder: Path) -> Training:
+    """Train a model as a user does.
 
     Args:
         data: what it is trained on.
-        options: of the command, beside those of this function.
-        test: what it is measured on: nothing is chosen by it.
+        options: of ``intentctl train``, beside those of this function.
         seed: of the training.
         folder: of the models; the model stays in it.
     """
+    arguments = [str(data), "--model-id", _MODEL, "--seed", str(seed), "--model-dir", str(folder), "--json", *options]
     started = time.monotonic()
-    summary = _trained(data, [*options, "--seed", str(seed), "--model-dir", str(folder)])
-    seconds = time.monotonic() - started
-    model = _loaded(folder)
+    ended = subprocess.run(
+        [sys.executable, "-m", "intentctl", "train", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=_MOST_SECONDS,
+        check=False,
+    )
+    if ended.returncode:
+        raise SystemExit(f"intentctl train ended with {ended.returncode}:\n{ended.stderr}")
+    return Training(folder, seed, json.loads(ended.stdout), time.monotonic() - started)
+
+
+def measure(training: Training, test: Sequence[Example]) -> Run:
+    """Return the figures of a trained model on test rows: nothing is chosen by them."""
+    summary = training.summary
+    model = _loaded(training.folder)
     texts = [row.text for row in test]
-    plain, explained = _median_microseconds(model, texts)
+    cost = at_the_model(model, texts[::_SAMPLE_OF_TEXTS], _ROUNDS)
     return Run(
-        seed=seed,
+        seed=training.seed,
         in_scope=summary["test_accuracy_in_scope"],
         in_scope_without_threshold=summary["test_accuracy_in_scope_without_threshold"],
         out_of_scope_recall=summary["test_recall_out_of_scope"],
         calibration_error=summary["test_calibration_error"],
         temperature=summary["temperature"],
         threshold=summary["threshold"],
-        training_seconds=seconds,
-        folder_bytes=sum(path.stat().st_size for path in (folder / _MODEL).iterdir()),
-        microseconds=plain,
-        explained_microseconds=explained,
+        training_seconds=training.seconds,
+        folder_bytes=sum(path.stat().st_size for path in (training.folder / _MODEL).iterdir()),
+        microseconds=cost.plain,
+        explained_microseconds=cost.explained,
         explanation_error=_explanation_error(model, texts),
         curve=_curve(model, test),
     )
-
-
-def _trained(data: Path, options: Sequence[str]) -> Any:
-    command = [
-        sys.executable,
-        "-m",
-        "intentctl",
-        "train",
-        str(data),
-        "--model-id",
-        _MODEL,
-        "--force",
-        "--json",
-        *options,
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False)
-    if ended.returncode:
-        raise SystemExit(f"intentctl train ended with {ended.returncode}:\n{ended.stderr}")
-    return json.loads(ended.stdout)
 
 
 def _loaded(folder: Path) -> IntentModel:
@@ -87,23 +95,6 @@ def _loaded(folder: Path) -> IntentModel:
 
 def _predictions(model: IntentModel, queries: Sequence[Query]) -> list[Prediction]:
     return [outcome for outcome in model.predict(queries) if isinstance(outcome, Prediction)]
-
-
-def _median_microseconds(model: IntentModel, texts: Sequence[str]) -> tuple[float, float]:
-    """Return the p50 of one document, without and with explanation, in turn so that the machine's drift hits both."""
-    plain = [[Query(_MODEL, text)] for text in texts]
-    explained = [[Query(_MODEL, text, explain=())] for text in texts]
-    times: tuple[list[float], list[float]] = [], []
-    for pair in zip(plain, explained, strict=True):
-        for found, queries in zip(times, pair, strict=True):
-            found.append(_microseconds(model.predict, queries))
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def _microseconds(ask: Callable[[Sequence[Query]], object], queries: Sequence[Query]) -> float:
-    started = time.perf_counter_ns()
-    ask(queries)
-    return (time.perf_counter_ns() - started) / 1e3
 
 
 def _explanation_error(model: IntentModel, texts: Sequence[str]) -> float:
