@@ -7,8 +7,10 @@ from typing import Any
 
 import grpc
 
+from frontend.backends.thresholds import unexplained
 from frontend.predictions import RoutedPredictions
 from serving.call import current_call
+from serving.errors import ServingError
 from serving.messages import (
     LARGE_BATCH,
     batch_response_of,
@@ -17,6 +19,7 @@ from serving.messages import (
     query_to_explain,
     response_of,
 )
+from serving.prediction import Outcome, Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
@@ -37,14 +40,16 @@ class PredictionServicer(pb_grpc.PredictionServiceServicer):
     ) -> pb.PredictResponse:
         """Classify one document."""
         del context
-        return response_of(pb.PredictResponse, await self._predictions.predict(query_of(request), current_call()))
+        return response_of(pb.PredictResponse, await self._answer(query_of(request)))
 
     async def PredictBatch(  # noqa: N802 - the contract names it
         self, request: pb.PredictBatchRequest, context: Context
     ) -> pb.PredictBatchResponse:
         """Classify many documents, each on its own."""
         del context
-        outcomes = await self._predictions.predict_batch([query_of(item) for item in request.requests], current_call())
+        queries = [query_of(item) for item in request.requests]
+        outcomes = await self._predictions.predict_batch(queries, current_call())
+        outcomes = [_with_what_was_asked(query, outcome) for query, outcome in zip(queries, outcomes, strict=True)]
         # Thousands of answers take a while to write: the event loop goes on meanwhile.
         return (
             await asyncio.to_thread(batch_response_of, outcomes)
@@ -57,7 +62,20 @@ class PredictionServicer(pb_grpc.PredictionServiceServicer):
     ) -> pb.ExplainResponse:
         """Classify one document, and tell what each of its tokens adds to the logits."""
         del context
-        return explain_response_of(await self._predictions.predict(query_to_explain(request), current_call()))
+        return explain_response_of(await self._answer(query_to_explain(request)))
+
+    async def _answer(self, query: Query) -> Prediction:
+        outcome = _with_what_was_asked(query, await self._predictions.predict(query, current_call()))
+        if isinstance(outcome, ServingError):
+            raise outcome
+        return outcome
+
+
+def _with_what_was_asked(query: Query, outcome: Outcome) -> Outcome:
+    """Return the outcome, or an error where an explanation is missing: predictors of old know nothing of it."""
+    if query.explain is not None and isinstance(outcome, Prediction) and outcome.explanation is None:
+        return unexplained()
+    return outcome
 
 
 def prediction_service(predictions: RoutedPredictions) -> Service:

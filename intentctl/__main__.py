@@ -5,6 +5,10 @@ from __future__ import annotations
 import typer
 
 from intentctl.commands.capacity import capacity
+from intentctl.commands.compare import compare
+from intentctl.commands.doctor import doctor
+from intentctl.commands.evaluate import evaluate
+from intentctl.commands.explain import explain
 from intentctl.commands.export import export
 from intentctl.commands.import_archive import import_archive
 from intentctl.commands.models import models
@@ -21,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (up, predict, models, train, publish, export, capacity):
+for command in (up, predict, explain, models, train, evaluate, compare, doctor, publish, export, capacity):
     app.command()(command)
 app.command("import")(import_archive)
 

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from predictor.files.tensors import Array
-from predictor.folded_network import FoldedNetwork
-from predictor.softmax import Winner, softmax, softmax_of_one
+from predictor.folded_network import Bag, FoldedNetwork
+from predictor.ngram_index import NgramIndex
+from predictor.softmax import softmax, softmax_of_one
 from predictor.tokenizer import GRAMMAR, Tokenizer, TokenizerName
-from predictor.traffic import Answered, TrafficCounter
+from predictor.traffic import TrafficCounter
 from predictor.vocabulary import Vocabulary
 from serving.errors import InvalidManifest, InvalidModelFile, InvalidRequest, NonFiniteLogits
 from serving.explanation import Explanation, LabelExplanation
@@ -38,9 +39,12 @@ class Encoded(NamedTuple):
 
     tokens: list[str]
     """Of the text, n-grams left out."""
-    ngrams: list[str]
-    bag: list[int]
-    """The indices of those tokens and n-grams that count."""
+    unknown: int
+    """How many of them the vocabulary does not have."""
+    bag: Bag
+    """The indices of what counts: of tokens of the text, then of n-grams."""
+    ngrams: int
+    """How many of these are n-grams."""
 
 
 class IntentModel:
@@ -63,8 +67,11 @@ class IntentModel:
         self.labels = labels
         self.baseline = manifest.baseline
         self.tokenizer = choose_tokenizer(manifest, vocabulary)
+        self._ngrams = NgramIndex(self.tokenizer, vocabulary) if self.tokenizer.has_ngrams else None
         self.size = network.size + vocabulary.size + sum(sys.getsizeof(label) for label in labels)
         """Bytes of memory that the model takes."""
+        if self._ngrams is not None:
+            self.size += self._ngrams.size
         self._confidence = manifest.confidence
         self._vocabulary = vocabulary
         self._indices = vocabulary.indices
@@ -78,13 +85,16 @@ class IntentModel:
         Tokens that are not in a vocabulary without a default index are left out: the mean is that of the others. So are
         n-grams that are not in the vocabulary, whatever its default.
         """
-        indices, default = self._indices, self._default
         tokens = self.tokenizer.tokens(document)
-        bag = [index for token in tokens if (index := indices.get(token, default)) is not None]
-        ngrams = self.tokenizer.ngrams(tokens) if self.tokenizer.has_ngrams else []
-        if ngrams:
-            bag += [index for index in map(indices.get, ngrams) if index is not None]
-        return Encoded(tokens, ngrams, bag)
+        found: list[Any] = list(map(self._indices.get, tokens))
+        unknown = found.count(None)
+        if unknown:
+            default = self._default
+            found = [default if index is None else index for index in found if index is not None or default is not None]
+        if self._ngrams is None:
+            return Encoded(tokens, unknown, found, 0)
+        bag = self._ngrams.extended(found, tokens)
+        return Encoded(tokens, unknown, bag, len(bag) - len(found))
 
     def predict(self, queries: Sequence[Query], counter: TrafficCounter | None = None) -> list[Outcome]:
         """Return the answer to each query, in order, from one pass through the network.
@@ -105,7 +115,6 @@ class IntentModel:
             found: Any = np.isfinite(logits).all(axis=1).tolist()
             finite = found
         outcomes: list[Outcome] = []
-        counted: list[Answered] = []
         for row, (query, document, answer) in enumerate(zip(queries, documents, answers, strict=True)):
             if finite is not None and not finite[row]:
                 outcomes.append(NonFiniteLogits("the model's answer is not a number; train it again"))
@@ -117,9 +126,10 @@ class IntentModel:
                 continue
             outcomes.append(prediction)
             if counter is not None:
-                counted.append(self._answered(document, answer, fell_back=prediction.fallback is not None))
-        if counter is not None:
-            counter.count(counted)
+                tokens, unknown, _, ngrams = document
+                is_empty = unknown == len(tokens) and not ngrams
+                fell_back = prediction.fallback is not None
+                counter.count(len(tokens), unknown, answer[0], answer[1], is_empty=is_empty, fell_back=fell_back)
         return outcomes
 
     def logits(self, documents: Sequence[str]) -> Array:
@@ -134,7 +144,9 @@ class IntentModel:
             # Of equal scores the first comes first, as with the label itself.
             order = np.argsort(-exponentials, kind="stable")[: query.k]
             ranked = tuple(ScoredLabel(self.labels[index], float(exponentials[index]) * score) for index in order)
-        explanation = None if query.explain is None else self._explanation(document, winner, query.explain)
+        explanation = None
+        if query.explain is not None:
+            explanation = self._explanation(document, self._classes_to_explain(winner, query.explain, exponentials))
         label = self.labels[winner]
         fallback = self._confidence.fallback_of(label, score, query.threshold)
         if fallback is not None:
@@ -142,48 +154,55 @@ class IntentModel:
             score = 0.0 if self._fallback_class is None else float(exponentials[self._fallback_class]) * score
         return Prediction(label, score, ranked, self.model_id, self.version, fallback, explanation)
 
-    def _answered(self, document: Encoded, answer: Winner, *, fell_back: bool) -> Answered:
-        tokens = document.tokens
-        known = sum(map(self._indices.__contains__, tokens))
-        is_empty = not known and (self._default is not None or not document.bag)
-        winner, score, _ = answer
-        return Answered(len(tokens), len(tokens) - known, is_empty, winner, score, fell_back)
-
-    def _explanation(self, document: Encoded, winner: int, asked: Sequence[str]) -> Explanation:
-        """Return the parts of the logits of the best label, and of those that are asked for.
+    def _explanation(self, document: Encoded, classes: Sequence[int]) -> Explanation:
+        """Return the parts of the logits of ``classes``.
 
         Raises:
-            InvalidRequest: the model has no such label, or the explanation would be too large.
+            InvalidRequest: they are too many.
         """
-        classes = list(dict.fromkeys((winner, *map(self._class_of, asked))))
-        indices = self._indices
-        known = [token in indices for token in document.tokens]
-        tokens = (*document.tokens, *(ngram for ngram in document.ngrams if ngram in indices))
+        words, unknown_words, bag, ngrams = document
+        tokens = tuple(words)
+        if ngrams and self._ngrams is not None:
+            tokens += self._ngrams.texts(words, bag[-ngrams:])
         if len(tokens) * len(classes) > _MOST_CONTRIBUTIONS:
             raise InvalidRequest("the document is too long to explain so many labels; shorten it, or ask for fewer")
-        parts, biases = self._network.contributions(document.bag, classes)
-        return Explanation(
-            tokens,
-            tuple(index for index, is_known in enumerate(known) if not is_known),
-            tuple(
-                LabelExplanation(self.labels[index], bias + math.fsum(row), bias, self._for_each_token(row, known))
-                for index, row, bias in zip(classes, parts.tolist(), biases.tolist(), strict=True)
-            ),
-            self._confidence.temperature,
-        )
+        unknown: tuple[int, ...] = ()
+        if unknown_words:
+            indices = self._indices
+            unknown = tuple(number for number, word in enumerate(words) if word not in indices)
+        labels: list[LabelExplanation] = []
+        for index, (parts, bias) in zip(classes, self._network.contributions(bag, classes), strict=True):
+            logit = math.fsum(parts) + bias
+            if unknown and self._default is None:
+                parts = _with_zeros(parts, unknown)  # noqa: PLW2901 - the same parts
+            labels.append(LabelExplanation(self.labels[index], logit, bias, tuple(parts)))
+        return Explanation(tokens, unknown, tuple(labels), self._confidence.temperature)
 
-    def _for_each_token(self, parts: list[float], known: Sequence[bool]) -> tuple[float, ...]:
-        """Return a part for each token: those of ``parts``, and 0 for tokens that are left out."""
-        if self._default is not None or all(known):
-            return tuple(parts)
-        rest = iter(parts)
-        return (*(next(rest) if is_known else 0.0 for is_known in known), *rest)
+    def _classes_to_explain(self, winner: int, asked: Sequence[str], exponentials: npt.NDArray[Any]) -> Sequence[int]:
+        """Return the best class, then those of the labels asked for, each label once.
 
-    def _class_of(self, label: str) -> int:
-        try:
-            return self.labels.index(label)
-        except ValueError as error:
-            raise InvalidRequest("the model has no such label to explain; ask for labels of its manifest") from error
+        Of several outputs with one label, the largest is explained.
+
+        Raises:
+            InvalidRequest: the model has no such label.
+        """
+        if not asked:
+            return (winner,)
+        classes = {self.labels[winner]: winner}
+        # Of equal keys the last one counts, so the largest comes last.
+        largest = {self.labels[index]: index for index in exponentials.argsort(kind="stable").tolist()}
+        for label in asked:
+            if label not in largest:
+                raise InvalidRequest("the model has no such label to explain; ask for labels of its manifest")
+            classes.setdefault(label, largest[label])
+        return [*classes.values()]
+
+
+def _with_zeros(parts: list[float], left_out: Sequence[int]) -> list[float]:
+    """Return the parts of all tokens, with 0 for those that are left out."""
+    for number in left_out:
+        parts.insert(number, 0.0)
+    return parts
 
 
 def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> Tokenizer:

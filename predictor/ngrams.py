@@ -21,8 +21,11 @@ Span = tuple[int, int]
 def word_ngrams(words: Sequence[str], longest: int) -> list[str]:
     """Return the n-grams of 2 to ``longest`` words, the shorter ones first."""
     found: list[str] = []
+    grown: Sequence[str] = words
     for size in range(2, longest + 1):
-        found += [" ".join(words[start : start + size]) for start in range(len(words) - size + 1)]
+        # Each is the one before with one more word.
+        grown = [f"{ngram} {word}" for ngram, word in zip(grown, words[size - 1 :], strict=False)]
+        found += grown
     return found
 
 

@@ -129,6 +129,6 @@ class Tokenizer:
 
 
 _WRITTEN: Final = re.compile(
-    r"(?P<name>basic_english_characters|characters|basic_english"
-    r"(?:\+words:(?P<words>[2-5]))?(?:\+characters:(?P<from>[2-8])-(?P<to>[2-8]))?)"
+    r"(?P<name>basic_english_characters|characters|basic_english)"
+    r"(?:(?<=basic_english)(?:\+words:(?P<words>[2-5]))?(?:\+characters:(?P<from>[2-8])-(?P<to>[2-8]))?)?"
 )

@@ -2,24 +2,37 @@
 
 with IntentClient("127.0.0.1:51001") as client:
     print(client.predict("clinc150", "wake me up at seven").label)
+    print(client.explain("clinc150", "wake me up at seven").explanation)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
 
 from serving.errors import ServingError
-from serving.messages import outcomes_of, prediction_of, request_of
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.explanation import Explanation, LabelExplanation
+from serving.messages import explain_request_of, explained_prediction_of, outcomes_of, prediction_of, request_of
+from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 from serving.remote import error_of_call
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
-__all__ = ["AsyncIntentClient", "IntentClient", "Outcome", "Prediction", "Query", "ScoredLabel", "ServingError"]
+__all__ = [
+    "AsyncIntentClient",
+    "Explanation",
+    "Fallback",
+    "IntentClient",
+    "LabelExplanation",
+    "Outcome",
+    "Prediction",
+    "Query",
+    "ScoredLabel",
+    "ServingError",
+]
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
@@ -40,16 +53,53 @@ class IntentClient:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = pb_grpc.PredictionServiceStub(self._channel)
 
-    def predict(self, model_id: str, document: str, *, k: int = 0, timeout: float | None = None) -> Prediction:
-        """Return the model's answer, with its ``k`` best labels.
+    def predict(
+        self,
+        model_id: str,
+        document: str,
+        *,
+        k: int = 0,
+        threshold: float | None = None,
+        explain: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Prediction:
+        """Return the model's answer.
+
+        Args:
+            model_id: the model.
+            document: the text to classify.
+            k: how many of the best labels to tell.
+            threshold: the least score of an answer, from 0 to 1, instead of that of the model's manifest.
+            explain: labels to explain beside the best one; ``()`` explains that one alone, ``None`` none.
+            timeout: seconds that the call may take.
 
         Raises:
             ServingError: why there is none; ``ModelNotFound``, ``InvalidRequest``, ``DeadlineExceeded`` and so on of
                 :mod:`serving.errors`.
         """
-        request = request_of(pb.PredictRequest, Query(model_id, document, k))
+        request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain))
         try:
             return prediction_of(self._stub.Predict(request, timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    def explain(
+        self,
+        model_id: str,
+        document: str,
+        labels: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        timeout: float | None = None,
+    ) -> Prediction:
+        """Return the model's answer, with the explanation of its best label and of ``labels``.
+
+        Raises:
+            ServingError: as :meth:`predict` does; ``ModelUnusable`` where the model's engine explains nothing.
+        """
+        request = explain_request_of(_query(model_id, document, 0, threshold, labels))
+        try:
+            return explained_prediction_of(self._stub.Explain(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
@@ -88,11 +138,36 @@ class AsyncIntentClient:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._stub = pb_grpc.PredictionServiceStub(self._channel)
 
-    async def predict(self, model_id: str, document: str, *, k: int = 0, timeout: float | None = None) -> Prediction:  # noqa: ASYNC109 - gRPC carries it to the service
-        """Return the model's answer, with its ``k`` best labels. Raises as :meth:`IntentClient.predict`."""
-        request = request_of(pb.PredictRequest, Query(model_id, document, k))
+    async def predict(
+        self,
+        model_id: str,
+        document: str,
+        *,
+        k: int = 0,
+        threshold: float | None = None,
+        explain: Sequence[str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - gRPC carries it to the service
+    ) -> Prediction:
+        """Return the model's answer. As :meth:`IntentClient.predict`."""
+        request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain))
         try:
             return prediction_of(await self._stub.Predict(request, timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    async def explain(
+        self,
+        model_id: str,
+        document: str,
+        labels: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+    ) -> Prediction:
+        """Return the model's answer with explanations. As :meth:`IntentClient.explain`."""
+        request = explain_request_of(_query(model_id, document, 0, threshold, labels))
+        try:
+            return explained_prediction_of(await self._stub.Explain(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
@@ -117,6 +192,10 @@ class AsyncIntentClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _query(model_id: str, document: str, k: int, threshold: float | None, explain: Sequence[str] | None) -> Query:
+    return Query(model_id, document, k, threshold, None if explain is None else tuple(explain))
 
 
 def _batch(queries: Iterable[Query]) -> pb.PredictBatchRequest:

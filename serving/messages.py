@@ -18,6 +18,9 @@ Response = TypeVar("Response", pb.PredictResponse, pb.PredictorPredictResponse)
 LARGE_BATCH = 256
 """Outcomes whose message is better made in a thread."""
 
+# Of thresholds, as many as the wire keeps: so 0.7 is 0.7 on the other side, and not 0.699999988.
+_DECIMALS = 7
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
@@ -27,15 +30,18 @@ def query_of(request: pb.PredictRequest | pb.PredictorPredictRequest) -> Query:
         request.runId,
         request.document,
         request.k,
-        request.threshold if request.HasField("threshold") else None,
+        _threshold_in(request),
         tuple(request.explain_labels) if request.explain else None,
     )
 
 
 def query_to_explain(request: pb.ExplainRequest) -> Query:
     """Return what a request for an explanation asks."""
-    threshold = request.threshold if request.HasField("threshold") else None
-    return Query(request.runId, request.document, threshold=threshold, explain=tuple(request.labels))
+    return Query(request.runId, request.document, threshold=_threshold_in(request), explain=tuple(request.labels))
+
+
+def _threshold_in(request: pb.PredictRequest | pb.PredictorPredictRequest | pb.ExplainRequest) -> float | None:
+    return round(request.threshold, _DECIMALS) if request.HasField("threshold") else None
 
 
 def request_of(kind: type[Request], query: Query) -> Request:
@@ -115,7 +121,7 @@ def explained_prediction_of(response: pb.ExplainResponse) -> Prediction:
 
 
 def _fallback_of(message: pb.Fallback) -> Fallback:
-    return Fallback(ScoredLabel(message.best_label, message.best_score), message.threshold)
+    return Fallback(ScoredLabel(message.best_label, message.best_score), round(message.threshold, _DECIMALS))
 
 
 def _explanation_of(message: pb.Explanation) -> Explanation:

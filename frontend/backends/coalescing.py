@@ -24,6 +24,7 @@ from serving.call import Call
 from serving.errors import INTERNAL_MESSAGE, ServingError, Unavailable, again
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
+from serving.query_limits import best_labels, explained_characters, fit_in_one_answer
 
 log = structlog.get_logger()
 
@@ -184,13 +185,17 @@ class _Group:
 
     def _next_members(self) -> list[_Waiting]:
         members: list[_Waiting] = []
-        characters = 0
+        characters = labels = explained = 0
         while self._waiting and len(members) < _MOST_QUERIES:
             waiting = self._waiting[0]
             # Who has left, or come to the deadline, is not sent.
             if not waiting.outcome.done():
-                characters += len(waiting.query.document)
-                if members and characters > _MOST_CHARACTERS:
+                query = waiting.query
+                characters += len(query.document)
+                labels += best_labels(query)
+                explained += explained_characters(query)
+                # What each may ask for alone may be too much together, and would be refused to all.
+                if members and not (characters <= _MOST_CHARACTERS and fit_in_one_answer(labels, explained)):
                     break
                 members.append(waiting)
             self._waiting.popleft()

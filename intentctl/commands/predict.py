@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import typer
 
-from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, AsJson, Column, fail, print_json, print_table, tell
-from serving.client import DEFAULT_ADDRESS, IntentClient, Outcome, Query, ServingError
-from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, Unavailable, status_of
+from intentctl.evaluating import Threshold
+from intentctl.explanations.account import Account, accounts_of
+from intentctl.explanations.marked import shown
+from intentctl.explanations.terminal import UNKNOWN_MARK, marked
+from intentctl.output import (
+    EXIT_FAILED,
+    EXIT_UNAVAILABLE,
+    AsJson,
+    Column,
+    console,
+    fail,
+    print_json,
+    print_table,
+    tell,
+)
+from intentctl.predictions import as_dict, explanation_as_dict
+from serving.batches import outcomes_in_batches
+from serving.client import DEFAULT_ADDRESS, Explanation, IntentClient, Outcome, Prediction, Query, ServingError
+from serving.errors import DeadlineExceeded, Unavailable, status_of
 
 _STANDARD_INPUT: Final = "-"
-_BATCH: Final = 256
-# A quarter of what a message may have: a character takes up to four bytes.
-_BATCH_CHARACTERS: Final = 1 << 18
 
 
 def predict(
@@ -25,25 +38,30 @@ def predict(
     ],
     *,
     k: Annotated[int, typer.Option("-k", min=0, help="Show the k best labels of each.")] = 0,
+    threshold: Threshold = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each word adds to the best label; `explain` shows more.")
+    ] = False,
     address: Annotated[str, typer.Option(help="Where the frontend listens.")] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Classify texts with a model of a running frontend."""
+    """Classify texts with a model of a running frontend.
+
+    Where the best label has less than the threshold, the answer is the model's fallback label, and the best one stands
+    beside it.
+    """
     texts = _lines_of_standard_input() if documents == [_STANDARD_INPUT] else documents
+    queries = [Query(model_id, text, k, threshold, () if explain else None) for text in texts]
     try:
         with IntentClient(address, timeout=timeout) as client:
-            outcomes = [
-                outcome
-                for batch in _batches([Query(model_id, text, k) for text in texts])
-                for outcome in _outcomes(client, batch)
-            ]
+            outcomes = [outcome for batch in outcomes_in_batches(client, queries) for outcome in batch]
     except (Unavailable, DeadlineExceeded) as error:
         fail(f"no answer from {address}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
     except ServingError as error:
         fail(str(error))
     if as_json:
-        print_json([_as_json(text, outcome) for text, outcome in zip(texts, outcomes, strict=True)])
+        print_json([_as_dict(text, outcome) for text, outcome in zip(texts, outcomes, strict=True)])
     else:
         _print_table(texts, outcomes)
     _end_by(outcomes)
@@ -54,31 +72,6 @@ def _lines_of_standard_input() -> list[str]:
     return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in sys.stdin.buffer]
 
 
-def _batches(queries: Sequence[Query]) -> Iterator[list[Query]]:
-    """Yield the queries in order, in batches that a frontend takes."""
-    batch: list[Query] = []
-    characters = 0
-    for query in queries:
-        if batch and (len(batch) >= _BATCH or characters + len(query.document) > _BATCH_CHARACTERS):
-            yield batch
-            batch, characters = [], 0
-        batch.append(query)
-        characters += len(query.document)
-    if batch:
-        yield batch
-
-
-def _outcomes(client: IntentClient, batch: Sequence[Query]) -> Sequence[Outcome]:
-    """Ask a batch; where it is refused as a whole, its halves: one bad document must not cost the others theirs."""
-    try:
-        return client.predict_batch(batch)
-    except (InvalidRequest, OutOfCapacity) as error:
-        if len(batch) == 1:
-            return [error]
-    middle = len(batch) // 2
-    return [*_outcomes(client, batch[:middle]), *_outcomes(client, batch[middle:])]
-
-
 def _end_by(outcomes: Sequence[Outcome]) -> None:
     """End with a code of failure if any document has no answer."""
     failed = [outcome for outcome in outcomes if isinstance(outcome, ServingError)]
@@ -87,26 +80,56 @@ def _end_by(outcomes: Sequence[Outcome]) -> None:
         raise typer.Exit(EXIT_UNAVAILABLE if waiting else EXIT_FAILED)
 
 
-def _as_json(text: str, outcome: Outcome) -> dict[str, Any]:
-    if isinstance(outcome, ServingError):
-        status = status_of(outcome)
-        return {"document": text, "error": {"code": status.code.name, "message": status.message}}
-    return {
-        "document": text,
-        "label": outcome.label,
-        "score": outcome.score,
-        "best": [{"label": best.label, "score": best.score} for best in outcome.best],
-        "model": {"id": outcome.model_id, "version": outcome.model_version},
-    }
+def _as_dict(text: str, outcome: Outcome) -> dict[str, object]:
+    answer = as_dict(text, outcome)
+    if isinstance(outcome, Prediction) and outcome.explanation is not None:
+        answer["explanation"] = explanation_as_dict(outcome.explanation)
+    return answer
 
 
 def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
-    rows: list[Sequence[str]] = []
+    answered: list[tuple[str, Prediction]] = []
     for text, outcome in zip(texts, outcomes, strict=True):
         if isinstance(outcome, ServingError):
             tell(f"{status_of(outcome).code.name}: {outcome}")
-            continue
-        rows.append((text, outcome.label, f"{outcome.score:.3f}"))
-        rows += [("", best.label, f"{best.score:.3f}") for best in outcome.best[1:]]
+        else:
+            answered.append((text, outcome))
+    # Columns that would be empty are left out.
+    more = [
+        (column, cell)
+        for column, cell in ((Column("instead of"), _instead_of), (Column("words"), _words))
+        if any(cell(prediction) for _, prediction in answered)
+    ]
+    rows: list[Sequence[str]] = []
+    for text, prediction in answered:
+        rows.append((text, prediction.label, f"{prediction.score:.3f}", *(cell(prediction) for _, cell in more)))
+        rows += [("", best.label, f"{best.score:.3f}", *("" for _ in more)) for best in prediction.best[1:]]
+    columns = [Column("document"), Column("label", style="bold green"), Column("score", right=True)]
     if rows:
-        print_table([Column("document"), Column("label", style="bold green"), Column("score", right=True)], rows)
+        print_table([*columns, *(column for column, _ in more)], rows)
+    for text, prediction in answered:
+        if prediction.explanation is not None and console.is_terminal:
+            console.print(marked(_account(prediction, prediction.explanation), text), highlight=False, soft_wrap=True)
+
+
+def _instead_of(prediction: Prediction) -> str:
+    """Return the best label where the answer fell back, and why it did."""
+    fallback = prediction.fallback
+    return f"{fallback.best.label} ({fallback.best.score:.3f} < {fallback.threshold:g})" if fallback else ""
+
+
+def _words(prediction: Prediction) -> str:
+    """Return what each word adds to the best label, where it was asked for; a terminal shows colours instead."""
+    if prediction.explanation is None or console.is_terminal:
+        return ""
+    account = _account(prediction, prediction.explanation)
+    return " ".join(
+        f"{UNKNOWN_MARK}{shown(word.text)}{UNKNOWN_MARK}{word.adds:+.3f}"
+        if word.is_unknown
+        else f"{shown(word.text)}{word.adds:+.3f}"
+        for word in account.words
+    )
+
+
+def _account(prediction: Prediction, explanation: Explanation) -> Account:
+    return accounts_of(prediction, explanation)[0]

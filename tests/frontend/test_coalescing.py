@@ -24,6 +24,7 @@ from serving.errors import (
 )
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
+from serving.query_limits import QueryLimits
 from tests.builders import PATIENCE
 
 
@@ -168,6 +169,23 @@ async def test_a_batch_has_bounds(documents: list[str], sizes: list[int]) -> Non
         engine.go.set()
         await asyncio.gather(*tasks)
     assert engine.sizes == sizes
+
+
+@pytest.mark.parametrize(
+    "large",
+    [Query("m", "x", k=1 << 20), Query("m", "x" * 100, explain=("label",) * 9)],
+    ids=["best-labels", "explanations"],
+)
+async def test_what_each_may_ask_for_alone_is_never_too_much_together(large: Query) -> None:
+    limits = QueryLimits(max_document_bytes=1 << 16, max_batch_size=4096)
+    engine = FakeEngine()
+    backend = CoalescingBackend(engine, calls=1)
+    queries = [query(str(number)) if number % 3 else large for number in range(200)]
+    await asyncio.gather(*(backend.predict(each, call()) for each in queries))
+    assert [each for batch in engine.batches for each in batch] == queries
+    assert 1 < len(engine.batches) < 10
+    for batch in engine.batches:
+        limits.check_batch(batch)
 
 
 async def test_a_model_that_is_not_ready_is_asked_for_alone_and_holds_nobody_up() -> None:

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from intentctl.commands.predict import predict
 from serving.errors import InvalidModelFile, Unavailable
-from serving.prediction import Outcome, Query
+from serving.explanation import Explanation, LabelExplanation
+from serving.prediction import Fallback, Outcome, Query, ScoredLabel
 from tests.builders import FakeBackend, a_prediction, free_port, hosted_frontend, publish
 
 app = typer.Typer()
@@ -86,10 +87,52 @@ async def test_json_has_everything_and_stands_alone_on_standard_output(tmp_path:
                 "label": "é😀",
                 "score": 0.5,
                 "best": [{"label": "label-0", "score": 0.5}],
+                "fallback": None,
                 "model": {"id": "a", "version": "1.0"},
             },
             {"document": "bad", "error": {"code": "FAILED_PRECONDITION", "message": "model.pth is damaged"}},
         ]
+
+
+def answer_with_reasons(query: Query) -> Outcome:
+    """Fall back where a threshold is asked for, and explain where that is."""
+    prediction = a_prediction(query, "best")
+    if query.threshold is not None:
+        fallback = Fallback(ScoredLabel("best", 0.5), query.threshold)
+        prediction = prediction._replace(label="oos", score=0.125, fallback=fallback)
+    if query.explain is not None:
+        parts = LabelExplanation("best", 2.0, 0.5, (1.75, -0.25))
+        prediction = prediction._replace(explanation=Explanation(("wake", "up"), (1,), (parts,), 1.0))
+    return prediction
+
+
+async def test_an_answer_that_fell_back_has_the_best_label_beside_it(tmp_path: Path) -> None:
+    async with frontend(tmp_path, answer_with_reasons) as ask:
+        result = await ask("a", "hello", "-k", "2", "--threshold", "0.7")
+        assert [line.split("\t") for line in result.stdout.splitlines()] == [
+            ["document", "label", "score", "instead of"],
+            ["hello", "oos", "0.125", "best (0.500 < 0.7)"],
+            ["", "label-1", "0.250", ""],
+        ]
+        (told,) = json.loads((await ask("a", "hello", "--threshold", "0.7", "--json")).stdout)
+        assert told["fallback"] == {"best_label": "best", "best_score": 0.5, "threshold": 0.7}
+        assert (told["label"], told["score"]) == ("oos", 0.125)
+
+
+async def test_what_each_word_adds_is_told_where_it_is_asked_for(tmp_path: Path) -> None:
+    async with frontend(tmp_path, answer_with_reasons) as ask:
+        result = await ask("a", "Wake up", "--explain")
+        assert [line.split("\t") for line in result.stdout.splitlines()] == [
+            ["document", "label", "score", "words"],
+            ["Wake up", "best", "0.500", "wake+1.750 ~up~-0.250"],
+        ]
+        (told,) = json.loads((await ask("a", "Wake up", "--explain", "--json")).stdout)
+        assert told["explanation"] == {
+            "tokens": ["wake", "up"],
+            "unknown": [1],
+            "temperature": 1.0,
+            "labels": [{"label": "best", "logit": 2.0, "bias": 0.5, "contributions": [1.75, -0.25]}],
+        }
 
 
 async def test_a_dash_reads_one_document_a_line(tmp_path: Path) -> None:
@@ -102,7 +145,7 @@ async def test_a_dash_reads_one_document_a_line(tmp_path: Path) -> None:
 async def test_more_documents_than_fit_into_a_batch_are_all_answered_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intentctl.commands.predict._BATCH", 8)
+    monkeypatch.setattr("serving.batches._BATCH", 8)
     async with frontend(tmp_path) as ask:
         texts = [f"document {number}" for number in range(30)]
         result = await ask("a", "-", "--json", text="\n".join(texts))
@@ -162,7 +205,14 @@ async def test_one_document_too_large_costs_the_others_nothing(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "arguments",
-    [["a"], [], ["a", "x", "-k", "-1"], ["a", "x", "--timeout", "0"], ["a", "x", "--no-such-flag"]],
+    [
+        ["a"],
+        [],
+        ["a", "x", "-k", "-1"],
+        ["a", "x", "--threshold", "1.1"],
+        ["a", "x", "--timeout", "0"],
+        ["a", "x", "--no-such-flag"],
+    ],
     ids=" ".join,
 )
 def test_a_wrong_call_ends_with_2(arguments: list[str]) -> None:

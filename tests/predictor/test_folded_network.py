@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor.files.tensors import Array, read_state_dict
-from predictor.folded_network import FoldedNetwork
+from predictor.folded_network import Bag, FoldedNetwork
 from predictor.intent_model import IntentModel
 from predictor.network import IntentNetwork
 from predictor.vocabulary import read_vocabulary
@@ -29,7 +30,7 @@ def arrays(vocabulary_size: int, *widths: int) -> dict[str, Array]:
     return {name: value.numpy() for name, value in state_dict(vocabulary_size, *widths).items()}
 
 
-def unfolded(network: IntentNetwork, bags: list[list[int]]) -> Array:
+def unfolded(network: IntentNetwork, bags: Sequence[Bag]) -> Array:
     starts = [0, *itertools.accumulate(len(bag) for bag in bags)][:-1]
     indices = torch.tensor([index for bag in bags for index in bag], dtype=torch.int64)
     with torch.inference_mode():

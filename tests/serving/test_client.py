@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ from serving.errors import (
     Unavailable,
     status_of,
 )
-from serving.prediction import Outcome, Prediction, Query
+from serving.explanation import Explanation, LabelExplanation
+from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 from tests.builders import PATIENCE, FakeBackend, a_prediction, free_port, hosted_frontend, publish
 
 
@@ -33,6 +35,9 @@ class InThread:
 
     async def predict(self, model_id: str, document: str, **options: Any) -> Prediction:
         return await asyncio.to_thread(self._client.predict, model_id, document, **options)
+
+    async def explain(self, model_id: str, document: str, *labels: Any, **options: Any) -> Prediction:
+        return await asyncio.to_thread(self._client.explain, model_id, document, *labels, **options)
 
     async def predict_batch(self, queries: list[Query], **options: Any) -> list[Outcome]:
         return await asyncio.to_thread(self._client.predict_batch, queries, **options)
@@ -71,6 +76,58 @@ async def test_a_prediction_comes_with_score_best_labels_and_model(kind: str, mo
         assert (await client.predict("a", "x")).best == ()
 
 
+def explained(query: Query) -> Prediction:
+    """Answer as an engine does that explains, and that tells what it was asked."""
+    answer = a_prediction(query)
+    if query.threshold is not None:
+        answer = answer._replace(label="oos", fallback=Fallback(ScoredLabel("best", 0.25), query.threshold))
+    if query.explain is None:
+        return answer
+    parts = tuple(LabelExplanation(label, 1.5, 0.5, (1.0,)) for label in ("best", *query.explain))
+    return answer._replace(explanation=Explanation((query.document,), (0,), parts, 2.0))
+
+
+@BOTH
+async def test_a_threshold_and_labels_to_explain_reach_the_engine_and_what_it_tells_comes_back(
+    kind: str, models: Path
+) -> None:
+    async with hosted_frontend(models, FakeBackend(explained)) as address, connected(kind, address) as client:
+        for query in (
+            Query("a", "x"),
+            Query("a", "x", threshold=0.7),
+            Query("a", "x", threshold=0.0),
+            Query("a", "x", explain=()),
+            Query("a", "x", 1, 0.5, ("é", "b")),
+        ):
+            options: dict[str, Any] = {"k": query.k, "threshold": query.threshold, "explain": query.explain}
+            assert await client.predict("a", "x", **options) == explained(query)
+        assert await client.explain("a", "x") == explained(Query("a", "x", explain=()))
+        assert await client.explain("a", "x", ["é"]) == explained(Query("a", "x", explain=("é",)))
+        assert await client.explain("a", "x", threshold=0.3) == explained(Query("a", "x", threshold=0.3, explain=()))
+
+
+@BOTH
+async def test_an_engine_that_explains_nothing_is_not_taken_for_one_that_does(kind: str, models: Path) -> None:
+    async with hosted_frontend(models, FakeBackend()) as address, connected(kind, address) as client:
+        with pytest.raises(ModelUnusable, match="explain"):
+            await client.explain("a", "x")
+        with pytest.raises(ModelUnusable, match="explain"):
+            await client.predict("a", "x", explain=())
+        refused, answered = await client.predict_batch([Query("a", "x", explain=()), Query("a", "y")])
+        assert isinstance(refused, ModelUnusable)
+        assert answered == a_prediction(Query("a", "y"))
+
+
+@BOTH
+@pytest.mark.parametrize("options", [{"threshold": 1.5}, {"threshold": math.nan}, {"explain": ["x"] * 257}], ids=str)
+async def test_what_cannot_be_asked_is_refused(kind: str, options: dict[str, Any], models: Path) -> None:
+    backend = FakeBackend(explained)
+    async with hosted_frontend(models, backend) as address, connected(kind, address) as client:
+        with pytest.raises(InvalidRequest):
+            await client.predict("a", "x", **options)
+    assert backend.batches == []
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("model_id", "document", "error"),
@@ -93,6 +150,9 @@ async def test_failures_are_told_as_errors_of_the_tree(
         with pytest.raises(error) as caught:
             await client.predict(model_id, document)
         assert str(caught.value)
+        with pytest.raises(error) as of_explanation:
+            await client.explain(model_id, document)
+        assert str(of_explanation.value) == str(caught.value)
 
 
 @BOTH

@@ -20,46 +20,92 @@ from predictor.intent_model import IntentModel
 from predictor.model_manager import ModelManager, ModelSource
 from predictor.residency import ResidentModels
 from predictor.servicer import predictor_service
+from predictor.tokenizer import Tokenizer
+from predictor.traffic import TrafficCounter
+from predictor.traffic_registry import TrafficRegistry
 from serving.errors import InvalidRequest, ModelNotFound, ServingError, Status, status_of
+from serving.explanation import Explanation, LabelExplanation
 from serving.messages import (
     batch_response_of,
+    explain_request_of,
+    explain_response_of,
+    explained_prediction_of,
     outcomes_of,
     prediction_of,
     predictor_batch_response_of,
     query_of,
+    query_to_explain,
     request_of,
     response_of,
 )
 from serving.model_id import ModelId
 from serving.model_store import Fingerprint
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 from serving.query_limits import QueryLimits
 from serving.stubs import prediction_service_pb2 as pb
 from tests.builders import FakeBackend, a_prediction, channel_to, fingerprint_of, hosted, hosted_frontend, publish
 
 PREDICTION = Prediction("é😀", 0.5, (ScoredLabel("é😀", 0.5), ScoredLabel("b", 0.25)), "model-1", "1.0")
 
+FELL_BACK = Prediction("oos", 0.0, (), "model-1", "1.0", Fallback(ScoredLabel("é😀", 0.25), 0.7))
+
+EXPLANATION = Explanation(
+    ("é😀", "the", '"th'),
+    (0,),
+    (LabelExplanation("b", 1.1, 0.1, (0.0, 0.75, 0.25)), LabelExplanation("c", -1e-300, 0.0, (0.0, -0.0, -1e-300))),
+    1.7,
+)
+EXPLAINED = FELL_BACK._replace(explanation=EXPLANATION)
+
+NOTHING_TO_EXPLAIN = PREDICTION._replace(explanation=Explanation((), (), (LabelExplanation("", 0.0, 0.0, ()),), 1.0))
+
 
 @pytest.mark.parametrize("kind", [pb.PredictRequest, pb.PredictorPredictRequest])
 def test_a_query_survives_the_way_into_a_request_and_back(kind: Any) -> None:
-    query = Query("model-1", "é😀 \0 text", 3)
-    assert query_of(kind.FromString(request_of(kind, query).SerializeToString())) == query
+    for query in QUERIES:
+        assert query_of(kind.FromString(request_of(kind, query).SerializeToString())) == query
+
+
+QUERIES = [
+    Query("model-1", "é😀 \0 text", 3),
+    Query("model-1", "x", threshold=0.0),
+    Query("model-1", "x", threshold=0.7, explain=()),
+    Query("model-1", "x", threshold=1e-7, explain=("é😀", "", "b", "b")),
+]
+
+
+def test_a_query_survives_the_way_into_a_request_for_an_explanation_and_back() -> None:
+    for query in QUERIES[2:]:
+        request = pb.ExplainRequest.FromString(explain_request_of(query).SerializeToString())
+        assert query_to_explain(request) == query
+
+
+@pytest.mark.parametrize("kind", [pb.PredictRequest, pb.PredictorPredictRequest])
+def test_labels_to_explain_are_nothing_without_the_wish_to_explain(kind: Any) -> None:
+    assert query_of(kind(runId="a", document="x", explain_labels=["b"])).explain is None
 
 
 @pytest.mark.parametrize("kind", [pb.PredictResponse, pb.PredictorPredictResponse])
-def test_a_prediction_survives_the_way_into_a_response_and_back(kind: Any) -> None:
-    response = kind.FromString(response_of(kind, PREDICTION).SerializeToString())
-    assert prediction_of(response) == PREDICTION
-    assert json.loads(response.response) == {"result": "é😀"}
+@pytest.mark.parametrize("given", [PREDICTION, FELL_BACK, EXPLAINED, NOTHING_TO_EXPLAIN], ids=lambda each: each.label)
+def test_a_prediction_survives_the_way_into_a_response_and_back(kind: Any, given: Prediction) -> None:
+    response = kind.FromString(response_of(kind, given).SerializeToString())
+    assert prediction_of(response) == given
+    assert json.loads(response.response) == {"result": given.label}
+
+
+@pytest.mark.parametrize("given", [EXPLAINED, NOTHING_TO_EXPLAIN], ids=lambda each: each.label)
+def test_a_prediction_survives_the_way_into_a_response_to_explain_and_back(given: Prediction) -> None:
+    response = pb.ExplainResponse.FromString(explain_response_of(given).SerializeToString())
+    assert explained_prediction_of(response) == given._replace(best=())
 
 
 @pytest.mark.parametrize("batch_of", [batch_response_of, predictor_batch_response_of])
 def test_outcomes_survive_the_way_into_a_batch_and_back(batch_of: Any) -> None:
-    outcomes: list[Outcome] = [PREDICTION, ModelNotFound("none"), InvalidRequest("bad"), ZERO]
+    outcomes: list[Outcome] = [PREDICTION, ModelNotFound("none"), InvalidRequest("bad"), ZERO, EXPLAINED]
     batch = batch_of(outcomes)
     came_back = outcomes_of(type(batch).FromString(batch.SerializeToString()))
-    assert [isinstance(outcome, Prediction) for outcome in came_back] == [True, False, False, True]
-    assert (came_back[0], came_back[3]) == (PREDICTION, ZERO)
+    assert [isinstance(outcome, Prediction) for outcome in came_back] == [True, False, False, True, True]
+    assert (came_back[0], *came_back[3:]) == (PREDICTION, ZERO, EXPLAINED)
     assert [status_of(outcome) for outcome in came_back if isinstance(outcome, ServingError)] == [
         Status(StatusCode.NOT_FOUND, "none"),
         Status(StatusCode.INVALID_ARGUMENT, "bad"),
@@ -80,6 +126,11 @@ def test_a_code_that_is_no_failure_of_grpc_is_told_as_internal_or_as_it_stands(c
 def test_text_that_is_no_unicode_is_refused_when_the_request_is_made() -> None:
     with pytest.raises(InvalidRequest, match="UTF-8"):
         request_of(pb.PredictRequest, Query("a", "\ud800"))
+    for query in (Query("a", "\ud800", explain=()), Query("a", "x", explain=("\ud800",))):
+        with pytest.raises(InvalidRequest, match="UTF-8"):
+            request_of(pb.PredictRequest, query)
+        with pytest.raises(InvalidRequest, match="UTF-8"):
+            explain_request_of(query)
 
 
 # Clients of the book's system. They are built here from its own text, with descriptors of their own.
@@ -126,8 +177,10 @@ class FakeModel:
 
     size = 10
     labels = ("a",)
+    version = "1.0"
+    tokenizer = Tokenizer.parse("basic_english")
 
-    def predict(self, queries: Sequence[Query]) -> list[Outcome]:
+    def predict(self, queries: Sequence[Query], counter: TrafficCounter) -> list[Outcome]:
         return [a_prediction(query) for query in queries]
 
 
@@ -170,7 +223,7 @@ async def seed_client_of_the_predictor(model_dir: Path) -> AsyncIterator[SeedCli
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=100, max_models=10)
     source = cast("ModelSource[IntentModel]", FakeSource())
     manager = ModelManager(source, residents, threads=1, max_loads=10, freshness_seconds=60.0)
-    engine = InferenceEngine(manager, QueryLimits(1000, 10), threads=1)
+    engine = InferenceEngine(manager, QueryLimits(1000, 10), TrafficRegistry(8), threads=1)
     try:
         async with hosted(model_dir, predictor_service(engine)) as address, channel_to(address) as channel:
             yield SeedClient(channel)

@@ -1,0 +1,116 @@
+"""``intentctl explain``: why a model answers what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from intentctl.evaluating import Threshold
+from intentctl.explanations.account import accounts_of, answer_of
+from intentctl.explanations.terminal import print_account
+from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, console, fail, print_json
+from intentctl.predictions import as_dict
+from serving.client import DEFAULT_ADDRESS, IntentClient, Prediction, Query, ServingError
+from serving.errors import DeadlineExceeded, Unavailable
+from serving.explanation import Explanation
+
+
+def explain(
+    model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
+    document: Annotated[str, typer.Argument(help="The text to explain.", show_default=False)],
+    *,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", metavar="LABEL", help="Explain this label too, beside the best one.", show_default=False
+        ),
+    ] = None,
+    frontend: Annotated[
+        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Where the frontend listens.")
+    ] = DEFAULT_ADDRESS,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that the call may take.")] = 10.0,
+    model_dir: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Explain from this model folder, without a service.", show_default=False),
+    ] = None,
+    threshold: Threshold = None,
+    top: Annotated[int, typer.Option(min=0, help="Show the N strongest tokens one by one.")] = 10,
+    html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write an HTML page that stands alone.")] = None,
+    png: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a PNG; needs matplotlib.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each word of a text adds to the answer: exactly, for the network is linear.
+
+    On a terminal what speaks for the label stands on blue, and what speaks against it on orange. Words that the model
+    does not know stand between ~. An n-gram counts for the words that it touches, in equal parts.
+    """
+    query = Query(model_id, document, threshold=threshold, explain=tuple(labels or ()))
+    prediction = _from_service(query, frontend, timeout) if model_dir is None else _from_folder(query, model_dir)
+    explanation = prediction.explanation or _none()
+    accounts = accounts_of(prediction, explanation)
+    if html is not None:
+        from intentctl.explanations.page import html_page  # noqa: PLC0415 - rarely asked for
+
+        model = f"{prediction.model_id} {prediction.model_version}".strip()
+        page = html_page(accounts, document, model=model, answer=answer_of(prediction), top=top)
+        try:
+            html.write_bytes(page)
+        except OSError as error:
+            fail(f"{html} cannot be written: {error.strerror}")
+    if png is not None:
+        from intentctl.explanations.plot import draw  # noqa: PLC0415
+
+        try:
+            draw(accounts, answer_of(prediction), top, png)
+        except ModuleNotFoundError as error:
+            fail(f"--png needs matplotlib, and {error.name} is not installed")
+        except OSError as error:
+            fail(f"{png} cannot be written: {error.strerror}")
+    if as_json:
+        explained = [account.as_dict() for account in accounts]
+        print_json(as_dict(document, prediction) | {"temperature": explanation.temperature, "explained": explained})
+        return
+    console.print(answer_of(prediction), markup=False, highlight=False, soft_wrap=True)
+    for account in accounts:
+        console.print()
+        print_account(account, document, top)
+
+
+def _from_service(query: Query, address: str, timeout: float) -> Prediction:
+    try:
+        with IntentClient(address, timeout=timeout) as client:
+            return client.explain(query.model_id, query.document, query.explain or (), threshold=query.threshold)
+    except (Unavailable, DeadlineExceeded) as error:
+        fail(
+            f"no answer from {address}: {error} (is it running? `intentctl up` starts it, and --model-dir needs none)",
+            EXIT_UNAVAILABLE,
+        )
+    except ServingError as error:
+        fail(str(error))
+
+
+def _from_folder(query: Query, model_dir: Path) -> Prediction:
+    if not model_dir.is_dir():
+        fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+    try:
+        from predictor.loader import FileLimits, Loader  # noqa: PLC0415 - NumPy, which a service does without here
+    except ModuleNotFoundError as error:
+        fail(f"--model-dir takes the predictor's packages, and {error.name} is not installed; ask a service")
+    from serving.model_id import parse_model_id  # noqa: PLC0415
+    from serving.model_store import ModelStore  # noqa: PLC0415
+
+    try:
+        checked_id = parse_model_id(query.model_id)
+        loader = Loader(ModelStore(model_dir), FileLimits())
+        (outcome,) = loader.load(checked_id, loader.fingerprint(checked_id)).predict([query])
+    except ServingError as error:
+        fail(str(error))
+    if isinstance(outcome, ServingError):
+        fail(str(outcome))
+    return outcome
+
+
+def _none() -> Explanation:
+    fail("the frontend gave no explanation; bring the services to the version of intentctl")

@@ -1,0 +1,99 @@
+"""All that is told of one label: what its words and tokens add, and how that makes its score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from intentctl.explanations.shares import Token, Word, tokens_of, words_of
+from serving.explanation import Explanation, LabelExplanation
+from serving.prediction import Prediction, ScoredLabel
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Of one label."""
+
+    label: str
+    score: float
+    """Its probability, from 0 to 1."""
+    bias: float
+    logit: float
+    temperature: float
+    words: Sequence[Word]
+    tokens: Sequence[Token]
+    """The strongest first."""
+
+    @property
+    def added(self) -> float:
+        """What all tokens add."""
+        return math.fsum(token.adds for token in self.tokens)
+
+    @property
+    def sentence(self) -> str:
+        """How the parts make the whole."""
+        divided = "" if self.temperature == 1.0 else f", over the temperature {self.temperature:.4g}"
+        return (
+            f"{self.bias:+.3f} of the bias and {self.added:+.3f} of the tokens add up to the logit {self.logit:+.3f};"
+            f" among the logits of all labels{divided} it makes a score of {self.score:.3f}."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "label": self.label,
+            "score": self.score,
+            "bias": self.bias,
+            "logit": self.logit,
+            "words": [
+                {"word": word.text, "unknown": word.is_unknown, "own": word.own, "ngrams": word.of_ngrams}
+                for word in self.words
+            ],
+            "tokens": [
+                {
+                    "token": token.text,
+                    "kind": token.kind,
+                    "unknown": token.is_unknown,
+                    "times": token.times,
+                    "adds": token.adds,
+                }
+                for token in self.tokens
+            ],
+        }
+
+
+def accounts_of(prediction: Prediction, explanation: Explanation) -> list[Account]:
+    """Return the account of each explained label, the best one first."""
+    best = best_of(prediction)
+    return [_account(label, explanation, best, explanation.labels[0].logit) for label in explanation.labels]
+
+
+def best_of(prediction: Prediction) -> ScoredLabel:
+    """Return the label with the highest score, whatever the threshold."""
+    return prediction.fallback.best if prediction.fallback else ScoredLabel(prediction.label, prediction.score)
+
+
+def answer_of(prediction: Prediction) -> str:
+    """Return in words what the answer is, and where it fell back, why."""
+    fallback = prediction.fallback
+    if fallback is None:
+        return f"{prediction.label}, with a score of {prediction.score:.3f}"
+    return (
+        f"{prediction.label}: the best label is {fallback.best.label}, and its score of {fallback.best.score:.3f}"
+        f" is below the threshold of {fallback.threshold:g}"
+    )
+
+
+def _account(label: LabelExplanation, explanation: Explanation, best: ScoredLabel, highest: float) -> Account:
+    return Account(
+        label.label,
+        # Probabilities are to each other as the exponentials of their logits.
+        best.score * math.exp((label.logit - highest) / explanation.temperature),
+        label.bias,
+        label.logit,
+        explanation.temperature,
+        words_of(explanation, label),
+        tokens_of(explanation, label),
+    )

@@ -1,0 +1,29 @@
+"""The colours of what speaks for a label and of what speaks against it; told apart by colour-blind people too."""
+
+from __future__ import annotations
+
+from typing import Final
+
+Colour = tuple[int, int, int]
+
+FOR: Final[Colour] = (88, 166, 255)
+AGAINST: Final[Colour] = (240, 136, 62)
+
+_WHITE: Final = 255
+_FAINTEST: Final = 0.04
+"""Below it nothing is coloured, so that what is coloured is seen."""
+
+
+def colour_of(strength: float) -> Colour | None:
+    """Return the colour behind dark text for a share from -1 to 1; ``None`` for one that hardly counts."""
+    part = min(abs(strength), 1.0)
+    if part < _FAINTEST:
+        return None
+    full = FOR if strength > 0 else AGAINST
+    red, green, blue = (round(_WHITE + (channel - _WHITE) * part) for channel in full)
+    return red, green, blue
+
+
+def hexadecimal(colour: Colour) -> str:
+    """Return the colour as HTML, matplotlib and rich take it."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)

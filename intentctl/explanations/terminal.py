@@ -1,0 +1,77 @@
+"""An explanation in a terminal, with colours, and as plain text elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.style import Style
+from rich.text import Text
+
+from intentctl.explanations.account import Account
+from intentctl.explanations.colours import colour_of, hexadecimal
+from intentctl.explanations.marked import pieces_of, shown, shown_token
+from intentctl.explanations.shares import strength
+from intentctl.output import Column, console, print_table
+
+UNKNOWN_MARK = "~"
+"""Stands around words that the vocabulary does not have, with colours and without."""
+
+_COLUMNS = (
+    Column("token"),
+    Column("made of"),
+    Column("times", right=True),
+    Column("adds", right=True, style="bold"),
+)
+
+
+def print_account(account: Account, document: str, top: int) -> None:
+    """Print the document, the strongest tokens of it, and how they make the score.
+
+    Args:
+        account: of one label.
+        document: as it was asked.
+        top: how many tokens to tell one by one.
+    """
+    console.print(Text(account.label, style="bold green"), highlight=False)
+    console.print(marked(account, document), highlight=False, soft_wrap=True)
+    print_table(_COLUMNS, rows_of(account, top))
+    console.print(Text(account.sentence), highlight=False, soft_wrap=True)
+
+
+def marked(account: Account, document: str) -> Text:
+    """Return the document, each word on the colour of what it adds."""
+    words = account.words
+    strengths = strength(words)
+    text = Text()
+    for piece in pieces_of(document, [word.text for word in words]):
+        if piece.word is None:
+            text.append(shown(piece.text))
+            continue
+        word = words[piece.word]
+        colour = colour_of(strengths[piece.word])
+        style = Style(
+            color="#000000" if colour else None,
+            bgcolor=hexadecimal(colour) if colour else None,
+            underline=True if word.is_unknown else None,
+        )
+        mark = UNKNOWN_MARK if word.is_unknown else ""
+        text.append(f"{mark}{shown(piece.text)}{mark}", style)
+    return text
+
+
+def rows_of(account: Account, top: int) -> list[Sequence[str]]:
+    """Return the strongest tokens, all others together, the bias and the logit."""
+    rows: list[Sequence[str]] = [
+        (
+            f"{UNKNOWN_MARK}{shown_token(token.text)}{UNKNOWN_MARK}" if token.is_unknown else shown_token(token.text),
+            token.kind,
+            f"{token.times}",
+            f"{token.adds:+.3f}",
+        )
+        for token in account.tokens[:top]
+    ]
+    others = account.tokens[top:]
+    if others:
+        adds = sum(token.adds for token in others)
+        rows.append((f"{len(others)} others", "", f"{sum(token.times for token in others)}", f"{adds:+.3f}"))
+    return [*rows, ("bias", "", "", f"{account.bias:+.3f}"), ("logit", "", "", f"{account.logit:+.3f}")]

@@ -1,0 +1,45 @@
+"""Predictions as the commands print them in JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.errors import ServingError, status_of
+from serving.explanation import Explanation
+from serving.prediction import Outcome
+
+
+def as_dict(document: str, outcome: Outcome) -> dict[str, Any]:
+    """Return the answer to a document, or the error, with all that is known of it but the explanation."""
+    if isinstance(outcome, ServingError):
+        status = status_of(outcome)
+        return {"document": document, "error": {"code": status.code.name, "message": status.message}}
+    fallback = outcome.fallback
+    return {
+        "document": document,
+        "label": outcome.label,
+        "score": outcome.score,
+        "best": [{"label": best.label, "score": best.score} for best in outcome.best],
+        "fallback": None
+        if fallback is None
+        else {"best_label": fallback.best.label, "best_score": fallback.best.score, "threshold": fallback.threshold},
+        "model": {"id": outcome.model_id, "version": outcome.model_version},
+    }
+
+
+def explanation_as_dict(explanation: Explanation) -> dict[str, Any]:
+    """Return an explanation as it came, as JSON has it."""
+    return {
+        "tokens": [*explanation.tokens],
+        "unknown": [*explanation.unknown],
+        "temperature": explanation.temperature,
+        "labels": [
+            {
+                "label": label.label,
+                "logit": label.logit,
+                "bias": label.bias,
+                "contributions": [*label.contributions],
+            }
+            for label in explanation.labels
+        ],
+    }
