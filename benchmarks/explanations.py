@@ -35,7 +35,7 @@ from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from tests.end_to_end.processes import stack
 
-NGRAMS: Final = "basic_english+words:2+characters:2-5"
+NGRAMS: Final = "basic_english+words:2+characters:3-5"
 WANTED_RATIO: Final = 1.5
 """Most that a prediction with an explanation may take, in plain ones."""
 WANTED_MICROSECONDS: Final = 60.0

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from predictor.files.tensors import Array, held_bytes
 from predictor.layers import Layers
 
-Bag: TypeAlias = Sequence[int] | npt.NDArray[np.intp]
+Bag: TypeAlias = Sequence[int]
 """The indices of a document's tokens."""
 
 # One row for each token of all but the longest documents: with it BLAS adds rows up, in a third of the time.
@@ -25,6 +24,16 @@ _ONES: Final = np.ones(1 << 12, dtype=np.float32)
 # Far above the tokens of the largest document that any service takes, and far below the largest float32.
 _MOST_TOKENS: Final = 1 << 30
 _LARGEST: Final = 1e36
+
+
+class Contributions(NamedTuple):
+    """The parts of a logit."""
+
+    parts: list[float]
+    """What each token adds."""
+    bias: float
+    logit: float
+    """All parts and the bias together."""
 
 
 class FoldedNetwork:
@@ -71,23 +80,44 @@ class FoldedNetwork:
             bags: the token indices of each document. One without tokens has an embedding of zeros.
         """
         if len(bags) == 1 and self.always_finite:
-            return self._one(bags[0])[np.newaxis]
+            return self.logits_of_rows(self.rows(bags[0]))[np.newaxis]
         with np.errstate(over="ignore", invalid="ignore"):
             result: Array = self._means(bags) @ self._weight + self._bias
         return result
 
-    def contributions(self, bag: Bag, classes: Iterable[int]) -> Iterator[tuple[list[float], float]]:
+    def rows(self, bag: Bag) -> Array:
+        """Return the rows of a document's tokens: float32, shape [tokens, dimensions]."""
+        rows: Array = self._embedding.take(bag, 0)
+        return rows
+
+    def logits_of_rows(self, rows: Array) -> Array:
+        """Return the logits of the document whose tokens have these rows: float32, shape [classes].
+
+        REQUIRES: the network is :attr:`always_finite`.
+        """
+        # The fewest calls that do it: for one document they are what costs.
+        tokens = len(rows)
+        if not tokens:
+            return self._bias
+        mean: Array = _ONES[:tokens].dot(rows) if tokens <= len(_ONES) else np.add.reduce(rows, 0)
+        mean /= np.float32(tokens)
+        logits: Array = mean.dot(self._weight)
+        logits += self._bias
+        return logits
+
+    def contributions(self, rows: Array, classes: Iterable[int]) -> Iterator[Contributions]:
         """Yield of each class what each token of a document adds to its logit, and its bias.
 
         A token's part of the mean is its row of the embedding over the number of tokens, and its part of a logit that
         times the weights of the class: all parts and the bias together are the logit, and finite where it is.
         """
         # In double precision, so that the parts add no rounding of their own to that of the logit.
-        rows = self._embedding.take(bag, 0).astype(np.float64)
+        doubles = rows.astype(np.float64)
+        tokens = np.float64(len(rows) or 1)
         for index in classes:
-            parts = rows.dot(self._weight[:, index])
-            parts /= len(bag) or 1
-            yield parts.tolist(), float(self._bias[index])
+            parts = doubles.dot(self._weight[:, index] / tokens)
+            bias = float(self._bias[index])
+            yield Contributions(parts.tolist(), bias, float(np.add.reduce(parts)) + bias)
 
     @property
     def vocabulary_size(self) -> int:
@@ -104,17 +134,6 @@ class FoldedNetwork:
         """Bytes of the weights."""
         return held_bytes(self._embedding) + self._weight.nbytes + self._bias.nbytes
 
-    def _one(self, bag: Bag) -> Array:
-        # The fewest calls that do it: for one document they are what costs.
-        if not len(bag):
-            return self._bias
-        rows = self._embedding.take(bag, 0)
-        mean: Array = _ONES[: len(bag)].dot(rows) if len(bag) <= len(_ONES) else np.add.reduce(rows, 0)
-        mean /= np.float32(len(bag))
-        logits: Array = mean.dot(self._weight)
-        logits += self._bias
-        return logits
-
     def _means(self, bags: Sequence[Bag]) -> Array:
         lengths = [len(bag) for bag in bags]
         if not bags or 0 in lengths:
@@ -123,11 +142,7 @@ class FoldedNetwork:
             if filled:
                 means[np.array(lengths) > 0] = self._means(filled)
             return means
-        tokens = (
-            np.concatenate(bags)
-            if isinstance(bags[0], np.ndarray)
-            else np.fromiter(itertools.chain.from_iterable(bags), dtype=np.intp, count=sum(lengths))
-        )
+        tokens = np.fromiter(itertools.chain.from_iterable(bags), dtype=np.intp, count=sum(lengths))
         starts = [0, *itertools.accumulate(lengths[:-1])]
         sums: Array = np.add.reduceat(self._embedding.take(tokens, 0), starts, axis=0)
         sums /= np.array(lengths, dtype=np.float32)[:, np.newaxis]

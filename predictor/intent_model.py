@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predictor.files.tensors import Array
-from predictor.folded_network import Bag, FoldedNetwork
+from predictor.folded_network import FoldedNetwork
 from predictor.ngram_index import NgramIndex
 from predictor.softmax import softmax, softmax_of_one
 from predictor.tokenizer import GRAMMAR, Tokenizer, TokenizerName
@@ -41,7 +40,7 @@ class Encoded(NamedTuple):
     """Of the text, n-grams left out."""
     unknown: int
     """How many of them the vocabulary does not have."""
-    bag: Bag
+    bag: list[int]
     """The indices of what counts: of tokens of the text, then of n-grams."""
     ngrams: int
     """How many of these are n-grams."""
@@ -104,9 +103,14 @@ class IntentModel:
             counter: what the answers are counted in.
         """
         documents = [self.encode(query.document) for query in queries]
-        logits = self._network.logits([document.bag for document in documents]).astype(np.float64)
-        if (temperature := self._confidence.temperature) != 1.0:
-            logits /= temperature
+        rows: Array | None = None
+        if len(queries) == 1 and queries[0].explain is not None and self._network.always_finite:
+            # An explanation is of the same rows.
+            rows = self._network.rows(documents[0].bag)
+            raw = self._network.logits_of_rows(rows)[np.newaxis]
+        else:
+            raw = self._network.logits([document.bag for document in documents])
+        logits = np.divide(raw, self._confidence.temperature, dtype=np.float64)
         # For each row on its own the calls would cost more than the network; for one row alone the fewest do.
         with nullcontext() if self._network.always_finite else np.errstate(over="ignore", invalid="ignore"):
             answers = list(softmax_of_one(logits[0]) if len(logits) == 1 else softmax(logits))
@@ -115,12 +119,12 @@ class IntentModel:
             found: Any = np.isfinite(logits).all(axis=1).tolist()
             finite = found
         outcomes: list[Outcome] = []
-        for row, (query, document, answer) in enumerate(zip(queries, documents, answers, strict=True)):
-            if finite is not None and not finite[row]:
+        for number, (query, document, answer) in enumerate(zip(queries, documents, answers, strict=True)):
+            if finite is not None and not finite[number]:
                 outcomes.append(NonFiniteLogits("the model's answer is not a number; train it again"))
                 continue
             try:
-                prediction = self._prediction(query, document, *answer)
+                prediction = self._prediction(query, document, rows, *answer)
             except InvalidRequest as error:
                 outcomes.append(error)
                 continue
@@ -136,8 +140,14 @@ class IntentModel:
         """Return the logits of each document, as the network gives them: float32, shape [documents, classes]."""
         return self._network.logits([self.encode(document).bag for document in documents])
 
-    def _prediction(
-        self, query: Query, document: Encoded, winner: int, score: float, exponentials: npt.NDArray[Any]
+    def _prediction(  # noqa: PLR0917 - the last three are a winner
+        self,
+        query: Query,
+        document: Encoded,
+        rows: Array | None,
+        winner: int,
+        score: float,
+        exponentials: npt.NDArray[Any],
     ) -> Prediction:
         ranked: tuple[ScoredLabel, ...] = ()
         if query.k:
@@ -146,7 +156,8 @@ class IntentModel:
             ranked = tuple(ScoredLabel(self.labels[index], float(exponentials[index]) * score) for index in order)
         explanation = None
         if query.explain is not None:
-            explanation = self._explanation(document, self._classes_to_explain(winner, query.explain, exponentials))
+            classes = self._classes_to_explain(winner, query.explain, exponentials)
+            explanation = self._explanation(document, rows, classes)
         label = self.labels[winner]
         fallback = self._confidence.fallback_of(label, score, query.threshold)
         if fallback is not None:
@@ -154,16 +165,15 @@ class IntentModel:
             score = 0.0 if self._fallback_class is None else float(exponentials[self._fallback_class]) * score
         return Prediction(label, score, ranked, self.model_id, self.version, fallback, explanation)
 
-    def _explanation(self, document: Encoded, classes: Sequence[int]) -> Explanation:
+    def _explanation(self, document: Encoded, rows: Array | None, classes: Sequence[int]) -> Explanation:
         """Return the parts of the logits of ``classes``.
 
         Raises:
             InvalidRequest: they are too many.
         """
         words, unknown_words, bag, ngrams = document
-        tokens = tuple(words)
-        if ngrams and self._ngrams is not None:
-            tokens += self._ngrams.texts(words, bag[-ngrams:])
+        told = self._ngrams.texts(words, bag[-ngrams:]) if ngrams and self._ngrams is not None else ()
+        tokens = (*words, *told)
         if len(tokens) * len(classes) > _MOST_CONTRIBUTIONS:
             raise InvalidRequest("the document is too long to explain so many labels; shorten it, or ask for fewer")
         unknown: tuple[int, ...] = ()
@@ -171,8 +181,9 @@ class IntentModel:
             indices = self._indices
             unknown = tuple(number for number, word in enumerate(words) if word not in indices)
         labels: list[LabelExplanation] = []
-        for index, (parts, bias) in zip(classes, self._network.contributions(bag, classes), strict=True):
-            logit = math.fsum(parts) + bias
+        if rows is None:
+            rows = self._network.rows(bag)
+        for index, (parts, bias, logit) in zip(classes, self._network.contributions(rows, classes), strict=True):
             if unknown and self._default is None:
                 parts = _with_zeros(parts, unknown)  # noqa: PLW2901 - the same parts
             labels.append(LabelExplanation(self.labels[index], logit, bias, tuple(parts)))

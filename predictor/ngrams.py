@@ -1,8 +1,8 @@
 """N-grams of a document's words: further tokens, written so that no word and no n-gram of another kind is like them.
 
 Words of ``basic_english`` hold neither white space nor ``"``. An n-gram of words has spaces within; one of characters
-begins with ``"``. Characters are those of the words with a space before, between and behind them, so that n-grams tell
-where words begin and end, and how they follow each other.
+begins with ``"``. Characters are those of one word with a space before and behind it, so that n-grams tell where words
+begin and end, and those of a word are the same wherever it stands.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ def word_ngrams(words: Sequence[str], longest: int) -> list[str]:
     return found
 
 
-def character_ngrams(words: Sequence[str], shortest: int, longest: int) -> list[str]:
-    """Return the n-grams of ``shortest`` to ``longest`` characters, the shorter ones first; without words none."""
-    if not words:
-        return []
-    text = f" {' '.join(words)} "
+def character_ngrams(word: str, shortest: int, longest: int) -> list[str]:
+    """Return the n-grams of ``shortest`` to ``longest`` characters of a word, the shorter ones first."""
+    text = f" {word} "
     found: list[str] = []
     # Each is the one before with one more character, which costs half of what cutting it out of the text does.
     grown = [MARK + character for character in text]
@@ -53,8 +51,8 @@ def spans(tokens: Sequence[str]) -> list[Span]:
     """Return of each token the first word, and the one behind the last, that it is of: a word is of itself.
 
     Args:
-        tokens: the words of a document, then n-grams of words, then those of characters; each in their order, and each
-            that is there wherever the document has it, as explanations list them.
+        tokens: the words of a document, then n-grams of words, then those of the characters of each word; each in their
+            order, and each that is there wherever the document has it, as explanations list them.
     """
     words = list(takewhile(lambda token: not is_ngram(token), tokens))
     others = tokens[len(words) :]
@@ -66,22 +64,13 @@ def spans(tokens: Sequence[str]) -> list[Span]:
         for start in range(len(words) - size + 1)
         if " ".join(words[start : start + size]) in known
     ]
-    text = f" {' '.join(words)} "
-    first_at, behind_at = _words_at(words)
-    found += [
-        (first_at[start], behind_at[start + size - 1])
-        for size in sorted({len(token) - len(MARK) for token in known if token[0] == MARK})
-        for start in range(len(text) - size + 1)
-        if MARK + text[start : start + size] in known
-    ]
-    return found
-
-
-def _words_at(words: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Return of each character the word it is of, or that follows, and the one behind it, or behind the one before."""
-    first_at: list[int] = []
-    behind_at: list[int] = []
+    sizes = sorted({len(token) - len(MARK) for token in known if token[0] == MARK})
     for index, word in enumerate(words):
-        first_at += [index] * (1 + len(word))
-        behind_at += [index] + [index + 1] * len(word)
-    return [*first_at, len(words)], [*behind_at, len(words)]
+        text = f" {word} "
+        found += [
+            (index, index + 1)
+            for size in sizes
+            for start in range(len(text) - size + 1)
+            if MARK + text[start : start + size] in known
+        ]
+    return found

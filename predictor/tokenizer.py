@@ -68,14 +68,14 @@ _TOKENIZERS: Final[dict[TokenizerName, Tokenize]] = {
 
 GRAMMAR: Final = (
     f"{', '.join(TokenizerName)}; basic_english may have n-grams of 2 to 5 words and of 2 to 8 characters, as in"
-    " basic_english+words:2+characters:2-5"
+    " basic_english+words:2+characters:3-5"
 )
 """How tokenizers are written, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """How a document becomes tokens, as a manifest writes it: ``basic_english+words:2+characters:2-5``.
+    """How a document becomes tokens, as a manifest writes it: ``basic_english+words:2+characters:3-5``.
 
     N-grams follow the tokens that they are made of. An n-gram that the vocabulary does not have is left out; a token
     that it does not have is the unknown token.
@@ -113,9 +113,12 @@ class Tokenizer:
         return _TOKENIZERS[self.name](document)
 
     def ngrams(self, tokens: Sequence[str]) -> list[str]:
-        """Return the n-grams of a document's tokens: those of words, then those of characters."""
+        """Return the n-grams of a document's tokens: those of words, then those of the characters of each word."""
         found = word_ngrams(tokens, self.words) if self.words > 1 else []
-        return found + character_ngrams(tokens, *self.characters) if self.characters else found
+        if self.characters:
+            for token in tokens:
+                found += character_ngrams(token, *self.characters)
+        return found
 
     @property
     def has_ngrams(self) -> bool:

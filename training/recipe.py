@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Recipe:
     """The hyper-parameters. The defaults were chosen by the validation split of CLINC150, never by its test split."""
 
-    tokenizer: str = "basic_english+words:2+characters:2-5"
+    tokenizer: str = "basic_english+words:2+characters:3-5"
     """How texts become tokens, as a manifest writes it."""
     max_bytes: int = 8_000_000
     """Most bytes of the model's folder. Where they do not hold all tokens, n-grams that stand in few texts are left

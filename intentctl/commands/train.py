@@ -60,7 +60,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="The same seed gives the same model.")] = 0,
     tokenizer: Annotated[
         str, typer.Option(help="How texts become tokens; without + there are no n-grams.")
-    ] = "basic_english+words:2+characters:2-5",
+    ] = "basic_english+words:2+characters:3-5",
     max_bytes: Annotated[
         int, typer.Option(min=20_000, help="Most bytes of the model's folder: it decides how many n-grams are kept.")
     ] = 8_000_000,

@@ -12,7 +12,7 @@ TOKENIZERS = [
     for name in (
         "basic_english",
         "basic_english+words:3",
-        "basic_english+words:2+characters:2-5",
+        "basic_english+words:2+characters:3-5",
         "basic_english_characters",
         "characters",
     )

@@ -104,7 +104,7 @@ def test_the_model_is_published_for_the_predictor_with_sums(models: Path, archiv
 def test_what_was_exported_comes_back_to_the_byte(models: Path, tmp_path: Path) -> None:
     folder = small_model(
         models, "there", ModelVersion="4", Extra={"a": [None]},
-        Tokenizer="basic_english+words:2+characters:2-5", Confidence={"temperature": 1.5, "fallback": "no"},
+        Tokenizer="basic_english+words:2+characters:3-5", Confidence={"temperature": 1.5, "fallback": "no"},
         Baseline={"documents": 3, "labels": {"no": 3}},
     )  # fmt: skip
     export = intentctl("export", "--torchserve", "there", "--model-dir", models, "--model-store", tmp_path)

@@ -280,11 +280,11 @@ async def test_short_documents_are_answered_on_the_event_loop_and_long_ones_in_t
     ("tokenizer", "query", "is_short"),
     [
         ("basic_english", Query("a", "x" * 7000), True),
-        ("basic_english+words:2+characters:2-5", Query("a", "x" * 7000), False),
-        ("basic_english+words:2+characters:2-5", Query("a", "x" * 1000), True),
+        ("basic_english+words:2+characters:3-5", Query("a", "x" * 7000), False),
+        ("basic_english+words:2+characters:3-5", Query("a", "x" * 1000), True),
         ("basic_english", Query("a", "x" * 2000, explain=("a",)), True),
         ("basic_english", Query("a", "x" * 2000, explain=("a",) * 4), False),
-        ("basic_english+words:2+characters:2-5", Query("a", "x" * 500, explain=("a",) * 2), False),
+        ("basic_english+words:2+characters:3-5", Query("a", "x" * 500, explain=("a",) * 2), False),
     ],
     ids=["words", "many-n-grams", "fewer-n-grams", "two-explained", "five-explained", "n-grams-explained"],
 )

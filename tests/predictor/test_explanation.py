@@ -33,7 +33,7 @@ from tests.serving.refusals import assert_fit_for_callers
 
 LABELS = ["alpha", "beta", "gamma", "delta"]
 WORDS = ["<unk>", "the", "red", "blue", "!"]
-NGRAMS = "basic_english+words:2+characters:2-5"
+NGRAMS = "basic_english+words:2+characters:3-5"
 NGRAM_TOKENS = 28_000
 DIMENSIONS = (64, 128)
 
@@ -379,7 +379,8 @@ def test_every_sample_model_explains_itself(path: Path) -> None:
 def test_a_network_alone_tells_the_parts_of_any_class() -> None:
     folded = network(9, 6, 5, 4)
     (logits,) = folded.logits([[1, 1, 8]]).tolist()
-    for index, (parts, bias) in zip([3, 0], folded.contributions([1, 1, 8], [3, 0]), strict=True):
+    for index, (parts, bias, logit) in zip([3, 0], folded.contributions(folded.rows([1, 1, 8]), [3, 0]), strict=True):
         assert parts[0] == pytest.approx(parts[1], rel=1e-12) != parts[2]
-        assert math.fsum(parts) + bias == pytest.approx(logits[index], rel=1e-5)
-    assert [*folded.contributions([], [2])] == [([], folded.logits([[]])[0].tolist()[2])]
+        assert math.fsum(parts) + bias == pytest.approx(logit, rel=1e-12) == pytest.approx(logits[index], rel=1e-5)
+    bias = folded.logits([[]])[0].tolist()[2]
+    assert [*folded.contributions(folded.rows([]), [2])] == [([], bias, bias)]

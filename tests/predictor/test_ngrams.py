@@ -16,17 +16,12 @@ WORDS = st.lists(st.text(st.characters(), min_size=1, max_size=6), max_size=8).m
 
 
 def character_spans(words: list[str], shortest: int, longest: int) -> list[tuple[str, int, int]]:
-    """Return each n-gram of characters with the first and last word that it has a character of, by brute force."""
-    text = " "
-    owners: list[int | None] = [None]
-    for index, word in enumerate(words):
-        text += word + " "
-        owners += [*[index] * len(word), None]
+    """Return each n-gram of characters with the word that it is of, by brute force."""
     found = []
-    for size in range(shortest, longest + 1):
-        for start in range(len(text) - size + 1):
-            of_words = [owner for owner in owners[start : start + size] if owner is not None]
-            found.append((MARK + text[start : start + size], of_words[0], of_words[-1] + 1))
+    for index, word in enumerate(words):
+        text = f" {word} "
+        for size in range(shortest, longest + 1):
+            found += [(MARK + text[start : start + size], index, index + 1) for start in range(len(text) - size + 1)]
     return found
 
 
@@ -36,20 +31,24 @@ def test_ngrams_of_words_are_neighbours_and_the_shorter_ones_come_first() -> Non
     assert word_ngrams([], 2) == []
 
 
-def test_ngrams_of_characters_tell_where_words_begin_and_end() -> None:
-    assert character_ngrams(["a", "bc"], 2, 3) == ['" a', '"a ', '" b', '"bc', '"c ', '" a ', '"a b', '" bc', '"bc ']
-    assert character_ngrams([], 2, 3) == []
+def test_ngrams_of_characters_tell_where_a_word_begins_and_ends() -> None:
+    assert character_ngrams("bc", 2, 3) == ['" b', '"bc', '"c ', '" bc', '"bc ']
+    assert character_ngrams("a", 3, 5) == ['" a ']
+    assert character_ngrams("a", 4, 5) == []
 
 
 @given(WORDS, st.integers(2, 8), st.integers(2, 8))
-def test_ngrams_of_characters_are_all_that_the_text_has(words: list[str], shortest: int, longest: int) -> None:
-    expected = [ngram for ngram, _, _ in character_spans(words, shortest, longest)] if words else []
-    assert character_ngrams(words, shortest, longest) == expected
+def test_ngrams_of_characters_are_all_that_a_word_has(words: list[str], shortest: int, longest: int) -> None:
+    for word in words:
+        assert character_ngrams(word, shortest, longest) == [
+            ngram for ngram, _, _ in character_spans([word], shortest, longest)
+        ]
 
 
 @given(WORDS, WORDS)
 def test_no_ngram_is_like_a_word_or_like_an_ngram_of_the_other_kind(words: list[str], others: list[str]) -> None:
-    of_words, of_characters = set(word_ngrams(words, 5)), set(character_ngrams(words, 2, 8))
+    of_words = set(word_ngrams(words, 5))
+    of_characters = {ngram for word in words for ngram in character_ngrams(word, 2, 8)}
     assert not any(map(is_ngram, others))
     assert all(map(is_ngram, of_words | of_characters))
     assert not of_words & of_characters
@@ -60,7 +59,7 @@ def test_no_ngram_is_like_a_word_or_like_an_ngram_of_the_other_kind(words: list[
 @settings(max_examples=200)
 def test_spans_cover_exactly_the_words_that_a_token_has_characters_of(words: list[str], data: st.DataObject) -> None:
     ngrams = [(" ".join(words[i : i + n]), i, i + n) for n in (2, 3) for i in range(len(words) - n + 1)]
-    ngrams += character_spans(words, 2, 5) if words else []
+    ngrams += character_spans(words, 2, 5)
     assert [ngram for ngram, _, _ in ngrams] == TOKENIZER.ngrams(words)
     # An explanation lists the n-grams that the vocabulary has, wherever the document has them.
     known = data.draw(st.sets(st.sampled_from(sorted({ngram for ngram, _, _ in ngrams})))) if ngrams else set()
