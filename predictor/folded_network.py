@@ -111,13 +111,13 @@ class FoldedNetwork:
         A token's part of the mean is its row of the embedding over the number of tokens, and its part of a logit that
         times the weights of the class: all parts and the bias together are the logit, and finite where it is.
         """
-        # In double precision, so that the parts add no rounding of their own to that of the logit.
-        doubles = rows.astype(np.float64)
-        tokens = np.float64(len(rows) or 1)
+        # What might overflow is multiplied in double precision; for the others their own is as near to the logit.
+        factors = rows if self.always_finite else rows.astype(np.float64)
+        tokens = len(rows) or 1
         for index in classes:
-            parts = doubles.dot(self._weight[:, index] / tokens)
+            parts: list[float] = np.divide(factors.dot(self._weight[:, index]), tokens, dtype=np.float64).tolist()
             bias = float(self._bias[index])
-            yield Contributions(parts.tolist(), bias, float(np.add.reduce(parts)) + bias)
+            yield Contributions(parts, bias, sum(parts, bias))
 
     @property
     def vocabulary_size(self) -> int:

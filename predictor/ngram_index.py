@@ -7,7 +7,7 @@ is a tenth of the work the next time.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from predictor.ngrams import character_ngrams, word_ngrams
@@ -47,11 +47,11 @@ class NgramIndex:
                 found += self._looked_up(word) if of_word is None else of_word
         return found
 
-    def texts(self, words: Sequence[str], found: Sequence[int]) -> list[str]:
-        """Return the n-grams whose indices :meth:`extended` found for ``words``."""
+    def texts(self, words: Sequence[str], found: Sequence[int]) -> Iterable[str]:
+        """Give the n-grams whose indices :meth:`extended` found for ``words``."""
         if self._tokens is None:
             return [ngram for ngram in self._tokenizer.ngrams(words) if ngram in self._indices]
-        return list(map(self._tokens.__getitem__, found))
+        return map(self._tokens.__getitem__, found)
 
     def _looked_up(self, word: str) -> tuple[int, ...]:
         assert self._tokenizer.characters is not None  # noqa: S101 - for the types

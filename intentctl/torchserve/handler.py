@@ -140,7 +140,7 @@ class IntentHandler:
             return _error(
                 _BAD_REQUEST, "the document is too long to explain so many labels; shorten it, or ask for fewer"
             )
-        # In double precision, as the predictor does it: the parts add no rounding of their own to that of the logit.
+        # In double precision: the parts add no rounding of their own to that of the logit.
         weight = self._weight[:, classes].double() / max(1, len(bag))
         parts = (self._embedding[torch.tensor(bag, dtype=torch.int64)].double() @ weight).T
         unknown = [index for index, word in enumerate(words) if word not in self._indices]
