@@ -55,12 +55,14 @@ def account(of: Explanation, score: float = 0.75) -> Account:
 
 
 def test_an_ngram_counts_in_equal_parts_for_the_words_that_it_touches() -> None:
-    told = explanation(("make", "a", "timer", "make a", '"e a t'), (1.0, 2.0, 4.0, 10.0, 300.0), (1,))
+    told = explanation(
+        ("make", "a", "timer", "make a", "make a timer", '" tim'), (1.0, 2.0, 4.0, 10.0, 300.0, 50.0), (1,)
+    )
     words = words_of(told, told.labels[0])
     assert [(word.text, word.own, word.of_ngrams, word.is_unknown) for word in words] == [
         ("make", 1.0, 105.0, False),
         ("a", 2.0, 105.0, True),
-        ("timer", 4.0, 100.0, False),
+        ("timer", 4.0, 150.0, False),
     ]
 
 
