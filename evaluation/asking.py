@@ -46,17 +46,15 @@ def ask_folder(
         ServingError: the model cannot be loaded.
     """
     checked_id = parse_model_id(model_id)
-    store = ModelStore(model_dir)
-    loader = Loader(store, FileLimits())
+    loader = Loader(ModelStore(model_dir), FileLimits())
     model = loader.load(checked_id, loader.fingerprint(checked_id))
-    confidence = store.read_manifest(checked_id).confidence
     queries = [Query(model_id, text, threshold=threshold) for text in texts]
     return Answers(
         model_id,
         model.version,
         frozenset(model.labels),
-        confidence.fallback,
-        confidence.threshold if threshold is None else threshold,
+        model.confidence.fallback,
+        model.confidence.threshold if threshold is None else threshold,
         _answered(_predicted(model, queries), on_answers),
     )
 

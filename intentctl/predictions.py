@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from serving.errors import ServingError, status_of
-from serving.explanation import Explanation
 from serving.prediction import Outcome
 
 
@@ -24,22 +23,4 @@ def as_dict(document: str, outcome: Outcome) -> dict[str, Any]:
         if fallback is None
         else {"best_label": fallback.best.label, "best_score": fallback.best.score, "threshold": fallback.threshold},
         "model": {"id": outcome.model_id, "version": outcome.model_version},
-    }
-
-
-def explanation_as_dict(explanation: Explanation) -> dict[str, Any]:
-    """Return an explanation as it came, as JSON has it."""
-    return {
-        "tokens": [*explanation.tokens],
-        "unknown": [*explanation.unknown],
-        "temperature": explanation.temperature,
-        "labels": [
-            {
-                "label": label.label,
-                "logit": label.logit,
-                "bias": label.bias,
-                "contributions": [*label.contributions],
-            }
-            for label in explanation.labels
-        ],
     }

@@ -138,7 +138,7 @@ class FoldedNetwork:
         lengths = [len(bag) for bag in bags]
         if not bags or 0 in lengths:
             means = np.zeros((len(bags), self._embedding.shape[1]), dtype=np.float32)
-            filled = [bag for bag in bags if len(bag)]
+            filled = [bag for bag in bags if bag]
             if filled:
                 means[np.array(lengths) > 0] = self._means(filled)
             return means

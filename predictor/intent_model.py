@@ -71,7 +71,7 @@ class IntentModel:
         """Bytes of memory that the model takes."""
         if self._ngrams is not None:
             self.size += self._ngrams.size
-        self._confidence = manifest.confidence
+        self.confidence = manifest.confidence
         self._vocabulary = vocabulary
         self._indices = vocabulary.indices
         self._default = vocabulary.default_index if vocabulary.default_index != NO_INDEX else None
@@ -110,7 +110,7 @@ class IntentModel:
             raw = self._network.logits_of_rows(rows)[np.newaxis]
         else:
             raw = self._network.logits([document.bag for document in documents])
-        logits = np.divide(raw, self._confidence.temperature, dtype=np.float64)
+        logits = np.divide(raw, self.confidence.temperature, dtype=np.float64)
         # For each row on its own the calls would cost more than the network; for one row alone the fewest do.
         with nullcontext() if self._network.always_finite else np.errstate(over="ignore", invalid="ignore"):
             answers = list(softmax_of_one(logits[0]) if len(logits) == 1 else softmax(logits))
@@ -159,9 +159,9 @@ class IntentModel:
             classes = self._classes_to_explain(winner, query.explain, exponentials)
             explanation = self._explanation(document, rows, classes)
         label = self.labels[winner]
-        fallback = self._confidence.fallback_of(label, score, query.threshold)
+        fallback = self.confidence.fallback_of(label, score, query.threshold)
         if fallback is not None:
-            label = self._confidence.fallback
+            label = self.confidence.fallback
             score = 0.0 if self._fallback_class is None else float(exponentials[self._fallback_class]) * score
         return Prediction(label, score, ranked, self.model_id, self.version, fallback, explanation)
 
@@ -187,7 +187,7 @@ class IntentModel:
             if unknown and self._default is None:
                 parts = _with_zeros(parts, unknown)  # noqa: PLW2901 - the same parts
             labels.append(LabelExplanation(self.labels[index], logit, bias, tuple(parts)))
-        return Explanation(tokens, unknown, tuple(labels), self._confidence.temperature)
+        return Explanation(tokens, unknown, tuple(labels), self.confidence.temperature)
 
     def _classes_to_explain(self, winner: int, asked: Sequence[str], exponentials: npt.NDArray[Any]) -> Sequence[int]:
         """Return the best class, then those of the labels asked for, each label once.

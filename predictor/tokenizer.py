@@ -54,11 +54,6 @@ def basic_english_characters(text: str) -> list[str]:
     return basic_english(" ".join(text))
 
 
-def tokenizer(name: TokenizerName) -> Tokenize:
-    """Return the tokenizer of that name."""
-    return _TOKENIZERS[name]
-
-
 _TOKENIZERS: Final[dict[TokenizerName, Tokenize]] = {
     TokenizerName.BASIC_ENGLISH: basic_english,
     TokenizerName.BASIC_ENGLISH_CHARACTERS: basic_english_characters,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class LabelExplanation(NamedTuple):
@@ -28,3 +28,7 @@ class Explanation(NamedTuple):
     """The best label first, then those asked for."""
     temperature: float
     """Logits are divided by it before they become probabilities."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its fields by name, as JSON has them."""
+        return self._asdict() | {"labels": [label._asdict() for label in self.labels]}

@@ -39,7 +39,17 @@ class Traffic(BaseModel):
             raise ValueError(f"must have {CONFIDENCE_BINS} counts")
         return value
 
+    @property
+    def unknown_share(self) -> float:
+        """Share of the tokens that the vocabulary does not have; 0 where there are none."""
+        return self.unknown_tokens / self.tokens if self.tokens else 0.0
 
-def confidence_bin(score: float) -> int:
-    """Return the bin of a score from 0 to 1."""
-    return min(int(score * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)
+    @property
+    def empty_share(self) -> float:
+        """Share of the documents of which the model knows no token; 0 where there are none."""
+        return self.empty_documents / self.documents if self.documents else 0.0
+
+    @property
+    def fallback_share(self) -> float:
+        """Share of the answers whose best label was below the threshold; 0 where there are none."""
+        return self.fallbacks / self.documents if self.documents else 0.0

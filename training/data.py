@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+from serving.confidence import FALLBACK_LABEL
 from training.errors import BadData
 
-OUT_OF_SCOPE: Final = "oos"
+OUT_OF_SCOPE: Final = FALLBACK_LABEL
 """The label of texts that belong to no intent, as CLINC150 names it."""
 
 

@@ -9,17 +9,19 @@ from typing import Final
 import numpy as np
 import torch
 
+from evaluation.answers import Answer
 from evaluation.metrics import accuracy, expected_calibration_error, out_of_scope_recall
 from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel
 from predictor.network import IntentNetwork
+from predictor.ngram_index import NgramIndex
 from predictor.tokenizer import Tokenizer
 from predictor.traffic import TrafficCounter
 from predictor.vocabulary import Vocabulary
 from serving.confidence import Confidence
 from serving.manifest import Manifest
 from serving.model_id import ModelId
-from serving.prediction import Prediction, Query, ScoredLabel
+from serving.prediction import Prediction, Query
 from serving.traffic import Traffic
 from training.calibration import choose_threshold, fit_temperature
 from training.data import OUT_OF_SCOPE, DataSet, Example, labels_of
@@ -89,10 +91,10 @@ def train_model(data: DataSet, recipe: Recipe, seed: int, on_epoch: OnEpoch) -> 
 
 def measure(model: IntentModel, rows: Sequence[Example]) -> Figures:
     """Return how well ``model`` does on test rows. Nothing may be chosen by this."""
-    answers = _answers(model, [row.text for row in rows])
+    answers = [Answer.of(prediction) for prediction in _predictions(model, [row.text for row in rows])]
     inside = [(row, answer) for row, answer in zip(rows, answers, strict=True) if row.label != OUT_OF_SCOPE]
     in_scope = [row.label for row, _ in inside]
-    best = [_best(answer) for _, answer in inside]
+    best = [(answer.best, answer.score) for _, answer in inside]
     gold, given = [row.label for row in rows], [answer.label for answer in answers]
     return Figures(
         in_scope=accuracy(in_scope, [answer.label for _, answer in inside]) if inside else None,
@@ -127,7 +129,7 @@ def _train(
     confidence = _calibrated(uncalibrated, validation, recipe)
     served = _served(trained, vocabulary, labels, tokenizer, confidence)
     counter = TrafficCounter(labels)
-    _answers(served, [row.text for row in validation], counter)
+    _predictions(served, [row.text for row in validation], counter)
     best = trained.best
     return TrainedModel(
         trained.network,
@@ -185,27 +187,22 @@ def _calibrated(model: IntentModel, validation: Sequence[Example], recipe: Recip
     return Confidence(temperature=temperature, threshold=round(threshold, _DECIMALS), fallback=OUT_OF_SCOPE)
 
 
-def _answers(model: IntentModel, texts: Sequence[str], counter: TrafficCounter | None = None) -> list[Prediction]:
+def _predictions(model: IntentModel, texts: Sequence[str], counter: TrafficCounter | None = None) -> list[Prediction]:
     outcomes = model.predict([Query(model.model_id, text) for text in texts], counter)
     return [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
 
 
-def _best(answer: Prediction) -> ScoredLabel:
-    """Return the label with the highest score, whatever the threshold."""
-    return answer.fallback.best if answer.fallback else ScoredLabel(answer.label, answer.score)
-
-
 def _bags(rows: Sequence[Example], tokenizer: Tokenizer, vocabulary: Vocabulary, labels: Sequence[str]) -> Bags:
     classes = {label: index for index, label in enumerate(labels)}
+    ngrams = NgramIndex(tokenizer, vocabulary)
     return Bags(
-        documents=tuple(_bag(tokenizer, vocabulary, row.text) for row in rows),
+        documents=tuple(_bag(tokenizer, vocabulary, ngrams, row.text) for row in rows),
         classes=torch.tensor([classes[row.label] for row in rows], dtype=torch.int64),
     )
 
 
-def _bag(tokenizer: Tokenizer, vocabulary: Vocabulary, text: str) -> torch.Tensor:
+def _bag(tokenizer: Tokenizer, vocabulary: Vocabulary, ngrams: NgramIndex, text: str) -> torch.Tensor:
     """Return the indices of a text's tokens, as :meth:`~predictor.intent_model.IntentModel.encode` has them."""
     tokens = tokenizer.tokens(text)
-    ngrams = (vocabulary.indices.get(ngram) for ngram in tokenizer.ngrams(tokens))
-    bag = [*map(vocabulary.lookup, tokens), *(index for index in ngrams if index is not None)]
-    return torch.tensor(bag, dtype=torch.int64)
+    words = [index for token in tokens if (index := vocabulary.lookup(token)) is not None]
+    return torch.tensor(ngrams.extended(words, tokens), dtype=torch.int64)

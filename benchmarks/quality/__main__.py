@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from benchmarks.quality.measuring import Training, measure, train
 from benchmarks.quality.page import page, target_rows
 from benchmarks.quality.plots import draw
 from benchmarks.quality.results import DataSetRuns, Run, read, written
+from benchmarks.results import Machine
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, errors, fail, print_table
 from peers.programs import ROOT
 
@@ -26,7 +26,6 @@ _DOCS: Final = ROOT / "docs"
 _PAGE: Final = "quality.md"
 # A training takes one processor.
 _TRAININGS_AT_ONCE: Final = 2
-_CPU_INFORMATION: Final = Path("/proc/cpuinfo")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -59,7 +58,7 @@ def quality(
     if json is not None:
         json.write_bytes(written(found))
     if write_docs:
-        (_DOCS / _PAGE).write_text(page(found, _processor()))
+        (_DOCS / _PAGE).write_text(page(found, Machine.this()))
         draw(found, _DOCS)
     rows = target_rows(found)
     print_table([Column("data"), Column("what"), Column("wanted"), Column("mean (least to most)"), Column("")], rows)
@@ -116,12 +115,6 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda step: progress.update(task, advance=1, description=step)
-
-
-def _processor() -> str:
-    lines = _CPU_INFORMATION.read_text().splitlines() if _CPU_INFORMATION.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from benchmarks.quality.plots import PLOT_FOLDER, THRESHOLD_PLOT
 from benchmarks.quality.results import TARGETS, DataSetRuns, mean_and_spread, megabytes, percent
+from benchmarks.results import Machine
 
 _OPENING: Final = """\
 # How good the models are
@@ -48,13 +48,13 @@ and Out-of-Scope Prediction", 2019): an MLP on sentence embeddings has 93.4 % in
   `python -m benchmarks.explanations`.
 - Expected calibration error: 15 bins of equal width over the probability of the best label, in-scope texts.
 
-Machine: {processor}, Python {python}. Run it again: `scripts/quality --help`.
+Machine: {machine.processor}, {machine.cores} cores, Python {machine.python}. Run it again: `scripts/quality --help`.
 """
 
 
-def page(data_sets: Sequence[DataSetRuns], processor: str) -> str:
+def page(data_sets: Sequence[DataSetRuns], machine: Machine) -> str:
     """Return the page, as Markdown."""
-    return "\n".join(_lines(data_sets, processor)).rstrip() + "\n"
+    return "\n".join(_lines(data_sets, machine)).rstrip() + "\n"
 
 
 def target_rows(data_sets: Sequence[DataSetRuns]) -> list[tuple[str, str, str, str, str]]:
@@ -78,7 +78,7 @@ def target_rows(data_sets: Sequence[DataSetRuns]) -> list[tuple[str, str, str, s
     return rows
 
 
-def _lines(data_sets: Sequence[DataSetRuns], processor: str) -> Iterator[str]:
+def _lines(data_sets: Sequence[DataSetRuns], machine: Machine) -> Iterator[str]:
     seeds = ", ".join(str(run.seed) for run in data_sets[0].runs)
     yield _OPENING.format(
         day=dt.datetime.now(tz=dt.UTC).date(),
@@ -92,7 +92,7 @@ def _lines(data_sets: Sequence[DataSetRuns], processor: str) -> Iterator[str]:
     yield ""
     head = ("data and recipe", "in scope", "without threshold", "out of scope", "calibration error", "MB", "s", "us")
     yield from _table(head, [_row(data_set) for data_set in data_sets])
-    yield _EXPLAINED.format(processor=processor, python=platform.python_version()).rstrip()
+    yield _EXPLAINED.format(machine=machine).rstrip()
 
 
 def _row(data_set: DataSetRuns) -> tuple[str, ...]:

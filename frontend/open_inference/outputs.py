@@ -138,8 +138,7 @@ def _explanation_of(prediction: Prediction) -> bytes:
     explanation = prediction.explanation
     if explanation is None:
         raise unexplained()
-    labels = [label._asdict() for label in explanation.labels]
-    return json.dumps(explanation._asdict() | {"labels": labels}, ensure_ascii=False).encode()
+    return json.dumps(explanation.as_dict(), ensure_ascii=False).encode()
 
 
 def _best(prediction: Prediction, count: int) -> Sequence[ScoredLabel]:

@@ -23,7 +23,7 @@ from intentctl.output import (
     print_table,
     tell,
 )
-from intentctl.predictions import as_dict, explanation_as_dict
+from intentctl.predictions import as_dict
 from serving.batches import outcomes_in_batches
 from serving.client import DEFAULT_ADDRESS, Explanation, IntentClient, Outcome, Prediction, Query, ServingError
 from serving.errors import DeadlineExceeded, Unavailable, status_of
@@ -83,7 +83,7 @@ def _end_by(outcomes: Sequence[Outcome]) -> None:
 def _as_dict(text: str, outcome: Outcome) -> dict[str, object]:
     answer = as_dict(text, outcome)
     if isinstance(outcome, Prediction) and outcome.explanation is not None:
-        answer["explanation"] = explanation_as_dict(outcome.explanation)
+        answer["explanation"] = outcome.explanation.as_dict()
     return answer
 
 

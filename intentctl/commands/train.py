@@ -6,19 +6,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from intentctl.output import EXIT_USAGE, AsJson, Column, errors, fail, print_json, print_table
 from serving.errors import InvalidModelId, ServingError
 from serving.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id
+from training.recipe import Recipe
 
 if TYPE_CHECKING:
     from training.data import DataSet
     from training.model import Figures, TrainedModel
-    from training.recipe import Recipe
     from training.trainer import Epoch, OnEpoch
+
+_RECIPE: Final = Recipe()
 
 
 def train(
@@ -60,25 +62,27 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="The same seed gives the same model.")] = 0,
     tokenizer: Annotated[
         str, typer.Option(help="How texts become tokens; without + there are no n-grams.")
-    ] = "basic_english+words:2+characters:3-5",
+    ] = _RECIPE.tokenizer,
     max_bytes: Annotated[
         int, typer.Option(min=20_000, help="Most bytes of the model's folder: it decides how many n-grams are kept.")
-    ] = 8_000_000,
-    dimensions: Annotated[int, typer.Option(min=1, help="Numbers in the embedding of a token.")] = 64,
+    ] = _RECIPE.max_bytes,
+    dimensions: Annotated[int, typer.Option(min=1, help="Numbers in the embedding of a token.")] = _RECIPE.dimensions,
     fc_size: Annotated[
         int | None, typer.Option(min=1, help="Outputs of a linear layer before the last one; without: there is none.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the texts.")] = 30,
-    patience: Annotated[int, typer.Option(min=1, help="Passes without a better result after which to stop.")] = 10,
+    ] = _RECIPE.fc_size,
+    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the texts.")] = _RECIPE.epochs,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Passes without a better result after which to stop.")
+    ] = _RECIPE.patience,
     token_dropout: Annotated[
         float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden, anew in each pass.")
-    ] = 0.4,
+    ] = _RECIPE.token_dropout,
     label_smoothing: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of each target that is spread over all labels.")
-    ] = 0.0,
+    ] = _RECIPE.label_smoothing,
     class_weights: Annotated[
         bool, typer.Option("--class-weights", help="Let rare labels weigh as much as frequent ones.")
-    ] = False,
+    ] = _RECIPE.class_weights,
     given_up: Annotated[
         float,
         typer.Option(
@@ -86,14 +90,13 @@ def train(
             max=0.5,
             help="Share of the validation texts whose right answer may become the fallback label: sets the threshold.",
         ),
-    ] = 0.004,
+    ] = _RECIPE.given_up,
     as_json: AsJson = False,
 ) -> None:
     """Train an intent classifier on labelled texts, and write its folder."""
     # torch takes seconds to load: nobody should wait for it who asks for --help.
     from training.errors import TrainingError  # noqa: PLC0415
     from training.model_folder import check_free  # noqa: PLC0415
-    from training.recipe import Recipe  # noqa: PLC0415
 
     checked_id = _checked(model_id)
     if bool(domain) != bool(domains):

@@ -77,14 +77,14 @@ def findings_of(manifest: Manifest | None, traffic: ModelTraffic | None, drift: 
 
 
 def _by_itself(counts: Traffic, manifest: Manifest | None) -> Iterator[Finding]:
-    unknown = counts.unknown_tokens / counts.tokens if counts.tokens else 0.0
+    unknown = counts.unknown_share
     if unknown >= _MANY_UNKNOWN:
         yield error(
             "mostly-unknown",
             f"{unknown:.0%} of the tokens that are asked are not in the vocabulary",
             "documents are tokenized otherwise than in training, or are of another language: look at some of them",
         )
-    empty = counts.empty_documents / counts.documents
+    empty = counts.empty_share
     if empty >= _MANY_EMPTY:
         yield warning(
             "many-empty",
@@ -99,7 +99,7 @@ def _by_itself(counts: Traffic, manifest: Manifest | None) -> Iterator[Finding]:
             f"{count / counts.documents:.0%} of the answers are {label!r}, one of {labels} labels",
             "look whether that is what is asked, or what the model says when it knows nothing",
         )
-    fallbacks = counts.fallbacks / counts.documents
+    fallbacks = counts.fallback_share
     if fallbacks >= _MANY_FALLBACKS:
         yield warning(
             "many-fallbacks",

@@ -11,6 +11,7 @@ from benchmarks.quality.data_sets import DATA_SETS
 from benchmarks.quality.page import page, target_rows
 from benchmarks.quality.plots import draw
 from benchmarks.quality.results import TARGETS, DataSetRuns, Run, read, written
+from benchmarks.results import Machine
 
 RUN = Run(
     seed=0,
@@ -69,7 +70,7 @@ def test_the_page_and_its_plot_are_written(tmp_path: Path) -> None:
         runs("data_full", RUN, replace(RUN, seed=1)),
         runs("banking77", replace(RUN, out_of_scope_recall=None, curve=())),
     ]
-    text = page(found, "a processor")
+    text = page(found, Machine("a processor", 2, 4.0, "Linux", "3.11"))
     assert "93.00 % (93.00 % to 93.00 %)" in text
     assert "a processor" in text
     draw(found, tmp_path)

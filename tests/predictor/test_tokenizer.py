@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from predictor.tokenizer import Tokenizer, TokenizerName, basic_english, basic_english_characters, tokenizer
+from predictor.tokenizer import Tokenizer, TokenizerName, basic_english, basic_english_characters
 from tests.conftest import shared
 
 # The definition: these substitutions, one after the other, on the lowered text, which is then split.
@@ -71,7 +71,7 @@ def test_characters_are_tokenized_as_if_joined_with_spaces(text: str) -> None:
 
 @given(TEXTS)
 def test_a_character_tokenizer_changes_nothing(text: str) -> None:
-    assert "".join(tokenizer(TokenizerName.CHARACTERS)(text)) == text
+    assert "".join(Tokenizer(TokenizerName.CHARACTERS).tokens(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_character_tokenizer_changes_nothing(text: str) -> None:
     ],
 )
 def test_each_name_is_its_own_tokenizer(name: TokenizerName, tokens: list[str]) -> None:
-    assert tokenizer(name)("Hi you!") == tokens
+    assert Tokenizer(name).tokens("Hi you!") == tokens
 
 
 @pytest.mark.timeout(10)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from predictor.network import IntentNetwork
+from predictor.ngram_index import NgramIndex
 from training import model as model_module
 from training import trainer
 from training.data import DataSet
@@ -199,7 +200,8 @@ def test_what_the_recipe_says_of_the_loss_changes_the_weights(tiny: DataSet, cha
 def test_the_network_that_was_trained_encodes_as_the_model_that_serves(tiny: DataSet) -> None:
     model = train_model(tiny, RECIPE, 0, ignore)
     texts = ["play the banana", "", "zzz of wind", *(row.text for row in tiny.test)]
-    bags_of = [model_module._bag(model.served.tokenizer, model.vocabulary, text).tolist() for text in texts]
+    ngrams = NgramIndex(model.served.tokenizer, model.vocabulary)
+    bags_of = [model_module._bag(model.served.tokenizer, model.vocabulary, ngrams, text).tolist() for text in texts]
     assert bags_of == [list(model.served.encode(text).bag) for text in texts]
 
 

@@ -57,7 +57,7 @@ def sums_that_differ(manifest: Manifest) -> Iterator[Finding]:
 def unknown_tokens(manifest: Manifest) -> Iterator[Finding]:
     """Texts like those of the training should be known."""
     baseline = manifest.baseline
-    share = baseline.unknown_tokens / baseline.tokens if baseline and baseline.tokens else 0.0
+    share = baseline.unknown_share if baseline else 0.0
     if share >= _MANY_UNKNOWN:
         yield error(
             "baseline-unknown-tokens",
@@ -69,7 +69,7 @@ def unknown_tokens(manifest: Manifest) -> Iterator[Finding]:
 def empty_documents(manifest: Manifest) -> Iterator[Finding]:
     """Documents without a known token all get one and the same answer."""
     baseline = manifest.baseline
-    share = baseline.empty_documents / baseline.documents if baseline and baseline.documents else 0.0
+    share = baseline.empty_share if baseline else 0.0
     if share >= _MANY_EMPTY:
         yield warning(
             "baseline-empty-documents",
@@ -81,7 +81,7 @@ def empty_documents(manifest: Manifest) -> Iterator[Finding]:
 def mostly_fallbacks(manifest: Manifest) -> Iterator[Finding]:
     """A threshold that hardly any answer passes."""
     baseline = manifest.baseline
-    share = baseline.fallbacks / baseline.documents if baseline and baseline.documents else 0.0
+    share = baseline.fallback_share if baseline else 0.0
     if share >= _MANY_FALLBACKS:
         yield warning(
             "baseline-fallbacks",
