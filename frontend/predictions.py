@@ -12,6 +12,7 @@ import structlog
 from frontend.backends.backend import Backend
 from frontend.catalog import Catalog
 from frontend.router import Router
+from serving.access.identity import ANYBODY, Right
 from serving.call import Call
 from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.model_id import ModelId, parse_model_id
@@ -43,7 +44,7 @@ class RoutedPredictions:
         Raises:
             ServingError: why there is none.
         """
-        backend = await self._backend_of(self._checked(query))
+        backend = await self._backend_of(self._checked(query, call))
         return await backend.predict(query, call)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
@@ -57,7 +58,7 @@ class RoutedPredictions:
         members_of: dict[ModelId, list[int]] = defaultdict(list)
         for index, query in enumerate(queries):
             try:
-                members_of[self._checked(query)].append(index)
+                members_of[self._checked(query, call)].append(index)
             except ServingError as error:
                 outcomes[index] = error
         groups: dict[Backend, list[int]] = defaultdict(list)
@@ -83,6 +84,7 @@ class RoutedPredictions:
             ServingError: why it did not.
         """
         parsed = parse_model_id(model_id)
+        call.identity.check(Right.MANAGE, parsed)
         await (await self._backend_of(parsed)).unload(parsed, call)
 
     async def wait_until_ready(self) -> None:
@@ -106,8 +108,10 @@ class RoutedPredictions:
         await self._catalog.close()
         await asyncio.gather(*(backend.close() for backend in self._router.backends))
 
-    def _checked(self, query: Query) -> ModelId:
+    def _checked(self, query: Query, call: Call) -> ModelId:
         model_id = parse_model_id(query.model_id)
+        if call.identity is not ANYBODY:
+            call.identity.check(Right.PREDICT if query.explain is None else Right.EXPLAIN, model_id)
         self._limits.check(query)
         return model_id
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
 from frontend.backends.thresholds import unexplained
 from frontend.predictions import RoutedPredictions
+from serving.access.identity import Right
 from serving.call import current_call
 from serving.errors import ServingError
 from serving.messages import (
@@ -25,6 +26,8 @@ from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
 
 NAME = pb.DESCRIPTOR.services_by_name["PredictionService"].full_name
+
+_RIGHTS: Final = {"Predict": Right.PREDICT, "PredictBatch": Right.PREDICT, "Explain": Right.EXPLAIN}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -80,4 +83,4 @@ def _with_what_was_asked(query: Query, outcome: Outcome) -> Outcome:
 
 def prediction_service(predictions: RoutedPredictions) -> Service:
     """Return the service for a host."""
-    return service(NAME, pb_grpc.add_PredictionServiceServicer_to_server, PredictionServicer(predictions))
+    return service(NAME, pb_grpc.add_PredictionServiceServicer_to_server, PredictionServicer(predictions), _RIGHTS)

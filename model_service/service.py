@@ -10,7 +10,7 @@ from frontend.router import Router
 from frontend.service import catalog_of, workload
 from model_service.in_process import InProcessBackend
 from model_service.settings import ModelServiceSettings
-from predictor.service import build_engine, tune_process, wanted_at_start, with_metrics_of
+from predictor.service import build_engine, collectors_of, tune_process, wanted_at_start
 from predictor.servicer import predictor_service
 from serving.transport.lifecycle import Workload
 
@@ -26,5 +26,8 @@ def build(settings: ModelServiceSettings) -> Workload:
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
     both = workload(settings, catalog, router)
     # The predictor's own service stays: it tells what is in memory, and what was asked.
-    both = dataclasses.replace(both, services=[*both.services, predictor_service(engine)])
-    return with_metrics_of(engine, both, settings)
+    return dataclasses.replace(
+        both,
+        services=[*both.services, predictor_service(engine)],
+        collectors=[*both.collectors, *collectors_of(engine, settings)],
+    )

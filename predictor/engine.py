@@ -128,6 +128,15 @@ class InferenceEngine:
         """Load models before they are asked for; those that cannot be loaded are reported and left out."""
         await self._manager.preload(model_ids)
 
+    async def load(self, model_id: str) -> Lease[IntentModel]:
+        """Return a lease on the model, which is in memory then.
+
+        Raises:
+            InvalidModelId: ``model_id`` is none.
+            ServingError: why it cannot be loaded.
+        """
+        return await self._manager.acquire(parse_model_id(model_id))
+
     def unload(self, model_id: str) -> bool:
         """Let go of what the model holds in memory; return whether it was there.
 

@@ -132,8 +132,15 @@ class ResidentModels(Generic[Model]):
     def residents(self) -> list[Resident[Model]]:
         """Return every model in memory, most recently used first."""
         # The look of LRUCache itself would make each of them the most recently used.
-        every = [Cache.__getitem__(self._cache, model_id) for model_id in self._cache]
+        every = [self._seen(model_id) for model_id in self._cache]
         return sorted(every, key=lambda resident: resident.last_used, reverse=True)
+
+    def seen(self, model_id: ModelId) -> Resident[Model] | None:
+        """Return the model's resident, used no more recently than before; ``None`` where it is not in memory."""
+        return self._seen(model_id) if model_id in self._cache else None
+
+    def _seen(self, model_id: ModelId) -> Resident[Model]:
+        return Cache.__getitem__(self._cache, model_id)
 
     def is_pinned(self, model_id: ModelId) -> bool:
         """Whether the model is never evicted."""

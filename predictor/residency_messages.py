@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from predictor.intent_model import IntentModel
 from predictor.residency import Resident, ResidentModels
+from serving.model_id import parse_model_id
 from serving.stubs import prediction_service_pb2 as pb
 
 
-def residency_response(residents: ResidentModels[IntentModel], limit: int) -> pb.ResidencyResponse:
-    """Return the listing of the ``limit`` most recently used models, of all where it is 0."""
-    listed = residents.residents()[: limit or None]
+def residency_response(residents: ResidentModels[IntentModel], model_id: str, limit: int) -> pb.ResidencyResponse:
+    """Return the listing of one model; where ``model_id`` is empty, of the ``limit`` most recently used, 0: of all.
+
+    Raises:
+        InvalidModelId: ``model_id`` is none.
+    """
     counted = residents.statistics
     now = time.monotonic()
     return pb.ResidencyResponse(
-        models=[_resident_message(resident, now, pinned=residents.is_pinned(resident.model_id)) for resident in listed],
+        models=[resident_message(resident, residents, now) for resident in _listed(residents, model_id, limit)],
         budget_bytes=residents.budget,
         held_bytes=residents.bytes_held,
         resident_models=len(residents),
@@ -31,7 +36,17 @@ def residency_response(residents: ResidentModels[IntentModel], limit: int) -> pb
     )
 
 
-def _resident_message(resident: Resident[IntentModel], now: float, *, pinned: bool) -> pb.ResidentModel:
+def _listed(residents: ResidentModels[IntentModel], model_id: str, limit: int) -> Sequence[Resident[IntentModel]]:
+    if not model_id:
+        return residents.residents()[: limit or None]
+    resident = residents.seen(parse_model_id(model_id))
+    return [] if resident is None else [resident]
+
+
+def resident_message(
+    resident: Resident[IntentModel], residents: ResidentModels[IntentModel], now: float
+) -> pb.ResidentModel:
+    """Return the message of a model in memory; ``now`` is on the monotonic clock."""
     return pb.ResidentModel(
         model=pb.ModelIdentity(id=resident.model_id, version=resident.model.version),
         generation=resident.generation,
@@ -39,5 +54,5 @@ def _resident_message(resident: Resident[IntentModel], now: float, *, pinned: bo
         idle_seconds=max(0.0, now - resident.last_used),
         leases=resident.leases,
         hits=resident.hits,
-        pinned=pinned,
+        pinned=residents.is_pinned(resident.model_id),
     )

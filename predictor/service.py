@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Final
+
+from prometheus_client.registry import Collector
 
 from predictor.engine import InferenceEngine
 from predictor.intent_model import IntentModel
@@ -18,7 +21,6 @@ from predictor.traffic_registry import TrafficRegistry
 from serving.model_id import ModelId, parse_model_ids
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
-from serving.telemetry.metrics import with_metrics
 from serving.transport.lifecycle import Workload
 
 _SWITCH_SECONDS: Final = 0.0001
@@ -29,8 +31,12 @@ def build(settings: PredictorSettings) -> Workload:
     tune_process()
     engine = build_engine(settings)
     wanted = wanted_at_start(settings)
-    workload = Workload([predictor_service(engine)], lambda: engine.preload(wanted), engine.close)
-    return with_metrics_of(engine, workload, settings)
+    return Workload(
+        [predictor_service(engine)],
+        lambda: engine.preload(wanted),
+        engine.close,
+        collectors=collectors_of(engine, settings),
+    )
 
 
 def tune_process() -> None:
@@ -62,10 +68,9 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
     return InferenceEngine(manager, queries, traffic, threads=settings.inference_threads)
 
 
-def with_metrics_of(engine: InferenceEngine, workload: Workload, settings: PredictorSettings) -> Workload:
-    """Return ``workload`` with the metrics of ``engine``, where ``settings`` ask for them."""
-    collectors = [TrafficCollector(engine.traffic(), settings.metrics_models)]
-    return with_metrics(workload, settings.host, settings.metrics_port, collectors)
+def collectors_of(engine: InferenceEngine, settings: PredictorSettings) -> Sequence[Collector]:
+    """Return what metrics tell of the engine."""
+    return [TrafficCollector(engine.traffic(), settings.metrics_models)]
 
 
 def wanted_at_start(settings: PredictorSettings) -> tuple[ModelId, ...]:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ByteSize, Field
 
 from serving.errors import InvalidModelId
 from serving.model_id import parse_model_ids
-from serving.settings import Port, ServerSettings, service_settings
+from serving.settings import ServerSettings, service_settings
 
 
 def _well_written(value: str) -> str:
@@ -47,9 +47,5 @@ class PredictorSettings(ServerSettings):
     )
     max_counted_models: int = Field(
         default=4096, ge=1, le=1_000_000, description="most models whose traffic is counted; those asked longest ago go"
-    )
-    metrics_port: Port = Field(default=0, description="port that Prometheus scrapes, over plain HTTP; 0: none")
-    metrics_models: int = Field(
-        default=20, ge=0, le=1000, description="models with metrics of their own, the busiest; each has up to 45 series"
     )
     inference_threads: int = Field(default=2, ge=1, le=256, description="threads for long documents and batches")

@@ -1,4 +1,4 @@
-"""The call that is being served: its request id and its deadline."""
+"""The call that is being served: its request id, its deadline and who makes it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from contextvars import ContextVar
 from typing import Final, NamedTuple, Self
 
+from serving.access.identity import ANYBODY, Identity
 from serving.deadline import Deadline
 
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -25,6 +26,7 @@ class Call(NamedTuple):
 
     request_id: str
     deadline: Deadline
+    identity: Identity = ANYBODY
 
     @classmethod
     def until(cls, deadline: Deadline) -> Self:

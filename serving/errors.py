@@ -30,6 +30,23 @@ class ServingError(Exception):
     code: StatusCode = StatusCode.INTERNAL
     tried_enough = False
     """Whether all that helps was tried here already, so that libraries are not to repeat the call by themselves."""
+    retry_after: float | None = None
+    """Seconds after which trying again makes sense, where that is known; callers get it as metadata."""
+
+
+# Who the caller is.
+
+
+class Unauthenticated(ServingError):
+    """The call has no credential, or one that is unknown, expired or damaged."""
+
+    code = StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(ServingError):
+    """The caller may not do this. The message is the same whether or not what was asked for exists."""
+
+    code = StatusCode.PERMISSION_DENIED
 
 
 # What the caller got wrong.
@@ -82,6 +99,10 @@ class InvalidManifest(ModelUnusable):
     """manifest.json is not what the contract says."""
 
 
+class InvalidRelease(ModelUnusable):
+    """release.json is not what it has to be."""
+
+
 class InvalidModelFile(ModelUnusable):
     """A model file is damaged, oversized or inconsistent with its neighbours."""
 
@@ -94,6 +115,28 @@ class ChecksumMismatch(ServingError):
     """A file of the model is not the one its manifest describes: it was damaged, or is of another copy."""
 
     code = StatusCode.DATA_LOSS
+
+
+class ReleaseRefused(ModelUnusable):
+    """A version cannot go live as it was asked for; what was live stays."""
+
+
+class ReleaseConflict(ServingError):
+    """Somebody else has changed the release meanwhile."""
+
+    code = StatusCode.ABORTED
+
+
+class ModelInService(ServingError):
+    """The model is protected: it is live, or may become so again."""
+
+    code = StatusCode.FAILED_PRECONDITION
+
+
+class VolumeReadOnly(ServingError):
+    """This service may read the model volume only."""
+
+    code = StatusCode.FAILED_PRECONDITION
 
 
 class ModelPinned(ServingError):
@@ -113,6 +156,22 @@ class OutOfCapacity(ServingError):
     """A bound of the service is reached."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
+
+
+class QuotaExceeded(OutOfCapacity):
+    """A tenant asks for more than it may; others are not affected."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(OutOfCapacity):
+    """The service is asked for more than it can answer in time."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ModelTooLarge(OutOfCapacity):
@@ -176,7 +235,18 @@ def error_of(status: Status) -> ServingError:
 
 _KINDS: Final[dict[StatusCode, type[ServingError]]] = {
     kind.code: kind
-    for kind in (InvalidRequest, ModelNotFound, ModelUnusable, OutOfCapacity, DeadlineExceeded, Unavailable)
+    for kind in (
+        Unauthenticated,
+        PermissionDenied,
+        InvalidRequest,
+        ModelNotFound,
+        ModelExists,
+        ModelUnusable,
+        ReleaseConflict,
+        OutOfCapacity,
+        DeadlineExceeded,
+        Unavailable,
+    )
 }
 
 

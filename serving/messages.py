@@ -24,20 +24,33 @@ _DECIMALS = 7
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
-def query_of(request: pb.PredictRequest | pb.PredictorPredictRequest) -> Query:
-    """Return what a request asks."""
+def query_of(request: pb.PredictRequest) -> Query:
+    """Return what a caller asks."""
     return Query(
-        request.runId,
-        request.document,
-        request.k,
-        _threshold_in(request),
-        tuple(request.explain_labels) if request.explain else None,
+        request.runId, request.document, request.k, _threshold_in(request), _explained_in(request), request.key
+    )
+
+
+def delegated_query_of(request: pb.PredictorPredictRequest) -> Query:
+    """Return what a frontend asks, in the name of its caller."""
+    return Query(
+        request.runId, request.document, request.k, _threshold_in(request), _explained_in(request), "", request.caller
     )
 
 
 def query_to_explain(request: pb.ExplainRequest) -> Query:
     """Return what a request for an explanation asks."""
-    return Query(request.runId, request.document, threshold=_threshold_in(request), explain=tuple(request.labels))
+    return Query(
+        request.runId,
+        request.document,
+        threshold=_threshold_in(request),
+        explain=tuple(request.labels),
+        key=request.key,
+    )
+
+
+def _explained_in(request: pb.PredictRequest | pb.PredictorPredictRequest) -> tuple[str, ...] | None:
+    return tuple(request.explain_labels) if request.explain else None
 
 
 def _threshold_in(request: pb.PredictRequest | pb.PredictorPredictRequest | pb.ExplainRequest) -> float | None:
@@ -59,7 +72,11 @@ def explain_request_of(query: Query) -> pb.ExplainRequest:
     """Return the request that asks for the explanation of ``query``. Raises as :func:`request_of` does."""
     try:
         return pb.ExplainRequest(
-            runId=query.model_id, document=query.document, labels=query.explain, threshold=query.threshold
+            runId=query.model_id,
+            document=query.document,
+            labels=query.explain,
+            threshold=query.threshold,
+            key=query.key,
         )
     except ValueError as error:
         raise _unfit() from error
@@ -73,6 +90,11 @@ def _ask(request: pb.PredictRequest | pb.PredictorPredictRequest, query: Query) 
         if query.explain is not None:
             request.explain = True
             request.explain_labels.extend(query.explain)
+        if isinstance(request, pb.PredictorPredictRequest):
+            if query.caller:
+                request.caller = query.caller
+        elif query.key:
+            request.key = query.key
     except ValueError as error:
         raise _unfit() from error
 

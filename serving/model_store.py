@@ -1,6 +1,7 @@
 """The shared volume: a model id to the files of its folder, read safely.
 
-Layout: ``ROOT/<model id>/{manifest.json, model.pth, vocab.pth}``.
+Layout: ``ROOT/<model id>/{manifest.json, model.pth, vocab.pth}``, and of names that have versions
+``ROOT/<name>/<version>/{manifest.json, model.pth, vocab.pth}`` beside ``ROOT/<name>/release.json``.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from serving.errors import (
     VolumeUnavailable,
 )
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
-from serving.model_id import ModelId, parse_model_id
+from serving.model_id import ModelId, parse_model_name, reference_of, versioned
 from serving.open_folder import FolderReplaced, OpenFile, OpenFolder
+from serving.release import MAX_RELEASE_BYTES, RELEASE_FILE, Release
 
 Result = TypeVar("Result")
 
@@ -81,11 +83,40 @@ class ModelStore:
         Raises:
             VolumeUnavailable: the volume cannot be listed.
         """
+        return [model_id for model_id in self._folders() if self._has(model_id, MANIFEST_FILE)]
+
+    def names(self) -> list[ModelId]:
+        """Return the names of all models, those with versions among them, sorted.
+
+        Raises:
+            VolumeUnavailable: the volume cannot be listed.
+        """
+        return [name for name in self._folders() if self._has(name, MANIFEST_FILE) or self._has(name, RELEASE_FILE)]
+
+    def versions(self, name: ModelId) -> list[ModelId]:
+        """Return the model ids of the versions that ``name`` has, sorted; none where it has no folder.
+
+        Raises:
+            VolumeUnavailable: the volume cannot be listed.
+        """
+        every = (versioned(name, version) for version in self._folders(name))
+        return [model_id for model_id in every if self._has(model_id, MANIFEST_FILE)]
+
+    def release_file(self, name: ModelId) -> FileIdentity | None:
+        """Return the identity of the name's release file; ``None`` where it has none, or no folder.
+
+        Raises:
+            ModelUnusable: it leads outside of the root, or may not be read.
+            VolumeUnavailable: the volume failed twice.
+        """
         try:
-            names = sorted(os.listdir(self._root))
-        except OSError as error:
-            raise VolumeUnavailable("the model volume cannot be listed at the moment") from error
-        return [model_id for name in names if (model_id := _as_model_id(name)) and self._has_manifest(model_id)]
+            return _persistently(lambda: self._identity(name, RELEASE_FILE))
+        except ModelNotFound:
+            return None
+
+    def read_release(self, name: ModelId) -> Release:
+        """Return the release of the name. Raises as :meth:`read` does, and InvalidRelease."""
+        return Release.parse(self.read(name, RELEASE_FILE, MAX_RELEASE_BYTES))
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
         """Return the identity of the model's files.
@@ -103,7 +134,7 @@ class ModelStore:
         A file that was known to be the model's stays so, wherever links lead; for all else, and where the volume
         fails, the answer is no, and :meth:`fingerprint` tells more.
         """
-        folder = os.path.join(self._root, model_id)
+        folder = os.path.join(self._root, *_folders_of(model_id))
         try:
             return all(FileIdentity.of(os.stat(os.path.join(folder, name))) == file for name, file in files.items())
         except OSError:
@@ -155,19 +186,35 @@ class ModelStore:
 
     def _opened(self, model_id: ModelId) -> OpenFolder:
         try:
-            return OpenFolder(self._root, model_id)
+            return OpenFolder(self._root, *_folders_of(model_id))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ModelNotFound("no model has this runId") from error
 
-    def _has_manifest(self, model_id: ModelId) -> bool:
+    def _folders(self, name: ModelId | None = None) -> list[ModelId]:
+        """Return what may be folders of models, or of the versions of ``name``, sorted."""
         try:
-            return _persistently(lambda: self._manifest_is_a_file(model_id))
+            found = sorted(os.listdir(self._root if name is None else os.path.join(self._root, name)))
+        except (FileNotFoundError, NotADirectoryError):
+            if name is not None:
+                return []
+            raise VolumeUnavailable("the model volume cannot be listed at the moment") from None
+        except OSError as error:
+            raise VolumeUnavailable("the model volume cannot be listed at the moment") from error
+        return [each for text in found if (each := _as_name(text))]
+
+    def _has(self, model_id: ModelId, name: str) -> bool:
+        try:
+            return _persistently(lambda: self._is_a_file(model_id, name))
         except ServingError:
             return False
 
-    def _manifest_is_a_file(self, model_id: ModelId) -> bool:
+    def _is_a_file(self, model_id: ModelId, name: str) -> bool:
         with self._opened(model_id) as folder:
-            return stat.S_ISREG(folder.status(MANIFEST_FILE).st_mode)
+            return stat.S_ISREG(folder.status(name).st_mode)
+
+    def _identity(self, model_id: ModelId, name: str) -> FileIdentity | None:
+        with self._opened(model_id) as folder:
+            return _identity(folder, name)
 
 
 def _file_of(folder: OpenFolder, name: str) -> OpenFile:
@@ -188,9 +235,14 @@ def _identity(folder: OpenFolder, name: str) -> FileIdentity | None:
         return None
 
 
-def _as_model_id(name: str) -> ModelId | None:
+def _folders_of(model_id: ModelId) -> tuple[str, ...]:
+    name, version = reference_of(model_id)
+    return (name, version) if version else (name,)
+
+
+def _as_name(text: str) -> ModelId | None:
     try:
-        return parse_model_id(name)
+        return parse_model_name(text)
     except InvalidModelId:
         return None
 

@@ -26,11 +26,11 @@ class FolderReplaced(Exception):
 
 
 class OpenFolder:
-    """The folder ``name`` of ``root``, open until :meth:`__exit__`.
+    """A folder below ``root``, open until :meth:`__exit__`.
 
     Args:
         root: a real path.
-        name: one part of a path, neither ``.`` nor ``..``.
+        names: the parts of the way to it, neither ``.`` nor ``..``.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -39,16 +39,26 @@ class OpenFolder:
         OSError: the volume does not answer.
     """
 
-    def __init__(self, root: str, name: str) -> None:
+    def __init__(self, root: str, *names: str) -> None:
         self._root = root
-        self._path = os.path.join(root, name)
+        self._path = os.path.join(root, names[0])
+        self._descriptor = self._opened(self._path, None)
+        for name in names[1:]:
+            parent = self._descriptor
+            self._path = os.path.join(self._path, name)
+            try:
+                self._descriptor = self._opened(name, parent)
+            finally:
+                os.close(parent)
+
+    def _opened(self, name: str, parent: int | None) -> int:
         try:
-            self._descriptor = os.open(self._path, _FOLDER | os.O_NOFOLLOW)
+            return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
         except OSError as error:
             if error.errno not in _IS_A_LINK:
                 raise
             self._path = self._contained(self._path)
-            self._descriptor = os.open(self._path, _FOLDER)
+            return os.open(self._path, _FOLDER)
 
     def __enter__(self) -> Self:
         return self

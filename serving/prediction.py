@@ -24,6 +24,10 @@ class Query(NamedTuple):
     """The least score of an answer, from 0 to 1; ``None`` leaves it to the model's manifest."""
     explain: tuple[str, ...] | None = None
     """Labels to explain beside the best one; ``None`` asks for no explanation."""
+    key: str = ""
+    """Queries of one key get the same side of a canary."""
+    caller: str = ""
+    """The identity in whose name a frontend asks."""
 
 
 class ScoredLabel(NamedTuple):

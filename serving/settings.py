@@ -103,6 +103,10 @@ class ServerSettings(BaseSettings):
     tls_client_authority: FilePath | None = Field(
         default=None, description="PEM file of the authority that must have signed the certificates of callers"
     )
+    metrics_port: Port = Field(default=0, description="port that Prometheus scrapes, over plain HTTP; 0: none")
+    metrics_models: int = Field(
+        default=20, ge=0, le=1000, description="models with metrics of their own, the busiest; each has up to 45 series"
+    )
     log_level: LogLevel = Field(default="info", description="least severe log line written")
     log_format: LogFormat = Field(default="auto", description="auto: console on a terminal, else json")
 

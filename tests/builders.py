@@ -27,9 +27,12 @@ from serving.model_id import ModelId
 from serving.model_store import MODEL_FILES, FileIdentity, Fingerprint, ModelStore
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
 from serving.query_limits import QueryLimits
+from serving.settings import ServerSettings
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.transport.admission import Admission
 from serving.transport.grpcio import GrpcioHost
+from serving.transport.guards import Guards
 from serving.transport.service import Service, service
 
 PATIENCE: Final = 30.0
@@ -162,10 +165,15 @@ def server_settings(model_dir: Path, **settings: Any) -> PredictorSettings:
     return PredictorSettings(**{"model_dir": model_dir, "host": "127.0.0.1", "port": 0, **settings})
 
 
+def host_of(settings: ServerSettings, services: Sequence[Service]) -> GrpcioHost:
+    """Return a host of services, with the bound on calls that the settings name."""
+    return GrpcioHost(settings, services, Guards(admission=Admission(settings.max_in_flight)))
+
+
 @asynccontextmanager
 async def hosted(model_dir: Path, *services: Service, **settings: Any) -> AsyncIterator[str]:
     """Host services on a free port of this process; give their address."""
-    host = GrpcioHost(server_settings(model_dir, **settings), services)
+    host = host_of(server_settings(model_dir, **settings), services)
     address = await host.start()
     await host.set_serving(True)
     try:

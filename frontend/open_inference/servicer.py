@@ -15,6 +15,7 @@ from frontend.open_inference.messages import inference_request_of, inference_res
 from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
 from frontend.open_inference.statistics import InferenceStatistics
+from serving.access.identity import Right
 from serving.call import current_call
 from serving.errors import InvalidRequest
 from serving.messages import LARGE_BATCH
@@ -24,6 +25,10 @@ from serving.transport.service import Service, service
 from serving.version import VERSION
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+_RIGHTS: Final = dict.fromkeys(
+    (method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods), Right.PREDICT
+) | {"RepositoryModelLoad": Right.MANAGE, "RepositoryModelUnload": Right.MANAGE}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Message = TypeVar("Message")
@@ -156,7 +161,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
 
 def open_inference_service(servicer: OpenInferenceServicer) -> Service:
     """Return the service for a host."""
-    return service(NAME, pb_grpc.add_GRPCInferenceServiceServicer_to_server, servicer)
+    return service(NAME, pb_grpc.add_GRPCInferenceServiceServicer_to_server, servicer, _RIGHTS)
 
 
 async def _made(message: Callable[[], Message], *, large: bool) -> Message:

@@ -33,8 +33,11 @@ class PredictRequest(_message.Message):
     THRESHOLD_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
     EXPLAIN_LABELS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     runId: _builtins.str
-    """The model's id: the name of its folder on the shared volume."""
+    """The model's id: the name of its folder on the shared volume. Of a name that has versions: `name`, which asks what its
+    release says, `name@version`, or `name@label`.
+    """
     document: _builtins.str
     """The text to classify."""
     k: _builtins.int
@@ -45,6 +48,10 @@ class PredictRequest(_message.Message):
     """
     explain: _builtins.bool
     """Whether to tell what each token adds to the logit of the best label."""
+    key: _builtins.str
+    """Calls with the same key get the same side of a canary, as all messages of one conversation should. Without one,
+    chance decides.
+    """
     @_builtins.property
     def explain_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With `explain`: further labels to tell it of."""
@@ -58,10 +65,11 @@ class PredictRequest(_message.Message):
         threshold: _builtins.float | None = ...,
         explain: _builtins.bool = ...,
         explain_labels: _abc.Iterable[_builtins.str] | None = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "document", b"document", "explain", b"explain", "explain_labels", b"explain_labels", "k", b"k", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "document", b"document", "explain", b"explain", "explain_labels", b"explain_labels", "k", b"k", "key", b"key", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
@@ -256,11 +264,14 @@ class ExplainRequest(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     runId: _builtins.str
     """The model's id, as in `PredictRequest`."""
     document: _builtins.str
     """The text to classify."""
     threshold: _builtins.float
+    """As in `PredictRequest`."""
+    key: _builtins.str
     """As in `PredictRequest`."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -273,10 +284,11 @@ class ExplainRequest(_message.Message):
         document: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
         threshold: _builtins.float | None = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "document", b"document", "labels", b"labels", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "document", b"document", "key", b"key", "labels", b"labels", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
@@ -326,7 +338,9 @@ class ModelIdentity(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The model's id, as in `runId`."""
+    """The model's id. Of a name that has versions it is the one that answered, `name@version`: as `runId`, it asks the same
+    again.
+    """
     version: _builtins.str
     """`ModelVersion` of its manifest; empty where the manifest has none."""
     def __init__(
@@ -447,11 +461,14 @@ class PredictorPredictRequest(_message.Message):
     THRESHOLD_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
     EXPLAIN_LABELS_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     runId: _builtins.str
     document: _builtins.str
     k: _builtins.int
     threshold: _builtins.float
     explain: _builtins.bool
+    caller: _builtins.str
+    """In whose name the document is asked about: a frontend tells the identity of its caller."""
     @_builtins.property
     def explain_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -463,10 +480,11 @@ class PredictorPredictRequest(_message.Message):
         threshold: _builtins.float | None = ...,
         explain: _builtins.bool = ...,
         explain_labels: _abc.Iterable[_builtins.str] | None = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "document", b"document", "explain", b"explain", "explain_labels", b"explain_labels", "k", b"k", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "caller", b"caller", "document", b"document", "explain", b"explain", "explain_labels", b"explain_labels", "k", b"k", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
@@ -592,19 +610,68 @@ class PredictorPredictResult(_message.Message):
 Global___PredictorPredictResult: _TypeAlias = PredictorPredictResult  # noqa: Y015
 
 @_typing.final
-class UnloadRequest(_message.Message):
+class LoadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUNID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     runId: _builtins.str
+    caller: _builtins.str
+    """In whose name, as in `PredictorPredictRequest`."""
     def __init__(
         self,
         *,
         runId: _builtins.str = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["runId", b"runId"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "runId", b"runId"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadRequest: _TypeAlias = LoadRequest  # noqa: Y015
+
+@_typing.final
+class LoadResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___ResidentModel:
+        """As it is in memory now."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ResidentModel | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadResponse: _TypeAlias = LoadResponse  # noqa: Y015
+
+@_typing.final
+class UnloadRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    runId: _builtins.str
+    caller: _builtins.str
+    """In whose name, as in `PredictorPredictRequest`."""
+    def __init__(
+        self,
+        *,
+        runId: _builtins.str = ...,
+        caller: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "runId", b"runId"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,16 +702,24 @@ class ResidencyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: _builtins.int
+    RUNID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """The most models to list; 0 lists all."""
+    runId: _builtins.str
+    """Of this model alone; empty: of all."""
+    caller: _builtins.str
+    """In whose name, as in `PredictorPredictRequest`."""
     def __init__(
         self,
         *,
         limit: _builtins.int = ...,
+        runId: _builtins.str = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "limit", b"limit", "runId", b"runId"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -659,12 +734,15 @@ class ResidencyResponse(_message.Message):
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     RESIDENT_MODELS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
     budget_bytes: _builtins.int
     """Bytes that models may take together."""
     held_bytes: _builtins.int
     """Bytes of models in memory, being loaded, and gone but still in use."""
     resident_models: _builtins.int
     """How many models are in memory, listed or not."""
+    replica: _builtins.str
+    """The name of the replica that answers, as in batches."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResidentModel]: ...
     @_builtins.property
@@ -677,10 +755,11 @@ class ResidencyResponse(_message.Message):
         held_bytes: _builtins.int = ...,
         resident_models: _builtins.int = ...,
         counters: Global___CacheCounters | None = ...,
+        replica: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "counters", b"counters", "held_bytes", b"held_bytes", "models", b"models", "resident_models", b"resident_models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "counters", b"counters", "held_bytes", b"held_bytes", "models", b"models", "replica", b"replica", "resident_models", b"resident_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -215,6 +215,11 @@ class PredictorStub:
                 request_serializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.SerializeToString,
                 response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.FromString,
                 _registered_method=True)
+        self.Load = channel.unary_unary(
+                '/prediction.Predictor/Load',
+                request_serializer=serving_dot_stubs_dot_prediction__service__pb2.LoadRequest.SerializeToString,
+                response_deserializer=serving_dot_stubs_dot_prediction__service__pb2.LoadResponse.FromString,
+                _registered_method=True)
         self.Unload = channel.unary_unary(
                 '/prediction.Predictor/Unload',
                 request_serializer=serving_dot_stubs_dot_prediction__service__pb2.UnloadRequest.SerializeToString,
@@ -252,6 +257,13 @@ class PredictorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Load(self, request, context):
+        """Has a model in memory, or tells why not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Unload(self, request, context):
         """Lets go of what a model holds in memory. It is loaded again when it is asked for.
         """
@@ -283,6 +295,11 @@ def add_PredictorServicer_to_server(servicer, server):
                     servicer.Residency,
                     request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.FromString,
                     response_serializer=serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.SerializeToString,
+            ),
+            'Load': grpc.unary_unary_rpc_method_handler(
+                    servicer.Load,
+                    request_deserializer=serving_dot_stubs_dot_prediction__service__pb2.LoadRequest.FromString,
+                    response_serializer=serving_dot_stubs_dot_prediction__service__pb2.LoadResponse.SerializeToString,
             ),
             'Unload': grpc.unary_unary_rpc_method_handler(
                     servicer.Unload,
@@ -377,6 +394,33 @@ class Predictor:
             '/prediction.Predictor/Residency',
             serving_dot_stubs_dot_prediction__service__pb2.ResidencyRequest.SerializeToString,
             serving_dot_stubs_dot_prediction__service__pb2.ResidencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Load(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prediction.Predictor/Load',
+            serving_dot_stubs_dot_prediction__service__pb2.LoadRequest.SerializeToString,
+            serving_dot_stubs_dot_prediction__service__pb2.LoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,6 +105,8 @@ class PredictorStub:
     """The twin of PredictionService.PredictBatch."""
     Residency: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.ResidencyRequest, _prediction_service_pb2.ResidencyResponse]
     """What is in memory, most recently used first, and what has been counted since the start."""
+    Load: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.LoadRequest, _prediction_service_pb2.LoadResponse]
+    """Has a model in memory, or tells why not."""
     Unload: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.UnloadRequest, _prediction_service_pb2.UnloadResponse]
     """Lets go of what a model holds in memory. It is loaded again when it is asked for."""
     Traffic: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.TrafficRequest, _prediction_service_pb2.TrafficResponse]
@@ -121,6 +123,8 @@ class PredictorAsyncStub(PredictorStub):
     """The twin of PredictionService.PredictBatch."""
     Residency: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.ResidencyRequest, _prediction_service_pb2.ResidencyResponse]  # type: ignore[assignment]
     """What is in memory, most recently used first, and what has been counted since the start."""
+    Load: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.LoadRequest, _prediction_service_pb2.LoadResponse]  # type: ignore[assignment]
+    """Has a model in memory, or tells why not."""
     Unload: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.UnloadRequest, _prediction_service_pb2.UnloadResponse]  # type: ignore[assignment]
     """Lets go of what a model holds in memory. It is loaded again when it is asked for."""
     Traffic: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.TrafficRequest, _prediction_service_pb2.TrafficResponse]  # type: ignore[assignment]
@@ -152,6 +156,14 @@ class PredictorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.ResidencyResponse, _abc.Awaitable[_prediction_service_pb2.ResidencyResponse]]:
         """What is in memory, most recently used first, and what has been counted since the start."""
+
+    @_abc_1.abstractmethod
+    def Load(
+        self,
+        request: _prediction_service_pb2.LoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prediction_service_pb2.LoadResponse, _abc.Awaitable[_prediction_service_pb2.LoadResponse]]:
+        """Has a model in memory, or tells why not."""
 
     @_abc_1.abstractmethod
     def Unload(

@@ -70,11 +70,11 @@ class MetricsServer:
             self._server.server_close()
 
 
-def with_metrics(workload: Workload, host: str, port: int, collectors: Sequence[Collector]) -> Workload:
-    """Return ``workload`` with metrics told at ``port`` from its start to its end; as it is where that is 0."""
+def with_metrics(workload: Workload, host: str, port: int) -> Workload:
+    """Return ``workload`` with its metrics told at ``port`` from its start to its end; as it is where that is 0."""
     if not port:
         return workload
-    server = MetricsServer(host, port, collectors)
+    server = MetricsServer(host, port, workload.collectors)
 
     async def get_ready() -> None:
         await server.start()

@@ -1,4 +1,4 @@
-"""The boundary around every servicer: request id, deadline, bound on calls in flight, log line, error to status.
+"""The boundary around every servicer: request id, deadline, who calls, calls in flight, log line, error to status.
 
 It wraps method handlers before a server sees them, so it is the same on every transport, and for calls of plain HTTP.
 """
@@ -8,29 +8,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn, cast
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from grpc import StatusCode
 
+from serving.access.identity import Right
 from serving.call import REQUEST_ID_KEY, Call, enter_call, request_id_from
-from serving.deadline import Deadline
+from serving.deadline import NEVER, Deadline
 from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, Status, Unavailable, status_of
 from serving.transport.asgi.context import CallContext
 from serving.transport.expiry import Expiry, TaskExpiry
-from serving.transport.service import Handlers, Registry
+from serving.transport.guards import Guards
+from serving.transport.service import Handlers, Registry, Service
 
 log = structlog.get_logger()
 
 # What gRPC's retries (proposal A6) understand: a negative time to wait before the next attempt means never.
 _NOT_AGAIN: Final = ("grpc-retry-pushback-ms", "-1")
+RETRY_AFTER_KEY: Final = "retry-after"
+"""Metadata key of refused calls: the seconds after which trying again makes sense."""
+MOST_STREAMS: Final = 64
+"""Streams that are served at the same time, beside the calls: they stay as long as their callers do."""
 _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 # Asked first: composing a line that is not written costs more than much of the call.
 _debugging = logging.getLogger()
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+StreamBehaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Any]]
 
 
 def _as_it_is(data: Any) -> Any:
@@ -43,24 +51,29 @@ class Boundary:
     Args:
         registry: the server that hosts the handlers.
         default_deadline: seconds given to calls that come without a deadline.
-        max_in_flight: calls served at the same time; those beyond it are refused with RESOURCE_EXHAUSTED.
+        guards: what is asked and told of every call.
     """
 
-    def __init__(self, registry: Registry, *, default_deadline: float, max_in_flight: int) -> None:
+    def __init__(self, registry: Registry, *, default_deadline: float, guards: Guards) -> None:
         self._registry = registry
         self._default_deadline = default_deadline
-        self._max_in_flight = max_in_flight
-        self._in_flight = 0
+        self._guards = guards
+        self._admission = guards.admission
+        self._rights: dict[str, Right] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Event | None = None
         self._arrival = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+
+    def host(self, service: Service) -> None:
+        """Register the service behind this boundary."""
+        self._rights.update({f"{service.name}/{method}": right for method, right in service.rights.items()})
+        service.register(self)
 
     async def wait_until_quiet(self, seconds: float) -> None:
         """Return once no call is in flight and none has arrived for ``seconds``."""
-        await self._idle.wait()
+        await self._admission.wait_until_idle()
         while await self._arrives_within(seconds):
-            await self._idle.wait()
+            await self._admission.wait_until_idle()
 
     async def hold_new_calls(self, seconds: float) -> None:
         """Keep calls waiting that arrive from now on; return once none has arrived for ``seconds``."""
@@ -72,6 +85,8 @@ class Boundary:
         """Answer UNAVAILABLE to calls that are kept waiting, and from now on to all."""
         self._closing = self._closing or asyncio.Event()
         self._closing.set()
+        for stream in self._streams:
+            stream.cancel()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Ignore these: generated code gives the same handlers again as a table, which can be wrapped."""
@@ -83,17 +98,24 @@ class Boundary:
         self._registry.add_registered_method_handlers(service_name, wrapped)
 
     def _wrapped(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-        if handler.unary_unary is None or handler.request_deserializer is None or handler.response_serializer is None:
-            raise NotImplementedError(f"{method} streams or takes bytes, and the boundary wraps unary messages only")
+        read, write = handler.request_deserializer, handler.response_serializer
+        if handler.request_streaming or read is None or write is None:
+            raise NotImplementedError(
+                f"{method} takes a stream or bytes, and the boundary wraps requests of one message"
+            )
+        right = self._rights.get(method)
         # Bytes in, bytes out: a message that cannot be read is an error of the tree like any other.
-        return grpc.unary_unary_rpc_method_handler(
-            self.guarded(method, handler.unary_unary, handler.request_deserializer, handler.response_serializer)
-        )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._guarded_stream(method, handler.unary_stream, right, read, write)
+            )
+        return grpc.unary_unary_rpc_method_handler(self.guarded(method, handler.unary_unary, right, read, write))
 
     def guarded(
         self,
         method: str,
         behaviour: Any,
+        right: Right | None,
         read: Callable[[Any], Any] = _as_it_is,
         write: Callable[[Any], Any] = _as_it_is,
     ) -> Behaviour:
@@ -102,12 +124,18 @@ class Boundary:
         Args:
             method: its name in log lines.
             behaviour: takes a request and a context, as methods of servicers do.
+            right: what it asks of its callers.
             read: makes the request of what the transport gives.
             write: makes what the transport takes of the response.
         """
+        observer, tracer = self._guards.observer, self._guards.tracer
 
         async def guarded(data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
+            if observer is not None:
+                observer.began(method)
+            trace = None if tracer is None else tracer.begin(method, context)
+            code = StatusCode.CANCELLED
             call = self._call_of(context)
             enter_call(call)
             # Our mark on every answer: who reads a status with it knows that a service of ours gave it.
@@ -116,7 +144,8 @@ class Boundary:
                 self._arrival.set()
                 if self._closing is not None:
                     await _refused_once_set(self._closing)
-                self._enter(call)
+                call = self._identified(call, context, right)
+                self._admission.enter(call)
                 # Where the transport is ours, it watches the call's deadline anyway.
                 expiry: Expiry = context.watch if isinstance(context, CallContext) else TaskExpiry(call.deadline)
                 try:
@@ -127,30 +156,90 @@ class Boundary:
                     raise DeadlineExceeded("the deadline of the call has passed") from error
                 finally:
                     expiry.close()
-                    self._leave()
+                    self._admission.leave()
+                code = StatusCode.OK
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a status
-                status = status_of(error)
-                _report(method, status, error, time.perf_counter() - started)
-                if isinstance(error, ServingError) and error.tried_enough:
-                    context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id), _NOT_AGAIN))
-                await context.abort(status.code, status.message)
+                code = status_of(error).code
+                await self._abort(error, context, call, method=method, seconds=time.perf_counter() - started)
+            finally:
+                if observer is not None:
+                    observer.ended(method, code, time.perf_counter() - started)
+                if trace is not None:
+                    trace.end(code)
             if _debugging.isEnabledFor(logging.DEBUG):
                 log.debug("call", method=method, code="OK", seconds=round(time.perf_counter() - started, 6))
             return response
 
         return guarded
 
-    def _enter(self, call: Call) -> None:
-        if self._in_flight >= self._max_in_flight:
-            raise OutOfCapacity("the service has as many calls in flight as it takes; try again shortly")
-        call.deadline.check()
-        self._in_flight += 1
-        self._idle.clear()
+    def _guarded_stream(
+        self,
+        method: str,
+        behaviour: Any,
+        right: Right | None,
+        read: Callable[[Any], Any],
+        write: Callable[[Any], Any],
+    ) -> StreamBehaviour:
+        """Return ``behaviour``, which answers with a stream, behind this boundary.
 
-    def _leave(self) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
+        A stream lasts as long as its caller wants: it has no deadline but the caller's own, takes no place of a call,
+        and ends when the service does.
+        """
+
+        async def guarded(data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            started = time.perf_counter()
+            call = self._call_of(context)._replace(deadline=NEVER)
+            enter_call(call)
+            context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            task = _current_task()
+            try:
+                self._identified(call, context, right)
+                self._enter_stream(task)
+                try:
+                    async for response in behaviour(_message(read, data), context):
+                        yield write(response)
+                except asyncio.CancelledError as error:
+                    if not self._ends(task):
+                        raise
+                    raise _ending() from error
+                finally:
+                    self._streams.discard(task)
+            except Exception as error:  # noqa: BLE001 - as above
+                await self._abort(error, context, call, method=method, seconds=time.perf_counter() - started)
+
+        return guarded
+
+    def _enter_stream(self, stream: asyncio.Task[Any]) -> None:
+        if self._closing is not None:
+            raise _ending()
+        if len(self._streams) >= MOST_STREAMS:
+            raise OutOfCapacity("the service has as many streams as it takes; end one, or try again later")
+        self._streams.add(stream)
+
+    def _ends(self, stream: asyncio.Task[Any]) -> bool:
+        """Return whether the stream was cancelled because the service ends, and by nobody else too."""
+        return self._closing is not None and not stream.uncancel()
+
+    def _identified(self, call: Call, context: grpc.aio.ServicerContext[Any, Any], right: Right | None) -> Call:
+        """Return the call with who makes it. Raises Unauthenticated, PermissionDenied."""
+        access = self._guards.access
+        identity = access.identify(context)
+        access.check_method(identity, right)
+        if identity is call.identity:
+            return call
+        call = call._replace(identity=identity)
+        enter_call(call)
+        return call
+
+    async def _abort(self, error: Exception, context: Any, call: Call, *, method: str, seconds: float) -> NoReturn:
+        status = status_of(error)
+        _report(method, status, error, seconds)
+        if isinstance(error, ServingError) and (error.tried_enough or error.retry_after is not None):
+            mark = (REQUEST_ID_KEY, call.request_id)
+            told = _NOT_AGAIN if error.retry_after is None else (RETRY_AFTER_KEY, f"{error.retry_after:.3f}")
+            context.set_trailing_metadata((mark, told))
+        await context.abort(status.code, status.message)
+        raise AssertionError("abort returns never")
 
     async def _arrives_within(self, seconds: float) -> bool:
         self._arrival.clear()
@@ -175,9 +264,20 @@ def _offered_request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | by
     return next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)
 
 
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a stream is served by a task")
+    return task
+
+
 async def _refused_once_set(closing: asyncio.Event) -> NoReturn:
     await closing.wait()
-    raise Unavailable("the service is ending; try again")
+    raise _ending()
+
+
+def _ending() -> Unavailable:
+    return Unavailable("the service is ending; try again")
 
 
 def _message(read: Callable[[Any], Any], data: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from serving.settings import ServerSettings
+from serving.transport.guards import Guards
 from serving.transport.hosted import HostedServices
 from serving.transport.lifecycle import CannotListen
 from serving.transport.service import Service
@@ -17,10 +18,10 @@ from serving.transport.service import Service
 class GrpcioHost:
     """One listening server with health and reflection. It says NOT_SERVING until :meth:`set_serving`."""
 
-    def __init__(self, settings: ServerSettings, services: Sequence[Service]) -> None:
+    def __init__(self, settings: ServerSettings, services: Sequence[Service], guards: Guards) -> None:
         self._settings = settings
         self._server = grpc.aio.server(options=_options(settings))
-        self._hosted = HostedServices(settings, services, self._server)
+        self._hosted = HostedServices(settings, services, self._server, guards)
 
     async def start(self) -> str:
         """Listen; return the address with the port that was taken.

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from serving.settings import ServerSettings
 from serving.transport.boundary import Boundary
+from serving.transport.guards import Guards
 from serving.transport.health import DrainableHealth
 from serving.transport.service import Registry, Service
 
@@ -29,14 +30,14 @@ _QUIET_SECONDS: Final = 0.05
 class HostedServices:
     """Registers services with a transport's registry, and tells health checks how they are."""
 
-    def __init__(self, settings: ServerSettings, services: Sequence[Service], registry: Registry) -> None:
-        self.boundary = Boundary(
-            registry, default_deadline=settings.default_deadline_seconds, max_in_flight=settings.max_in_flight
-        )
+    def __init__(
+        self, settings: ServerSettings, services: Sequence[Service], registry: Registry, guards: Guards
+    ) -> None:
+        self.boundary = Boundary(registry, default_deadline=settings.default_deadline_seconds, guards=guards)
         self._health = DrainableHealth()
         self._names = [service.name for service in services]
         for service in services:
-            service.register(self.boundary)
+            self.boundary.host(service)
         # Health and reflection stream and must answer while the services are full: they stay outside the boundary.
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         add_health: Any = health_pb2_grpc.add_HealthServicer_to_server

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import uvloop
 
 from serving.settings import ServerSettings
 from serving.telemetry.logs import configure_logs
+from serving.telemetry.metrics import with_metrics
 from serving.transport import envoy
+from serving.transport.admission import Admission
 from serving.transport.grpcio import GrpcioHost
 from serving.transport.lifecycle import CannotListen, StopSignals, Workload, serve
 
@@ -37,6 +39,13 @@ class Program:
         return builder
 
 
+def built(program: Program, settings: ServerSettings) -> Workload:
+    """Return the program's workload with what every service has. Called on the event loop that serves it."""
+    workload = program.builder()(settings)
+    guards = replace(workload.guards, admission=Admission(settings.max_in_flight))
+    return with_metrics(replace(workload, guards=guards), settings.host, settings.metrics_port)
+
+
 def run(program: Program, settings: ServerSettings) -> None:
     """Serve until a signal. Exits with 1 and one line where the address cannot be had."""
     configure_logs(program.name, settings.log_level, settings.log_format)
@@ -54,5 +63,6 @@ def run(program: Program, settings: ServerSettings) -> None:
 
 
 async def _serve_on_grpcio(program: Program, settings: ServerSettings) -> None:
-    workload = program.builder()(settings)
-    await serve(GrpcioHost(settings, workload.services), settings, workload, StopSignals.of_process())
+    workload = built(program, settings)
+    host = GrpcioHost(settings, workload.services, workload.guards)
+    await serve(host, settings, workload, StopSignals.of_process())

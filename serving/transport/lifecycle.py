@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from prometheus_client.registry import Collector
 
 from serving.garbage import settle
 from serving.settings import ServerSettings
 from serving.transport.asgi.application import Application
 from serving.transport.boundary import Boundary
+from serving.transport.guards import Guards
 from serving.transport.service import Service
 
 log = structlog.get_logger()
@@ -36,6 +38,10 @@ class Workload:
     """Called when the process has been asked to stop, before anything else."""
     web: Callable[[Boundary], Application] | None = None
     """Makes what answers requests of plain HTTP, behind the boundary it is given, where the transport takes them."""
+    guards: Guards = field(default_factory=Guards)
+    """What the boundary asks and tells of every call."""
+    collectors: Sequence[Collector] = ()
+    """What metrics tell of the services."""
 
 
 class StopSignals:

@@ -1,12 +1,14 @@
-"""What a host takes in: a gRPC service by its name, and how to register its servicer."""
+"""What a host takes in: a gRPC service by its name, how to register its servicer, and the rights its methods ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
+
+from serving.access.identity import Right
 
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 
@@ -28,8 +30,12 @@ class Service:
     name: str
     """Its full name, as ``prediction.Predictor``."""
     register: Callable[[Registry], None]
+    rights: Mapping[str, Right] = field(default_factory=dict)
+    """What each method asks of its callers, by name. Where access is configured, one that is not here is denied."""
 
 
-def service(name: str, add_to_server: Callable[..., None], servicer: object) -> Service:
+def service(
+    name: str, add_to_server: Callable[..., None], servicer: object, rights: Mapping[str, Right] | None = None
+) -> Service:
     """Return the service ``name`` from its generated ``add_…Servicer_to_server`` and its servicer."""
-    return Service(name, lambda registry: add_to_server(servicer, registry))
+    return Service(name, lambda registry: add_to_server(servicer, registry), rights or {})

@@ -14,8 +14,10 @@ from frontend.backends.backend import Backend
 from frontend.open_inference.rest.application import rest_application
 from frontend.open_inference.rest.endpoint import Limits
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
+from serving.transport.admission import Admission
 from serving.transport.asgi.application import Application, GrpcApplication
 from serving.transport.boundary import Boundary
+from serving.transport.guards import Guards
 from tests.builders import PATIENCE
 from tests.frontend.open_inference import servicer_before
 from tests.serving.asgi.fake_server import FakeServer
@@ -106,7 +108,7 @@ def rest_caller(
 ) -> RestCaller:
     """Return a caller of the REST form of ``servicer``, on the port where gRPC is served, too."""
     port = GrpcApplication(max_message_bytes=LIMIT, unary_seconds=seconds)
-    boundary = Boundary(port, default_deadline=seconds, max_in_flight=max_in_flight)
+    boundary = Boundary(port, default_deadline=seconds, guards=Guards(admission=Admission(max_in_flight)))
     port.otherwise = rest_application(servicer, Limits(LIMIT, seconds), boundary)
     return RestCaller(port, boundary)
 

@@ -201,7 +201,7 @@ async def test_an_engine_that_answers_a_batch_wrongly_is_asked_for_each_alone() 
     [
         (StatusCode.RESOURCE_EXHAUSTED, "OutOfCapacity"),
         (StatusCode.NOT_FOUND, "ModelIncomplete"),
-        (StatusCode.PERMISSION_DENIED, "RemoteError"),
+        (StatusCode.PERMISSION_DENIED, "PermissionDenied"),
         (StatusCode.DEADLINE_EXCEEDED, "DeadlineExceeded"),
     ],
 )

@@ -24,8 +24,7 @@ from serving.errors import (
     status_of,
 )
 from serving.prediction import Prediction, Query
-from serving.transport.grpcio import GrpcioHost
-from tests.builders import PATIENCE, a_call, echo, fake_predictor, free_port, hosted, server_settings
+from tests.builders import PATIENCE, a_call, echo, fake_predictor, free_port, host_of, hosted, server_settings
 from tests.serving.refusals import assert_fit_for_callers
 
 CODES = [code for code in StatusCode if code is not StatusCode.OK]
@@ -222,7 +221,7 @@ async def test_it_waits_for_a_predictor_that_comes_later_and_gets_ready_later(tm
         waiting = asyncio.create_task(backend.wait_until_ready())
         with pytest.raises(Unavailable):
             await backend.predict(Query("a", "x"), a_call())
-        host = GrpcioHost(server_settings(tmp_path, port=port), [fake_predictor(echo)])
+        host = host_of(server_settings(tmp_path, port=port), [fake_predictor(echo)])
         await host.start()
         try:
             # It listens and answers, and its health does not say so yet.
@@ -251,7 +250,7 @@ async def test_a_predictor_that_comes_back_is_found_again(tmp_path: Path) -> Non
 
 
 async def test_waiting_for_readiness_leaves_no_call_open_at_the_predictor(tmp_path: Path) -> None:
-    host = GrpcioHost(server_settings(tmp_path), [fake_predictor(echo)])
+    host = host_of(server_settings(tmp_path), [fake_predictor(echo)])
     address = await host.start()
     await host.set_serving(True)
     async with asking(address) as backend:

@@ -16,7 +16,7 @@ from frontend.backends.predictor import PredictorBackend
 from serving.errors import DeadlineExceeded, ModelNotFound, OutOfCapacity, ServingError, Unavailable
 from serving.prediction import Prediction, Query
 from serving.transport.grpcio import GrpcioHost
-from tests.builders import PATIENCE, a_call, a_turn, fake_predictor, server_settings
+from tests.builders import PATIENCE, a_call, a_turn, fake_predictor, host_of, server_settings
 
 MODELS = [f"model-{number}" for number in range(60)]
 
@@ -94,7 +94,7 @@ async def before(
     addresses = []
     async with AsyncExitStack() as stack:
         for replica in replicas.values():
-            replica.host = GrpcioHost(server_settings(model_dir), [fake_predictor(replica.answer)])
+            replica.host = host_of(server_settings(model_dir), [fake_predictor(replica.answer)])
             addresses.append(await replica.host.start())
             await replica.set_serving(True)
             stack.push_async_callback(replica.stop)

@@ -19,7 +19,9 @@ from serving.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.telemetry.logs import with_request_id
+from serving.transport.admission import Admission
 from serving.transport.boundary import Boundary
+from serving.transport.guards import Guards
 from serving.transport.service import Handlers
 from tests.builders import (
     PATIENCE,
@@ -328,7 +330,7 @@ class FakeRegistry:
 
 
 def bounded(registry: FakeRegistry) -> Boundary:
-    return Boundary(registry, default_deadline=30.0, max_in_flight=10)
+    return Boundary(registry, default_deadline=30.0, guards=Guards(admission=Admission(10)))
 
 
 async def called(behaviour: Callable[[Query], Awaitable[str]], context: FakeContext) -> None:
@@ -364,7 +366,7 @@ async def test_what_is_no_servicer_may_stand_behind_the_boundary_too() -> None:
             raise errors.ModelNotFound("what to do about it")
         return data
 
-    guarded: Any = bounded(FakeRegistry()).guarded("GET /", behave)
+    guarded: Any = bounded(FakeRegistry()).guarded("GET /", behave, None)
     asked, context = object(), FakeContext()
     assert await asyncio.create_task(guarded(asked, context)) is asked
     with pytest.raises(grpc.aio.AbortError):

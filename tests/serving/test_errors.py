@@ -32,6 +32,15 @@ CODES = {
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.VolumeUnavailable: StatusCode.UNAVAILABLE,
     errors.NonFiniteLogits: StatusCode.INTERNAL,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: StatusCode.PERMISSION_DENIED,
+    errors.QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
+    errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    errors.InvalidRelease: StatusCode.FAILED_PRECONDITION,
+    errors.ReleaseRefused: StatusCode.FAILED_PRECONDITION,
+    errors.ReleaseConflict: StatusCode.ABORTED,
+    errors.ModelInService: StatusCode.FAILED_PRECONDITION,
+    errors.VolumeReadOnly: StatusCode.FAILED_PRECONDITION,
 }
 
 
@@ -70,7 +79,10 @@ def test_the_status_of_another_service_passes_through_unchanged(code: StatusCode
         (StatusCode.RESOURCE_EXHAUSTED, errors.OutOfCapacity),
         (StatusCode.DEADLINE_EXCEEDED, errors.DeadlineExceeded),
         (StatusCode.UNAVAILABLE, errors.Unavailable),
-        (StatusCode.ABORTED, RemoteError),
+        (StatusCode.UNAUTHENTICATED, errors.Unauthenticated),
+        (StatusCode.PERMISSION_DENIED, errors.PermissionDenied),
+        (StatusCode.ABORTED, errors.ReleaseConflict),
+        (StatusCode.OUT_OF_RANGE, RemoteError),
     ],
 )
 def test_a_status_of_another_service_is_caught_by_the_class_that_ours_would_have(

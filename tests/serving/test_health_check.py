@@ -4,8 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from serving.transport.grpcio import GrpcioHost
-from tests.builders import PATIENCE, PREDICTOR, echo, fake_predictor, free_port, hosted, server_settings
+from tests.builders import PATIENCE, PREDICTOR, echo, fake_predictor, free_port, host_of, hosted, server_settings
 from tests.conftest import ROOT
 from tests.end_to_end.transports.certificates import Authority
 
@@ -26,7 +25,7 @@ async def test_a_service_that_says_serving_is_healthy(tmp_path: Path) -> None:
 
 
 async def test_a_service_that_says_not_serving_is_not(tmp_path: Path) -> None:
-    host = GrpcioHost(server_settings(tmp_path), [fake_predictor(echo)])
+    host = host_of(server_settings(tmp_path), [fake_predictor(echo)])
     address = await host.start()
     try:
         assert await check(address) == (1, f"{address} says NOT_SERVING\n")

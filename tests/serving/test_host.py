@@ -21,7 +21,6 @@ from serving.prediction import Query
 from serving.remote import error_of_call
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.transport.grpcio import GrpcioHost
 from serving.transport.lifecycle import CannotListen, StopSignals, Workload, serve
 from tests.builders import (
     NOT_SERVING,
@@ -34,6 +33,7 @@ from tests.builders import (
     free_port,
     health_becomes,
     health_of,
+    host_of,
     hosted,
     server_settings,
 )
@@ -92,7 +92,7 @@ async def living(
 
     port = free_port()
     wanted = server_settings(model_dir, port=port, **settings)
-    host = GrpcioHost(wanted, [fake_predictor(behaviour)])
+    host = host_of(wanted, [fake_predictor(behaviour)])
     task = asyncio.create_task(serve(host, wanted, Workload([], get_ready, close), StopSignals.of_process()))
     try:
         async with channel_to(f"127.0.0.1:{port}") as channel:
@@ -121,16 +121,16 @@ async def test_a_port_that_is_taken_is_told(holder: str, tmp_path: Path) -> None
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}"):
-                await GrpcioHost(server_settings(tmp_path, port=port), []).start()
+                await host_of(server_settings(tmp_path, port=port), []).start()
     else:
         async with hosted(tmp_path, fake_predictor(echo)) as address:
             with pytest.raises(CannotListen, match=f"cannot listen on {address}"):
-                await GrpcioHost(server_settings(tmp_path, port=int(address.rpartition(":")[2])), []).start()
+                await host_of(server_settings(tmp_path, port=int(address.rpartition(":")[2])), []).start()
 
 
 async def test_an_address_of_another_machine_is_told(tmp_path: Path) -> None:
     with pytest.raises(CannotListen):
-        await GrpcioHost(server_settings(tmp_path, host="192.0.2.1"), []).start()
+        await host_of(server_settings(tmp_path, host="192.0.2.1"), []).start()
 
 
 async def test_reflection_lists_the_services(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ async def test_a_service_that_cannot_listen_closes_what_it_had_opened(tmp_path: 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         settings = server_settings(tmp_path, port=listener.getsockname()[1])
         with pytest.raises(CannotListen):
-            await serve(GrpcioHost(settings, []), settings, Workload([], _at_once, close), StopSignals())
+            await serve(host_of(settings, []), settings, Workload([], _at_once, close), StopSignals())
     assert closed.is_set()
 
 

@@ -33,6 +33,7 @@ from serving.messages import (
     outcomes_of,
     prediction_of,
     predictor_batch_response_of,
+    delegated_query_of,
     query_of,
     query_to_explain,
     request_of,
@@ -60,10 +61,22 @@ EXPLAINED = FELL_BACK._replace(explanation=EXPLANATION)
 NOTHING_TO_EXPLAIN = PREDICTION._replace(explanation=Explanation((), (), (LabelExplanation("", 0.0, 0.0, ()),), 1.0))
 
 
-@pytest.mark.parametrize("kind", [pb.PredictRequest, pb.PredictorPredictRequest])
-def test_a_query_survives_the_way_into_a_request_and_back(kind: Any) -> None:
+KINDS = [(pb.PredictRequest, query_of), (pb.PredictorPredictRequest, delegated_query_of)]
+
+
+@pytest.mark.parametrize(("kind", "read"), KINDS)
+def test_a_query_survives_the_way_into_a_request_and_back(kind: Any, read: Any) -> None:
     for query in QUERIES:
-        assert query_of(kind.FromString(request_of(kind, query).SerializeToString())) == query
+        assert read(kind.FromString(request_of(kind, query).SerializeToString())) == query
+
+
+def test_the_key_goes_to_the_frontend_and_the_caller_to_the_predictor() -> None:
+    query = Query("model-1", "x", key="k", caller="c")
+    asked = request_of(pb.PredictRequest, query)
+    delegated = request_of(pb.PredictorPredictRequest, query)
+    assert query_of(asked) == query._replace(caller="")
+    assert delegated_query_of(delegated) == query._replace(key="")
+    assert query_to_explain(explain_request_of(query._replace(explain=()))).key == "k"
 
 
 QUERIES = [
@@ -80,9 +93,9 @@ def test_a_query_survives_the_way_into_a_request_for_an_explanation_and_back() -
         assert query_to_explain(request) == query
 
 
-@pytest.mark.parametrize("kind", [pb.PredictRequest, pb.PredictorPredictRequest])
-def test_labels_to_explain_are_nothing_without_the_wish_to_explain(kind: Any) -> None:
-    assert query_of(kind(runId="a", document="x", explain_labels=["b"])).explain is None
+@pytest.mark.parametrize(("kind", "read"), KINDS)
+def test_labels_to_explain_are_nothing_without_the_wish_to_explain(kind: Any, read: Any) -> None:
+    assert read(kind(runId="a", document="x", explain_labels=["b"])).explain is None
 
 
 @pytest.mark.parametrize("kind", [pb.PredictResponse, pb.PredictorPredictResponse])

@@ -161,7 +161,7 @@ async def test_metrics_are_told_from_before_the_service_is_ready_until_it_is_clo
         assert await asyncio.to_thread(scraped, port) == {"one": 2}
         await inner.close()
 
-    it = with_metrics(Workload([], ready, close), "127.0.0.1", port, [Numbers("one")])
+    it = with_metrics(Workload([], ready, close, collectors=[Numbers("one")]), "127.0.0.1", port)
     await it.get_ready()
     await it.close()
     assert events == ["ready", "closed"]
@@ -177,7 +177,7 @@ async def test_metrics_end_where_the_service_fails_to_close() -> None:
         raise ZeroDivisionError
 
     port = free_port()
-    it = with_metrics(Workload([], nothing, fail), "127.0.0.1", port, [Numbers("one")])
+    it = with_metrics(Workload([], nothing, fail, collectors=[Numbers("one")]), "127.0.0.1", port)
     await it.get_ready()
     with pytest.raises(ZeroDivisionError):
         await it.close()
@@ -188,4 +188,4 @@ async def test_metrics_end_where_the_service_fails_to_close() -> None:
 def test_without_a_port_there_are_none() -> None:
     events: list[str] = []
     it: Any = workload(events)
-    assert with_metrics(it, "127.0.0.1", 0, [Numbers("one")]) is it
+    assert with_metrics(it, "127.0.0.1", 0) is it

@@ -132,7 +132,9 @@ def test_no_id_of_many_leads_to_a_call_outside_of_the_root(
         real: Callable[..., Any] = getattr(os, name)
 
         def call(path: Any, *args: Any, **kwargs: Any) -> Any:
-            folder = Path(f"/proc/self/fd/{kwargs['dir_fd']}").readlink() if "dir_fd" in kwargs else Path()
+            folder = (
+                Path(f"/proc/self/fd/{kwargs['dir_fd']}").readlink() if kwargs.get("dir_fd") is not None else Path()
+            )
             where = os.path.normpath(folder / os.fsdecode(path))
             calls["inside" if where == str(root) or where.startswith(f"{root}/") else "outside"] += 1
             return real(path, *args, **kwargs)

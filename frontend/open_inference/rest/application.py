@@ -13,6 +13,7 @@ from starlette.routing import Route
 from frontend.open_inference.rest.calls import RestCalls
 from frontend.open_inference.rest.endpoint import Endpoint, Limits, Serve
 from frontend.open_inference.rest.refusals import refusal
+from serving.access.identity import Right
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.asgi.application import Application
 from serving.transport.boundary import Boundary
@@ -32,8 +33,8 @@ def rest_application(servicer: pb_grpc.GRPCInferenceServiceServicer, limits: Lim
     """
     calls = RestCalls(servicer)
 
-    def route(method: str, path: str, serve: Serve) -> Route:
-        return Route(path, Endpoint(f"{method} {path}", serve, boundary, limits), methods=[method])
+    def route(method: str, path: str, serve: Serve, right: Right = Right.PREDICT) -> Route:
+        return Route(path, Endpoint(f"{method} {path}", right, serve, boundary, limits), methods=[method])
 
     routes = [
         route("GET", "/v2", calls.server_metadata),
@@ -43,8 +44,8 @@ def rest_application(servicer: pb_grpc.GRPCInferenceServiceServicer, limits: Lim
         # Before the models: a model is not called like this where it has no further path.
         route("GET", "/v2/models/stats", calls.model_statistics),
         route("POST", _REPOSITORY + "/index", calls.repository_index),
-        route("POST", _REPOSITORY + "/models/{model}/load", calls.load),
-        route("POST", _REPOSITORY + "/models/{model}/unload", calls.unload),
+        route("POST", _REPOSITORY + "/models/{model}/load", calls.load, Right.MANAGE),
+        route("POST", _REPOSITORY + "/models/{model}/unload", calls.unload, Right.MANAGE),
     ]
     for model in (_MODEL, _VERSION):
         routes += [

@@ -16,6 +16,7 @@ from starlette.types import Scope, Send
 from frontend.open_inference.rest.bodies import BodyTooLarge, UnknownEncoding, body_of, compressed
 from frontend.open_inference.rest.calls import RestCall
 from frontend.open_inference.rest.refusals import http_status_of, refusal
+from serving.access.identity import Right
 from serving.call import REQUEST_ID_KEY
 from serving.transport.alarms import alarms_of
 from serving.transport.asgi.context import CallContext
@@ -57,15 +58,16 @@ class Endpoint:
 
     Args:
         name: of the call, in log lines.
+        right: what it asks of its callers.
         serve: answers.
         boundary: what the call stands behind.
         limits: what is taken of a request.
     """
 
-    def __init__(self, name: str, serve: Serve, boundary: Boundary, limits: Limits) -> None:
+    def __init__(self, name: str, right: Right, serve: Serve, boundary: Boundary, limits: Limits) -> None:
         self._serve = serve
         self._limits = limits
-        self._guarded = boundary.guarded(name, self._served)
+        self._guarded = boundary.guarded(name, self._served, right)
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """Serve one request."""

@@ -20,7 +20,7 @@ from serving.transport.asgi.context import Send
 from serving.transport.asgi.watch import Receive
 from serving.transport.envoy.control import VARIABLE, Control
 from serving.transport.envoy.host import EnvoyHost
-from serving.transport.hosting import Program
+from serving.transport.hosting import Program, built
 from serving.transport.lifecycle import StopSignals, serve
 
 log = structlog.get_logger()
@@ -52,7 +52,7 @@ class Embedded:
         configure_logs(self._program.name, self._settings.log_level, self._settings.log_format)
         address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         drained = asyncio.Event()
-        workload = self._program.builder()(self._settings)
+        workload = built(self._program, self._settings)
         host = EnvoyHost(self._settings, workload, control, address, drained)
         self._application = host.application
         self._start(self._follow(control, address, drained))

@@ -33,7 +33,7 @@ class EnvoyHost:
         self.application = GrpcApplication(
             max_message_bytes=settings.max_message_bytes, unary_seconds=settings.default_deadline_seconds
         )
-        self._hosted = HostedServices(settings, workload.services, self.application)
+        self._hosted = HostedServices(settings, workload.services, self.application, workload.guards)
         if workload.web is not None:
             self.application.otherwise = workload.web(self._hosted.boundary)
         self._control = control

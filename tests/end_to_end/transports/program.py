@@ -39,7 +39,7 @@ def build(settings: Settings) -> Workload:
     echo = EchoServicer(notebook)
 
     def register_straight(registry: Registry) -> None:
-        # The boundary takes unary calls only, and this is about what lies below it.
+        # The boundary takes no streams of callers, and this is about what lies below it.
         transport = registry._registry if isinstance(registry, Boundary) else registry
         transport.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ECHO, echo.handlers()),))
 

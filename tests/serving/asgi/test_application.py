@@ -16,9 +16,11 @@ from serving.call import REQUEST_ID_KEY
 from serving.errors import INTERNAL_MESSAGE
 from serving.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
+from serving.transport.admission import Admission
 from serving.transport.asgi.application import GrpcApplication
 from serving.transport.asgi.wire import framed
 from serving.transport.boundary import Boundary
+from serving.transport.guards import Guards
 from tests.builders import PATIENCE, a_turn, echo, fake_predictor
 from tests.serving.asgi.fake_server import PATH, FakeServer, answer_to
 
@@ -690,7 +692,7 @@ async def test_a_call_behind_the_boundary_ends_at_its_deadline(value: bytes | No
         return ""
 
     made = GrpcApplication(max_message_bytes=LIMIT, unary_seconds=0.02)
-    fake_predictor(hang).register(Boundary(made, default_deadline=0.02, max_in_flight=10))
+    fake_predictor(hang).register(Boundary(made, default_deadline=0.02, guards=Guards(admission=Admission(10))))
     request = pb.PredictorPredictRequest(runId="a").SerializeToString()
     headers = [] if value is None else [(b"grpc-timeout", value)]
     path = "/prediction.Predictor/PredictorPredict"
@@ -702,7 +704,7 @@ async def test_a_call_behind_the_boundary_ends_at_its_deadline(value: bytes | No
 
 async def test_the_boundary_gives_back_the_request_id() -> None:
     made = GrpcApplication(max_message_bytes=LIMIT, unary_seconds=PATIENCE)
-    fake_predictor(echo).register(Boundary(made, default_deadline=PATIENCE, max_in_flight=10))
+    fake_predictor(echo).register(Boundary(made, default_deadline=PATIENCE, guards=Guards(admission=Admission(10))))
     request = pb.PredictorPredictRequest(runId="a", document="hello").SerializeToString()
     headers = [(REQUEST_ID_KEY.encode(), b"mine")]
     answer = await answer_to(made, request, path="/prediction.Predictor/PredictorPredict", headers=headers)

@@ -1,0 +1,67 @@
+"""Who makes a call, and what they may do with which models."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from serving.errors import PermissionDenied
+from serving.model_id import VERSION_MARK
+
+ALL_MODELS: Final = "*"
+"""At the end of a pattern: any rest of a name."""
+
+
+class Right(enum.Enum):
+    """What may be allowed."""
+
+    PREDICT = "predict"
+    """Have documents classified, and see what models there are."""
+    EXPLAIN = "explain"
+    """Have answers explained."""
+    MANAGE = "manage"
+    """Load, unload, release and delete models, and read what services count."""
+    DELEGATE = "delegate"
+    """Ask in the name of others: what a frontend does at a predictor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody who calls."""
+
+    name: str
+    rights: frozenset[Right]
+    models: tuple[str, ...]
+    """Names of models, each of which may end with ``*`` for any rest."""
+
+    def check_right(self, right: Right) -> None:
+        """Return if the right is theirs, for whichever models.
+
+        Raises:
+            PermissionDenied: it is not.
+        """
+        if right not in self.rights:
+            raise PermissionDenied(f"the caller has no right to {right.value}; ask the operator for it")
+
+    def check(self, right: Right, model_id: str) -> None:
+        """Return if they may do this with the model.
+
+        Raises:
+            PermissionDenied: they may not; told alike whether or not there is such a model.
+        """
+        self.check_right(right)
+        if not self.may_use(model_id):
+            raise PermissionDenied("the caller may not use this model; ask the operator for it")
+
+    def may_use(self, model_id: str) -> bool:
+        """Return whether the model, in any version, is one of theirs."""
+        name, _, _ = model_id.partition(VERSION_MARK)
+        return any(
+            name.startswith(pattern[:-1]) if pattern.endswith(ALL_MODELS) else name == pattern
+            for pattern in self.models
+        )
+
+
+ANYBODY: Final = Identity("", frozenset(Right), (ALL_MODELS,))
+"""Every caller of a service where no access is configured: they may do everything."""

@@ -1,0 +1,89 @@
+"""What stands at the boundary beside its own work: who may call, how many at once, and who looks on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from grpc import StatusCode
+
+from serving.access.identity import ANYBODY, Identity, Right
+from serving.transport.admission import Admission
+
+DEFAULT_CALLS: Final = 16_384
+
+
+class Access(Protocol):
+    """Knows callers."""
+
+    def identify(self, context: Any) -> Identity:
+        """Return who makes the call with this context.
+
+        Raises:
+            Unauthenticated: it is nobody that is known.
+        """
+
+    def check_method(self, identity: Identity, right: Right | None) -> None:
+        """Return if ``identity`` may call a method that asks for ``right``; ``None``: it says nothing of rights.
+
+        Raises:
+            PermissionDenied: they may not.
+        """
+
+    def named(self, name: str) -> Identity:
+        """Return the identity of this name, in which a frontend asks.
+
+        Raises:
+            PermissionDenied: it is not known.
+        """
+
+
+class OpenAccess:
+    """Where no access is configured: everybody may do everything."""
+
+    def identify(self, context: Any) -> Identity:
+        """Return anybody."""
+        del context
+        return ANYBODY
+
+    def check_method(self, identity: Identity, right: Right | None) -> None:
+        """Allow it."""
+
+    def named(self, name: str) -> Identity:
+        """Return anybody."""
+        del name
+        return ANYBODY
+
+
+class CallObserver(Protocol):
+    """Is told of every call. Called on the event loop, and for each call: it must take next to no time."""
+
+    def began(self, method: str) -> None:
+        """A call of ``method``, as ``package.Service/Method``, has arrived."""
+
+    def ended(self, method: str, code: StatusCode, seconds: float) -> None:
+        """It has ended, ``seconds`` after it arrived."""
+
+
+class CallTrace(Protocol):
+    """What is recorded of one call."""
+
+    def end(self, code: StatusCode) -> None:
+        """Record that the call has ended."""
+
+
+class CallTracer(Protocol):
+    """Records calls in distributed traces."""
+
+    def begin(self, method: str, context: Any) -> CallTrace | None:
+        """Begin the record of a call, in the task that serves it; ``None`` where this one is not recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Everything that the boundary asks and tells."""
+
+    access: Access = field(default_factory=OpenAccess)
+    admission: Admission = field(default_factory=lambda: Admission(DEFAULT_CALLS))
+    observer: CallObserver | None = None
+    tracer: CallTracer | None = None
