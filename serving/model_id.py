@@ -1,7 +1,7 @@
 """The closed grammar of model ids. An id in it is safe as the name of a folder, in a log line and as a key.
 
-A model stands in a folder of its own, `id`, or is a version of a name that has several, `name@version`. Callers may also
-write `name` alone, or `name@label`: what that means, the release of the name tells.
+A model stands in a folder of its own, `id`, or is a version of a name that has several, `name@version`. Callers may
+also write `name` alone, or `name@label`: what that means, the release of the name tells.
 """
 
 from __future__ import annotations

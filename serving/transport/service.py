@@ -1,4 +1,4 @@
-"""What a host takes in: a gRPC service by its name, how to register its servicer, and the rights its methods ask for."""
+"""What a host takes in: a gRPC service by its name, its servicer's registration, and the rights its methods ask for."""
 
 from __future__ import annotations
 

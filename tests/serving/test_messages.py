@@ -27,13 +27,13 @@ from serving.errors import InvalidRequest, ModelNotFound, ServingError, Status, 
 from serving.explanation import Explanation, LabelExplanation
 from serving.messages import (
     batch_response_of,
+    delegated_query_of,
     explain_request_of,
     explain_response_of,
     explained_prediction_of,
     outcomes_of,
     prediction_of,
     predictor_batch_response_of,
-    delegated_query_of,
     query_of,
     query_to_explain,
     request_of,
@@ -61,7 +61,7 @@ EXPLAINED = FELL_BACK._replace(explanation=EXPLANATION)
 NOTHING_TO_EXPLAIN = PREDICTION._replace(explanation=Explanation((), (), (LabelExplanation("", 0.0, 0.0, ()),), 1.0))
 
 
-KINDS = [(pb.PredictRequest, query_of), (pb.PredictorPredictRequest, delegated_query_of)]
+KINDS: list[Any] = [(pb.PredictRequest, query_of), (pb.PredictorPredictRequest, delegated_query_of)]
 
 
 @pytest.mark.parametrize(("kind", "read"), KINDS)
