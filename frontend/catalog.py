@@ -1,41 +1,16 @@
-"""Manifests by model id, remembered, and read again when the file changes.
-
-All state belongs to one event loop; files are read in a pool of threads of its own.
-"""
+"""Manifests by model id, remembered, and read again when the file changes."""
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
-import structlog
-from cachetools import LRUCache, TTLCache
-
-from serving.errors import ModelIncomplete, ModelNotFound, ServingError, TooManyLoads, again
-from serving.looks import BackgroundLooks
+from frontend.remembered import Remembered
+from serving.errors import ModelIncomplete, ModelNotFound
 from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, FileIdentity, Fingerprint, ModelStore
+from serving.model_id import VERSION_MARK, ModelId
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, FileIdentity, ModelStore
 
-log = structlog.get_logger()
-
-_UNKNOWN_SECONDS: Final = 1.0
-_MAX_UNKNOWN: Final = 65_536
-_MAX_ENTRIES: Final = 10_000
-_MAX_LOOKUPS: Final = 4096
-_PATIENCE_SECONDS: Final = 0.1
 _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    manifest: Manifest
-    file: FileIdentity
-    checked_at: float
 
 
 class Catalog:
@@ -48,12 +23,7 @@ class Catalog:
     """
 
     def __init__(self, store: ModelStore, *, threads: int, freshness_seconds: float) -> None:
-        self._store = store
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="catalog")
-        self._entries: LRUCache[ModelId, _Entry] = LRUCache(_MAX_ENTRIES)
-        self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
-        self._looks = BackgroundLooks(self._pool, self._has_changed, self._on_change, freshness_seconds)
-        self._lookups: dict[ModelId, asyncio.Task[Manifest]] = {}
+        self._manifests: Remembered[Manifest] = Remembered(_Manifests(store, freshness_seconds), threads=threads)
 
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.
@@ -67,73 +37,43 @@ class Catalog:
             VolumeUnavailable: the volume does not answer, and the manifest is not known.
             TooManyLoads: too many are looked up.
         """
-        entry = self._entries.get(model_id)
-        if entry is not None and self._looks.may_serve(entry, model_id, entry.file, entry.checked_at):
-            return entry.manifest
-        if model_id in self._unknown:
-            raise ModelNotFound("no model has this runId")
-        lookup = self._lookups.get(model_id)
-        if lookup is None and len(self._lookups) >= _MAX_LOOKUPS:
-            raise TooManyLoads("too many models are looked up at the moment; try again shortly")
-        if lookup is None:
-            lookup = asyncio.get_running_loop().create_task(self._look_up(model_id, entry))
-            self._lookups[model_id] = lookup
-            lookup.add_done_callback(lambda _: self._lookups.pop(model_id, None))
-        if entry is not None:
-            # While the volume hangs, a manifest that is known need not wait for it.
-            await asyncio.wait({lookup}, timeout=_PATIENCE_SECONDS)
-            if not lookup.done():
-                return entry.manifest
-        try:
-            # One caller that leaves must not take the answer from the others.
-            return await asyncio.shield(lookup)
-        except ServingError as error:
-            raise again(error) from error.__cause__
-
-    def _has_changed(self, model_id: ModelId, file: FileIdentity) -> bool:
-        return not self._store.still_has(model_id, {MANIFEST_FILE: file})
-
-    def _on_change(self, entry: _Entry, *, changed: bool) -> None:
-        """Take in what a look in the background found: what has changed is looked up when it is asked for."""
-        entry.checked_at = -math.inf if changed else time.monotonic()
+        entry = self._manifests.at_hand(model_id)
+        return await self._manifests.of(model_id) if entry is None else entry.value
 
     async def close(self) -> None:
         """End all look-ups."""
-        lookups = list(self._lookups.values())
-        for lookup in lookups:
-            lookup.cancel()
-        await asyncio.gather(*lookups, return_exceptions=True)
-        await self._looks.close()
-        # A volume that hangs must not hang the end.
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def _look_up(self, model_id: ModelId, known: _Entry | None) -> Manifest:
-        try:
-            entry = await asyncio.get_running_loop().run_in_executor(self._pool, self._current, model_id, known)
-        except ModelNotFound:
-            self._entries.pop(model_id, None)
-            self._unknown[model_id] = True
-            raise
-        except ServingError as error:
-            # The predictor serves its old copy on, and so must we: damaged, half written, or on a volume that fails.
-            if known is None:
-                raise
-            log.warning("manifest cannot be read; the known one stays", model=model_id, reason=str(error))
-            entry = known
-        entry.checked_at = time.monotonic()
-        self._entries[model_id] = entry
-        return entry.manifest
-
-    def _current(self, model_id: ModelId, known: _Entry | None) -> _Entry:
-        """Return ``known`` if the file is still the one it was read from, else what the file says now."""
-        file = _manifest_of(self._store.fingerprint(model_id))
-        if known is not None and file == known.file:
-            return known
-        return _Entry(self._store.read_manifest(model_id), file, time.monotonic())
+        await self._manifests.close()
 
 
-def _manifest_of(fingerprint: Fingerprint) -> FileIdentity:
-    file = fingerprint.files[_MANIFEST]
-    if file is None:
-        raise ModelIncomplete(f"the model has no {MANIFEST_FILE} yet; finish its upload")
-    return file
+class _Manifests:
+    """A :class:`~frontend.remembered.Source` of the manifests in a store."""
+
+    kind = "manifest"
+    event = "manifest cannot be read; the known one stays"
+
+    def __init__(self, store: ModelStore, freshness_seconds: float) -> None:
+        self._store = store
+        self._freshness_seconds = freshness_seconds
+
+    def file_of(self, model_id: ModelId) -> FileIdentity:
+        """Return the identity of the model's manifest. Raises ServingError."""
+        file = self._store.fingerprint(model_id).files[_MANIFEST]
+        if file is None and VERSION_MARK not in model_id and self._store.versions(model_id):
+            raise ModelNotFound("no version of this model is released; ask for one as name@version, or release one")
+        if file is None:
+            raise ModelIncomplete(f"the model has no {MANIFEST_FILE} yet; finish its upload")
+        return file
+
+    def read(self, model_id: ModelId, file: FileIdentity | None) -> Manifest:
+        """Return the manifest. Raises ServingError."""
+        del file
+        return self._store.read_manifest(model_id)
+
+    def is_still(self, model_id: ModelId, file: FileIdentity | None) -> bool:
+        """Return whether the manifest is this file still."""
+        return self._store.still_has(model_id, {MANIFEST_FILE: file})
+
+    def freshness_of(self, file: FileIdentity | None) -> float:
+        """Return the same for each."""
+        del file
+        return self._freshness_seconds

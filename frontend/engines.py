@@ -6,34 +6,56 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from frontend.backends.backend import Backend, Manifests
-from frontend.backends.coalescing import CoalescingBackend
+from frontend.backends.counts import QueryCounts
 from frontend.backends.open_inference.backend import OpenInferenceBackend
 from frontend.backends.partitions import partitions_before
 from frontend.backends.predictor import PredictorBackend
+from frontend.backends.timed import GroupingBackend, coalesced
+from frontend.backends.tls import EngineTls
 from frontend.backends.torchserve.backend import TorchServeBackend
 from frontend.backends.torchserve.options import TorchServeOptions
 from frontend.routes import OPEN_INFERENCE, PREDICTOR, TORCHSERVE, Engine
 from frontend.settings import EngineSettings
+from serving.access.own_credential import OwnCredential
 
 
 def backends_of(
-    engines: Mapping[str, Engine], settings: EngineSettings, manifests: Manifests, *, partitions: int
+    engines: Mapping[str, Engine],
+    settings: EngineSettings,
+    manifests: Manifests,
+    *,
+    partitions: int,
+    counts: QueryCounts | None = None,
 ) -> dict[str, Backend]:
-    """Return the backend of each algorithm; algorithms of one engine share it. 0 partitions: as many as fit it."""
-    backends = {
-        engine: _BACKENDS[engine.kind](engine, settings, manifests, partitions or partitions_before(engine.address))
-        for engine in set(engines.values())
-    }
+    """Return the backend of each algorithm; algorithms of one engine share it.
+
+    Args:
+        engines: of each algorithm.
+        settings: how engines are asked.
+        manifests: for engines that know none.
+        partitions: of models; 0: as many as fit the engine.
+        counts: counts queries on their way.
+    """
+
+    def backend_of(engine: Engine) -> Backend:
+        kind = _BACKENDS[engine.kind]
+        backend = kind(engine, settings, manifests, partitions or partitions_before(engine.address))
+        return coalesced(backend, calls=settings.calls_in_flight, group_of=backend.group_of, counts=counts)
+
+    backends = {engine: backend_of(engine) for engine in set(engines.values())}
     return {algorithm: backends[engine] for algorithm, engine in engines.items()}
 
 
-def _predictor(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> Backend:
+def _predictor(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> GroupingBackend:
     del manifests
-    backend = PredictorBackend(engine.address, partitions=partitions)
-    return CoalescingBackend(backend, calls=settings.calls_in_flight, group_of=backend.group_of)
+    files = settings.predictor_tls()
+    tls = None if files is None else EngineTls(files, settings.predictor_tls_server_name)
+    file = settings.predictor_credential_file
+    credential = None if file is None else OwnCredential(file)
+    return PredictorBackend(engine.address, partitions=partitions, tls=tls, credential=credential)
 
 
-def _torchserve(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> Backend:
+def _torchserve(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> GroupingBackend:
     del partitions
     options = TorchServeOptions(
         most_models=settings.torchserve_models,
@@ -44,16 +66,15 @@ def _torchserve(engine: Engine, settings: EngineSettings, manifests: Manifests, 
         response_seconds=settings.torchserve_response_seconds,
         key_file=settings.torchserve_key_file,
     )
-    backend = TorchServeBackend(engine.address, engine.management, manifests, options)
-    return CoalescingBackend(backend, calls=settings.calls_in_flight, group_of=backend.group_of)
+    return TorchServeBackend(engine.address, engine.management, manifests, options)
 
 
-def _open_inference(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> Backend:
-    backend = OpenInferenceBackend(engine.address, manifests=manifests, partitions=partitions)
-    return CoalescingBackend(backend, calls=settings.calls_in_flight, group_of=backend.group_of)
+def _open_inference(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> GroupingBackend:
+    del settings
+    return OpenInferenceBackend(engine.address, manifests=manifests, partitions=partitions)
 
 
-_BACKENDS: Final[Mapping[str, Callable[[Engine, EngineSettings, Manifests, int], Backend]]] = {
+_BACKENDS: Final[Mapping[str, Callable[[Engine, EngineSettings, Manifests, int], GroupingBackend]]] = {
     PREDICTOR: _predictor,
     TORCHSERVE: _torchserve,
     OPEN_INFERENCE: _open_inference,

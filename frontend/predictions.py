@@ -1,20 +1,22 @@
-"""Answers queries by routing them: catalog, router, backend. Knows no protobuf and no transport."""
+"""Answers queries by routing them: release, catalog, router, backend. Knows no protobuf and no transport."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
 
-from frontend.backends.backend import Backend
+from frontend.answers import ModelAnswers
 from frontend.catalog import Catalog
+from frontend.quotas import Quotas, Tenant
+from frontend.releases.released import ReleasedAnswers, Turn
+from frontend.releases.rollouts import Rollout, Route
 from frontend.router import Router
 from serving.access.identity import ANYBODY, Right
 from serving.call import Call
-from serving.errors import INTERNAL_MESSAGE, ServingError
+from serving.errors import ServingError
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
@@ -27,16 +29,30 @@ _PATIENCE_SECONDS: Final = 5.0
 class RoutedPredictions:
     """The frontend's data plane.
 
+    A query is for a model, for a name that has a release, or for one version or label of a name.
+
     Args:
         catalog: knows the models.
         router: knows the engines.
         limits: what is taken in a query and a batch.
+        released: answers for names that have a release, and knows them; ``None``: no name has one.
+        quotas: how much tenants may ask; ``None``: as much as they like.
     """
 
-    def __init__(self, catalog: Catalog, router: Router, limits: QueryLimits) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        router: Router,
+        limits: QueryLimits,
+        released: ReleasedAnswers | None = None,
+        quotas: Quotas | None = None,
+    ) -> None:
         self._catalog = catalog
         self._router = router
         self._limits = limits
+        self._released = released
+        self._quotas = quotas
+        self._answers = ModelAnswers(catalog, router)
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer.
@@ -44,48 +60,111 @@ class RoutedPredictions:
         Raises:
             ServingError: why there is none.
         """
-        backend = await self._backend_of(self._checked(query, call))
-        return await backend.predict(query, call)
+        model_id = self._checked(query, call)
+        identity, quotas, released = call.identity, self._quotas, self._released
+        if identity is not ANYBODY:
+            query = query._replace(caller=identity.name)
+        tenant = None if quotas is None else quotas.enter(identity, model_id, 1)
+        try:
+            # Most models are no names with a release, and are known not to be.
+            if released is None or released.has_none(model_id):
+                backend = await self._answers.backend_of(model_id)
+                return await backend.predict(query, call)
+            return await released.predict(await released.route(model_id), query, call)
+        finally:
+            if quotas is not None and tenant is not None:
+                quotas.leave(tenant)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
-        """Return the outcome of each query, in order. Queries of one engine go to it in one call.
+        """Return the outcome of each query, in order. Queries of one engine go to it in one call, canaries apart.
 
         Raises:
             InvalidRequest: the batch is too large.
+            QuotaExceeded: the caller asks for more than they may.
         """
         self._limits.check_batch(queries)
         outcomes: dict[int, Outcome] = {}
-        members_of: dict[ModelId, list[int]] = defaultdict(list)
+        asked: dict[int, ModelId] = {}
         for index, query in enumerate(queries):
             try:
-                members_of[self._checked(query, call)].append(index)
+                asked[index] = self._checked(query, call)
             except ServingError as error:
                 outcomes[index] = error
-        groups: dict[Backend, list[int]] = defaultdict(list)
-        routes = await asyncio.gather(*map(self._backend_of, members_of), return_exceptions=True)
-        for members, route in zip(members_of.values(), routes, strict=True):
-            if isinstance(route, ServingError):
-                outcomes.update(dict.fromkeys(members, route))
-            elif isinstance(route, BaseException):
-                raise route
-            else:
-                groups[route].extend(members)
-        results = await asyncio.gather(
-            *(_outcomes(backend, [queries[i] for i in members], call) for backend, members in groups.items())
-        )
-        for members, result in zip(groups.values(), results, strict=True):
-            outcomes.update(zip(members, result, strict=True))
+        if call.identity is not ANYBODY:
+            queries = [query._replace(caller=call.identity.name) for query in queries]
+        entered: Sequence[Tenant] = ()
+        if self._quotas is not None:
+            entered, refused = self._quotas.enter_batch(call.identity, asked)
+            for index, refusal in refused.items():
+                outcomes[index] = refusal
+                del asked[index]
+        try:
+            outcomes.update(await self._outcomes_of(queries, asked, call))
+        finally:
+            if self._quotas is not None:
+                for tenant in entered:
+                    self._quotas.leave(tenant)
         return [outcomes[index] for index in range(len(queries))]
 
-    async def unload(self, model_id: str, call: Call) -> None:
-        """Let the model's engine let go of what it holds in memory.
+    async def _outcomes_of(
+        self, queries: Sequence[Query], asked: Mapping[int, ModelId], call: Call
+    ) -> Mapping[int, Outcome]:
+        """Return the outcome of each query that is to be asked, by its place."""
+        outcomes: dict[int, Outcome] = {}
+        routes = await self._routes_of(set(asked.values()))
+        turns: dict[int, Turn] = {}
+        for index, model_id in asked.items():
+            route = routes[model_id]
+            if isinstance(route, ServingError):
+                outcomes[index] = route
+            else:
+                turns[index] = Turn.of(route, queries[index])
+        outcomes.update(zip(turns, await self._answered(list(turns.values()), call), strict=True))
+        return outcomes
+
+    async def load(self, model_id: str, call: Call) -> None:
+        """Have engines hold the model in memory: of a name with a release, all that is live.
 
         Raises:
-            ServingError: why it did not.
+            ServingError: why they do not.
         """
         parsed = parse_model_id(model_id)
         call.identity.check(Right.MANAGE, parsed)
-        await (await self._backend_of(parsed)).unload(parsed, call)
+        for each in await self.live(parsed):
+            backend = await self._answers.backend_of(each)
+            if await backend.load(each, call) is None:
+                # An engine that does not tell is asked something.
+                await backend.predict(Query(each, "", caller=call.identity.name), call)
+
+    async def unload(self, model_id: str, call: Call) -> None:
+        """Let engines let go of what they hold in memory of the model: of a name with a release, all that is live.
+
+        Raises:
+            ServingError: why they did not.
+        """
+        parsed = parse_model_id(model_id)
+        call.identity.check(Right.MANAGE, parsed)
+        for each in await self.live(parsed):
+            await (await self._answers.backend_of(each)).unload(each, call)
+
+    async def route(self, model_id: ModelId) -> Route:
+        """Return what a query for ``model_id`` goes to: a model, or what the release of the name says.
+
+        Raises:
+            ModelNotFound: nothing has this name.
+            ServingError: it cannot be told.
+        """
+        released = self._released
+        return model_id if released is None or released.has_none(model_id) else await released.route(model_id)
+
+    async def live(self, model_id: ModelId) -> Sequence[ModelId]:
+        """Return the models that queries for ``model_id`` may reach: of a name with a release all that is live.
+
+        Raises:
+            ServingError: as :meth:`route` does.
+        """
+        route = await self.route(model_id)
+        return route.live() if isinstance(route, Rollout) else (route,)
 
     async def wait_until_ready(self) -> None:
         """Return once every engine can answer; the last ones are not waited for beyond a while."""
@@ -104,7 +183,9 @@ class RoutedPredictions:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def close(self) -> None:
-        """Close the catalog and every backend."""
+        """Close the catalog and every backend, and end what is under way in the background."""
+        if self._released is not None:
+            await self._released.close()
         await self._catalog.close()
         await asyncio.gather(*(backend.close() for backend in self._router.backends))
 
@@ -115,16 +196,25 @@ class RoutedPredictions:
         self._limits.check(query)
         return model_id
 
-    async def _backend_of(self, model_id: ModelId) -> Backend:
-        return self._router.backend_for(await self._catalog.manifest(model_id))
+    async def _routes_of(self, model_ids: Collection[ModelId]) -> Mapping[ModelId, Route | ServingError]:
+        released = self._released
+        if released is None:
+            return {model_id: model_id for model_id in model_ids}
+        routes: dict[ModelId, Route | ServingError] = {}
+        unknown: list[ModelId] = []
+        for model_id in model_ids:
+            if released.has_none(model_id):
+                routes[model_id] = model_id
+            else:
+                unknown.append(model_id)
+        found = await asyncio.gather(*map(released.route, unknown), return_exceptions=True)
+        for model_id, route in zip(unknown, found, strict=True):
+            if isinstance(route, BaseException) and not isinstance(route, ServingError):
+                raise route
+            routes[model_id] = route
+        return routes
 
-
-async def _outcomes(backend: Backend, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-    try:
-        return await backend.predict_batch(queries, call)
-    except ServingError as error:
-        return [error] * len(queries)
-    except Exception:
-        # A bug of one backend must not fail what others answer.
-        log.exception("backend failed")
-        return [ServingError(INTERNAL_MESSAGE)] * len(queries)
+    async def _answered(self, turns: Sequence[Turn], call: Call) -> Sequence[Outcome]:
+        if self._released is None or all(turn.rollout is None for turn in turns):
+            return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
+        return await self._released.predict_batch(turns, call)

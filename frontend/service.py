@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from frontend.catalog import Catalog
 from frontend.engines import backends_of
+from frontend.management.service import management
 from frontend.open_inference.readiness import Readiness
 from frontend.open_inference.rest.application import rest_application
 from frontend.open_inference.rest.endpoint import Limits
 from frontend.open_inference.service import open_inference_servicer
 from frontend.open_inference.servicer import open_inference_service
 from frontend.predictions import RoutedPredictions
+from frontend.query_metrics import collectors_of, query_counts
+from frontend.quota_metrics import quota_collectors, quotas_of
+from frontend.releases.service import build_releases
 from frontend.router import Router
 from frontend.routes import parse_routes
 from frontend.servicer import prediction_service
-from frontend.settings import FrontendSettings
+from frontend.settings import EngineSettings, FrontendSettings
+from serving.access.wiring import access_of, behind
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
 from serving.settings import ServerSettings
@@ -24,10 +30,14 @@ from serving.transport.lifecycle import Workload
 
 def build(settings: FrontendSettings) -> Workload:
     """Return the frontend that ``settings`` describe. Called on the event loop that serves it."""
+    access = access_of(settings)
     catalog = catalog_of(settings)
     engines = parse_routes(settings.routes)
-    router = Router(backends_of(engines, settings, catalog, partitions=settings.partitions))
-    return workload(settings, catalog, router)
+    counts = query_counts(settings)
+    router = Router(backends_of(engines, settings, catalog, partitions=settings.partitions, counts=counts))
+    frontend = workload(settings, catalog, router)
+    counted = dataclasses.replace(frontend, collectors=[*frontend.collectors, *collectors_of(counts, settings)])
+    return behind(access, counted)
 
 
 def catalog_of(settings: ServerSettings) -> Catalog:
@@ -36,10 +46,20 @@ def catalog_of(settings: ServerSettings) -> Catalog:
     return Catalog(store, threads=settings.file_threads, freshness_seconds=settings.freshness_seconds)
 
 
-def workload(settings: ServerSettings, catalog: Catalog, router: Router) -> Workload:
+def workload(settings: EngineSettings, catalog: Catalog, router: Router) -> Workload:
     """Return the frontend before the engines of ``router``: its own API, and the Open Inference Protocol."""
     limits = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
-    predictions = RoutedPredictions(catalog, router, limits)
+    releases = build_releases(
+        settings.model_dir,
+        catalog,
+        router,
+        threads=settings.file_threads,
+        freshness_seconds=settings.freshness_seconds,
+        release_freshness_seconds=settings.release_freshness_seconds,
+        metrics_models=settings.metrics_models,
+    )
+    quotas = quotas_of(settings)
+    predictions = RoutedPredictions(catalog, router, limits, releases.answers, quotas)
     readiness = Readiness(predictions.wait_until_ready)
     open_inference = open_inference_servicer(
         store=ModelStore(settings.model_dir),
@@ -49,16 +69,19 @@ def workload(settings: ServerSettings, catalog: Catalog, router: Router) -> Work
         limits=limits,
         is_ready=readiness.is_ready,
     )
+    managed = management(settings.model_dir, catalog, router, releases.known, releases.trials)
     rest_limits = Limits(settings.max_message_bytes, settings.default_deadline_seconds)
 
     async def close() -> None:
+        await managed.close()
         open_inference.close()
         await predictions.close()
 
     return Workload(
-        [prediction_service(predictions), open_inference_service(open_inference)],
+        [prediction_service(predictions), open_inference_service(open_inference), managed.service],
         readiness.get_ready,
         close,
         readiness.end,
         functools.partial(rest_application, open_inference, rest_limits),
+        collectors=[*releases.collectors, *quota_collectors(quotas, settings)],
     )

@@ -51,8 +51,12 @@ class PredictionServicer(pb_grpc.PredictionServiceServicer):
         """Classify many documents, each on its own."""
         del context
         queries = [query_of(item) for item in request.requests]
-        outcomes = await self._predictions.predict_batch(queries, current_call())
+        call = current_call()
+        notes = call.notes
+        notes.queries = queries
+        outcomes = await self._predictions.predict_batch(queries, call)
         outcomes = [_with_what_was_asked(query, outcome) for query, outcome in zip(queries, outcomes, strict=True)]
+        notes.outcomes = outcomes
         # Thousands of answers take a while to write: the event loop goes on meanwhile.
         return (
             await asyncio.to_thread(batch_response_of, outcomes)
@@ -68,9 +72,12 @@ class PredictionServicer(pb_grpc.PredictionServiceServicer):
         return explain_response_of(await self._answer(query_to_explain(request)))
 
     async def _answer(self, query: Query) -> Prediction:
-        outcome = _with_what_was_asked(query, await self._predictions.predict(query, current_call()))
+        call = current_call()
+        call.notes.query = query
+        outcome = _with_what_was_asked(query, await self._predictions.predict(query, call))
         if isinstance(outcome, ServingError):
             raise outcome
+        call.notes.answer = outcome
         return outcome
 
 

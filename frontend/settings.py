@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, FilePath, field_validator, model_validator
 
+from frontend.backends.replicas import addresses_in
 from frontend.backends.torchserve.options import TorchServeOptions
-from frontend.routes import parse_routes
-from serving.settings import Seconds, ServerSettings, service_settings
+from frontend.routes import PREDICTOR, Engine, parse_routes
+from serving.access.limits import Limits
+from serving.access.own_credential import read_credential
+from serving.settings import Seconds, ServerSettings, TlsFiles, service_settings
+from serving.tls.material import UnusableCertificate, read_material
 
 _TORCHSERVE: Final = TorchServeOptions()
 
 
 class EngineSettings(ServerSettings):
-    """How engines are asked."""
+    """How engines are asked, and releases followed."""
 
+    release_freshness_seconds: Seconds = Field(
+        default=0.25,
+        description="a name's release file is looked at for changes at most once in this time; the first one of a name"
+        " is found as a model's files are",
+    )
+    tenant_requests_per_second: Annotated[float, Field(ge=0.0, le=1e9, allow_inf_nan=False)] = Field(
+        default=0.0,
+        description="documents that a tenant may have classified in a second, on average; 0: as many as it likes. A"
+        " tenant is an identity of the access file, which may say otherwise, and without one the name of a model",
+    )
+    tenant_burst: Annotated[float, Field(ge=0.0, le=1e9, allow_inf_nan=False)] = Field(
+        default=0.0, description="documents that it may send at once after a pause; 0: those of a second"
+    )
+    tenant_in_flight: int = Field(
+        default=0, ge=0, description="calls that it may have in flight; 0: as many as it likes"
+    )
+    predictor_credential_file: FilePath | None = Field(
+        default=None,
+        description="file with the API key, or token, that predictors know this frontend by; read again when it"
+        " changes",
+    )
+    predictor_tls_authority: FilePath | None = Field(
+        default=None,
+        description="PEM file of the authority that signed the predictors' certificates; with it they are asked over"
+        " TLS only. Files that are replaced are taken by the next connections",
+    )
+    predictor_tls_certificate: FilePath | None = Field(
+        default=None, description="PEM file of this frontend's certificate, where predictors ask for one"
+    )
+    predictor_tls_key: FilePath | None = Field(default=None, description="PEM file of that certificate's private key")
+    predictor_tls_server_name: str = Field(
+        default="",
+        description="name that the predictors' certificates are for; empty: the host of the route. A route of several"
+        " addresses needs it",
+    )
     calls_in_flight: int = Field(
         default=2,
         ge=1,
@@ -58,6 +98,45 @@ class EngineSettings(ServerSettings):
         description="TorchServe's key_file.json, where it asks for tokens; read again when a key is refused",
     )
 
+    @model_validator(mode="after")
+    def _usable_for_predictors(self) -> Self:
+        if (self.predictor_tls_certificate is None) != (self.predictor_tls_key is None):
+            raise ValueError("predictor-tls-certificate and predictor-tls-key belong together; set both or none")
+        files = self.predictor_tls()
+        if files is None:
+            if self.predictor_tls_certificate is not None or self.predictor_tls_server_name:
+                raise ValueError("predictor-tls-certificate and predictor-tls-server-name need predictor-tls-authority")
+            return self
+        try:
+            read_material(files)
+        except UnusableCertificate as error:
+            raise ValueError(f"TLS to predictors: {error}") from error
+        return self
+
+    def predictor_tls(self) -> TlsFiles | None:
+        """Return the files of TLS to predictors; ``None`` where they are asked without."""
+        if self.predictor_tls_authority is None:
+            return None
+        return TlsFiles(self.predictor_tls_certificate, self.predictor_tls_key, self.predictor_tls_authority)
+
+    def check_names(self, engines: Iterable[Engine]) -> None:
+        """Return if it is known which name the certificates of ``engines`` must be for. Raises ValueError."""
+        if self.predictor_tls_authority is None or self.predictor_tls_server_name:
+            return
+        if any(engine.kind == PREDICTOR and len(addresses_in(engine.address)) > 1 for engine in engines):
+            raise ValueError("a route of several addresses over TLS needs predictor-tls-server-name")
+
+    @field_validator("predictor_credential_file")
+    @classmethod
+    def _usable_credential(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_credential(value)
+        return value
+
+    def tenant_limits(self) -> Limits:
+        """Return how much each tenant may ask."""
+        return Limits(self.tenant_requests_per_second, self.tenant_burst, self.tenant_in_flight)
+
 
 class FrontendSettings(EngineSettings):
     """Routes each prediction to the engine that the model's manifest names.
@@ -86,3 +165,8 @@ class FrontendSettings(EngineSettings):
     def _well_written(cls, value: str) -> str:
         parse_routes(value)
         return value
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        self.check_names(parse_routes(self.routes).values())
+        return self

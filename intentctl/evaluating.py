@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, errors, fail
+from serving.channels import ChannelOptions
 from serving.client import IntentClient
 from serving.confidence import FALLBACK_LABEL
 from serving.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
@@ -134,6 +135,8 @@ class Asking:
     """Seconds that a call to the frontend may take."""
     threshold: float | None
     """Instead of the models' own."""
+    connection: ChannelOptions
+    """How the frontend is connected to."""
 
     def answers(self, model_id: str, texts: Sequence[str]) -> Answers:
         """Return the answers of a model, or end the command and say why there are none."""
@@ -164,7 +167,7 @@ class Asking:
 
         if self.frontend is None:
             return ask_folder(self.model_dir, model_id, texts, threshold=self.threshold, on_answers=on_answers)
-        with IntentClient(self.frontend, timeout=self.timeout) as client:
+        with IntentClient(self.frontend, timeout=self.timeout, options=self.connection) as client:
             return ask_frontend(client, model_id, texts, threshold=self.threshold, on_answers=on_answers)
 
     def described(self, answers: Answers) -> dict[str, Any]:

@@ -19,6 +19,8 @@ EXIT_USAGE: Final = 2
 """The command was called wrongly."""
 EXIT_UNAVAILABLE: Final = 3
 """The service does not answer."""
+EXIT_CONFLICT: Final = 4
+"""Somebody else has changed what was to be changed."""
 
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 

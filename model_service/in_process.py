@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from predictor.engine import InferenceEngine
+from predictor.residency_messages import resident_message
+from predictor.servicer import REPLICA
 from serving.call import Call
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
+from serving.residency import Residence, residence_of
 
 
 class InProcessBackend:
@@ -34,6 +38,18 @@ class InProcessBackend:
         """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone."""
         return await self._engine.predict_ready(queries, call.deadline)
 
+    async def load(self, model_id: ModelId, call: Call) -> Residence:
+        """Have the model in memory. Raises ServingError."""
+        del call
+        with await self._engine.load(model_id) as model:
+            del model
+            return self._residence(model_id)
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return what this process has of the model."""
+        del call
+        return [self._residence(model_id)]
+
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Let go of the model. Raises ModelPinned."""
         del call
@@ -46,3 +62,9 @@ class InProcessBackend:
     async def close(self) -> None:
         """Close the engine."""
         await self._engine.close()
+
+    def _residence(self, model_id: ModelId) -> Residence:
+        residents = self._engine.residency()
+        resident = residents.seen(model_id)
+        message = None if resident is None else resident_message(resident, residents, time.monotonic())
+        return residence_of(REPLICA, message)

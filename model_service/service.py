@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from frontend.backends.coalescing import CoalescingBackend
+from frontend import query_metrics
+from frontend.backends.timed import coalesced
 from frontend.engines import backends_of
 from frontend.router import Router
 from frontend.service import catalog_of, workload
@@ -12,22 +13,26 @@ from model_service.in_process import InProcessBackend
 from model_service.settings import ModelServiceSettings
 from predictor.service import build_engine, collectors_of, tune_process, wanted_at_start
 from predictor.servicer import predictor_service
+from serving.access.wiring import access_of, behind
 from serving.transport.lifecycle import Workload
 
 
 def build(settings: ModelServiceSettings) -> Workload:
     """Return both services as ``settings`` describe them. Called on the event loop that serves them."""
     tune_process()
+    access = access_of(settings)
     engine = build_engine(settings)
     # No call is saved here, and yet much: queries of a model go through it together, and answers leave together.
-    own = CoalescingBackend(InProcessBackend(engine, wanted_at_start(settings)), calls=1)
+    counts = query_metrics.query_counts(settings)
+    own = coalesced(InProcessBackend(engine, wanted_at_start(settings)), calls=1, counts=counts)
     catalog = catalog_of(settings)
-    others = backends_of(settings.further_engines(), settings, catalog, partitions=0)
+    others = backends_of(settings.further_engines(), settings, catalog, partitions=0, counts=counts)
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
     both = workload(settings, catalog, router)
     # The predictor's own service stays: it tells what is in memory, and what was asked.
-    return dataclasses.replace(
+    complete = dataclasses.replace(
         both,
-        services=[*both.services, predictor_service(engine)],
-        collectors=[*both.collectors, *collectors_of(engine, settings)],
+        services=[*both.services, predictor_service(engine, access)],
+        collectors=[*both.collectors, *query_metrics.collectors_of(counts, settings), *collectors_of(engine, settings)],
     )
+    return behind(access, complete)

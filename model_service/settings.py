@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from frontend.routes import Engine, parse_routes
 from frontend.settings import EngineSettings
 from predictor.settings import PredictorSettings
-from serving.settings import service_settings
+from serving.settings import Share, service_settings
 
 
 class ModelServiceSettings(PredictorSettings, EngineSettings):
@@ -27,11 +27,18 @@ class ModelServiceSettings(PredictorSettings, EngineSettings):
         default="", description="engines of further algorithms, as algorithm=kind://host:port, separated by commas"
     )
 
+    # Its callers ask it themselves, as they do a frontend.
+    trace_share: Share = Field(
+        default=0.01,
+        description="share of the calls without a traceparent that are traced; where there is one, it decides",
+    )
+
     @model_validator(mode="after")
     def _served_once(self) -> Self:
         twice = set(self.own_algorithms()) & set(self.further_engines())
         if twice:
             raise ValueError(f"{', '.join(sorted(twice))}: served here, and by a route; keep one")
+        self.check_names(self.further_engines().values())
         return self
 
     def own_algorithms(self) -> tuple[str, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias
 
 import structlog
@@ -13,19 +13,26 @@ import structlog
 from predictor.intent_model import IntentModel
 from predictor.model_manager import ModelManager
 from predictor.residency import Lease, ResidentModels
+from predictor.spans import inference
 from predictor.tokenizer import Tokenizer
 from predictor.traffic import TrafficCounter
 from predictor.traffic_registry import TrafficRegistry
+from predictor.work_queue import WorkQueue
+from serving.call import span_of_call
 from serving.deadline import NEVER, Deadline
 from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.model_id import ModelId, parse_model_id
+from serving.place import aside
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
 
 log = structlog.get_logger()
 
 Answers: TypeAlias = Callable[[ModelId, Sequence[Query], Deadline], Awaitable[Sequence[Outcome | None]]]
+Check: TypeAlias = Callable[[Query, ModelId], None]
+"""Raises ServingError where a query may not be asked."""
 
+MOST_WAITING: Final = 1024
 # Work that takes longer leaves the event loop: in tokens, each of which may cost as much as a character of plain words.
 _INLINE_TOKENS: Final = 8192
 _INLINE_QUERIES: Final = 64
@@ -45,55 +52,74 @@ class InferenceEngine:
         limits: what is taken in a query and a batch.
         traffic: counts what the models answer.
         threads: pool size for documents and batches too long for the event loop.
+        most_waiting: how many of these wait for a thread; those beyond it are refused.
     """
 
     def __init__(
-        self, manager: ModelManager[IntentModel], limits: QueryLimits, traffic: TrafficRegistry, *, threads: int
+        self,
+        manager: ModelManager[IntentModel],
+        limits: QueryLimits,
+        traffic: TrafficRegistry,
+        *,
+        threads: int,
+        most_waiting: int = MOST_WAITING,
     ) -> None:
         self._manager = manager
         self._limits = limits
         self._traffic = traffic
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._long_work: WorkQueue[Sequence[Outcome]] = WorkQueue(threads, most_waiting, name="inference")
 
-    async def predict(self, query: Query, deadline: Deadline = NEVER) -> Prediction:
+    async def predict(self, query: Query, deadline: Deadline = NEVER, check: Check | None = None) -> Prediction:
         """Return the model's answer.
 
         Raises:
             DeadlineExceeded: it came too late to be computed.
             ServingError: why there is none.
         """
-        model_id = self._checked(query)
+        model_id = self._checked(query, check)
         queries = [query]
         # Nearly always the model is there, and nothing needs to be waited for.
-        lease = self._manager.acquire_ready(model_id) or await self._manager.acquire(model_id)
-        outcome = (await self._answers_of(lease, queries, deadline))[0]
+        lease = self._manager.acquire_ready(model_id) or await self._acquired(model_id)
+        work = self._answers_of(lease, queries, deadline)
+        span = span_of_call()
+        outcome = (await (work if span is None else inference(span, work, queries)))[0]
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
 
-    async def predict_ready(self, queries: Sequence[Query], deadline: Deadline = NEVER) -> list[Outcome | None]:
+    async def predict_ready(
+        self, queries: Sequence[Query], deadline: Deadline = NEVER, check: Check | None = None
+    ) -> list[Outcome | None]:
         """Return the outcome of each query whose model can answer at once, ``None`` for the others.
 
         Raises:
             InvalidRequest: the batch is too large.
         """
-        return await self._each(queries, self._answers_if_ready, deadline)
+        work = self._each(queries, self._answers_if_ready, deadline, check)
+        span = span_of_call()
+        return await (work if span is None else inference(span, work, queries))
 
-    async def predict_batch(self, queries: Sequence[Query], deadline: Deadline = NEVER) -> list[Outcome]:
+    async def predict_batch(
+        self, queries: Sequence[Query], deadline: Deadline = NEVER, check: Check | None = None
+    ) -> list[Outcome]:
         """Return the outcome of each query, in order. Queries of one model go through it together.
 
         Raises:
             InvalidRequest: the batch is too large.
         """
-        outcomes = await self._each(queries, self._answers, deadline)
+        work = self._each(queries, self._answers, deadline, check)
+        span = span_of_call()
+        outcomes = await (work if span is None else inference(span, work, queries))
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _each(self, queries: Sequence[Query], answers: Answers, deadline: Deadline) -> list[Outcome | None]:
+    async def _each(
+        self, queries: Sequence[Query], answers: Answers, deadline: Deadline, check: Check | None
+    ) -> list[Outcome | None]:
         self._limits.check_batch(queries)
         outcomes: list[Outcome | None] = [None] * len(queries)
         later: list[tuple[ModelId, list[int]]] = []
         spent = 0
-        for model_id, members in self._by_model(queries, outcomes).items():
+        for model_id, members in self._by_model(queries, outcomes, check).items():
             asked = [queries[index] for index in members]
             # Nearly always the model is there and the work is short: a task for each would cost more than its answers.
             at_once = self._answers_at_once(model_id, asked, deadline)
@@ -114,12 +140,14 @@ class InferenceEngine:
                 _put(outcomes, members, found)
         return outcomes
 
-    def _by_model(self, queries: Sequence[Query], outcomes: list[Outcome | None]) -> dict[ModelId, list[int]]:
+    def _by_model(
+        self, queries: Sequence[Query], outcomes: list[Outcome | None], check: Check | None
+    ) -> dict[ModelId, list[int]]:
         """Return which of the queries each model is asked. Those that ask none get their error as outcome."""
         groups: dict[ModelId, list[int]] = defaultdict(list)
         for index, query in enumerate(queries):
             try:
-                groups[self._checked(query)].append(index)
+                groups[self._checked(query, check)].append(index)
             except ServingError as error:
                 outcomes[index] = error
         return groups
@@ -135,7 +163,7 @@ class InferenceEngine:
             InvalidModelId: ``model_id`` is none.
             ServingError: why it cannot be loaded.
         """
-        return await self._manager.acquire(parse_model_id(model_id))
+        return await self._acquired(parse_model_id(model_id))
 
     def unload(self, model_id: str) -> bool:
         """Let go of what the model holds in memory; return whether it was there.
@@ -150,6 +178,10 @@ class InferenceEngine:
         """Return the models in memory."""
         return self._manager.residents
 
+    def loads_waiting(self) -> int:
+        """Return how many models wait to be loaded, or are being loaded. Of any thread."""
+        return self._manager.loads_waiting
+
     def traffic(self) -> TrafficRegistry:
         """Return what the models were asked and what they answered."""
         return self._traffic
@@ -157,12 +189,19 @@ class InferenceEngine:
     async def close(self) -> None:
         """Wait for work in threads, and close the model manager."""
         await self._manager.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._long_work.close()
 
-    def _checked(self, query: Query) -> ModelId:
+    def _checked(self, query: Query, check: Check | None) -> ModelId:
         model_id = parse_model_id(query.model_id)
+        if check is not None:
+            check(query, model_id)
         self._limits.check(query)
         return model_id
+
+    async def _acquired(self, model_id: ModelId) -> Lease[IntentModel]:
+        # Loads have a queue of their own, with a bound of its own.
+        with aside():
+            return await self._manager.acquire(model_id)
 
     def _answers_at_once(
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
@@ -190,7 +229,7 @@ class InferenceEngine:
         return [None] * len(queries) if lease is None else await self._answers_of(lease, queries, deadline)
 
     async def _answers(self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
-        return await self._answers_of(await self._manager.acquire(model_id), queries, deadline)
+        return await self._answers_of(await self._acquired(model_id), queries, deadline)
 
     async def _answers_of(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
@@ -213,12 +252,13 @@ class InferenceEngine:
     async def _in_a_thread(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome]:
-        counter = self._traffic.counter_of(lease.resident)
-        work = self._pool.submit(_in_time, lease.model, queries, deadline, counter)
-        loop = asyncio.get_running_loop()
+        model = lease.model
+        work = functools.partial(_in_time, model, queries, deadline, self._traffic.counter_of(lease.resident))
         # A caller may leave while the thread is still at it: the model is in use until the thread is done.
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(lease.release))
-        return await asyncio.wrap_future(work)
+        with aside():
+            return await self._long_work.do(
+                work, cost=_cost_for(model, queries), deadline=deadline, release=lease.release
+            )
 
 
 def _in_time(
@@ -251,13 +291,22 @@ def _refused(error: Exception, model_id: ModelId, queries: Sequence[Query]) -> S
 
 
 def _is_short_for(model: IntentModel, queries: Sequence[Query]) -> bool:
-    return _is_short(queries, model.tokenizer.tokens_per_character, len(model.labels))
+    return _cost_for(model, queries) <= _INLINE_TOKENS
 
 
-def _is_short(
+def _is_short(queries: Sequence[Query]) -> bool:
+    """Return whether the answers take less time than handing the work to a thread and back, whatever the model."""
+    return _cost(queries) <= _INLINE_TOKENS
+
+
+def _cost_for(model: IntentModel, queries: Sequence[Query]) -> int:
+    return _cost(queries, model.tokenizer.tokens_per_character, len(model.labels))
+
+
+def _cost(
     queries: Sequence[Query], tokens_per_character: int = _MOST_TOKENS_PER_CHARACTER, labels: int = _MOST_LABELS
-) -> bool:
-    """Return whether the answers take less time than handing the work to a thread and back.
+) -> int:
+    """Return how much work the answers are at most, in tokens.
 
     Args:
         queries: of one model.
@@ -273,4 +322,4 @@ def _is_short(
         if query.explain is not None:
             # Each token has a part in the logit of each label that is explained: the best one, and those asked for.
             cost += tokens * (1 + len(query.explain))
-    return cost <= _INLINE_TOKENS
+    return cost

@@ -16,8 +16,10 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 import structlog
 from cachetools import TTLCache
+from grpc import StatusCode
 
 from predictor.residency import Lease, Model, Reservation, Resident, ResidentModels
+from predictor.spans import LoadSpans
 from serving.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
@@ -118,6 +120,7 @@ class ModelManager(Generic[Model]):
         self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
         self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
         """Callers of each model that is being loaded."""
+        self._spans = LoadSpans()
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
         self._looks = BackgroundLooks(self._looking, source.has_changed, self._on_change, freshness_seconds)
@@ -138,8 +141,7 @@ class ModelManager(Generic[Model]):
         """
         resident = self._residents.get(model_id)
         if resident is None:
-            self._statistics.misses += 1
-            return await self._loaded(model_id)
+            return await self._missed(model_id)
         self._statistics.hits += 1
         resident.hits += 1
         lease = self._residents.lease(resident)
@@ -181,6 +183,11 @@ class ModelManager(Generic[Model]):
         """The models in memory."""
         return self._residents
 
+    @property
+    def loads_waiting(self) -> int:
+        """Models that wait to be loaded, or are being loaded. Of any thread."""
+        return len(self._waiting)
+
     def background_tasks(self) -> frozenset[asyncio.Task[None]]:
         """Return the loads and checks under way, whoever waits for them."""
         return frozenset(self._tasks)
@@ -211,6 +218,14 @@ class ModelManager(Generic[Model]):
     def _is_fresh(self, resident: Resident[Model]) -> bool:
         return time.monotonic() - resident.checked_at < self._freshness_seconds
 
+    async def _missed(self, model_id: ModelId) -> Lease[Model]:
+        self._statistics.misses += 1
+        asked = time.perf_counter()
+        try:
+            return await self._loaded(model_id)
+        finally:
+            self._statistics.miss_seconds.observe(time.perf_counter() - asked)
+
     async def _loaded(self, model_id: ModelId) -> Lease[Model]:
         if self._closed:
             raise Unavailable("the service is ending; try again")
@@ -224,6 +239,7 @@ class ModelManager(Generic[Model]):
             self._start(self._load_for_waiting(model_id))
         caller: asyncio.Future[Lease[Model]] = asyncio.get_running_loop().create_future()
         waiting.append(caller)
+        self._spans.wait(model_id)
         try:
             return await caller
         except asyncio.CancelledError:
@@ -233,18 +249,23 @@ class ModelManager(Generic[Model]):
             raise
 
     async def _load_for_waiting(self, model_id: ModelId) -> None:
+        began = time.time_ns()
         try:
             resident = await self._load_unless_it_failed(model_id)
         except ServingError as error:
+            self._spans.end(model_id, began, error=error.code.name)
             self._refuse(self._waiting.pop(model_id), error)
         except asyncio.CancelledError:
+            self._spans.end(model_id, began, error=StatusCode.CANCELLED.name)
             self._refuse(self._waiting.pop(model_id), Unavailable("the service is ending; try again"))
             raise
         except Exception:
             # A bug: nobody may be left waiting.
             log.exception("loading failed", model=model_id)
+            self._spans.end(model_id, began, error=StatusCode.INTERNAL.name)
             self._refuse(self._waiting.pop(model_id), ServingError(INTERNAL_MESSAGE))
         else:
+            self._spans.end(model_id, began, size=resident.size)
             for caller in self._waiting.pop(model_id):
                 if not caller.done():
                     caller.set_result(self._residents.lease(resident))
@@ -280,7 +301,9 @@ class ModelManager(Generic[Model]):
 
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
         # Memory is set aside once a thread is free: models that wait for one must not use the budget up.
+        wanted = time.perf_counter()
         async with self._slots:
+            self._statistics.load_wait_seconds.observe(time.perf_counter() - wanted)
             return await self._load_now(model_id, fingerprint, replaces)
 
     async def _load_now(self, model_id: ModelId, fingerprint: Fingerprint, replaces: int) -> Resident[Model]:
@@ -290,7 +313,7 @@ class ModelManager(Generic[Model]):
             self._residents.resize(reservation, model.size)
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
         except ServingError as error:
-            self._statistics.count_failure(error)
+            self._statistics.count_load_failure(error)
             if isinstance(error, ForbiddenPickle):
                 log.error(
                     "forbidden pickle", security=True, model=model_id, asked_for=str(error.__cause__ or "an opcode")
@@ -300,7 +323,7 @@ class ModelManager(Generic[Model]):
             self._residents.cancel(reservation)
         self._care_for_evictions()
         self._statistics.loads += 1
-        self._statistics.load_seconds += seconds
+        self._statistics.load_seconds.observe(seconds)
         log.info(
             "model loaded",
             model=model_id,
@@ -320,7 +343,7 @@ class ModelManager(Generic[Model]):
         try:
             return self._residents.reserve(self._source.estimate(fingerprint), replaces=replaces)
         except ServingError as error:
-            self._statistics.count_failure(error)
+            self._statistics.count_load_failure(error)
             raise
 
     def _care_for_evictions(self) -> None:
@@ -374,12 +397,16 @@ class ModelManager(Generic[Model]):
                 log.info("replacement not complete yet", model=model_id, reason=str(error))
             except ServingError as error:
                 if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
-                    resident.refused = fingerprint
+                    self._refuse_replacement(resident, fingerprint)
                 log.error("replacement refused; the loaded copy serves on", model=model_id, reason=str(error))
             except Exception:
                 # A bug: it must not be tried again at every look.
-                resident.refused = fingerprint
+                self._refuse_replacement(resident, fingerprint)
                 log.exception("loading failed", model=model_id)
+
+    def _refuse_replacement(self, resident: Resident[Model], fingerprint: Fingerprint) -> None:
+        resident.refused = fingerprint
+        self._statistics.replacements_refused += 1
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

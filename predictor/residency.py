@@ -113,6 +113,7 @@ class ResidentModels(Generic[Model]):
         self._max_models = max_models
         self._cache: LRUCache[ModelId, Resident[Model]] = LRUCache(max_bytes, getsizeof=lambda resident: resident.size)
         self._reservations: set[Reservation] = set()
+        self._reserved_bytes = 0
         self._dismissed_bytes = 0
         self._generations = 0
 
@@ -121,8 +122,8 @@ class ResidentModels(Generic[Model]):
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of models in memory, of those being loaded, and of those gone but still in use."""
-        return int(self._cache.currsize) + sum(r.size for r in self._reservations) + self._dismissed_bytes
+        """Bytes of models in memory, of those being loaded, and of those gone but still in use. Of any thread."""
+        return int(self._cache.currsize) + self._reserved_bytes + self._dismissed_bytes
 
     @property
     def budget(self) -> int:
@@ -169,16 +170,20 @@ class ResidentModels(Generic[Model]):
         self._make_room(size, size, models=1 - replaces)
         reservation = Reservation(size)
         self._reservations.add(reservation)
+        self._reserved_bytes += size
         return reservation
 
     def resize(self, reservation: Reservation, size: int) -> None:
         """Change a reservation to ``size`` bytes. Raises as :meth:`reserve` does, and changes nothing then."""
         self._make_room(size, size - reservation.size, models=0)
+        self._reserved_bytes += size - reservation.size
         reservation.size = size
 
     def cancel(self, reservation: Reservation) -> None:
         """Give the bytes back; again, or after :meth:`admit`, does nothing."""
-        self._reservations.discard(reservation)
+        if reservation in self._reservations:
+            self._reservations.discard(reservation)
+            self._reserved_bytes -= reservation.size
 
     def admit(
         self, model_id: ModelId, model: Model, fingerprint: Fingerprint, reservation: Reservation
@@ -188,7 +193,7 @@ class ResidentModels(Generic[Model]):
         REQUIRES: the reservation has the size of the model.
         """
         self.discard(model_id)
-        self._reservations.discard(reservation)
+        self.cancel(reservation)
         self._generations += 1
         resident = Resident(
             model_id, model, fingerprint, self._generations, reservation.size, checked_at=time.monotonic()
@@ -242,4 +247,4 @@ class ResidentModels(Generic[Model]):
 
     def _count_eviction(self, resident: Resident[Model]) -> None:
         self.statistics.evictions += 1
-        self.statistics.eviction_age_seconds += time.monotonic() - resident.last_used
+        self.statistics.eviction_age_seconds.observe(time.monotonic() - resident.last_used)

@@ -8,19 +8,24 @@ from typing import Final
 
 from prometheus_client.registry import Collector
 
+from predictor.cache_metrics import CacheCollector
 from predictor.engine import InferenceEngine
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
 from predictor.memory import default_budget, give_memory_back, keep_memory_returnable, memory_limit
+from predictor.memory_metrics import MemoryLimitCollector
 from predictor.model_manager import ModelManager
+from predictor.modelmesh_metrics import modelmesh_collectors
 from predictor.residency import ResidentModels
 from predictor.servicer import predictor_service
 from predictor.settings import PredictorSettings
 from predictor.traffic_metrics import TrafficCollector
 from predictor.traffic_registry import TrafficRegistry
+from serving.access.wiring import access_of, behind
 from serving.model_id import ModelId, parse_model_ids
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
+from serving.telemetry.dialects import MODELMESH
 from serving.transport.lifecycle import Workload
 
 _SWITCH_SECONDS: Final = 0.0001
@@ -31,12 +36,14 @@ def build(settings: PredictorSettings) -> Workload:
     tune_process()
     engine = build_engine(settings)
     wanted = wanted_at_start(settings)
-    return Workload(
-        [predictor_service(engine)],
+    access = access_of(settings)
+    workload = Workload(
+        [predictor_service(engine, access)],
         lambda: engine.preload(wanted),
         engine.close,
         collectors=collectors_of(engine, settings),
     )
+    return behind(access, workload)
 
 
 def tune_process() -> None:
@@ -65,12 +72,21 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
     )
     queries = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     traffic = TrafficRegistry(settings.max_counted_models)
-    return InferenceEngine(manager, queries, traffic, threads=settings.inference_threads)
+    return InferenceEngine(
+        manager, queries, traffic, threads=settings.inference_threads, most_waiting=settings.max_inferences_waiting
+    )
 
 
 def collectors_of(engine: InferenceEngine, settings: PredictorSettings) -> Sequence[Collector]:
     """Return what metrics tell of the engine."""
-    return [TrafficCollector(engine.traffic(), settings.metrics_models)]
+    collectors: list[Collector] = [
+        CacheCollector(engine),
+        MemoryLimitCollector(),
+        TrafficCollector(engine.traffic(), settings.metrics_models),
+    ]
+    if MODELMESH in settings.names_of_metrics():
+        collectors += modelmesh_collectors(engine)
+    return collectors
 
 
 def wanted_at_start(settings: PredictorSettings) -> tuple[ModelId, ...]:

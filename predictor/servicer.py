@@ -5,52 +5,67 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 
-from predictor.engine import InferenceEngine
+from predictor.engine import Check, InferenceEngine
+from predictor.permissions import Permissions
 from predictor.residency_messages import residency_response, resident_message
 from predictor.traffic_messages import traffic_response
-from serving.access.identity import Right
-from serving.call import current_call
+from serving.access.audit import audited
+from serving.access.identity import ANYBODY, Asked, Identity, Right
+from serving.call import current_call, note_model
 from serving.messages import LARGE_BATCH, delegated_query_of, predictor_batch_response_of, response_of
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.transport.guards import Access, OpenAccess
 from serving.transport.service import Service, service
 
 NAME = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
 
 # Tells processes apart: a frontend learns from it which models are here, and may be asked for together.
-_REPLICA: Final = os.urandom(8).hex()
+REPLICA: Final = os.urandom(8).hex()
+"""The name of this process."""
 
-_RIGHTS: Final = {
-    "PredictorPredict": Right.PREDICT,
-    "PredictorPredictBatch": Right.PREDICT,
-    "Load": Right.MANAGE,
-    "Unload": Right.MANAGE,
-    "Residency": Right.MANAGE,
-    "Traffic": Right.MANAGE,
+# Queries say whether they want to be explained, and in whose name: each is checked on its own.
+_TO_ASK: Final = (Right.PREDICT, Right.EXPLAIN, Right.DELEGATE)
+_TO_MANAGE: Final = (Right.MANAGE, Right.DELEGATE)
+
+_RIGHTS: Final[dict[str, Asked]] = {
+    "PredictorPredict": _TO_ASK,
+    "PredictorPredictBatch": _TO_ASK,
+    "Load": _TO_MANAGE,
+    "Unload": _TO_MANAGE,
+    "Residency": (Right.MANAGE, Right.PREDICT, Right.DELEGATE),
+    "Traffic": _TO_MANAGE,
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PredictorServicer(pb_grpc.PredictorServicer):
-    """Hands requests to the inference engine."""
+    """Hands requests to the inference engine.
 
-    def __init__(self, engine: InferenceEngine) -> None:
+    Args:
+        engine: answers.
+        access: knows those in whose names frontends ask.
+    """
+
+    def __init__(self, engine: InferenceEngine, access: Access) -> None:
         self._engine = engine
+        self._access = access
 
     async def PredictorPredict(  # noqa: N802 - the contract names it
         self, request: pb.PredictorPredictRequest, context: Context
     ) -> pb.PredictorPredictResponse:
         """Classify one document."""
         del context
-        return response_of(
-            pb.PredictorPredictResponse,
-            await self._engine.predict(delegated_query_of(request), current_call().deadline),
-        )
+        call = current_call()
+        query = call.notes.query = delegated_query_of(request)
+        call.notes.answer = answer = await self._engine.predict(query, call.deadline, self._check())
+        return response_of(pb.PredictorPredictResponse, answer)
 
     async def PredictorPredictBatch(  # noqa: N802 - the contract names it
         self, request: pb.PredictorPredictBatchRequest, context: Context
@@ -58,14 +73,16 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         """Classify many documents, each on its own."""
         del context
         answer = self._engine.predict_ready if request.ready_only else self._engine.predict_batch
-        outcomes = await answer([delegated_query_of(item) for item in request.requests], current_call().deadline)
+        call = current_call()
+        queries = call.notes.queries = [delegated_query_of(item) for item in request.requests]
+        call.notes.outcomes = outcomes = await answer(queries, call.deadline, self._check())
         # Thousands of answers take a while to write: the event loop goes on meanwhile.
         response = (
             await asyncio.to_thread(predictor_batch_response_of, outcomes)
             if len(outcomes) > LARGE_BATCH
             else predictor_batch_response_of(outcomes)
         )
-        response.replica = _REPLICA
+        response.replica = REPLICA
         return response
 
     async def Residency(  # noqa: N802 - the contract names it
@@ -73,8 +90,10 @@ class PredictorServicer(pb_grpc.PredictorServicer):
     ) -> pb.ResidencyResponse:
         """List the models in memory."""
         del context
-        response = residency_response(self._engine.residency(), request.runId, request.limit)
-        response.replica = _REPLICA
+        note_model(request.runId)
+        may_see = self._may_see(request.runId, request.caller)
+        response = residency_response(self._engine.residency(), request.runId, request.limit, may_see)
+        response.replica = REPLICA
         return response
 
     async def Load(  # noqa: N802 - the contract names it
@@ -82,27 +101,74 @@ class PredictorServicer(pb_grpc.PredictorServicer):
     ) -> pb.LoadResponse:
         """Have a model in memory."""
         del context
+        note_model(request.runId)
         residents = self._engine.residency()
-        lease = await self._engine.load(request.runId)
+        with audited("load", request.runId, request.caller):
+            self._may_manage(request.runId, request.caller)
+            lease = await self._engine.load(request.runId)
         with lease:
-            return pb.LoadResponse(model=resident_message(lease.resident, residents, time.monotonic()))
+            message = resident_message(lease.resident, residents, time.monotonic())
+        return pb.LoadResponse(model=message, replica=REPLICA)
 
     async def Unload(  # noqa: N802 - the contract names it
         self, request: pb.UnloadRequest, context: Context
     ) -> pb.UnloadResponse:
         """Let go of a model."""
         del context
-        return pb.UnloadResponse(was_resident=self._engine.unload(request.runId))
+        note_model(request.runId)
+        with audited("unload", request.runId, request.caller):
+            self._may_manage(request.runId, request.caller)
+            return pb.UnloadResponse(was_resident=self._engine.unload(request.runId))
 
     async def Traffic(  # noqa: N802 - the contract names it
         self, request: pb.TrafficRequest, context: Context
     ) -> pb.TrafficResponse:
         """List what models were asked and what they answered."""
         del context
-        listed = self._engine.traffic().listed(request.runId, request.limit)
+        note_model(request.runId)
+        may_see = self._may_manage(request.runId)
+        listed = self._engine.traffic().listed(request.runId, request.limit, may_see)
         return await asyncio.to_thread(traffic_response, listed) if len(listed) > 1 else traffic_response(listed)
 
+    def _check(self) -> Check | None:
+        """Return what checks each query; ``None`` where everybody may do everything."""
+        identity = current_call().identity
+        return None if identity is ANYBODY else Permissions(self._access, identity).check
 
-def predictor_service(engine: InferenceEngine) -> Service:
-    """Return the service for a host."""
-    return service(NAME, pb_grpc.add_PredictorServicer_to_server, PredictorServicer(engine), _RIGHTS)
+    def _may_see(self, model_id: str, caller: str) -> Callable[[str], bool] | None:
+        """Return as :meth:`_may_manage` does. Of one model, who may ask it may know whether it is in memory."""
+        identity = self._identity_of(caller)
+        if model_id and Right.PREDICT in identity.rights:
+            identity.check_model(model_id)
+            return identity.may_use
+        return self._may_manage(model_id, caller)
+
+    def _may_manage(self, model_id: str, caller: str = "") -> Callable[[str], bool] | None:
+        """Return what tells which models may be managed, ``None`` for all. An empty ``model_id`` names none.
+
+        Raises:
+            PermissionDenied: the one that is named may not be managed, or the caller may manage nothing.
+        """
+        identity = self._identity_of(caller)
+        if identity is ANYBODY:
+            return None
+        identity.check_right(Right.MANAGE)
+        if model_id:
+            identity.check_model(model_id)
+        return identity.may_use
+
+    def _identity_of(self, caller: str) -> Identity:
+        """Return in whose name the call is made. Raises PermissionDenied."""
+        identity = current_call().identity
+        return identity if identity is ANYBODY else Permissions(self._access, identity).identity_of(caller)
+
+
+def predictor_service(engine: InferenceEngine, access: Access | None = None) -> Service:
+    """Return the service for a host.
+
+    Args:
+        engine: answers.
+        access: what its guards ask; nobody is asked who they are where there is none.
+    """
+    servicer = PredictorServicer(engine, access or OpenAccess())
+    return service(NAME, pb_grpc.add_PredictorServicer_to_server, servicer, _RIGHTS)

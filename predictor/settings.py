@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ByteSize, Field
 
 from serving.errors import InvalidModelId
 from serving.model_id import parse_model_ids
-from serving.settings import ServerSettings, service_settings
+from serving.settings import ServerSettings, Share, service_settings
 
 
 def _well_written(value: str) -> str:
@@ -48,4 +48,14 @@ class PredictorSettings(ServerSettings):
     max_counted_models: int = Field(
         default=4096, ge=1, le=1_000_000, description="most models whose traffic is counted; those asked longest ago go"
     )
+    trace_share: Share = Field(
+        default=0.0,
+        description="share of the calls without a traceparent that are traced; where there is one, as of a frontend"
+        " that traces the call, it decides",
+    )
     inference_threads: int = Field(default=2, ge=1, le=256, description="threads for long documents and batches")
+    max_inferences_waiting: int = Field(
+        default=1024,
+        ge=0,
+        description="most long documents and batches that wait for a thread; more: RESOURCE_EXHAUSTED",
+    )

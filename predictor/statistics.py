@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from serving.errors import ServingError
+from serving.telemetry.histogram import Histogram
+
+LOAD_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bounds of how long a load may take: from a small model in the page cache to a volume that crawls."""
+
+AGE_SECONDS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0, 7 * 86_400.0)
+"""Bounds of how long ago an evicted model may have been used: in seconds, from one to those of a week."""
 
 
 @dataclass(slots=True)
@@ -17,16 +25,29 @@ class CacheStatistics:
     """Requests for a model in memory."""
     misses: int = 0
     """Requests for a model that was not in memory."""
+    miss_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
+    """How long each of these waited for the model."""
     loads: int = 0
     """Models loaded, replacements included."""
-    load_seconds: float = 0.0
-    """Time that these loads took, together."""
+    load_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
+    """Time that each of these loads took."""
+    load_wait_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
+    """Time that each load had to wait before for others to end."""
+    load_failures: int = 0
+    """Loads that failed."""
+    replacements_refused: int = 0
+    """Copies that were to replace a model in memory and are no model; the one in memory serves on."""
     evictions: int = 0
     """Models taken out to make room."""
-    eviction_age_seconds: float = 0.0
-    """Time since the last use of each evicted model, together: what the cache remembers, on average, by evictions."""
+    eviction_age_seconds: Histogram = field(default_factory=lambda: Histogram(AGE_SECONDS))
+    """Time since the last use of each evicted model: how long the cache remembers."""
     failures: Counter[str] = field(default_factory=Counter)
     """Loads, and answers of loaded models, that failed, by reason: the kind of error, as ``invalid_model_file``."""
+
+    def count_load_failure(self, error: ServingError) -> None:
+        """Count a load that ended with ``error``."""
+        self.load_failures += 1
+        self.count_failure(error)
 
     def count_failure(self, error: ServingError) -> None:
         """Count a load or an answer that ended with ``error``."""

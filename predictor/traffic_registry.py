@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from predictor.intent_model import IntentModel
@@ -65,18 +66,21 @@ class TrafficRegistry:
             self._counted.move_to_end(resident.model_id)
             return counted.counter
 
-    def listed(self, model_id: str, limit: int) -> list[CountedModel]:
+    def listed(self, model_id: str, limit: int, may_see: Callable[[str], bool] | None = None) -> list[CountedModel]:
         """Return what was counted, the busiest models first.
 
         Args:
             model_id: of this model alone, which gives nothing where it was not asked yet; empty: of all.
             limit: the most models; 0: all.
+            may_see: tells of each model whether it is listed, where not one is asked for; without it all are.
 
         Raises:
             InvalidModelId: ``model_id`` is none.
         """
         if not model_id:
-            return self.busiest(limit)
+            if may_see is None:
+                return self.busiest(limit)
+            return [counted for counted in self.busiest() if may_see(counted.model_id)][: limit or None]
         with self._lock:
             counted = self._counted.get(parse_model_id(model_id))
         return [] if counted is None else [counted]

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import grpc
 
+from serving.channels import PLAIN, ChannelOptions, open_async_channel, open_channel
 from serving.errors import ServingError
 from serving.explanation import Explanation, LabelExplanation
 from serving.messages import explain_request_of, explained_prediction_of, outcomes_of, prediction_of, request_of
@@ -23,6 +24,7 @@ from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
 __all__ = [
     "AsyncIntentClient",
+    "ChannelOptions",
     "Explanation",
     "Fallback",
     "IntentClient",
@@ -37,8 +39,6 @@ __all__ = [
 DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
-_OPTIONS: Final = (("grpc.max_receive_message_length", 64 << 20), ("grpc.enable_http_proxy", 0))
-
 
 class IntentClient:
     """Asks a frontend, and waits for the answer. Safe to use from several threads; close it, or use ``with``.
@@ -46,11 +46,21 @@ class IntentClient:
     Args:
         address: of the frontend, ``host:port``.
         timeout: seconds that a call may take, unless the call says otherwise.
+        options: TLS, the caller's certificate, and its credential.
+
+    Raises:
+        InvalidConnection: the files or the credential of ``options`` cannot be used.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        options: ChannelOptions = PLAIN,
+    ) -> None:
         self._timeout = timeout
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._channel = open_channel(address, options)
         self._stub = pb_grpc.PredictionServiceStub(self._channel)
 
     def predict(
@@ -61,6 +71,7 @@ class IntentClient:
         k: int = 0,
         threshold: float | None = None,
         explain: Sequence[str] | None = None,
+        key: str = "",
         timeout: float | None = None,
     ) -> Prediction:
         """Return the model's answer.
@@ -71,13 +82,14 @@ class IntentClient:
             k: how many of the best labels to tell.
             threshold: the least score of an answer, from 0 to 1, instead of that of the model's manifest.
             explain: labels to explain beside the best one; ``()`` explains that one alone, ``None`` none.
+            key: of a caller or a conversation, say: calls of one key get the same side of a canary.
             timeout: seconds that the call may take.
 
         Raises:
             ServingError: why there is none; ``ModelNotFound``, ``InvalidRequest``, ``DeadlineExceeded`` and so on of
                 :mod:`serving.errors`.
         """
-        request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain))
+        request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
         try:
             return prediction_of(self._stub.Predict(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
@@ -90,6 +102,7 @@ class IntentClient:
         labels: Sequence[str] = (),
         *,
         threshold: float | None = None,
+        key: str = "",
         timeout: float | None = None,
     ) -> Prediction:
         """Return the model's answer, with the explanation of its best label and of ``labels``.
@@ -97,7 +110,7 @@ class IntentClient:
         Raises:
             ServingError: as :meth:`predict` does; ``ModelUnusable`` where the model's engine explains nothing.
         """
-        request = explain_request_of(_query(model_id, document, 0, threshold, labels))
+        request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
         try:
             return explained_prediction_of(self._stub.Explain(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
@@ -133,9 +146,15 @@ class IntentClient:
 class AsyncIntentClient:
     """The same for asyncio. Belongs to the event loop it was made on; close it, or use ``async with``."""
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        options: ChannelOptions = PLAIN,
+    ) -> None:
         self._timeout = timeout
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._channel = open_async_channel(address, options)
         self._stub = pb_grpc.PredictionServiceStub(self._channel)
 
     async def predict(
@@ -146,10 +165,11 @@ class AsyncIntentClient:
         k: int = 0,
         threshold: float | None = None,
         explain: Sequence[str] | None = None,
+        key: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC carries it to the service
     ) -> Prediction:
         """Return the model's answer. As :meth:`IntentClient.predict`."""
-        request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain))
+        request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
         try:
             return prediction_of(await self._stub.Predict(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
@@ -162,10 +182,11 @@ class AsyncIntentClient:
         labels: Sequence[str] = (),
         *,
         threshold: float | None = None,
+        key: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> Prediction:
         """Return the model's answer with explanations. As :meth:`IntentClient.explain`."""
-        request = explain_request_of(_query(model_id, document, 0, threshold, labels))
+        request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
         try:
             return explained_prediction_of(await self._stub.Explain(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:

@@ -32,6 +32,8 @@ class ServingError(Exception):
     """Whether all that helps was tried here already, so that libraries are not to repeat the call by themselves."""
     retry_after: float | None = None
     """Seconds after which trying again makes sense, where that is known; callers get it as metadata."""
+    was_logged = False
+    """Whether a log line has told of it, or was left out because there are too many like it."""
 
 
 # Who the caller is.
@@ -64,6 +66,10 @@ class InvalidModelId(InvalidRequest):
 
 class DocumentTooLarge(InvalidRequest):
     """The document has more bytes than the service takes."""
+
+
+class InvalidConnection(InvalidRequest):
+    """What a client was given to connect with cannot be used. Raised by clients, before anything is sent."""
 
 
 class ModelNotFound(ServingError):

@@ -1,6 +1,7 @@
 """``python -m serving.health_check [ADDRESS]``: asks a service for its health, for those who can only start commands.
 
-Exits with 0 where it says SERVING, with 1 and one line anywhere else.
+Exits with 0 where it says SERVING, with 1 and one line anywhere else. Behind TLS, ask the port of ``--health-port``,
+which needs nothing; or the service's own with ``--tls-authority`` and, where it asks for one, a certificate.
 """
 
 from __future__ import annotations
@@ -9,27 +10,29 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
+from serving.channels import PLAIN, ChannelOptions, open_channel
+from serving.errors import InvalidConnection
 
 
-def health_of(address: str, service: str, timeout: float, authority: bytes | None) -> str:
+def health_of(address: str, service: str, timeout: float, options: ChannelOptions = PLAIN) -> str:
     """Return the health of ``service``, by the name that the protocol has for it; the whole server's where it is empty.
 
     Args:
         address: where it listens, ``host:port``.
         service: the name of a gRPC service.
         timeout: seconds to wait for the answer.
-        authority: who signed the server's certificate, in PEM; without one the connection is not encrypted.
+        options: TLS.
 
     Raises:
         grpc.RpcError: there is no answer.
+        InvalidConnection: the files of ``options`` cannot be used.
     """
-    with _channel(address, authority) as channel:
+    with open_channel(address, options) as channel:
         # The published types of the health stub leave its calls out.
         stub: Any = health_pb2_grpc.HealthStub(channel)
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
@@ -39,20 +42,21 @@ def health_of(address: str, service: str, timeout: float, authority: bytes | Non
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check the health that the command line asks for."""
     flags = _flags(arguments)
-    authority = None if flags.tls_authority is None else flags.tls_authority.read_bytes()
+    options = ChannelOptions(
+        tls_authority=flags.tls_authority,
+        tls_certificate=flags.tls_certificate,
+        tls_key=flags.tls_key,
+        server_name=flags.tls_server_name,
+    )
     try:
-        health = health_of(flags.address, flags.service, flags.timeout, authority)
+        health = health_of(flags.address, flags.service, flags.timeout, options)
+    except InvalidConnection as error:
+        sys.exit(str(error))
     except grpc.RpcError as error:
         failed: Any = error
         sys.exit(f"{flags.address} does not answer: {failed.code().name}: {failed.details()}")
     if health != "SERVING":
         sys.exit(f"{flags.address} says {health}")
-
-
-def _channel(address: str, authority: bytes | None) -> grpc.Channel:
-    if authority is None:
-        return grpc.insecure_channel(address, options=_OPTIONS)
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), options=_OPTIONS)
 
 
 def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -61,6 +65,9 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--service", default="", help="the gRPC service that is meant (default: the whole server)")
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds to wait (default: %(default)s)")
     parser.add_argument("--tls-authority", type=Path, help="PEM file of the authority that signed its certificate")
+    parser.add_argument("--tls-certificate", type=Path, help="PEM file of a certificate, where it asks for one")
+    parser.add_argument("--tls-key", type=Path, help="PEM file of that certificate's private key")
+    parser.add_argument("--tls-server-name", help="name that its certificate is for (default: the host of the address)")
     return parser.parse_args(arguments)
 
 

@@ -53,15 +53,24 @@ class BackgroundLooks(Generic[Subject, Known]):
         self._wanted: dict[Subject, tuple[ModelId, Known]] = {}
         self._looking: asyncio.Task[None] | None = None
 
-    def may_serve(self, subject: Subject, model_id: ModelId, known: Known, checked_at: float) -> bool:
+    def may_serve(
+        self,
+        subject: Subject,
+        model_id: ModelId,
+        known: Known,
+        checked_at: float,
+        freshness_seconds: float | None = None,
+    ) -> bool:
         """Return whether the subject, looked at last at ``checked_at``, may be used before it is looked at again.
 
         Where a look is due, it is taken in the background; after twice the time it has to come first.
+        ``freshness_seconds`` may be another one for this subject.
         """
+        fresh = self._freshness_seconds if freshness_seconds is None else freshness_seconds
         age = time.monotonic() - checked_at
-        if age < self._freshness_seconds:
+        if age < fresh:
             return True
-        if age >= 2 * self._freshness_seconds:
+        if age >= 2 * fresh:
             return False
         self.look(subject, model_id, known)
         return True

@@ -34,9 +34,9 @@ class OpenInferenceModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(default="", max_length=256)
-    """Empty: the manifest's ModelName, and where it has none, the model's id."""
+    """Empty: the manifest's ModelName, and where it has none, the model's id, of a version without the version."""
     version: str = Field(default="", max_length=256)
-    """Empty: the server chooses."""
+    """Empty: the server chooses; of a version whose manifest gives no name, that version."""
     input: str = Field(default="document", min_length=1, max_length=256)
     """The BYTES tensor that takes documents."""
     shape: tuple[int, ...] = Field(default=(-1, 1), min_length=1, max_length=8)
@@ -73,6 +73,16 @@ class OpenInferenceModel(BaseModel):
         return self
 
 
+class ModelExample(BaseModel):
+    """A document that a sound copy of the model can answer. It is asked before a version goes live."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    document: str = Field(max_length=65_536)
+    label: str | None = Field(default=None, min_length=1)
+    """What the best label has to be, whatever the threshold; ``None``: any answer will do."""
+
+
 class Manifest(BaseModel):
     """A validated manifest.
 
@@ -98,6 +108,8 @@ class Manifest(BaseModel):
     """How scores become probabilities, and which are too low to believe."""
     baseline: Traffic | None = Field(default=None, alias="Baseline")
     """What the model answered to the texts that it was validated on; what it answers later is held against it."""
+    example: ModelExample | None = Field(default=None, alias="Example")
+    """What the model is asked before it goes live; without one it has to answer any document."""
     open_inference: OpenInferenceModel = Field(default_factory=OpenInferenceModel, alias="OpenInference")
     """Where its engine speaks the Open Inference Protocol."""
 

@@ -77,13 +77,29 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         self._root = os.path.realpath(root)
 
+    def folders(self, name: ModelId | None = None) -> list[ModelId]:
+        """Return what may be folders of models, or of the versions of ``name``, sorted. The cheapest listing there is.
+
+        Raises:
+            VolumeUnavailable: the volume cannot be listed.
+        """
+        try:
+            found = sorted(os.listdir(self._root if name is None else os.path.join(self._root, name)))
+        except (FileNotFoundError, NotADirectoryError):
+            if name is not None:
+                return []
+            raise VolumeUnavailable("the model volume cannot be listed at the moment") from None
+        except OSError as error:
+            raise VolumeUnavailable("the model volume cannot be listed at the moment") from error
+        return [each for text in found if (each := _as_name(text))]
+
     def model_ids(self) -> list[ModelId]:
         """Return the ids of all folders that have a manifest, sorted.
 
         Raises:
             VolumeUnavailable: the volume cannot be listed.
         """
-        return [model_id for model_id in self._folders() if self._has(model_id, MANIFEST_FILE)]
+        return [model_id for model_id in self.folders() if self._has(model_id, MANIFEST_FILE)]
 
     def names(self) -> list[ModelId]:
         """Return the names of all models, those with versions among them, sorted.
@@ -91,7 +107,7 @@ class ModelStore:
         Raises:
             VolumeUnavailable: the volume cannot be listed.
         """
-        return [name for name in self._folders() if self._has(name, MANIFEST_FILE) or self._has(name, RELEASE_FILE)]
+        return [name for name in self.folders() if self._has(name, MANIFEST_FILE) or self._has(name, RELEASE_FILE)]
 
     def versions(self, name: ModelId) -> list[ModelId]:
         """Return the model ids of the versions that ``name`` has, sorted; none where it has no folder.
@@ -99,7 +115,7 @@ class ModelStore:
         Raises:
             VolumeUnavailable: the volume cannot be listed.
         """
-        every = (versioned(name, version) for version in self._folders(name))
+        every = (versioned(name, version) for version in self.folders(name))
         return [model_id for model_id in every if self._has(model_id, MANIFEST_FILE)]
 
     def release_file(self, name: ModelId) -> FileIdentity | None:
@@ -128,15 +144,15 @@ class ModelStore:
         """
         return _persistently(lambda: self._fingerprint(model_id))
 
-    def still_has(self, model_id: ModelId, files: Mapping[str, FileIdentity]) -> bool:
-        """Return whether the names in ``files`` lead to these files still: the cheapest look there is.
+    def still_has(self, model_id: ModelId, files: Mapping[str, FileIdentity | None]) -> bool:
+        """Return whether the names in ``files`` lead to these files still, or to none where it says ``None``.
 
-        A file that was known to be the model's stays so, wherever links lead; for all else, and where the volume
-        fails, the answer is no, and :meth:`fingerprint` tells more.
+        It is the cheapest look there is. A file that was known to be the model's stays so, wherever links lead; for all
+        else, and where the volume fails, the answer is no, and :meth:`fingerprint` tells more.
         """
-        folder = os.path.join(self._root, *_folders_of(model_id))
+        folder = os.path.join(self._root, *folders_of(model_id))
         try:
-            return all(FileIdentity.of(os.stat(os.path.join(folder, name))) == file for name, file in files.items())
+            return all(_identity_at(os.path.join(folder, name)) == file for name, file in files.items())
         except OSError:
             return False
 
@@ -186,21 +202,9 @@ class ModelStore:
 
     def _opened(self, model_id: ModelId) -> OpenFolder:
         try:
-            return OpenFolder(self._root, *_folders_of(model_id))
+            return OpenFolder(self._root, *folders_of(model_id))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ModelNotFound("no model has this runId") from error
-
-    def _folders(self, name: ModelId | None = None) -> list[ModelId]:
-        """Return what may be folders of models, or of the versions of ``name``, sorted."""
-        try:
-            found = sorted(os.listdir(self._root if name is None else os.path.join(self._root, name)))
-        except (FileNotFoundError, NotADirectoryError):
-            if name is not None:
-                return []
-            raise VolumeUnavailable("the model volume cannot be listed at the moment") from None
-        except OSError as error:
-            raise VolumeUnavailable("the model volume cannot be listed at the moment") from error
-        return [each for text in found if (each := _as_name(text))]
 
     def _has(self, model_id: ModelId, name: str) -> bool:
         try:
@@ -235,7 +239,15 @@ def _identity(folder: OpenFolder, name: str) -> FileIdentity | None:
         return None
 
 
-def _folders_of(model_id: ModelId) -> tuple[str, ...]:
+def _identity_at(path: str) -> FileIdentity | None:
+    try:
+        return FileIdentity.of(os.stat(path))
+    except FileNotFoundError:
+        return None
+
+
+def folders_of(model_id: ModelId) -> tuple[str, ...]:
+    """Return the folders on the way from the root to the model's own, which is the last of them."""
     name, version = reference_of(model_id)
     return (name, version) if version else (name,)
 

@@ -15,10 +15,11 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from serving.errors import ModelExists, ModelIncomplete
+from serving.errors import ModelExists, ModelIncomplete, ModelInService
 from serving.manifest import FileSum, Manifest
-from serving.model_id import ModelId
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE
+from serving.model_id import ModelId, reference_of
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore, folders_of
+from serving.release_changes import protected_versions
 
 _STAGING: Final = ".staging-"
 _AT_FDCWD: Final = -100
@@ -41,20 +42,26 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
         ModelIncomplete: a file is missing in ``source``.
         InvalidManifest: its manifest cannot be understood.
         ModelExists: there is such a model, and ``replace`` is false.
+        ModelInService: it is a version that is live, or that a rollback needs: versions stay as they went live.
         OSError: the volume cannot be written to. Nothing of the new model is left on it.
     """
     missing = [name for name in MODEL_FILES if not (source / name).is_file()]
     if missing:
         raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
-    target = root / model_id
-    if target.is_symlink():
+    target = root.joinpath(*folders_of(model_id))
+    if any(folder.is_symlink() for folder in (target, target.parent) if folder != root):
         raise ModelExists(f"{model_id} is a link to another folder; publish to that one, or remove the link")
     if target.exists() and not replace:
         raise _exists(model_id)
+    if target.exists():
+        _check_may_change(root, model_id)
     staging = root / f"{_STAGING}{uuid.uuid4().hex}"
     try:
         manifest = _stage(source, staging, sealed=sealed)
         _keep_other_files(target, staging)
+        if target.parent != root and not target.parent.exists():
+            target.parent.mkdir(exist_ok=True)
+            _sync_folder(root)
         _put_in_place(staging, target, replace=replace)
     except OSError as error:
         if error.errno in _ALREADY_THERE:
@@ -63,6 +70,16 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def _check_may_change(root: Path, model_id: ModelId) -> None:
+    name, version = reference_of(model_id)
+    store = ModelStore(root)
+    released = store.release_file(name) is not None
+    if not version and (released or store.versions(name)):
+        raise ModelExists(f"{name} has versions; publish another one, as {name}@VERSION")
+    if version and released and version in protected_versions(store.read_release(name)):
+        raise ModelInService(f"{model_id} is live, or may become so by a rollback; publish another version")
 
 
 def _exists(model_id: ModelId) -> ModelExists:

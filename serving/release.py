@@ -22,7 +22,7 @@ MAX_RELEASE_BYTES: Final = 1 << 20
 MAX_HISTORY: Final = 100
 """Changes that are remembered, the latest first."""
 
-_MAX_LABELS: Final = 64
+MAX_LABELS: Final = 64
 _SHARES: Final = 1 << 32
 
 
@@ -97,7 +97,7 @@ class Release(BaseModel):
     stable: Version
     canary: Canary | None = None
     shadow: Shadow | None = None
-    labels: Mapping[Label, Version] = Field(default_factory=dict, max_length=_MAX_LABELS)
+    labels: Mapping[Label, Version] = Field(default_factory=dict, max_length=MAX_LABELS)
     history: tuple[Change, ...] = Field(default=(), max_length=MAX_HISTORY)
     """The latest change first."""
 

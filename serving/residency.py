@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import grpc
 
+from serving.channels import PLAIN, ChannelOptions, open_channel
 from serving.remote import error_of_call
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
-_OPTIONS: Final = (("grpc.max_receive_message_length", 64 << 20), ("grpc.enable_http_proxy", 0))
 _COUNTERS: Final = ("hits", "misses", "loads", "load_seconds", "evictions", "eviction_age_seconds")
 
 
@@ -35,6 +35,26 @@ class ResidentModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Residence:
+    """A model at a replica of its engine."""
+
+    replica: str
+    """The replica's name: another one for each process."""
+    resident: bool
+    """Whether the model is in memory there; without it the rest says nothing."""
+    pinned: bool = False
+    generation: int = 0
+    bytes: int = 0
+    idle_seconds: float = 0.0
+    leases: int = 0
+    hits: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Residency:
     """What is in memory, most recently used first, and what was counted since the predictor's start."""
 
@@ -50,13 +70,13 @@ class Residency:
         return asdict(self)
 
 
-def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0) -> Residency:
+def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, options: ChannelOptions = PLAIN) -> Residency:
     """Return what the predictor at ``address`` holds: the ``limit`` most recently used models, all where it is 0.
 
     Raises:
         ServingError: why there is no answer.
     """
-    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
+    with open_channel(address, options) as channel:
         try:
             answer = pb_grpc.PredictorStub(channel).Residency(pb.ResidencyRequest(limit=limit), timeout=timeout)
         except grpc.RpcError as error:
@@ -69,6 +89,22 @@ def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0) -> Res
         answer.resident_models,
         {name: getattr(answer.counters, name) for name in _COUNTERS},
         dict(answer.counters.failures),
+    )
+
+
+def residence_of(replica: str, message: pb.ResidentModel | None) -> Residence:
+    """Return what a replica says that it has of a model; ``None``: it is not in memory there."""
+    if message is None:
+        return Residence(replica, resident=False)
+    return Residence(
+        replica,
+        resident=True,
+        pinned=message.pinned,
+        generation=message.generation,
+        bytes=message.bytes,
+        idle_seconds=message.idle_seconds,
+        leases=message.leases,
+        hits=message.hits,
     )
 
 

@@ -9,30 +9,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, DirectoryPath, Field, FilePath, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    DirectoryPath,
+    Field,
+    FilePath,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
+from serving.access.access_map import read_access_map
+from serving.access.counters import AccessCounters
+from serving.telemetry.call_log import LogCalls
+from serving.telemetry.dialects import OURS, parse_metric_names
 from serving.telemetry.logs import LogFormat, LogLevel
 
 EXIT_WRONG_SETTINGS: Final = 2
 """Exit code of a process that did not start because of its settings, as of a command with wrong flags."""
 
 _VARIABLE_AT_END: Final = re.compile(r" \[[A-Z0-9_]+\]\Z")
+_ENDPOINT: Final = r"^((https?://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})?$"
 
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Transport = Literal["grpcio", "envoy"]
+
+
+def _known_metric_names(value: str) -> str:
+    parse_metric_names(value)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """What a server needs for TLS, in PEM."""
+    """One side of TLS: files in PEM."""
 
-    certificate: bytes
-    key: bytes
-    client_authority: bytes | None
-    """Who must have signed the certificates of callers; ``None`` asks them for none."""
+    certificate: Path | None
+    """Its own; a server has one, and a client where it is asked for it."""
+    key: Path | None
+    """Of that certificate."""
+    authority: Path | None
+    """Who must have signed the certificate of the other side. A server without it asks for none."""
 
 
 def service_settings(prefix: str, program: str) -> SettingsConfigDict:
@@ -76,7 +98,23 @@ class ServerSettings(BaseSettings):
         default=1 << 16, ge=1, le=1 << 30, description="largest document taken, in bytes of UTF-8"
     )
     max_batch_size: int = Field(default=4096, ge=1, le=1 << 20, description="most requests taken in one batch call")
-    max_in_flight: int = Field(default=16_384, ge=1, description="most calls served at the same time")
+    max_in_flight: int = Field(
+        default=16_384, ge=1, description="most calls that are served, or wait to be, at the same time"
+    )
+    max_waiting: int = Field(
+        default=16_384, ge=0, description="most of these that wait, where the service has found out that it takes fewer"
+    )
+    min_in_flight: int = Field(
+        default=16, ge=1, description="calls of a method that are served at the same time however long they take"
+    )
+    latency_goal_seconds: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)] = Field(
+        default=0.5,
+        description="where calls take longer, and longer than without load, fewer are served at the same time",
+    )
+    latency_tolerance: Annotated[float, Field(ge=1.0, le=1000.0, allow_inf_nan=False)] = Field(
+        default=4.0,
+        description="how many times as long as without load calls may take, where that is more than the goal",
+    )
     max_streams_per_connection: int = Field(default=1024, ge=1, description="most calls at the same time a connection")
     default_deadline_seconds: Seconds = Field(default=30.0, description="deadline of calls that come without one")
     file_threads: int = Field(
@@ -103,12 +141,47 @@ class ServerSettings(BaseSettings):
     tls_client_authority: FilePath | None = Field(
         default=None, description="PEM file of the authority that must have signed the certificates of callers"
     )
+    access_file: FilePath | None = Field(
+        default=None,
+        description="JSON file of who may call and what they may do; with it, nobody else may. Looked at every second",
+    )
+    health_port: Port = Field(
+        default=0,
+        description="port for health checks alone, never encrypted: for probes that know no TLS; 0: none",
+    )
     metrics_port: Port = Field(default=0, description="port that Prometheus scrapes, over plain HTTP; 0: none")
     metrics_models: int = Field(
         default=20, ge=0, le=1000, description="models with metrics of their own, the busiest; each has up to 45 series"
     )
+    metrics_names: Annotated[str, AfterValidator(_known_metric_names)] = Field(
+        default=OURS,
+        description="whose names metrics have, with commas: ours, intent, always; triton and modelmesh add those that"
+        " their dashboards know",
+    )
+    trace_endpoint: Annotated[str, Field(pattern=_ENDPOINT)] = Field(
+        default="",
+        description="host:port that traces are sent to, with OTLP over gRPC; https://host:port with TLS; empty: none",
+    )
+    trace_share: Share = Field(
+        default=0.01,
+        description="share of the calls without a traceparent that are traced; where there is one, it decides",
+    )
+    log_calls: LogCalls = Field(
+        default="failed", description="calls that get a log line each; none leaves the service's own faults"
+    )
+    log_documents: bool = Field(
+        default=False,
+        description="whether those lines have the beginning of what was asked; it is personal data of callers",
+    )
     log_level: LogLevel = Field(default="info", description="least severe log line written")
     log_format: LogFormat = Field(default="auto", description="auto: console on a terminal, else json")
+
+    @field_validator("access_file")
+    @classmethod
+    def _usable_access(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_access_map(value, AccessCounters())
+        return value
 
     @model_validator(mode="after")
     def _certificate_with_its_key(self) -> Self:
@@ -118,16 +191,15 @@ class ServerSettings(BaseSettings):
             raise ValueError("tls-client-authority needs tls-certificate and tls-key")
         return self
 
+    def names_of_metrics(self) -> frozenset[str]:
+        """Return whose names metrics have, as :mod:`serving.telemetry.dialects` calls them."""
+        return parse_metric_names(self.metrics_names)
+
     def tls(self) -> TlsFiles | None:
-        """Return the contents of the TLS files; ``None`` where there are none."""
+        """Return the files of TLS; ``None`` where there are none."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
-        authority = self.tls_client_authority
-        return TlsFiles(
-            self.tls_certificate.read_bytes(),
-            self.tls_key.read_bytes(),
-            None if authority is None else authority.read_bytes(),
-        )
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_authority)
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)

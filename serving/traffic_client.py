@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import grpc
 from pydantic import ValidationError
 
+from serving.channels import PLAIN, ChannelOptions, open_channel
 from serving.errors import ServingError
 from serving.remote import error_of_call
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.traffic import Traffic
 
-_OPTIONS: Final = (("grpc.max_receive_message_length", 256 << 20), ("grpc.enable_http_proxy", 0))
+_MAX_ANSWER_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,9 @@ class ModelTraffic:
         return {"id": self.id, "version": self.version, "seconds": self.seconds, "counts": self.counts.model_dump()}
 
 
-def ask_traffic(address: str, *, model_id: str = "", limit: int = 0, timeout: float = 10.0) -> tuple[ModelTraffic, ...]:
+def ask_traffic(
+    address: str, *, model_id: str = "", limit: int = 0, timeout: float = 10.0, options: ChannelOptions = PLAIN
+) -> tuple[ModelTraffic, ...]:
     """Return what the predictor at ``address`` has counted, the busiest models first.
 
     Args:
@@ -40,11 +43,12 @@ def ask_traffic(address: str, *, model_id: str = "", limit: int = 0, timeout: fl
         model_id: of this model alone, which gives nothing where it was not asked yet; empty: of all.
         limit: the most models; 0: all.
         timeout: seconds.
+        options: TLS, the caller's certificate, and its credential.
 
     Raises:
         ServingError: why there is no answer.
     """
-    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
+    with open_channel(address, replace(options, max_answer_bytes=_MAX_ANSWER_BYTES)) as channel:
         try:
             request = pb.TrafficRequest(runId=model_id, limit=limit)
             answer = pb_grpc.PredictorStub(channel).Traffic(request, timeout=timeout)

@@ -27,6 +27,7 @@ from serving.model_id import ModelId
 from serving.model_store import MODEL_FILES, FileIdentity, Fingerprint, ModelStore
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
 from serving.query_limits import QueryLimits
+from serving.residency import Residence
 from serving.settings import ServerSettings
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
@@ -103,6 +104,8 @@ class FakeBackend:
         self.failure = failure
         self.batches: list[Sequence[Query]] = []
         self.calls: list[Call] = []
+        self.loaded: list[ModelId] = []
+        self.pinned: set[ModelId] = set()
         self.unloaded: list[ModelId] = []
         self.ready = asyncio.Event()
         self.closed = 0
@@ -119,6 +122,15 @@ class FakeBackend:
         if self.failure is not None:
             raise self.failure
         return [self.answer(query) for query in queries]
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+        if self.failure is not None:
+            raise self.failure
+        self.loaded.append(model_id)
+        return Residence("replica", resident=True)
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        return [Residence("replica", resident=model_id in self.loaded, pinned=model_id in self.pinned)]
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         self.unloaded.append(model_id)

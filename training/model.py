@@ -19,13 +19,14 @@ from predictor.tokenizer import Tokenizer
 from predictor.traffic import TrafficCounter
 from predictor.vocabulary import Vocabulary
 from serving.confidence import Confidence
-from serving.manifest import Manifest
+from serving.manifest import Manifest, ModelExample
 from serving.model_id import ModelId
 from serving.prediction import Prediction, Query
 from serving.traffic import Traffic
 from training.calibration import choose_threshold, fit_temperature
 from training.data import OUT_OF_SCOPE, DataSet, Example, labels_of
 from training.errors import BadData
+from training.example import chosen_example
 from training.recipe import Recipe
 from training.trainer import Bags, OnEpoch, Trained, fit
 from training.vocabulary import build_vocabulary, with_ngrams
@@ -52,6 +53,8 @@ class TrainedModel:
     confidence: Confidence
     baseline: Traffic
     """What the model answers to the validation texts."""
+    example: ModelExample | None
+    """One of them, which it answers rightly."""
     epochs: int
     """How many there were."""
     best_epoch: int
@@ -129,7 +132,7 @@ def _train(
     confidence = _calibrated(uncalibrated, validation, recipe)
     served = _served(trained, vocabulary, labels, tokenizer, confidence)
     counter = TrafficCounter(labels)
-    _predictions(served, [row.text for row in validation], counter)
+    answers = _predictions(served, [row.text for row in validation], counter)
     best = trained.best
     return TrainedModel(
         trained.network,
@@ -137,6 +140,7 @@ def _train(
         labels,
         confidence,
         counter.snapshot(),
+        chosen_example(validation, answers),
         trained.epochs,
         best.number,
         best.validation.accuracy,

@@ -15,8 +15,8 @@ import torch
 
 from serving.errors import ModelExists
 from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from serving.model_id import ModelId, reference_of
+from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE, folders_of
 from serving.publishing import publish
 from serving.version import VERSION
 from training.data import DataSet
@@ -50,7 +50,7 @@ def model_files(
     manifest = Manifest.parse(
         json.dumps(
             {
-                "ModelName": model_id,
+                "ModelName": reference_of(model_id).name,
                 "ModelVersion": model_version,
                 "Algorithm": ALGORITHM,
                 "Framework": "Pytorch",
@@ -61,6 +61,7 @@ def model_files(
                 "classes": {str(index): label for index, label in enumerate(model.labels)},
                 "Confidence": model.confidence.model_dump(),
                 "Baseline": model.baseline.model_dump(),
+                **({"Example": model.example.model_dump()} if model.example else {}),
                 "Training": _training(model, figures, provenance),
             }
         ).encode()
@@ -78,7 +79,7 @@ def check_free(root: Path, model_id: ModelId) -> None:
     Raises:
         ModelExists: there is one.
     """
-    if (root / model_id).exists():
+    if root.joinpath(*folders_of(model_id)).exists():
         raise ModelExists(f"the model {model_id} is there already; choose another id, or replace it with --force")
 
 
@@ -97,7 +98,7 @@ def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes]
             publish(Path(source), root, model_id, replace=replace, sealed=False)
     except OSError as error:
         raise FolderUnwritable(f"the folder of {model_id} cannot be written: {error.strerror}") from error
-    return root / model_id
+    return root.joinpath(*folders_of(model_id))
 
 
 def _training(model: TrainedModel, figures: Figures, provenance: Provenance) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from serving.call import Call
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
+from serving.residency import Residence
 
 
 class Manifests(Protocol):
@@ -37,6 +38,20 @@ class Backend(Protocol):
 
         Raises:
             ServingError: why there is none for any.
+        """
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+        """Have the model in memory, and return how it is there; ``None`` where the engine does not tell.
+
+        Raises:
+            ServingError: why it cannot be loaded.
+        """
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return the replicas that answer for the model, and what each has of it; none where the engine does not tell.
+
+        Raises:
+            ServingError: they cannot be asked.
         """
 
     async def unload(self, model_id: ModelId, call: Call) -> None:

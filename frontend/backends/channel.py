@@ -8,8 +8,8 @@ the same one as long as the replicas are the same. Where one leaves or joins, on
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -21,6 +21,9 @@ PARTITION_KEY: Final = "x-partition"
 
 PLACES: Final = 1024
 """On the ring, of each replica: as many however many there are, so that none gets places when another leaves."""
+
+Connect: TypeAlias = Callable[[str, Sequence[tuple[str, Any]]], grpc.aio.Channel]
+"""Makes a channel to a target of gRPC, with options."""
 
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _MAX_KEPT_BYTES: Final = 2 << 20
@@ -48,7 +51,9 @@ _PINGS: Final = (
 )
 
 
-def channel_to(addresses: Sequence[str], service: str, *, pings: bool = True) -> grpc.aio.Channel:
+def channel_to(
+    addresses: Sequence[str], service: str, *, pings: bool = True, connect: Connect | None = None
+) -> grpc.aio.Channel:
     """Return a channel to replicas at ``addresses``, each ``ip:port``, each of which has the gRPC service ``service``.
 
     Args:
@@ -56,12 +61,13 @@ def channel_to(addresses: Sequence[str], service: str, *, pings: bool = True) ->
         service: its full name.
         pings: whether replicas that hang are found by pings. Servers that do not expect them, as those of others do
             not, hang up after three, whatever calls are in flight.
+        connect: makes the channel, where it is not a plain one.
 
     REQUIRES: where there are several, ``RING_HASH_VARIABLE`` is set; without it their calls fail with INTERNAL.
     """
     config = json.dumps(_service_config(service, replicas=len(addresses)))
     options = (*_OPTIONS, *(_PINGS if pings else ()), ("grpc.service_config", config))
-    return grpc.aio.insecure_channel(_target(addresses), options=options)
+    return (connect or grpc.aio.insecure_channel)(_target(addresses), options)
 
 
 def _target(addresses: Sequence[str]) -> str:

@@ -20,11 +20,16 @@ import structlog
 from grpc import StatusCode
 
 from frontend.backends.backend import Backend
-from serving.call import Call
+from frontend.backends.counts import QueryCounts
+from frontend.backends.traced import LEFT, batch_of, end_batch
+from serving.call import Call, enter_call
 from serving.errors import INTERNAL_MESSAGE, ServingError, Unavailable, again
 from serving.model_id import ModelId
+from serving.place import aside
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import best_labels, explained_characters, fit_in_one_answer
+from serving.residency import Residence
+from serving.spans import Span
 
 log = structlog.get_logger()
 
@@ -50,8 +55,12 @@ class _Waiting:
     query: Query
     call: Call
     outcome: asyncio.Future[Outcome | None]
+    arrival: float = 0.0
+    """When it came, where that is counted."""
     batch: _Batch | None = None
     """The one it is in flight with."""
+    span: Span | None = None
+    """Where its call is traced: its wait in the queue, then its flight."""
 
 
 class CoalescingBackend:
@@ -61,13 +70,20 @@ class CoalescingBackend:
         backend: the engine.
         calls: how many batches may be in flight for each group.
         group_of: what is the same for queries that may go in one batch; without it all may.
+        counts: what is counted of queries, if anything.
     """
 
     def __init__(
-        self, backend: BatchingBackend, *, calls: int, group_of: Callable[[Query], Hashable] = lambda _: None
+        self,
+        backend: BatchingBackend,
+        *,
+        calls: int,
+        group_of: Callable[[Query], Hashable] = lambda _: None,
+        counts: QueryCounts | None = None,
     ) -> None:
         self._backend = backend
         self._calls = calls
+        self._counts = counts
         self._group_of = group_of
         # One is there as long as somebody waits in it, or a batch of it is in flight.
         self._groups: WeakValueDictionary[Hashable, _Group] = WeakValueDictionary()
@@ -77,6 +93,8 @@ class CoalescingBackend:
         """Return the model's answer to one query. Raises the engine's error."""
         call.deadline.check()
         if not self._batches:
+            if self._counts is not None:
+                self._counts.asked((query,))
             return await self._backend.predict(query, call)
         try:
             outcome = await self._ask(query, call)
@@ -88,14 +106,26 @@ class CoalescingBackend:
             self._batches = False
             outcome = None
         if outcome is None:
-            return await self._backend.predict(query, call)
+            # Its model is to be loaded, for which the engine has a queue of its own.
+            with aside():
+                return await self._backend.predict(query, call)
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Raises the engine's error where it refused the batch."""
+        if self._counts is not None:
+            self._counts.asked(queries)
         return await self._backend.predict_batch(queries, call)
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+        """Have the model in memory. Raises the engine's error."""
+        return await self._backend.load(model_id, call)
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return what the engine's replicas have of the model. Raises the engine's error."""
+        return await self._backend.residence(model_id, call)
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Let the engine let go of the model. Raises its error."""
@@ -115,15 +145,16 @@ class CoalescingBackend:
         key = self._group_of(query)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(self._backend, self._calls)
+            group = self._groups[key] = _Group(self._backend, self._calls, self._counts)
         return await group.ask(query, call)
 
 
 class _Group:
     """Queries that may go together."""
 
-    def __init__(self, backend: BatchingBackend, calls: int) -> None:
+    def __init__(self, backend: BatchingBackend, calls: int, counts: QueryCounts | None) -> None:
         self._backend = backend
+        self._counts = counts
         self._free = calls
         self._closed = False
         self._sending = False
@@ -134,6 +165,10 @@ class _Group:
     async def ask(self, query: Query, call: Call) -> Outcome | None:
         """Return the outcome; ``None`` where the query is to be asked alone."""
         waiting = _Waiting(query, call, self._loop.create_future())
+        if self._counts is not None:
+            waiting.arrival = self._counts.came(query)
+        if call.span is not None:
+            waiting.span = call.span.child("queue")
         self._waiting.append(waiting)
         self._send_soon()
         try:
@@ -141,6 +176,8 @@ class _Group:
         except asyncio.CancelledError:
             if waiting.batch is not None:
                 waiting.batch.leave()
+            if waiting.span is not None:
+                waiting.span.end(LEFT)
             raise
 
     def give_slot_back(self) -> None:
@@ -178,8 +215,13 @@ class _Group:
 
     def _send(self) -> None:
         while not self._closed and self._free and self._waiting:
+            waited = len(self._waiting)
             members = self._next_members()
+            if self._counts is not None:
+                self._counts.went(waited - len(self._waiting))
             if members:
+                if self._counts is not None:
+                    self._counts.sent(members)
                 self._free -= 1
                 self._batches.add(_Batch(self, self._backend, members))
 
@@ -234,17 +276,26 @@ class _Batch:
         members = self._members
         # The last of their deadlines: who has an earlier one leaves earlier.
         call = max((member.call for member in members), key=lambda call: call.deadline.at)
+        if len(members) > 1:
+            call = Call.until(call.deadline)
+        span = batch_of(members)
+        if span is not None:
+            call = call._replace(span=span)
+        # The task has begun in the name of whoever came first.
+        enter_call(call)
+        fault = LEFT
         try:
-            outcomes = await self._backend.predict_ready(
-                [member.query for member in members], call if len(members) == 1 else Call.until(call.deadline)
-            )
+            outcomes = await self._backend.predict_ready([member.query for member in members], call)
+            fault = ""
         except ServingError as error:
+            fault = error.code.name
             self._fail(error)
         except asyncio.CancelledError:
             self._fail(_ending())
             raise
         except Exception:
             log.exception("batch failed")
+            fault = StatusCode.INTERNAL.name
             self._fail(ServingError(INTERNAL_MESSAGE))
         else:
             self._give_slot_back()
@@ -253,6 +304,8 @@ class _Batch:
                     member.outcome.set_result(outcome)
         finally:
             self._give_slot_back()
+            if span is not None:
+                end_batch(span, members, fault)
             self._group.forget(self)
             # They know this batch too: in a circle, all of it would stay until the garbage collector comes.
             self._members = ()

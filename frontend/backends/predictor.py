@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Self
 
@@ -15,12 +16,16 @@ from frontend.backends.groups import asked_in_groups
 from frontend.backends.partitions import partition_of
 from frontend.backends.placement import Placement
 from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
+from frontend.backends.tls import EngineTls
+from frontend.backends.traced import asked
+from serving.access.own_credential import Entry, OwnCredential
 from serving.call import REQUEST_ID_KEY, Call
-from serving.errors import Unavailable
+from serving.errors import ServingError, Unauthenticated, Unavailable
 from serving.messages import batch_request_of, outcomes_of, prediction_of, ready_outcomes_of, request_of
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.remote import error_of_call
+from serving.residency import Residence, residence_of
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
@@ -48,12 +53,31 @@ class PredictorBackend:
         partitions: models are spread over so many. Queries of one partition go to one replica; those of different
             partitions may.
         look_up: looks names up.
+        tls: encrypts; without it nothing is.
+        credential: what the predictor knows us by, which is closed with this; ``None``: it does not ask.
     """
 
-    def __init__(self, target: str, *, partitions: int = 1, look_up: LookUp = look_up) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        partitions: int = 1,
+        look_up: LookUp = look_up,
+        tls: EngineTls | None = None,
+        credential: OwnCredential | None = None,
+    ) -> None:
+        self._target = target
+        self._credential = credential
         self._partitions = partitions
         self._placement = Placement(partitions)
-        self._replicas = Replicas(target, lambda addresses: channel_to(addresses, _SERVICE), _Stubs.of, look_up)
+        connect = None if tls is None else functools.partial(tls.channel, target)
+        self._replicas = Replicas(
+            target,
+            lambda addresses: channel_to(addresses, _SERVICE, connect=connect),
+            _Stubs.of,
+            look_up,
+            None if tls is None else tls.has_changed,
+        )
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer to one query. Raises the predictor's error."""
@@ -97,9 +121,22 @@ class PredictorBackend:
         """Return what is the same for queries that may go in one batch."""
         return self._placement.group_of(query)
 
+    async def load(self, model_id: ModelId, call: Call) -> Residence:
+        """Have the model in the memory of the replica that answers for it. Raises its error."""
+        request = pb.LoadRequest(runId=model_id, caller=call.identity.name)
+        response = await self._ask("Load", request, call, partition_of(model_id, self._partitions))
+        return residence_of(response.replica, response.model)
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return what the replica that answers for the model has of it. Raises its error."""
+        request = pb.ResidencyRequest(runId=model_id, caller=call.identity.name)
+        response = await self._ask("Residency", request, call, partition_of(model_id, self._partitions))
+        return [residence_of(response.replica, next(iter(response.models), None))]
+
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Let the replica that has the model let go of it. Raises its error."""
-        await self._ask("Unload", pb.UnloadRequest(runId=model_id), call, partition_of(model_id, self._partitions))
+        request = pb.UnloadRequest(runId=model_id, caller=call.identity.name)
+        await self._ask("Unload", request, call, partition_of(model_id, self._partitions))
 
     async def wait_until_ready(self) -> None:
         """Return once the health of a replica is SERVING."""
@@ -135,6 +172,8 @@ class PredictorBackend:
 
     async def close(self) -> None:
         """Close the channels."""
+        if self._credential is not None:
+            await self._credential.close()
         await self._replicas.close()
 
     async def _predict_part(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
@@ -147,9 +186,22 @@ class PredictorBackend:
 
     async def _ask(self, method: str, request: Any, call: Call, partition: int) -> Any:
         call.deadline.check()
-        metadata = ((REQUEST_ID_KEY, call.request_id), (PARTITION_KEY, str(partition)))
+        metadata: tuple[Entry, ...] = ((REQUEST_ID_KEY, call.request_id), (PARTITION_KEY, str(partition)))
+        if self._credential is not None:
+            metadata = (*metadata, *self._credential.metadata())
         ask = getattr((await self._replicas.stub()).predictor, method)
+        if call.span is not None:
+            ask = asked(ask, call.span, f"{_SERVICE}/{method}", self._target)
         try:
             return await ask(request, timeout=call.deadline.remaining(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            raise error_of_call(error, "predictor") from error
+            raise _told(error_of_call(error, "predictor")) from error
+
+
+def _told(error: ServingError) -> ServingError:
+    """Return the error for the caller, who is not to blame where it is us whom the predictor does not know."""
+    if not isinstance(error, Unauthenticated):
+        return error
+    refusal = Unavailable("the engine does not know this frontend; its operator has to give it a credential")
+    refusal.tried_enough = True
+    return refusal

@@ -28,6 +28,9 @@ Stub = TypeVar("Stub")
 LookUp: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses behind a host name and a port, each as ``ip:port``. Raises OSError, UnicodeError."""
 
+IsStale: TypeAlias = Callable[[], Awaitable[bool]]
+"""Tells whether what channels are made with has changed."""
+
 FRESH_SECONDS: Final = 5.0
 """A name is looked up at most once in this time."""
 # Longer than any caller waits who has not said how long.
@@ -92,6 +95,7 @@ class Replicas(Generic[Stub]):
         connect: makes a channel to addresses.
         stub_of: makes the stub of a channel.
         look_up: looks a name up.
+        is_stale: tells, asked when names are looked up, whether a new channel must take over in any case.
     """
 
     def __init__(
@@ -100,11 +104,14 @@ class Replicas(Generic[Stub]):
         connect: Callable[[Sequence[str]], grpc.aio.Channel],
         stub_of: Callable[[grpc.aio.Channel], Stub],
         look_up: LookUp = look_up,
+        is_stale: IsStale | None = None,
     ) -> None:
         self._name = name_in(target)
         self._connect = connect
         self._stub_of = stub_of
         self._look_up = look_up
+        self._is_stale = is_stale
+        self._is_fixed = self._name is None and is_stale is None
         self._looked_at = -math.inf
         self._looking: asyncio.Task[None] | None = None
         self._addresses: Sequence[str] = ()
@@ -119,8 +126,8 @@ class Replicas(Generic[Stub]):
         Raises:
             Unavailable: the name stands for nobody.
         """
-        if self._name is not None and self._looking is None and time.monotonic() - self._looked_at > FRESH_SECONDS:
-            self._looking = asyncio.get_running_loop().create_task(self._look(self._name))
+        if not self._is_fixed and self._looking is None and time.monotonic() - self._looked_at > FRESH_SECONDS:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
         if self._current is None and self._looking is not None:
             # One caller that leaves must not take the answer from the others.
             await asyncio.shield(self._looking)
@@ -137,25 +144,30 @@ class Replicas(Generic[Stub]):
         if self._current is not None:
             await self._current.channel.close()
 
-    async def _look(self, name: Name) -> None:
+    async def _look(self) -> None:
         try:
-            addresses = sorted(set(await self._look_up(*name)))
-        except (OSError, UnicodeError) as error:
-            # Whoever was there may be there still.
-            log.warning("name not found", name=name.host, reason=str(error))
-        else:
-            if addresses and addresses != self._addresses:
+            is_stale = self._is_stale is not None and await self._is_stale()
+            addresses = self._addresses if self._name is None else await self._found(self._name)
+            if addresses and (is_stale or addresses != self._addresses):
                 self._take(addresses)
         finally:
             self._looked_at = time.monotonic()
             self._looking = None
+
+    async def _found(self, name: Name) -> Sequence[str]:
+        try:
+            return sorted(set(await self._look_up(*name)))
+        except (OSError, UnicodeError) as error:
+            # Whoever was there may be there still.
+            log.warning("name not found", name=name.host, reason=str(error))
+            return self._addresses
 
     def _take(self, addresses: Sequence[str]) -> None:
         former, channel = self._current, self._connect(addresses)
         self._current = _Connection(channel, self._stub_of(channel))
         self._addresses = addresses
         if former is not None:
-            log.info("other replicas", addresses=len(addresses))
+            log.info("another channel takes over", addresses=len(addresses))
             leaving = asyncio.get_running_loop().create_task(former.channel.close(_GRACE_SECONDS))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)

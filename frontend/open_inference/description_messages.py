@@ -18,11 +18,11 @@ _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _DATA_TYPES: Final = {BYTES: pb.TYPE_STRING, FP32: pb.TYPE_FP32}
 
 
-def metadata_of(model: NamedModel) -> pb.ModelMetadataResponse:
+def metadata_of(model: NamedModel, versions: Iterable[str]) -> pb.ModelMetadataResponse:
     """Return the versions and tensors of a model."""
     return pb.ModelMetadataResponse(
-        name=model.id,
-        versions=[model.version],
+        name=model.name,
+        versions=versions,
         platform=PLATFORM,
         inputs=[_tensor_metadata(MODEL_INPUT)],
         outputs=map(_tensor_metadata, MODEL_OUTPUTS),
@@ -39,7 +39,7 @@ def config_of(model: NamedModel, max_documents: int) -> pb.ModelConfigResponse:
     """Return how a model is configured, as Triton would."""
     document = MODEL_INPUT
     config = pb.ModelConfig(
-        name=model.id,
+        name=model.name,
         platform=PLATFORM,
         backend=PLATFORM,
         max_batch_size=max_documents,

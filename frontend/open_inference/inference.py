@@ -15,6 +15,7 @@ from frontend.predictions import RoutedPredictions
 from serving.call import Call
 from serving.deadline import Deadline
 from serving.errors import DeadlineExceeded, ServingError, Unavailable, again
+from serving.model_id import ModelId, reference_of
 from serving.prediction import Outcome, Prediction, Query
 
 
@@ -59,22 +60,50 @@ class Inferences:
             documents = documents_of(request.inputs, self._max_documents)
             wanted = WantedOutputs(request.outputs, model.manifest)
             asked = time.perf_counter_ns()
-            with in_words_of_the_protocol():
-                predictions = await self._predicted(wanted.queries(model.id, documents, request.threshold), call)
+            key = request.key
+            if not key and model.asked != model.id and len(documents) > 1:
+                # Rows of one request get the same side of a canary.
+                key = call.request_id
+            queries = wanted.queries(model.asked, documents, request.threshold, key)
+            predictions = await self._of_one_version(queries, model, call)
             answered = time.perf_counter_ns()
-            version = _version_of(predictions, model, request.version)
+            if model.is_versioned:
+                former, model = model, await self._answering(predictions, model)
+                version = model.version
+                if model.id != former.id:
+                    wanted = WantedOutputs(request.outputs, model.manifest, queries[0].k)
+            else:
+                version = _version_of(predictions, model, request.version)
             outputs = await _written(wanted, predictions, request.inputs[0].shape)
         except BaseException:
             self._statistics.count_failure(model, time.perf_counter_ns() - started)
             raise
         took = Times(found - started, asked - found, answered - asked, time.perf_counter_ns() - answered)
         self._statistics.count_success(model, version, len(documents), took)
-        return InferenceAnswer(model.id, version, outputs)
+        return InferenceAnswer(model.name, version, outputs)
+
+    async def _of_one_version(self, queries: Sequence[Query], model: NamedModel, call: Call) -> Sequence[Prediction]:
+        with in_words_of_the_protocol():
+            predictions = await self._predicted(queries, call)
+            if model.is_versioned and len({prediction.model_id for prediction in predictions}) > 1:
+                # A canary failed at some rows, and stable answered these: then stable answers all.
+                predictions = await self._predicted([query._replace(model_id=model.id) for query in queries], call)
+        return predictions
+
+    async def _answering(self, predictions: Sequence[Prediction], model: NamedModel) -> NamedModel:
+        """Return the model of the version that answered."""
+        version = reference_of(ModelId(predictions[0].model_id)).selector
+        return model if version in ("", model.version) else await self._models.find(model.name, version)
 
     async def _predicted(self, queries: Sequence[Query], call: Call) -> Sequence[Prediction]:
+        notes = call.notes
         if len(queries) == 1:
-            return [await self._predictions.predict(queries[0], call)]
-        return _all_answered(await self._predictions.predict_batch(queries, call))
+            notes.query = queries[0]
+            notes.answer = answer = await self._predictions.predict(queries[0], call)
+            return [answer]
+        notes.queries = queries
+        notes.outcomes = outcomes = await self._predictions.predict_batch(queries, call)
+        return _all_answered(outcomes)
 
 
 def _all_answered(outcomes: Sequence[Outcome]) -> list[Prediction]:

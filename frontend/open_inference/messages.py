@@ -45,6 +45,7 @@ def inference_request_of(request: pb.ModelInferRequest) -> InferenceRequest:
         tuple(_requested_output_of(output) for output in request.outputs),
         _timeout_of(request.parameters),
         _threshold_of(request.parameters),
+        _key_of(request.parameters),
     )
 
 
@@ -126,6 +127,15 @@ def _threshold_of(parameters: Parameters) -> float | None:
     if not 0.0 <= threshold <= 1.0:
         raise InvalidRequest("the parameter 'threshold' must be a number from 0 to 1")
     return threshold
+
+
+def _key_of(parameters: Parameters) -> str:
+    if "key" not in parameters:
+        return ""
+    parameter = parameters["key"]
+    if parameter.WhichOneof("parameter_choice") != "string_param":
+        raise InvalidRequest("the parameter 'key' must be a text")
+    return parameter.string_param
 
 
 def _integer_of(parameter: pb.InferParameter) -> int | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from frontend.backends.backend import Manifests
+from frontend.releases.rollouts import Rollout, Route
 from frontend.router import Router
 from serving.errors import InvalidModelId, ModelNotFound, ModelUnusable
 from serving.manifest import Manifest
-from serving.model_id import ModelId, parse_model_id
+from serving.model_id import VERSION_MARK, ModelId, parse_model_id, parse_model_name, reference_of, versioned
 
 FIRST_VERSION: Final = "1"
 """What Triton calls it: the version of models whose manifests tell none."""
@@ -19,40 +20,85 @@ FIRST_VERSION: Final = "1"
 class NamedModel(NamedTuple):
     """A model that is there."""
 
+    name: str
+    """What the caller calls it."""
     id: ModelId
+    """Of a name with a release and no version: the stable one's."""
+    asked: ModelId
+    """What queries name: then, the name, so that the release says who answers."""
     manifest: Manifest
+    version: str
+    """Of a model in a folder of its own, the one version there is of it; else that of ``id``."""
 
     @property
-    def version(self) -> str:
-        """The one version there is of it."""
-        return self.manifest.model_version or FIRST_VERSION
+    def is_versioned(self) -> bool:
+        """Whether its name has versions in folders of their own."""
+        return VERSION_MARK in self.id
 
 
 class NamedModels:
-    """Finds models by what the protocol calls them: the model's id is its name.
+    """Finds models by what the protocol calls them: the model's id is its name; of a name that has versions, the name.
 
     Args:
         manifests: knows the models.
         router: knows the engines.
+        route: knows the releases.
     """
 
-    def __init__(self, manifests: Manifests, router: Router) -> None:
+    def __init__(self, manifests: Manifests, router: Router, route: Callable[[ModelId], Awaitable[Route]]) -> None:
         self._manifests = manifests
         self._router = router
+        self._route = route
 
     async def find(self, name: str, version: str = "") -> NamedModel:
-        """Return the model ``name``; an empty ``version`` is the one that is there.
+        """Return the model ``name``; an empty ``version`` is the one that is there, or what the release says.
 
         Raises:
             ModelNotFound: there is no such model, or not in this version.
             ServingError: its manifest cannot be had.
         """
         with in_words_of_the_protocol():
-            model_id = parse_model_id(name)
-            model = NamedModel(model_id, await self._manifests.manifest(model_id))
+            asked = parse_model_id(name)
+            route = await self._route(asked)
+        if isinstance(route, Rollout):
+            if version:
+                return await self._version(name, route.selected(_as_selector(version)))
+            with in_words_of_the_protocol():
+                manifest = await self._manifests.manifest(route.stable)
+            return NamedModel(name, route.stable, asked, manifest, route.release.stable)
+        if VERSION_MARK in route:
+            model = await self._version(name, route)
+        else:
+            try:
+                with in_words_of_the_protocol():
+                    manifest = await self._manifests.manifest(route)
+            except ModelNotFound:
+                if not version:
+                    raise
+                # It may have versions and no release.
+                return await self._version(name, versioned(route, _as_selector(version)))
+            model = NamedModel(name, route, route, manifest, manifest.model_version or FIRST_VERSION)
         if version not in ("", model.version):
             raise unknown_version()
         return model
+
+    async def live(self, name: ModelId) -> list[tuple[str, ModelId]]:
+        """Return what the release of ``name`` has live: each version, and its model; none where it has no release.
+
+        Raises:
+            ServingError: it cannot be told.
+        """
+        route = await self._route(name)
+        if not isinstance(route, Rollout):
+            return []
+        return [(reference_of(model_id).selector, model_id) for model_id in route.live()]
+
+    async def _version(self, name: str, model_id: ModelId) -> NamedModel:
+        try:
+            manifest = await self._manifests.manifest(model_id)
+        except ModelNotFound as error:
+            raise unknown_version() from error
+        return NamedModel(name, model_id, model_id, manifest, reference_of(model_id).selector)
 
     def check_engine(self, model: NamedModel) -> None:
         """Return where an engine is there for the model. Nothing is loaded.
@@ -73,6 +119,13 @@ class NamedModels:
         except (ModelNotFound, ModelUnusable):
             return False
         return True
+
+
+def _as_selector(version: str) -> ModelId:
+    try:
+        return parse_model_name(version)
+    except InvalidModelId as error:
+        raise unknown_version() from error
 
 
 @contextmanager

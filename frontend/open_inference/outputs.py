@@ -32,15 +32,16 @@ class WantedOutputs:
     Args:
         requested: none stands for label and score.
         manifest: of the model.
+        most: classes there are at most, where the model was asked for fewer than it has; ``None``: all it has.
 
     Raises:
         InvalidRequest: there is no such output, it is asked for twice, or has no classes.
         ModelUnusable: classes are asked for, and the model's manifest has none.
     """
 
-    def __init__(self, requested: Sequence[RequestedOutput], manifest: Manifest) -> None:
+    def __init__(self, requested: Sequence[RequestedOutput], manifest: Manifest, asked: int | None = None) -> None:
         _check(requested)
-        most = len(manifest.classes)
+        most = len(manifest.classes) if asked is None else min(asked, len(manifest.classes))
         if not most and any(output.classes for output in requested):
             raise ModelUnusable("the model's manifest has no classes; ask for its outputs without classification")
         # As Triton does: who asks for more classes than there are gets all of them.
@@ -52,11 +53,13 @@ class WantedOutputs:
         """Whether answers are to be explained."""
         return any(output.name == EXPLANATION for output in self._requested)
 
-    def queries(self, model_id: ModelId, documents: Sequence[str], threshold: float | None) -> list[Query]:
+    def queries(
+        self, model_id: ModelId, documents: Sequence[str], threshold: float | None, key: str = ""
+    ) -> list[Query]:
         """Return what the model has to be asked of each document."""
         k = max((output.classes for output in self._requested), default=0)
         explain = () if self.explained else None
-        return [Query(model_id, document, k, threshold, explain) for document in documents]
+        return [Query(model_id, document, k, threshold, explain, key) for document in documents]
 
     def tensors_of(self, predictions: Sequence[Prediction], shape: tuple[int, ...]) -> list[OutputTensor]:
         """Return the outputs, in the order they were asked for.

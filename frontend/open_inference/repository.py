@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
-from frontend.open_inference.models import NamedModels, in_words_of_the_protocol
+from frontend.open_inference.models import NamedModel, NamedModels, in_words_of_the_protocol
 from frontend.predictions import RoutedPredictions
 from serving.call import Call
 from serving.errors import ServingError
-from serving.model_id import ModelId
-from serving.prediction import Query
+from serving.model_id import ModelId, reference_of
 
 # Of thousands of manifests that have to be read, so many stand before those that callers wait for.
 _LOOKED_UP_AT_ONCE: Final = 16
@@ -32,42 +31,69 @@ class ModelRepository:
     """The model folder, as clients of Triton see it.
 
     Args:
-        model_ids: lists the models; blocks, and raises ServingError.
+        names: lists the models; blocks, and raises ServingError.
+        versions: lists the versions of a name; blocks, and raises ServingError.
         models: finds them.
         predictions: loads and unloads.
     """
 
     def __init__(
-        self, model_ids: Callable[[], Sequence[ModelId]], models: NamedModels, predictions: RoutedPredictions
+        self,
+        names: Callable[[], Sequence[ModelId]],
+        versions: Callable[[ModelId], Sequence[ModelId]],
+        models: NamedModels,
+        predictions: RoutedPredictions,
     ) -> None:
-        self._model_ids = model_ids
+        self._names = names
+        self._versions = versions
         self._models = models
         self._predictions = predictions
         # A volume that hangs holds this thread, and none of those that answers need.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="repository")
         self._turn = asyncio.Lock()
 
-    async def index(self, *, ready_only: bool) -> list[IndexedModel]:
-        """Return all models, or those that are ready, by name. Nothing is loaded; one index is made at a time.
+    async def index(self, *, ready_only: bool, may_see: Callable[[str], bool] | None = None) -> list[IndexedModel]:
+        """Return all models, or those that are ready, by name; of a name with a release, each version that is live.
+
+        Nothing is loaded; one index is made at a time.
+
+        Args:
+            ready_only: leave those out that are not ready.
+            may_see: tells of each name whether it is listed; without it all are.
 
         Raises:
             VolumeUnavailable: the volume cannot be listed.
         """
         async with self._turn:
-            names = await asyncio.get_running_loop().run_in_executor(self._pool, self._model_ids)
+            names = await asyncio.get_running_loop().run_in_executor(self._pool, self._names)
+            if may_see is not None:
+                names = [name for name in names if may_see(name)]
             found: list[IndexedModel] = []
             for start in range(0, len(names), _LOOKED_UP_AT_ONCE):
-                found += await asyncio.gather(*map(self._indexed, names[start : start + _LOOKED_UP_AT_ONCE]))
+                for each in await asyncio.gather(*map(self._indexed, names[start : start + _LOOKED_UP_AT_ONCE])):
+                    found += each
             return [model for model in found if not (ready_only and model.reason)]
 
+    async def versions(self, model: NamedModel) -> list[str]:
+        """Return the versions that there are of a model.
+
+        Raises:
+            VolumeUnavailable: the volume cannot be listed.
+        """
+        name, _ = reference_of(model.id)
+        if not model.is_versioned or model.name != name:
+            return [model.version]
+        found = await asyncio.get_running_loop().run_in_executor(self._pool, self._versions, name)
+        return [reference_of(model_id).selector for model_id in found]
+
     async def load(self, name: str, call: Call) -> None:
-        """Have the model in memory: its engine is asked for an empty document.
+        """Have the model in memory, or all versions that are live.
 
         Raises:
             ServingError: why the model cannot be asked.
         """
         with in_words_of_the_protocol():
-            await self._predictions.predict(Query(name, ""), call)
+            await self._predictions.load(name, call)
 
     async def unload(self, name: str, call: Call) -> None:
         """Let the model's engine let go of what it holds in memory; it is loaded again when it is asked for.
@@ -83,10 +109,16 @@ class ModelRepository:
         # A volume that hangs must not hang the end.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _indexed(self, name: ModelId) -> IndexedModel:
-        version = ""
+    async def _indexed(self, name: ModelId) -> list[IndexedModel]:
         try:
-            model = await self._models.find(name)
+            live = await self._models.live(name)
+        except ServingError as error:
+            return [IndexedModel(name, "", str(error))]
+        return [await self._indexed_version(name, version) for version, _ in live or [("", name)]]
+
+    async def _indexed_version(self, name: ModelId, version: str) -> IndexedModel:
+        try:
+            model = await self._models.find(name, version)
             version = model.version
             self._models.check_engine(model)
         except ServingError as error:

@@ -35,12 +35,12 @@ def open_inference_servicer(
         limits: what ``predictions`` takes in a query and a batch.
         is_ready: whether the frontend can answer.
     """
-    models = NamedModels(catalog, router)
+    models = NamedModels(catalog, router, predictions.route)
     statistics = InferenceStatistics()
     return OpenInferenceServicer(
         Inferences(models, predictions, statistics, limits.max_batch_size),
         models,
-        ModelRepository(store.model_ids, models, predictions),
+        ModelRepository(store.names, store.versions, models, predictions),
         statistics,
         max_documents=limits.max_batch_size,
         is_ready=is_ready,

@@ -15,8 +15,9 @@ from frontend.open_inference.messages import inference_request_of, inference_res
 from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
 from frontend.open_inference.statistics import InferenceStatistics
-from serving.access.identity import Right
-from serving.call import current_call
+from serving.access.audit import audited
+from serving.access.identity import ANYBODY, Right
+from serving.call import current_call, note_model
 from serving.errors import InvalidRequest
 from serving.messages import LARGE_BATCH
 from serving.stubs import open_inference_pb2 as pb
@@ -82,6 +83,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelReadyResponse:
         """Return whether a model is there and has an engine."""
         del context
+        _check_model(request.name)
         return pb.ModelReadyResponse(ready=await self._models.is_ready(request.name, request.version))
 
     async def ServerMetadata(  # noqa: N802
@@ -96,13 +98,17 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelMetadataResponse:
         """Return versions and tensors of a model."""
         del context
-        return metadata_of(await self._models.find(request.name, request.version))
+        _check_model(request.name)
+        model = await self._models.find(request.name, request.version)
+        return metadata_of(model, await self._repository.versions(model))
 
     async def ModelInfer(  # noqa: N802
         self, request: pb.ModelInferRequest, context: Context | None = None
     ) -> pb.ModelInferResponse:
         """Classify one document or many, all of one model."""
         del context
+        # What there is of a model is looked up before it is asked: who may not use it gets to know nothing of that.
+        _check_model(request.model_name)
         answer = await self._inferences.infer(inference_request_of(request), current_call())
         rows = answer.outputs[0].shape[0]
         return await _made(
@@ -114,6 +120,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelConfigResponse:
         """Return how a model is configured, as Triton would."""
         del context
+        _check_model(request.name)
         return config_of(await self._models.find(request.name, request.version), self._max_documents)
 
     async def ModelStatistics(  # noqa: N802
@@ -122,8 +129,11 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         """Return what was counted of one model, or of all that were asked."""
         del context
         if request.name:
-            return statistics_of([self._statistics.of(await self._models.find(request.name, request.version))])
-        counts = self._statistics.of_all()
+            _check_model(request.name)
+            model = await self._models.find(request.name, request.version)
+            return statistics_of([self._statistics.of(model)] if request.version else self._statistics.of_each(model))
+        may_see = _may_see()
+        counts = [each for each in self._statistics.of_all() if may_see is None or may_see(each.model)]
         return await _made(lambda: statistics_of(counts), large=len(counts) > LARGE_BATCH)
 
     async def RepositoryIndex(  # noqa: N802
@@ -131,7 +141,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryIndexResponse:
         """Return the models there are."""
         del context
-        models = await self._repository.index(ready_only=request.ready)
+        models = await self._repository.index(ready_only=request.ready, may_see=_may_see())
         return await _made(lambda: index_of(models), large=len(models) > LARGE_BATCH)
 
     async def RepositoryModelLoad(  # noqa: N802
@@ -142,7 +152,9 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         if any(name == "config" or name.startswith("file:") for name in request.parameters):
             raise InvalidRequest("a model is served as it was published; load it without a configuration or files")
         name = request.model_name or request.repository_name
-        await self._repository.load(name, current_call())
+        note_model(name)
+        with audited("load", name):
+            await self._repository.load(name, current_call())
         return pb.RepositoryModelLoadResponse(model_name=name, is_loaded=True)
 
     async def RepositoryModelUnload(  # noqa: N802
@@ -151,7 +163,9 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         """Let go of what a model holds in memory."""
         del context
         name = request.model_name or request.repository_name
-        await self._repository.unload(name, current_call())
+        note_model(name)
+        with audited("unload", name):
+            await self._repository.unload(name, current_call())
         return pb.RepositoryModelUnloadResponse(model_name=name, is_unloaded=True)
 
     def close(self) -> None:
@@ -162,6 +176,20 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
 def open_inference_service(servicer: OpenInferenceServicer) -> Service:
     """Return the service for a host."""
     return service(NAME, pb_grpc.add_GRPCInferenceServiceServicer_to_server, servicer, _RIGHTS)
+
+
+def _check_model(name: str) -> None:
+    """Note which model is asked for, and return if the caller may use it. Raises PermissionDenied."""
+    note_model(name)
+    identity = current_call().identity
+    if identity is not ANYBODY:
+        identity.check_model(name)
+
+
+def _may_see() -> Callable[[str], bool] | None:
+    """Return what tells which models the caller may use; ``None``: all."""
+    identity = current_call().identity
+    return None if identity is ANYBODY else identity.may_use
 
 
 async def _made(message: Callable[[], Message], *, large: bool) -> Message:

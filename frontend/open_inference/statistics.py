@@ -78,7 +78,13 @@ class InferenceStatistics:
 
     def of(self, model: NamedModel) -> ModelCounts:
         """Return what was counted of the model: zeros, where it was never asked."""
-        return self._counts.get(model.id) or ModelCounts(model.id, model.version)
+        return self._counts.get(model.id) or ModelCounts(model.name, model.version)
+
+    def of_each(self, model: NamedModel) -> Sequence[ModelCounts]:
+        """Return what was counted of each version of the model's name that was asked; zeros, where none was."""
+        if not model.is_versioned:
+            return [self.of(model)]
+        return [counts for counts in self._counts.values() if counts.model == model.name] or [self.of(model)]
 
     def of_all(self) -> Sequence[ModelCounts]:
         """Return what was counted of every model that was asked."""

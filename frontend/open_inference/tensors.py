@@ -50,7 +50,7 @@ class InferenceRequest(NamedTuple):
     model: str
     """As the caller wrote it, not yet checked."""
     version: str
-    """Empty: the one that is there."""
+    """Empty: the one that is there, or what the release of the name says."""
     inputs: Sequence[InputTensor]
     outputs: Sequence[RequestedOutput]
     """None: all of :data:`OUTPUTS`."""
@@ -58,6 +58,8 @@ class InferenceRequest(NamedTuple):
     """The answer is of no use after this time; ``None``: the call's deadline alone says."""
     threshold: float | None = None
     """The least score of an answer; ``None``: the model's manifest says."""
+    key: str = ""
+    """Requests of one key get the same side of a canary."""
 
 
 class BytesTensor(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intentctl.connection import connecting
 from intentctl.evaluating import (
     Asking,
     Data,
@@ -22,11 +23,13 @@ from intentctl.evaluating import (
     read_rows,
 )
 from intentctl.output import EXIT_FAILED, AsJson, Column, print_json, print_table
+from serving.channels import ChannelOptions
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison, Difference
 
 
+@connecting
 def compare(
     a: Annotated[str, typer.Argument(help="The id of the first model, as the one that serves.", show_default=False)],
     b: Annotated[str, typer.Argument(help="The id of the second model, as a candidate.", show_default=False)],
@@ -43,13 +46,14 @@ def compare(
         bool, typer.Option("--fail-if-worse", help="End with 1 where B is significantly worse.")
     ] = False,
     as_json: AsJson = False,
+    connection: ChannelOptions,
 ) -> None:
     """Compare two models on the same labelled texts: agreement, wins, losses, McNemar's test.
 
     docs/evaluation.md says what they mean.
     """
     rows = read_rows(data, split)
-    asking = Asking(model_dir, frontend, timeout, threshold)
+    asking = Asking(model_dir, frontend, timeout, threshold, connection)
     first = asking.answers(a, rows.texts)
     second = asking.answers(b, rows.texts)
 

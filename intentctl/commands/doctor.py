@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intentctl.connection import connecting
 from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, fail
+from serving.channels import ChannelOptions
 from serving.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
 from serving.model_id import ModelId, parse_model_id
 from serving.traffic_client import ModelTraffic, ask_traffic
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from intentctl.doctor.examine import Examination
 
 
+@connecting
 def doctor(
     model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
     *,
@@ -32,6 +35,7 @@ def doctor(
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that it may take to answer.")] = 10.0,
     as_json: AsJson = False,
+    connection: ChannelOptions,
 ) -> None:
     """Look for what is wrong with a model: its files, tokenizer, labels and weights, and what it is asked.
 
@@ -48,7 +52,7 @@ def doctor(
     traffic = drift = unreachable = None
     if predictor is not None:
         try:
-            traffic = _traffic(predictor, checked_id, timeout)
+            traffic = _traffic(predictor, checked_id, timeout, connection)
         except ServingError as error:
             unreachable = error
         else:
@@ -84,6 +88,6 @@ def _examined(model_dir: Path, model_id: ModelId) -> Examination:
         fail(str(error))
 
 
-def _traffic(address: str, model_id: ModelId, timeout: float) -> ModelTraffic | None:
-    found = ask_traffic(address, model_id=model_id, timeout=timeout)
+def _traffic(address: str, model_id: ModelId, timeout: float, connection: ChannelOptions) -> ModelTraffic | None:
+    found = ask_traffic(address, model_id=model_id, timeout=timeout, options=connection)
     return found[0] if found else None

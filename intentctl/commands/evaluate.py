@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intentctl.connection import connecting
 from intentctl.evaluating import (
     Asking,
     Data,
@@ -25,12 +26,14 @@ from intentctl.evaluating import (
     share,
 )
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_table, tell
+from serving.channels import ChannelOptions
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers
     from evaluation.evaluation import Evaluation
 
 
+@connecting
 def evaluate(
     model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
     data: Data,
@@ -61,6 +64,7 @@ def evaluate(
         Path | None, typer.Option(file_okay=False, help="Write PNGs into this folder; needs matplotlib.")
     ] = None,
     as_json: AsJson = False,
+    connection: ChannelOptions,
 ) -> None:
     """Measure a model on labelled texts: accuracy, out of scope, calibration, confusions.
 
@@ -71,7 +75,7 @@ def evaluate(
     if report is not None:
         _check_installed("jinja2", "--report")
     rows = read_rows(data, split)
-    asking = Asking(model_dir, frontend, timeout, threshold)
+    asking = Asking(model_dir, frontend, timeout, threshold, connection)
     answers = asking.answers(model_id, rows.texts)
 
     from evaluation.evaluation import evaluate as evaluated  # noqa: PLC0415 - NumPy, which --help does without

@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
+from intentctl.connection import connecting
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, console, fail, print_json
 from intentctl.predictions import as_dict
+from serving.channels import ChannelOptions
 from serving.client import DEFAULT_ADDRESS, IntentClient, Prediction, Query, ServingError
 from serving.errors import DeadlineExceeded, Unavailable
 from serving.explanation import Explanation
 
 
+@connecting
 def explain(
     model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
     document: Annotated[str, typer.Argument(help="The text to explain.", show_default=False)],
@@ -40,6 +43,7 @@ def explain(
     html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write an HTML page that stands alone.")] = None,
     png: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a PNG; needs matplotlib.")] = None,
     as_json: AsJson = False,
+    connection: ChannelOptions,
 ) -> None:
     """Show what each word of a text adds to the answer: exactly, for the network is linear.
 
@@ -47,7 +51,9 @@ def explain(
     does not know stand between ~. An n-gram counts for the words that it touches, in equal parts.
     """
     query = Query(model_id, document, threshold=threshold, explain=tuple(labels or ()))
-    prediction = _from_service(query, frontend, timeout) if model_dir is None else _from_folder(query, model_dir)
+    prediction = (
+        _from_service(query, frontend, timeout, connection) if model_dir is None else _from_folder(query, model_dir)
+    )
     explanation = prediction.explanation or _none()
     accounts = accounts_of(prediction, explanation)
     if html is not None:
@@ -78,9 +84,9 @@ def explain(
         print_account(account, document, top)
 
 
-def _from_service(query: Query, address: str, timeout: float) -> Prediction:
+def _from_service(query: Query, address: str, timeout: float, connection: ChannelOptions) -> Prediction:
     try:
-        with IntentClient(address, timeout=timeout) as client:
+        with IntentClient(address, timeout=timeout, options=connection) as client:
             return client.explain(query.model_id, query.document, query.explain or (), threshold=query.threshold)
     except (Unavailable, DeadlineExceeded) as error:
         fail(

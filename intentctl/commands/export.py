@@ -11,6 +11,7 @@ import typer
 from intentctl.output import EXIT_USAGE, AsJson, Column, fail, print_json, print_table
 from serving.errors import InvalidModelId, ServingError
 from serving.model_id import parse_model_id
+from serving.model_store import folders_of
 
 
 def export(
@@ -49,7 +50,7 @@ def export(
         target_id = source_id if publish_as is None else parse_model_id(publish_as)
         path = exporting.archive_path(model_store, target_id)
         if not replace:
-            exporting.check_free(path, None if publish_as is None else model_dir / target_id)
+            exporting.check_free(path, None if publish_as is None else model_dir.joinpath(*folders_of(target_id)))
         source = exporting.read_source(model_dir, source_id)
         archive = exporting.archive_of(source, target_id)
         exporting.put_in_place(path, archive)

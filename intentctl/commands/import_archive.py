@@ -10,6 +10,7 @@ import typer
 from intentctl.output import EXIT_USAGE, AsJson, Column, fail, print_json, print_table
 from serving.errors import InvalidModelId, ServingError
 from serving.model_id import MAX_MODEL_ID_BYTES, parse_model_id
+from serving.model_store import folders_of
 
 
 def import_archive(
@@ -52,7 +53,7 @@ def import_archive(
         fail(f"the archive cannot be read, or the model folder not be written: {error.strerror}")
     summary = {
         "id": checked_id,
-        "folder": str(model_dir / checked_id),
+        "folder": str(model_dir.joinpath(*folders_of(checked_id))),
         "version": model.version,
         "labels": len(model.labels),
         "tokenizer": str(model.tokenizer),

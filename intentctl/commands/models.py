@@ -1,23 +1,41 @@
-"""``intentctl models``: what is on the shared volume, and what of it is in a predictor's memory."""
+"""``intentctl models``: what is on the shared volume, what a frontend serves, and what is in a predictor's memory."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from intentctl.connection import connecting
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
+from serving.channels import ChannelOptions
 from serving.errors import DeadlineExceeded, ServingError, Unavailable
+from serving.management import ModelSummary
+from serving.management_client import ManagementClient
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from serving.residency import Residency, ask_residency
 
 _ON_DISK: Final = ("id", "version", "algorithm", "labels", "tokenizer", "bytes", "state")
 _IN_MEMORY: Final = ("id", "version", "generation", "bytes", "idle_seconds", "leases", "hits", "pinned")
+_SERVED: Final = (
+    "name",
+    "algorithm",
+    "version",
+    "labels",
+    "bytes",
+    "versions",
+    "stable",
+    "canary",
+    "shadow",
+    "problem",
+)
 _NUMBERS: Final = {"labels", "bytes", "generation", "idle_seconds", "leases", "hits"}
 
 
+@connecting
 def models(
     *,
     model_dir: Annotated[
@@ -27,13 +45,40 @@ def models(
         bool, typer.Option("--resident", help="List what is in the memory of a running predictor instead.")
     ] = False,
     predictor: Annotated[str, typer.Option(help="Where that predictor listens.")] = "127.0.0.1:51002",
+    frontend: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="List what this running frontend serves instead.", show_default=False),
+    ] = None,
+    prefix: Annotated[
+        str, typer.Option(help="With --frontend: only names that begin with this.", show_default=False)
+    ] = "",
+    algorithm: Annotated[
+        str, typer.Option(help="With --frontend: only models of this algorithm.", show_default=False)
+    ] = "",
+    released: Annotated[
+        bool | None,
+        typer.Option(
+            "--released/--unreleased",
+            help="With --frontend: only names that have, or have no, release.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="With --resident: list the N most recently used; 0: all.")] = 0,
     as_json: AsJson = False,
+    connection: ChannelOptions,
 ) -> None:
-    """List the models of a model folder, or with --resident those in memory."""
+    """List the models of a model folder, with --frontend those that are served, or with --resident those in memory."""
+    if frontend is None and (prefix or algorithm or released is not None):
+        fail("--prefix, --algorithm and --released go with --frontend", EXIT_USAGE)
+    if frontend is not None and resident:
+        fail("--frontend and --resident exclude each other; ask one of them", EXIT_USAGE)
     try:
-        if resident:
-            _list_residents(ask_residency(predictor, limit=limit), as_json=as_json)
+        if frontend is not None:
+            with ManagementClient(frontend, options=connection) as client:
+                served = list(client.models(prefix=prefix, algorithm=algorithm, released=released))
+            _list_served(served, as_json=as_json)
+        elif resident:
+            _list_residents(ask_residency(predictor, limit=limit, options=connection), as_json=as_json)
         elif not model_dir.is_dir():
             fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
         else:
@@ -45,11 +90,24 @@ def models(
 
 
 def _list_folder(store: ModelStore, *, as_json: bool) -> None:
-    rows = [_row(store, model_id) for model_id in store.model_ids()]
+    versions = (model_id for name in store.folders() for model_id in store.versions(name))
+    rows = [_row(store, model_id) for model_id in sorted([*store.model_ids(), *versions])]
     if as_json:
         print_json(rows)
     else:
         _print_rows(_ON_DISK, rows)
+
+
+def _list_served(served: Sequence[ModelSummary], *, as_json: bool) -> None:
+    rows = [model.as_dict() for model in served]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        row["versions"] = " ".join(row["versions"])
+        row["canary"] = f"{row['canary']['version']} ({row['canary']['share']:.4g})" if row["canary"] else ""
+        row["shadow"] = row["shadow"]["version"] if row["shadow"] else ""
+    _print_rows(_SERVED, rows)
 
 
 def _list_residents(residency: Residency, *, as_json: bool) -> None:

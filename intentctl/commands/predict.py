@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from intentctl.connection import connecting
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
 from intentctl.explanations.marked import shown
@@ -25,12 +26,14 @@ from intentctl.output import (
 )
 from intentctl.predictions import as_dict
 from serving.batches import outcomes_in_batches
+from serving.channels import ChannelOptions
 from serving.client import DEFAULT_ADDRESS, Explanation, IntentClient, Outcome, Prediction, Query, ServingError
 from serving.errors import DeadlineExceeded, Unavailable, status_of
 
 _STANDARD_INPUT: Final = "-"
 
 
+@connecting
 def predict(
     model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
     documents: Annotated[
@@ -45,6 +48,7 @@ def predict(
     address: Annotated[str, typer.Option(help="Where the frontend listens.")] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 10.0,
     as_json: AsJson = False,
+    connection: ChannelOptions,
 ) -> None:
     """Classify texts with a model of a running frontend.
 
@@ -54,7 +58,7 @@ def predict(
     texts = _lines_of_standard_input() if documents == [_STANDARD_INPUT] else documents
     queries = [Query(model_id, text, k, threshold, () if explain else None) for text in texts]
     try:
-        with IntentClient(address, timeout=timeout) as client:
+        with IntentClient(address, timeout=timeout, options=connection) as client:
             outcomes = [outcome for batch in outcomes_in_batches(client, queries) for outcome in batch]
     except (Unavailable, DeadlineExceeded) as error:
         fail(f"no answer from {address}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)

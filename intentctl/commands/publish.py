@@ -18,7 +18,7 @@ def publish(
         Path,
         typer.Argument(exists=True, file_okay=False, help="Folder with the model's three files.", show_default=False),
     ],
-    model_id: Annotated[str, typer.Argument(help="The id to publish it under.", show_default=False)],
+    model_id: Annotated[str, typer.Argument(help="What to publish it as: id, or name@version.", show_default=False)],
     *,
     model_dir: Annotated[
         Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")

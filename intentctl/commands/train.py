@@ -12,7 +12,7 @@ import typer
 
 from intentctl.output import EXIT_USAGE, AsJson, Column, errors, fail, print_json, print_table
 from serving.errors import InvalidModelId, ServingError
-from serving.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id
+from serving.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id, reference_of
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from training.trainer import Epoch, OnEpoch
 
 _RECIPE: Final = Recipe()
+_FIRST_VERSION: Final = "1.0"
 
 
 def train(
@@ -32,12 +33,21 @@ def train(
     ],
     *,
     model_id: Annotated[
-        str, typer.Option(help="The model's id: the name of its folder, and the runId of calls.", show_default=False)
+        str,
+        typer.Option(
+            help="The model's id, which is the runId of calls, and names its folder; or name@version.",
+            show_default=False,
+        ),
     ],
     model_dir: Annotated[
         Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")
     ] = Path("models"),
-    model_version: Annotated[str, typer.Option(help="The model's version, told with every answer.")] = "1.0",
+    model_version: Annotated[
+        str | None,
+        typer.Option(
+            help="The model's version, told with every answer; without: that of the id, or 1.0.", show_default=False
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model if it is there already.")] = False,
     test: Annotated[
         Path | None,
@@ -126,7 +136,7 @@ def train(
             seed=seed,
             model_dir=model_dir,
             model_id=checked_id,
-            model_version=model_version,
+            model_version=model_version or reference_of(checked_id).selector or _FIRST_VERSION,
             force=force,
         )
     except (TrainingError, ServingError) as error:
@@ -141,7 +151,7 @@ def _checked(model_id: str) -> ModelId:
     except InvalidModelId:
         fail(
             f"--model-id must be 1 to {MAX_MODEL_ID_BYTES} ASCII letters, digits, '.', '_' or '-', "
-            "and must not start with '.'",
+            "and must not start with '.'; @ and a version of the same letters may follow",
             EXIT_USAGE,
         )
 

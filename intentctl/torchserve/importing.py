@@ -14,7 +14,7 @@ from predictor.intent_model import IntentModel
 from predictor.loader import Loader
 from serving.manifest import Manifest
 from serving.model_id import ModelId, parse_model_id
-from serving.model_store import MANIFEST_FILE, ModelStore
+from serving.model_store import MANIFEST_FILE, ModelStore, folders_of
 from serving.open_folder import OpenFile
 from serving.publishing import publish
 
@@ -57,8 +57,8 @@ def import_model(archive: Archive, root: Path, model_id: ModelId, *, replace: bo
     """
     files = archive.read(MOST_BYTES)
     with TemporaryDirectory() as staging:
-        folder = Path(staging) / model_id
-        folder.mkdir()
+        folder = Path(staging).joinpath(*folders_of(model_id))
+        folder.mkdir(parents=True)
         for name, content in files.items():
             (folder / name).write_bytes(content)
         # The archive's own manifest first: where it has sums, they are compared.

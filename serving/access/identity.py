@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
+from serving.access.counters import AccessCounters
+from serving.access.limits import Limits
 from serving.errors import PermissionDenied
 from serving.model_id import VERSION_MARK
 
@@ -26,6 +28,13 @@ class Right(enum.Enum):
     """Ask in the name of others: what a frontend does at a predictor."""
 
 
+Asked: TypeAlias = Right | tuple[Right, ...]
+"""What a method asks of its callers: a right, or any one of several."""
+
+OPEN: Final[Asked] = ()
+"""What probes ask: nothing, not even who they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Somebody who calls."""
@@ -34,6 +43,10 @@ class Identity:
     rights: frozenset[Right]
     models: tuple[str, ...]
     """Names of models, each of which may end with ``*`` for any rest."""
+    limits: Limits | None = None
+    """How much they may ask; ``None``: what the settings of the service say."""
+    counters: AccessCounters = field(default_factory=AccessCounters, repr=False, compare=False)
+    """Where it is counted what they were denied."""
 
     def check_right(self, right: Right) -> None:
         """Return if the right is theirs, for whichever models.
@@ -42,6 +55,7 @@ class Identity:
             PermissionDenied: it is not.
         """
         if right not in self.rights:
+            self.counters.denied += 1
             raise PermissionDenied(f"the caller has no right to {right.value}; ask the operator for it")
 
     def check(self, right: Right, model_id: str) -> None:
@@ -51,7 +65,16 @@ class Identity:
             PermissionDenied: they may not; told alike whether or not there is such a model.
         """
         self.check_right(right)
+        self.check_model(model_id)
+
+    def check_model(self, model_id: str) -> None:
+        """Return if the model, in any version, is one of theirs.
+
+        Raises:
+            PermissionDenied: it is not; told alike whether or not there is such a model.
+        """
         if not self.may_use(model_id):
+            self.counters.denied += 1
             raise PermissionDenied("the caller may not use this model; ask the operator for it")
 
     def may_use(self, model_id: str) -> bool:
@@ -65,3 +88,6 @@ class Identity:
 
 ANYBODY: Final = Identity("", frozenset(Right), (ALL_MODELS,))
 """Every caller of a service where no access is configured: they may do everything."""
+
+NOBODY: Final = Identity("", frozenset(), ())
+"""Who calls what is open to all: they may do nothing else."""

@@ -130,6 +130,8 @@ class ModelSummary(_message.Message):
     CANARY_SHARE_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    SHADOW_SHARE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     algorithm: _builtins.str
     """Of the manifest of the model, or of its stable version."""
@@ -142,6 +144,9 @@ class ModelSummary(_message.Message):
     shadow: _builtins.str
     problem: _builtins.str
     """Why the model cannot be asked; empty: nothing speaks against it."""
+    shadow_share: _builtins.float
+    revision: _builtins.int
+    """Of the release; 0 where the name has none."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of a name that has versions: them all, and which are live. Empty for a model in a folder of its own."""
@@ -160,10 +165,12 @@ class ModelSummary(_message.Message):
         canary_share: _builtins.float = ...,
         shadow: _builtins.str = ...,
         problem: _builtins.str = ...,
+        shadow_share: _builtins.float = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "bytes", b"bytes", "canary", b"canary", "canary_share", b"canary_share", "labels", b"labels", "model_version", b"model_version", "name", b"name", "problem", b"problem", "shadow", b"shadow", "stable", b"stable", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "bytes", b"bytes", "canary", b"canary", "canary_share", b"canary_share", "labels", b"labels", "model_version", b"model_version", "name", b"name", "problem", b"problem", "revision", b"revision", "shadow", b"shadow", "shadow_share", b"shadow_share", "stable", b"stable", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,7 +217,9 @@ class ModelDescription(_message.Message):
 
     @_builtins.property
     def residences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Residence]:
-        """Of the model, or of the version that is described."""
+        """Of the model, or of the version that is described: at the replica that answers for it. Empty where the engine does
+        not tell, or cannot be asked.
+        """
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Literal
 
 import structlog
 
-from serving.call import request_id_of_call
+from serving.call import request_id_of_call, span_of_call
 
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -26,6 +26,7 @@ def configure_logs(service: str, level: LogLevel, log_format: LogFormat) -> None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _with_service(service),
         with_request_id,
+        _with_trace_id,
     ]
     structlog.configure(
         processors=[
@@ -54,6 +55,13 @@ def with_request_id(_: object, __: str, event: structlog.typing.EventDict) -> st
     request_id = request_id_of_call()
     if request_id is not None:
         event.setdefault("request_id", request_id)
+    return event
+
+
+def _with_trace_id(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    span = span_of_call()
+    if span is not None:
+        event.setdefault("trace_id", span.trace_id)
     return event
 
 

@@ -6,26 +6,32 @@ It wraps method handlers before a server sees them, so it is the same on every t
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn, cast
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
-from serving.access.identity import Right
-from serving.call import REQUEST_ID_KEY, Call, enter_call, request_id_from
+from serving.access.audit import record
+from serving.access.identity import NOBODY, OPEN, Asked, Right
+from serving.call import REQUEST_ID_KEY, Call, CallNotes, current_call, enter_call, request_id_from
 from serving.deadline import NEVER, Deadline
-from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, Status, Unavailable, status_of
+from serving.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    OutOfCapacity,
+    PermissionDenied,
+    ServingError,
+    Unavailable,
+    status_of,
+)
+from serving.spans import Span
 from serving.transport.asgi.context import CallContext
 from serving.transport.expiry import Expiry, TaskExpiry
 from serving.transport.guards import Guards
 from serving.transport.service import Handlers, Registry, Service
-
-log = structlog.get_logger()
 
 # What gRPC's retries (proposal A6) understand: a negative time to wait before the next attempt means never.
 _NOT_AGAIN: Final = ("grpc-retry-pushback-ms", "-1")
@@ -34,8 +40,6 @@ RETRY_AFTER_KEY: Final = "retry-after"
 MOST_STREAMS: Final = 64
 """Streams that are served at the same time, beside the calls: they stay as long as their callers do."""
 _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
-# Asked first: composing a line that is not written costs more than much of the call.
-_debugging = logging.getLogger()
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 StreamBehaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Any]]
@@ -59,7 +63,8 @@ class Boundary:
         self._default_deadline = default_deadline
         self._guards = guards
         self._admission = guards.admission
-        self._rights: dict[str, Right] = {}
+        self._log = guards.log
+        self._rights: dict[str, Asked] = {}
         self._streams: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Event | None = None
         self._arrival = asyncio.Event()
@@ -115,7 +120,7 @@ class Boundary:
         self,
         method: str,
         behaviour: Any,
-        right: Right | None,
+        right: Asked | None,
         read: Callable[[Any], Any] = _as_it_is,
         write: Callable[[Any], Any] = _as_it_is,
     ) -> Behaviour:
@@ -124,19 +129,20 @@ class Boundary:
         Args:
             method: its name in log lines.
             behaviour: takes a request and a context, as methods of servicers do.
-            right: what it asks of its callers.
+            right: what it asks of its callers; ``None`` lets nobody in where access is configured.
             read: makes the request of what the transport gives.
             write: makes what the transport takes of the response.
         """
         observer, tracer = self._guards.observer, self._guards.tracer
+        gate = self._admission.gate(method)
 
         async def guarded(data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             if observer is not None:
                 observer.began(method)
-            trace = None if tracer is None else tracer.begin(method, context)
+            span = None if tracer is None else tracer.begin(method, context)
             code = StatusCode.CANCELLED
-            call = self._call_of(context)
+            call = self._call_of(context, span)
             enter_call(call)
             # Our mark on every answer: who reads a status with it knows that a service of ours gave it.
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
@@ -144,30 +150,34 @@ class Boundary:
                 self._arrival.set()
                 if self._closing is not None:
                     await _refused_once_set(self._closing)
-                call = self._identified(call, context, right)
-                self._admission.enter(call)
+                call = self._identified(call, context, method, right)
+                entered = gate.enter(call)
                 # Where the transport is ours, it watches the call's deadline anyway.
                 expiry: Expiry = context.watch if isinstance(context, CallContext) else TaskExpiry(call.deadline)
                 try:
+                    entered = entered or await gate.wait(call)
                     response = write(await behaviour(_message(read, data), context))
+                    code = StatusCode.OK
                 except asyncio.CancelledError as error:
                     if not expiry.forgiven():
                         raise
                     raise DeadlineExceeded("the deadline of the call has passed") from error
                 finally:
                     expiry.close()
-                    self._admission.leave()
-                code = StatusCode.OK
+                    gate.leave(call, entered, code is StatusCode.OK)
+                self._log.ended(method, code, call, started)
+            except asyncio.CancelledError:
+                self._log.ended(method, code, call, started)
+                raise
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a status
                 code = status_of(error).code
-                await self._abort(error, context, call, method=method, seconds=time.perf_counter() - started)
+                await self._abort(error, context, call, method=method, started=started)
             finally:
                 if observer is not None:
                     observer.ended(method, code, time.perf_counter() - started)
-                if trace is not None:
-                    trace.end(code)
-            if _debugging.isEnabledFor(logging.DEBUG):
-                log.debug("call", method=method, code="OK", seconds=round(time.perf_counter() - started, 6))
+                if span is not None and tracer is not None:
+                    tracer.end(span, code, call)
+                call.notes.forget()
             return response
 
         return guarded
@@ -176,7 +186,7 @@ class Boundary:
         self,
         method: str,
         behaviour: Any,
-        right: Right | None,
+        right: Asked | None,
         read: Callable[[Any], Any],
         write: Callable[[Any], Any],
     ) -> StreamBehaviour:
@@ -188,24 +198,26 @@ class Boundary:
 
         async def guarded(data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             started = time.perf_counter()
-            call = self._call_of(context)._replace(deadline=NEVER)
+            call = self._call_of(context, None)._replace(deadline=NEVER)
             enter_call(call)
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             task = _current_task()
             try:
-                self._identified(call, context, right)
+                self._identified(call, context, method, right)
                 self._enter_stream(task)
                 try:
                     async for response in behaviour(_message(read, data), context):
                         yield write(response)
+                    self._log.ended(method, StatusCode.OK, call, started)
                 except asyncio.CancelledError as error:
                     if not self._ends(task):
+                        self._log.ended(method, StatusCode.CANCELLED, call, started)
                         raise
                     raise _ending() from error
                 finally:
                     self._streams.discard(task)
             except Exception as error:  # noqa: BLE001 - as above
-                await self._abort(error, context, call, method=method, seconds=time.perf_counter() - started)
+                await self._abort(error, context, call, method=method, started=started)
 
         return guarded
 
@@ -220,20 +232,27 @@ class Boundary:
         """Return whether the stream was cancelled because the service ends, and by nobody else too."""
         return self._closing is not None and not stream.uncancel()
 
-    def _identified(self, call: Call, context: grpc.aio.ServicerContext[Any, Any], right: Right | None) -> Call:
+    def _identified(self, call: Call, context: Any, method: str, right: Asked | None) -> Call:
         """Return the call with who makes it. Raises Unauthenticated, PermissionDenied."""
         access = self._guards.access
-        identity = access.identify(context)
-        access.check_method(identity, right)
-        if identity is call.identity:
-            return call
-        call = call._replace(identity=identity)
-        enter_call(call)
+        identity = NOBODY if right is OPEN else access.identify(context)
+        if identity is not call.identity:
+            call = call._replace(identity=identity)
+            enter_call(call)
+        try:
+            access.check_method(identity, right)
+        except PermissionDenied as error:
+            if right is Right.MANAGE or (isinstance(right, tuple) and Right.MANAGE in right):
+                record(method, "", call, error.code)
+            raise
         return call
 
-    async def _abort(self, error: Exception, context: Any, call: Call, *, method: str, seconds: float) -> NoReturn:
+    async def _abort(self, error: Exception, context: Any, call: Call, *, method: str, started: float) -> NoReturn:
         status = status_of(error)
-        _report(method, status, error, seconds)
+        if not (isinstance(error, ServingError) and error.was_logged):
+            self._log.failed(method, status, error, current_call(), started)
+        if isinstance(error, OutOfCapacity):
+            self._admission.refusals.count(error)
         if isinstance(error, ServingError) and (error.tried_enough or error.retry_after is not None):
             mark = (REQUEST_ID_KEY, call.request_id)
             told = _NOT_AGAIN if error.retry_after is None else (RETRY_AFTER_KEY, f"{error.retry_after:.3f}")
@@ -249,13 +268,12 @@ class Boundary:
         except TimeoutError:
             return False
 
-    def _call_of(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+    def _call_of(self, context: grpc.aio.ServicerContext[Any, Any], span: Span | None) -> Call:
         offered = _offered_request_id(context)
         # None where the caller set no deadline, whatever the published types say.
         remaining = cast("float | None", context.time_remaining())
-        return Call(
-            request_id_from(offered), Deadline.after(self._default_deadline if remaining is None else remaining)
-        )
+        deadline = Deadline.after(self._default_deadline if remaining is None else remaining)
+        return Call(request_id_from(offered), deadline, span=span, notes=CallNotes())
 
 
 def _offered_request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | bytes | None:
@@ -285,11 +303,3 @@ def _message(read: Callable[[Any], Any], data: Any) -> Any:
         return read(data)
     except DecodeError as error:
         raise InvalidRequest("the request is not a message of this call; its fields or its text are damaged") from error
-
-
-def _report(method: str, status: Status, error: Exception, seconds: float) -> None:
-    fields = {"method": method, "code": status.code.name, "seconds": round(seconds, 6)}
-    if isinstance(error, ServingError):
-        log.info("call", message=status.message, cause=repr(error.__cause__) if error.__cause__ else None, **fields)
-    else:
-        log.error("call", exc_info=error, **fields)

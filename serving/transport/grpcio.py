@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 
 from serving.settings import ServerSettings
+from serving.tls.certificates import Certificates
+from serving.tls.material import TlsMaterial
 from serving.transport.guards import Guards
 from serving.transport.hosted import HostedServices
 from serving.transport.lifecycle import CannotListen
@@ -16,10 +18,28 @@ from serving.transport.service import Service
 
 
 class GrpcioHost:
-    """One listening server with health and reflection. It says NOT_SERVING until :meth:`set_serving`."""
+    """One listening server with health and reflection. It says NOT_SERVING until :meth:`set_serving`.
 
-    def __init__(self, settings: ServerSettings, services: Sequence[Service], guards: Guards) -> None:
+    Args:
+        settings: of the service.
+        services: what it serves.
+        guards: what the boundary asks and tells of every call.
+        certificates: what it encrypts with, followed by somebody else; without: what the settings name, as it is now.
+
+    Raises:
+        UnusableCertificate: the settings name one that cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        services: Sequence[Service],
+        guards: Guards,
+        certificates: Certificates | None = None,
+    ) -> None:
         self._settings = settings
+        self._certificates = certificates or Certificates.of(settings)
+        self._credentials: grpc.ServerCredentials | None = None
         self._server = grpc.aio.server(options=_options(settings))
         self._hosted = HostedServices(settings, services, self._server, guards)
 
@@ -36,6 +56,7 @@ class GrpcioHost:
         except RuntimeError as error:
             raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
         await self._server.start()
+        await self._hosted.open_health_port()
         return f"{self._settings.host}:{port}"
 
     async def set_serving(self, serving: bool) -> None:
@@ -54,15 +75,41 @@ class GrpcioHost:
         await asyncio.sleep(0)
         self._hosted.boundary.refuse_new_calls()
         await stopped
+        await self._hosted.close_health_port()
 
     def _listen(self, wanted: str) -> int:
-        tls = self._settings.tls()
-        if tls is None:
+        certificates = self._certificates
+        if certificates is None:
             return self._server.add_insecure_port(wanted)
-        credentials = grpc.ssl_server_credentials(
-            [(tls.key, tls.certificate)], tls.client_authority, require_client_auth=tls.client_authority is not None
+        material = certificates.material
+        # gRPC asks them before every handshake, and does not keep them alive.
+        self._credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(material),
+            # It may give nothing, whatever the published types say.
+            _Fetcher(certificates, material),  # type: ignore[arg-type]
+            require_client_authentication=material.authority is not None,
         )
-        return self._server.add_secure_port(wanted, credentials)
+        return self._server.add_secure_port(wanted, self._credentials)
+
+
+class _Fetcher:
+    """Asked by gRPC before every handshake, in a thread of its own, one at a time: gives what is new, and only once."""
+
+    def __init__(self, certificates: Certificates, given: TlsMaterial) -> None:
+        self._certificates = certificates
+        self._given = given
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        material = self._certificates.material
+        if material is self._given:
+            return None
+        self._given = material
+        return _configuration(material)
+
+
+def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+    pair = (material.key or b"", material.certificate or b"")
+    return grpc.ssl_server_certificate_configuration([pair], material.authority)
 
 
 def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:

@@ -7,7 +7,10 @@ from typing import Any, Final, Protocol
 
 from grpc import StatusCode
 
-from serving.access.identity import ANYBODY, Identity, Right
+from serving.access.identity import ANYBODY, Asked, Identity
+from serving.call import Call
+from serving.spans import Span
+from serving.telemetry.call_log import CallLog
 from serving.transport.admission import Admission
 
 DEFAULT_CALLS: Final = 16_384
@@ -23,8 +26,8 @@ class Access(Protocol):
             Unauthenticated: it is nobody that is known.
         """
 
-    def check_method(self, identity: Identity, right: Right | None) -> None:
-        """Return if ``identity`` may call a method that asks for ``right``; ``None``: it says nothing of rights.
+    def check_method(self, identity: Identity, asked: Asked | None) -> None:
+        """Return if ``identity`` may call a method that asks for ``asked``; ``None``: it says nothing of rights.
 
         Raises:
             PermissionDenied: they may not.
@@ -46,7 +49,7 @@ class OpenAccess:
         del context
         return ANYBODY
 
-    def check_method(self, identity: Identity, right: Right | None) -> None:
+    def check_method(self, identity: Identity, asked: Asked | None) -> None:
         """Allow it."""
 
     def named(self, name: str) -> Identity:
@@ -65,18 +68,14 @@ class CallObserver(Protocol):
         """It has ended, ``seconds`` after it arrived."""
 
 
-class CallTrace(Protocol):
-    """What is recorded of one call."""
-
-    def end(self, code: StatusCode) -> None:
-        """Record that the call has ended."""
-
-
 class CallTracer(Protocol):
     """Records calls in distributed traces."""
 
-    def begin(self, method: str, context: Any) -> CallTrace | None:
-        """Begin the record of a call, in the task that serves it; ``None`` where this one is not recorded."""
+    def begin(self, method: str, context: Any) -> Span | None:
+        """Begin the record of a call of ``method``; ``None`` where this one is not recorded."""
+
+    def end(self, span: Span, code: StatusCode, call: Call) -> None:
+        """End it, with what is known of the call by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +86,4 @@ class Guards:
     admission: Admission = field(default_factory=lambda: Admission(DEFAULT_CALLS))
     observer: CallObserver | None = None
     tracer: CallTracer | None = None
+    log: CallLog = field(default_factory=CallLog)

@@ -15,6 +15,8 @@ from serving.settings import ServerSettings
 from serving.transport.boundary import Boundary
 from serving.transport.guards import Guards
 from serving.transport.health import DrainableHealth
+from serving.transport.health_port import HealthPort
+from serving.transport.reflection import GuardedReflection
 from serving.transport.service import Registry, Service
 
 log = structlog.get_logger()
@@ -35,15 +37,19 @@ class HostedServices:
     ) -> None:
         self.boundary = Boundary(registry, default_deadline=settings.default_deadline_seconds, guards=guards)
         self._health = DrainableHealth()
+        self._health_port = (
+            HealthPort(settings.host, settings.health_port, self._health) if settings.health_port else None
+        )
         self._names = [service.name for service in services]
         for service in services:
             self.boundary.host(service)
         # Health and reflection stream and must answer while the services are full: they stay outside the boundary.
+        # Health is for probes, which are nobody; reflection asks who calls.
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
         add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
         add_health(self._health, registry)
-        add_reflection(reflection.aio.ReflectionServicer(names), registry)
+        add_reflection(GuardedReflection(names, guards.access), registry)
 
     async def set_serving(self, serving: bool) -> None:
         """Answer health checks, of the whole server and of each service, with SERVING or NOT_SERVING."""
@@ -57,6 +63,20 @@ class HostedServices:
             # A watcher that reads nothing holds up the others, and would hold up the drain.
             log.warning("health watchers do not read; their streams are ended")
             self._health.end_watches()
+
+    async def open_health_port(self) -> None:
+        """Answer health checks on their own port too, where the settings name one.
+
+        Raises:
+            CannotListen: it cannot be had.
+        """
+        if self._health_port is not None:
+            await self._health_port.start()
+
+    async def close_health_port(self) -> None:
+        """Answer there no more."""
+        if self._health_port is not None:
+            await self._health_port.stop()
 
     async def pick_up_calls(self, grace: float) -> None:
         """Let in the calls that have arrived and are not yet served, as long as that has an end."""

@@ -11,10 +11,16 @@ import structlog
 import uvloop
 
 from serving.settings import ServerSettings
+from serving.telemetry.call_log import CallLog
 from serving.telemetry.logs import configure_logs
-from serving.telemetry.metrics import with_metrics
+from serving.telemetry.observed import observed
+from serving.tls.certificates import Certificates
+from serving.tls.material import UnusableCertificate
+from serving.tls.service import with_certificates
 from serving.transport import envoy
 from serving.transport.admission import Admission
+from serving.transport.admission_metrics import AdmissionCollector
+from serving.transport.concurrency import Goal
 from serving.transport.grpcio import GrpcioHost
 from serving.transport.lifecycle import CannotListen, StopSignals, Workload, serve
 
@@ -39,15 +45,35 @@ class Program:
         return builder
 
 
-def built(program: Program, settings: ServerSettings) -> Workload:
+def built(program: Program, settings: ServerSettings, certificates: Certificates | None) -> Workload:
     """Return the program's workload with what every service has. Called on the event loop that serves it."""
     workload = program.builder()(settings)
-    guards = replace(workload.guards, admission=Admission(settings.max_in_flight))
-    return with_metrics(replace(workload, guards=guards), settings.host, settings.metrics_port)
+    admission = admission_of(settings)
+    guards = replace(
+        workload.guards,
+        admission=admission,
+        log=CallLog(settings.log_calls, documents=settings.log_documents),
+    )
+    collectors = [*workload.collectors, AdmissionCollector(admission)]
+    workload = replace(workload, collectors=collectors)
+    if certificates is not None:
+        workload = with_certificates(workload, certificates)
+    workload = replace(workload, guards=guards)
+    if settings.trace_endpoint:
+        from serving.telemetry.traces import traced  # noqa: PLC0415 - loading its library takes a while
+
+        workload = traced(workload, settings, program.name)
+    return observed(workload, settings, program.name)
+
+
+def admission_of(settings: ServerSettings) -> Admission:
+    """Return the bounds on calls that ``settings`` name."""
+    goal = Goal(settings.min_in_flight, settings.latency_goal_seconds, settings.latency_tolerance)
+    return Admission(settings.max_in_flight, most_waiting=settings.max_waiting, goal=goal)
 
 
 def run(program: Program, settings: ServerSettings) -> None:
-    """Serve until a signal. Exits with 1 and one line where the address cannot be had."""
+    """Serve until a signal. Exits with 1 and one line where the address or the certificate cannot be had."""
     configure_logs(program.name, settings.log_level, settings.log_format)
     try:
         if settings.transport == "envoy":
@@ -58,11 +84,12 @@ def run(program: Program, settings: ServerSettings) -> None:
                 sys.exit(uvloop.run(supervise(program, settings)))
             log.warning("no envoy transport here; serving on grpcio, slower and otherwise the same", missing=missing)
         uvloop.run(_serve_on_grpcio(program, settings))
-    except CannotListen as error:
+    except (CannotListen, UnusableCertificate) as error:
         sys.exit(f"{program.name}: {error}")
 
 
 async def _serve_on_grpcio(program: Program, settings: ServerSettings) -> None:
-    workload = built(program, settings)
-    host = GrpcioHost(settings, workload.services, workload.guards)
+    certificates = Certificates.of(settings)
+    workload = built(program, settings, certificates)
+    host = GrpcioHost(settings, workload.services, workload.guards, certificates)
     await serve(host, settings, workload, StopSignals.of_process())

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.access.identity import Right
+from serving.access.identity import Asked
 
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 
@@ -30,12 +30,12 @@ class Service:
     name: str
     """Its full name, as ``prediction.Predictor``."""
     register: Callable[[Registry], None]
-    rights: Mapping[str, Right] = field(default_factory=dict)
+    rights: Mapping[str, Asked] = field(default_factory=dict)
     """What each method asks of its callers, by name. Where access is configured, one that is not here is denied."""
 
 
 def service(
-    name: str, add_to_server: Callable[..., None], servicer: object, rights: Mapping[str, Right] | None = None
+    name: str, add_to_server: Callable[..., None], servicer: object, rights: Mapping[str, Asked] | None = None
 ) -> Service:
     """Return the service ``name`` from its generated ``add_…Servicer_to_server`` and its servicer."""
     return Service(name, lambda registry: add_to_server(servicer, registry), rights or {})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from tests.conftest import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATIONS = ("base", "overlays/example")
+COMPONENTS = ("components/pod-monitor", "components/tls", "components/writable-models")
+"""What an overlay may take in addition."""
 SERVICES: dict[str, type[ServerSettings]] = {"frontend": FrontendSettings, "predictor": PredictorSettings}
 DEFAULT_NAMESPACE = "default"
 
@@ -39,11 +43,26 @@ def kubectl() -> str:
 @functools.cache
 def render(kustomization: str) -> Manifests:
     """Return the objects that a kustomization stands for; `kubectl` must have nothing to warn of."""
-    done = subprocess.run(
-        [kubectl(), "kustomize", str(KUBERNETES / kustomization)], capture_output=True, text=True, check=False
-    )
+    return _rendered(KUBERNETES / kustomization)
+
+
+@functools.cache
+def render_with(component: str) -> Manifests:
+    """Return the objects of the base with a component."""
+    with tempfile.TemporaryDirectory() as overlay:
+        used = {"resources": [_from(overlay, "base")], "components": [_from(overlay, component)]}
+        (Path(overlay) / "kustomization.yaml").write_text(yaml.safe_dump(used))
+        return _rendered(Path(overlay))
+
+
+def _rendered(folder: Path) -> Manifests:
+    done = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return Manifests(tuple(yaml.safe_load_all(done.stdout)))
+
+
+def _from(folder: str, kustomization: str) -> str:
+    return os.path.relpath(KUBERNETES / kustomization, Path(folder).resolve())
 
 
 @dataclass(frozen=True)

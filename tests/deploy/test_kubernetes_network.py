@@ -84,7 +84,16 @@ def predictor(manifests: Manifests) -> Peer:
 
 @pytest.fixture
 def port(manifests: Manifests) -> int:
-    (declared,) = manifests.pod("predictor").container["ports"]
+    return port_named("grpc", manifests)
+
+
+@pytest.fixture
+def metrics(manifests: Manifests) -> int:
+    return port_named("metrics", manifests)
+
+
+def port_named(name: str, manifests: Manifests) -> int:
+    (declared,) = [each for each in manifests.pod("predictor").container["ports"] if each["name"] == name]
     return int(declared["containerPort"])
 
 
@@ -97,7 +106,11 @@ def test_each_service_has_a_policy_of_its_own_for_both_directions(manifests: Man
         for policy in manifests.of_kind("NetworkPolicy")
     }
     both = ["Ingress", "Egress"]
-    assert selected == {"frontend": (["frontend"], both), "predictor": (["predictor"], both)}
+    assert selected == {
+        "frontend": (["frontend"], both),
+        "predictor": (["predictor"], both),
+        "metrics": (["frontend", "predictor"], ["Ingress"]),
+    }
 
 
 def test_only_frontends_reach_predictors(manifests: Manifests, frontend: Peer, predictor: Peer, port: int) -> None:
@@ -141,3 +154,16 @@ def test_the_base_takes_every_caller_of_the_cluster_and_the_example_those_of_lab
     for name, taken in (("base", True), ("overlays/example", False)):
         manifests = render(name)
         assert may_talk(manifests, elsewhere("anyone"), peer(manifests.pod("frontend")), port) is taken
+
+
+@pytest.mark.parametrize("service", ["frontend", "predictor"])
+def test_prometheus_alone_reaches_metrics_and_nothing_else(
+    manifests: Manifests, service: str, port: int, metrics: int
+) -> None:
+    target = peer(manifests.pod(service))
+    prometheus = elsewhere("monitoring")
+    assert may_talk(manifests, prometheus, target, metrics)
+    assert not may_talk(manifests, elsewhere("callers"), target, metrics)
+    assert not may_talk(manifests, peer(manifests.pod("frontend")), target, metrics)
+    assert not may_talk(manifests, OUTSIDE, target, metrics)
+    assert service == "frontend" or not may_talk(manifests, prometheus, target, port)

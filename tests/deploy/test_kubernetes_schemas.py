@@ -8,7 +8,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # the package has no
 import pytest
 import yaml
 
-from tests.deploy.manifests import KUBERNETES, KUSTOMIZATIONS, Manifests, render
+from tests.deploy.manifests import COMPONENTS, KUBERNETES, KUSTOMIZATIONS, Manifests, render, render_with
 
 VERSIONS = ("1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 """From the first with gRPC probes for good to the last one published; docs/kubernetes.md names the first."""
@@ -19,6 +19,15 @@ def test_every_object_is_what_this_version_of_kubernetes_takes(manifests: Manife
     for each in manifests.objects:
         # The schema used is that of this version, not of one close to it.
         assert kubernetes_validate.validate(each, version, strict=True) == version
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_object_is_taken_with_a_component_too(component: str, version: str) -> None:
+    for each in render_with(component).objects:
+        # The operator's own kinds are in no schema of Kubernetes.
+        if "monitoring.coreos.com" not in each["apiVersion"]:
+            assert kubernetes_validate.validate(each, version, strict=True) == version
 
 
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
@@ -35,13 +44,13 @@ def test_the_newest_schemas_are_among_those_that_are_looked_at() -> None:
 
 def test_every_kustomization_is_tested_and_every_file_belongs_to_one() -> None:
     found = {path.parent.relative_to(KUBERNETES).as_posix() for path in KUBERNETES.rglob("kustomization.yaml")}
-    assert found == set(KUSTOMIZATIONS)
+    assert found == {*KUSTOMIZATIONS, *COMPONENTS}
     used = set()
-    for name in KUSTOMIZATIONS:
+    for name in (*KUSTOMIZATIONS, *COMPONENTS):
         folder = KUBERNETES / name
         used.add(folder / "kustomization.yaml")
         written = yaml.safe_load((folder / "kustomization.yaml").read_text())
-        used |= {(folder / each).resolve() for each in written["resources"]}
+        used |= {(folder / each).resolve() for each in written.get("resources", [])}
         used |= {(folder / each["path"]).resolve() for each in written.get("patches", [])}
     assert {path for path in KUBERNETES.rglob("*") if path.is_file()} == {path for path in used if path.is_file()}
 

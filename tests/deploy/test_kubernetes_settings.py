@@ -35,9 +35,11 @@ def test_the_port_is_the_same_for_server_probes_and_service(
     manifests: Manifests, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pod = manifests.pod(service)
-    port = pod.settings(tmp_path, monkeypatch).port
+    settings = pod.settings(tmp_path, monkeypatch)
+    port = settings.port
     container = pod.container
-    assert [each["containerPort"] for each in container["ports"]] == [port]
+    declared = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert declared == {"grpc": port, "metrics": settings.metrics_port}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["grpc"]["port"] == port
     (offered,) = manifests.one("Service", service)["spec"]["ports"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cachetools import TTLCache
 
-from frontend import catalog as catalog_module
+from frontend import remembered
 from frontend.catalog import Catalog
 from serving.errors import (
     InvalidManifest,
@@ -75,7 +75,7 @@ async def refusal_of(catalog: Catalog, name: ModelId = A) -> ServingError:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock of what a catalog made from now on remembers: set its one element to move it."""
     now = [0.0]
-    monkeypatch.setattr(catalog_module, "TTLCache", partial(TTLCache, timer=lambda: now[0]))
+    monkeypatch.setattr(remembered, "TTLCache", partial(TTLCache, timer=lambda: now[0]))
     return now
 
 
@@ -129,11 +129,11 @@ async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(
 
 
 async def test_unknown_models_are_remembered_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog_module, "_MAX_UNKNOWN", 10)
+    monkeypatch.setattr(remembered, "_MAX_UNKNOWN", 10)
     async with bench(tmp_path) as (catalog, _):
         for number in range(30):
             await refusal_of(catalog, ModelId(f"unknown-{number}"))
-        assert len(catalog._unknown) == 10
+        assert len(catalog._manifests._unknown) == 10
 
 
 async def test_a_model_without_a_manifest_is_served_as_soon_as_it_has_one(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from serving.errors import (
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
+from serving.residency import Residence
 from tests.builders import PATIENCE
 
 
@@ -73,6 +74,12 @@ class FakeEngine:
         if self.refusal is not None:
             raise self.refusal
         return [self._outcome(query) for query in queries]
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+        raise NotImplementedError
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        raise NotImplementedError
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         self.unloaded.append(model_id)

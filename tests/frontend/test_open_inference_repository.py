@@ -16,9 +16,8 @@ from serving.errors import ModelIncomplete, ModelNotFound, OutOfCapacity, Servin
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
-from serving.prediction import Outcome, Query
 from serving.stubs import open_inference_pb2 as pb
-from tests.builders import PATIENCE, FakeBackend, a_prediction, happened, publish
+from tests.builders import PATIENCE, FakeBackend, happened, publish
 from tests.frontend.open_inference import Caller, calling, typed
 from tests.serving.refusals import assert_fit_for_callers
 
@@ -87,7 +86,7 @@ async def test_a_volume_that_cannot_be_listed_is_unavailable(models: Path, monke
     def failing(_: object) -> None:
         raise VolumeUnavailable("the model volume cannot be listed at the moment")
 
-    monkeypatch.setattr(ModelStore, "model_ids", failing)
+    monkeypatch.setattr(ModelStore, "names", failing)
     async with calling(models, FakeBackend()) as caller:
         code, _ = await caller.refusal("RepositoryIndex", pb.RepositoryIndexRequest())
 
@@ -104,7 +103,7 @@ async def test_while_the_volume_hangs_the_index_is_late_and_answers_go_on(
         go_on.wait(PATIENCE)
         return []
 
-    monkeypatch.setattr(ModelStore, "model_ids", hanging)
+    monkeypatch.setattr(ModelStore, "names", hanging)
     async with calling(models, FakeBackend()) as caller:
         try:
             late = [caller.stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=0.2) for _ in range(20)]
@@ -124,13 +123,13 @@ async def test_while_the_volume_hangs_the_index_is_late_and_answers_go_on(
     [pb.RepositoryModelLoadRequest(model_name="model"), pb.RepositoryModelLoadRequest(repository_name="model")],
     ids=["Triton", "KServe"],
 )
-async def test_a_model_is_loaded_by_asking_it(asked: pb.RepositoryModelLoadRequest, models: Path) -> None:
+async def test_a_model_is_loaded_by_its_engine(asked: pb.RepositoryModelLoadRequest, models: Path) -> None:
     engine = FakeBackend()
     async with calling(models, engine) as caller:
         answer = await caller.stub.RepositoryModelLoad(asked, timeout=PATIENCE)
 
     assert (answer.model_name, answer.is_loaded) == ("model", True)
-    assert engine.batches == [[Query("model", "")]]
+    assert engine.loaded == ["model"]
 
 
 @pytest.mark.parametrize(
@@ -187,10 +186,7 @@ async def test_what_cannot_be_asked_can_neither_be_loaded_nor_unloaded(
     ids=lambda error: type(error).__name__,
 )
 async def test_why_a_model_cannot_be_loaded_is_told(error: ServingError, models: Path) -> None:
-    def refuse(query: Query) -> Outcome:
-        return error if query.document == "" else a_prediction(query)
-
-    async with calling(models, FakeBackend(refuse)) as caller:
+    async with calling(models, FakeBackend(failure=error)) as caller:
         told = await caller.refusal("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="model"))
 
     assert told == (error.code, str(error))

@@ -138,7 +138,7 @@ async def test_the_index_lists_the_models(models: Path, rest: RestCaller) -> Non
 async def test_a_model_is_loaded_and_unloaded(body: Any, engine: FakeBackend, rest: RestCaller) -> None:
     loaded = await rest.post("/v2/repository/models/model/load", body)
     assert (loaded.status, loaded.json()) == (200, {"name": "model", "load": True})
-    assert [query.model_id for (query,) in engine.batches] == ["model"]
+    assert engine.loaded == ["model"]
 
     unloaded = await rest.post("/v2/repository/models/model/unload", body)
     assert (unloaded.status, unloaded.json()) == (200, {"name": "model", "unload": True})

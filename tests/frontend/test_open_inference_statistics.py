@@ -35,7 +35,8 @@ async def statistics(caller: Caller, name: str = "") -> dict[str, Any]:
 
 
 def a_model(name: str, version: str = "1.0") -> NamedModel:
-    return NamedModel(model_id(name), Manifest(Algorithm="intent-classification", ModelVersion=version))
+    manifest = Manifest(Algorithm="intent-classification", ModelVersion=version)
+    return NamedModel(name, model_id(name), model_id(name), manifest, version)
 
 
 async def test_requests_and_documents_are_counted_by_model(models: Path) -> None:

@@ -19,6 +19,7 @@ from serving.errors import (
     OutOfCapacity,
     ServingError,
     Status,
+    Unauthenticated,
     Unavailable,
     error_of,
     status_of,
@@ -27,7 +28,8 @@ from serving.prediction import Prediction, Query
 from tests.builders import PATIENCE, a_call, echo, fake_predictor, free_port, host_of, hosted, server_settings
 from tests.serving.refusals import assert_fit_for_callers
 
-CODES = [code for code in StatusCode if code is not StatusCode.OK]
+# Whom the predictor does not know is the frontend, and not its caller.
+CODES = [code for code in StatusCode if code not in (StatusCode.OK, StatusCode.UNAUTHENTICATED)]
 
 _INSIDES = re.compile(r"127\.0\.0\.1|ipv4|\d{4,}|grpc|rror\b|Failed|socket|recv|0x", re.IGNORECASE)
 
@@ -63,6 +65,17 @@ async def test_a_batch_is_answered_in_its_order(tmp_path: Path) -> None:
     async with hosted(tmp_path, fake_predictor(echo)) as address, asking(address) as backend:
         outcomes = await backend.predict_batch([Query("a", str(number)) for number in range(20)], a_call())
         assert [outcome.label for outcome in outcomes if isinstance(outcome, Prediction)] == [*map(str, range(20))]
+
+
+async def test_a_caller_is_not_blamed_where_the_predictor_does_not_know_the_frontend(tmp_path: Path) -> None:
+    async def refuse(_: Query) -> str:
+        raise Unauthenticated("the credential is not known here")
+
+    async with hosted(tmp_path, fake_predictor(refuse)) as address, asking(address) as backend:
+        with pytest.raises(Unavailable, match="its operator") as caught:
+            await backend.predict(Query("a", "x"), a_call())
+    assert_fit_for_callers(caught.value)
+    assert caught.value.tried_enough
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)

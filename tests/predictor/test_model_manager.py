@@ -596,6 +596,7 @@ async def test_a_bad_replacement_is_tried_once_and_the_old_copy_serves_on(events
         assert it.source.loads == {A: 2}
         refused = [event for event in events if event["event"] == "replacement refused; the loaded copy serves on"]
         assert [(event["model"], event["reason"], event["log_level"]) for event in refused] == [("a", "bad", "error")]
+        assert it.residents.statistics.replacements_refused == 1
         it.source.files[A] = fingerprint_of(12)
         assert await it.mark(A) == 12
         assert it.residents.bytes_held == 10
@@ -607,6 +608,7 @@ async def test_a_replacement_that_finds_no_memory_is_tried_again() -> None:
         in_use = await it.manager.acquire(B)
         it.source.files[A] = fingerprint_of(11)
         assert await it.mark(A) == 1
+        assert it.residents.statistics.replacements_refused == 0
         in_use.release()
         assert await it.mark(A) == 11
 

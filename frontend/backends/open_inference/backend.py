@@ -25,6 +25,7 @@ from serving.errors import RemoteError, ServingError, again
 from serving.manifest import Manifest
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
+from serving.residency import Residence
 
 log = structlog.get_logger()
 
@@ -81,6 +82,16 @@ class OpenInferenceBackend:
     def group_of(self, query: Query) -> str:
         """Return what is the same for queries that may go in one batch: a request has one model."""
         return query.model_id
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+        """Return at once: the engine loads by itself, and says with its answers whether it could."""
+        del model_id, call
+        return None
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return nothing: the engine does not tell what it holds."""
+        del model_id, call
+        return ()
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Refuse: what the engine holds in memory is its own business."""

@@ -8,6 +8,7 @@ from typing import Final
 from frontend.open_inference.raw_tensors import pack_bytes
 from serving.errors import InvalidRequest
 from serving.manifest import Manifest
+from serving.model_id import ModelId, reference_of
 from serving.prediction import Query
 from serving.stubs import open_inference_pb2 as pb
 
@@ -33,9 +34,12 @@ def request_of(manifest: Manifest, queries: Sequence[Query], request_id: str) ->
         documents = [query.document.encode() for query in queries]
     except UnicodeEncodeError as error:
         raise InvalidRequest("document must be text that UTF-8 can hold") from error
+    called = model.model or manifest.model_name
+    name, version = reference_of(ModelId(queries[0].model_id))
     request = pb.ModelInferRequest(
-        model_name=model.model or manifest.model_name or queries[0].model_id,
-        model_version=model.version,
+        model_name=called or name,
+        # Where the manifest gives no name, a version here is taken to be called so there, too.
+        model_version=model.version if called else model.version or version,
         id=request_id,
     )
     shape = [len(documents) if size == _DOCUMENTS else size for size in model.shape]

@@ -14,6 +14,7 @@ from frontend.backends.open_inference.misfit import misfit_of
 from frontend.backends.open_inference.refusals import error_of_refusal, refuses_request, tells_unknown_model
 from frontend.backends.partitions import partition_of
 from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas
+from frontend.backends.traced import asked
 from serving.call import REQUEST_ID_KEY, Call
 from serving.errors import ModelIncomplete, ServingError, Unavailable
 from serving.manifest import OpenInferenceModel
@@ -37,6 +38,7 @@ class OpenInferenceServer:
     """
 
     def __init__(self, target: str, partitions: int, look_up: LookUp) -> None:
+        self._target = target
         self._partitions = partitions
         self._replicas: Replicas[pb_grpc.GRPCInferenceServiceAsyncStub] = Replicas(
             target, _channel_to, pb_grpc.GRPCInferenceServiceStub, look_up
@@ -55,9 +57,12 @@ class OpenInferenceServer:
         call.deadline.check()
         partition = partition_of(model_id, self._partitions)
         metadata = ((REQUEST_ID_KEY, call.request_id), (PARTITION_KEY, str(partition)))
-        stub = await self._replicas.stub()
+        infer: Any = (await self._replicas.stub()).ModelInfer
+        if call.span is not None:
+            infer = asked(infer, call.span, f"{_SERVICE}/ModelInfer", self._target)
         try:
-            return await stub.ModelInfer(request, timeout=call.deadline.remaining(), metadata=metadata)
+            response: pb.ModelInferResponse = await infer(request, timeout=call.deadline.remaining(), metadata=metadata)
+            return response
         except grpc.aio.AioRpcError as error:
             options = {"timeout": min(call.deadline.remaining(), _PATIENCE_SECONDS), "metadata": metadata}
             if tells_unknown_model(error):

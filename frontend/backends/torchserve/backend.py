@@ -28,6 +28,7 @@ from serving.errors import ServingError
 from serving.manifest import Manifest
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
+from serving.residency import Residence
 
 log = structlog.get_logger()
 
@@ -110,6 +111,22 @@ class TorchServeBackend:
     def group_of(self, query: Query) -> str:
         """Return what is the same for queries that may go in one batch: the model."""
         return query.model_id
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+        """Have a model registered. What its workers hold, TorchServe does not tell.
+
+        Raises:
+            ServingError: TorchServe cannot serve it.
+        """
+        key = Key.of(model_id, await self._manifests.manifest(model_id))
+        registration, _ = await self._registrations.enter(key, call.deadline)
+        self._registrations.leave(registration)
+        return None
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return nothing: others may have registered the model, and what its workers hold is not told."""
+        del model_id, call
+        return ()
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Unregister a model, once what it was asked is answered; the next query registers it again.

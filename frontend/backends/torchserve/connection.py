@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import structlog
@@ -13,6 +13,8 @@ from grpc import ChannelConnectivity
 from frontend.backends.torchserve.failures import is_refused_key
 from frontend.backends.torchserve.keys import Api, Keys
 from frontend.backends.torchserve.shared import Tasks
+from frontend.backends.traced import asked
+from serving.call import span_of_call
 from serving.deadline import Deadline
 from serving.stubs import torchserve_inference_pb2 as inference
 from serving.stubs import torchserve_inference_pb2_grpc as inference_grpc
@@ -21,6 +23,7 @@ from serving.stubs import torchserve_management_pb2_grpc as management_grpc
 
 log = structlog.get_logger()
 
+_PREDICTIONS: Final = f"{inference.DESCRIPTOR.services_by_name['InferenceAPIsService'].full_name}/Predictions"
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
@@ -51,6 +54,7 @@ class Connection:
     def __init__(
         self, target: str, management_target: str, keys: Keys, tasks: Tasks, on_loss: Callable[[], None]
     ) -> None:
+        self._target = target
         self._channels = [grpc.aio.insecure_channel(address, _OPTIONS) for address in (target, management_target)]
         self._inference = inference_grpc.InferenceAPIsServiceStub(self._channels[0])
         self.management = management_grpc.ManagementAPIsServiceStub(self._channels[1])
@@ -64,7 +68,12 @@ class Connection:
     async def predict(self, name: str, version: str, inputs: Mapping[str, bytes], deadline: Deadline) -> bytes:
         """Return what a model's handler answers. grpc.aio.AioRpcError where it does not."""
         request = inference.PredictionsRequest(model_name=name, model_version=version, input=inputs)
-        return (await self.call(self._inference.Predictions, request, deadline, Api.INFERENCE)).prediction
+        ask: Any = self._inference.Predictions
+        span = span_of_call()
+        if span is not None:
+            ask = asked(ask, span, _PREDICTIONS, self._target)
+        answer: inference.PredictionResponse = await self.call(ask, request, deadline, Api.INFERENCE)
+        return answer.prediction
 
     async def ping(self, deadline: Deadline) -> None:
         """Return once both APIs answer. grpc.aio.AioRpcError where one does not."""

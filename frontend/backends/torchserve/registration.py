@@ -14,7 +14,7 @@ from serving.deadline import Deadline
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 
-# Neither these names nor model ids have an "@", so what is qualified is nobody's own name.
+# These names have no "@": what is qualified is nobody's own name, and behind its first "@" stands the model id.
 _OWN_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 _NAMELESS: Final = "model"
 

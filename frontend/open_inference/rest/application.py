@@ -13,7 +13,7 @@ from starlette.routing import Route
 from frontend.open_inference.rest.calls import RestCalls
 from frontend.open_inference.rest.endpoint import Endpoint, Limits, Serve
 from frontend.open_inference.rest.refusals import refusal
-from serving.access.identity import Right
+from serving.access.identity import OPEN, Asked, Right
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.asgi.application import Application
 from serving.transport.boundary import Boundary
@@ -33,14 +33,15 @@ def rest_application(servicer: pb_grpc.GRPCInferenceServiceServicer, limits: Lim
     """
     calls = RestCalls(servicer)
 
-    def route(method: str, path: str, serve: Serve, right: Right = Right.PREDICT) -> Route:
+    def route(method: str, path: str, serve: Serve, right: Asked = Right.PREDICT) -> Route:
         return Route(path, Endpoint(f"{method} {path}", right, serve, boundary, limits), methods=[method])
 
     routes = [
         route("GET", "/v2", calls.server_metadata),
         route("GET", "/v2/", calls.server_metadata),
-        route("GET", "/v2/health/live", calls.server_live),
-        route("GET", "/v2/health/ready", calls.server_ready),
+        # Probes are nobody.
+        route("GET", "/v2/health/live", calls.server_live, OPEN),
+        route("GET", "/v2/health/ready", calls.server_ready, OPEN),
         # Before the models: a model is not called like this where it has no further path.
         route("GET", "/v2/models/stats", calls.model_statistics),
         route("POST", _REPOSITORY + "/index", calls.repository_index),

@@ -15,14 +15,14 @@ from starlette.types import Scope, Send
 
 from frontend.open_inference.rest.bodies import BodyTooLarge, UnknownEncoding, body_of, compressed
 from frontend.open_inference.rest.calls import RestCall
-from frontend.open_inference.rest.refusals import http_status_of, refusal
-from serving.access.identity import Right
+from frontend.open_inference.rest.refusals import headers_of, http_status_of, refusal
+from serving.access.identity import Asked
 from serving.call import REQUEST_ID_KEY
 from serving.transport.alarms import alarms_of
 from serving.transport.asgi.context import CallContext
 from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Receive
 from serving.transport.asgi.wire import WireError, seconds_of_timeout
-from serving.transport.boundary import Boundary
+from serving.transport.boundary import RETRY_AFTER_KEY, Boundary
 
 Serve: TypeAlias = Callable[[RestCall], Awaitable[Response]]
 
@@ -64,7 +64,7 @@ class Endpoint:
         limits: what is taken of a request.
     """
 
-    def __init__(self, name: str, right: Right, serve: Serve, boundary: Boundary, limits: Limits) -> None:
+    def __init__(self, name: str, right: Asked, serve: Serve, boundary: Boundary, limits: Limits) -> None:
         self._serve = serve
         self._limits = limits
         self._guarded = boundary.guarded(name, self._served, right)
@@ -119,7 +119,8 @@ class Endpoint:
 
 def _finish(response: Response, asked: Headers, context: CallContext) -> None:
     """Put our mark on the answer, and compress it where the caller takes that."""
-    for key, value in context.trailers:
-        if key == REQUEST_ID_KEY:
-            response.headers[key] = str(value)
+    trailers = {key: str(value) for key, value in context.trailers}
+    if REQUEST_ID_KEY in trailers:
+        response.headers[REQUEST_ID_KEY] = trailers[REQUEST_ID_KEY]
+    response.headers.update(headers_of(context.status_code, trailers.get(RETRY_AFTER_KEY)))
     response.body = compressed(bytes(response.body), asked.get("accept-encoding", ""), response.headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from grpc import StatusCode
@@ -29,6 +30,22 @@ _HTTP_STATUSES: Final = {
 def http_status_of(code: StatusCode | None) -> int:
     """Return the HTTP status of a call that ended with ``code``."""
     return _INTERNAL_SERVER_ERROR if code is None else _HTTP_STATUSES.get(code, _INTERNAL_SERVER_ERROR)
+
+
+def headers_of(code: StatusCode | None, retry_after: str | None) -> dict[str, str]:
+    """Return the headers that HTTP asks for beside the status of a call that ended with ``code``.
+
+    Args:
+        code: of the call.
+        retry_after: the seconds after which trying again makes sense, where they are known.
+    """
+    headers = {}
+    if code is StatusCode.UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
+    if retry_after is not None:
+        # By RFC 9110, section 10.2.3, whole seconds.
+        headers["retry-after"] = str(math.ceil(float(retry_after)))
+    return headers
 
 
 def refusal(http_status: int, message: str) -> JSONResponse:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from grpc import StatusCode
 
+from serving.transport.asgi import callers
 from serving.transport.asgi.watch import CallerLeft, CallWatch
 from serving.transport.asgi.wire import ENCODINGS, GZIP, Header, Metadatum, framed, metadata_headers, metadata_of
 
@@ -131,8 +132,10 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         return None
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Return what TLS knows of the caller."""
-        return {}
+        """Return what TLS knows of the caller: the certificate, by the name that gRPC has for it."""
+        told = self.metadatum(callers.HEADER)
+        certificate = None if told is None else callers.certificate_of(told)
+        return {} if certificate is None else {"x509_pem_cert": (certificate,)}
 
     def time_remaining(self) -> float:
         """Return the seconds until the caller's deadline; ``None`` where there is none."""

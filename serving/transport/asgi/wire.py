@@ -17,6 +17,8 @@ from urllib.parse import quote
 
 from grpc import StatusCode
 
+from serving.transport.asgi import callers
+
 Header = tuple[bytes, bytes]
 Metadatum = tuple[str, str | bytes]
 
@@ -35,8 +37,8 @@ _KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _WINDOWS: Final = {DEFLATE: 15, GZIP: 31}
 _OK: Final = (b"grpc-status", b"0")
-# Names that gRPC and HTTP/2 keep for themselves; metadata are all others.
-_OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length"})
+# Names that gRPC, HTTP/2 and Envoy keep for themselves; metadata are all others.
+_OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length", callers.HEADER})
 
 
 class WireError(Exception):

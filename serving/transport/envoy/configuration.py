@@ -11,6 +11,7 @@ from typing import Any, Final
 from pyvoy import PyvoyServer
 
 from serving.settings import ServerSettings
+from serving.transport.envoy.secrets import transport_socket
 
 _EMBEDDED: Final = "serving.transport.envoy.embedded:application"
 LISTENER: Final = "listener"
@@ -32,32 +33,34 @@ _MOST_CONNECTIONS: Final = {
 }
 
 
-def configuration(settings: ServerSettings, admin: Path) -> dict[str, Any]:
+def configuration(settings: ServerSettings, admin: Path, secrets: Path) -> dict[str, Any]:
     """Return what Envoy is started with.
 
     Args:
         settings: of the service.
         admin: the Unix socket of its admin interface.
+        secrets: the folder with what it encrypts with.
     """
     server = PyvoyServer(
         _EMBEDDED,
         address=settings.host,
         port=settings.port,
-        tls_key=settings.tls_key,
-        tls_cert=settings.tls_certificate,
-        tls_ca_cert=settings.tls_client_authority,
-        tls_enable_http3=False,
         lifespan=True,
         loop="uvloop",
     )
     result: dict[str, Any] = server.get_envoy_config()
     result["admin"] = {"address": {"pipe": {"path": str(admin), "mode": 0o600}}}
+    # Asked for by the discovery of secrets.
+    result["node"] = {"id": "intent", "cluster": "intent"}
     result["overload_manager"] = {"resource_monitors": [_MOST_CONNECTIONS]}
     for listener in result["static_resources"]["listeners"]:
         # Two services on one port would share its calls at random.
         listener["enable_reuse_port"] = False
         listener["per_connection_buffer_limit_bytes"] = _WINDOW_BYTES
         for chain in listener["filter_chains"]:
+            if settings.tls() is not None:
+                asks_callers = settings.tls_client_authority is not None
+                chain["transport_socket"] = transport_socket(secrets, asks_callers=asks_callers)
             for network_filter in chain["filters"]:
                 network_filter["typed_config"] |= _connection_manager(settings)
     return result
@@ -76,6 +79,9 @@ def _connection_manager(settings: ServerSettings) -> dict[str, Any]:
             "max_connection_duration": f"{settings.connection_age_seconds:.3f}s",
         },
         "drain_timeout": f"{_GRACE_SECONDS}s",
+        # Who the caller has proved to be. Whatever callers say of that themselves is taken away.
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": {"subject": False, "cert": True},
         # Callers need not know what serves them.
         "server_header_transformation": "PASS_THROUGH",
         "max_request_headers_kb": _MAX_HEADERS_KIB,

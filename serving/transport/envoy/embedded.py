@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import json
 import os
 import signal
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from serving.settings import ServerSettings
 from serving.telemetry.logs import configure_logs
+from serving.tls.certificates import Certificates
 from serving.transport.asgi.application import Application, GrpcApplication
 from serving.transport.asgi.context import Send
 from serving.transport.asgi.watch import Receive
 from serving.transport.envoy.control import VARIABLE, Control
 from serving.transport.envoy.host import EnvoyHost
+from serving.transport.envoy.secrets import write_secrets
 from serving.transport.hosting import Program, built
 from serving.transport.lifecycle import StopSignals, serve
 
@@ -34,6 +38,7 @@ class Embedded:
         self._program = Program(**told["program"])
         module, _, name = told["settings_class"].partition(":")
         self._settings: ServerSettings = getattr(importlib.import_module(module), name)(**told["settings"])
+        self._secrets = Path(told["secrets"])
         self._end = socket.socket(fileno=told["control"])
         self._signals = StopSignals()
         self._application: GrpcApplication | None = None
@@ -52,7 +57,7 @@ class Embedded:
         configure_logs(self._program.name, self._settings.log_level, self._settings.log_format)
         address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         drained = asyncio.Event()
-        workload = built(self._program, self._settings)
+        workload = built(self._program, self._settings, self._certificates())
         host = EnvoyHost(self._settings, workload, control, address, drained)
         self._application = host.application
         self._start(self._follow(control, address, drained))
@@ -71,6 +76,13 @@ class Embedded:
                 drained.set()
         # The supervisor is gone, and nobody else would end this process.
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _certificates(self) -> Certificates | None:
+        """Return what Envoy encrypts with, which hears of what is new."""
+        certificates = Certificates.of(self._settings)
+        if certificates is not None:
+            certificates.on_change(functools.partial(write_secrets, self._secrets))
+        return certificates
 
     def _start(self, work: Any) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))

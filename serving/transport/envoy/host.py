@@ -44,7 +44,9 @@ class EnvoyHost:
     async def start(self) -> str:
         """Return the address once Envoy listens."""
         await self.set_serving(False)
-        return await self._address
+        address = await self._address
+        await self._hosted.open_health_port()
+        return address
 
     async def set_serving(self, serving: bool) -> None:
         """Answer health checks with SERVING or NOT_SERVING."""
@@ -63,3 +65,4 @@ class EnvoyHost:
         await asyncio.wait({drained, cut}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
         cut.cancel()
+        await self._hosted.close_health_port()

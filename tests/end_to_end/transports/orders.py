@@ -63,6 +63,8 @@ class Echo:
     metadata: Metadata = ()
     remaining: float | None = None
     """Seconds until the deadline."""
+    names: tuple[str, ...] = ()
+    """In the caller's certificate."""
     ballast: str = ""
 
     def to_wire(self) -> bytes:
@@ -71,7 +73,9 @@ class Echo:
     @classmethod
     def from_wire(cls, message: bytes) -> Echo:
         told = unwrapped(message)
-        return cls(**told | {"metadata": metadata_of_plain(told.get("metadata", ()))})
+        return cls(
+            **told | {"metadata": metadata_of_plain(told.get("metadata", ())), "names": tuple(told.get("names", ()))}
+        )
 
 
 def wrapped(content: Any) -> bytes:

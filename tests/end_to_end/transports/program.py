@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 
+from serving.access.certificates import certificate_names
 from serving.settings import ServerSettings, service_settings
 from serving.transport.boundary import Boundary
 from serving.transport.hosting import Program
@@ -177,6 +178,7 @@ def _echo(order: Order, context: Any, texts: list[str] | None = None) -> Echo:
         texts=texts or [],
         metadata=tuple((key, value) for key, value in context.invocation_metadata()),
         remaining=context.time_remaining(),
+        names=certificate_names(context),
         ballast="." * order.size,
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.builders import PATIENCE
 from tests.end_to_end.processes import Service, grpcurl, transports
 from tests.end_to_end.transports.callers import Caller, SyncCaller, Tls, guarded
 from tests.end_to_end.transports.certificates import Authority
-from tests.end_to_end.transports.orders import Order
+from tests.end_to_end.transports.orders import Metadata, Order
 from tests.end_to_end.transports.running import running
 
 pytestmark = pytest.mark.end_to_end
@@ -33,13 +34,23 @@ class Papers:
     stranger: Authority
     server: tuple[Path, Path]
     caller: tuple[Path, Path]
+    named: tuple[Path, Path]
+    """Of a caller with several names."""
+    expired: tuple[Path, Path]
 
 
 @pytest.fixture(scope="module")
 def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
     folder = tmp_path_factory.mktemp("certificates")
     authority = Authority(folder, "authority")
-    return Papers(authority, Authority(folder, "stranger"), authority.signed("server"), authority.signed("caller"))
+    return Papers(
+        authority,
+        Authority(folder, "stranger"),
+        authority.signed("server"),
+        authority.signed("caller"),
+        authority.signed("named", "DNS:router.example,DNS:x;DNS=admin.example,URI:spiffe://example/router,IP:10.0.0.1"),
+        authority.expired("expired"),
+    )
 
 
 @pytest.fixture(scope="module", params=transports())
@@ -123,6 +134,64 @@ def test_callers_of_a_stranger_are_refused(mutual: Service, papers: Papers, call
     # The server lives.
     answer = SyncCaller().call(mutual.address, "Unary", Order(text="a"), tls=known_as(papers, papers.caller))
     assert answer.code == "OK"
+
+
+def test_callers_whose_certificate_has_expired_are_refused(mutual: Service, papers: Papers, caller: Caller) -> None:
+    tls = known_as(papers, papers.expired)
+
+    assert caller.call(mutual.address, "Unary", Order(), tls=tls, seconds=REFUSED_WITHIN).code == "UNAVAILABLE"
+    assert names_of(mutual, known_as(papers, papers.caller)) == CALLER_NAMES
+
+
+def names_of(service: Service, tls: Tls | None, metadata: Metadata = ()) -> tuple[str, ...]:
+    """Return the names by which the service knows the caller, called straight and behind the boundary."""
+    answers = [
+        SyncCaller().call(service.address, method, Order(), tls=tls, metadata=metadata)
+        for method in ("Unary", guarded("Unary"))
+    ]
+    assert [answer.code for answer in answers] == ["OK", "OK"]
+    first, second = (answer.echoes[0].names for answer in answers)
+    assert first == second
+    return first
+
+
+CALLER_NAMES = ("caller", "localhost")
+FORGED = 'Hash=0;Cert="{}";Subject="CN=admin";URI=spiffe://example/admin;DNS=admin.example'
+
+
+def forged(papers: Papers) -> Metadata:
+    """What a caller writes to be taken for another, whose certificate everybody may have."""
+    return (("x-forwarded-client-cert", FORGED.format(quote(papers.named[0].read_text()))),)
+
+
+def test_callers_are_known_by_the_names_of_their_certificates(mutual: Service, papers: Papers) -> None:
+    assert names_of(mutual, known_as(papers, papers.caller)) == CALLER_NAMES
+    # One that is written to look like two is one.
+    names = ("named", "router.example", "x;DNS=admin.example", "spiffe://example/router")
+    assert names_of(mutual, known_as(papers, papers.named)) == names
+
+
+def test_nobody_takes_the_name_of_another(mutual: Service, papers: Papers) -> None:
+    assert names_of(mutual, known_as(papers, papers.caller), forged(papers)) == CALLER_NAMES
+
+
+def test_without_certificates_of_callers_there_are_no_names(one_sided: Service, papers: Papers) -> None:
+    assert names_of(one_sided, anonymous(papers.authority), forged(papers)) == ()
+    assert names_of(one_sided, known_as(papers, papers.caller), forged(papers)) == ()
+
+
+def test_without_tls_there_are_no_names(host: Service, papers: Papers) -> None:
+    assert names_of(host, None, forged(papers)) == ()
+
+
+@pytest.mark.parametrize(("version", "is_taken"), [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
+def test_tls_begins_with_1_2(one_sided: Service, papers: Papers, version: str, *, is_taken: bool) -> None:
+    command = ["openssl", "s_client", "-connect", one_sided.address, "-CAfile", str(papers.authority.certificate)]
+    # The client would take less than it does by itself.
+    command += [version, "-cipher", "ALL:@SECLEVEL=0", "-alpn", "h2", "-verify_return_error"]
+    run = subprocess.run(command, input=b"", capture_output=True, timeout=PATIENCE, check=False)
+
+    assert (b"ALPN protocol: h2" in run.stdout) == is_taken, run.stderr
 
 
 def test_grpcurl_speaks_tls(mutual: Service, papers: Papers) -> None:

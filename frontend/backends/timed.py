@@ -1,0 +1,166 @@
+"""Backends that count what Triton counts of each model: put around coalescing, and between it and the engine."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Protocol
+
+from frontend.backends.backend import Backend
+from frontend.backends.coalescing import BatchingBackend, CoalescingBackend
+from frontend.backends.counts import QueryCounts
+from frontend.backends.model_times import ModelTimes
+from serving.call import Call
+from serving.errors import ServingError
+from serving.model_id import ModelId
+from serving.prediction import Outcome, Prediction, Query
+from serving.residency import Residence
+
+
+class GroupingBackend(BatchingBackend, Protocol):
+    """An engine that does not take every query in every batch."""
+
+    def group_of(self, query: Query) -> Hashable:
+        """Return what is the same for queries that may go in one batch."""
+
+
+def coalesced(
+    backend: BatchingBackend,
+    *,
+    calls: int,
+    group_of: Callable[[Query], Hashable] = lambda _: None,
+    counts: QueryCounts | None,
+) -> Backend:
+    """Return ``backend`` behind coalescing, with what ``counts`` counts. Arguments are those of coalescing."""
+    if counts is None or counts.times is None:
+        return CoalescingBackend(backend, calls=calls, group_of=group_of, counts=counts)
+    engine = TimedEngine(backend, counts.times)
+    return TimedRequests(CoalescingBackend(engine, calls=calls, group_of=group_of, counts=counts), counts.times)
+
+
+class TimedRequests:
+    """A :class:`~frontend.backends.backend.Backend` that counts requests, and passes them on."""
+
+    def __init__(self, backend: Backend, times: ModelTimes) -> None:
+        self._backend = backend
+        self._times = times
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer to one query. Raises ServingError."""
+        started = time.perf_counter()
+        try:
+            answer = await self._backend.predict(query, call)
+        except BaseException as error:
+            self._times.failed(query.model_id, error)
+            raise
+        self._times.answered(query.model_id, answer.model_version, 1, time.perf_counter() - started)
+        return answer
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        """Return the outcome of each query, in order. Raises ServingError."""
+        started = time.perf_counter()
+        try:
+            outcomes = await self._backend.predict_batch(queries, call)
+        except BaseException as error:
+            for model_id in {query.model_id for query in queries}:
+                self._times.failed(model_id, error)
+            raise
+        self._count(queries, outcomes, time.perf_counter() - started)
+        return outcomes
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+        """Have the model in memory. Raises ServingError."""
+        return await self._backend.load(model_id, call)
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return what the engine's replicas have of the model. Raises ServingError."""
+        return await self._backend.residence(model_id, call)
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Let the engine let go of the model. Raises ServingError."""
+        await self._backend.unload(model_id, call)
+
+    async def wait_until_ready(self) -> None:
+        """Return once the engine can answer."""
+        await self._backend.wait_until_ready()
+
+    async def close(self) -> None:
+        """Close what is behind it."""
+        await self._backend.close()
+
+    def _count(self, queries: Sequence[Query], outcomes: Sequence[Outcome], seconds: float) -> None:
+        """Count each model's part of a batch as a request of its own, which failed where any document did."""
+        parts: dict[str, list[Outcome]] = defaultdict(list)
+        for query, outcome in zip(queries, outcomes, strict=True):
+            parts[query.model_id].append(outcome)
+        for model_id, part in parts.items():
+            error = next((outcome for outcome in part if isinstance(outcome, ServingError)), None)
+            version = next((outcome.model_version for outcome in part if isinstance(outcome, Prediction)), "")
+            if error is None:
+                self._times.answered(model_id, version, len(part), seconds)
+            else:
+                self._times.failed(model_id, error)
+
+
+class TimedEngine:
+    """A :class:`~frontend.backends.coalescing.BatchingBackend` that counts executions, and passes them on."""
+
+    def __init__(self, backend: BatchingBackend, times: ModelTimes) -> None:
+        self._backend = backend
+        self._times = times
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer to one query. Raises ServingError."""
+        started = time.perf_counter()
+        answer = await self._backend.predict(query, call)
+        self._count((query.model_id,), started)
+        return answer
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        """Return the outcome of each query, in order. Raises ServingError."""
+        started = time.perf_counter()
+        outcomes = await self._backend.predict_batch(queries, call)
+        # One request, however many documents it has.
+        self._count({query.model_id for query in queries}, started)
+        return outcomes
+
+    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+        """Return the outcome of each query that can be answered at once, ``None`` for the others."""
+        started = time.perf_counter()
+        outcomes = await self._backend.predict_ready(queries, call)
+        answered = (query.model_id for query, outcome in zip(queries, outcomes, strict=True) if outcome is not None)
+        self._count(answered, started)
+        return outcomes
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+        """Have the model in memory. Raises ServingError."""
+        return await self._backend.load(model_id, call)
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return what the engine's replicas have of the model. Raises ServingError."""
+        return await self._backend.residence(model_id, call)
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Let the engine let go of the model. Raises ServingError."""
+        await self._backend.unload(model_id, call)
+
+    async def wait_until_ready(self) -> None:
+        """Return once the engine can answer."""
+        await self._backend.wait_until_ready()
+
+    async def close(self) -> None:
+        """Close the engine's backend."""
+        await self._backend.close()
+
+    def _count(self, asked: Iterable[str], started: float) -> None:
+        """Count a batch that the engine has answered, by the model of each request in it."""
+        seconds = time.perf_counter() - started
+        executed: set[str] = set()
+        for model_id in asked:
+            times = self._times.get(model_id)
+            if times is not None:
+                times.engine_seconds += seconds
+                if model_id not in executed:
+                    executed.add(model_id)
+                    times.executions += 1

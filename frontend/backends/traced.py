@@ -1,0 +1,84 @@
+"""Spans of what happens to calls that are traced: the wait for a batch, the batch, the call to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from serving.call import Call
+from serving.spans import Span
+
+LEFT = "CANCELLED"
+"""The error of a span whose work was not waited for to its end."""
+
+
+class Member(Protocol):
+    """A query of a batch, as far as traces are concerned."""
+
+    call: Call
+    span: Span | None
+    """Its wait in the queue, then its flight."""
+
+
+def batch_of(members: Sequence[Member]) -> Span | None:
+    """Return the span of a batch that goes now; ``None`` where no member of it is traced.
+
+    The batch has its place in the trace of its first traced member, and links to the calls of the others. In the traces
+    of those a span links to the batch.
+    """
+    traced = [(member, member.call.span) for member in members if member.call.span is not None]
+    if not traced:
+        return None
+    (first, call), *others = traced
+    batch = call.child("batch", links=[span for _, span in others])
+    batch.tell("intent.queries", len(members))
+    _taken_from_queue(first, None)
+    for member, span in others:
+        _taken_from_queue(member, span.child("in flight", links=[batch]))
+    return batch
+
+
+def end_batch(batch: Span, members: Sequence[Member], error: str) -> None:
+    """End the span of a batch, and those of its members' flights; ``error`` names why nobody was answered."""
+    batch.end(error)
+    for member in members:
+        if member.span is not None:
+            member.span.end(error)
+
+
+def _taken_from_queue(member: Member, flight: Span | None) -> None:
+    if member.span is not None:
+        member.span.end()
+    member.span = flight
+
+
+def asked(ask: Callable[..., Awaitable[Any]], span: Span, method: str, address: str) -> Callable[..., Awaitable[Any]]:
+    """Return ``ask``, a method of a gRPC stub, so that each of its calls is a part of ``span`` and carries it on.
+
+    Args:
+        ask: takes a request, ``timeout`` and ``metadata``.
+        span: what the call is made for.
+        method: its name, as ``package.Service/Method``.
+        address: of the engine, as gRPC writes it.
+    """
+
+    async def ask_traced(request: Any, *, timeout: float, metadata: Sequence[tuple[str, str]]) -> Any:  # noqa: ASYNC109 - as the stub has it
+        call = span.child(method, "client")
+        call.tell("rpc.system.name", "grpc")
+        call.tell("rpc.method", method)
+        call.tell("server.address", address)
+        code = LEFT
+        try:
+            answer = await ask(request, timeout=timeout, metadata=(*metadata, *call.metadata()))
+            code = "OK"
+        except grpc.aio.AioRpcError as error:
+            code = error.code().name
+            raise
+        finally:
+            call.tell("rpc.response.status_code", code)
+            call.end("" if code == "OK" else code)
+        return answer
+
+    return ask_traced

@@ -1,0 +1,115 @@
+"""One model, described."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import structlog
+
+from frontend.management.residency import Residences
+from frontend.management.volume import Volume
+from frontend.releases.trials import TrialCounts, Trials
+from serving.call import Call
+from serving.errors import ModelNotFound, ServingError
+from serving.inventory import Inventory
+from serving.management import ModelDescription, ModelSummary, ReleaseState, Role, Trial, VersionDescription
+from serving.model_id import ModelId, reference_of
+from serving.model_store import ModelStore
+from serving.release import Release
+from serving.residency import Residence
+
+log = structlog.get_logger()
+
+
+class ReleaseStates:
+    """Releases with what was counted of versions on trial.
+
+    Args:
+        volume: where releases are.
+        trials: what was counted.
+    """
+
+    def __init__(self, volume: Volume, trials: Trials) -> None:
+        self._volume = volume
+        self._trials = trials
+
+    async def of(self, name: ModelId) -> ReleaseState:
+        """Return the release of a name as it is now.
+
+        Raises:
+            ModelNotFound: there is nothing of this name.
+            ServingError: it cannot be read.
+        """
+        return self.with_trials(name, await self._volume.existing_release(name))
+
+    def with_trials(self, name: ModelId, release: Release | None) -> ReleaseState:
+        """Return a release with what was counted."""
+        return ReleaseState(name, release, tuple(_trial(counts) for counts in self._trials.of(name)))
+
+
+class Descriptions:
+    """Describes models.
+
+    Args:
+        inventory: what there is.
+        store: has the manifests.
+        volume: where both are read.
+        states: the releases.
+        residences: what is in memory.
+    """
+
+    def __init__(
+        self, inventory: Inventory, store: ModelStore, volume: Volume, states: ReleaseStates, residences: Residences
+    ) -> None:
+        self._inventory = inventory
+        self._store = store
+        self._volume = volume
+        self._states = states
+        self._residences = residences
+
+    async def of(self, run_id: str, call: Call) -> ModelDescription:
+        """Return the description of a model, or of a name and the version that ``run_id`` means.
+
+        Raises:
+            InvalidModelId: ``run_id`` is none.
+            ModelNotFound: there is nothing of this name.
+            ServingError: the volume does not answer.
+        """
+        model_id = await self._volume.resolved(run_id)
+        name, version = reference_of(model_id)
+        summary, versions, manifest = await self._volume.reading(self._read, name, model_id)
+        if version and version not in summary.versions:
+            raise ModelNotFound("the model has no such version or label")
+        state = None if summary.release is None else self._states.with_trials(name, summary.release)
+        return ModelDescription(summary, manifest, versions, state, tuple(await self._of_memory(model_id, call)))
+
+    def _read(self, name: ModelId, model_id: ModelId) -> tuple[ModelSummary, tuple[VersionDescription, ...], str]:
+        summary = self._inventory.summary(name)
+        if summary is None:
+            raise ModelNotFound("no model has this runId")
+        try:
+            manifest = self._store.read_manifest(model_id).to_json()
+        except ServingError:
+            manifest = ""  # the summary, or the version's description, says why
+        return summary, self._inventory.versions(name, summary.release), manifest
+
+    async def _of_memory(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        try:
+            return await self._residences.of(model_id, call)
+        except ServingError as error:
+            # Whoever asks what is wrong with a model should be told, all the more where its engine is down.
+            log.info("residence not known", model=model_id, reason=str(error))
+            return ()
+
+
+def _trial(counts: TrialCounts) -> Trial:
+    return Trial(
+        cast("Role", counts.role),
+        counts.version,
+        counts.answers,
+        counts.errors,
+        counts.compared,
+        counts.agreed,
+        counts.skipped,
+    )

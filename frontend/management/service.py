@@ -1,0 +1,74 @@
+"""Builds ModelService before the frontend's data plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from frontend.backends.backend import Manifests
+from frontend.management.deletion import Deletions
+from frontend.management.description import Descriptions, ReleaseStates
+from frontend.management.listing import Listing
+from frontend.management.releases import Releases
+from frontend.management.residency import Residences
+from frontend.management.servicer import ModelServicer, model_service
+from frontend.management.trying import Trying
+from frontend.management.volume import Volume
+from frontend.management.watching import ModelWatch
+from frontend.releases.known import KnownReleases
+from frontend.releases.trials import Trials
+from frontend.router import Router
+from serving.inventory import Inventory
+from serving.model_store import ModelStore
+from serving.transport.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Management:
+    """ModelService, and what ends with it."""
+
+    service: Service
+    releases: Releases
+    volume: Volume
+
+    async def close(self) -> None:
+        """Wait for what is being written, and give threads back."""
+        await self.releases.close()
+        self.volume.close()
+
+
+def management(root: Path, manifests: Manifests, router: Router, known: KnownReleases, trials: Trials) -> Management:
+    """Return ModelService, to be closed by the caller.
+
+    Args:
+        root: the model folder.
+        manifests: knows the models.
+        router: knows their engines.
+        known: the releases that calls are answered by.
+        trials: what was counted of versions on trial.
+    """
+    store = ModelStore(root)
+    inventory = Inventory(store)
+    volume = Volume(inventory)
+    residences = Residences(manifests, router)
+    states = ReleaseStates(volume, trials)
+    watch = ModelWatch(store, volume)
+    releases = Releases(
+        root,
+        volume=volume,
+        inventory=inventory,
+        trying=Trying(store, volume, router),
+        known=known,
+        watch=watch,
+    )
+    servicer = ModelServicer(
+        volume=volume,
+        listing=Listing(inventory, volume),
+        descriptions=Descriptions(inventory, store, volume, states, residences),
+        residences=residences,
+        deletions=Deletions(root, volume, residences, watch),
+        states=states,
+        releases=releases,
+        watch=watch,
+    )
+    return Management(model_service(servicer), releases, volume)

@@ -1,0 +1,244 @@
+"""prediction.ModelService: protobuf in, protobuf out, nothing else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final, TypeAlias
+
+import grpc
+
+from frontend.management.deletion import Deletions
+from frontend.management.description import Descriptions, ReleaseStates
+from frontend.management.listing import Filter, Listing
+from frontend.management.releases import Releases, Transition
+from frontend.management.residency import Residences
+from frontend.management.volume import Volume
+from frontend.management.watching import ModelWatch
+from serving.access.audit import audited
+from serving.access.identity import Right
+from serving.call import current_call, note_model
+from serving.errors import InvalidRequest
+from serving.management_messages import (
+    description_message,
+    page_message,
+    residence_message,
+    role_of,
+    state_message,
+    watched_message,
+)
+from serving.model_id import ModelId, parse_model_id, parse_model_name
+from serving.release_changes import promoted, released, rolled_back, with_canary, with_shadow, withdrawn
+from serving.stubs import model_service_pb2 as pb
+from serving.stubs import model_service_pb2_grpc as pb_grpc
+from serving.transport.service import Service, service
+
+NAME: Final = pb.DESCRIPTOR.services_by_name["ModelService"].full_name
+
+_RIGHTS: Final = {
+    "ListModels": Right.PREDICT,
+    "DescribeModel": Right.PREDICT,
+    "LoadModel": Right.MANAGE,
+    "UnloadModel": Right.MANAGE,
+    "DeleteModel": Right.MANAGE,
+    "WatchModels": Right.PREDICT,
+    "GetRelease": Right.PREDICT,
+    "Release": Right.MANAGE,
+    "Promote": Right.MANAGE,
+    "Rollback": Right.MANAGE,
+    "Withdraw": Right.MANAGE,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_Change: TypeAlias = pb.ReleaseRequest | pb.PromoteRequest | pb.RollbackRequest | pb.WithdrawRequest
+
+
+class ModelServicer(pb_grpc.ModelServiceServicer):
+    """Hands requests on.
+
+    Args:
+        volume: resolves what is asked for.
+        listing: lists models.
+        descriptions: describes them.
+        residences: loads and unloads them.
+        deletions: takes them away.
+        states: tells releases.
+        releases: changes them.
+        watch: tells what changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        volume: Volume,
+        listing: Listing,
+        descriptions: Descriptions,
+        residences: Residences,
+        deletions: Deletions,
+        states: ReleaseStates,
+        releases: Releases,
+        watch: ModelWatch,
+    ) -> None:
+        self._volume = volume
+        self._listing = listing
+        self._descriptions = descriptions
+        self._residences = residences
+        self._deletions = deletions
+        self._states = states
+        self._releases = releases
+        self._watch = watch
+
+    async def ListModels(  # noqa: N802 - the contract names it
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """List models, of those that the caller may use."""
+        del context
+        released_only = request.released if request.HasField("released") else None
+        wanted = Filter(request.prefix, request.algorithm, released_only)
+        may_use = current_call().identity.may_use
+        return page_message(await self._listing.page(wanted, request.page_size, request.page_token, may_use))
+
+    async def DescribeModel(  # noqa: N802 - the contract names it
+        self, request: pb.DescribeModelRequest, context: Context
+    ) -> pb.ModelDescription:
+        """Describe one model."""
+        del context
+        _check(Right.PREDICT, request.runId)
+        return description_message(await self._descriptions.of(request.runId, current_call()))
+
+    async def LoadModel(  # noqa: N802 - the contract names it
+        self, request: pb.LoadModelRequest, context: Context
+    ) -> pb.LoadModelResponse:
+        """Have a model in memory."""
+        del context
+        with audited("load", request.runId):
+            _check(Right.MANAGE, request.runId)
+            residence = await self._residences.load(await self._volume.resolved(request.runId), current_call())
+        return pb.LoadModelResponse(residence=None if residence is None else residence_message(residence))
+
+    async def UnloadModel(  # noqa: N802 - the contract names it
+        self, request: pb.UnloadModelRequest, context: Context
+    ) -> pb.UnloadModelResponse:
+        """Let go of a model."""
+        del context
+        with audited("unload", request.runId):
+            _check(Right.MANAGE, request.runId)
+            await self._residences.unload(await self._volume.resolved(request.runId), current_call())
+        return pb.UnloadModelResponse()
+
+    async def DeleteModel(  # noqa: N802 - the contract names it
+        self, request: pb.DeleteModelRequest, context: Context
+    ) -> pb.DeleteModelResponse:
+        """Take a model, or a version, from the volume."""
+        del context
+        with audited("delete", request.runId):
+            _check(Right.MANAGE, request.runId)
+            await self._deletions.delete(request.runId, current_call(), force=request.force)
+        return pb.DeleteModelResponse()
+
+    async def WatchModels(  # noqa: N802 - the contract names it
+        self, request: pb.WatchModelsRequest, context: Context
+    ) -> AsyncIterator[pb.ModelChange]:
+        """Tell what changes, of the models that the caller may use."""
+        del context
+        may_use = current_call().identity.may_use
+        async with aclosing(self._watch.changes(request.prefix, may_use, initial=request.initial)) as changes:
+            async for change in changes:
+                yield watched_message(change)
+
+    async def GetRelease(  # noqa: N802 - the contract names it
+        self, request: pb.GetReleaseRequest, context: Context
+    ) -> pb.ReleaseState:
+        """Tell the release of a name."""
+        del context
+        name = parse_model_name(request.name)
+        _check(Right.PREDICT, name)
+        return state_message(await self._states.of(name), request.history)
+
+    async def Release(  # noqa: N802 - the contract names it
+        self, request: pb.ReleaseRequest, context: Context
+    ) -> pb.ReleaseState:
+        """Make a version live."""
+        del context
+        return await self._changed("release", request, self._release_of)
+
+    async def Promote(  # noqa: N802 - the contract names it
+        self, request: pb.PromoteRequest, context: Context
+    ) -> pb.ReleaseState:
+        """Make the canary stable."""
+        del context
+        return await self._changed("promote", request, lambda _: promoted)
+
+    async def Rollback(  # noqa: N802 - the contract names it
+        self, request: pb.RollbackRequest, context: Context
+    ) -> pb.ReleaseState:
+        """Make a former stable version stable again."""
+        del context
+        version = request.version
+        return await self._changed("rollback", request, lambda _: functools.partial(rolled_back, version=version))
+
+    async def Withdraw(  # noqa: N802 - the contract names it
+        self, request: pb.WithdrawRequest, context: Context
+    ) -> pb.ReleaseState:
+        """End a canary or a shadow, or take a label away."""
+        del context
+        return await self._changed("withdraw", request, lambda _: _withdrawal_of(request), tries=False)
+
+    async def _changed(
+        self, action: str, request: _Change, transition_of: Any, *, tries: bool = True
+    ) -> pb.ReleaseState:
+        with audited(action, request.name):
+            name = parse_model_name(request.name)
+            _check(Right.MANAGE, name)
+            release = await self._releases.change(
+                name,
+                transition_of(request),
+                current_call(),
+                expected_revision=request.expected_revision if request.HasField("expected_revision") else None,
+                comment=request.comment,
+                tries=tries,
+            )
+        return state_message(self._states.with_trials(name, release), history=1)
+
+    def _release_of(self, request: pb.ReleaseRequest) -> Transition:
+        """Return the transition that a request asks for. Raises InvalidRequest where its fields do not fit."""
+        role = "stable" if request.role == pb.RELEASE_ROLE_UNSPECIFIED else role_of(request.role)
+        if role is None:
+            raise InvalidRequest("role must be STABLE, CANARY, SHADOW or LABEL")
+        share = request.share if request.HasField("share") else None
+        if share is not None and role not in ("canary", "shadow"):
+            raise InvalidRequest("a share goes with CANARY or SHADOW; leave it out, or name the role")
+        if request.HasField("bounds") and role != "canary":
+            raise InvalidRequest("bounds go with CANARY; leave them out, or name the role")
+        if bool(request.label) != (role == "label"):
+            raise InvalidRequest("a label goes with LABEL, and LABEL with a label")
+        if role == "stable":
+            return functools.partial(released, version=request.version)
+        if role == "shadow":
+            return functools.partial(with_shadow, version=request.version, share=share)
+        if role == "label":
+            return self._releases.labelling(ModelId(request.name), request.label, request.version)
+        bounds = {field.name: value for field, value in request.bounds.ListFields()}
+        return functools.partial(with_canary, version=request.version, share=share, **bounds)
+
+
+def _withdrawal_of(request: pb.WithdrawRequest) -> Transition:
+    role = role_of(request.role)
+    if role is None or role == "stable":
+        raise InvalidRequest("role must be CANARY, SHADOW or LABEL")
+    if bool(request.label) != (role == "label"):
+        raise InvalidRequest("a label goes with LABEL, and LABEL with a label")
+    return functools.partial(withdrawn, role=role, label=request.label)
+
+
+def _check(right: Right, run_id: str) -> None:
+    """Return if the caller has the right to this model. Raises InvalidModelId, PermissionDenied."""
+    model_id = parse_model_id(run_id)
+    note_model(model_id)
+    current_call().identity.check(right, model_id)
+
+
+def model_service(servicer: ModelServicer) -> Service:
+    """Return the service for a host."""
+    return service(NAME, pb_grpc.add_ModelServiceServicer_to_server, servicer, _RIGHTS)

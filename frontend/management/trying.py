@@ -1,0 +1,62 @@
+"""Whether a version can go live: it is loaded, and asked the example of its manifest, as callers would ask it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from frontend.management.volume import Volume
+from frontend.router import Router
+from serving.call import Call
+from serving.errors import (
+    DeadlineExceeded,
+    OutOfCapacity,
+    PermissionDenied,
+    ReleaseRefused,
+    ServingError,
+    Unauthenticated,
+    Unavailable,
+)
+from serving.example import check_answer, example_query
+from serving.model_id import ModelId
+from serving.model_store import ModelStore
+
+# They say nothing of the version: trying again may help, or whoever runs the services has to act.
+_NOT_OF_THE_VERSION: Final = (Unavailable, DeadlineExceeded, OutOfCapacity, Unauthenticated, PermissionDenied)
+
+
+class Trying:
+    """Asks versions before anybody else does.
+
+    Args:
+        store: has their manifests.
+        volume: where they are read.
+        router: knows their engines: the one that answers callers.
+    """
+
+    def __init__(self, store: ModelStore, volume: Volume, router: Router) -> None:
+        self._store = store
+        self._volume = volume
+        self._router = router
+
+    async def check(self, name: ModelId, version: str, call: Call) -> None:
+        """Return if the version can go live.
+
+        Raises:
+            ModelNotFound: there is no such version.
+            ReleaseRefused: it cannot be loaded, or does not answer as its manifest's example says.
+            ServingError: its engine cannot be asked at the moment.
+        """
+        model_id = await self._volume.version_of(name, version)
+        try:
+            await self._ask(model_id, call)
+        except _NOT_OF_THE_VERSION:
+            raise
+        except ServingError as error:
+            raise ReleaseRefused(f"{version} does not go live, and what was live stays: {error}") from error
+
+    async def _ask(self, model_id: ModelId, call: Call) -> None:
+        manifest = await self._volume.reading(self._store.read_manifest, model_id)
+        backend = self._router.backend_for(manifest)
+        await backend.load(model_id, call)
+        answer = await backend.predict(example_query(model_id, manifest, call.identity.name), call)
+        check_answer(manifest, answer)

@@ -1,0 +1,117 @@
+"""Holds answers of a version on trial against those of stable, beside the calls: nobody waits for it.
+
+The other version is asked the same, in the background. There is a bound on what is compared at the same time; what
+comes beyond it is not compared, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from typing import Final, NamedTuple
+
+import structlog
+
+from frontend.answers import ModelAnswers
+from frontend.releases.blame import TooSlow, speaks_against
+from frontend.releases.trials import TrialCounts
+from serving.call import Call, enter_call
+from serving.deadline import Deadline
+from serving.errors import ServingError
+from serving.model_id import ModelId
+from serving.prediction import Outcome, Prediction, Query
+
+log = structlog.get_logger()
+
+MOST_QUERIES: Final = 256
+"""Compared at the same time."""
+_SECONDS: Final = 5.0
+
+Answered = tuple[Query, Prediction]
+"""What was asked, and what the caller got."""
+
+
+class Comparison(NamedTuple):
+    """What is to be compared."""
+
+    other: ModelId
+    """Who is asked the same."""
+    answered: Sequence[Answered]
+    counts: TrialCounts
+    """Of the version on trial."""
+    of_canary: bool
+    """Whether the answers are those of a canary, and stable is asked; else they are stable's, and a shadow is asked."""
+    done: Callable[[], None] = lambda: None
+    """Called when it was counted."""
+
+
+class Comparisons:
+    """Owns what is compared.
+
+    Args:
+        answers: asks the models.
+    """
+
+    def __init__(self, answers: ModelAnswers) -> None:
+        self._answers = answers
+        self._room = MOST_QUERIES
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def begin(self, comparison: Comparison, call: Call) -> None:
+        """Compare what was answered in ``call``, as much of it as there is room for."""
+        taken = comparison.answered[: self._room]
+        comparison.counts.skipped += len(comparison.answered) - len(taken)
+        if not taken or self._closed:
+            return
+        self._room -= len(taken)
+        own = Call(call.request_id, Deadline.after(_SECONDS), call.identity)
+        # In no context: the place that the call has, and its span, are given back when its caller is answered.
+        task = asyncio.get_running_loop().create_task(
+            self._compare(comparison._replace(answered=taken), own), context=Context()
+        )
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def close(self) -> None:
+        """End all of them."""
+        self._closed = True
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _compare(self, comparison: Comparison, call: Call) -> None:
+        enter_call(call)
+        counts, of_canary = comparison.counts, comparison.of_canary
+        try:
+            outcomes = await self._outcomes(comparison, call)
+        except Exception:
+            # Nobody waits for it, so nobody else would tell.
+            log.exception("comparison failed", model=comparison.other)
+            return
+        finally:
+            self._room += len(comparison.answered)
+        for (_, answer), outcome in zip(comparison.answered, outcomes, strict=True):
+            counts.answers += not of_canary
+            if isinstance(outcome, Prediction):
+                counts.compared += 1
+                counts.agreed += outcome.label == answer.label
+            elif not of_canary and speaks_against(outcome):
+                counts.errors += 1
+        comparison.done()
+
+    async def _outcomes(self, comparison: Comparison, call: Call) -> Sequence[Outcome]:
+        # The label is all that is compared, so more is not asked for.
+        asked = [(comparison.other, query._replace(k=0, explain=None)) for query, _ in comparison.answered]
+        try:
+            async with asyncio.timeout(_SECONDS):
+                if len(asked) == 1:
+                    # Together with what callers ask.
+                    return [await self._answers.predict(*asked[0], call)]
+                return await self._answers.predict_batch(asked, call)
+        except ServingError as error:
+            return [error] * len(asked)
+        except TimeoutError:
+            return [TooSlow("the version has not answered in time")] * len(asked)

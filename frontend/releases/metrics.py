@@ -1,0 +1,60 @@
+"""What versions on trial have shown, as metrics."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from frontend.releases.rollouts import Rollouts
+from frontend.releases.trials import Trials
+
+_LABELS: Final = ("model", "role", "version")
+_COUNTS: Final = {
+    "answers": "Queries that a version was asked, while one of its name is on trial",
+    "errors": "Of those, the ones that failed where stable did not",
+    "compared": "Answers of versions on trial that were held against those of stable",
+    "agreed": "Of those, the ones with the same label",
+    "skipped": "Answers of versions on trial that were not compared, because too many comparisons were under way",
+}
+"""What is counted, by the name it has in :class:`~frontend.releases.trials.TrialCounts`."""
+
+
+class ReleaseCollector(Collector):
+    """Collects what is known of releases.
+
+    Args:
+        rollouts: the releases.
+        trials: counts.
+        models: how many names have metrics of their own: those that are asked the most.
+    """
+
+    def __init__(self, rollouts: Rollouts, trials: Trials, models: int) -> None:
+        self._rollouts = rollouts
+        self._trials = trials
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric as it is now. Called in any thread."""
+        taken_back = "Canaries that this frontend has taken back by itself."
+        yield CounterMetricFamily("intent_canaries_taken_back", taken_back, value=self._trials.taken_back)
+        if not self._models:
+            return
+        busiest = heapq.nlargest(self._models, self._rollouts.every(), key=lambda rollout: rollout.calls)
+        revision = GaugeMetricFamily(
+            "intent_release_revision", "Revision of the release in force, of the busiest names.", labels=["model"]
+        )
+        for rollout in busiest:
+            revision.add_metric([rollout.name], rollout.release.revision)
+        yield revision
+        # By answers: a name that is asked a lot keeps none that is on trial from being seen.
+        trials = heapq.nlargest(self._models, self._trials.of_all(), key=lambda each: each[1][0].answers)
+        for field, meaning in _COUNTS.items():
+            counter = CounterMetricFamily(f"intent_release_{field}", f"{meaning}.", labels=_LABELS)
+            for name, counts in trials:
+                for each in counts:
+                    counter.add_metric([name, each.role, each.version], getattr(each, field))
+            yield counter

@@ -1,0 +1,71 @@
+"""Builds what knows and serves releases."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.registry import Collector
+
+from frontend.answers import ModelAnswers
+from frontend.catalog import Catalog
+from frontend.releases.comparisons import Comparisons
+from frontend.releases.known import KnownReleases
+from frontend.releases.metrics import ReleaseCollector
+from frontend.releases.released import ReleasedAnswers
+from frontend.releases.rollouts import Rollouts
+from frontend.releases.taking_back import Change, TakingBack
+from frontend.releases.trials import Trials
+from frontend.router import Router
+from serving.model_store import ModelStore
+from serving.releasing import change_release
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """The releases of one frontend."""
+
+    known: KnownReleases
+    trials: Trials
+    answers: ReleasedAnswers
+    """Closes all of it."""
+    collectors: Sequence[Collector]
+
+
+def build_releases(
+    model_dir: Path,
+    catalog: Catalog,
+    router: Router,
+    *,
+    threads: int,
+    freshness_seconds: float,
+    release_freshness_seconds: float,
+    metrics_models: int = 0,
+    change: Change | None = None,
+) -> Releases:
+    """Return the releases below ``model_dir``, to be closed by the caller.
+
+    Args:
+        model_dir: the model folder.
+        catalog: knows the models.
+        router: knows their engines.
+        threads: how many releases are read at the same time.
+        freshness_seconds: how long it is taken on trust that a name has no release.
+        release_freshness_seconds: how long a release is taken on trust.
+        metrics_models: how many names have metrics of their own.
+        change: writes releases; ``None``: into ``model_dir``.
+    """
+    known = KnownReleases(
+        ModelStore(model_dir),
+        threads=threads,
+        freshness_seconds=freshness_seconds,
+        release_freshness_seconds=release_freshness_seconds,
+    )
+    trials = Trials()
+    rollouts = Rollouts(known, trials)
+    answers = ModelAnswers(catalog, router)
+    taking_back = TakingBack(change or functools.partial(change_release, model_dir), known, trials)
+    released = ReleasedAnswers(answers, rollouts, Comparisons(answers), taking_back)
+    return Releases(known, trials, released, [ReleaseCollector(rollouts, trials, metrics_models)])

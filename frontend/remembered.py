@@ -1,0 +1,213 @@
+"""What files of models say, remembered by model, and read again when a file has changed.
+
+All state belongs to one event loop; files are read in a pool of threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+import structlog
+from cachetools import TTLCache
+
+from serving.errors import ModelNotFound, ServingError, TooManyLoads, again
+from serving.looks import BackgroundLooks
+from serving.model_id import ModelId
+from serving.model_store import FileIdentity
+
+log = structlog.get_logger()
+
+Value = TypeVar("Value")
+Value_co = TypeVar("Value_co", covariant=True)
+
+_UNKNOWN_SECONDS: Final = 1.0
+_MAX_UNKNOWN: Final = 65_536
+_MAX_ENTRIES: Final = 10_000
+_MAX_LOOKUPS: Final = 4096
+_PATIENCE_SECONDS: Final = 0.1
+# Of what was learned, and not read: no file is this one, so that the next look reads the file.
+_UNSEEN: Final = FileIdentity(-1, -1, -1, -1, -1)
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[Value]):
+    """What is remembered of one model."""
+
+    value: Value
+    file: FileIdentity | None
+    """The file that says so; ``None``: that there is none says so."""
+    freshness_seconds: float
+    """It is compared with the file at most once in this time."""
+    checked_at: float
+
+
+class Source(Protocol[Value_co]):
+    """The files. Every method blocks."""
+
+    kind: str
+    """What they are."""
+    event: str
+    """The log line where one cannot be read, and what is known of it stays in force."""
+
+    def file_of(self, model_id: ModelId) -> FileIdentity | None:
+        """Return the identity of the model's file; ``None`` where that there is none says something too.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            ServingError: it cannot be told.
+        """
+
+    def read(self, model_id: ModelId, file: FileIdentity | None) -> Value_co:
+        """Return what the file says. Raises ServingError."""
+
+    def is_still(self, model_id: ModelId, file: FileIdentity | None) -> bool:
+        """Return whether nothing has changed: the cheapest look there is. Where it cannot be told, no."""
+
+    def freshness_of(self, file: FileIdentity | None) -> float:
+        """Return how many seconds what the file says is taken on trust."""
+
+
+class Remembered(Generic[Value]):
+    """Remembers what a source says.
+
+    Args:
+        source: the files.
+        threads: how many files are read at the same time.
+    """
+
+    def __init__(self, source: Source[Value], *, threads: int) -> None:
+        self._source = source
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=source.kind)
+        # Least recently asked for first. A cache of the library takes ten times as long, with every call.
+        self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
+        self._unknown: TTLCache[ModelId, ServingError] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
+        self._looks: BackgroundLooks[Entry[Value], FileIdentity | None] = BackgroundLooks(
+            self._pool, self._has_changed, self._on_change, math.inf
+        )
+        self._lookups: dict[ModelId, asyncio.Task[Entry[Value]]] = {}
+
+    def at_hand(self, model_id: ModelId) -> Entry[Value] | None:
+        """Return what is remembered where it need not be looked at first; where a look is due, it is taken beside."""
+        entry = self._entries.get(model_id)
+        if entry is None:
+            return None
+        self._entries.move_to_end(model_id)
+        # Here once more, because every call comes here.
+        if time.monotonic() - entry.checked_at < entry.freshness_seconds:
+            return entry
+        if self._looks.may_serve(entry, model_id, entry.file, entry.checked_at, entry.freshness_seconds):
+            return entry
+        return None
+
+    async def of(self, model_id: ModelId) -> Value:
+        """Return what the model's file says.
+
+        While the volume does not answer, or the file is damaged, what is known stays in force.
+
+        Raises:
+            ModelNotFound: there is no such model; remembered for a second.
+            ServingError: the source cannot tell, and nothing is known.
+            TooManyLoads: too many are looked up.
+        """
+        entry = self.at_hand(model_id)
+        if entry is not None:
+            return entry.value
+        unknown = self._unknown.get(model_id)
+        if unknown is not None:
+            raise again(unknown)
+        known = self._entries.get(model_id)
+        lookup = self._lookups.get(model_id)
+        if lookup is None and len(self._lookups) >= _MAX_LOOKUPS:
+            raise TooManyLoads("too many models are looked up at the moment; try again shortly")
+        if lookup is None:
+            lookup = asyncio.get_running_loop().create_task(self._look_up(model_id, known))
+            self._lookups[model_id] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(model_id, None))
+        if known is not None:
+            # While the volume hangs, what is known need not wait for it.
+            await asyncio.wait({lookup}, timeout=_PATIENCE_SECONDS)
+            if not lookup.done():
+                return known.value
+        try:
+            # One caller that leaves must not take the answer from the others.
+            return (await asyncio.shield(lookup)).value
+        except ServingError as error:
+            raise again(error) from error.__cause__
+
+    def known(self, model_id: ModelId) -> Value | None:
+        """Return what is remembered, however old; ``None`` where nothing is."""
+        entry = self._entries.get(model_id)
+        return None if entry is None else entry.value
+
+    def learn(self, model_id: ModelId, value: Value) -> None:
+        """Remember what was just written. It is in force from now on; a look under way does not undo it."""
+        self._unknown.pop(model_id, None)
+        self._keep(model_id, Entry(value, _UNSEEN, self._source.freshness_of(_UNSEEN), time.monotonic()))
+
+    async def close(self) -> None:
+        """End all look-ups."""
+        lookups = list(self._lookups.values())
+        for lookup in lookups:
+            lookup.cancel()
+        await asyncio.gather(*lookups, return_exceptions=True)
+        await self._looks.close()
+        # A volume that hangs must not hang the end.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _has_changed(self, model_id: ModelId, file: FileIdentity | None) -> bool:
+        return not self._source.is_still(model_id, file)
+
+    def _on_change(self, entry: Entry[Value], *, changed: bool) -> None:
+        """Take in what a look in the background found: what has changed is looked up when it is asked for."""
+        entry.checked_at = -math.inf if changed else time.monotonic()
+
+    async def _look_up(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:
+        try:
+            entry = await asyncio.get_running_loop().run_in_executor(self._pool, self._current, model_id, known)
+        except ModelNotFound as error:
+            if (learned := self._learned_since(model_id, known)) is not None:
+                return learned
+            self._entries.pop(model_id, None)
+            self._unknown[model_id] = again(error)
+            raise
+        except ServingError as error:
+            if (learned := self._learned_since(model_id, known)) is not None:
+                return learned
+            # The predictor serves its old copy on, and so must we: damaged, half written, or on a volume that fails.
+            if known is None:
+                raise
+            log.warning(self._source.event, model=model_id, reason=str(error))
+            entry = known
+        if (learned := self._learned_since(model_id, known)) is not None:
+            return learned
+        entry.checked_at = time.monotonic()
+        self._keep(model_id, entry)
+        return entry
+
+    def _learned_since(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value] | None:
+        """Return what was learned while the file was read, which may have been the former one: it is read again."""
+        entry = self._entries.get(model_id)
+        if entry is None or entry is known:
+            return None
+        entry.checked_at = -math.inf
+        return entry
+
+    def _keep(self, model_id: ModelId, entry: Entry[Value]) -> None:
+        self._entries[model_id] = entry
+        self._entries.move_to_end(model_id)
+        if len(self._entries) > _MAX_ENTRIES:
+            self._entries.popitem(last=False)
+
+    def _current(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:
+        """Return ``known`` if the file is still the one it was read from, else what the file says now."""
+        file = self._source.file_of(model_id)
+        if known is not None and file == known.file:
+            return known
+        value = self._source.read(model_id, file)
+        return Entry(value, file, self._source.freshness_of(file), time.monotonic())

@@ -1,0 +1,32 @@
+"""``intentctl delete``: take a model, or a version, from the volume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from intentctl.connection import connecting
+from intentctl.managing import FRONTEND, Frontend, OnVolume, managing
+from intentctl.output import console
+from serving.channels import ChannelOptions
+
+
+@connecting
+def delete(
+    model_id: Annotated[str, typer.Argument(help="id, or name@version.", show_default=False)],
+    *,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Even a whole model, and a version that is live, pinned, or needed for a rollback."
+        ),
+    ] = False,
+    frontend: Frontend = FRONTEND,
+    model_dir: OnVolume = None,
+    connection: ChannelOptions,
+) -> None:
+    """Take a model, or a version, from the volume. What is live is protected."""
+    with managing(frontend, connection, model_dir) as manager:
+        manager.delete(model_id, force=force)
+    console.print(f"deleted {model_id}", highlight=False, markup=False)

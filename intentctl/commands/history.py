@@ -1,0 +1,29 @@
+"""``intentctl history``: what is live, what trials have shown, and what was changed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from intentctl.connection import connecting
+from intentctl.managing import FRONTEND, Frontend, Name, OnVolume, managing, print_state
+from intentctl.output import AsJson
+from serving.channels import ChannelOptions
+from serving.release import MAX_HISTORY
+
+
+@connecting
+def history(
+    name: Name,
+    *,
+    limit: Annotated[int, typer.Option(min=0, help="Most changes to show, the latest first.")] = MAX_HISTORY,
+    frontend: Frontend = FRONTEND,
+    model_dir: OnVolume = None,
+    as_json: AsJson = False,
+    connection: ChannelOptions,
+) -> None:
+    """Show the release of a name: what is live, what versions on trial have shown, and its changes."""
+    with managing(frontend, connection, model_dir) as manager:
+        state = manager.release_of(name, history=limit)
+    print_state(state, as_json=as_json)

@@ -1,0 +1,36 @@
+"""``intentctl withdraw``: end a trial, or take a label away."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from intentctl.connection import connecting
+from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
+from intentctl.output import EXIT_USAGE, AsJson, fail
+from serving.channels import ChannelOptions
+from serving.release_changes import Trial
+
+
+@connecting
+def withdraw(
+    name: Name,
+    *,
+    canary: Annotated[bool, typer.Option("--canary", help="End the canary.")] = False,
+    shadow: Annotated[bool, typer.Option("--shadow", help="End the shadow.")] = False,
+    label: Annotated[str | None, typer.Option(help="Take this label away.", show_default=False)] = None,
+    expect: Expected = None,
+    comment: Comment = "",
+    frontend: Frontend = FRONTEND,
+    model_dir: OnVolume = None,
+    as_json: AsJson = False,
+    connection: ChannelOptions,
+) -> None:
+    """End the canary or the shadow, or take a label away. The stable version stays."""
+    if canary + shadow + (label is not None) != 1:
+        fail("say what ends: one of --canary, --shadow and --label", EXIT_USAGE)
+    role: Trial = "canary" if canary else "shadow" if shadow else "label"
+    with managing(frontend, connection, model_dir) as manager:
+        state = manager.withdraw(name, role, label=label or "", expected_revision=expect, comment=comment)
+    print_change(state, as_json=as_json)

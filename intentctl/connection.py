@@ -1,0 +1,130 @@
+"""How commands connect to services: the same options and variables for all of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from intentctl.output import EXIT_USAGE, fail
+from serving.channels import ChannelOptions, check_options
+from serving.errors import InvalidConnection
+
+CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
+"""Environment variable with the caller's API key or token itself."""
+
+_PANEL: Final = "Connection"
+_ARGUMENT: Final = "connection"
+_MAX_CREDENTIAL_BYTES: Final = 1 << 14
+
+
+def connecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of connections, which it takes as one keyword argument, ``connection``."""
+    own = inspect.signature(command, eval_str=True)
+    kept = [parameter for name, parameter in own.parameters.items() if name != _ARGUMENT]
+    shared = inspect.signature(_connection, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def connected(**values: Any) -> None:
+        connection = _connection(**{name: values.pop(name) for name in shared})
+        command(**values, **{_ARGUMENT: connection})
+
+    # Where typer looks for what a command takes.
+    connected.__signature__ = own.replace(parameters=[*kept, *shared.values()])  # type: ignore[attr-defined]
+    return connected
+
+
+def _connection(
+    *,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt, by the authorities that this machine knows.", rich_help_panel=_PANEL)
+    ] = False,
+    tls_authority: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="INTENT_TLS_AUTHORITY",
+            exists=True,
+            dir_okay=False,
+            help="PEM file of the authority that signed the service's certificate.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="INTENT_TLS_CERTIFICATE",
+            exists=True,
+            dir_okay=False,
+            help="PEM file of your certificate, where the service asks for one.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="INTENT_TLS_KEY",
+            exists=True,
+            dir_okay=False,
+            help="PEM file of its private key.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    tls_server_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name that the service's certificate is for, where it is not that of the address.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    credential_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="INTENT_CREDENTIAL_FILE",
+            exists=True,
+            dir_okay=False,
+            help=f"File with your API key or token; {CREDENTIAL_VARIABLE} may hold it instead. Without TLS it can be "
+            "read on the way.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+) -> ChannelOptions:
+    """Return the options, or end the command and say what is wrong with them."""
+    options = ChannelOptions(
+        tls=tls,
+        tls_authority=tls_authority,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        server_name=tls_server_name,
+        credential=_credential(credential_file),
+    )
+    try:
+        check_options(options)
+    except InvalidConnection as error:
+        fail(str(error), EXIT_USAGE)
+    return options
+
+
+def _credential(file: Path | None) -> str | None:
+    """Return the caller's credential; what is named outright comes before the variable."""
+    if file is None:
+        return os.environ.get(CREDENTIAL_VARIABLE, "").strip() or None
+    try:
+        with file.open("rb") as opened:
+            read = opened.read(_MAX_CREDENTIAL_BYTES + 1)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
+    credential = read.decode("utf-8", "replace").strip()
+    if not credential or len(read) > _MAX_CREDENTIAL_BYTES:
+        fail(f"{file} holds no credential; it must be one line", EXIT_USAGE)
+    return credential

@@ -1,0 +1,165 @@
+"""What the commands that manage models share: whom they ask, how they end, and how a release is shown."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+import typer
+
+from intentctl.explanations.marked import shown
+from intentctl.output import (
+    EXIT_CONFLICT,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    Column,
+    console,
+    fail,
+    print_json,
+    print_table,
+)
+from serving.channels import ChannelOptions
+from serving.client import DEFAULT_ADDRESS
+from serving.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
+from serving.management import ReleaseState
+from serving.management_client import ManagementClient
+
+if TYPE_CHECKING:
+    from intentctl.volume_releases import VolumeReleases
+
+Name = Annotated[str, typer.Argument(help="The name that has versions.", show_default=False)]
+Frontend = Annotated[str, typer.Option(metavar="HOST:PORT", help="The frontend that is asked.")]
+OnVolume = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-dir",
+        exists=True,
+        file_okay=False,
+        help="Change this model folder here, instead of asking a frontend: where services may only read it.",
+        show_default=False,
+    ),
+]
+Expected = Annotated[
+    int | None,
+    typer.Option(
+        "--expect",
+        min=0,
+        metavar="REVISION",
+        help="Revision that you know; where it is another by now, nothing changes, and the exit code is 4. 0: there is"
+        " no release yet.",
+        show_default=False,
+    ),
+]
+Comment = Annotated[str, typer.Option(help="Why; it stands in the history.", show_default=False)]
+FRONTEND: Final = DEFAULT_ADDRESS
+
+Manager: TypeAlias = "ManagementClient | VolumeReleases"
+
+_HISTORY: Final = (
+    Column("revision", right=True),
+    Column("at"),
+    Column("by"),
+    Column("action"),
+    Column("version"),
+    Column("label"),
+    Column("stable", style="bold green"),
+    Column("comment"),
+)
+_TRIALS: Final = (
+    Column("role"),
+    Column("version"),
+    Column("answers", right=True),
+    Column("errors", right=True),
+    Column("compared", right=True),
+    Column("agreed", right=True),
+    Column("skipped", right=True),
+)
+
+
+@contextlib.contextmanager
+def managing(frontend: str, connection: ChannelOptions, model_dir: Path | None = None) -> Iterator[Manager]:
+    """Give whom to ask: a frontend, or a model folder. An error ends the command with the code that it stands for."""
+    with ending_by_code(frontend if model_dir is None else None):
+        if model_dir is not None:
+            yield _on_volume(model_dir)
+            return
+        with ManagementClient(frontend, options=connection) as client:
+            yield client
+
+
+@contextlib.contextmanager
+def ending_by_code(frontend: str | None) -> Iterator[None]:
+    """End the command where an error comes, with the code that it stands for."""
+    try:
+        yield
+    except (Unavailable, DeadlineExceeded) as error:
+        if frontend is None:
+            fail(str(error), EXIT_UNAVAILABLE)
+        fail(f"no answer from {frontend}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
+    except ReleaseConflict as error:
+        fail(f"{error} (`intentctl history` shows it)", EXIT_CONFLICT)
+    except InvalidRequest as error:
+        fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
+    except ServingError as error:
+        fail(str(error).replace("runId", "id"))
+
+
+def print_change(state: ReleaseState, *, as_json: bool) -> None:
+    """Print what a release is after a change, in one line."""
+    if as_json:
+        print_json(state.as_dict())
+    else:
+        console.print(told(state), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_state(state: ReleaseState, *, as_json: bool) -> None:
+    """Print a release: what is live, what was counted of trials, and its history; off a terminal the history alone."""
+    if as_json:
+        print_json(state.as_dict())
+        return
+    if console.is_terminal:
+        console.print(told(state), highlight=False, markup=False, soft_wrap=True)
+        if state.trials:
+            print_table(_TRIALS, [[str(value) for value in trial.as_dict().values()] for trial in state.trials])
+    history = () if state.release is None else state.release.history
+    print_table(
+        _HISTORY,
+        [
+            (
+                str(change.revision),
+                f"{change.at:%Y-%m-%d %H:%M:%S}",
+                shown(change.by),
+                change.action,
+                change.version,
+                change.label,
+                change.stable,
+                shown(change.comment),
+            )
+            for change in history
+        ],
+    )
+
+
+def told(state: ReleaseState) -> str:
+    """Return in one line what is live."""
+    release = state.release
+    if release is None:
+        return f"{state.name} has no release"
+    parts = [f"{state.name} revision {release.revision}: stable {release.stable}"]
+    if release.canary is not None:
+        parts.append(f"canary {release.canary.version} ({release.canary.share:.4g} of the calls)")
+    if release.shadow is not None:
+        parts.append(f"shadow {release.shadow.version}")
+    parts += [f"{label} {version}" for label, version in sorted(release.labels.items())]
+    return ", ".join(parts)
+
+
+def _on_volume(model_dir: Path) -> VolumeReleases:
+    try:
+        # Its packages are the predictor's, and take a moment to load.
+        from intentctl.volume_releases import VolumeReleases  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        fail(f"to try versions takes the predictor's packages, and {error.name} is not installed")
+    return VolumeReleases(model_dir)

@@ -1,0 +1,167 @@
+"""Releases changed on the volume itself, without a frontend: where services may only read it.
+
+A version is loaded and asked here as the predictor does it, before it goes live; the services follow by themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import getpass
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from predictor.loader import FileLimits, Loader
+from serving.deleting import delete
+from serving.errors import ModelNotFound, ReleaseConflict, ReleaseRefused, ServingError
+from serving.example import check_answer, example_query
+from serving.inventory import Inventory
+from serving.management import ReleaseState, Role
+from serving.model_id import ModelId, parse_model_id, parse_model_name, versioned
+from serving.model_store import ModelStore
+from serving.release import MAX_HISTORY, Release
+from serving.release_changes import (
+    Trial,
+    promoted,
+    released,
+    rolled_back,
+    with_canary,
+    with_label,
+    with_shadow,
+    withdrawn,
+)
+from serving.releasing import change_release, check_revision
+
+
+class VolumeReleases:
+    """Does with a model folder what :class:`~serving.management_client.ManagementClient` asks of a frontend.
+
+    Args:
+        root: the model folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._store = ModelStore(root)
+        self._inventory = Inventory(self._store)
+
+    def delete(self, model_id: str, *, force: bool = False) -> None:
+        """Take a model, or a version, from the volume. Raises as :func:`~serving.deleting.delete` does."""
+        delete(self._root, parse_model_id(model_id), force=force)
+
+    def release_of(self, name: str, *, history: int = MAX_HISTORY) -> ReleaseState:
+        """Return the release of a name with the latest ``history`` changes.
+
+        Raises:
+            ServingError: it cannot be read.
+        """
+        release = self._inventory.existing_release(parse_model_name(name))
+        if release is not None:
+            release = release.model_copy(update={"history": release.history[:history]})
+        return ReleaseState(name, release)
+
+    def release(
+        self,
+        name: str,
+        version: str,
+        *,
+        role: Role = "stable",
+        label: str = "",
+        share: float | None = None,
+        max_error_rate: float | None = None,
+        max_disagreement: float | None = None,
+        min_answers: int | None = None,
+        expected_revision: int | None = None,
+        comment: str = "",
+    ) -> ReleaseState:
+        """Make a version live. Arguments as for the client.
+
+        Raises:
+            ReleaseRefused: it makes no sense, or the version cannot go live.
+            ServingError: as :func:`~serving.releasing.change_release` does.
+        """
+        if role == "canary":
+            change = functools.partial(
+                with_canary,
+                version=version,
+                share=share,
+                max_error_rate=max_error_rate,
+                max_disagreement=max_disagreement,
+                min_answers=min_answers,
+            )
+        elif role == "shadow":
+            change = functools.partial(with_shadow, version=version, share=share)
+        elif role == "label":
+            versions = self._inventory.version_names(parse_model_name(name))
+            change = functools.partial(with_label, label=label, version=version, versions=versions)
+        else:
+            change = functools.partial(released, version=version)
+        return self._changed(name, change, expected_revision, comment)
+
+    def promote(self, name: str, *, expected_revision: int | None = None, comment: str = "") -> ReleaseState:
+        """Make the canary stable. Raises as :meth:`release` does."""
+        return self._changed(name, promoted, expected_revision, comment)
+
+    def rollback(
+        self, name: str, version: str = "", *, expected_revision: int | None = None, comment: str = ""
+    ) -> ReleaseState:
+        """Make what was stable before, or ``version``, stable again. Raises as :meth:`release` does."""
+        return self._changed(name, functools.partial(rolled_back, version=version), expected_revision, comment)
+
+    def withdraw(
+        self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+    ) -> ReleaseState:
+        """End the canary or the shadow, or take a label away. Raises as :meth:`release` does."""
+        change = functools.partial(withdrawn, role=role, label=label)
+        return self._changed(name, change, expected_revision, comment, tries=False)
+
+    def _changed(
+        self,
+        name: str,
+        transition: Callable[..., Release],
+        expected_revision: int | None,
+        comment: str,
+        *,
+        tries: bool = True,
+    ) -> ReleaseState:
+        checked = parse_model_name(name)
+        change = functools.partial(transition, by=_user(), at=datetime.now(UTC), comment=comment)
+        present = self._inventory.existing_release(checked)
+        check_revision(present, expected_revision)
+        version = change(present).history[0].version
+        if tries:
+            self._try(checked, version)
+
+        def of_version(release: Release | None) -> Release:
+            following = change(release)
+            if following.history[0].version != version:
+                raise ReleaseConflict("the release was changed meanwhile; look at it, and decide again")
+            return following
+
+        release = change_release(self._root, checked, of_version, expected_revision=expected_revision)
+        return ReleaseState(checked, release.model_copy(update={"history": release.history[:1]}))
+
+    def _try(self, name: ModelId, version: str) -> None:
+        """Return if the version can go live: it is loaded, and answers its manifest's example."""
+        if version not in self._inventory.version_names(name):
+            raise ModelNotFound(f"{name} has no version {version}; publish it first, as {name}@{version}")
+        model_id = versioned(name, version)
+        try:
+            manifest = self._store.read_manifest(model_id)
+            if manifest.is_elsewhere:
+                raise ReleaseRefused("its engine has to be asked; release it through a frontend")
+            loader = Loader(self._store, FileLimits())
+            model = loader.load(model_id, loader.fingerprint(model_id))
+            (answer,) = model.predict([example_query(model_id, manifest)])
+            if isinstance(answer, ServingError):
+                raise answer
+            check_answer(manifest, answer)
+        except ServingError as error:
+            raise ReleaseRefused(f"{version} does not go live, and what was live stays: {error}") from error
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""  # a container's user may have no name

@@ -1,0 +1,191 @@
+"""The access file: who may call, how they prove it, and what they may do. Read strictly, every fault of it named."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from serving.access.identity import Identity, Right
+from serving.access.limits import Limits
+from serving.strict_json import NotStrictJson, parse_json
+
+MAX_FILE_BYTES: Final = 16 << 20
+_MAX_FAULTS_TOLD: Final = 5
+_HMAC: Final = re.compile("HS[0-9]+")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,256}\z")]
+"""Of an identity, as tokens and predictors' callers may carry it: printable ASCII without spaces."""
+Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,128}\*?\z", min_length=1)]
+"""A model's name; with ``*`` at its end, every name that begins so."""
+KeyId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+File = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+"""Relative to the folder of the access file."""
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+
+
+class InvalidAccessFile(ValueError):
+    """The file, or one that it names, cannot be used; the message says why and holds no secret."""
+
+
+class _Entry(BaseModel):
+    # What stands at a wrong place may be a secret, and faults are logged.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class KeyEntry(_Entry):
+    """An API key, known by its hash."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}\z")
+    expires: AwareDatetime | None = None
+    """From then on the key is refused; ``None``: never."""
+    comment: str = Field(default="", max_length=256)
+    """For people: where the key is used, when it was made."""
+
+    @property
+    def expires_at(self) -> float:
+        """Seconds since 1970."""
+        return float("inf") if self.expires is None else self.expires.timestamp()
+
+
+class LimitsEntry(_Entry):
+    """How much an identity may ask; what is left out is not limited."""
+
+    requests_per_second: float = Field(default=0.0, gt=0.0, le=1e9, allow_inf_nan=False)
+    burst: float = Field(default=0.0, ge=1.0, le=1e9, allow_inf_nan=False)
+    in_flight: int = Field(default=0, ge=1, le=1_000_000)
+
+
+class IdentityEntry(_Entry):
+    """Somebody who may call."""
+
+    keys: tuple[KeyEntry, ...] = Field(default=(), max_length=64)
+    certificates: tuple[str, ...] = Field(default=(), max_length=64)
+    """Names in client certificates that are theirs."""
+    models: tuple[Pattern, ...] = ()
+    rights: frozenset[Right] = frozenset()
+    limits: LimitsEntry | None = None
+    """``None``: what the settings of the service say of every tenant."""
+    comment: str = Field(default="", max_length=256)
+
+
+class JwtSection(_Entry):
+    """Which tokens are taken, and what they must say."""
+
+    issuer: str = Field(min_length=1, max_length=1024)
+    audience: str = Field(min_length=1, max_length=1024)
+    algorithms: frozenset[Algorithm] = Field(min_length=1)
+    keys: Mapping[KeyId, File] = Field(default_factory=dict)
+    """By key id: files of public keys or certificates in PEM; of secrets, where the algorithms are HS*."""
+    jwks_file: File | None = None
+    """A file with a JSON Web Key Set, whose keys name their ids themselves."""
+    claim: str = Field(default="sub", min_length=1, max_length=256)
+    """The claim that names the identity."""
+    leeway_seconds: float = Field(default=30.0, ge=0.0, le=600.0)
+    """By how much the clocks of issuer and service may differ."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether tokens are signed with secrets that the service shares."""
+        return any(_HMAC.fullmatch(name) for name in self.algorithms)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.symmetric and not all(_HMAC.fullmatch(name) for name in self.algorithms):
+            raise ValueError("algorithms mixes those with secrets (HS*) and those with public keys; keep one kind")
+        if not self.keys and self.jwks_file is None:
+            raise ValueError("names no keys; set keys, jwks_file, or both")
+        return self
+
+    def files(self) -> Iterator[str]:
+        """Give the files that it names."""
+        yield from self.keys.values()
+        if self.jwks_file is not None:
+            yield self.jwks_file
+
+
+class AccessFile(_Entry):
+    """All of it."""
+
+    identities: Mapping[Name, IdentityEntry]
+    jwt: JwtSection | None = None
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> Self:
+        entries = self.identities.values()
+        _check_once("a key hash", (key.sha256 for entry in entries for key in entry.keys))
+        _check_once("a certificate name", (name for entry in entries for name in entry.certificates))
+        return self
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Return the access file that ``data`` holds.
+
+        Raises:
+            InvalidAccessFile: it cannot be understood.
+        """
+        try:
+            return cls.model_validate(parse_json(data))
+        except NotStrictJson as error:
+            raise InvalidAccessFile(f"the access file cannot be read: {error}") from None
+        except ValidationError as error:
+            raise InvalidAccessFile(f"the access file cannot be used: {_faults(error)}") from None
+
+    def identity_of(self, name: str) -> Identity:
+        """Return what the file says of ``name``, which is one of ``identities``."""
+        entry = self.identities[name]
+        limits = None if entry.limits is None else Limits(**entry.limits.model_dump())
+        return Identity(name, entry.rights, entry.models, limits)
+
+
+def read_access_file(path: Path) -> AccessFile:
+    """Return the access file at ``path``. Blocks.
+
+    Raises:
+        InvalidAccessFile: it cannot be read or understood.
+    """
+    return AccessFile.parse(read_part(path, "the access file"))
+
+
+def read_part(path: Path, meaning: str) -> bytes:
+    """Return the contents of a file that belongs to the configuration. Blocks. Raises InvalidAccessFile."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InvalidAccessFile(f"{meaning} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise InvalidAccessFile(f"{meaning} has more than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def example_entry(key_hash: str, expires: datetime | None, comment: str) -> dict[str, str]:
+    """Return how a key stands in the file."""
+    entry = {"sha256": key_hash}
+    if expires is not None:
+        entry["expires"] = expires.isoformat()
+    return entry | ({"comment": comment} if comment else {})
+
+
+def _check_once(meaning: str, values: Iterable[str]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"{meaning} stands twice: {twice[0]}")
+
+
+def _faults(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    told = [f"{_place(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
+    more = len(told) - _MAX_FAULTS_TOLD
+    return "; ".join(told[:_MAX_FAULTS_TOLD]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "all of it"

@@ -1,0 +1,135 @@
+"""Access as an access file says it. An :class:`~serving.transport.guards.Access`, of one event loop."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from serving.access.access_map import AccessMap, Tokens, read_access_map
+from serving.access.counters import AccessCounters, FailureReason
+from serving.access.credentials import credential_of
+from serving.access.failure_log import FailureLog
+from serving.access.identity import OPEN, Asked, Identity, Right
+from serving.access.reloading import Reloaded
+from serving.errors import PermissionDenied, Unauthenticated
+
+CertificateNames: TypeAlias = Callable[[Any], tuple[str, ...]]
+
+_MESSAGES: Final[dict[FailureReason, str]] = {
+    "missing": "the call has no credential; send an API key or a token as `authorization: Bearer ...`",
+    "unknown": "the credential is not known here; ask the operator for one",
+    "expired": "the credential has expired; ask for a new one",
+    "invalid": "the credential is damaged, or not meant for this service; ask for a new one",
+}
+
+
+class ConfiguredAccess:
+    """Knows those who are in the access file, and nobody else.
+
+    The file is looked at again once a second. A new one is in force with the next call; one that cannot be used leaves
+    the former in force.
+
+    Args:
+        path: of the access file.
+        certificate_names: what the certificate of a caller, which has been checked, says of who they are.
+
+    Raises:
+        InvalidAccessFile: the file cannot be used.
+    """
+
+    def __init__(self, path: Path, certificate_names: CertificateNames = lambda _: ()) -> None:
+        self.counters = AccessCounters()
+        self._certificate_names = certificate_names
+        self._failures = FailureLog()
+        self._reloaded = Reloaded(path, partial(_read, path, self.counters))
+
+    def identify(self, context: Any) -> Identity:
+        """Return who makes the call with this context.
+
+        Raises:
+            Unauthenticated: it is nobody that is known.
+        """
+        known = self._reloaded.value
+        credential = credential_of(context)
+        if credential is None:
+            return self._by_certificate(known, context)
+        value = credential.value
+        key = known.keys.get(hashlib.sha256(value.encode("utf-8", "replace")).digest())
+        if key is not None:
+            if key.expires_at <= time.time():
+                raise self._unknown("expired", key.identity.name)
+            return key.identity
+        if credential.may_be_token and known.tokens is not None and value.count(".") == 2:
+            remembered = known.tokens.remembered.identity_of(value)
+            return self._by_token(known, known.tokens, value) if remembered is None else remembered
+        raise self._unknown("unknown" if value else "invalid")
+
+    def check_method(self, identity: Identity, asked: Asked | None) -> None:
+        """Return if ``identity`` may call a method that asks for ``asked``; ``None``: it says nothing of rights.
+
+        Raises:
+            PermissionDenied: they may not.
+        """
+        if asked is OPEN:
+            return
+        if asked is None:
+            self.counters.denied += 1
+            raise PermissionDenied("nobody may call this; the service says nothing of who may")
+        if isinstance(asked, Right):
+            identity.check_right(asked)
+        elif identity.rights.isdisjoint(asked):
+            identity.check_right(asked[0])
+
+    def named(self, name: str) -> Identity:
+        """Return the identity of this name, in which a frontend asks.
+
+        Raises:
+            PermissionDenied: it is not known.
+        """
+        identity = self._reloaded.value.identities.get(name)
+        if identity is None:
+            self.counters.denied += 1
+            raise PermissionDenied("the engine does not know the caller; ask the operator to name them there too")
+        return identity
+
+    async def close(self) -> None:
+        """Look at the file no more."""
+        await self._reloaded.close()
+
+    def _by_certificate(self, known: AccessMap, context: Any) -> Identity:
+        if known.certificates:
+            for name in self._certificate_names(context):
+                identity = known.certificates.get(name)
+                if identity is not None:
+                    return identity
+        raise self._unknown("missing")
+
+    def _by_token(self, known: AccessMap, tokens: Tokens, value: str) -> Identity:
+        # Imported where the file speaks of tokens; by then it is there.
+        from serving.access.tokens import BadToken  # noqa: PLC0415
+
+        try:
+            token = tokens.verifier.verified(value)
+        except BadToken as error:
+            raise self._unknown(error.reason) from None
+        identity = known.identities.get(token.subject)
+        if identity is None:
+            raise self._unknown("unknown")
+        tokens.remembered.keep(value, identity, token.expires_at)
+        return identity
+
+    def _unknown(self, reason: FailureReason, identity: str = "") -> Unauthenticated:
+        self.counters.failures[reason] += 1
+        self._failures.tell(reason, identity=identity)
+        error = Unauthenticated(_MESSAGES[reason])
+        error.was_logged = True
+        return error
+
+
+def _read(path: Path, counters: AccessCounters) -> tuple[AccessMap, Sequence[Path]]:
+    found = read_access_map(path, counters)
+    return found, found.files

@@ -1,0 +1,35 @@
+"""How often callers were turned away, as Prometheus sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serving.access.counters import AccessCounters
+
+
+class AccessCollector(Collector):
+    """Collects what was counted.
+
+    Args:
+        counters: read at every scrape.
+    """
+
+    def __init__(self, counters: AccessCounters) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric as it is now. Called in any thread."""
+        failures = CounterMetricFamily(
+            "intent_authentication_failures", "Calls whose credential did not tell who calls.", labels=["reason"]
+        )
+        for reason, count in self._counters.failures.items():
+            failures.add_metric([reason], count)
+        yield failures
+        yield CounterMetricFamily(
+            "intent_permission_denied",
+            "Calls, and queries of batches, that their callers may not make.",
+            value=self._counters.denied,
+        )

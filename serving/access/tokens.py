@@ -1,0 +1,237 @@
+"""JSON Web Tokens: what makes one good, and a short memory of those that were.
+
+RFC 7519, and what RFC 8725 asks of those who check tokens: algorithms are chosen by configuration and by the kind of
+the key, never by the token; issuer, audience and expiry have to be there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.exceptions import ExpiredSignatureError, PyJWTError
+
+from serving.access.access_file import InvalidAccessFile, JwtSection, read_part
+from serving.access.counters import FailureReason
+from serving.access.identity import Identity
+from serving.strict_json import NotStrictJson, parse_json
+
+PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes
+
+_MAX_TOKEN_CHARACTERS: Final = 8192
+_SHORTEST_SECRET: Final = 32
+"""Bytes; RFC 7518, section 3.2, asks for as many as the hash has."""
+_SHORTEST_RSA_BITS: Final = 2048
+_CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
+MOST_REMEMBERED: Final = 10_000
+REMEMBERED_SECONDS: Final = 60.0
+"""Checking a signature takes tens of microseconds: it is not done again for so long."""
+
+
+class BadToken(Exception):
+    """The token does not tell who calls.
+
+    Args:
+        reason: as what it is counted.
+    """
+
+    def __init__(self, reason: FailureReason) -> None:
+        super().__init__(reason)
+        self.reason: FailureReason = reason
+
+
+class VerifiedToken(NamedTuple):
+    """What a good token says."""
+
+    subject: str
+    expires_at: float
+    """Seconds since 1970; the leeway is in it."""
+
+
+class _Key(NamedTuple):
+    key: PublicKey
+    algorithms: tuple[str, ...]
+    """Of those that are configured, the ones that keys of this kind are for."""
+
+
+class TokenVerifier:
+    """Checks tokens.
+
+    Args:
+        section: what they must say.
+        keys: by key id.
+    """
+
+    def __init__(self, section: JwtSection, keys: Mapping[str, _Key]) -> None:
+        self._section = section
+        self._keys = keys
+        self._options: Any = {
+            "require": ["exp", "iss", "aud", section.claim],
+            "verify_sub": section.claim == "sub",
+            "strict_aud": False,
+            "enforce_minimum_key_length": True,
+        }
+
+    @classmethod
+    def read(cls, section: JwtSection, folder: Path) -> TokenVerifier:
+        """Return the verifier that ``section`` describes, with keys from files below ``folder``. Blocks.
+
+        Raises:
+            InvalidAccessFile: a file cannot be read, or holds no key that fits the algorithms.
+        """
+        keys: dict[str, _Key] = {}
+        for key_id, name in section.keys.items():
+            what = f"the file of the key {key_id!r}"
+            data = read_part(folder / name, what)
+            # Editors end files with the end of a line.
+            key = data.rstrip(b"\r\n") if section.symmetric else _public_key(data, what)
+            algorithms = _fitting(key, section, what)
+            if not algorithms:
+                raise InvalidAccessFile(f"{what} is for none of the algorithms that are configured")
+            keys[key_id] = _Key(key, algorithms)
+        if section.jwks_file is not None:
+            for key_id, found in _keys_of_set(read_part(folder / section.jwks_file, "the key set"), section):
+                if key_id in keys:
+                    raise InvalidAccessFile(f"the key id {key_id!r} stands twice")
+                keys[key_id] = found
+        if not keys:
+            raise InvalidAccessFile("the key set has no key for the algorithms that are configured")
+        return cls(section, keys)
+
+    def verified(self, token: str) -> VerifiedToken:
+        """Return what ``token`` says.
+
+        Raises:
+            BadToken: it is not signed by the issuer, not meant for this service, expired, or damaged.
+        """
+        if len(token) > _MAX_TOKEN_CHARACTERS:
+            raise BadToken("invalid")
+        section = self._section
+        try:
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""))
+            if key is None:
+                raise BadToken("unknown")
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=key.algorithms,
+                options=self._options,
+                audience=section.audience,
+                issuer=section.issuer,
+                leeway=section.leeway_seconds,
+            )
+        except ExpiredSignatureError:
+            raise BadToken("expired") from None
+        except (PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
+            # Libraries' messages may quote the token.
+            raise BadToken("invalid") from None
+        subject = claims[section.claim]
+        if not isinstance(subject, str):
+            raise BadToken("invalid")
+        return VerifiedToken(subject, float(claims["exp"]) + section.leeway_seconds)
+
+
+class RememberedTokens:
+    """Who sent which good token, for a short time. Belongs to one version of the access file.
+
+    Args:
+        most: tokens.
+        clock: tells the seconds since 1970.
+    """
+
+    def __init__(self, most: int = MOST_REMEMBERED, clock: Callable[[], float] = time.time) -> None:
+        self._most = most
+        self._clock = clock
+        # Oldest first: a dictionary keeps the order in which it was filled.
+        self._known: dict[str, tuple[float, Identity]] = {}
+
+    def identity_of(self, token: str) -> Identity | None:
+        """Return who sends the token; ``None`` where it has to be checked."""
+        known = self._known.get(token)
+        if known is None:
+            return None
+        until, identity = known
+        if self._clock() < until:
+            return identity
+        del self._known[token]
+        return None
+
+    def keep(self, token: str, identity: Identity, expires_at: float) -> None:
+        """Remember a token that was checked."""
+        self._known.pop(token, None)
+        if len(self._known) >= self._most:
+            del self._known[next(iter(self._known))]
+        self._known[token] = (min(expires_at, self._clock() + REMEMBERED_SECONDS), identity)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+def _fitting(key: PublicKey, section: JwtSection, what: str) -> tuple[str, ...]:
+    """Return those of the algorithms of ``section`` that keys of this kind are for."""
+    return tuple(sorted(section.algorithms & frozenset(_algorithms_of(key, what))))
+
+
+def _algorithms_of(key: PublicKey, what: str) -> Iterator[str]:
+    if isinstance(key, bytes):
+        if len(key) < _SHORTEST_SECRET:
+            raise InvalidAccessFile(f"{what} is shorter than {_SHORTEST_SECRET} bytes")
+        # A hash wants a secret of its own length.
+        yield from (name for name in ("HS256", "HS384", "HS512") if len(key) * 8 >= int(name[2:]))
+    elif isinstance(key, RSAPublicKey):
+        if key.key_size < _SHORTEST_RSA_BITS:
+            raise InvalidAccessFile(f"{what} has fewer than {_SHORTEST_RSA_BITS} bits")
+        yield from ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+    elif isinstance(key, Ed25519PublicKey):
+        yield "EdDSA"
+    elif key.curve.name in _CURVES:
+        yield _CURVES[key.curve.name]
+
+
+def _public_key(data: bytes, what: str) -> PublicKey:
+    try:
+        if b"-----BEGIN CERTIFICATE-----" in data:
+            key: Any = x509.load_pem_x509_certificate(data).public_key()
+        else:
+            key = serialization.load_pem_public_key(data)
+    except (ValueError, TypeError):
+        raise InvalidAccessFile(f"{what} is neither a public key nor a certificate in PEM") from None
+    if isinstance(key, (RSAPublicKey, EllipticCurvePublicKey, Ed25519PublicKey)):
+        return key
+    raise InvalidAccessFile(f"{what} is no public key of a kind that is taken: RSA, EC or Ed25519")
+
+
+def _keys_of_set(data: bytes, section: JwtSection) -> Iterator[tuple[str, _Key]]:
+    """Give the keys that tokens may be signed with; issuers publish others beside them."""
+    try:
+        found = parse_json(data)
+    except NotStrictJson as error:
+        raise InvalidAccessFile(f"the key set cannot be read: {error}") from None
+    members = found.get("keys") if isinstance(found, dict) else None
+    if not isinstance(members, list):
+        raise InvalidAccessFile("the key set has no list of keys")
+    for member in members:
+        if not isinstance(member, dict) or not isinstance(member.get("kid"), str):
+            raise InvalidAccessFile("a key of the key set has no key id (kid)")
+        if member.get("use", "sig") != "sig":
+            continue
+        try:
+            key = jwt.PyJWK(member).key
+        except (PyJWTError, ValueError, TypeError):
+            continue
+        # A private key has no business in a service that only checks.
+        if isinstance(key, (RSAPublicKey, EllipticCurvePublicKey, Ed25519PublicKey, bytes)):
+            only = {member["alg"]} if "alg" in member else section.algorithms
+            fitting = _fitting(key, section, f"the key {member['kid']!r} of the key set")
+            algorithms = tuple(name for name in fitting if name in only)
+            if algorithms:
+                yield member["kid"], _Key(key, algorithms)

@@ -1,0 +1,342 @@
+"""Distributed traces with OpenTelemetry: which calls are recorded, what of them, and how it is sent.
+
+Imported where traces are on, and nowhere else: the library takes its time to load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+import structlog
+from grpc import StatusCode
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    TraceFlags,
+    Tracer,
+    TraceState,
+    set_span_in_context,
+)
+from opentelemetry.trace import Span as RecordedSpan
+from opentelemetry.trace import StatusCode as SpanStatus
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serving.call import Call
+from serving.settings import ServerSettings
+from serving.spans import Attribute, Kind, Span
+from serving.telemetry.call_log import failed_of, model_of
+from serving.transport.asgi.context import CallContext
+from serving.transport.lifecycle import Workload
+from serving.version import VERSION
+
+log = structlog.get_logger()
+
+TRACEPARENT: Final = "traceparent"
+"""Metadata key that carries a trace, as the W3C's "Trace Context" writes it."""
+TRACESTATE: Final = "tracestate"
+"""Metadata key of what other systems add to it."""
+
+MOST_SPANS_WAITING: Final = 8192
+"""Spans that wait to be sent; those beyond them are dropped, and counted."""
+
+_SPANS_A_MESSAGE: Final = 512
+_SECONDS_BETWEEN_MESSAGES: Final = 1.0
+_PATIENCE_SECONDS: Final = 5.0
+"""With the receiver, of each message."""
+_PATIENCE_AT_THE_END_SECONDS: Final = 2.0
+_MOST_LINKS: Final = 256
+_MOST_CHARACTERS: Final = 256
+_MOST_ATTRIBUTES: Final = 32
+
+_TRACEPARENT_HEADER: Final = TRACEPARENT.encode()
+_TRACESTATE_HEADER: Final = TRACESTATE.encode()
+# Versions to come may add parts behind these.
+_TRACEPARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+
+_KINDS: Final[Mapping[Kind, SpanKind]] = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
+# Of the statuses of gRPC, those that OpenTelemetry's conventions take for faults of the server.
+_FAULTS: Final = frozenset(
+    {
+        StatusCode.UNKNOWN,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.UNIMPLEMENTED,
+        StatusCode.INTERNAL,
+        StatusCode.UNAVAILABLE,
+        StatusCode.DATA_LOSS,
+    }
+)
+
+
+class _Parent(NamedTuple):
+    """The span of a caller's that its call belongs to."""
+
+    trace_id: int
+    span_id: int
+    sampled: bool
+
+
+class SdkSpan:
+    """A :class:`~serving.spans.Span` of OpenTelemetry's SDK."""
+
+    __slots__ = ("_ended", "_tracer", "recorded")
+
+    def __init__(self, tracer: Tracer, recorded: RecordedSpan) -> None:
+        self._tracer = tracer
+        self.recorded = recorded
+        self._ended = False
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that it belongs to, in 32 hexadecimal digits."""
+        return f"{self.recorded.get_span_context().trace_id:032x}"
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return what carries the trace on to another service."""
+        context = self.recorded.get_span_context()
+        parent = (TRACEPARENT, f"00-{context.trace_id:032x}-{context.span_id:016x}-01")
+        state = context.trace_state.to_header()
+        return (parent, (TRACESTATE, state)) if state else (parent,)
+
+    def child(
+        self, name: str, kind: Kind = "internal", *, since: int | None = None, links: Sequence[Span] = ()
+    ) -> SdkSpan:
+        """Return a part of this piece of work, which begins now, or began at ``since``."""
+        linked = [Link(span.recorded.get_span_context()) for span in links[:_MOST_LINKS] if isinstance(span, SdkSpan)]
+        begun = self._tracer.start_span(
+            name, set_span_in_context(self.recorded, Context()), _KINDS[kind], links=linked, start_time=since
+        )
+        return SdkSpan(self._tracer, begun)
+
+    def tell(self, name: str, value: Attribute) -> None:
+        """Add what is known of it."""
+        self.recorded.set_attribute(name, value)
+
+    def end(self, error: str = "") -> None:
+        """End it; ``error`` names what went wrong. Ending it again changes nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        if error:
+            self.recorded.set_attribute("error.type", error)
+            self.recorded.set_status(Status(SpanStatus.ERROR))
+        self.recorded.end()
+
+
+class SampledCalls:
+    """A :class:`~serving.transport.guards.CallTracer`: a share of the calls, and those whose callers want it.
+
+    Args:
+        tracer: records.
+        share: of the calls that come without a trace, from 0 to 1.
+    """
+
+    def __init__(self, tracer: Tracer, share: float) -> None:
+        self._tracer = tracer
+        self._share = share
+        self._random = random.random
+
+    def begin(self, method: str, context: Any) -> SdkSpan | None:
+        """Begin the record of a call of ``method``; ``None`` where this one is not recorded."""
+        # Every call pays for what stands before the decision.
+        told = _metadatum(context, TRACEPARENT, _TRACEPARENT_HEADER)
+        parent = None if told is None else _parent_of(told)
+        if parent is None:
+            if self._random() >= self._share:
+                return None
+            above = Context()
+        elif not parent.sampled:
+            return None
+        else:
+            state = TraceState.from_header([_metadatum(context, TRACESTATE, _TRACESTATE_HEADER) or ""])
+            remote = SpanContext(parent.trace_id, parent.span_id, True, _SAMPLED, state)
+            above = set_span_in_context(NonRecordingSpan(remote), Context())
+        span = self._tracer.start_span(method, above, SpanKind.SERVER, attributes=_attributes_of(method))
+        return SdkSpan(self._tracer, span)
+
+    def end(self, span: Span, code: StatusCode, call: Call) -> None:
+        """End it, with what is known of the call by now."""
+        notes = call.notes
+        span.tell("rpc.response.status_code", code.name)
+        span.tell("intent.request_id", call.request_id)
+        if model := model_of(notes):
+            span.tell("intent.model", model)
+        if notes.release:
+            span.tell("intent.release", notes.release)
+        if notes.queries is not None:
+            span.tell("intent.queries", len(notes.queries))
+            span.tell("intent.queries_failed", failed_of(notes))
+        span.end(code.name if code in _FAULTS else "")
+
+
+class _Counted(SpanExporter):
+    """An exporter whose spans are counted, and that can be ended while it is at work.
+
+    Args:
+        exporter: sends.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._closed = False
+        self.taken = 0
+        """Spans that wait no longer: they were sent, or could not be."""
+        self.sent = 0
+        self.lost = 0
+        """Spans that could not be sent."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans. Blocks, for the patience with the receiver at most; called in the processor's thread."""
+        self.taken += len(spans)
+        result = SpanExportResult.FAILURE if self._closed else self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self.sent += len(spans)
+        else:
+            self.lost += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """Send no more. What is being sent fails at once."""
+        if not self._closed:
+            self._closed = True
+            self._exporter.shutdown()
+
+
+class _Bounded(SpanProcessor):
+    """Takes spans that have ended, as long as not too many wait. Called on the event loop.
+
+    Args:
+        exporter: sends them, in a thread.
+    """
+
+    def __init__(self, exporter: _Counted) -> None:
+        self._exporter = exporter
+        self._batches = BatchSpanProcessor(
+            exporter,
+            # One more than ever wait: what is dropped is dropped here, where it is counted.
+            max_queue_size=MOST_SPANS_WAITING + 1,
+            schedule_delay_millis=_SECONDS_BETWEEN_MESSAGES * 1e3,
+            max_export_batch_size=_SPANS_A_MESSAGE,
+        )
+        self._given = 0
+        self.dropped = 0
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Take a span, or drop it."""
+        if self._given - self._exporter.taken >= MOST_SPANS_WAITING:
+            self.dropped += 1
+            return
+        self._given += 1
+        self._batches.on_end(span)
+
+    def shutdown(self) -> None:
+        """Send what waits, and end. Blocks."""
+        self._batches.shutdown()  # type: ignore[no-untyped-call]
+
+
+class TraceSender(Collector):
+    """Sends spans to a receiver of OTLP, and tells metrics how many.
+
+    Args:
+        endpoint: ``host:port``, or ``https://host:port`` for TLS.
+        service: the name under which its spans are found.
+    """
+
+    def __init__(self, endpoint: str, service: str) -> None:
+        address = endpoint if "://" in endpoint else f"http://{endpoint}"
+        self._exporter = _Counted(OTLPSpanExporter(address, timeout=_PATIENCE_SECONDS))
+        self._spans = _Bounded(self._exporter)
+        attributes: dict[str, Attribute] = {
+            "service.name": service,
+            "service.namespace": "intent-serving",
+            "service.version": VERSION,
+            "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
+        }
+        self._provider = TracerProvider(
+            ALWAYS_ON,
+            Resource(attributes),
+            shutdown_on_exit=False,
+            span_limits=SpanLimits(
+                max_attributes=_MOST_ATTRIBUTES,
+                max_links=_MOST_LINKS,
+                max_attribute_length=_MOST_CHARACTERS,
+                max_events=0,
+            ),
+        )
+        self._provider.add_span_processor(self._spans)
+        self.tracer = self._provider.get_tracer("intent-serving", VERSION)
+
+    async def close(self) -> None:
+        """Send what waits, for two seconds at most."""
+        end = asyncio.ensure_future(asyncio.to_thread(self._spans.shutdown))
+        done, _ = await asyncio.wait({end}, timeout=_PATIENCE_AT_THE_END_SECONDS)
+        if not done:
+            self._exporter.shutdown()
+        await end
+        lost = self._exporter.lost + self._spans.dropped
+        if lost:
+            log.warning("spans were not sent", lost=lost, sent=self._exporter.sent)
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics as they are now. Called in any thread."""
+        sent = CounterMetricFamily("intent_trace_spans_sent", "Spans that the receiver of traces has taken.")
+        sent.add_metric([], self._exporter.sent)
+        yield sent
+        dropped = CounterMetricFamily("intent_trace_spans_dropped", "Spans that it did not get.", labels=["reason"])
+        dropped.add_metric(["queue_full"], self._spans.dropped)
+        dropped.add_metric(["not_sent"], self._exporter.lost)
+        yield dropped
+
+
+def traced(workload: Workload, settings: ServerSettings, service: str) -> Workload:
+    """Return ``workload`` with its calls traced and the traces sent to where the settings say."""
+    sender = TraceSender(settings.trace_endpoint, service)
+    log.info("traces", endpoint=settings.trace_endpoint, share=settings.trace_share)
+
+    async def close() -> None:
+        try:
+            await workload.close()
+        finally:
+            await sender.close()
+
+    guards = replace(workload.guards, tracer=SampledCalls(sender.tracer, settings.trace_share))
+    return replace(workload, guards=guards, collectors=[*workload.collectors, sender], close=close)
+
+
+def _metadatum(context: Any, key: str, header: bytes) -> str | None:
+    if isinstance(context, CallContext):
+        return context.metadatum(header)
+    return next((str(value) for name, value in context.invocation_metadata() or () if name == key), None)
+
+
+def _parent_of(told: str) -> _Parent | None:
+    """Return what a caller tells of its trace; ``None`` where it is not well written."""
+    found = _TRACEPARENT.fullmatch(told)
+    if found is None or (found[1] == "00" and found[5] is not None):
+        return None
+    trace_id, span_id = int(found[2], 16), int(found[3], 16)
+    return _Parent(trace_id, span_id, bool(int(found[4], 16) & TraceFlags.SAMPLED)) if trace_id and span_id else None
+
+
+def _attributes_of(method: str) -> dict[str, Attribute]:
+    verb, space, route = method.partition(" ")
+    if space:
+        return {"http.request.method": verb, "http.route": route}
+    return {"rpc.system.name": "grpc", "rpc.method": method}

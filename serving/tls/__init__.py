@@ -1,0 +1,1 @@
+"""Certificates of servers: read, checked, and replaced while they serve."""

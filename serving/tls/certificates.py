@@ -1,0 +1,101 @@
+"""The certificate that is used, and its replacement without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, Self
+
+import structlog
+
+from serving.reloads import RELOAD_FAILURES
+from serving.settings import ServerSettings, TlsFiles
+from serving.tls.material import TlsMaterial, UnusableCertificate, identity_of, read_material
+
+log = structlog.get_logger()
+
+LOOK_SECONDS: Final = 1.0
+"""How often the files are looked at: by their names and times, which costs microseconds."""
+
+
+class Certificates:
+    """What is in use, and what replaces it once the files change.
+
+    The files may be replaced in any way: renamed over, written in place, behind a link that is swapped. New ones are
+    taken when they fit each other; others change nothing, are told once they have stayed as they are, and are counted.
+
+    Args:
+        files: where it is.
+        used_for: whom it meets, for log lines.
+
+    Raises:
+        UnusableCertificate: there is nothing to begin with.
+    """
+
+    def __init__(self, files: TlsFiles, used_for: str = "callers") -> None:
+        self._files = files
+        self._log = log.bind(used_for=used_for)
+        self._seen = identity_of(files)
+        self._doubted = self._seen
+        self._hand_over: Callable[[TlsMaterial], None] | None = None
+        self.material = read_material(files)
+        """In use. Replaced as a whole, so that it may be read in any thread."""
+
+    @classmethod
+    def of(cls, settings: ServerSettings) -> Self | None:
+        """Return those of a service; ``None`` where it does not encrypt."""
+        files = settings.tls()
+        return None if files is None else cls(files)
+
+    def on_change(self, hand_over: Callable[[TlsMaterial], None]) -> None:
+        """Have what is new handed over before it counts as in use. Called in a thread; may raise OSError."""
+        self._hand_over = hand_over
+
+    async def follow(self) -> None:
+        """Look at the files again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except Exception:  # noqa: BLE001 - whatever it is, it is told
+                # What is in use stays, and the next look may go well.
+                self._log.exception("the certificate could not be looked at")
+
+    async def look(self) -> None:
+        """Take the files if they are new and fit each other."""
+        seen = await asyncio.to_thread(identity_of, self._files)
+        if seen == self._seen:
+            return
+        try:
+            material = await asyncio.to_thread(self._take)
+        except UnusableCertificate as error:
+            if seen != self._doubted:
+                # The other half may be on its way.
+                self._doubted = seen
+                return
+            self._seen = seen
+            RELOAD_FAILURES.count("certificate")
+            self._log.error("certificate not replaced; the former one stays in use", reason=str(error))
+            return
+        self._seen = self._doubted = seen
+        if material != self.material:
+            self.material = material
+            self._log.info("certificate replaced", valid_until=_shown(material.expires))
+
+    def _take(self) -> TlsMaterial:
+        material = read_material(self._files)
+        if material.expires < time.time():
+            raise UnusableCertificate("the new certificate has expired already; have it made anew")
+        if self._hand_over is not None and material != self.material:
+            try:
+                self._hand_over(material)
+            except OSError as error:
+                raise UnusableCertificate(f"no place to keep it for Envoy ({error.strerror}); look at /tmp") from error
+        return material
+
+
+def _shown(moment: float) -> str | None:
+    return None if math.isinf(moment) else datetime.fromtimestamp(moment, UTC).isoformat()

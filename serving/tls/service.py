@@ -1,0 +1,31 @@
+"""A workload whose certificate is followed from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+from serving.tls.certificates import Certificates
+from serving.tls.metrics import CertificateCollector
+from serving.transport.lifecycle import Workload
+
+
+def with_certificates(workload: Workload, certificates: Certificates) -> Workload:
+    """Return ``workload`` with ``certificates`` looked at while it is served, and told in its metrics."""
+    following: asyncio.Task[None] | None = None
+
+    async def get_ready() -> None:
+        nonlocal following
+        following = asyncio.get_running_loop().create_task(certificates.follow())
+        await workload.get_ready()
+
+    async def close() -> None:
+        if following is not None:
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await following
+        await workload.close()
+
+    collectors = [CertificateCollector(certificates), *workload.collectors]
+    return replace(workload, get_ready=get_ready, close=close, collectors=collectors)

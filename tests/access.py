@@ -1,0 +1,118 @@
+"""What tests of access are built from: an access file with everybody in it, keys, tokens, and those who sign them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from serving.access.keys import hash_of
+
+ISSUER: Final = "https://issuer.example"
+AUDIENCE: Final = "intent-serving"
+LEEWAY_SECONDS: Final = 5.0
+
+
+def a_key(owner: str) -> str:
+    """Return the key of ``owner``: any text may be one."""
+    return f"the-key-of-{owner}"
+
+
+def identity_of(
+    name: str, *rights: str, models: Sequence[str] = ("*",), keys: Sequence[str] | None = None, **entry: Any
+) -> dict[str, Any]:
+    """Return an identity as it stands in the file, with a key of its own unless others are named."""
+    known = [a_key(name)] if keys is None else keys
+    return {"keys": [{"sha256": hash_of(key)} for key in known], "models": models, "rights": rights, **entry}
+
+
+@dataclass
+class Issuer:
+    """Signs tokens."""
+
+    key: EllipticCurvePrivateKey = field(default_factory=lambda: generate_private_key(SECP256R1()))
+    key_id: str = "key-1"
+
+    def public_pem(self) -> bytes:
+        return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def private_pem(self) -> bytes:
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    def token(
+        self,
+        subject: str | None,
+        *,
+        seconds: float = 600.0,
+        key_id: str | None = None,
+        leave_out: str = "",
+        **claims: Any,
+    ) -> str:
+        """Return a token that is good for ``seconds``, but for what is said otherwise."""
+        content = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": time.time() + seconds} | claims
+        content.pop(leave_out, None)
+        headers = {"kid": self.key_id if key_id is None else key_id}
+        return jwt.encode(content, self.private_pem(), algorithm="ES256", headers=headers)
+
+
+def jwt_section(**keys: Any) -> dict[str, Any]:
+    """Return the section of the file that takes the tokens of an issuer whose public key is in ``issuer.pem``."""
+    return {
+        "issuer": ISSUER,
+        "audience": AUDIENCE,
+        "algorithms": ["ES256"],
+        "keys": {"key-1": "issuer.pem"},
+        "leeway_seconds": LEEWAY_SECONDS,
+    } | keys
+
+
+def write_access(folder: Path, identities: Mapping[str, Any], *, issuer: Issuer | None = None, **keys: Any) -> Path:
+    """Write an access file, at once, and the public key of an issuer beside it; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {"identities": identities}
+    if issuer is not None:
+        (folder / "issuer.pem").write_bytes(issuer.public_pem())
+        content["jwt"] = jwt_section(**keys)
+    return replace_file(folder / "access.json", json.dumps(content))
+
+
+def replace_file(path: Path, content: str) -> Path:
+    """Write a file in the place of another, at once."""
+    staged = path.with_name(f".{path.name}")
+    staged.write_text(content)
+    return staged.replace(path)
+
+
+def in_the_past() -> str:
+    """Return a moment that is gone, as the file has it."""
+    return (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+
+
+def in_the_future() -> str:
+    """Return a moment that no test will see."""
+    return (datetime.now(UTC) + timedelta(days=1)).isoformat()
+
+
+@dataclass
+class FakeContext:
+    """A call as a transport tells of it, and no more of it than access asks for."""
+
+    metadata: Sequence[tuple[str, str]] = ()
+    names: tuple[str, ...] = ()
+    """Of its certificate."""
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        return self.metadata
+
+
+def bearing(credential: str) -> FakeContext:
+    """Return a call with a key or a token."""
+    return FakeContext((("authorization", f"Bearer {credential}"),))

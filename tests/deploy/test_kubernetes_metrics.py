@@ -1,0 +1,57 @@
+"""Prometheus finds the metrics of every pod, by annotations or by its operator, under the names that alerts know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.manifests import SERVICES, Manifests, render_with, selects
+from tests.deploy.observability import loaded
+
+BOTH = pytest.mark.parametrize("service", SERVICES)
+
+
+@BOTH
+def test_annotations_name_the_port_that_metrics_are_at(
+    manifests: Manifests, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = manifests.pod(service)
+    port = pod.settings(tmp_path, monkeypatch).metrics_port
+    assert pod.deployment["spec"]["template"]["metadata"]["annotations"] == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(port),
+        "prometheus.io/path": "/metrics",
+    }
+
+
+def test_no_service_of_the_cluster_offers_them(manifests: Manifests) -> None:
+    for service in manifests.of_kind("Service"):
+        assert [port["name"] for port in service["spec"]["ports"]] == ["grpc"]
+
+
+@BOTH
+def test_the_operator_finds_every_pod_and_names_its_job_as_compose_does(service: str) -> None:
+    manifests = render_with("components/pod-monitor")
+    spec = manifests.one("PodMonitor", "intent-serving")["spec"]
+    pod = manifests.pod(service)
+    assert selects(spec["selector"], pod.labels)
+    (endpoint,) = spec["podMetricsEndpoints"]
+    assert endpoint["port"] in [port["name"] for port in pod.container["ports"]]
+    (relabeling,) = endpoint["relabelings"]
+    assert relabeling["targetLabel"] == "job"
+    # The label of pods, as Prometheus writes its name.
+    (label,) = relabeling["sourceLabels"]
+    assert label == "__meta_kubernetes_pod_label_app_kubernetes_io_component"
+    assert pod.labels["app.kubernetes.io/component"] in {
+        each["job_name"] for each in loaded("prometheus.yml")["scrape_configs"]
+    }
+
+
+def test_with_writable_models_frontends_write_the_volume_and_predictors_do_not() -> None:
+    manifests = render_with("components/writable-models")
+    for service, read_only in (("frontend", False), ("predictor", True)):
+        mount, volume = manifests.pod(service).volume_at("/models")
+        assert mount["readOnly"] is read_only
+        assert volume["persistentVolumeClaim"]["readOnly"] is read_only
+    assert manifests.one("PersistentVolumeClaim", "models")["spec"]["accessModes"] == ["ReadWriteMany"]

@@ -1,0 +1,70 @@
+"""A real ModelService before a fake engine, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frontend.catalog import Catalog
+from frontend.management.service import management
+from frontend.releases.known import KnownReleases
+from frontend.releases.trials import Trials
+from frontend.router import Router
+from serving.access.identity import Identity
+from serving.model_store import ModelStore
+from serving.stubs import model_service_pb2_grpc as pb_grpc
+from serving.transport.grpcio import GrpcioHost
+from serving.transport.guards import Guards, OpenAccess
+from tests.builders import FakeBackend, channel_to, publish, server_settings
+
+
+class KnownAccess(OpenAccess):
+    """A fake: every caller is this one."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def identify(self, context: Any) -> Identity:
+        return self._identity
+
+
+@dataclass
+class Running:
+    """What a test talks to."""
+
+    stub: Any
+    root: Path
+    backend: FakeBackend
+    known: KnownReleases
+    trials: Trials
+
+
+@asynccontextmanager
+async def model_service(root: Path, identity: Identity | None = None) -> AsyncIterator[Running]:
+    """Host it; what calls are answered by learns of a release from it alone."""
+    store = ModelStore(root)
+    backend = FakeBackend()
+    catalog = Catalog(store, threads=1, freshness_seconds=0.0)
+    known = KnownReleases(store, threads=1, freshness_seconds=3600.0, release_freshness_seconds=3600.0)
+    trials = Trials()
+    managed = management(root, catalog, Router({"intent-classification": backend}), known, trials)
+    guards = Guards() if identity is None else Guards(access=KnownAccess(identity))
+    host = GrpcioHost(server_settings(root), [managed.service], guards)
+    address = await host.start()
+    try:
+        async with channel_to(address) as channel:
+            yield Running(pb_grpc.ModelServiceStub(channel), root, backend, known, trials)
+    finally:
+        await host.stop(0)
+        await managed.close()
+        await known.close()
+        await catalog.close()
+
+
+def versions(root: Path, name: str, *names: str, **keys: Any) -> None:
+    """Publish versions of a name."""
+    for version in names:
+        publish(root / name, version, **keys)

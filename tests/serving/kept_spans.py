@@ -1,0 +1,49 @@
+"""Spans of the real library, kept instead of sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+
+from serving.spans import Span
+from serving.telemetry.traces import SampledCalls
+
+
+class KeptSpans(SpanExporter):
+    """Keeps spans that have ended."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self))
+        self._tracer = provider.get_tracer("test")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.spans += spans
+        return SpanExportResult.SUCCESS
+
+    def calls(self, share: float) -> SampledCalls:
+        """Return what records a share of the calls here."""
+        return SampledCalls(self._tracer, share)
+
+    def call(self) -> Span:
+        """Return the span of a call."""
+        span = self.calls(1.0).begin("prediction.PredictionService/Predict", FakeContext())
+        assert span is not None
+        return span
+
+    def names(self) -> list[str]:
+        """The names of the spans, as they ended; those that went wrong with why."""
+        return [f"{span.name} {(span.attributes or {}).get('error.type', '')}".strip() for span in self.spans]
+
+
+class FakeContext:
+    """The context of a call, of which only the metadata are asked for."""
+
+    def __init__(self, *metadata: tuple[str, str]) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        return self._metadata

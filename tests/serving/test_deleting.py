@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.deleting import HIDDEN, delete
+from serving.errors import ModelInService, ModelNotFound, ModelUnusable, ReleaseConflict, VolumeUnavailable
+from serving.model_id import ModelId, parse_model_id
+from serving.release_changes import rolled_back
+from serving.releasing import LOCK_FILE
+from tests.builders import publish
+from tests.frontend.releases import write_release
+from tests.serving.test_release_changes import AT, of
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK_FILE)
+
+
+@pytest.fixture
+def bot(tmp_path: Path) -> Path:
+    """A volume with a name of three versions, of which 2 is stable and 1 was."""
+    for version in "123":
+        publish(tmp_path / "bot", version)
+    write_release(tmp_path, of("1", "2"), "bot")
+    return tmp_path
+
+
+def test_a_version_that_nobody_needs_goes_and_leaves_nothing(bot: Path) -> None:
+    delete(bot, ModelId("bot@3"))
+    assert names(bot) == ["bot"]
+    assert names(bot / "bot") == ["1", "2", "release.json"]
+
+
+@pytest.mark.parametrize("model_id", ["bot@1", "bot@2", "bot", "flat"])
+def test_what_is_protected_goes_by_force_alone(bot: Path, model_id: str) -> None:
+    publish(bot, "flat")
+    with pytest.raises(ModelInService):
+        delete(bot, parse_model_id(model_id))
+    assert names(bot) == ["bot", "flat"]
+    assert names(bot / "bot") == ["1", "2", "3", "release.json"]
+    delete(bot, parse_model_id(model_id), force=True)
+    with pytest.raises(ModelNotFound):
+        delete(bot, parse_model_id(model_id), force=True)
+
+
+def test_a_version_that_was_rolled_back_is_not_protected(bot: Path) -> None:
+    write_release(bot, rolled_back(of("1", "2"), by="", at=AT), "bot")
+    delete(bot, ModelId("bot@2"))
+    assert names(bot / "bot") == ["1", "3", "release.json"]
+
+
+@pytest.mark.parametrize("model_id", ["link", "bot@link"])
+def test_a_link_is_not_followed(bot: Path, model_id: str) -> None:
+    (bot / "link").symlink_to(bot / "bot")
+    (bot / "bot" / "link").symlink_to(bot / "bot" / "3")
+    with pytest.raises(ModelUnusable, match="link"):
+        delete(bot, parse_model_id(model_id), force=True)
+    assert names(bot / "bot") == ["1", "2", "3", "link", "release.json"]
+
+
+@pytest.mark.parametrize("model_id", ["nobody", "bot@9", "nobody@1"])
+def test_what_is_not_there_is_told(bot: Path, model_id: str) -> None:
+    with pytest.raises(ModelNotFound):
+        delete(bot, parse_model_id(model_id), force=True)
+
+
+def test_nothing_goes_while_the_release_is_changed(bot: Path) -> None:
+    (bot / "bot" / LOCK_FILE).touch()
+    with (bot / "bot" / LOCK_FILE).open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ReleaseConflict):
+            delete(bot, ModelId("bot@3"))
+    assert "3" in names(bot / "bot")
+
+
+def test_what_a_deletion_that_was_cut_off_has_left_goes_with_the_next(bot: Path) -> None:
+    (bot / f"{HIDDEN}left" / "folder").mkdir(parents=True)
+    delete(bot, ModelId("bot@3"))
+    assert names(bot) == ["bot"]
+
+
+def test_files_that_stay_are_told_though_the_model_is_gone(bot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Any, *, ignore_errors: bool) -> None:
+        assert ignore_errors
+        os.stat(path)
+
+    monkeypatch.setattr("serving.deleting.shutil.rmtree", refuse)
+    with pytest.raises(VolumeUnavailable, match="gone"):
+        delete(bot, ModelId("bot@3"))
+    assert names(bot / "bot") == ["1", "2", "release.json"]

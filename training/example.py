@@ -1,0 +1,32 @@
+"""The example of a manifest: a validation text that the model answers rightly, to be asked before it goes live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from serving.manifest import ModelExample
+from serving.prediction import Prediction
+from training.data import OUT_OF_SCOPE, Example
+
+_MOST_CHARACTERS: Final = 200
+
+
+def chosen_example(rows: Sequence[Example], answers: Sequence[Prediction]) -> ModelExample | None:
+    """Return the row of which the model is surest among those that it answers rightly; ``None`` where there is none.
+
+    Rows in scope go first, and rows without letters or of more than 200 characters are left out: people read them.
+
+    Args:
+        rows: of the validation split, never of the test split.
+        answers: the model's, in the same order.
+    """
+    right = [
+        (row.label != OUT_OF_SCOPE, answer.score, row)
+        for row, answer in zip(rows, answers, strict=True)
+        if answer.label == row.label and answer.fallback is None and 0 < len(row.text.strip()) <= _MOST_CHARACTERS
+    ]
+    if not right:
+        return None
+    _, _, row = max(right, key=lambda each: (each[0], each[1]))
+    return ModelExample(document=row.text, label=row.label)
