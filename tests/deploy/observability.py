@@ -21,7 +21,7 @@ OBSERVABILITY: Final = ROOT / "deploy" / "observability"
 DASHBOARD: Final = OBSERVABILITY / "grafana" / "dashboards" / "intent-serving.json"
 RUNBOOK: Final = ROOT / "docs" / "operations.md"
 
-_METRIC: Final = re.compile(r"\b((?:intent|process|python)_[a-z_]+|up)\b(?!\s*\()(?=[{\s\[)]|$)")
+_METRIC: Final = re.compile(r"\b((?:intent|process|python)_[a-z_]+(?=[{\s\[)]|$)|up(?={))")
 
 
 def tool_of_prometheus(name: str) -> str:

@@ -31,8 +31,8 @@ def test_each_alert_fires_for_what_it_is_for_and_for_nothing_else() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alert", ["IntentNoPredictor", "IntentCacheThrashing", "IntentForbiddenPickle"])
-def test_an_alert_that_never_fires_would_be_found(alert: str, tmp_path: Path) -> None:
+def test_an_alert_that_never_fires_would_be_found(tmp_path: Path) -> None:
+    alert = "IntentForbiddenPickle"
     for name in ("recording.yml", "alerts_test.yml"):
         shutil.copy(OBSERVABILITY / name, tmp_path)
     rules = loaded("alerts.yml")

@@ -7,44 +7,44 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 import yaml
 
+from frontend.settings import FrontendSettings
 from intentctl.__main__ import app
+from predictor.settings import PredictorSettings
 from tests.conftest import ROOT
 from tests.deploy.observability import RUNBOOK, promtool, queries_of_the_runbook
 
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
 SERVICES = ("serving", "frontend", "predictor", "model_service")
 
 
 def commands(program: str) -> list[str]:
     """Return how ``program`` is called in the runbook: in lines of their own, and in the text."""
     text = RUNBOOK.read_text()
-    lines = re.findall(r"^    (.*)$", text, re.MULTILINE) + re.findall(r"`([^`]+)`", text)
+    lines = re.findall(r"^    +(.*)$", text, re.MULTILINE) + re.findall(r"`([^`]+)`", text)
     found = [call for line in lines for call in re.findall(rf"(?:^|\bdo |; |\| )({program} [^;|]*)", line)]
     assert found
     return [re.sub(r"\s(#|&&|>).*", "", call).strip() for call in found]
 
 
 @pytest.mark.parametrize("call", sorted(set(commands("intentctl"))))
-def test_a_command_of_intentctl_is_one(call: str) -> None:
+def test_a_command_of_intentctl_is_one_with_its_flags_and_arguments(call: str) -> None:
     name, *rest = shlex.split(call)[1:]
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
-    command = group.commands[name]
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-    assert {word for word in rest if word.startswith("--")} <= known
-    if "--help" not in rest:
-        flags = {option for each in command.params if isinstance(each, click.Option) and each.is_flag
-                 for option in each.opts}  # fmt: skip
-        # Every other option takes the word that follows it.
-        given = [word for at, word in enumerate(rest) if not word.startswith("--")
-                 and (at == 0 or not rest[at - 1].startswith("--") or rest[at - 1] in flags)]  # fmt: skip
-        arguments = [each for each in command.params if isinstance(each, click.Argument) and each.required]
-        assert len(given) == len(arguments)
+    command = COMMANDS[name]
+    if hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    with typer.Context(command) as context:
+        # Raises for flags that there are not, and for those that want a value and get none.
+        parsed, left, _ = command.make_parser(context).parse_args(rest)
+    assert left == []
+    wanted = [each.name for each in command.params if each.param_type_name == "argument" and each.required]
+    # Where it is only spoken of, it has none.
+    assert not rest or "--help" in rest or [each for each in wanted if parsed[each] is None] == []
 
 
 def test_every_query_is_one_for_prometheus(tmp_path: Path) -> None:
@@ -62,15 +62,11 @@ def test_a_log_line_that_it_looks_for_is_written(event: str) -> None:
     assert any(f'"{event}"' in path.read_text() for path in sources)
 
 
-@pytest.mark.parametrize("setting", sorted(set(re.findall(r"`(--[a-z-]+)[` ]", RUNBOOK.read_text()))))
-def test_a_flag_that_it_names_is_one(setting: str) -> None:
-    from frontend.settings import FrontendSettings
-    from predictor.settings import PredictorSettings
-
-    fields = {*FrontendSettings.model_fields, *PredictorSettings.model_fields}
-    of_commands = {option for call in commands("intentctl") for option in call.split() if option.startswith("--")}
-    of_commands |= {"--tls-authority", "--credential-file", "--frontend", "--expect"}
-    assert setting.removeprefix("--").replace("-", "_") in fields or setting in of_commands
+@pytest.mark.parametrize("flag", sorted(set(re.findall(r"`(--[a-z-]+)[` ]", RUNBOOK.read_text()))))
+def test_a_flag_that_it_names_is_one(flag: str) -> None:
+    settings = {*FrontendSettings.model_fields, *PredictorSettings.model_fields}
+    options = {option for command in COMMANDS.values() for each in command.params for option in each.opts}
+    assert flag in options | {f"--{name.replace('_', '-')}" for name in settings}
 
 
 def test_what_is_backed_up_is_restored_and_work_in_progress_is_left_out(tmp_path: Path) -> None:

@@ -10,19 +10,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from serving.access.keys import hash_of, new_key
 from serving.channels import ChannelOptions
 from serving.client import IntentClient, Query
-from serving.errors import PermissionDenied, ServingError, Unauthenticated
+from serving.errors import (
+    ModelNotFound,
+    ModelUnusable,
+    OutOfCapacity,
+    PermissionDenied,
+    ServingError,
+    Unauthenticated,
+)
 from serving.model_id import ModelId
 from serving.release_changes import released, with_canary
 from serving.releasing import change_release
 from tests.conftest import ROOT
-from tests.deploy.observability import dashboard, dashboard_queries, metrics_in, rules_of
+from tests.deploy.observability import dashboard, dashboard_queries, metrics_in, queries_of_the_runbook, rules_of
 from tests.end_to_end.processes import Service, free_port, running_service, start, transports
 from tests.end_to_end.prometheus import Prometheus, running_prometheus
 from tests.end_to_end.transports.certificates import Authority
@@ -134,7 +141,7 @@ def put_access(file: Path) -> dict[str, str]:
     """Write who may call and return the keys: a caller, one for few models, one with a small quota; one is unknown."""
     keys = {name: new_key() for name in ("caller", "narrow", "greedy", "stranger")}
     rights = ["predict", "explain"]
-    identities = {
+    identities: dict[str, dict[str, Any]] = {
         "caller": {"models": ["*"], "rights": rights},
         "narrow": {"models": ["clinc150"], "rights": rights},
         "greedy": {"models": ["*"], "rights": rights, "limits": {"requests_per_second": 1, "burst": 1}},
@@ -160,7 +167,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
                 "predictor", volume, folder, "--metrics-port", str(ports["predictor"]), "--model-memory", "9MiB"
             )
         )
-        flags = ("--routes", f"intent-classification=predictor://{predictor.address}")
+        flags: tuple[str, ...] = ("--routes", f"intent-classification=predictor://{predictor.address}")
         flags += ("--metrics-port", str(ports["frontend"]), "--access-file", str(folder / "access.json"))
         flags += ("--tls-certificate", str(certificate), "--tls-key", str(key))
         frontend = start("frontend", volume, folder, *flags, transport=request.param)
@@ -178,7 +185,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         began = time.time()
         load.run(LOAD_SECONDS, replace_by_a_bad_copy)
         # What was to be refused was refused, and as what it is.
-        assert {Unauthenticated, PermissionDenied} <= set(load.refused)
+        assert set(load.refused) == {ModelNotFound, ModelUnusable, OutOfCapacity, PermissionDenied, Unauthenticated}
         yield Watched(prometheus, predictor, began, time.time())
 
 
@@ -255,6 +262,11 @@ def test_labels_that_alerts_choose_by_are_those_that_services_tell(watched: Watc
         'intent_release_compared_total{role=~"canary|shadow"}',
     ):
         assert watched.prometheus.query(selector), selector
+
+
+def test_queries_of_the_runbook_return_data(watched: Watched) -> None:
+    queries = [query.replace("NAME", "helpdesk") for query in queries_of_the_runbook()]
+    assert [query for query in queries if not watched.prometheus.values(query)] == []
 
 
 def test_alerts_of_what_was_done_fire_and_others_do_not(watched: Watched) -> None:

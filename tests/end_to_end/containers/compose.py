@@ -98,7 +98,7 @@ class ComposeStack:
 
     def down(self) -> None:
         """Take everything away, whatever state it is in."""
-        for service in ("frontend", "predictor", "model-service"):
+        for service in ("frontend", "predictor", "model-service", "prometheus"):
             for container in self.containers(service):
                 docker("rm", "--force", "--volumes", container, check=False)
         self.compose("down", "--volumes", "--remove-orphans", check=False)

@@ -38,11 +38,12 @@ def ask(stack: ComposeStack, model_id: str) -> subprocess.CompletedProcess[str]:
 def test_the_compose_file_is_taken_by_each_compose(kind: str) -> None:
     if kinds_of_compose()[kind] is None:
         pytest.skip(f"there is no {kind!r} here")
-    command = [*kind.split(), "--file", "docker-compose.yml", "--profile", "single", "config", "--services"]
+    profiles = [word for name in ("single", "torchserve", "observability") for word in ("--profile", name)]
+    command = [*kind.split(), "--file", "docker-compose.yml", *profiles, "config", "--services"]
 
     services = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout.split()
 
-    assert sorted(services) == ["frontend", "model-service", "predictor", "torchserve"]
+    assert sorted(services) == ["frontend", "grafana", "model-service", "predictor", "prometheus", "torchserve"]
 
 
 @pytest.mark.parametrize("model_id", SAMPLES)
