@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from intentctl.commands.access import access
 from intentctl.commands.capacity import capacity
 from intentctl.commands.compare import compare
 from intentctl.commands.delete import delete
@@ -37,6 +38,7 @@ for command in (up, predict, explain, models, train, evaluate, compare, doctor, 
 for command in (release, promote, rollback, withdraw, history, watch, delete):
     app.command(rich_help_panel="Releases and models that are served")(command)
 app.command("import")(import_archive)
+app.add_typer(access)
 
 
 def main() -> None:

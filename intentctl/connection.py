@@ -42,7 +42,7 @@ def connecting(command: Callable[..., None]) -> Callable[..., None]:
 def _connection(
     *,
     tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt, by the authorities that this machine knows.", rich_help_panel=_PANEL)
+        bool, typer.Option("--tls", help="Encrypt, by the authorities that gRPC brings.", rich_help_panel=_PANEL)
     ] = False,
     tls_authority: Annotated[
         Path | None,

@@ -11,7 +11,8 @@ from predictor.servicer import REPLICA
 from serving.call import Call
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
-from serving.residency import Residence, residence_of
+from serving.residence import Residence
+from serving.residency import residence_of
 
 
 class InProcessBackend:

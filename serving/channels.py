@@ -34,7 +34,7 @@ class ChannelOptions:
     """How a service is connected to. Naming any file of TLS turns it on."""
 
     tls: bool = False
-    """Encrypt; the service's certificate is checked against the authorities that gRPC knows, or ``tls_authority``."""
+    """Encrypt; the service's certificate is checked against the authorities that gRPC brings, or ``tls_authority``."""
     tls_authority: Path | None = None
     """PEM file of the authority that must have signed the service's certificate."""
     tls_certificate: Path | None = None

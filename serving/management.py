@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from serving.release import Release
-from serving.residency import Residence
+from serving.residence import Residence
 
 Role: TypeAlias = Literal["stable", "canary", "shadow", "label"]
 """What a version is in a release."""

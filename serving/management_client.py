@@ -27,7 +27,7 @@ from serving.management_messages import (
 from serving.release import MAX_HISTORY
 from serving.release_changes import Trial
 from serving.remote import error_of_call
-from serving.residency import Residence
+from serving.residence import Residence
 from serving.stubs import model_service_pb2 as pb
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 

@@ -21,7 +21,7 @@ from serving.management import (
     VersionDescription,
 )
 from serving.release import Canary, Change, Release, Shadow
-from serving.residency import Residence
+from serving.residence import Residence
 from serving.stubs import model_service_pb2 as pb
 
 _ROLES: Final[Mapping[Role, pb.ReleaseRole.ValueType]] = {

@@ -180,8 +180,8 @@ def _expect_its_name(root: Path, name: ModelId, folder: int) -> None:
 def _translated(error: OSError) -> ServingError:
     if error.errno in _NOT_TO_BE_WRITTEN:
         return VolumeReadOnly(
-            "this service may only read the model volume; make the change where it can be written, with"
-            " `intentctl --help`'s commands and --model-dir, and the services follow"
+            "this service may only read the model volume; where it can be written, give the same command of intentctl"
+            " with --model-dir, and the services follow"
         )
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return ModelUnusable("the model's folder is a link to another one; name that one, or remove the link")

@@ -10,6 +10,7 @@ import grpc
 
 from serving.channels import PLAIN, ChannelOptions, open_channel
 from serving.remote import error_of_call
+from serving.residence import Residence
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
@@ -28,26 +29,6 @@ class ResidentModel:
     leases: int
     hits: int
     pinned: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Residence:
-    """A model at a replica of its engine."""
-
-    replica: str
-    """The replica's name: another one for each process."""
-    resident: bool
-    """Whether the model is in memory there; without it the rest says nothing."""
-    pinned: bool = False
-    generation: int = 0
-    bytes: int = 0
-    idle_seconds: float = 0.0
-    leases: int = 0
-    hits: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return its fields by name."""

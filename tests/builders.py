@@ -27,7 +27,7 @@ from serving.model_id import ModelId
 from serving.model_store import MODEL_FILES, FileIdentity, Fingerprint, ModelStore
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
 from serving.query_limits import QueryLimits
-from serving.residency import Residence
+from serving.residence import Residence
 from serving.settings import ServerSettings
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc

@@ -9,7 +9,7 @@ from serving.call import Call
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
-from serving.residency import Residence
+from serving.residence import Residence
 
 
 class Manifests(Protocol):

@@ -28,7 +28,7 @@ from serving.model_id import ModelId
 from serving.place import aside
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import best_labels, explained_characters, fit_in_one_answer
-from serving.residency import Residence
+from serving.residence import Residence
 from serving.spans import Span
 
 log = structlog.get_logger()

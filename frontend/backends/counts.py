@@ -54,12 +54,17 @@ class QueryCounts:
     def asked(self, queries: Sequence[Query]) -> None:
         """Count queries that wait for nobody."""
         for query in queries:
-            self._count(query.model_id)
+            gone = self.models.count(query.model_id)
+            if self.times is not None:
+                self.times.keep(query.model_id, gone)
 
     def came(self, query: Query) -> float:
         """Count a query that waits now; return when that is, in seconds on a clock of its own."""
         self._came += 1
-        self._count(query.model_id)
+        model_id = query.model_id
+        gone = self.models.count(model_id)
+        if self.times is not None:
+            self.times.keep(model_id, gone)
         return time.perf_counter()
 
     def went(self, queries: int) -> None:
@@ -83,8 +88,3 @@ class QueryCounts:
                 times = self.times.get(member.query.model_id)
                 if times is not None:
                     times.queue_seconds += now - member.arrival
-
-    def _count(self, model_id: str) -> None:
-        gone = self.models.count(model_id)
-        if self.times is not None:
-            self.times.keep(model_id, gone)

@@ -25,7 +25,8 @@ from serving.messages import batch_request_of, outcomes_of, prediction_of, ready
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.remote import error_of_call
-from serving.residency import Residence, residence_of
+from serving.residence import Residence
+from serving.residency import residence_of
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 

@@ -15,7 +15,7 @@ from serving.call import Call
 from serving.errors import ServingError
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
-from serving.residency import Residence
+from serving.residence import Residence
 
 
 class GroupingBackend(BatchingBackend, Protocol):

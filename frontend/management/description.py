@@ -17,7 +17,7 @@ from serving.management import ModelDescription, ModelSummary, ReleaseState, Rol
 from serving.model_id import ModelId, reference_of
 from serving.model_store import ModelStore
 from serving.release import Release
-from serving.residency import Residence
+from serving.residence import Residence
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from frontend.backends.backend import Backend, Manifests
 from frontend.router import Router
 from serving.call import Call
 from serving.model_id import ModelId
-from serving.residency import Residence
+from serving.residence import Residence
 
 
 class Residences:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final, TypeAlias
 
@@ -96,8 +96,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         del context
         released_only = request.released if request.HasField("released") else None
         wanted = Filter(request.prefix, request.algorithm, released_only)
-        may_use = current_call().identity.may_use
-        return page_message(await self._listing.page(wanted, request.page_size, request.page_token, may_use))
+        return page_message(await self._listing.page(wanted, request.page_size, request.page_token, _may_see()))
 
     async def DescribeModel(  # noqa: N802 - the contract names it
         self, request: pb.DescribeModelRequest, context: Context
@@ -142,8 +141,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     ) -> AsyncIterator[pb.ModelChange]:
         """Tell what changes, of the models that the caller may use."""
         del context
-        may_use = current_call().identity.may_use
-        async with aclosing(self._watch.changes(request.prefix, may_use, initial=request.initial)) as changes:
+        async with aclosing(self._watch.changes(request.prefix, _may_see(), initial=request.initial)) as changes:
             async for change in changes:
                 yield watched_message(change)
 
@@ -230,6 +228,13 @@ def _withdrawal_of(request: pb.WithdrawRequest) -> Transition:
     if bool(request.label) != (role == "label"):
         raise InvalidRequest("a label goes with LABEL, and LABEL with a label")
     return functools.partial(withdrawn, role=role, label=request.label)
+
+
+def _may_see() -> Callable[[str], bool]:
+    """Return what tells which models the caller may see. Raises PermissionDenied where they may see none."""
+    identity = current_call().identity
+    identity.check_right(Right.PREDICT)
+    return identity.may_use
 
 
 def _check(right: Right, run_id: str) -> None:

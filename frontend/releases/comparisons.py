@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextvars import Context
 from typing import Final, NamedTuple
 
 import structlog
@@ -66,11 +65,9 @@ class Comparisons:
         if not taken or self._closed:
             return
         self._room -= len(taken)
+        # A call of its own: the place that the caller's has, and its span, end when the caller is answered.
         own = Call(call.request_id, Deadline.after(_SECONDS), call.identity)
-        # In no context: the place that the call has, and its span, are given back when its caller is answered.
-        task = asyncio.get_running_loop().create_task(
-            self._compare(comparison._replace(answered=taken), own), context=Context()
-        )
+        task = asyncio.get_running_loop().create_task(self._compare(comparison._replace(answered=taken), own))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 

@@ -92,6 +92,7 @@ class ReleasedAnswers:
     async def predict(self, route: Route, query: Query, call: Call) -> Prediction:
         """Return the answer of the version that is to answer. Raises stable's ServingError."""
         turn = Turn.of(route, query)
+        call.notes.model = turn.model_id
         if turn.canary is None:
             answer = await self._answers.predict(turn.model_id, query, call)
             if turn.rollout is not None:

@@ -166,7 +166,7 @@ def read_part(path: Path, meaning: str) -> bytes:
     return data
 
 
-def example_entry(key_hash: str, expires: datetime | None, comment: str) -> dict[str, str]:
+def entry_of_key(key_hash: str, expires: datetime | None, comment: str) -> dict[str, str]:
     """Return how a key stands in the file."""
     entry = {"sha256": key_hash}
     if expires is not None:

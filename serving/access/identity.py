@@ -15,8 +15,10 @@ ALL_MODELS: Final = "*"
 """At the end of a pattern: any rest of a name."""
 
 
-class Right(enum.Enum):
+class Right(enum.StrEnum):
     """What may be allowed."""
+
+    # Texts, because those are found in sets ten times as fast as plain members of an enum.
 
     PREDICT = "predict"
     """Have documents classified, and see what models there are."""
@@ -47,6 +49,15 @@ class Identity:
     """How much they may ask; ``None``: what the settings of the service say."""
     counters: AccessCounters = field(default_factory=AccessCounters, repr=False, compare=False)
     """Where it is counted what they were denied."""
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
+    _beginnings: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Each call asks: so the patterns are sorted once.
+        names = frozenset(pattern for pattern in self.models if not pattern.endswith(ALL_MODELS))
+        beginnings = tuple(pattern[:-1] for pattern in self.models if pattern.endswith(ALL_MODELS))
+        object.__setattr__(self, "_names", names)
+        object.__setattr__(self, "_beginnings", beginnings)
 
     def check_right(self, right: Right) -> None:
         """Return if the right is theirs, for whichever models.
@@ -80,10 +91,7 @@ class Identity:
     def may_use(self, model_id: str) -> bool:
         """Return whether the model, in any version, is one of theirs."""
         name, _, _ = model_id.partition(VERSION_MARK)
-        return any(
-            name.startswith(pattern[:-1]) if pattern.endswith(ALL_MODELS) else name == pattern
-            for pattern in self.models
-        )
+        return name in self._names or name.startswith(self._beginnings)
 
 
 ANYBODY: Final = Identity("", frozenset(Right), (ALL_MODELS,))

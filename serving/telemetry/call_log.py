@@ -27,12 +27,10 @@ MOST_CHARACTERS: Final = 256
 _MOST_CHARACTERS_OF_CAUSE: Final = 512
 _FAULTS: Final = (StatusCode.INTERNAL, StatusCode.UNKNOWN)
 """Statuses that are this service's own fault, or the model's."""
-# Asked first: composing a line that is not written costs more than much of the call.
-_root = logging.getLogger()
 
 
 class CallLog:
-    """Writes a line at the end of calls.
+    """Writes a line at the end of calls. Made once logs are configured.
 
     Args:
         calls: which: ``none`` leaves this service's own faults, for nothing is swallowed.
@@ -41,11 +39,13 @@ class CallLog:
 
     def __init__(self, calls: LogCalls = "failed", *, documents: bool = False) -> None:
         self._failed = calls != "none"
-        self._all = calls == "all"
         self._documents = documents
+        self._wanted = calls == "all"
+        # Asked by every call.
+        self._tells_all = self._wanted or logging.getLogger().isEnabledFor(logging.DEBUG)
 
     def ended(self, method: str, code: StatusCode, call: Call, started: float) -> None:
-        """Tell of a call that did not fail: it was answered, or its caller left.
+        """Tell of a call that did not fail, where all calls are told: it was answered, or its caller left.
 
         Args:
             method: as ``package.Service/Method``.
@@ -53,10 +53,9 @@ class CallLog:
             call: its notes are read.
             started: when it arrived, on the clock of ``time.perf_counter``.
         """
-        if self._all:
-            log.info("call", **self._fields(method, code, call, started))
-        elif _root.isEnabledFor(logging.DEBUG):
-            log.debug("call", **self._fields(method, code, call, started))
+        if self._tells_all:
+            tell = log.info if self._wanted else log.debug
+            tell("call", **self._fields(method, code, call, started))
 
     def failed(self, method: str, status: Status, error: Exception, call: Call, started: float) -> None:
         """Tell of a call that failed with ``error``, of which its caller gets ``status``."""

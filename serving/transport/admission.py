@@ -129,11 +129,13 @@ class Gate:
         """
         now = monotonic()
         until = call.deadline.at
-        self._check_in_time(until - now)
+        admission = self._admission
         if not self._waiting:
             self.limit.first_waits(now)
+            if self._in_work < self.limit.value:
+                return self.enter(call)
+        self._check_in_time(until - now)
         waiting = _Waiting(until)
-        admission = self._admission
         self._waiting[waiting] = None
         admission.in_flight += 1
         admission.waiting += 1

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from serving.access.audit import record
-from serving.access.identity import NOBODY, OPEN, Asked, Right
+from serving.access.identity import ANYBODY, NOBODY, OPEN, Asked, Right
 from serving.call import REQUEST_ID_KEY, Call, CallNotes, current_call, enter_call, request_id_from
 from serving.deadline import NEVER, Deadline
 from serving.errors import (
@@ -29,12 +29,13 @@ from serving.errors import (
 )
 from serving.spans import Span
 from serving.transport.asgi.context import CallContext
+from serving.transport.asgi.wire import PUSHBACK_KEY
 from serving.transport.expiry import Expiry, TaskExpiry
 from serving.transport.guards import Guards
 from serving.transport.service import Handlers, Registry, Service
 
 # What gRPC's retries (proposal A6) understand: a negative time to wait before the next attempt means never.
-_NOT_AGAIN: Final = ("grpc-retry-pushback-ms", "-1")
+_NOT_AGAIN: Final = (PUSHBACK_KEY, "-1")
 RETRY_AFTER_KEY: Final = "retry-after"
 """Metadata key of refused calls: the seconds after which trying again makes sense."""
 MOST_STREAMS: Final = 64
@@ -160,15 +161,13 @@ class Boundary:
                     code = StatusCode.OK
                 except asyncio.CancelledError as error:
                     if not expiry.forgiven():
+                        self._log.ended(method, code, call, started)
                         raise
                     raise DeadlineExceeded("the deadline of the call has passed") from error
                 finally:
                     expiry.close()
                     gate.leave(call, entered, code is StatusCode.OK)
                 self._log.ended(method, code, call, started)
-            except asyncio.CancelledError:
-                self._log.ended(method, code, call, started)
-                raise
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a status
                 code = status_of(error).code
                 await self._abort(error, context, call, method=method, started=started)
@@ -273,7 +272,8 @@ class Boundary:
         # None where the caller set no deadline, whatever the published types say.
         remaining = cast("float | None", context.time_remaining())
         deadline = Deadline.after(self._default_deadline if remaining is None else remaining)
-        return Call(request_id_from(offered), deadline, span=span, notes=CallNotes())
+        # Names of arguments would cost as much as the rest.
+        return Call(request_id_from(offered), deadline, ANYBODY, span, CallNotes())
 
 
 def _offered_request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | bytes | None:

@@ -18,7 +18,8 @@ from typing import Final
 
 _WINDOW_SECONDS: Final = 0.1
 _WINDOW_SAMPLES: Final = 16
-_STALE_SECONDS: Final = 5.0
+_LONG_WINDOW_SECONDS: Final = 5.0
+_CALM_SECONDS: Final = 10.0
 _MANY_ANSWERS: Final = 256
 _SOME: Final = 0b11
 _SHARE_OF_DEADLINE: Final = 0.5
@@ -53,7 +54,7 @@ class ConcurrencyLimit:
 
     __slots__ = (
         "_allowed", "_answers_before_wait", "_began", "_changed", "_fastest", "_goal", "_goal_seconds", "_lateness",
-        "_least", "_most", "_samples", "_unloaded", "_wait_began", "answers", "mask", "rate", "value",
+        "_least", "_most", "_samples", "_unloaded", "_wait_began", "_waited", "answers", "mask", "rate", "value",
     )  # fmt: skip
 
     def __init__(self, most: int, goal: Goal) -> None:
@@ -70,7 +71,7 @@ class ConcurrencyLimit:
         """Calls that were answered since the last measurement; who lets them go counts."""
         self.mask = 0
         """Those are told of whose number among these has none of these bits: where there are many, some will do."""
-        self._changed = self._wait_began = -math.inf
+        self._changed = self._wait_began = self._waited = -math.inf
         self._answers_before_wait = 0
         self._began = -math.inf
         self._samples = 0
@@ -87,9 +88,6 @@ class ConcurrencyLimit:
             in_work: calls in work, itself among them.
             waiting: calls that wait to be let in.
         """
-        if now - self._began > _STALE_SECONDS:
-            # There was little to do, or nothing: what was counted tells of another time.
-            self._begin(now)
         took = now - entered
         allowed = min(self._goal_seconds, (until - entered) * _SHARE_OF_DEADLINE)
         self._lateness += min(_LATEST, took / allowed)
@@ -102,14 +100,19 @@ class ConcurrencyLimit:
 
     def first_waits(self, now: float) -> None:
         """Take into account that somebody has to wait, and nobody had to before."""
-        self._wait_began = now
+        if now - max(self._changed, self._waited) > _CALM_SECONDS:
+            # What was found out under load long ago may hold no more.
+            self.value = self._most
+            self.rate = 0.0
+        self._wait_began = self._waited = now
         self._answers_before_wait = self.answers
 
     def _adapt(self, entered: float, now: float, in_work: int, waiting: int) -> None:
         lateness = self._lateness / self._samples
         full = waiting > 0 or in_work >= self.value
         if lateness > 1.0:
-            if in_work > self._least:
+            # A long window has pauses in it, in which nobody asked for anything, and then its rate says nothing.
+            if in_work > self._least and now - self._began < _LONG_WINDOW_SECONDS:
                 rate = self.answers / (now - self._began)
                 self.rate = self.rate or rate
                 self._change(min(self.value, round(rate * self._allowed / self._samples)), now)
@@ -117,6 +120,7 @@ class ConcurrencyLimit:
             # What the last change has done is known by now.
             self._change(round(self.value * min(_FASTEST_GROWTH, _ROOM / lateness)) + 1, now)
         if waiting:
+            self._waited = now
             self._measure_rate(now)
         self._learn_of_no_load(full=full, in_work=in_work)
         self.mask = _SOME if self.answers > _MANY_ANSWERS else 0

@@ -132,5 +132,7 @@ def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:
         ("grpc.http2.ping_timeout_ms", 10 * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 500),
+        # Calls that a caller cancels count as its own until it has answered a ping: who cancels without end is held up.
+        ("grpc.http2.ping_on_rst_stream_percent", 100),
         ("grpc.server_handshake_timeout_ms", 10 * 1000),
     )

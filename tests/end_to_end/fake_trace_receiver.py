@@ -72,7 +72,8 @@ def fake_trace_receiver(port: int = 0) -> Iterator[FakeTraceReceiver]:
     """A receiver that listens on the loopback interface; ended behind the block."""
     receiver = FakeTraceReceiver()
     server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)
+    add_to_server: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add_to_server(receiver, server)
     receiver.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     try:

@@ -23,7 +23,7 @@ from serving.settings import load_settings
 from serving.transport.hosting import Program, run
 from serving.transport.lifecycle import Workload
 from tests.conftest import ROOT
-from tests.end_to_end.processes import START_SECONDS, Stack, start
+from tests.end_to_end.processes import START_SECONDS, TRANSPORT, Stack, start
 
 FAULTS_VARIABLE = "FAKE_VOLUME_FAULTS"
 HOLD = "HOLD"
@@ -82,15 +82,18 @@ class FakeVolume:
 
 
 @contextlib.contextmanager
-def stack_over_fake_volume(models: Path, logs: Path, *flags: str) -> Iterator[tuple[Stack, FakeVolume]]:
+def stack_over_fake_volume(
+    models: Path, logs: Path, *flags: str, transport: str = TRANSPORT
+) -> Iterator[tuple[Stack, FakeVolume]]:
     """Both services, ready, the predictor over a fake volume and with ``flags``; ended behind the block."""
     volume = FakeVolume(logs / "faults")
     volume.faults.mkdir()
     with contextlib.ExitStack() as ends:
         with patch.dict(os.environ, {FAULTS_VARIABLE: str(volume.faults), "PYTHONPATH": str(ROOT)}):
-            engine = start(__name__, models, logs, *flags)
+            engine = start(__name__, models, logs, *flags, transport=transport)
         ends.callback(engine.kill)
-        router = start("frontend", models, logs, "--routes", f"intent-classification=predictor://{engine.address}")
+        routes = f"intent-classification=predictor://{engine.address}"
+        router = start("frontend", models, logs, "--routes", routes, transport=transport)
         ends.callback(router.kill)
         router.wait_until_serving()
         yield Stack(models, router, engine), volume

@@ -19,7 +19,7 @@ from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from tests.conftest import ROOT
 from tests.end_to_end.fake_volume import FakeVolume, stack_over_fake_volume
-from tests.end_to_end.processes import Stack, stack
+from tests.end_to_end.processes import Stack, stack, transports
 from tests.end_to_end.test_uploads import eventually
 
 pytestmark = pytest.mark.end_to_end
@@ -34,12 +34,17 @@ QUEUED_BATCH = 200
 """Queries of a batch that is too long for the event loop, and so waits for the thread."""
 
 
+@pytest.fixture(params=transports())
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @contextmanager
-def over_fake_volume(volume: Path, logs: Path, *flags: str) -> Iterator[tuple[Stack, FakeVolume]]:
+def over_fake_volume(volume: Path, logs: Path, *flags: str, transport: str) -> Iterator[tuple[Stack, FakeVolume]]:
     """Services with the model ``resident`` in memory, and with others that are not."""
     for name in ("resident", "cold", "another"):
         shutil.copytree(SAMPLE, volume / name)
-    with stack_over_fake_volume(volume, logs, "--preload", "resident", *flags) as both:
+    with stack_over_fake_volume(volume, logs, "--preload", "resident", *flags, transport=transport) as both:
         yield both
 
 
@@ -60,14 +65,14 @@ def ask_batch(
 
 
 def test_a_call_whose_deadline_passes_while_its_model_waits_to_be_loaded_is_never_executed(
-    volume: Path, tmp_path: Path
+    transport: str, volume: Path, tmp_path: Path
 ) -> None:
     # Each execution of this model is counted, because its answer is no number.
     shutil.copytree(SAMPLE, volume / "counted")
     state = torch.load(SAMPLE / "model.pth", weights_only=True)
     torch.save({name: torch.full_like(value, 1e30) for name, value in state.items()}, volume / "counted" / "model.pth")
     with (
-        over_fake_volume(volume, tmp_path, "--file-threads", "1") as (both, fake),
+        over_fake_volume(volume, tmp_path, "--file-threads", "1", transport=transport) as (both, fake),
         grpc.insecure_channel(both.frontend.address) as channel,
         IntentClient(both.frontend.address, timeout=TIMEOUT) as client,
     ):
@@ -121,13 +126,13 @@ def is_cancelled(ask: Callable[[float], Any], is_queued: Callable[[], bool]) -> 
     ],
 )
 def test_a_batch_whose_caller_is_gone_leaves_the_queue_and_is_never_executed(
-    volume: Path, tmp_path: Path, ends: Callable[..., grpc.StatusCode], expected: grpc.StatusCode
+    transport: str, volume: Path, tmp_path: Path, ends: Callable[..., grpc.StatusCode], expected: grpc.StatusCode
 ) -> None:
     for name in ("busy", "late"):
         shutil.copytree(SAMPLE, volume / name)
     flags = ("--preload", "busy,late", "--inference-threads", "1", "--max-message-bytes", str(8 << 20))
     with (
-        stack(volume, tmp_path, predictor=flags) as both,
+        stack(volume, tmp_path, predictor=flags, transport=transport) as both,
         grpc.insecure_channel(both.predictor.address) as channel,
         ExitStack() as end,
     ):
@@ -153,9 +158,9 @@ def test_a_batch_whose_caller_is_gone_leaves_the_queue_and_is_never_executed(
         eventually(lambda: not any(leases(both).values()))
 
 
-def test_a_caller_who_leaves_frees_its_slot_at_both_services(volume: Path, tmp_path: Path) -> None:
+def test_a_caller_who_leaves_frees_its_slot_at_both_services(transport: str, volume: Path, tmp_path: Path) -> None:
     with (
-        over_fake_volume(volume, tmp_path, "--max-in-flight", "1") as (both, fake),
+        over_fake_volume(volume, tmp_path, "--max-in-flight", "1", transport=transport) as (both, fake),
         grpc.insecure_channel(both.frontend.address) as channel,
         IntentClient(both.frontend.address, timeout=TIMEOUT) as client,
     ):
@@ -174,9 +179,12 @@ def test_a_caller_who_leaves_frees_its_slot_at_both_services(volume: Path, tmp_p
         assert_nothing_is_in_use(ask_residency(both.predictor.address))
 
 
-def test_a_caller_who_leaves_does_not_take_the_load_along(volume: Path, tmp_path: Path) -> None:
+def test_a_caller_who_leaves_does_not_take_the_load_along(transport: str, volume: Path, tmp_path: Path) -> None:
     with (
-        over_fake_volume(volume, tmp_path, "--max-loads", "1", "--max-in-flight", "2") as (both, fake),
+        over_fake_volume(volume, tmp_path, "--max-loads", "1", "--max-in-flight", "2", transport=transport) as (
+            both,
+            fake,
+        ),
         grpc.insecure_channel(both.frontend.address) as channel,
         IntentClient(both.frontend.address, timeout=TIMEOUT) as client,
     ):

@@ -18,6 +18,7 @@ from frontend.open_inference.raw_tensors import pack_bytes
 from frontend.open_inference.service import open_inference_servicer
 from frontend.open_inference.servicer import OpenInferenceServicer, open_inference_service
 from frontend.predictions import RoutedPredictions
+from frontend.releases.service import build_releases
 from frontend.router import Router
 from serving.explanation import Explanation, LabelExplanation
 from serving.model_store import ModelStore
@@ -61,7 +62,15 @@ async def servicer_before(
     store = ModelStore(models)
     catalog = Catalog(store, threads=2, freshness_seconds=freshness_seconds)
     router = Router({"intent-classification": backend})
-    predictions = RoutedPredictions(catalog, router, LIMITS)
+    releases = build_releases(
+        models,
+        catalog,
+        router,
+        threads=1,
+        freshness_seconds=freshness_seconds,
+        release_freshness_seconds=freshness_seconds,
+    )
+    predictions = RoutedPredictions(catalog, router, LIMITS, releases.answers)
     servicer = open_inference_servicer(
         store=store, catalog=catalog, router=router, predictions=predictions, limits=LIMITS, is_ready=is_ready
     )

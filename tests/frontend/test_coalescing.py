@@ -25,7 +25,7 @@ from serving.errors import (
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
-from serving.residency import Residence
+from serving.residence import Residence
 from tests.builders import PATIENCE
 
 

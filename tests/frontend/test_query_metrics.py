@@ -19,7 +19,7 @@ from serving.call import Call
 from serving.errors import InvalidRequest, ModelNotFound, OutOfCapacity, ServingError, Unavailable
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
-from serving.residency import Residence
+from serving.residence import Residence
 from tests.builders import a_call, a_turn
 from tests.exposition import Exposition, fallen
 

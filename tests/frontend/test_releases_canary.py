@@ -27,7 +27,7 @@ from serving.errors import (
 from serving.prediction import Outcome, Query
 from serving.release import Canary, Release, Shadow
 from tests.builders import FakeBackend, a_call, a_prediction, a_turn
-from tests.frontend.releases import NAME, bench, by_version, publish_versions, until, write_release
+from tests.frontend.releases import NAME, NEVER, bench, by_version, publish_versions, until, write_release
 
 STABLE, CANARY = "intent@v1", "intent@v2"
 UNBOUND = Canary(version="v2", share=1.0, max_error_rate=1.0, max_disagreement=1.0)
@@ -270,7 +270,8 @@ async def test_the_errors_of_a_shadow_are_counted_and_reach_nobody(models: Path)
         assert (counts.answers, counts.compared) == (3, 0)
 
 
-async def test_a_shadow_that_hangs_delays_nobody_and_is_bounded(models: Path) -> None:
+async def test_a_shadow_that_hangs_delays_nobody_and_is_bounded(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparisons, "_SECONDS", NEVER)
     released_with(models, None, Shadow(version="v3"))
     engine = FakeHanging("v3")
     async with bench(models, engine) as data_plane:

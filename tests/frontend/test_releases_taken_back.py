@@ -178,8 +178,9 @@ async def test_a_volume_that_never_answers_is_given_up_and_told(models: Path, mo
             assert await data_plane.ask() == STABLE
 
 
-async def test_another_canary_that_was_released_meanwhile_is_left_alone(models: Path) -> None:
-    other = Release(revision=4, stable="v1", canary=Canary(version="v3", share=0.5))
+@pytest.mark.parametrize("version", ["v2", "v3"], ids=["with another share", "another version"])
+async def test_another_canary_that_was_released_meanwhile_is_left_alone(version: str, models: Path) -> None:
+    other = Release(revision=4, stable="v1", canary=Canary(version=version, share=0.5, max_disagreement=1.0))
 
     def late(name: ModelId, change: Callable[[Release | None], Release]) -> Release:
         write_release(models, other)
@@ -189,7 +190,7 @@ async def test_another_canary_that_was_released_meanwhile_is_left_alone(models: 
         async with bench(models, FakeBackend(DIFFERENT), change=late) as data_plane:
             await ask_until_taken_back(data_plane)
             await until(lambda: stored(models) == other)
-            assert {await data_plane.ask() for _ in range(100)} == {STABLE, "intent@v3"}
+            assert {await data_plane.ask() for _ in range(100)} == {STABLE, f"intent@{version}"}
     assert stored(models) == other
     assert not [line for line in logs if line["log_level"] == "error"]
 

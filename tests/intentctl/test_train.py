@@ -90,6 +90,17 @@ def test_the_version_and_the_seed_are_in_the_manifest(run: Run, texts: Path, tmp
     assert (manifest["ModelVersion"], manifest["Training"]["seed"]) == ("3", 7)
 
 
+def test_a_version_of_a_name_is_trained_beside_others(run: Run, texts: Path, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        summary = summary_of(run(texts, "--model-id", f"helpdesk@{version}", "--json"))
+        assert summary["folder"].endswith(f"helpdesk/{version}")
+    assert ModelStore(tmp_path / "models").versions(ModelId("helpdesk")) == ["helpdesk@1", "helpdesk@2"]
+    manifest = manifest_of(tmp_path / "models", "helpdesk/2")
+    assert (manifest["ModelName"], manifest["ModelVersion"]) == ("helpdesk", "2")
+    assert manifest["Example"].keys() == {"document", "label"}
+    assert run(texts, "--model-id", "helpdesk@2").exit_code == EXIT_FAILED
+
+
 def test_labels_and_domains_choose_the_rows(run: Run, texts: Path, tmp_path: Path) -> None:
     domains = tmp_path / "domains.json"
     domains.write_text(json.dumps({"home": ["music"], "away": ["weather"]}))

@@ -13,11 +13,13 @@ import structlog
 from grpc import StatusCode
 
 from serving import errors
-from serving.call import REQUEST_ID_KEY, current_call
+from serving.call import REQUEST_ID_KEY, Call, current_call
 from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.prediction import Query
+from serving.spans import Span
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.telemetry.call_log import CallLog, model_of
 from serving.telemetry.logs import with_request_id
 from serving.transport.admission import Admission
 from serving.transport.boundary import Boundary
@@ -27,12 +29,14 @@ from tests.builders import (
     PATIENCE,
     PREDICTOR,
     SERVING,
+    a_turn,
     channel_to,
     echo,
     fake_predictor,
     health_of,
     hosted,
 )
+from tests.serving.kept_spans import KeptSpans
 
 METHOD = f"{PREDICTOR}/PredictorPredict"
 
@@ -183,6 +187,73 @@ async def test_the_default_deadline_ends_the_work_and_is_told(tmp_path: Path) ->
         assert failure.code() is StatusCode.DEADLINE_EXCEEDED
         assert failure.details() == "the deadline of the call has passed"
         assert hanging.cancelled.is_set()
+
+
+# Log lines and spans
+
+
+class FakeTracer:
+    """Records every call, and keeps how it ended."""
+
+    def __init__(self) -> None:
+        self.kept = KeptSpans()
+        self.ended: list[tuple[StatusCode, str]] = []
+
+    def begin(self, method: str, context: Any) -> Span:
+        del method, context
+        return self.kept.call()
+
+    def end(self, span: Span, code: StatusCode, call: Call) -> None:
+        span.end()
+        self.ended.append((code, model_of(call.notes)))
+
+
+def telling(registry: FakeRegistry, tracer: FakeTracer) -> Boundary:
+    return Boundary(registry, default_deadline=30.0, guards=Guards(tracer=tracer, log=CallLog("all")))
+
+
+async def test_each_call_is_told_once_with_what_the_rooms_below_know_of_it(events: list[Any]) -> None:
+    registry, tracer = FakeRegistry(), FakeTracer()
+
+    async def behave(query: Query) -> str:
+        call = current_call()
+        assert call.span is not None
+        call.notes.query = query
+        if query.document == "fail":
+            raise errors.ModelNotFound("none")
+        if query.document == "hang":
+            await asyncio.Event().wait()
+        return query.document
+
+    fake_predictor(behave).register(telling(registry, tracer))
+    handler: Any = registry.tables[PREDICTOR]["PredictorPredict"]
+    calls = [
+        asyncio.create_task(handler.unary_unary(request(document).SerializeToString(), FakeContext()))
+        for document in ("well", "fail", "hang")
+    ]
+    await a_turn(10)
+    calls[2].cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    codes = [StatusCode.OK, StatusCode.NOT_FOUND, StatusCode.CANCELLED]
+    assert tracer.ended == [(code, "a") for code in codes]
+    assert [(event["event"], event["code"], event["model"]) for event in events] == [
+        ("call", code.name, "a") for code in codes
+    ]
+    assert len({event["request_id"] for event in events}) == 3
+
+
+async def test_what_was_asked_does_not_outlive_its_call() -> None:
+    registry, kept = FakeRegistry(), []
+
+    async def behave(query: Query) -> str:
+        kept.append(current_call())
+        current_call().notes.query = query
+        return query.document
+
+    fake_predictor(behave).register(bounded(registry))
+    handler: Any = registry.tables[PREDICTOR]["PredictorPredict"]
+    await asyncio.create_task(handler.unary_unary(request("my words").SerializeToString(), FakeContext()))
+    assert kept[0].notes.query is None
 
 
 # The bound on calls in flight

@@ -58,6 +58,15 @@ def test_the_level_decides_what_is_written_of_libraries_too() -> None:
     assert events == ["a detail", "model loaded", "its words", "call"]
 
 
+def test_lines_of_a_call_that_is_traced_name_its_trace() -> None:
+    span = "type('FakeSpan', (), {'trace_id': '4bf92f3577b34da6a3ce929d0e0e4736'})()"
+    script = SCRIPT.format(level="info", log_format="json").replace("after(1.0))", f"after(1.0), span={span})")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [line["trace_id"] for line in lines] == ["4bf92f3577b34da6a3ce929d0e0e4736"] * 3
+    assert all("trace_id" not in line for line in run(log_format="json").stderr.splitlines())
+
+
 def test_a_person_at_a_terminal_gets_lines_to_read() -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

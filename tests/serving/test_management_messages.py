@@ -29,7 +29,7 @@ from serving.management_messages import (
     watched_of,
 )
 from serving.release import Canary, Change, Release, Shadow
-from serving.residency import Residence
+from serving.residence import Residence
 from serving.stubs import model_service_pb2 as pb
 
 NAMES = st.from_regex(r"[a-z][a-z0-9.]{0,8}", fullmatch=True)

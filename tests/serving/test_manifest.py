@@ -226,3 +226,19 @@ def test_whatever_the_file_holds_it_is_a_manifest_or_refused_as_one(data: bytes)
         Manifest.parse(data)
     except InvalidManifest:
         return
+
+
+@pytest.mark.parametrize(
+    ("example", "label"), [({"document": "hello"}, None), ({"document": "", "label": "greeting"}, "greeting")]
+)
+def test_an_example_is_read_and_written_back(example: dict[str, str], label: str | None) -> None:
+    manifest = parsed(Example=example)
+    assert manifest.example is not None
+    assert (manifest.example.document, manifest.example.label) == (example["document"], label)
+    assert json.loads(manifest.to_json())["Example"] == example
+
+
+@pytest.mark.parametrize("example", ["hello", {}, {"document": 1}, {"document": "hello", "answer": "greeting"}])
+def test_an_example_that_is_none_is_refused(example: object) -> None:
+    with pytest.raises(InvalidManifest, match="Example"):
+        parsed(Example=example)

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from serving import publishing
-from serving.errors import ModelExists, ModelIncomplete, ServingError
-from serving.model_id import parse_model_id
+from serving.errors import ModelExists, ModelIncomplete, ModelInService, ServingError
+from serving.model_id import parse_model_id, versioned
 from serving.model_store import ModelStore
 from serving.publishing import publish
+from tests.frontend.releases import write_release
+from tests.serving.test_release_changes import of
 
 MODEL = parse_model_id("intent")
 
@@ -151,3 +153,39 @@ def test_readers_see_the_old_model_or_the_new_one_and_never_a_gap(root: Path, tm
 
     assert failures == []
     assert set(seen) <= {"0", "1"}
+
+
+def test_a_version_is_published_below_its_name(root: Path, tmp_path: Path) -> None:
+    store = ModelStore(root)
+    for version in ("1", "2"):
+        publish(source(tmp_path / version, version), root, versioned(MODEL, version))
+    assert store.versions(MODEL) == ["intent@1", "intent@2"]
+    assert store.read_manifest(versioned(MODEL, "2")).model_version == "2"
+    assert sorted(path.name for path in root.iterdir()) == ["intent"]
+    with pytest.raises(ModelExists):
+        publish(tmp_path / "1", root, versioned(MODEL, "1"))
+
+
+def test_a_version_stays_as_it_went_live(root: Path, tmp_path: Path) -> None:
+    for version in ("1", "2", "3"):
+        publish(source(tmp_path / version, version), root, versioned(MODEL, version))
+    write_release(root, of("1", "2"), MODEL)
+    for version in ("1", "2"):
+        with pytest.raises(ModelInService):
+            publish(tmp_path / "3", root, versioned(MODEL, version), replace=True)
+    publish(tmp_path / "1", root, versioned(MODEL, "3"), replace=True)
+    assert ModelStore(root).read_manifest(versioned(MODEL, "3")).model_version == "1"
+
+
+def test_a_name_with_versions_is_not_replaced_by_a_model(root: Path, tmp_path: Path) -> None:
+    publish(source(tmp_path / "1"), root, versioned(MODEL, "1"))
+    with pytest.raises(ModelExists, match="has versions"):
+        publish(tmp_path / "1", root, MODEL, replace=True)
+    assert ModelStore(root).versions(MODEL) == ["intent@1"]
+
+
+def test_versions_may_be_published_beside_a_model_of_the_name(root: Path, tmp_path: Path) -> None:
+    publish(source(tmp_path / "flat"), root, MODEL)
+    publish(tmp_path / "flat", root, versioned(MODEL, "1"))
+    assert ModelStore(root).model_ids() == ["intent"]
+    assert ModelStore(root).versions(MODEL) == ["intent@1"]

@@ -68,6 +68,12 @@ def test_what_was_rolled_back_counts_again_once_it_is_released_again() -> None:
     assert former_stable(release) == "2"
 
 
+def test_a_rollback_forward_leaves_the_version_that_it_comes_from_behind_too() -> None:
+    back = rolled_back(of("1", "2", "3"), by="me", at=AT)
+    forward = rolled_back(back, version="3", by="me", at=AT)
+    assert (back.stable, forward.stable, former_stable(forward)) == ("2", "3", "1")
+
+
 def test_a_rollback_may_name_any_version_that_was_stable_and_no_other() -> None:
     release = of("1", "2", "3")
     assert rolled_back(release, version="1", by="me", at=AT).stable == "1"

@@ -13,7 +13,7 @@ from predictor.loader import FileLimits, Loader
 from serving.errors import ModelExists
 from serving.model_id import ModelId
 from serving.model_store import MODEL_FILES, ModelStore
-from training.data import DataSet
+from training.data import DataSet, Example
 from training.errors import FolderUnwritable
 from training.model import measure, train_model
 from training.model_folder import Provenance, check_free, model_files, write_model_folder
@@ -57,6 +57,8 @@ def test_the_manifest_tells_what_the_contract_and_a_repetition_need(tiny: DataSe
     manifest = json.loads(files_of(tiny, 5)["manifest.json"])
     training = manifest.pop("Training")
     confidence, baseline = manifest.pop("Confidence"), manifest.pop("Baseline")
+    example = manifest.pop("Example")
+    assert Example(example["document"], example["label"]) in tiny.validation
     assert (confidence.keys(), confidence["fallback"]) == ({"temperature", "threshold", "fallback"}, "oos")
     assert (baseline["documents"], sum(baseline["confidence"]), sum(baseline["labels"].values())) == (15, 15, 15)
     assert manifest == {

@@ -25,7 +25,7 @@ from serving.errors import RemoteError, ServingError, again
 from serving.manifest import Manifest
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
-from serving.residency import Residence
+from serving.residence import Residence
 
 log = structlog.get_logger()
 

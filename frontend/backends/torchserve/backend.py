@@ -28,7 +28,7 @@ from serving.errors import ServingError
 from serving.manifest import Manifest
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
-from serving.residency import Residence
+from serving.residence import Residence
 
 log = structlog.get_logger()
 

@@ -6,6 +6,7 @@ header can say, only the certificate as a whole is used: names in it are not esc
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -16,6 +17,8 @@ HEADER: Final = b"x-forwarded-client-cert"
 _CERTIFICATE: Final = re.compile(r'(?:\A|;)Cert="([^";,]*)"(?:;|\Z)')
 
 
+# Every call of a connection has the same.
+@functools.lru_cache(maxsize=1024)
 def certificate_of(value: str) -> bytes | None:
     """Return the certificate that the header's value tells, in PEM; ``None`` where there is none."""
     found = _CERTIFICATE.search(value)

@@ -37,6 +37,8 @@ _KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _WINDOWS: Final = {DEFLATE: 15, GZIP: 31}
 _OK: Final = (b"grpc-status", b"0")
+PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+"""Of gRPC's own names the one that servicers set: when a call may be tried again (proposal A6)."""
 # Names that gRPC, HTTP/2 and Envoy keep for themselves; metadata are all others.
 _OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length", callers.HEADER})
 
@@ -104,7 +106,7 @@ def _from_base64(value: bytes) -> bytes:
 @functools.lru_cache(maxsize=1024)
 def _header_name(key: str) -> bytes:
     key = key.lower()
-    if not _KEY.match(key) or key.startswith("grpc-"):
+    if not _KEY.match(key) or (key.startswith("grpc-") and key != PUSHBACK_KEY):
         raise ValueError(f"{key!r} is no key of metadata")
     return key.encode("ascii")
 

@@ -212,7 +212,7 @@ def predictor_engine(models: Path, folder: Path) -> Engine:
         models=(SAMPLE,),
         absent="absent",
         explains=True,
-        is_ready=lambda: health_of(address, "", _ASK_SECONDS, None) == "SERVING",
+        is_ready=lambda: health_of(address, "", _ASK_SECONDS) == "SERVING",
     )
 
 

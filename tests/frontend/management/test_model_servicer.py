@@ -174,7 +174,7 @@ async def test_shadows_and_labels_come_and_go(tmp_path: Path) -> None:
         {"name": "nobody", "version": "1"},
     ],
 )
-async def test_what_is_not_there_cannot_go_live(tmp_path: Path, request_: dict[str, str]) -> None:
+async def test_what_is_not_there_cannot_go_live(tmp_path: Path, request_: dict[str, Any]) -> None:
     versions(tmp_path, "bot", "1")
     async with model_service(tmp_path) as running:
         assert (await refused(running.stub.Release(pb.ReleaseRequest(**request_)))).code() is StatusCode.NOT_FOUND
@@ -323,18 +323,20 @@ async def test_who_made_a_change_stands_in_the_history(tmp_path: Path) -> None:
     assert state.history[0].by == "ada"
 
 
-async def test_an_engine_that_is_down_does_not_hide_a_description(tmp_path: Path) -> None:
+async def test_an_engine_that_is_down_does_not_hide_a_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(tmp_path, "flat")
     async with model_service(tmp_path) as running:
 
         async def down(*_: object) -> Any:
             raise Unavailable("the predictor cannot be reached at the moment; try again")
 
-        running.backend.residence = down  # type: ignore[method-assign]
+        monkeypatch.setattr(running.backend, "residence", down)
         described = await running.stub.DescribeModel(pb.DescribeModelRequest(runId="flat"))
         assert described.summary.name == "flat"
         assert not described.residences
-        running.backend.residence = _not_there  # type: ignore[method-assign]
+        monkeypatch.setattr(running.backend, "residence", _not_there)
         await running.stub.DeleteModel(pb.DeleteModelRequest(runId="flat", force=True))
 
 

@@ -121,6 +121,10 @@ def test_keys_are_sent_in_lower_case() -> None:
     assert metadata_headers([("X-Key", "Value"), ("X-Key-Bin", b"\0")]) == [(b"x-key", b"Value"), (b"x-key-bin", b"AA")]
 
 
+def test_servicers_may_say_when_a_call_is_tried_again() -> None:
+    assert metadata_headers((("grpc-retry-pushback-ms", "-1"),)) == [(b"grpc-retry-pushback-ms", b"-1")]
+
+
 @pytest.mark.parametrize("key", ["", "a b", "a\n", "ключ", "a:b", ":path", "grpc-status", "GRPC-Status", "a/b"])
 def test_a_key_that_cannot_be_sent_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="no key of metadata"):

@@ -1,0 +1,1 @@
+"""What metrics, traces and log lines cost in throughput."""

@@ -1,0 +1,74 @@
+"""docs/observability-cost.md out of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from benchmarks.observability.results import JUDGED, WANTED_COST, Results
+from benchmarks.observability.services import SHAPES, VARIANTS
+
+_OPENING: Final = """\
+# What it costs to be watched
+
+Written by `scripts/observability-cost --write-docs` on {day}. The target: metrics and traces, as they are switched on
+without further settings, take at most {wanted:.0%} of the throughput.
+
+The cost is the share of the requests a second that are missing beside the same services with nothing on: the median of
+all rounds, and between which figures the middle half of the rounds lie. Below zero, the variant was the faster one; the
+first row, where nothing is on either, says how much of a figure is noise.
+"""
+_METHOD: Final = """
+## How it was measured
+
+- {plan.starts} starts of all services, {plan.rounds} rounds after each. All variants run at the same time, and one is
+  asked at a time: nothing on, a variant, nothing on, the next variant, there and back. Each variant is held against
+  the mean of its two neighbours, so that the machine's drift hits both alike.
+- Each measurement takes about {plan.seconds:g} s: h2load asks `models/clinc150` for one document, with
+  {plan.in_flight} requests in flight. Status and label are checked before and behind each, and the bytes of all
+  answers.
+- Metrics are scraped once in each measurement, of each service: more often than Prometheus does.
+- Traces go to a receiver of OTLP over gRPC, a process of its own on the same machine, which takes processor time too:
+  where all calls are traced, much of it. Spans that find the queue to it full are dropped, as the services do it
+  wherever they run.
+- Log lines are JSON, written to a file.
+
+Machine: {machine.processor}, {machine.cores} cores, {machine.memory_gibibytes:g} GiB of memory, {machine.system},
+Python {machine.python}. Run it again: `scripts/observability-cost --help`.
+"""
+
+
+def page(results: Results) -> str:
+    """Return the page, as Markdown."""
+    return "\n".join(_lines(results)).rstrip() + "\n"
+
+
+def rows(results: Results, shape: str) -> Iterator[tuple[str, str, str, str]]:
+    """Return what is on, what it costs, the middle half of the rounds, and the verdict, of each variant measured."""
+    for variant in VARIANTS:
+        cost = results.cost(shape, variant.name)
+        if cost is not None:
+            verdict = ""
+            if variant.name == JUDGED:
+                verdict = "reached" if cost.median <= WANTED_COST else "MISSED"
+            yield variant.title, f"{cost.median:.1%}", f"{cost.lower:.1%} to {cost.upper:.1%}", verdict
+
+
+def _lines(results: Results) -> Iterator[str]:
+    yield _OPENING.format(day=results.day, wanted=WANTED_COST)
+    for shape in results.pairs:
+        yield f"## {SHAPES[shape].capitalize()}"
+        yield ""
+        yield f"{results.rate(shape):,.0f} requests a second with nothing on."
+        yield ""
+        yield "| on | cost | middle half | target |"
+        yield "| --- | --- | --- | --- |"
+        for row in rows(results, shape):
+            yield f"| {' | '.join(row)} |"
+        yield ""
+        for variant in VARIANTS:
+            spans = results.spans[shape].get(variant.name)
+            if spans is not None and spans.sent:
+                yield f"- Spans with {variant.title}: {spans.sent:,} arrived, {spans.dropped:,} were dropped."
+        yield ""
+    yield _METHOD.format(plan=results.plan, machine=results.machine).lstrip()

@@ -1,0 +1,146 @@
+"""The services that are measured: each shape in each variant, all running at the same time, one of them asked."""
+
+from __future__ import annotations
+
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.calls import Call
+from benchmarks.observability.results import Spans
+from benchmarks.systems.base import wait_until_right
+from benchmarks.systems.predictions import predict_call
+from benchmarks.workload import MODELS
+from peers.programs import Program, free_ports, running
+
+NOTHING: Final = "off"
+"""What all other variants are held against."""
+
+_SCRAPE_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What of the observation is on."""
+
+    name: str
+    title: str
+    metrics: bool = False
+    trace_share: float | None = None
+    """``None``: no traces; else of the frontend, whose predictor follows it."""
+    logs: bool = False
+    """Whether every call gets a log line, from each service."""
+
+
+VARIANTS: Final = (
+    Variant("again", "nothing: other processes of the same, for the noise"),
+    Variant("metrics", "metrics", metrics=True),
+    Variant("traces", "traces of 1 % of the calls", trace_share=0.01),
+    Variant("on", "metrics, and traces of 1 % of the calls", metrics=True, trace_share=0.01),
+    Variant("all-traced", "metrics, and traces of all calls", metrics=True, trace_share=1.0),
+    Variant("all-logged", "metrics, traces of 1 %, and a log line for every call", True, 0.01, logs=True),
+)
+SHAPES: Final[Mapping[str, str]] = {
+    "envoy": "two processes, the frontend on Envoy and the predictor on grpcio",
+    "grpcio": "two processes on grpcio",
+    "one-process": "one process on Envoy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A variant that runs."""
+
+    variant: Variant
+    call: Call
+    logs: Sequence[Path]
+    metrics: Sequence[int]
+    """Ports of its services that tell metrics."""
+
+    def scrape(self) -> str:
+        """Return what all of its services tell now, as Prometheus would ask them."""
+        texts = []
+        for port in self.metrics:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_SCRAPE_SECONDS) as answer:
+                texts.append(answer.read().decode())
+        return "\n".join(texts)
+
+    def checked(self) -> Spans:
+        """Return what became of the spans.
+
+        Raises:
+            AssertionError: what is measured did not take place: metrics, spans that arrived, log lines.
+        """
+        told_calls = [sum(map(_tells_answer, log.open())) for log in self.logs]
+        assert all(told_calls) if self.variant.logs else not any(told_calls), f"lines of calls: {told_calls}"
+        if not self.variant.metrics:
+            return Spans()
+        told = self.scrape().splitlines()
+        assert _sum(told, "intent_request_seconds_count"), "no call was counted"
+        spans = Spans(_sum(told, "intent_trace_spans_sent_total"), _sum(told, "intent_trace_spans_dropped_total"))
+        assert spans.sent or self.variant.trace_share is None, "no span has arrived"
+        return spans
+
+
+def _sum(told: Sequence[str], metric: str) -> int:
+    return int(sum(float(line.split()[-1]) for line in told if line.startswith(metric)))
+
+
+def _tells_answer(line: str) -> bool:
+    return '"event": "call"' in line and '"code": "OK"' in line
+
+
+@contextmanager
+def services(shape: str, variants: Sequence[Variant], workplace: Path) -> Iterator[dict[str, Observed]]:
+    """Start a shape in each of ``variants``, and with nothing on; each has answered rightly.
+
+    Raises:
+        ProgramEnded: one ended by itself.
+        WrongAnswer: one never gave the right answer.
+    """
+    with ExitStack() as stack:
+        (receiver,) = free_ports(1)
+        program = (sys.executable, "-m", "benchmarks.systems.programs.trace_receiver", str(receiver))
+        stack.enter_context(running(program, workplace / "receiver.log"))
+        started = {}
+        for variant in (Variant(NOTHING, "nothing"), *variants):
+            folder = workplace / variant.name
+            folder.mkdir()
+            started[variant.name] = _start(stack, shape, variant, receiver, folder)
+        yield started
+
+
+def _start(stack: ExitStack, shape: str, variant: Variant, receiver: int, folder: Path) -> Observed:
+    port, inner, *metrics = free_ports(4)
+    if shape == "one-process":
+        commands = [_command("model_service", "envoy", port)]
+    else:
+        routes = f"intent-classification=predictor://127.0.0.1:{inner}"
+        commands = [
+            _command("predictor", "grpcio", inner),
+            [*_command("frontend", shape, port), "--routes", routes],
+        ]
+    programs: list[Program] = []
+    metrics = metrics[: len(commands)] if variant.metrics else []
+    for number, command in enumerate(commands):
+        if metrics:
+            command += ["--metrics-port", str(metrics[number])]
+        if variant.trace_share is not None:
+            command += ["--trace-endpoint", f"127.0.0.1:{receiver}"]
+            if command[2] != "predictor":
+                command += ["--trace-share", str(variant.trace_share)]
+        if variant.logs:
+            command += ["--log-calls", "all"]
+        programs.append(stack.enter_context(running(command, folder / f"{command[2]}.log")))
+    call = predict_call(f"127.0.0.1:{port}")
+    wait_until_right(call, programs)
+    return Observed(variant, call, [program.log for program in programs], metrics)
+
+
+def _command(program: str, transport: str, port: int) -> list[str]:
+    common = ["--model-dir", str(MODELS), "--transport", transport, "--port", str(port), "--log-format", "json"]
+    return [sys.executable, "-m", program, *common]

@@ -1,0 +1,84 @@
+"""``intentctl access``: keys for callers, and whether an access file can be used."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
+from serving.access.access_file import InvalidAccessFile, entry_of_key, read_access_file
+from serving.access.access_map import read_access_map
+from serving.access.counters import AccessCounters
+from serving.access.keys import hash_of, new_key
+
+_COLUMNS: Final = ("identity", "rights", "models", "keys", "expired", "certificates", "limits")
+
+access = typer.Typer(
+    name="access",
+    help="Make API keys, and check the access file that names who may call.",
+    no_args_is_help=True,
+)
+
+
+@access.command()
+def key(
+    *,
+    days: Annotated[
+        float | None, typer.Option(min=0.0, help="Days until it expires; without it, it never does.")
+    ] = None,
+    comment: Annotated[str, typer.Option(help="What it is for, noted beside its hash.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key. It is shown once; the access file takes its hash."""
+    made = new_key()
+    expires = None if days is None else (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
+    entry = entry_of_key(hash_of(made), expires, comment)
+    if as_json or not console.is_terminal:
+        print_json({"key": made, "entry": entry})
+        return
+    console.print("[bold]For the caller[/], who keeps it secret; nobody can show it again:")
+    console.print(made, highlight=False, soft_wrap=True)
+    console.print("\n[bold]For the access file[/], among the [bold]keys[/] of an identity:")
+    console.print_json(data=entry)
+
+
+@access.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The access file.", show_default=False)], *, as_json: AsJson = False
+) -> None:
+    """Read an access file and all that it names as a service would, and tell who may do what."""
+    try:
+        content = read_access_file(file)
+        read_access_map(file, AccessCounters())
+    except InvalidAccessFile as error:
+        fail(str(error), EXIT_FAILED if file.exists() else EXIT_USAGE)
+    now = datetime.now(UTC)
+    rows = []
+    for name, entry in content.identities.items():
+        limits = {} if entry.limits is None else entry.limits.model_dump(exclude_defaults=True)
+        rows.append(
+            {
+                "identity": name,
+                "rights": sorted(right.value for right in entry.rights),
+                "models": list(entry.models),
+                "keys": len(entry.keys),
+                "expired": sum(known.expires is not None and known.expires <= now for known in entry.keys),
+                "certificates": list(entry.certificates),
+                "limits": limits,
+            }
+        )
+    if as_json:
+        print_json({"identities": rows, "tokens": content.jwt is not None})
+        return
+    print_table([Column(name) for name in _COLUMNS], [[_shown(row[name]) for name in _COLUMNS] for row in rows])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+    return str(value)

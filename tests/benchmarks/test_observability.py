@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.observability.page import page, rows
+from benchmarks.observability.results import Cost, Pair, Plan, Results, Spans
+from benchmarks.observability.services import VARIANTS
+from benchmarks.results import Machine
+
+MACHINE = Machine("a processor", 2, 8.0, "Linux", "3.11.7")
+
+
+def some_results(*costs: float, variant: str = "on") -> Results:
+    pairs = [Pair(1000.0, 1000.0 * (1 - cost), 1000.0) for cost in costs]
+    return Results(
+        "2026-11-21", MACHINE, Plan(), {"envoy": {variant: pairs}}, {"envoy": {variant: Spans(sent=3, dropped=1)}}
+    )
+
+
+def test_a_variant_is_held_against_the_mean_of_its_neighbours() -> None:
+    assert Pair(before=900.0, variant=950.0, after=1100.0).cost == pytest.approx(0.05)
+
+
+def test_the_median_counts_and_half_of_the_rounds_are_told_beside_it() -> None:
+    cost = Cost.of([Pair(1000.0, 1000.0 * (1 - cost), 1000.0) for cost in (0.01, 0.02, 0.03, 0.04, 0.90)])
+    assert (cost.median, cost.lower, cost.upper) == pytest.approx((0.03, 0.02, 0.04))
+    assert cost.rounds == 5
+
+
+@pytest.mark.parametrize(("cost", "verdict", "missed"), [(0.049, "reached", []), (0.051, "MISSED", ["envoy"])])
+def test_only_what_is_on_by_itself_has_a_target(cost: float, verdict: str, missed: list[str]) -> None:
+    results = some_results(cost, cost)
+    assert [row[-1] for row in rows(results, "envoy")] == [verdict]
+    assert results.missed() == missed
+    others = some_results(0.9, variant="all-logged")
+    assert [row[-1] for row in rows(others, "envoy")] == [""]
+    assert others.missed() == []
+
+
+def test_the_page_tells_rates_costs_and_what_was_dropped() -> None:
+    text = page(some_results(0.01, 0.02, 0.03, 0.04, 0.05))
+    assert "| metrics, and traces of 1 % of the calls | 3.0% | 2.0% to 4.0% | reached |" in text
+    assert "1,000 requests a second with nothing on." in text
+    assert "3 arrived, 1 were dropped" in text
+    assert "{" not in text
+
+
+def test_results_are_read_as_they_were_written() -> None:
+    results = some_results(0.01, 0.02)
+    assert Results.from_json(results.to_json()) == results
+
+
+def test_names_of_variants_are_different() -> None:
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)

@@ -1,0 +1,121 @@
+"""A caller of bare HTTP/2 who asks far more of a server than any client library would."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import hpack
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+
+from tests.end_to_end.transports.callers import path_of
+from tests.end_to_end.transports.orders import Order
+from tests.end_to_end.transports.wire import framed
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_FRAME_HEADER = 9
+_AT_ONCE = 100
+_SILENCE_SECONDS = 2.0
+
+REFUSED_STREAM = 7
+CANCEL = 8
+ENHANCE_YOUR_CALM = 11
+
+
+@dataclass
+class Reply:
+    """What a flood has come to."""
+
+    sent: int = 0
+    """Frames of the flood, or pairs of them, that the server has let be sent."""
+    closed: bool = False
+    """The server has closed the connection."""
+    farewell: int | None = None
+    """The code of its GOAWAY."""
+    resets: Counter[int] = field(default_factory=Counter)
+    """Streams that it has reset, by code."""
+
+
+def pings(_: str) -> Iterator[bytes]:
+    while True:
+        yield PingFrame(0, opaque_data=b"12345678").serialize()
+
+
+def streams(method: str) -> Iterator[bytes]:
+    """Calls that begin, and whose message never comes."""
+    for number, head in _heads(method):
+        del number
+        yield head
+
+
+def resets(method: str) -> Iterator[bytes]:
+    """Calls that begin and are cancelled at once."""
+    for number, head in _heads(method):
+        yield head + RstStreamFrame(number, error_code=CANCEL).serialize()
+
+
+def resets_of_whole_calls(method: str) -> Iterator[bytes]:
+    """Whole calls that are cancelled at once."""
+    body = framed(Order(wait="never"))
+    for number, head in _heads(method):
+        message = DataFrame(number, body, flags=["END_STREAM"]).serialize()
+        yield head + message + RstStreamFrame(number, error_code=CANCEL).serialize()
+
+
+def _heads(method: str) -> Iterator[tuple[int, bytes]]:
+    encoder = hpack.Encoder()
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path_of(method),
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    number = 1
+    while True:
+        yield number, HeadersFrame(number, encoder.encode(headers.items()), flags=["END_HEADERS"]).serialize()
+        number += 2
+
+
+def flood(address: str, kind: Callable[[str], Iterator[bytes]], method: str, most: int) -> Reply:
+    """Send so much of it, unless the server ends it; read what comes back afterwards."""
+    host, _, port = address.rpartition(":")
+    reply = Reply()
+    frames = kind(method)
+    with socket.create_connection((host, int(port)), timeout=60.0) as connection:
+        try:
+            acknowledged = SettingsFrame(0, flags=["ACK"]).serialize()
+            connection.sendall(_PREFACE + SettingsFrame(0).serialize() + acknowledged)
+            while reply.sent < most:
+                connection.sendall(b"".join(next(frames) for _ in range(_AT_ONCE)))
+                reply.sent += _AT_ONCE
+        except OSError:
+            reply.closed = True
+        _read(connection, reply)
+    return reply
+
+
+def _read(connection: socket.socket, reply: Reply) -> None:
+    connection.settimeout(_SILENCE_SECONDS)
+    received = b""
+    try:
+        while data := connection.recv(1 << 16):
+            received += data
+        reply.closed = True
+    except TimeoutError:
+        """It has nothing more to say, and lets the connection be."""
+    except OSError:
+        reply.closed = True
+    while len(received) >= _FRAME_HEADER:
+        frame, length = Frame.parse_frame_header(memoryview(received[:_FRAME_HEADER]))
+        body, received = received[_FRAME_HEADER : _FRAME_HEADER + length], received[_FRAME_HEADER + length :]
+        if len(body) < length:
+            return
+        frame.parse_body(memoryview(body))
+        if isinstance(frame, GoAwayFrame):
+            reply.farewell = frame.error_code
+        elif isinstance(frame, RstStreamFrame):
+            reply.resets[frame.error_code] += 1
