@@ -126,9 +126,9 @@ def test_documents_that_are_asked_for_are_cut(lines: list[Any]) -> None:
 
 def test_calls_of_our_own_keep_no_notes() -> None:
     own = Call.until(Deadline.after(1.0))
-    own.notes.query = Query("a", DOCUMENT)
-    assert own.notes.query is None
-    assert Call.until(Deadline.after(1.0)).notes.query is None
+    own.notes.queries = [Query("a", DOCUMENT)]
+    assert DOCUMENT not in repr(vars(own.notes))
+    assert Call.until(Deadline.after(1.0)).notes.queries is None
 
 
 def test_notes_are_forgotten_with_their_call() -> None:
