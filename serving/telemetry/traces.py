@@ -205,11 +205,19 @@ class _Counted(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans. Blocks, for the patience with the receiver at most; called in the processor's thread."""
         self.taken += len(spans)
-        result = SpanExportResult.FAILURE if self._closed else self._exporter.export(spans)
-        if result is SpanExportResult.SUCCESS:
-            self.sent += len(spans)
-        else:
-            self.lost += len(spans)
+        result = SpanExportResult.FAILURE
+        try:
+            if not self._closed:
+                result = self._exporter.export(spans)
+        except ValueError:
+            # What gRPC says where its channel is closed meanwhile.
+            if not self._closed:
+                raise
+        finally:
+            if result is SpanExportResult.SUCCESS:
+                self.sent += len(spans)
+            else:
+                self.lost += len(spans)
         return result
 
     def shutdown(self) -> None:

@@ -19,8 +19,8 @@ from serving.transport.concurrency import ConcurrencyLimit, Goal
 
 MOST_WAITING: Final = 16_384
 _GOAL: Final = Goal()
-# What waits is let in and answered later than was to be expected as often as sooner.
-_CAUTION: Final = 1.25
+# What waits is answered later than was to be expected as often as sooner, and who was let in must not be refused late.
+_CAUTION: Final = 1.5
 # One that was let into the queue has to be hopeless before it is sent away.
 _HOPELESS: Final = 0.5
 _SOONEST_AGAIN_SECONDS: Final = 0.05

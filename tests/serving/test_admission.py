@@ -96,7 +96,7 @@ async def test_a_call_that_cannot_be_answered_before_its_deadline_is_refused_at_
         await asyncio.wait_for(admitted(gate, call_within(1.0)), PATIENCE)
     patient = await waiting(gate, call_within(10.0))
 
-    assert refused.value.retry_after == pytest.approx(21 / 10.0 * 1.25 - 1.0, abs=0.2)
+    assert refused.value.retry_after == pytest.approx(21 / 10.0 * 1.5 - 1.0, abs=0.2)
     assert not patient.done()
     assert admission.in_flight == 21
     for task in (*waits, patient):

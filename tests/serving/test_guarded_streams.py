@@ -152,10 +152,10 @@ class FakeAccess(OpenAccess):
             raise Unauthenticated("say who you are")
         return Identity("known", frozenset({Right.PREDICT}), ("*",))
 
-    def check_method(self, identity: Identity, right: Right | None) -> None:
-        if right is None:
+    def check_method(self, identity: Identity, asked: Right | tuple[Right, ...] | None) -> None:
+        if asked is not Right.PREDICT:
             raise PermissionDenied("no")
-        identity.check_right(right)
+        identity.check_right(asked)
 
 
 async def test_who_watches_is_asked_before_anything_else(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def request_of(manifest: Manifest, queries: Sequence[Query], request_id: str) ->
         request.raw_input_contents.append(pack_bytes(documents))
     else:
         tensor.contents.bytes_contents.extend(documents)
-    for name in (model.label, model.score, model.logits):
-        if name is not None:
-            request.outputs.add(name=name)
+    for output in (model.label, model.score, model.logits):
+        if output is not None:
+            request.outputs.add(name=output)
     return request
