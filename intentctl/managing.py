@@ -23,8 +23,8 @@ from intentctl.output import (
 from serving.channels import ChannelOptions
 from serving.client import DEFAULT_ADDRESS
 from serving.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
-from serving.management import ReleaseState
-from serving.management_client import ManagementClient
+from serving.management.client import ManagementClient
+from serving.management.terms import ReleaseState
 
 if TYPE_CHECKING:
     from intentctl.volume_releases import VolumeReleases

@@ -12,15 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from predictor.loader import FileLimits, Loader
-from serving.deleting import delete
 from serving.errors import ModelNotFound, ReleaseConflict, ReleaseRefused, ServingError
-from serving.example import check_answer, example_query
-from serving.inventory import Inventory
-from serving.management import ReleaseState, Role
+from serving.management.deleting import delete
+from serving.management.inventory import Inventory
+from serving.management.terms import ReleaseState, Role
 from serving.model_id import ModelId, parse_model_id, parse_model_name, versioned
 from serving.model_store import ModelStore
-from serving.release import MAX_HISTORY, Release
-from serving.release_changes import (
+from serving.releases.changes import (
     Trial,
     promoted,
     released,
@@ -30,11 +28,13 @@ from serving.release_changes import (
     with_shadow,
     withdrawn,
 )
-from serving.releasing import change_release, check_revision
+from serving.releases.example import check_answer, example_query
+from serving.releases.release import MAX_HISTORY, Release
+from serving.releases.writing import change_release, check_revision
 
 
 class VolumeReleases:
-    """Does with a model folder what :class:`~serving.management_client.ManagementClient` asks of a frontend.
+    """Does with a model folder what :class:`~serving.management.client.ManagementClient` asks of a frontend.
 
     Args:
         root: the model folder.
@@ -46,7 +46,7 @@ class VolumeReleases:
         self._inventory = Inventory(self._store)
 
     def delete(self, model_id: str, *, force: bool = False) -> None:
-        """Take a model, or a version, from the volume. Raises as :func:`~serving.deleting.delete` does."""
+        """Take a model, or a version, from the volume. Raises as :func:`~serving.management.deleting.delete` does."""
         delete(self._root, parse_model_id(model_id), force=force)
 
     def release_of(self, name: str, *, history: int = MAX_HISTORY) -> ReleaseState:
@@ -78,7 +78,7 @@ class VolumeReleases:
 
         Raises:
             ReleaseRefused: it makes no sense, or the version cannot go live.
-            ServingError: as :func:`~serving.releasing.change_release` does.
+            ServingError: as :func:`~serving.releases.writing.change_release` does.
         """
         if role == "canary":
             change = functools.partial(

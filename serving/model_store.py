@@ -28,7 +28,7 @@ from serving.errors import (
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.model_id import ModelId, parse_model_name, reference_of, versioned
 from serving.open_folder import FolderReplaced, OpenFile, OpenFolder
-from serving.release import MAX_RELEASE_BYTES, RELEASE_FILE, Release
+from serving.releases.release import MAX_RELEASE_BYTES, RELEASE_FILE, Release
 
 Result = TypeVar("Result")
 

@@ -19,7 +19,7 @@ from serving.errors import ModelExists, ModelIncomplete, ModelInService
 from serving.manifest import FileSum, Manifest
 from serving.model_id import ModelId, reference_of
 from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore, folders_of
-from serving.release_changes import protected_versions
+from serving.releases.changes import protected_versions
 
 _STAGING: Final = ".staging-"
 _AT_FDCWD: Final = -100

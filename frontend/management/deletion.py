@@ -10,8 +10,8 @@ from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.call import Call
-from serving.deleting import delete
 from serving.errors import ModelInService, ModelNotFound, ModelUnusable, ServingError
+from serving.management.deleting import delete
 from serving.model_id import ModelId, parse_model_id
 
 log = structlog.get_logger()
@@ -39,7 +39,8 @@ class Deletions:
         Raises:
             InvalidModelId: ``run_id`` is none.
             ModelInService: it is protected, or pinned in memory, and ``force`` is false.
-            ServingError: as :func:`~serving.deleting.delete` does; and its engine cannot be asked what is pinned.
+            ServingError: as :func:`~serving.management.deleting.delete` does; and its engine cannot be asked what is
+                pinned.
         """
         model_id = parse_model_id(run_id)
         if not force and await self._is_pinned(model_id, call):

@@ -12,11 +12,11 @@ from frontend.management.volume import Volume
 from frontend.releases.trials import TrialCounts, Trials
 from serving.call import Call
 from serving.errors import ModelNotFound, ServingError
-from serving.inventory import Inventory
-from serving.management import ModelDescription, ModelSummary, ReleaseState, Role, Trial, VersionDescription
+from serving.management.inventory import Inventory
+from serving.management.terms import ModelDescription, ModelSummary, ReleaseState, Role, Trial, VersionDescription
 from serving.model_id import ModelId, reference_of
 from serving.model_store import ModelStore
-from serving.release import Release
+from serving.releases.release import Release
 from serving.residence import Residence
 
 log = structlog.get_logger()

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from frontend.management.volume import Volume
 from serving.errors import InvalidModelId, InvalidRequest
-from serving.inventory import Inventory
-from serving.management import ModelPage, ModelSummary
+from serving.management.inventory import Inventory
+from serving.management.terms import ModelPage, ModelSummary
 from serving.model_id import parse_model_name
 
 MOST_ON_A_PAGE: Final = 1000

@@ -17,16 +17,16 @@ from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from serving.call import Call
 from serving.errors import ReleaseConflict
-from serving.inventory import Inventory
+from serving.management.inventory import Inventory
 from serving.model_id import ModelId
-from serving.release import Release
-from serving.release_changes import with_label
-from serving.releasing import change_release, check_revision
+from serving.releases.changes import with_label
+from serving.releases.release import Release
+from serving.releases.writing import change_release, check_revision
 
 log = structlog.get_logger()
 
 Transition: TypeAlias = Callable[..., Release]
-"""One of :mod:`serving.release_changes`: takes the release, and ``by``, ``at`` and ``comment`` by name."""
+"""One of :mod:`serving.releases.changes`: takes the release, and ``by``, ``at`` and ``comment`` by name."""
 
 
 class Releases:
@@ -83,7 +83,7 @@ class Releases:
             ModelNotFound: there is no such name, or version.
             ReleaseRefused: it makes no sense, or the version cannot go live.
             ReleaseConflict: somebody else has changed the release.
-            ServingError: as :func:`~serving.releasing.change_release` does, or an engine cannot be asked.
+            ServingError: as :func:`~serving.releases.writing.change_release` does, or an engine cannot be asked.
         """
         change = functools.partial(transition, by=call.identity.name, at=datetime.now(UTC), comment=comment)
         version = await self._volume.reading(self._foreseen, name, change, expected_revision)

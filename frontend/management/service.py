@@ -18,7 +18,7 @@ from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import Trials
 from frontend.router import Router
-from serving.inventory import Inventory
+from serving.management.inventory import Inventory
 from serving.model_store import ModelStore
 from serving.transport.service import Service
 

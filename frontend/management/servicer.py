@@ -20,7 +20,7 @@ from serving.access.audit import audited
 from serving.access.identity import Right
 from serving.call import current_call, note_model
 from serving.errors import InvalidRequest
-from serving.management_messages import (
+from serving.management.messages import (
     description_message,
     page_message,
     residence_message,
@@ -29,7 +29,7 @@ from serving.management_messages import (
     watched_message,
 )
 from serving.model_id import ModelId, parse_model_id, parse_model_name
-from serving.release_changes import promoted, released, rolled_back, with_canary, with_shadow, withdrawn
+from serving.releases.changes import promoted, released, rolled_back, with_canary, with_shadow, withdrawn
 from serving.stubs import model_service_pb2 as pb
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service

@@ -16,9 +16,9 @@ from serving.errors import (
     Unauthenticated,
     Unavailable,
 )
-from serving.example import check_answer, example_query
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
+from serving.releases.example import check_answer, example_query
 
 # They say nothing of the version: trying again may help, or whoever runs the services has to act.
 _NOT_OF_THE_VERSION: Final = (Unavailable, DeadlineExceeded, OutOfCapacity, Unauthenticated, PermissionDenied)

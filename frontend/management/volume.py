@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 from serving.errors import ModelNotFound
-from serving.inventory import Inventory
+from serving.management.inventory import Inventory
 from serving.model_id import ModelId, parse_model_id, reference_of, versioned
-from serving.release import Release
+from serving.releases.release import Release
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -12,10 +12,10 @@ import structlog
 from frontend.management.scanning import Seen, differences, everything, scan
 from frontend.management.volume import Volume
 from serving.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError, again
-from serving.management import ModelChange, ReleaseState
+from serving.management.terms import ModelChange, ReleaseState
 from serving.model_id import VERSION_MARK, ModelId
 from serving.model_store import ModelStore
-from serving.release import Release
+from serving.releases.release import Release
 
 log = structlog.get_logger()
 

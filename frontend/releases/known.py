@@ -5,7 +5,7 @@ from __future__ import annotations
 from frontend.remembered import Remembered
 from serving.model_id import ModelId
 from serving.model_store import FileIdentity, ModelStore
-from serving.release import RELEASE_FILE, Release
+from serving.releases.release import RELEASE_FILE, Release
 
 
 class KnownReleases:

@@ -20,7 +20,7 @@ from frontend.releases.taking_back import Change, TakingBack
 from frontend.releases.trials import Trials
 from frontend.router import Router
 from serving.model_store import ModelStore
-from serving.releasing import change_release
+from serving.releases.writing import change_release
 
 
 @dataclass(frozen=True, slots=True)

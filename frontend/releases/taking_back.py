@@ -19,8 +19,8 @@ from frontend.releases.rollouts import OnTrial, Rollout
 from frontend.releases.trials import Trials, why_beyond_bounds
 from serving.errors import ReleaseConflict, ReleaseRefused, ServingError, VolumeReadOnly, VolumeUnavailable
 from serving.model_id import ModelId
-from serving.release import Canary, Release
-from serving.release_changes import taken_back
+from serving.releases.changes import taken_back
+from serving.releases.release import Canary, Release
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from serving.model_id import ModelId
-from serving.release import Canary
+from serving.releases.release import Canary
 
 STABLE: Final = "stable"
 CANARY: Final = "canary"

@@ -10,7 +10,7 @@ from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, Name, OnVolume, managing, print_state
 from intentctl.output import AsJson
 from serving.channels import ChannelOptions
-from serving.release import MAX_HISTORY
+from serving.releases.release import MAX_HISTORY
 
 
 @connecting

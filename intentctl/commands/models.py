@@ -12,8 +12,8 @@ from intentctl.connection import connecting
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
 from serving.channels import ChannelOptions
 from serving.errors import DeadlineExceeded, ServingError, Unavailable
-from serving.management import ModelSummary
-from serving.management_client import ManagementClient
+from serving.management.client import ManagementClient
+from serving.management.terms import ModelSummary
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from serving.residency import Residency, ask_residency

@@ -11,7 +11,7 @@ from intentctl.evaluating import share
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import EXIT_USAGE, AsJson, fail
 from serving.channels import ChannelOptions
-from serving.management import Role
+from serving.management.terms import Role
 
 
 def _share(text: str) -> float:

@@ -13,8 +13,8 @@ from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, ending_by_code, told
 from intentctl.output import AsJson
 from serving.channels import ChannelOptions
-from serving.management import ModelChange
-from serving.management_client import ManagementClient
+from serving.management.client import ManagementClient
+from serving.management.terms import ModelChange
 
 
 @connecting

@@ -10,7 +10,7 @@ from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import EXIT_USAGE, AsJson, fail
 from serving.channels import ChannelOptions
-from serving.release_changes import Trial
+from serving.releases.changes import Trial
 
 
 @connecting

@@ -15,8 +15,8 @@ import pytest
 
 from serving.client import IntentClient
 from serving.errors import ReleaseConflict, Unavailable
-from serving.management import ModelChange
-from serving.management_client import ManagementClient
+from serving.management.client import ManagementClient
+from serving.management.terms import ModelChange
 from serving.model_id import parse_model_id
 from serving.publishing import publish
 from tests.conftest import ROOT

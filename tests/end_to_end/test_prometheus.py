@@ -26,8 +26,8 @@ from serving.errors import (
     Unauthenticated,
 )
 from serving.model_id import ModelId
-from serving.release_changes import released, with_canary
-from serving.releasing import change_release
+from serving.releases.changes import released, with_canary
+from serving.releases.writing import change_release
 from tests.conftest import ROOT
 from tests.deploy.observability import dashboard, dashboard_queries, metrics_in, queries_of_the_runbook, rules_of
 from tests.end_to_end.processes import Service, free_port, running_service, start, transports

@@ -21,9 +21,9 @@ from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
 from serving.errors import ModelNotFound
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
-from serving.release import Release, Shadow
-from serving.release_changes import released, rolled_back, with_canary
-from serving.releasing import change_release
+from serving.releases.changes import released, rolled_back, with_canary
+from serving.releases.release import Release, Shadow
+from serving.releases.writing import change_release
 from tests.builders import PATIENCE
 from tests.conftest import ROOT
 from tests.end_to_end.processes import free_port, running_service, stack, transports

@@ -19,7 +19,7 @@ from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
-from serving.release import RELEASE_FILE, Release
+from serving.releases.release import RELEASE_FILE, Release
 from tests.builders import PATIENCE, FakeBackend, a_call, a_prediction, publish
 
 NAME: Final = ModelId("intent")

@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from serving.errors import NonFiniteLogits, ServingError
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
-from serving.release import Canary, Release
+from serving.releases.release import Canary, Release
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import PATIENCE, FakeBackend, publish
 from tests.frontend.open_inference import Caller, calling, classes_of, typed

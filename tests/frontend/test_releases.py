@@ -9,7 +9,7 @@ import pytest
 from serving.access.identity import Identity, Right
 from serving.errors import InvalidRelease, ModelIncomplete, ModelNotFound, PermissionDenied
 from serving.prediction import Query
-from serving.release import Canary, Release, Shadow
+from serving.releases.release import Canary, Release, Shadow
 from tests.builders import FakeBackend, a_call, publish
 from tests.frontend.releases import NAME, bench, publish_versions, write_release
 

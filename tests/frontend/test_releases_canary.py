@@ -25,7 +25,7 @@ from serving.errors import (
     Unavailable,
 )
 from serving.prediction import Outcome, Query
-from serving.release import Canary, Release, Shadow
+from serving.releases.release import Canary, Release, Shadow
 from tests.builders import FakeBackend, a_call, a_prediction, a_turn
 from tests.frontend.releases import NAME, NEVER, bench, by_version, publish_versions, until, write_release
 

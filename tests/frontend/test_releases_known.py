@@ -19,7 +19,7 @@ from frontend.releases.trials import Trials
 from serving.errors import InvalidRelease, ModelNotFound, ServingError, VolumeUnavailable
 from serving.model_id import ModelId
 from serving.model_store import FileIdentity, ModelStore
-from serving.release import Canary, Release
+from serving.releases.release import Canary, Release
 from tests.builders import PATIENCE, happened, publish
 from tests.frontend.releases import NAME, NEVER, publish_versions, write_release
 

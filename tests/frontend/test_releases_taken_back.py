@@ -19,8 +19,8 @@ from serving.errors import ModelUnusable, ReleaseConflict, ServingError, VolumeR
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from serving.prediction import Outcome, Query
-from serving.release import Canary, Change, Release
-from serving.releasing import change_release
+from serving.releases.release import Canary, Change, Release
+from serving.releases.writing import change_release
 from tests.builders import PATIENCE, FakeBackend, a_prediction, happened
 from tests.frontend.releases import NAME, Bench, bench, by_version, publish_versions, until, write_release
 

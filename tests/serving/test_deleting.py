@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from serving.deleting import HIDDEN, delete
 from serving.errors import ModelInService, ModelNotFound, ModelUnusable, ReleaseConflict, VolumeUnavailable
+from serving.management.deleting import HIDDEN, delete
 from serving.model_id import ModelId, parse_model_id
-from serving.release_changes import rolled_back
-from serving.releasing import LOCK_FILE
+from serving.releases.changes import rolled_back
+from serving.releases.writing import LOCK_FILE
 from tests.builders import publish
 from tests.frontend.releases import write_release
 from tests.serving.test_release_changes import AT, of
@@ -88,7 +88,7 @@ def test_files_that_stay_are_told_though_the_model_is_gone(bot: Path, monkeypatc
         assert ignore_errors
         assert Path(path).is_dir()
 
-    monkeypatch.setattr("serving.deleting.shutil.rmtree", refuse)
+    monkeypatch.setattr("serving.management.deleting.shutil.rmtree", refuse)
     with pytest.raises(VolumeUnavailable, match="gone"):
         delete(bot, ModelId("bot@3"))
     assert names(bot / "bot") == ["1", "2", "release.json"]

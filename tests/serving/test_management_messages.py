@@ -7,16 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import ServingError
-from serving.management import (
-    ModelChange,
-    ModelDescription,
-    ModelPage,
-    ModelSummary,
-    ReleaseState,
-    Trial,
-    VersionDescription,
-)
-from serving.management_messages import (
+from serving.management.messages import (
     description_message,
     description_of,
     page_message,
@@ -28,7 +19,16 @@ from serving.management_messages import (
     watched_message,
     watched_of,
 )
-from serving.release import Canary, Change, Release, Shadow
+from serving.management.terms import (
+    ModelChange,
+    ModelDescription,
+    ModelPage,
+    ModelSummary,
+    ReleaseState,
+    Trial,
+    VersionDescription,
+)
+from serving.releases.release import Canary, Change, Release, Shadow
 from serving.residence import Residence
 from serving.stubs import model_service_pb2 as pb
 

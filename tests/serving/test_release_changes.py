@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from serving.errors import InvalidModelId, InvalidRequest, ReleaseRefused
-from serving.release import MAX_HISTORY, MAX_LABELS, MAX_RELEASE_BYTES, Release
-from serving.release_changes import (
+from serving.releases.changes import (
     MAX_COMMENT,
     former_stable,
     promoted,
@@ -22,6 +21,7 @@ from serving.release_changes import (
     with_shadow,
     withdrawn,
 )
+from serving.releases.release import MAX_HISTORY, MAX_LABELS, MAX_RELEASE_BYTES, Release
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

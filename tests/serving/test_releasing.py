@@ -23,9 +23,9 @@ from serving.errors import (
 )
 from serving.model_id import parse_model_name
 from serving.model_store import ModelStore
-from serving.release import MAX_HISTORY, RELEASE_FILE, Release
-from serving.release_changes import released
-from serving.releasing import LOCK_FILE, change_release
+from serving.releases.changes import released
+from serving.releases.release import MAX_HISTORY, RELEASE_FILE, Release
+from serving.releases.writing import LOCK_FILE, change_release
 
 NAME = parse_model_name("helpdesk")
 WRITERS = 4
@@ -131,7 +131,7 @@ def test_a_volume_that_may_only_be_read_says_what_to_do(volume: Path, monkeypatc
     def refuse(*_: object, **__: object) -> int:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("serving.releasing.os.open", refuse)
+    monkeypatch.setattr("serving.releases.writing.os.open", refuse)
     with pytest.raises(VolumeReadOnly, match="--model-dir"):
         change_release(volume, NAME, to("1"))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serving.client import IntentClient, Prediction, Query
-from serving.release import Release
+from serving.releases.release import Release
 from tests.end_to_end.engines.engines import (
     DOCUMENT,
     LABEL,

@@ -14,8 +14,8 @@ from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.access.identity import Identity, Right
 from serving.errors import OutOfCapacity, VolumeUnavailable
-from serving.inventory import Inventory
-from serving.management import ModelChange
+from serving.management.inventory import Inventory
+from serving.management.terms import ModelChange
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from serving.stubs import model_service_pb2 as pb

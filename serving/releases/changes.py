@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from serving.errors import InvalidRequest, ReleaseRefused
 from serving.model_id import parse_model_name
-from serving.release import MAX_HISTORY, MAX_LABELS, Action, Canary, Change, Release, Shadow
+from serving.releases.release import MAX_HISTORY, MAX_LABELS, Action, Canary, Change, Release, Shadow
 
 RESERVED_LABELS: Final = frozenset({"stable", "canary", "shadow"})
 """What a release calls its versions itself: neither versions nor labels may be called so."""

@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from serving.errors import ServingError
-from serving.management import (
+from serving.management.terms import (
     ChangeKind,
     ModelChange,
     ModelDescription,
@@ -20,7 +20,7 @@ from serving.management import (
     Trial,
     VersionDescription,
 )
-from serving.release import Canary, Change, Release, Shadow
+from serving.releases.release import Canary, Change, Release, Shadow
 from serving.residence import Residence
 from serving.stubs import model_service_pb2 as pb
 

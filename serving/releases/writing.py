@@ -25,7 +25,7 @@ from serving.errors import (
 )
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
-from serving.release import RELEASE_FILE, Release
+from serving.releases.release import RELEASE_FILE, Release
 
 LOCK_FILE: Final = ".release.lock"
 _STAGED: Final = ".release.staged"

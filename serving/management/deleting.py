@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from serving.errors import ModelInService, ModelNotFound, ModelUnusable, VolumeUnavailable
-from serving.inventory import Inventory
+from serving.management.inventory import Inventory
 from serving.model_id import ModelId, reference_of
 from serving.model_store import ModelStore
-from serving.release_changes import protected_versions
-from serving.releasing import release_lock, writing
+from serving.releases.changes import protected_versions
+from serving.releases.writing import release_lock, writing
 
 HIDDEN: Final = ".deleted-"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from serving.release import Release
+from serving.releases.release import Release
 from serving.residence import Residence
 
 Role: TypeAlias = Literal["stable", "canary", "shadow", "label"]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from serving.errors import ModelIncomplete, ModelNotFound, ServingError
-from serving.management import ModelSummary, VersionDescription
+from serving.management.terms import ModelSummary, VersionDescription
 from serving.manifest import Manifest
 from serving.model_id import ModelId, reference_of, versioned
 from serving.model_store import ModelStore
-from serving.release import Release
+from serving.releases.release import Release
 
 UNRELEASED: Final = "no version of it is released; release one, or ask for one by name@version"
 

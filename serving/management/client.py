@@ -15,8 +15,7 @@ import grpc
 
 from serving.channels import PLAIN, ChannelOptions, open_channel
 from serving.client import DEFAULT_ADDRESS
-from serving.management import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
-from serving.management_messages import (
+from serving.management.messages import (
     description_of,
     page_of,
     residence_of,
@@ -24,8 +23,9 @@ from serving.management_messages import (
     state_of,
     watched_of,
 )
-from serving.release import MAX_HISTORY
-from serving.release_changes import Trial
+from serving.management.terms import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
+from serving.releases.changes import Trial
+from serving.releases.release import MAX_HISTORY
 from serving.remote import error_of_call
 from serving.residence import Residence
 from serving.stubs import model_service_pb2 as pb
