@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import monotonic
 from typing import Final, TypeAlias
 
 import structlog
@@ -20,7 +21,7 @@ from predictor.traffic_registry import TrafficRegistry
 from predictor.work_queue import WorkQueue
 from serving.call import span_of_call
 from serving.deadline import NEVER, Deadline
-from serving.errors import INTERNAL_MESSAGE, ServingError
+from serving.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
 from serving.model_id import ModelId, parse_model_id
 from serving.place import aside
 from serving.prediction import Outcome, Prediction, Query
@@ -256,8 +257,10 @@ class InferenceEngine:
         work = functools.partial(_in_time, model, queries, deadline, self._traffic.counter_of(lease.resident))
         # A caller may leave while the thread is still at it: the model is in use until the thread is done.
         with aside():
+            # As long as anybody waits.
+            last = min(deadline.at, max(query.until for query in queries))
             return await self._long_work.do(
-                work, cost=_cost_for(model, queries), deadline=deadline, release=lease.release
+                work, cost=_cost_for(model, queries), deadline=Deadline(last), release=lease.release
             )
 
 
@@ -266,7 +269,20 @@ def _in_time(
 ) -> Sequence[Outcome]:
     # Timers of a busy event loop, and the queue of a busy pool, may be late; what nobody waits for is not computed.
     deadline.check()
+    now = monotonic()
+    for query in queries:
+        if query.until <= now:
+            return _those_in_time(model, queries, now, counter)
     return model.predict(queries, counter)
+
+
+def _those_in_time(
+    model: IntentModel, queries: Sequence[Query], now: float, counter: TrafficCounter | None
+) -> Sequence[Outcome]:
+    in_time = [query for query in queries if query.until > now]
+    answers = iter(model.predict(in_time, counter) if in_time else ())
+    late = DeadlineExceeded("the deadline of the call has passed")
+    return [next(answers) if query.until > now else late for query in queries]
 
 
 def _put(outcomes: list[Outcome | None], members: Sequence[int], found: Sequence[Outcome | None]) -> None:

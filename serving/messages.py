@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from time import monotonic
 from typing import TypeVar
 
 import grpc
@@ -21,6 +23,9 @@ LARGE_BATCH = 256
 # Of thresholds, as many as the wire keeps: so 0.7 is 0.7 on the other side, and not 0.699999988.
 _DECIMALS = 7
 
+# Left to a query that is late already: 0 would leave it as long as the call.
+_SOON = 1e-6
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
@@ -33,8 +38,16 @@ def query_of(request: pb.PredictRequest) -> Query:
 
 def delegated_query_of(request: pb.PredictorPredictRequest) -> Query:
     """Return what a frontend asks, in the name of its caller."""
+    seconds_left = request.seconds_left
     return Query(
-        request.runId, request.document, request.k, _threshold_in(request), _explained_in(request), "", request.caller
+        request.runId,
+        request.document,
+        request.k,
+        _threshold_in(request),
+        _explained_in(request),
+        "",
+        request.caller,
+        monotonic() + seconds_left if seconds_left else math.inf,
     )
 
 
@@ -93,6 +106,8 @@ def _ask(request: pb.PredictRequest | pb.PredictorPredictRequest, query: Query) 
         if isinstance(request, pb.PredictorPredictRequest):
             if query.caller:
                 request.caller = query.caller
+            if query.until != math.inf:
+                request.seconds_left = max(query.until - monotonic(), _SOON)
         elif query.key:
             request.key = query.key
     except ValueError as error:
@@ -179,7 +194,9 @@ def ready_outcomes_of(batch: pb.PredictorPredictBatchResponse) -> list[Outcome |
 
 def _outcome_of(result: pb.PredictResult | pb.PredictorPredictResult) -> Outcome:
     if result.HasField("status"):
-        return error_of(Status(_CODES.get(result.status.code, grpc.StatusCode.INTERNAL), result.status.message))
+        error = error_of(Status(_CODES.get(result.status.code, grpc.StatusCode.INTERNAL), result.status.message))
+        error.retry_after = result.status.retry_after or None
+        return error
     return prediction_of(result.response)
 
 
@@ -206,6 +223,8 @@ def _fill_result(result: pb.PredictResult | pb.PredictorPredictResult, outcome: 
     if isinstance(outcome, ServingError):
         status = status_of(outcome)
         result.status.code, result.status.message = status.code.value[0], status.message
+        if outcome.retry_after is not None:
+            result.status.retry_after = outcome.retry_after
     else:
         _fill(result.response, outcome)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from typing import NamedTuple
 
 from serving.errors import ServingError
@@ -28,6 +29,8 @@ class Query(NamedTuple):
     """Queries of one key get the same side of a canary."""
     caller: str = ""
     """The identity in whose name a frontend asks."""
+    until: float = math.inf
+    """When its own caller waits no more, in seconds on the monotonic clock, where a call serves several callers."""
 
 
 class ScoredLabel(NamedTuple):

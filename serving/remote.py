@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 from grpc import StatusCode
 
-from serving.call import REQUEST_ID_KEY
+from serving.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
 from serving.errors import INTERNAL_MESSAGE, ServingError, Status, error_of
 
 
@@ -34,6 +35,8 @@ _TRANSPORT_MESSAGES: Final = {
 }
 
 
+_SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
+
 # Codes that gRPC itself never produces: whoever answers with one of them is the service.
 _NEVER_OF_GRPC: Final = frozenset(
     {
@@ -48,6 +51,10 @@ _NEVER_OF_GRPC: Final = frozenset(
 )
 
 
+def _seconds(text: str | bytes | None) -> float | None:
+    return float(text) if isinstance(text, str) and _SECONDS.fullmatch(text) else None
+
+
 def error_of_call(failed: FailedCall, service: str) -> ServingError:
     """Return the error of a call to ``service``.
 
@@ -55,8 +62,11 @@ def error_of_call(failed: FailedCall, service: str) -> ServingError:
     keeps its code and gets words of ours; UNKNOWN, which says nothing, becomes INTERNAL.
     """
     code = failed.code()
-    if code in _NEVER_OF_GRPC or any(key == REQUEST_ID_KEY for key, _ in failed.trailing_metadata() or ()):
-        return error_of(Status(code, failed.details() or ""))
+    metadata = dict(failed.trailing_metadata() or ())
+    if code in _NEVER_OF_GRPC or REQUEST_ID_KEY in metadata:
+        error = error_of(Status(code, failed.details() or ""))
+        error.retry_after = _seconds(metadata.get(RETRY_AFTER_KEY))
+        return error
     if code in _TRANSPORT_MESSAGES:
         message = _TRANSPORT_MESSAGES[code].format(service=service)
         # The caller did not cancel, or it would not read this: the other side's queue was full.

@@ -244,6 +244,13 @@ class _Group:
         return members
 
 
+def _queries_of(members: Sequence[_Waiting]) -> Sequence[Query]:
+    """Return what the members ask, each with its own deadline: who waits no more is not to be answered."""
+    if len(members) == 1:
+        return [members[0].query]
+    return [tuple.__new__(Query, (*member.query[:-1], member.call.deadline.at)) for member in members]
+
+
 def _ending() -> ServingError:
     return Unavailable("the service is ending; try again")
 
@@ -285,7 +292,7 @@ class _Batch:
         enter_call(call)
         fault = LEFT
         try:
-            outcomes = await self._backend.predict_ready([member.query for member in members], call)
+            outcomes = await self._backend.predict_ready(_queries_of(members), call)
             fault = ""
         except ServingError as error:
             fault = error.code.name

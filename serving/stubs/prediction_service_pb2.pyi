@@ -433,19 +433,23 @@ class RequestStatus(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """A gRPC status code, never 0 (OK)."""
     message: _builtins.str
     """What to do about it, in plain words."""
+    retry_after: _builtins.float
+    """Seconds after which trying again makes sense; 0: not known."""
     def __init__(
         self,
         *,
         code: _builtins.int = ...,
         message: _builtins.str = ...,
+        retry_after: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,6 +466,7 @@ class PredictorPredictRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _builtins.int
     EXPLAIN_LABELS_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
     runId: _builtins.str
     document: _builtins.str
     k: _builtins.int
@@ -469,6 +474,8 @@ class PredictorPredictRequest(_message.Message):
     explain: _builtins.bool
     caller: _builtins.str
     """In whose name the document is asked about: a frontend tells the identity of its caller."""
+    seconds_left: _builtins.float
+    """Seconds that its caller waits, in a batch that serves several callers; 0: as long as the call's own deadline."""
     @_builtins.property
     def explain_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -481,10 +488,11 @@ class PredictorPredictRequest(_message.Message):
         explain: _builtins.bool = ...,
         explain_labels: _abc.Iterable[_builtins.str] | None = ...,
         caller: _builtins.str = ...,
+        seconds_left: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "caller", b"caller", "document", b"document", "explain", b"explain", "explain_labels", b"explain_labels", "k", b"k", "runId", b"runId", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "caller", b"caller", "document", b"document", "explain", b"explain", "explain_labels", b"explain_labels", "k", b"k", "runId", b"runId", "seconds_left", b"seconds_left", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015

@@ -16,7 +16,7 @@ from grpc import StatusCode
 
 from serving.access.audit import record
 from serving.access.identity import ANYBODY, NOBODY, OPEN, Asked, Right
-from serving.call import REQUEST_ID_KEY, Call, CallNotes, current_call, enter_call, request_id_from
+from serving.call import REQUEST_ID_KEY, RETRY_AFTER_KEY, Call, CallNotes, current_call, enter_call, request_id_from
 from serving.deadline import NEVER, Deadline
 from serving.errors import (
     DeadlineExceeded,
@@ -36,8 +36,6 @@ from serving.transport.service import Handlers, Registry, Service
 
 # What gRPC's retries (proposal A6) understand: a negative time to wait before the next attempt means never.
 _NOT_AGAIN: Final = (PUSHBACK_KEY, "-1")
-RETRY_AFTER_KEY: Final = "retry-after"
-"""Metadata key of refused calls: the seconds after which trying again makes sense."""
 MOST_STREAMS: Final = 64
 """Streams that are served at the same time, beside the calls: they stay as long as their callers do."""
 _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()

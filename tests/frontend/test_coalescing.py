@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -189,7 +190,7 @@ async def test_what_each_may_ask_for_alone_is_never_too_much_together(large: Que
     backend = CoalescingBackend(engine, calls=1)
     queries = [query(str(number)) if number % 3 else large for number in range(200)]
     await asyncio.gather(*(backend.predict(each, call()) for each in queries))
-    assert [each for batch in engine.batches for each in batch] == queries
+    assert [each._replace(until=math.inf) for batch in engine.batches for each in batch] == queries
     assert 1 < len(engine.batches) < 10
     for batch in engine.batches:
         limits.check_batch(batch)
@@ -302,6 +303,15 @@ async def test_a_batch_has_the_last_deadline_of_its_members() -> None:
     (batch,) = engine.calls
     assert 20.0 < batch.deadline.remaining() <= 30.0
     assert batch.request_id != "id"
+
+
+async def test_each_query_of_a_batch_keeps_the_deadline_of_its_caller() -> None:
+    engine = FakeEngine()
+    async with before(engine) as backend:
+        calls = [call(seconds) for seconds in (5.0, 20.0, 10.0)]
+        await asyncio.gather(*(backend.predict(query(), each) for each in calls))
+        (batch,) = engine.batches
+        assert [asked.until for asked in batch] == [each.deadline.at for each in calls]
 
 
 async def test_a_call_that_hangs_does_not_hold_up_those_who_come_after_it() -> None:

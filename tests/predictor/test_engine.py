@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -411,6 +412,20 @@ async def test_a_query_whose_deadline_has_passed_is_not_computed(document: str) 
         outcomes = await it.engine.predict_batch([Query("a", document), Query("a", "x")], passed)
         assert told(outcomes) == ["DeadlineExceeded", "DeadlineExceeded"]
         assert it.models["a"].asked == [["first"]]
+        assert it.leases("a") == 0
+
+
+@pytest.mark.parametrize("document", ["short", "long " * 200])
+async def test_of_a_batch_for_several_callers_only_those_who_still_wait_are_answered(document: str) -> None:
+    async with bench() as it:
+        past, future = time.monotonic() - 0.001, time.monotonic() + PATIENCE
+        queries = [Query("a", f"{document}{number}", until=past if number % 2 else future) for number in range(4)]
+        outcomes = await it.engine.predict_batch(queries, Deadline.after(PATIENCE))
+        assert told(outcomes) == [f"{document}0", "DeadlineExceeded", f"{document}2", "DeadlineExceeded"]
+        assert it.models["a"].asked == [[f"{document}0", f"{document}2"]]
+        nobody = await it.engine.predict_batch([Query("a", document, until=past)], Deadline.after(PATIENCE))
+        assert told(nobody) == ["DeadlineExceeded"]
+        assert len(it.models["a"].asked) == 1
         assert it.leases("a") == 0
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from predictor.servicer import predictor_service
 from predictor.tokenizer import Tokenizer
 from predictor.traffic import TrafficCounter
 from predictor.traffic_registry import TrafficRegistry
-from serving.errors import InvalidRequest, ModelNotFound, ServingError, Status, status_of
+from serving.errors import InvalidRequest, ModelNotFound, QuotaExceeded, ServingError, Status, status_of
 from serving.explanation import Explanation, LabelExplanation
 from serving.messages import (
     batch_response_of,
@@ -123,6 +125,25 @@ def test_outcomes_survive_the_way_into_a_batch_and_back(batch_of: Any) -> None:
         Status(StatusCode.NOT_FOUND, "none"),
         Status(StatusCode.INVALID_ARGUMENT, "bad"),
     ]
+
+
+@pytest.mark.parametrize("batch_of", [batch_response_of, predictor_batch_response_of])
+def test_when_to_try_again_survives_the_way_into_a_batch_and_back(batch_of: Any) -> None:
+    batch = batch_of([QuotaExceeded("later", 1.5), InvalidRequest("never")])
+    later, never = outcomes_of(type(batch).FromString(batch.SerializeToString()))
+    assert isinstance(later, ServingError)
+    assert isinstance(never, ServingError)
+    assert (later.retry_after, never.retry_after) == (1.5, None)
+
+
+def test_how_long_each_caller_of_a_batch_waits_goes_to_the_predictor() -> None:
+    now = time.monotonic()
+    queries = [Query("a", "x", until=now + 1000.0), Query("a", "x", until=now - 5.0), Query("a", "x")]
+    sent = [delegated_query_of(request_of(pb.PredictorPredictRequest, query)).until for query in queries]
+    assert now + 990.0 < sent[0] < now + 1010.0 + (time.monotonic() - now)
+    # Late is late, and not for ever.
+    assert sent[1] <= time.monotonic() + 1e-3
+    assert sent[2] == math.inf
 
 
 ZERO = Prediction("", 0.0, (), "", "")

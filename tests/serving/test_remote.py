@@ -45,6 +45,15 @@ def test_a_status_that_our_service_gave_passes_unchanged(code: StatusCode) -> No
     assert status_of(error) == Status(code, "its own words")
 
 
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("1.500", 1.5), ("0.050", 0.05), ("soon", None), ("-1", None), ("nan", None), ("9" * 40, None)],
+)
+def test_when_to_try_again_passes_on_where_it_can_be_read(told: str, seconds: float | None) -> None:
+    call = FakeFailedCall(StatusCode.RESOURCE_EXHAUSTED, "later", (*OURS, ("retry-after", told)))
+    assert error_of_call(call, "predictor").retry_after == seconds
+
+
 def test_a_status_of_ours_without_a_message_stays_without() -> None:
     error = error_of_call(FakeFailedCall(StatusCode.NOT_FOUND, None, OURS), "predictor")
     assert status_of(error) == Status(StatusCode.NOT_FOUND, "")
