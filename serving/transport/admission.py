@@ -21,7 +21,8 @@ MOST_WAITING: Final = 16_384
 _GOAL: Final = Goal()
 # What waits is answered later than was to be expected as often as sooner, and who was let in must not be refused late.
 _CAUTION: Final = 1.5
-# One that was let into the queue has to be hopeless before it is sent away.
+# One that was let into the queue has to be hopeless before it is sent away. It is told that its deadline passes: who
+# is refused, and may ask elsewhere, hears of that at once or not at all.
 _HOPELESS: Final = 0.5
 _SOONEST_AGAIN_SECONDS: Final = 0.05
 _FULL_AGAIN_SECONDS: Final = 1.0
@@ -213,13 +214,16 @@ class Gate:
             now = monotonic()
             if waiting.turn.done():
                 """Its caller has left, and its task is about to hear of it."""
-            elif waiting.until <= now:
+            elif waiting.until <= now or self._is_hopeless(waiting.until - now):
                 self._fail_late(waiting)
-            elif limit.rate and now + self._in_work / limit.rate * _HOPELESS > waiting.until:
-                waiting.turn.set_exception(_overloaded(self._in_work / limit.rate))
             else:
                 self._in_work += 1
                 waiting.turn.set_result(now)
+
+    def _is_hopeless(self, remaining: float) -> bool:
+        """Return whether a call with so many seconds left would come to its deadline before its answer."""
+        rate = self.limit.rate
+        return bool(rate) and self._in_work / rate * _HOPELESS > remaining
 
     def _expire(self, waiting: _Waiting) -> None:
         if not waiting.turn.done():

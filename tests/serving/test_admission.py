@@ -137,7 +137,7 @@ async def test_who_waits_and_is_let_in_too_late_is_refused_instead_of_executed()
     gate.limit.rate = 1.0
     gate.leave(calls[0], entered[0], answered=True)
 
-    with pytest.raises(Overloaded):
+    with pytest.raises(DeadlineExceeded):
         await hopeless
     assert await patient
 
