@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from predictor.engine import InferenceEngine
 from predictor.residency_messages import resident_message
 from predictor.servicer import REPLICA
+from predictor.traffic_messages import traffic_message
 from serving.call import Call
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.residence import Residence
-from serving.residency import residence_of
+from serving.residency import residence_of, statistics_of
 
 
 class InProcessBackend:
@@ -68,4 +69,6 @@ class InProcessBackend:
         residents = self._engine.residency()
         resident = residents.seen(model_id)
         message = None if resident is None else resident_message(resident, residents, time.monotonic())
-        return residence_of(REPLICA, message)
+        counted = self._engine.traffic().listed(model_id, 1)
+        statistics = statistics_of(traffic_message(counted[0], time.monotonic())) if counted else None
+        return residence_of(REPLICA, message, statistics)

@@ -13,7 +13,7 @@ import grpc
 from predictor.engine import Check, InferenceEngine
 from predictor.permissions import Permissions
 from predictor.residency_messages import residency_response, resident_message
-from predictor.traffic_messages import traffic_response
+from predictor.traffic_messages import traffic_message, traffic_response
 from serving.access.audit import audited
 from serving.access.identity import ANYBODY, Asked, Identity, Right
 from serving.call import current_call, note_model
@@ -94,6 +94,8 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         may_see = self._may_see(request.runId, request.caller)
         response = residency_response(self._engine.residency(), request.runId, request.limit, may_see)
         response.replica = REPLICA
+        for counted in self._engine.traffic().listed(request.runId, 1) if request.runId else ():
+            response.traffic.CopyFrom(traffic_message(counted, time.monotonic()))
         return response
 
     async def Load(  # noqa: N802 - the contract names it

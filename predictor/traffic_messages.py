@@ -12,10 +12,11 @@ from serving.stubs import prediction_service_pb2 as pb
 def traffic_response(listed: Sequence[CountedModel]) -> pb.TrafficResponse:
     """Return the listing of these models, in their order."""
     now = time.monotonic()
-    return pb.TrafficResponse(models=[_message(counted, now) for counted in listed])
+    return pb.TrafficResponse(models=[traffic_message(counted, now) for counted in listed])
 
 
-def _message(counted: CountedModel, now: float) -> pb.ModelTraffic:
+def traffic_message(counted: CountedModel, now: float) -> pb.ModelTraffic:
+    """Return the message of one model; ``now`` is on the monotonic clock."""
     counts = counted.counter.snapshot()
     return pb.ModelTraffic(
         model=pb.ModelIdentity(id=counted.model_id, version=counted.version),

@@ -10,7 +10,7 @@ import grpc
 
 from serving.channels import PLAIN, ChannelOptions, open_channel
 from serving.remote import error_of_call
-from serving.residence import Residence
+from serving.residence import ModelStatistics, Residence
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
@@ -73,10 +73,12 @@ def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, option
     )
 
 
-def residence_of(replica: str, message: pb.ResidentModel | None) -> Residence:
+def residence_of(
+    replica: str, message: pb.ResidentModel | None, statistics: ModelStatistics | None = None
+) -> Residence:
     """Return what a replica says that it has of a model; ``None``: it is not in memory there."""
     if message is None:
-        return Residence(replica, resident=False)
+        return Residence(replica, resident=False, statistics=statistics)
     return Residence(
         replica,
         resident=True,
@@ -86,6 +88,20 @@ def residence_of(replica: str, message: pb.ResidentModel | None) -> Residence:
         idle_seconds=message.idle_seconds,
         leases=message.leases,
         hits=message.hits,
+        statistics=statistics,
+    )
+
+
+def statistics_of(message: pb.ModelTraffic) -> ModelStatistics:
+    """Return what a replica has counted of a model."""
+    counts = message.counts
+    return ModelStatistics(
+        counts.documents,
+        counts.empty_documents,
+        counts.tokens,
+        counts.unknown_tokens,
+        counts.fallbacks,
+        message.seconds,
     )
 
 

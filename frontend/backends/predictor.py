@@ -26,7 +26,7 @@ from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.remote import error_of_call
 from serving.residence import Residence
-from serving.residency import residence_of
+from serving.residency import residence_of, statistics_of
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
@@ -132,7 +132,8 @@ class PredictorBackend:
         """Return what the replica that answers for the model has of it. Raises its error."""
         request = pb.ResidencyRequest(runId=model_id, caller=call.identity.name)
         response = await self._ask("Residency", request, call, partition_of(model_id, self._partitions))
-        return [residence_of(response.replica, next(iter(response.models), None))]
+        statistics = statistics_of(response.traffic) if response.HasField("traffic") else None
+        return [residence_of(response.replica, next(iter(response.models), None), statistics)]
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Let the replica that has the model let go of it. Raises its error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,7 +22,7 @@ from serving.management.terms import (
     VersionDescription,
 )
 from serving.releases.release import Canary, Change, Release, Shadow
-from serving.residence import Residence
+from serving.residence import ModelStatistics, Residence
 from serving.stubs import model_service_pb2 as pb
 
 _ROLES: Final[Mapping[Role, pb.ReleaseRole.ValueType]] = {
@@ -129,6 +130,7 @@ def description_of(message: pb.ModelDescription) -> ModelDescription:
 
 def residence_message(residence: Residence) -> pb.Residence:
     """Return the message of a model at a replica."""
+    statistics = residence.statistics
     return pb.Residence(
         replica=residence.replica,
         resident=residence.resident,
@@ -138,6 +140,7 @@ def residence_message(residence: Residence) -> pb.Residence:
         idle_seconds=residence.idle_seconds,
         leases=residence.leases,
         hits=residence.hits,
+        statistics=None if statistics is None else pb.ModelStatistics(**asdict(statistics)),
     )
 
 
@@ -152,6 +155,18 @@ def residence_of(message: pb.Residence) -> Residence:
         message.idle_seconds,
         message.leases,
         message.hits,
+        _statistics_of(message.statistics) if message.HasField("statistics") else None,
+    )
+
+
+def _statistics_of(message: pb.ModelStatistics) -> ModelStatistics:
+    return ModelStatistics(
+        message.documents,
+        message.empty_documents,
+        message.tokens,
+        message.unknown_tokens,
+        message.fallbacks,
+        message.seconds,
     )
 
 

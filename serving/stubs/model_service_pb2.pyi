@@ -292,6 +292,7 @@ class Residence(_message.Message):
     IDLE_SECONDS_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     HITS_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The name of the replica: another one for each process."""
     resident: _builtins.bool
@@ -302,6 +303,10 @@ class Residence(_message.Message):
     leases: _builtins.int
     hits: _builtins.int
     """Requests that found it in memory."""
+    @_builtins.property
+    def statistics(self) -> Global___ModelStatistics:
+        """What it was asked there, and what it answered; unset where it was asked nothing, or the engine does not tell."""
+
     def __init__(
         self,
         *,
@@ -313,14 +318,55 @@ class Residence(_message.Message):
         idle_seconds: _builtins.float = ...,
         leases: _builtins.int = ...,
         hits: _builtins.int = ...,
+        statistics: Global___ModelStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "generation", b"generation", "hits", b"hits", "idle_seconds", b"idle_seconds", "leases", b"leases", "pinned", b"pinned", "replica", b"replica", "resident", b"resident"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "generation", b"generation", "hits", b"hits", "idle_seconds", b"idle_seconds", "leases", b"leases", "pinned", b"pinned", "replica", b"replica", "resident", b"resident", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Residence: _TypeAlias = Residence  # noqa: Y015
+
+@_typing.final
+class ModelStatistics(_message.Message):
+    """Counted over one copy of a model, in memory or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    EMPTY_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_TOKENS_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    documents: _builtins.int
+    empty_documents: _builtins.int
+    """Those without any token that the model knows."""
+    tokens: _builtins.int
+    """Tokens of all documents, n-grams left out, and how many of them the vocabulary does not have."""
+    unknown_tokens: _builtins.int
+    fallbacks: _builtins.int
+    """Answers whose best label was below the threshold."""
+    seconds: _builtins.float
+    """Since when it is counted, in seconds."""
+    def __init__(
+        self,
+        *,
+        documents: _builtins.int = ...,
+        empty_documents: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        unknown_tokens: _builtins.int = ...,
+        fallbacks: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "empty_documents", b"empty_documents", "fallbacks", b"fallbacks", "seconds", b"seconds", "tokens", b"tokens", "unknown_tokens", b"unknown_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelStatistics: _TypeAlias = ModelStatistics  # noqa: Y015
 
 @_typing.final
 class LoadModelRequest(_message.Message):

@@ -747,6 +747,7 @@ class ResidencyResponse(_message.Message):
     RESIDENT_MODELS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     REPLICA_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     budget_bytes: _builtins.int
     """Bytes that models may take together."""
     held_bytes: _builtins.int
@@ -759,6 +760,10 @@ class ResidencyResponse(_message.Message):
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResidentModel]: ...
     @_builtins.property
     def counters(self) -> Global___CacheCounters: ...
+    @_builtins.property
+    def traffic(self) -> Global___ModelTraffic:
+        """Where one model was asked for, and was asked something before: what it was asked and what it answered."""
+
     def __init__(
         self,
         *,
@@ -768,10 +773,11 @@ class ResidencyResponse(_message.Message):
         resident_models: _builtins.int = ...,
         counters: Global___CacheCounters | None = ...,
         replica: _builtins.str = ...,
+        traffic: Global___ModelTraffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "counters", b"counters", "held_bytes", b"held_bytes", "models", b"models", "replica", b"replica", "resident_models", b"resident_models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "counters", b"counters", "held_bytes", b"held_bytes", "models", b"models", "replica", b"replica", "resident_models", b"resident_models", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -106,9 +106,14 @@ def test_models_are_loaded_described_and_unloaded_where_they_are(running: Stack)
     assert described["residences"][0]["replica"] == residence["replica"]
     assert described["residences"][0]["resident"]
     assert json.loads(described["manifest"])["Algorithm"] == "intent-classification"
+    assert "statistics" not in described["residences"][0]
+    assert answering(frontend, "bot@2") == answering(frontend, "bot@2") == "bot@2"
     asked(frontend, "UnloadModel", runId="bot@2")
     (gone,) = asked(frontend, "DescribeModel", runId="bot@2")["residences"]
     assert "resident" not in gone
+    # Counts outlive the stay in memory.
+    assert gone["statistics"]["documents"] == "2"
+    assert int(gone["statistics"]["tokens"]) > 2
     protected = grpcurl_of(frontend, "DeleteModel", runId="bot@1")
     assert "Code: FailedPrecondition" in protected.stderr
     asked(frontend, "DeleteModel", runId="bot@2")
@@ -239,6 +244,7 @@ def test_one_process_has_it_too(volume: Path, tmp_path: Path, transport: str) ->
     with running_service("model_service", volume, tmp_path, transport=transport) as service:
         assert asked(service, "Release", name="bot", version="1")["stable"] == "1"
         assert asked(service, "DescribeModel", runId="bot")["residences"][0]["resident"]
+        assert int(asked(service, "DescribeModel", runId="bot")["residences"][0]["statistics"]["documents"]) > 0
         asked(service, "UnloadModel", runId="bot")
         assert "resident" not in asked(service, "DescribeModel", runId="bot")["residences"][0]
         assert asked(service, "LoadModel", runId="bot")["residence"]["resident"]
