@@ -29,7 +29,7 @@ from serving.management.terms import (
     VersionDescription,
 )
 from serving.releases.release import Canary, Change, Release, Shadow
-from serving.residence import Residence
+from serving.residence import ModelStatistics, Residence
 from serving.stubs import model_service_pb2 as pb
 
 NAMES = st.from_regex(r"[a-z][a-z0-9.]{0,8}", fullmatch=True)
@@ -117,7 +117,15 @@ DESCRIPTIONS = st.builds(
     ).map(tuple),
     release=st.none() | STATES,
     residences=st.lists(
-        st.builds(Residence, replica=NAMES, resident=st.booleans(), pinned=st.booleans(), bytes=COUNTS, leases=SMALL),
+        st.builds(
+            Residence,
+            replica=NAMES,
+            resident=st.booleans(),
+            pinned=st.booleans(),
+            bytes=COUNTS,
+            leases=SMALL,
+            statistics=st.none() | st.builds(ModelStatistics, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.just(1.5)),
+        ),
         max_size=2,
     ).map(tuple),
 )
