@@ -163,12 +163,11 @@ class Gate:
             return
         now = monotonic()
         limit = self.limit
+        # Who is not answered tells nothing: an engine that hangs must not look like a load that is too high for all.
         if answered:
             limit.answers += 1
             if not limit.answers & limit.mask:
                 self._sample(call, entered, now)
-        elif now >= call.deadline.at:
-            self._sample(call, entered, now)
         self._in_work -= 1
         self._left()
         if self._waiting:

@@ -62,6 +62,17 @@ async def test_calls_are_let_in_up_to_the_limit_and_then_in_the_order_of_their_a
     others[2].cancel()
 
 
+async def test_calls_that_an_engine_leaves_without_an_answer_are_no_reason_to_refuse_others() -> None:
+    gate = Admission(1000, goal=Goal(least=1)).gate("a/B")
+    for _ in range(4):
+        hung = [call_within(0.05) for _ in range(64)]
+        entered = [gate.enter(call) for call in hung]
+        await asyncio.sleep(0.06)
+        for call, at in zip(hung, entered, strict=True):
+            gate.leave(call, at, answered=False)
+    assert gate.limit.value == 1000
+
+
 async def test_the_bound_over_all_gates_counts_those_who_wait_and_refuses_at_once() -> None:
     admission, gate = gate_with(1, most=3)
     gate.enter(call_within())
