@@ -166,6 +166,10 @@ class ServerSettings(BaseSettings):
         default=0.01,
         description="share of the calls without a traceparent that are traced; where there is one, it decides",
     )
+    traces_per_second: Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)] = Field(
+        default=10.0,
+        description="most traces that are begun here in a second, however busy the service is; 0: any number",
+    )
     log_calls: LogCalls = Field(
         default="failed", description="calls that get a log line each; none leaves the service's own faults"
     )

@@ -39,8 +39,8 @@ class Variant:
 VARIANTS: Final = (
     Variant("again", "nothing: other processes of the same, for the noise"),
     Variant("metrics", "metrics", metrics=True),
-    Variant("traces", "traces of 1 % of the calls", trace_share=0.01),
-    Variant("on", "metrics, and traces of 1 % of the calls", metrics=True, trace_share=0.01),
+    Variant("traces", "traces of 1 % of the calls, 10 a second at most", trace_share=0.01),
+    Variant("on", "metrics, and traces of 1 % of the calls, 10 a second at most", metrics=True, trace_share=0.01),
     Variant("all-traced", "metrics, and traces of all calls", metrics=True, trace_share=1.0),
     Variant("all-logged", "metrics, traces of 1 %, and a log line for every call", True, 0.01, logs=True),
 )
@@ -133,6 +133,9 @@ def _start(stack: ExitStack, shape: str, variant: Variant, receiver: int, folder
             command += ["--trace-endpoint", f"127.0.0.1:{receiver}"]
             if command[2] != "predictor":
                 command += ["--trace-share", str(variant.trace_share)]
+                if variant.trace_share == 1.0:
+                    # All are to be traced; else they are bounded as they are without further settings.
+                    command += ["--traces-per-second", "0"]
         if variant.logs:
             command += ["--log-calls", "all"]
         programs.append(stack.enter_context(running(command, folder / f"{command[2]}.log")))

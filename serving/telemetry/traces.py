@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -146,12 +147,17 @@ class SampledCalls:
     Args:
         tracer: records.
         share: of the calls that come without a trace, from 0 to 1.
+        per_second: the most of these, on average; 0: any number.
     """
 
-    def __init__(self, tracer: Tracer, share: float) -> None:
+    def __init__(self, tracer: Tracer, share: float, per_second: float = 0.0) -> None:
         self._tracer = tracer
         self._share = share
         self._random = random.random
+        self._per_second = per_second
+        self._left = per_second
+        """Traces that may be begun at once; as many as in a second at most."""
+        self._counted_at = monotonic()
 
     def begin(self, method: str, context: Any) -> SdkSpan | None:
         """Begin the record of a call of ``method``; ``None`` where this one is not recorded."""
@@ -159,7 +165,7 @@ class SampledCalls:
         told = _metadatum(context, TRACEPARENT, _TRACEPARENT_HEADER)
         parent = None if told is None else _parent_of(told)
         if parent is None:
-            if self._random() >= self._share:
+            if self._random() >= self._share or not self._may_begin():
                 return None
             above = Context()
         elif not parent.sampled:
@@ -170,6 +176,20 @@ class SampledCalls:
             above = set_span_in_context(NonRecordingSpan(remote), Context())
         span = self._tracer.start_span(method, above, SpanKind.SERVER, attributes=_attributes_of(method))
         return SdkSpan(self._tracer, span)
+
+    def _may_begin(self) -> bool:
+        """Return whether one more trace may begin now, and count it."""
+        if not self._per_second:
+            return True
+        now = monotonic()
+        gained = (now - self._counted_at) * self._per_second
+        # Less than one a second is a whole one after some seconds.
+        self._left = min(max(self._per_second, 1.0), self._left + gained)
+        self._counted_at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
     def end(self, span: Span, code: StatusCode, call: Call) -> None:
         """End it, with what is known of the call by now."""
@@ -324,7 +344,9 @@ def traced(workload: Workload, settings: ServerSettings, service: str) -> Worklo
         finally:
             await sender.close()
 
-    guards = replace(workload.guards, tracer=SampledCalls(sender.tracer, settings.trace_share))
+    guards = replace(
+        workload.guards, tracer=SampledCalls(sender.tracer, settings.trace_share, settings.traces_per_second)
+    )
     return replace(workload, guards=guards, collectors=[*workload.collectors, sender], close=close)
 
 

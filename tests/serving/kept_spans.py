@@ -24,9 +24,9 @@ class KeptSpans(SpanExporter):
         self.spans += spans
         return SpanExportResult.SUCCESS
 
-    def calls(self, share: float) -> SampledCalls:
-        """Return what records a share of the calls here."""
-        return SampledCalls(self._tracer, share)
+    def calls(self, share: float, per_second: float = 0.0) -> SampledCalls:
+        """Return what records a share of the calls here, so many a second at most; 0: any number."""
+        return SampledCalls(self._tracer, share, per_second)
 
     def call(self) -> Span:
         """Return the span of a call."""

@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,27 @@ def test_a_share_of_the_calls_without_a_trace_is_recorded(kept: KeptSpans) -> No
     recorded = sum(tenth.begin(METHOD, FakeContext()) is not None for _ in range(10_000))
     # Ten standard deviations.
     assert 700 < recorded < 1300
+
+
+def test_only_so_many_traces_are_begun_in_a_second_however_many_calls_there_are(kept: KeptSpans) -> None:
+    began = time.monotonic()
+    calls = kept.calls(1.0, per_second=5.0)
+    begun = [span for _ in range(1000) if (span := calls.begin(METHOD, FakeContext())) is not None]
+    seconds = time.monotonic() - began
+    assert 5 <= len(begun) <= 5 + 5 * seconds + 1
+    # Who has begun a trace is followed all the same.
+    assert calls.begin(METHOD, FakeContext(traceparent("01"))) is not None
+
+
+def test_less_than_one_trace_a_second_is_some_in_a_minute(kept: KeptSpans, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = kept.calls(1.0, per_second=0.1)
+    now = time.monotonic()
+    monkeypatch.setattr("serving.telemetry.traces.monotonic", lambda: now)
+    begun = 0
+    for _ in range(600):
+        now += 0.1
+        begun += calls.begin(METHOD, FakeContext()) is not None
+    assert begun in (5, 6)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
