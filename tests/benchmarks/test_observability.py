@@ -39,7 +39,7 @@ def test_only_what_is_on_by_itself_has_a_target(cost: float, verdict: str, misse
 
 def test_the_page_tells_rates_costs_and_what_was_dropped() -> None:
     text = page(some_results(0.01, 0.02, 0.03, 0.04, 0.05))
-    assert "| metrics, and traces of 1 % of the calls | 3.0% | 2.0% to 4.0% | reached |" in text
+    assert "| metrics, and traces of 1 % of the calls, 10 a second at most | 3.0% | 2.0% to 4.0% | reached |" in text
     assert "1,000 requests a second with nothing on." in text
     assert "3 arrived, 1 were dropped" in text
     assert "{" not in text
