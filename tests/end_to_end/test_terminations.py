@@ -21,10 +21,12 @@ from tests.builders import PATIENCE, channel_to
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, running_service, start, transports
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
-
 TERMINATIONS = int(os.environ.get("INTENT_TEST_TERMINATIONS", "20"))
 """On each transport. A life takes a second or two of a processor; 500 of them on both take half an hour of one."""
+LONGEST_SECONDS = 6
+"""Of a life, on a busy machine."""
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(60 + LONGEST_SECONDS * TERMINATIONS)]
 AT_ONCE = 2
 CALLERS = 32
 LONGEST_LIFE_SECONDS = 0.5
