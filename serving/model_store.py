@@ -57,6 +57,14 @@ class FileIdentity:
         """Return the identity of the file that has this status."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    @classmethod
+    def at(cls, path: Path) -> Self | None:
+        """Return the identity of the file that is there now, behind links; ``None`` where there is none to be seen."""
+        try:
+            return cls.of(path.stat())
+        except OSError:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:

@@ -20,15 +20,14 @@ import structlog
 from grpc import StatusCode
 
 from frontend.backends.backend import Backend
+from frontend.backends.before import BackendBefore
 from frontend.backends.counts import QueryCounts
 from frontend.backends.traced import LEFT, batch_of, end_batch
 from serving.call import Call, enter_call
 from serving.errors import INTERNAL_MESSAGE, ServingError, Unavailable, again
-from serving.model_id import ModelId
 from serving.place import aside
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import best_labels, explained_characters, fit_in_one_answer
-from serving.residence import Residence
 from serving.spans import Span
 
 log = structlog.get_logger()
@@ -63,7 +62,7 @@ class _Waiting:
     """Where its call is traced: its wait in the queue, then its flight."""
 
 
-class CoalescingBackend:
+class CoalescingBackend(BackendBefore[BatchingBackend]):
     """A :class:`~frontend.backends.backend.Backend` before another.
 
     Args:
@@ -81,7 +80,7 @@ class CoalescingBackend:
         group_of: Callable[[Query], Hashable] = lambda _: None,
         counts: QueryCounts | None = None,
     ) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._calls = calls
         self._counts = counts
         self._group_of = group_of
@@ -119,27 +118,11 @@ class CoalescingBackend:
             self._counts.asked(queries)
         return await self._backend.predict_batch(queries, call)
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
-        """Have the model in memory. Raises the engine's error."""
-        return await self._backend.load(model_id, call)
-
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
-        """Return what the engine's replicas have of the model. Raises the engine's error."""
-        return await self._backend.residence(model_id, call)
-
-    async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Let the engine let go of the model. Raises its error."""
-        await self._backend.unload(model_id, call)
-
-    async def wait_until_ready(self) -> None:
-        """Return once the engine can answer."""
-        await self._backend.wait_until_ready()
-
     async def close(self) -> None:
         """End what is in flight, and close the engine's backend."""
         for group in list(self._groups.values()):
             group.close()
-        await self._backend.close()
+        await super().close()
 
     async def _ask(self, query: Query, call: Call) -> Outcome | None:
         key = self._group_of(query)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol
 
 from frontend.backends.backend import Backend
+from frontend.backends.before import BackendBefore
 from frontend.backends.coalescing import BatchingBackend, CoalescingBackend
 from frontend.backends.counts import QueryCounts
 from frontend.backends.model_times import ModelTimes
 from serving.call import Call
 from serving.errors import ServingError
-from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
-from serving.residence import Residence
 
 
 class GroupingBackend(BatchingBackend, Protocol):
@@ -39,11 +38,11 @@ def coalesced(
     return TimedRequests(CoalescingBackend(engine, calls=calls, group_of=group_of, counts=counts), counts.times)
 
 
-class TimedRequests:
+class TimedRequests(BackendBefore[Backend]):
     """A :class:`~frontend.backends.backend.Backend` that counts requests, and passes them on."""
 
     def __init__(self, backend: Backend, times: ModelTimes) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._times = times
 
     async def predict(self, query: Query, call: Call) -> Prediction:
@@ -69,26 +68,6 @@ class TimedRequests:
         self._count(queries, outcomes, time.perf_counter() - started)
         return outcomes
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
-        """Have the model in memory. Raises ServingError."""
-        return await self._backend.load(model_id, call)
-
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
-        """Return what the engine's replicas have of the model. Raises ServingError."""
-        return await self._backend.residence(model_id, call)
-
-    async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Let the engine let go of the model. Raises ServingError."""
-        await self._backend.unload(model_id, call)
-
-    async def wait_until_ready(self) -> None:
-        """Return once the engine can answer."""
-        await self._backend.wait_until_ready()
-
-    async def close(self) -> None:
-        """Close what is behind it."""
-        await self._backend.close()
-
     def _count(self, queries: Sequence[Query], outcomes: Sequence[Outcome], seconds: float) -> None:
         """Count each model's part of a batch as a request of its own, which failed where any document did."""
         parts: dict[str, list[Outcome]] = defaultdict(list)
@@ -103,11 +82,11 @@ class TimedRequests:
                 self._times.failed(model_id, error)
 
 
-class TimedEngine:
+class TimedEngine(BackendBefore[BatchingBackend]):
     """A :class:`~frontend.backends.coalescing.BatchingBackend` that counts executions, and passes them on."""
 
     def __init__(self, backend: BatchingBackend, times: ModelTimes) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._times = times
 
     async def predict(self, query: Query, call: Call) -> Prediction:
@@ -132,26 +111,6 @@ class TimedEngine:
         answered = (query.model_id for query, outcome in zip(queries, outcomes, strict=True) if outcome is not None)
         self._count(answered, started)
         return outcomes
-
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
-        """Have the model in memory. Raises ServingError."""
-        return await self._backend.load(model_id, call)
-
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
-        """Return what the engine's replicas have of the model. Raises ServingError."""
-        return await self._backend.residence(model_id, call)
-
-    async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Let the engine let go of the model. Raises ServingError."""
-        await self._backend.unload(model_id, call)
-
-    async def wait_until_ready(self) -> None:
-        """Return once the engine can answer."""
-        await self._backend.wait_until_ready()
-
-    async def close(self) -> None:
-        """Close the engine's backend."""
-        await self._backend.close()
 
     def _count(self, asked: Iterable[str], started: float) -> None:
         """Count a batch that the engine has answered, by the model of each request in it."""

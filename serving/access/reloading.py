@@ -11,25 +11,25 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 import structlog
 
 from serving.access.access_file import InvalidAccessFile
+from serving.following import Following
+from serving.model_store import FileIdentity
 from serving.reloads import RELOAD_FAILURES
 
 log = structlog.get_logger()
 
-LOOK_SECONDS: Final = 1.0
-"""How often files are looked at."""
 _MOST_READS: Final = 3
 
 Value = TypeVar("Value")
 
 Read: TypeAlias = Callable[[], tuple[Value, Sequence[Path]]]
 """Returns what the files say, and which they are. Blocks. Raises InvalidAccessFile."""
-FileState: TypeAlias = tuple[int, int, int, int] | None
+FileStates: TypeAlias = tuple[FileIdentity | None, ...]
 
 
 class _Version(NamedTuple, Generic[Value]):
     value: Value
     files: tuple[Path, ...]
-    states: tuple[FileState, ...]
+    states: FileStates
     """How the files were before they were read."""
 
 
@@ -50,42 +50,30 @@ class Reloaded(Generic[Value]):
         self.value = self._version.value
         """What is in force."""
         self._fault = ""
-        self._fault_states: tuple[FileState, ...] = ()
+        self._fault_states: FileStates = ()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="access")
-        self._loop = asyncio.get_running_loop()
-        self._look: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(LOOK_SECONDS, self._start_look)
+        self._following = Following(self._look, "access")
 
     async def close(self) -> None:
         """Look at the files no more."""
-        self._timer.cancel()
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.gather(self._look, return_exceptions=True)
-            self._timer.cancel()
+        await self._following.close()
         # A volume that hangs must not hang the end.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _start_look(self) -> None:
-        self._look = self._loop.create_task(self._look_again())
-
-    async def _look_again(self) -> None:
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             # After a fault they are read every time: what was missing may be a file that the known version lacks.
             known = None if self._fault else self._version
-            found = await self._loop.run_in_executor(self._pool, _changed, self._read, self._version.files, known)
+            found = await loop.run_in_executor(self._pool, _changed, self._read, self._version.files, known)
         except InvalidAccessFile as error:
-            self._count_fault(str(error), await self._loop.run_in_executor(self._pool, _states_of, self._version.files))
-        except Exception:
-            log.exception("files of the configuration were not looked at")
-        else:
-            if found is not None:
-                self._version, self.value, self._fault = found, found.value, ""
-                log.info("configuration reloaded", file=found.files[0].name)
-        finally:
-            self._timer = self._loop.call_later(LOOK_SECONDS, self._start_look)
+            self._count_fault(str(error), await loop.run_in_executor(self._pool, _states_of, self._version.files))
+            return
+        if found is not None:
+            self._version, self.value, self._fault = found, found.value, ""
+            log.info("configuration reloaded", file=found.files[0].name)
 
-    def _count_fault(self, fault: str, states: tuple[FileState, ...]) -> None:
+    def _count_fault(self, fault: str, states: FileStates) -> None:
         """Tell of a fault once, however often the files are looked at."""
         if (fault, states) == (self._fault, self._fault_states):
             return
@@ -114,13 +102,5 @@ def _current(read: Read[Value], files: tuple[Path, ...]) -> _Version[Value]:
     return _Version(value, files, ())
 
 
-def _states_of(files: tuple[Path, ...]) -> tuple[FileState, ...]:
-    return tuple(map(_state_of, files))
-
-
-def _state_of(file: Path) -> FileState:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _states_of(files: tuple[Path, ...]) -> FileStates:
+    return tuple(map(FileIdentity.at, files))

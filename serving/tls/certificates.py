@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import Self
 
 import structlog
 
@@ -16,9 +16,6 @@ from serving.settings import ServerSettings, TlsFiles
 from serving.tls.material import TlsMaterial, UnusableCertificate, identity_of, read_material
 
 log = structlog.get_logger()
-
-LOOK_SECONDS: Final = 1.0
-"""How often the files are looked at: by their names and times, which costs microseconds."""
 
 
 class Certificates:
@@ -53,16 +50,6 @@ class Certificates:
     def on_change(self, hand_over: Callable[[TlsMaterial], None]) -> None:
         """Have what is new handed over before it counts as in use. Called in a thread; may raise OSError."""
         self._hand_over = hand_over
-
-    async def follow(self) -> None:
-        """Look at the files again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self.look()
-            except Exception:  # noqa: BLE001 - whatever it is, it is told
-                # What is in use stays, and the next look may go well.
-                self._log.exception("the certificate could not be looked at")
 
     async def look(self) -> None:
         """Take the files if they are new and fit each other."""

@@ -38,7 +38,7 @@ class TlsMaterial:
 
 def identity_of(files: TlsFiles) -> tuple[FileIdentity | None, ...]:
     """Return what changes whenever one of the files does, however it is replaced; ``None`` for one that is missing."""
-    return tuple(_identity(path) for path in (files.certificate, files.key, files.authority) if path is not None)
+    return tuple(FileIdentity.at(path) for path in (files.certificate, files.key, files.authority) if path is not None)
 
 
 def read_material(files: TlsFiles) -> TlsMaterial:
@@ -57,13 +57,6 @@ def read_material(files: TlsFiles) -> TlsMaterial:
     if _public_key(leaf) != _public_key_of_private(key):
         raise UnusableCertificate("the certificate is not of this key; replace both files with those of one pair")
     return TlsMaterial(certificate, key, authority, leaf.not_valid_after_utc.timestamp())
-
-
-def _identity(path: Path) -> FileIdentity | None:
-    try:
-        return FileIdentity.of(path.stat())
-    except OSError:
-        return None
 
 
 def _contents(path: Path, kind: str) -> bytes:

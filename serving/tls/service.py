@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from dataclasses import replace
 
+from serving.following import Following
 from serving.tls.certificates import Certificates
 from serving.tls.metrics import CertificateCollector
 from serving.transport.lifecycle import Workload
@@ -13,18 +12,16 @@ from serving.transport.lifecycle import Workload
 
 def with_certificates(workload: Workload, certificates: Certificates) -> Workload:
     """Return ``workload`` with ``certificates`` looked at while it is served, and told in its metrics."""
-    following: asyncio.Task[None] | None = None
+    following: Following | None = None
 
     async def get_ready() -> None:
         nonlocal following
-        following = asyncio.get_running_loop().create_task(certificates.follow())
+        following = Following(certificates.look, "certificate")
         await workload.get_ready()
 
     async def close() -> None:
         if following is not None:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+            await following.close()
         await workload.close()
 
     collectors = [CertificateCollector(certificates), *workload.collectors]

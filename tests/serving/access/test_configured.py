@@ -13,7 +13,8 @@ import pytest
 import structlog
 from grpc import StatusCode
 
-from serving.access import failure_log, reloading
+from serving import following
+from serving.access import failure_log
 from serving.access.audit import audited
 from serving.access.configured import ConfiguredAccess
 from serving.access.counters import AccessCounters
@@ -47,7 +48,7 @@ def events() -> Iterator[list[Any]]:
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.01)
 
 
 @asynccontextmanager
