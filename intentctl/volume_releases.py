@@ -7,30 +7,21 @@ from __future__ import annotations
 
 import functools
 import getpass
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from predictor.loader import FileLimits, Loader
-from serving.errors import ModelNotFound, ReleaseConflict, ReleaseRefused, ServingError
+from serving.errors import ModelNotFound, ReleaseRefused, ServingError
 from serving.management.deleting import delete
 from serving.management.inventory import Inventory
+from serving.management.planning import Transition, planned, releasing
 from serving.management.terms import ReleaseState, Role
 from serving.model_id import ModelId, parse_model_id, parse_model_name, versioned
 from serving.model_store import ModelStore
-from serving.releases.changes import (
-    Trial,
-    promoted,
-    released,
-    rolled_back,
-    with_canary,
-    with_label,
-    with_shadow,
-    withdrawn,
-)
+from serving.releases.changes import Trial, promoted, rolled_back, withdrawn
 from serving.releases.example import check_answer, example_query
-from serving.releases.release import MAX_HISTORY, Release
-from serving.releases.writing import change_release, check_revision
+from serving.releases.release import MAX_HISTORY
+from serving.releases.writing import change_release
 
 
 class VolumeReleases:
@@ -80,23 +71,10 @@ class VolumeReleases:
             ReleaseRefused: it makes no sense, or the version cannot go live.
             ServingError: as :func:`~serving.releases.writing.change_release` does.
         """
-        if role == "canary":
-            change = functools.partial(
-                with_canary,
-                version=version,
-                share=share,
-                max_error_rate=max_error_rate,
-                max_disagreement=max_disagreement,
-                min_answers=min_answers,
-            )
-        elif role == "shadow":
-            change = functools.partial(with_shadow, version=version, share=share)
-        elif role == "label":
-            versions = self._inventory.version_names(parse_model_name(name))
-            change = functools.partial(with_label, label=label, version=version, versions=versions)
-        else:
-            change = functools.partial(released, version=version)
-        return self._changed(name, change, expected_revision, comment)
+        bounds = {"max_error_rate": max_error_rate, "max_disagreement": max_disagreement, "min_answers": min_answers}
+        checked = parse_model_name(name)
+        transition = releasing(self._inventory, checked, version, role, label=label, share=share, bounds=bounds)
+        return self._changed(name, transition, expected_revision, comment)
 
     def promote(self, name: str, *, expected_revision: int | None = None, comment: str = "") -> ReleaseState:
         """Make the canary stable. Raises as :meth:`release` does."""
@@ -118,7 +96,7 @@ class VolumeReleases:
     def _changed(
         self,
         name: str,
-        transition: Callable[..., Release],
+        transition: Transition,
         expected_revision: int | None,
         comment: str,
         *,
@@ -126,19 +104,10 @@ class VolumeReleases:
     ) -> ReleaseState:
         checked = parse_model_name(name)
         change = functools.partial(transition, by=_user(), at=datetime.now(UTC), comment=comment)
-        present = self._inventory.existing_release(checked)
-        check_revision(present, expected_revision)
-        version = change(present).history[0].version
+        plan = planned(self._inventory, checked, change, expected_revision)
         if tries:
-            self._try(checked, version)
-
-        def of_version(release: Release | None) -> Release:
-            following = change(release)
-            if following.history[0].version != version:
-                raise ReleaseConflict("the release was changed meanwhile; look at it, and decide again")
-            return following
-
-        release = change_release(self._root, checked, of_version, expected_revision=expected_revision)
+            self._try(checked, plan.version)
+        release = change_release(self._root, checked, plan, expected_revision=expected_revision)
         return ReleaseState(checked, release.model_copy(update={"history": release.history[:1]}))
 
     def _try(self, name: ModelId, version: str) -> None:

@@ -12,7 +12,7 @@ import grpc
 from frontend.management.deletion import Deletions
 from frontend.management.description import Descriptions, ReleaseStates
 from frontend.management.listing import Filter, Listing
-from frontend.management.releases import Releases, Transition
+from frontend.management.releases import Releases
 from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
@@ -28,8 +28,9 @@ from serving.management.messages import (
     state_message,
     watched_message,
 )
+from serving.management.planning import Transition
 from serving.model_id import ModelId, parse_model_id, parse_model_name
-from serving.releases.changes import promoted, released, rolled_back, with_canary, with_shadow, withdrawn
+from serving.releases.changes import promoted, rolled_back, withdrawn
 from serving.stubs import model_service_pb2 as pb
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
@@ -211,14 +212,10 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
             raise InvalidRequest("bounds go with CANARY; leave them out, or name the role")
         if bool(request.label) != (role == "label"):
             raise InvalidRequest("a label goes with LABEL, and LABEL with a label")
-        if role == "stable":
-            return functools.partial(released, version=request.version)
-        if role == "shadow":
-            return functools.partial(with_shadow, version=request.version, share=share)
-        if role == "label":
-            return self._releases.labelling(ModelId(request.name), request.label, request.version)
         bounds = {field.name: value for field, value in request.bounds.ListFields()}
-        return functools.partial(with_canary, version=request.version, share=share, **bounds)
+        return self._releases.releasing(
+            ModelId(request.name), request.version, role, request.label, share=share, bounds=bounds
+        )
 
 
 def _withdrawal_of(request: pb.WithdrawRequest) -> Transition:
