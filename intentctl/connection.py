@@ -39,6 +39,13 @@ def connecting(command: Callable[..., None]) -> Callable[..., None]:
     return connected
 
 
+def _file(variable: str, what: str) -> Any:
+    """Return an option that names a file, as the environment's ``variable`` does too."""
+    return typer.Option(
+        envvar=variable, exists=True, dir_okay=False, help=what, show_default=False, rich_help_panel=_PANEL
+    )
+
+
 def _connection(
     *,
     tls: Annotated[
@@ -46,36 +53,15 @@ def _connection(
     ] = False,
     tls_authority: Annotated[
         Path | None,
-        typer.Option(
-            envvar="INTENT_TLS_AUTHORITY",
-            exists=True,
-            dir_okay=False,
-            help="PEM file of the authority that signed the service's certificate.",
-            show_default=False,
-            rich_help_panel=_PANEL,
-        ),
+        _file("INTENT_TLS_AUTHORITY", "PEM file of the authority that signed the service's certificate."),
     ] = None,
     tls_certificate: Annotated[
         Path | None,
-        typer.Option(
-            envvar="INTENT_TLS_CERTIFICATE",
-            exists=True,
-            dir_okay=False,
-            help="PEM file of your certificate, where the service asks for one.",
-            show_default=False,
-            rich_help_panel=_PANEL,
-        ),
+        _file("INTENT_TLS_CERTIFICATE", "PEM file of your certificate, where the service asks for one."),
     ] = None,
     tls_key: Annotated[
         Path | None,
-        typer.Option(
-            envvar="INTENT_TLS_KEY",
-            exists=True,
-            dir_okay=False,
-            help="PEM file of its private key.",
-            show_default=False,
-            rich_help_panel=_PANEL,
-        ),
+        _file("INTENT_TLS_KEY", "PEM file of its private key."),
     ] = None,
     tls_server_name: Annotated[
         str | None,
@@ -88,14 +74,10 @@ def _connection(
     ] = None,
     credential_file: Annotated[
         Path | None,
-        typer.Option(
-            envvar="INTENT_CREDENTIAL_FILE",
-            exists=True,
-            dir_okay=False,
-            help=f"File with your API key or token; {CREDENTIAL_VARIABLE} may hold it instead. Without TLS it can be "
-            "read on the way.",
-            show_default=False,
-            rich_help_panel=_PANEL,
+        _file(
+            "INTENT_CREDENTIAL_FILE",
+            f"File with your API key or token; {CREDENTIAL_VARIABLE} may hold it instead. Without TLS it can be read "
+            "on the way.",
         ),
     ] = None,
 ) -> ChannelOptions:
