@@ -66,7 +66,7 @@ def observability(
         json.write_bytes(results.to_json())
     if write_docs:
         _PAGE.write_text(page(results))
-    columns = [Column("shape"), Column("on"), Column("cost"), Column("middle half"), Column("")]
+    columns = [Column("shape"), Column("on"), Column("throughput"), Column("processor time"), Column("")]
     print_table(columns, [(shape, *row) for shape in results.pairs for row in rows(results, shape)])
     raise typer.Exit(EXIT_FAILED if results.missed() else 0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.load import timed
-from benchmarks.observability.results import Pair, Plan, Results, Spans
+from benchmarks.observability.results import Measurement, Pair, Plan, Results, Spans
 from benchmarks.observability.services import NOTHING, Observed, Variant, services
 from benchmarks.results import Machine
 
@@ -41,8 +41,8 @@ def measure(plan: Plan, shapes: Sequence[str], variants: Sequence[Variant], tell
                 tempfile.TemporaryDirectory(prefix="intent-bench-", ignore_cleanup_errors=True) as folder,
                 services(shape, variants, Path(folder)) as running,
             ):
-                rates = [_rate(observed, plan, _WARM_UP_REQUESTS, Path(folder)) for observed in running.values()]
-                requests = max(2 * plan.in_flight, int(plan.seconds * max(rates)))
+                warm = [_measured(observed, plan, _WARM_UP_REQUESTS, Path(folder)) for observed in running.values()]
+                requests = max(2 * plan.in_flight, int(plan.seconds * max(one.rate for one in warm)))
                 for number in range(1, plan.rounds + 1):
                     tell(f"{shape}: start {start} of {plan.starts}, round {number} of {plan.rounds}")
                     ordered = variants if number % 2 else list(reversed(variants))
@@ -57,19 +57,21 @@ def measure(plan: Plan, shapes: Sequence[str], variants: Sequence[Variant], tell
 def _round(
     running: dict[str, Observed], variants: Sequence[Variant], plan: Plan, requests: int, folder: Path
 ) -> Iterator[tuple[str, Pair]]:
-    before = _rate(running[NOTHING], plan, requests, folder)
+    before = _measured(running[NOTHING], plan, requests, folder)
     for variant in variants:
-        rate = _rate(running[variant.name], plan, requests, folder)
-        after = _rate(running[NOTHING], plan, requests, folder)
-        yield variant.name, Pair(before, rate, after)
+        measured = _measured(running[variant.name], plan, requests, folder)
+        after = _measured(running[NOTHING], plan, requests, folder)
+        yield variant.name, Pair(before, measured, after)
         before = after
 
 
-def _rate(observed: Observed, plan: Plan, requests: int, folder: Path) -> float:
-    """Return the requests a second, all answers right; in the midst of them the services are scraped once."""
+def _measured(observed: Observed, plan: Plan, requests: int, folder: Path) -> Measurement:
+    """Return the figures, all answers right; in the midst of the requests the services are scraped once."""
     scrape = threading.Timer(plan.seconds / 2, observed.scrape)
+    began = observed.processor_seconds()
     scrape.start()
     try:
-        return timed(observed.call, in_flight=plan.in_flight, requests=requests, workplace=folder).requests_per_second
+        run = timed(observed.call, in_flight=plan.in_flight, requests=requests, workplace=folder)
     finally:
         scrape.join()
+    return Measurement(run.requests_per_second, 1e6 * (observed.processor_seconds() - began) / requests)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from benchmarks.observability.results import JUDGED, WANTED_COST, Results
+from benchmarks.observability.results import JUDGED, WANTED_COST, Cost, Results
 from benchmarks.observability.services import SHAPES, VARIANTS
 
 _OPENING: Final = """\
@@ -14,9 +14,10 @@ _OPENING: Final = """\
 Written by `scripts/observability-cost --write-docs` on {day}. The target: metrics and traces, as they are switched on
 without further settings, take at most {wanted:.0%} of the throughput.
 
-The cost is the share of the requests a second that are missing beside the same services with nothing on: the median of
-all rounds, and between which figures the middle half of the rounds lie. Below zero, the variant was the faster one; the
-first row, where nothing is on either, says how much of a figure is noise.
+The cost in throughput is the share of the requests a second that are missing beside the same services with nothing on:
+the median of all rounds, and between which figures the middle half of the rounds lie. Below zero, the variant was the
+faster one; the first row, where nothing is on either, says how much of a figure is noise. The cost in processor time is
+what the services took more of it for a request, whatever else the machine did meanwhile.
 """
 _METHOD: Final = """
 ## How it was measured
@@ -44,14 +45,18 @@ def page(results: Results) -> str:
 
 
 def rows(results: Results, shape: str) -> Iterator[tuple[str, str, str, str]]:
-    """Return what is on, what it costs, the middle half of the rounds, and the verdict, of each variant measured."""
+    """Return what is on, its cost in throughput and in processor time, and the verdict, of each variant measured."""
     for variant in VARIANTS:
         cost = results.cost(shape, variant.name)
         if cost is not None:
             verdict = ""
             if variant.name == JUDGED:
                 verdict = "reached" if cost.median <= WANTED_COST else "MISSED"
-            yield variant.title, f"{cost.median:.1%}", f"{cost.lower:.1%} to {cost.upper:.1%}", verdict
+            yield variant.title, _shown(cost), _shown(results.processor_cost(shape, variant.name)), verdict
+
+
+def _shown(cost: Cost) -> str:
+    return f"{cost.median:.1%} ({cost.lower:.1%} to {cost.upper:.1%})"
 
 
 def _lines(results: Results) -> Iterator[str]:
@@ -59,9 +64,13 @@ def _lines(results: Results) -> Iterator[str]:
     for shape in results.pairs:
         yield f"## {SHAPES[shape].capitalize()}"
         yield ""
-        yield f"{results.rate(shape):,.0f} requests a second with nothing on."
+        unobserved = results.unobserved(shape)
+        yield (
+            f"With nothing on {unobserved.rate:,.0f} requests a second,"
+            f" {unobserved.processor:,.0f} µs of processor time each."
+        )
         yield ""
-        yield "| on | cost | middle half | target |"
+        yield "| on | cost in throughput | in processor time | target |"
         yield "| --- | --- | --- | --- |"
         for row in rows(results, shape):
             yield f"| {' | '.join(row)} |"

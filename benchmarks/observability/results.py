@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,17 +31,32 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A variant, and the same services with nothing on right before and after, in requests a second."""
+class Measurement:
+    """One measurement of one variant."""
 
-    before: float
-    variant: float
-    after: float
+    rate: float
+    """Requests a second."""
+    processor: float
+    """Microseconds of processor time that the services took for each request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A variant, and the same services with nothing on right before and after."""
+
+    before: Measurement
+    variant: Measurement
+    after: Measurement
 
     @property
     def cost(self) -> float:
         """The share of the throughput that the variant takes; below 0 where it was the faster one."""
-        return 1.0 - self.variant / statistics.fmean((self.before, self.after))
+        return 1.0 - self.variant.rate / statistics.fmean((self.before.rate, self.after.rate))
+
+    @property
+    def processor_cost(self) -> float:
+        """The processor time that the variant takes more, as a share of that with nothing on."""
+        return self.variant.processor / statistics.fmean((self.before.processor, self.after.processor)) - 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +82,8 @@ class Cost:
     rounds: int
 
     @classmethod
-    def of(cls, pairs: list[Pair]) -> Cost:
-        """Return the figures of ``pairs``, which are not empty."""
-        costs = [pair.cost for pair in pairs]
+    def of(cls, costs: Sequence[float]) -> Cost:
+        """Return the figures of ``costs``, those of each round, which are not empty."""
         if len(costs) == 1:
             return cls(costs[0], costs[0], costs[0], 1)
         lower, median, upper = statistics.quantiles(costs, n=4, method="inclusive")
@@ -88,13 +103,20 @@ class Results:
     """By shape and variant."""
 
     def cost(self, shape: str, variant: str) -> Cost | None:
-        """Return what a variant costs; ``None`` where it was not measured."""
+        """Return what a variant costs of the throughput; ``None`` where it was not measured."""
         pairs = self.pairs.get(shape, {}).get(variant)
-        return Cost.of(pairs) if pairs else None
+        return Cost.of([pair.cost for pair in pairs]) if pairs else None
 
-    def rate(self, shape: str) -> float:
-        """Return the requests a second with nothing on, at the median."""
-        return statistics.median(pair.before for pairs in self.pairs[shape].values() for pair in pairs)
+    def processor_cost(self, shape: str, variant: str) -> Cost:
+        """Return what processor time a variant costs. Raises KeyError where it was not measured."""
+        return Cost.of([pair.processor_cost for pair in self.pairs[shape][variant]])
+
+    def unobserved(self, shape: str) -> Measurement:
+        """Return the median figures with nothing on."""
+        before = [pair.before for pairs in self.pairs[shape].values() for pair in pairs]
+        return Measurement(
+            statistics.median(one.rate for one in before), statistics.median(one.processor for one in before)
+        )
 
     def missed(self) -> list[str]:
         """Return the shapes whose target was measured and is missed."""

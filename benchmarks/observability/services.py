@@ -12,6 +12,7 @@ from typing import Final
 
 from benchmarks.calls import Call
 from benchmarks.observability.results import Spans
+from benchmarks.process_figures import cpu_seconds
 from benchmarks.systems.base import wait_until_right
 from benchmarks.systems.predictions import predict_call
 from benchmarks.workload import MODELS
@@ -57,7 +58,7 @@ class Observed:
 
     variant: Variant
     call: Call
-    logs: Sequence[Path]
+    programs: Sequence[Program]
     metrics: Sequence[int]
     """Ports of its services that tell metrics."""
 
@@ -69,13 +70,18 @@ class Observed:
                 texts.append(answer.read().decode())
         return "\n".join(texts)
 
+    def processor_seconds(self) -> float:
+        """Return the processor time that its services have taken so far."""
+        return cpu_seconds(program.process.pid for program in self.programs)
+
     def checked(self) -> Spans:
         """Return what became of the spans.
 
         Raises:
             AssertionError: what is measured did not take place: metrics, spans that arrived, log lines.
         """
-        told_calls = [sum(map(_tells_answer, log.open())) for log in self.logs]
+        logs = [program.log for program in self.programs]
+        told_calls = [sum(map(_tells_answer, log.open())) for log in logs]
         assert all(told_calls) if self.variant.logs else not any(told_calls), f"lines of calls: {told_calls}"
         if not self.variant.metrics:
             return Spans()
@@ -141,7 +147,7 @@ def _start(stack: ExitStack, shape: str, variant: Variant, receiver: int, folder
         programs.append(stack.enter_context(running(command, folder / f"{command[2]}.log")))
     call = predict_call(f"127.0.0.1:{port}")
     wait_until_right(call, programs)
-    return Observed(variant, call, [program.log for program in programs], metrics)
+    return Observed(variant, call, programs, metrics)
 
 
 def _command(program: str, transport: str, port: int) -> list[str]:
