@@ -242,7 +242,7 @@ class InferenceEngine:
     def _in_line(self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
         with lease as model:
             counter = self._traffic.counter_of(lease.resident)
-            return self._counted(_in_time(model, queries, deadline, counter))
+            return self._counted(_in_time(model, queries, deadline, counter, 0.0))
 
     def _counted(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         for outcome in outcomes:
@@ -265,24 +265,29 @@ class InferenceEngine:
 
 
 def _in_time(
-    model: IntentModel, queries: Sequence[Query], deadline: Deadline, counter: TrafficCounter | None
+    model: IntentModel,
+    queries: Sequence[Query],
+    deadline: Deadline,
+    counter: TrafficCounter | None,
+    least_seconds: float,
 ) -> Sequence[Outcome]:
+    """Return the outcomes; ``least_seconds`` are what the answers take at least, as far as that is known."""
     # Timers of a busy event loop, and the queue of a busy pool, may be late; what nobody waits for is not computed.
     deadline.check()
-    now = monotonic()
+    soonest = monotonic() + least_seconds
     for query in queries:
-        if query.until <= now:
-            return _those_in_time(model, queries, now, counter)
+        if query.until <= soonest:
+            return _those_in_time(model, queries, soonest, counter)
     return model.predict(queries, counter)
 
 
 def _those_in_time(
-    model: IntentModel, queries: Sequence[Query], now: float, counter: TrafficCounter | None
+    model: IntentModel, queries: Sequence[Query], soonest: float, counter: TrafficCounter | None
 ) -> Sequence[Outcome]:
-    in_time = [query for query in queries if query.until > now]
+    in_time = [query for query in queries if query.until > soonest]
     answers = iter(model.predict(in_time, counter) if in_time else ())
-    late = DeadlineExceeded("the deadline of the call has passed")
-    return [next(answers) if query.until > now else late for query in queries]
+    late = DeadlineExceeded("the deadline of the call has passed, or is too near for its answer")
+    return [next(answers) if query.until > soonest else late for query in queries]
 
 
 def _put(outcomes: list[Outcome | None], members: Sequence[int], found: Sequence[Outcome | None]) -> None:

@@ -15,6 +15,8 @@ from serving.errors import DeadlineExceeded, Overloaded, Unavailable
 Result = TypeVar("Result")
 
 _SMOOTHING: Final = 0.2
+# Of the time that work is expected to take: it is not begun where even this is no longer left.
+_LEAST: Final = 0.5
 _SOONEST_AGAIN_SECONDS: Final = 0.05
 _FULL_AGAIN_SECONDS: Final = 1.0
 
@@ -43,12 +45,13 @@ class WorkQueue(Generic[Result]):
         return len(self._waiting)
 
     async def do(
-        self, action: Callable[[], Result], *, cost: int, deadline: Deadline, release: Callable[[], None]
+        self, action: Callable[[float], Result], *, cost: int, deadline: Deadline, release: Callable[[], None]
     ) -> Result:
         """Return what ``action`` returns in a thread.
 
         Args:
-            action: the work; it may run on after its caller has left.
+            action: the work; it may run on after its caller has left. Given the seconds that it takes at least, as far
+                as that is known; 0 where it did not have to wait.
             cost: how much it is, in a measure that is the same for all work of the queue.
             deadline: when nobody waits for it any more; then it is not begun.
             release: called once it is over, or will never begin.
@@ -82,7 +85,8 @@ class WorkQueue(Generic[Result]):
 
     def _take(self, work: _Work[Result]) -> None:
         if len(self._running) < self._threads:
-            self._begin(work)
+            # What is known of the pace may be of a bad moment: where nobody waits, it is found out anew.
+            self._begin(work, 0.0)
             return
         if len(self._waiting) >= self._most_waiting:
             raise Overloaded("as much work waits as the predictor takes; try again shortly", _FULL_AGAIN_SECONDS)
@@ -102,9 +106,9 @@ class WorkQueue(Generic[Result]):
         under_way = sum(max(0.0, running.cost * pace - (now - running.began)) for running in self._running)
         return (under_way + self._waiting_cost * pace) / self._threads + work.cost * pace
 
-    def _begin(self, work: _Work[Result]) -> None:
+    def _begin(self, work: _Work[Result], least_seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        future = self._pool.submit(work.action)
+        future = self._pool.submit(work.action, least_seconds)
         work.began = time.monotonic()
         self._running.add(work)
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._end, work, done))
@@ -127,14 +131,15 @@ class WorkQueue(Generic[Result]):
     def _go_on(self) -> None:
         while self._waiting and len(self._running) < self._threads:
             work = self._next()
+            least_seconds = work.cost * self._seconds_per_cost * _LEAST
             if work.result.done():
                 # Its caller has left, and its task is about to hear of it.
                 work.release()
-            elif work.deadline.remaining() <= 0.0:
-                work.fail(DeadlineExceeded("the deadline of the call has passed"))
+            elif work.deadline.remaining() <= least_seconds:
+                work.fail(DeadlineExceeded("the deadline of the call has passed, or is too near for its answer"))
                 work.release()
             else:
-                self._begin(work)
+                self._begin(work, least_seconds)
 
     def _next(self) -> _Work[Result]:
         work = next(iter(self._waiting))
@@ -157,7 +162,7 @@ class _Work(Generic[Result]):
 
     def __init__(
         self,
-        action: Callable[[], Result],
+        action: Callable[[float], Result],
         cost: int,
         deadline: Deadline,
         release: Callable[[], None],

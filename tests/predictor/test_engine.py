@@ -429,6 +429,24 @@ async def test_of_a_batch_for_several_callers_only_those_who_still_wait_are_answ
         assert it.leases("a") == 0
 
 
+async def test_of_a_batch_that_waited_for_a_thread_those_whose_deadline_is_too_near_are_not_computed() -> None:
+    async with bench(threads=1) as it:
+        await it.engine.predict(Query("b", "short"))
+        it.models["a"].may_answer.clear()
+        running = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
+        await happened(it.models["a"].reached)
+        now = time.monotonic()
+        near, far = (Query("b", text * 9000, until=now + seconds) for text, seconds in (("n", 60.0), ("f", 6000.0)))
+        waiting = asyncio.create_task(it.engine.predict_batch([near, far]))
+        await a_turn()
+        # Some minutes for the two of them: more than the one has.
+        it.engine._long_work._seconds_per_cost = 0.1
+        it.models["a"].may_answer.set()
+        await running
+        assert told(await waiting) == ["DeadlineExceeded", "f" * 9000]
+        assert it.models["b"].asked == [["short"], ["f" * 9000]]
+
+
 async def test_only_models_in_memory_are_ready_and_the_others_are_left_alone() -> None:
     async with bench() as it:
         await it.engine.predict(Query("a", "first"))

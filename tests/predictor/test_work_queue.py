@@ -22,6 +22,8 @@ class Busy:
         self.queue: WorkQueue[str] = WorkQueue(1, most_waiting, name="test")
         self.done: list[str] = []
         self.released: list[str] = []
+        self.least_seconds: dict[str, float] = {}
+        """What each was told to take at least."""
         self.may_end = threading.Event()
         self._begun = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -35,8 +37,12 @@ class Busy:
         return task
 
     def _ask(self, name: str, action: Callable[[], str], deadline: Deadline, cost: int) -> asyncio.Task[str]:
+        def begin(least_seconds: float) -> str:
+            self.least_seconds[name] = least_seconds
+            return action()
+
         return asyncio.ensure_future(
-            self.queue.do(action, cost=cost, deadline=deadline, release=lambda: self.released.append(name))
+            self.queue.do(begin, cost=cost, deadline=deadline, release=lambda: self.released.append(name))
         )
 
     def _first(self) -> str:
@@ -134,6 +140,24 @@ async def test_work_whose_deadline_has_passed_when_its_turn_comes_is_never_begun
             await late
         assert made.done == ["first"]
         assert made.released == ["first", "late"]
+
+
+async def test_work_whose_deadline_is_too_near_for_it_when_its_turn_comes_is_never_begun() -> None:
+    async with busy() as made:
+        await made.begin()
+        late = made.ask("late", Deadline.after(30.0), cost=100)
+        patient = made.ask("patient", Deadline.after(300.0), cost=100)
+        await asyncio.sleep(0)
+        made.queue._seconds_per_cost = 1.0
+
+        made.may_end.set()
+
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert await patient == "patient"
+        assert made.least_seconds["first"] == 0.0
+        assert made.least_seconds["patient"] == pytest.approx(40, abs=5)
+        assert made.released == ["first", "late", "patient"]
 
 
 async def test_work_that_cannot_be_done_before_its_deadline_is_refused_at_once() -> None:
