@@ -17,6 +17,10 @@ from weakref import WeakKeyDictionary
 _RESOLUTION_SECONDS: Final = 0.01
 
 
+def _nothing() -> None:
+    """What a cancelled alarm does."""
+
+
 class Alarm:
     """Something to be done at a time, unless it is cancelled before."""
 
@@ -31,6 +35,8 @@ class Alarm:
     def cancel(self) -> None:
         """Let the time pass; again, or afterwards, does nothing."""
         self._others.discard(self)
+        # Whoever keeps the alarm is what it would tell: a circle that only the garbage collector would find.
+        self._act, self._arguments = _nothing, ()
 
     def ring(self) -> None:
         """Do it now."""

@@ -168,7 +168,10 @@ class Boundary:
                 self._log.ended(method, code, call, started)
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a status
                 code = status_of(error).code
-                await self._abort(error, context, call, method=method, started=started)
+                try:
+                    await self._abort(error, context, call, method=method, started=started)
+                finally:
+                    del context  # see _abort
             finally:
                 if observer is not None:
                     observer.ended(method, code, time.perf_counter() - started)
@@ -214,7 +217,10 @@ class Boundary:
                 finally:
                     self._streams.discard(task)
             except Exception as error:  # noqa: BLE001 - as above
-                await self._abort(error, context, call, method=method, started=started)
+                try:
+                    await self._abort(error, context, call, method=method, started=started)
+                finally:
+                    del context  # see _abort
 
         return guarded
 
@@ -254,7 +260,16 @@ class Boundary:
             mark = (REQUEST_ID_KEY, call.request_id)
             told = _NOT_AGAIN if error.retry_after is None else (RETRY_AFTER_KEY, f"{error.retry_after:.3f}")
             context.set_trailing_metadata((mark, told))
-        await context.abort(status.code, status.message)
+        try:
+            await context.abort(status.code, status.message)
+        except BaseException as aborted:
+            # grpcio keeps in the context what it ends the call with. Whose frames know the context, or the error of a
+            # frame that does, would be in a circle with it: a service that refuses many would stand still again and
+            # again while the garbage collector looks through what is left of them.
+            aborted.__context__ = None
+            raise
+        finally:
+            del context, error
         raise AssertionError("abort returns never")
 
     async def _arrives_within(self, seconds: float) -> bool:
