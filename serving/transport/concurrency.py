@@ -135,8 +135,8 @@ class ConcurrencyLimit:
             return
         answers = self.answers - (self._answers_before_wait if self._wait_began > self._began else 0)
         rate = answers / seconds
-        # One that is believed too low refuses calls that could be answered: it falls slower than it rises.
-        self.rate = max(rate, self.rate + (rate - self.rate) * _SMOOTHING)
+        # Answers come in batches, so that one window alone says too much or too little.
+        self.rate += (rate - self.rate) * (_SMOOTHING if self.rate else 1.0)
 
     def _learn_of_no_load(self, *, full: bool, in_work: int) -> None:
         if self._fastest < self._unloaded:
