@@ -25,7 +25,7 @@ class Plan:
     """How often all services are started anew: two processes of one program are never equally fast."""
     rounds: int = 5
     """After each start."""
-    seconds: float = 1.5
+    seconds: float = 3.0
     """Of each measurement, about."""
     in_flight: int = 64
 
