@@ -177,16 +177,20 @@ async def test_five_times_the_load_that_can_be_answered(
         async with load_on(both.frontend.address, costly_request) as load:
             await load.ask(60.0)
             with without_pauses():
-                peak = await load.closed(CALLERS, PEAK_SECONDS)
+                peak_before = await load.closed(CALLERS, PEAK_SECONDS)
                 assert {call.code for call in load.ended} == {grpc.StatusCode.OK}
 
                 lateness = Lateness()
                 began = time.monotonic()
-                calls = await load.at_rate(FACTOR * peak, OVERLOAD_SECONDS, patience=DEADLINE_SECONDS)
+                calls = await load.at_rate(FACTOR * peak_before, OVERLOAD_SECONDS, patience=DEADLINE_SECONDS)
                 ended = time.monotonic()
                 lateness.stop()
-            last = await load.ask(60.0)
+                answered = len(load.ended)
+                peak_after = await load.closed(CALLERS, PEAK_SECONDS)
+                assert {call.code for call in load.ended[answered:]} == {grpc.StatusCode.OK}, "it is as before"
 
+    # The machine is not equally fast all the time.
+    peak = (peak_before + peak_after) / 2.0
     settled = [call for call in calls if call.ended >= began + SETTLED_SECONDS]
     good = sum(call.code is grpc.StatusCode.OK for call in settled) / (ended - began - SETTLED_SECONDS)
     refused = sorted(call.seconds for call in settled if call.code is grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -205,7 +209,6 @@ async def test_five_times_the_load_that_can_be_answered(
         f" {1000 * max(expired, default=0.0):.0f} ms"
     )
 
-    assert last.code is grpc.StatusCode.OK, "the service is as before"
     assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
     assert any(call.retry_after for call in calls), "who is refused is told when to ask again"
     # Without protection next to nothing is answered in time.

@@ -18,6 +18,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEADER = 9
 _AT_ONCE = 100
 _SILENCE_SECONDS = 2.0
+"""After which a server is taken to have nothing more to say."""
 
 REFUSED_STREAM = 7
 CANCEL = 8
@@ -80,8 +81,10 @@ def _heads(method: str) -> Iterator[tuple[int, bytes]]:
         number += 2
 
 
-def flood(address: str, kind: Callable[[str], Iterator[bytes]], method: str, most: int) -> Reply:
-    """Send so much of it, unless the server ends it; read what comes back afterwards."""
+def flood(
+    address: str, kind: Callable[[str], Iterator[bytes]], method: str, most: int, silence: float = _SILENCE_SECONDS
+) -> Reply:
+    """Send so much of it, unless the server ends it; read what comes back, until it says nothing for a while."""
     host, _, port = address.rpartition(":")
     reply = Reply()
     frames = kind(method)
@@ -94,13 +97,13 @@ def flood(address: str, kind: Callable[[str], Iterator[bytes]], method: str, mos
                 reply.sent += _AT_ONCE
         except OSError:
             reply.closed = True
-        _read(connection, reply)
+        _read(connection, reply, silence)
     return reply
 
 
-def _read(connection: socket.socket, reply: Reply) -> None:
-    connection.settimeout(_SILENCE_SECONDS)
-    received = b""
+def _read(connection: socket.socket, reply: Reply, silence: float) -> None:
+    connection.settimeout(silence)
+    received = bytearray()
     try:
         while data := connection.recv(1 << 16):
             received += data
@@ -109,12 +112,13 @@ def _read(connection: socket.socket, reply: Reply) -> None:
         """It has nothing more to say, and lets the connection be."""
     except OSError:
         reply.closed = True
-    while len(received) >= _FRAME_HEADER:
-        frame, length = Frame.parse_frame_header(memoryview(received[:_FRAME_HEADER]))
-        body, received = received[_FRAME_HEADER : _FRAME_HEADER + length], received[_FRAME_HEADER + length :]
+    rest = memoryview(received)
+    while len(rest) >= _FRAME_HEADER:
+        frame, length = Frame.parse_frame_header(rest[:_FRAME_HEADER])
+        body, rest = rest[_FRAME_HEADER : _FRAME_HEADER + length], rest[_FRAME_HEADER + length :]
         if len(body) < length:
             return
-        frame.parse_body(memoryview(body))
+        frame.parse_body(body)
         if isinstance(frame, GoAwayFrame):
             reply.farewell = frame.error_code
         elif isinstance(frame, RstStreamFrame):
