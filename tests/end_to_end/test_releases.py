@@ -141,7 +141,7 @@ class Live(NamedTuple):
 async def test_a_hundred_releases_and_rollbacks_race_callers_and_every_answer_is_of_a_version_that_was_live(
     transport: str, volume: Path, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
-    versions = [f"v{number}" for number in range(CHANGES)]
+    versions = [f"v{number}" for number in range(CHANGES + 1)]
     for version in versions:
         add_version(volume, version)
     release(volume, released, version="v0")
@@ -150,7 +150,7 @@ async def test_a_hundred_releases_and_rollbacks_race_callers_and_every_answer_is
         async with asking(both.frontend.address, CALLERS) as told:
             await answered(told, 500)
             stable, since = "v0", 0.0
-            for number in range(1, CHANGES):
+            for number in range(1, CHANGES + 1):
                 before = time.monotonic()
                 # Twice forward, once back: each release is of a version that was never live before.
                 back = number % 3 == 0
@@ -174,7 +174,7 @@ async def test_a_hundred_releases_and_rollbacks_race_callers_and_every_answer_is
         )
     ]
     figure(
-        f"{transport}: {CHANGES - 1} releases and rollbacks raced {CALLERS} callers: {len(told)} answers of"
+        f"{transport}: {CHANGES} releases and rollbacks raced {CALLERS} callers: {len(told)} answers of"
         f" {len({each.version for each in told})} versions, {len(wrong)} of one that was not live, 0 failed"
     )
     assert not wrong
