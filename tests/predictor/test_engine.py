@@ -326,11 +326,17 @@ async def test_counts_outlive_the_stay_of_a_model_in_memory() -> None:
         assert counted.counter.documents == 2
 
 
+async def under_way(it: Bench) -> asyncio.Task[Prediction]:
+    """Ask the model "a" for a long document, which a thread is at until the model may answer."""
+    it.models["a"].may_answer.clear()
+    asked = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
+    await happened(it.models["a"].reached)
+    return asked
+
+
 async def test_the_event_loop_is_free_while_a_long_document_is_answered() -> None:
     async with bench() as it:
-        it.models["a"].may_answer.clear()
-        long = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
-        await happened(it.models["a"].reached)
+        long = await under_way(it)
         assert (await it.engine.predict(Query("b", "short"))).label == "short"
         it.models["a"].may_answer.set()
         assert (await long).label == "x" * 9000
@@ -338,9 +344,7 @@ async def test_the_event_loop_is_free_while_a_long_document_is_answered() -> Non
 
 async def test_a_model_is_in_use_until_its_thread_is_done_even_when_the_caller_has_left() -> None:
     async with bench() as it:
-        it.models["a"].may_answer.clear()
-        caller = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
-        await happened(it.models["a"].reached)
+        caller = await under_way(it)
         caller.cancel()
         await asyncio.wait([caller], timeout=PATIENCE)
         assert caller.cancelled()
@@ -361,9 +365,7 @@ async def test_a_model_is_in_use_until_its_thread_is_done_even_when_the_caller_h
 async def test_work_whose_caller_left_while_it_was_queued_is_never_done() -> None:
     async with bench(threads=1) as it:
         await it.engine.predict(Query("b", "short"))
-        it.models["a"].may_answer.clear()
-        running = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
-        await happened(it.models["a"].reached)
+        running = await under_way(it)
         queued = asyncio.create_task(it.engine.predict(Query("b", "y" * 9000)))
         await a_turn()
         assert it.leases("b") == 1
@@ -391,9 +393,7 @@ async def test_a_foreign_error_of_a_model_is_not_hidden_and_gives_the_lease_back
 
 async def test_closing_waits_for_work_in_threads() -> None:
     async with bench() as it:
-        it.models["a"].may_answer.clear()
-        caller = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
-        await happened(it.models["a"].reached)
+        caller = await under_way(it)
         threading.Timer(0.05, it.models["a"].may_answer.set).start()
         await it.engine.close()
         assert (await caller).label == "x" * 9000
@@ -432,9 +432,7 @@ async def test_of_a_batch_for_several_callers_only_those_who_still_wait_are_answ
 async def test_of_a_batch_that_waited_for_a_thread_those_whose_deadline_is_too_near_are_not_computed() -> None:
     async with bench(threads=1) as it:
         await it.engine.predict(Query("b", "short"))
-        it.models["a"].may_answer.clear()
-        running = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
-        await happened(it.models["a"].reached)
+        running = await under_way(it)
         now = time.monotonic()
         near, far = (Query("b", text * 9000, until=now + seconds) for text, seconds in (("n", 60.0), ("f", 6000.0)))
         waiting = asyncio.create_task(it.engine.predict_batch([near, far]))

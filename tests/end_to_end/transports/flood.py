@@ -17,7 +17,7 @@ from tests.end_to_end.transports.wire import framed
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEADER = 9
 _AT_ONCE = 100
-_SILENCE_SECONDS = 2.0
+SILENCE_SECONDS = 2.0
 """After which a server is taken to have nothing more to say."""
 
 REFUSED_STREAM = 7
@@ -82,7 +82,7 @@ def _heads(method: str) -> Iterator[tuple[int, bytes]]:
 
 
 def flood(
-    address: str, kind: Callable[[str], Iterator[bytes]], method: str, most: int, silence: float = _SILENCE_SECONDS
+    address: str, kind: Callable[[str], Iterator[bytes]], method: str, most: int, silence: float = SILENCE_SECONDS
 ) -> Reply:
     """Send so much of it, unless the server ends it; read what comes back, until it says nothing for a while."""
     host, _, port = address.rpartition(":")

@@ -17,6 +17,7 @@ from tests.end_to_end.transports.callers import guarded, path_of
 from tests.end_to_end.transports.flood import (
     ENHANCE_YOUR_CALM,
     REFUSED_STREAM,
+    SILENCE_SECONDS,
     Reply,
     flood,
     pings,
@@ -76,8 +77,7 @@ def asked_too_much(host: Service, kind: Callable[[str], Iterator[bytes]], most: 
     Where the flood is expected to end its connection, a busy machine is given time for that.
     """
     with Neighbour(host.address) as neighbour:
-        method = guarded("Unary")
-        reply = flood(host.address, kind, method, most, PATIENCE) if ends else flood(host.address, kind, method, most)
+        reply = flood(host.address, kind, guarded("Unary"), most, PATIENCE if ends else SILENCE_SECONDS)
     assert set(neighbour.codes) == {"OK"}
     return reply
 
