@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
+from grpc_http2.wire import PUSHBACK_KEY
 from serving.access.audit import record
 from serving.access.identity import ANYBODY, NOBODY, OPEN, Asked, Right
 from serving.call import REQUEST_ID_KEY, RETRY_AFTER_KEY, Call, CallNotes, current_call, enter_call, request_id_from
@@ -29,7 +30,6 @@ from serving.errors import (
 )
 from serving.spans import Span
 from serving.transport.asgi.context import CallContext
-from serving.transport.asgi.wire import PUSHBACK_KEY
 from serving.transport.expiry import Expiry, TaskExpiry
 from serving.transport.guards import Guards
 from serving.transport.service import Handlers, Registry, Service

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from grpc_http2.alarms import alarms_of
 from serving.deadline import Deadline
-from serving.transport.alarms import alarms_of
 
 
 class Expiry(Protocol):

@@ -12,12 +12,12 @@ from typing import Any
 import grpc
 import pytest
 
+from grpc_http2.alarms import Alarm
 from serving.call import Call, CallNotes
 from serving.errors import ModelNotFound, ServingError
 from serving.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.transport.alarms import Alarm
 from serving.transport.expiry import TaskExpiry
 from tests.builders import channel_to, fake_predictor, hosted
 

@@ -16,12 +16,12 @@ from starlette.types import Scope, Send
 from frontend.open_inference.rest.bodies import BodyTooLarge, UnknownEncoding, body_of, compressed
 from frontend.open_inference.rest.calls import RestCall
 from frontend.open_inference.rest.refusals import headers_of, http_status_of, refusal
+from grpc_http2.alarms import alarms_of
+from grpc_http2.wire import WireError, seconds_of_timeout
 from serving.access.identity import Asked
 from serving.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
-from serving.transport.alarms import alarms_of
 from serving.transport.asgi.context import CallContext
 from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Receive
-from serving.transport.asgi.wire import WireError, seconds_of_timeout
 from serving.transport.boundary import Boundary
 
 Serve: TypeAlias = Callable[[RestCall], Awaitable[Response]]

@@ -13,12 +13,8 @@ import grpc
 import structlog
 from grpc import StatusCode
 
-from serving.errors import INTERNAL_MESSAGE
-from serving.transport.alarms import Alarms, alarms_of
-from serving.transport.asgi.context import CallContext, Send
-from serving.transport.asgi.requests import StreamedRequest, deserialized, unary_request, whole_message
-from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Event, Receive, as_future
-from serving.transport.asgi.wire import (
+from grpc_http2.alarms import Alarms, alarms_of
+from grpc_http2.wire import (
     DEFLATE,
     GZIP,
     IDENTITY,
@@ -28,6 +24,10 @@ from serving.transport.asgi.wire import (
     seconds_of_timeout,
     status_headers,
 )
+from serving.errors import INTERNAL_MESSAGE
+from serving.transport.asgi.context import CallContext, Send
+from serving.transport.asgi.requests import StreamedRequest, deserialized, unary_request, whole_message
+from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Event, Receive, as_future
 from serving.transport.service import Handlers
 
 log = structlog.get_logger()

@@ -10,9 +10,9 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from grpc import StatusCode
 
+from grpc_http2.wire import ENCODINGS, GZIP, Header, Metadatum, framed, metadata_headers, metadata_of
 from serving.transport.asgi import callers
 from serving.transport.asgi.watch import CallerLeft, CallWatch
-from serving.transport.asgi.wire import ENCODINGS, GZIP, Header, Metadatum, framed, metadata_headers, metadata_of
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 ReadMessage: TypeAlias = Callable[[], Awaitable[Any]]

@@ -10,8 +10,8 @@ from typing import Any, Final
 import grpc
 from grpc import StatusCode
 
+from grpc_http2.wire import PREFIX_BYTES, MessageReader, WireError
 from serving.transport.asgi.watch import CallerLeft, CallWatch, Ended, Event, Receive, left_alone, next_event
-from serving.transport.asgi.wire import PREFIX_BYTES, MessageReader, WireError
 
 _MAX_EVENTS_AHEAD: Final = 16
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
-from serving.transport.alarms import Alarm, Alarms
+from grpc_http2.alarms import Alarm, Alarms
 
 Event: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from grpc import StatusCode
 
+from grpc_http2.wire import Header, framed
 from serving.transport.asgi.application import Application
-from serving.transport.asgi.wire import Header, framed
 from tests.builders import PATIENCE, a_turn
 
 PATH: Final = "/test.Service/Method"

@@ -12,13 +12,13 @@ import pytest
 import structlog
 from grpc import StatusCode
 
+from grpc_http2.wire import framed
 from serving.call import REQUEST_ID_KEY
 from serving.errors import INTERNAL_MESSAGE
 from serving.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.transport.admission import Admission
 from serving.transport.asgi.application import GrpcApplication
-from serving.transport.asgi.wire import framed
 from serving.transport.boundary import Boundary
 from serving.transport.guards import Guards
 from tests.builders import PATIENCE, a_turn, echo, fake_predictor

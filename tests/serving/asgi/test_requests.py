@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grpc_http2.wire import GZIP, MessageReader, WireError, framed
 from serving.transport.asgi.requests import whole_message
-from serving.transport.asgi.wire import GZIP, MessageReader, WireError, framed
 
 LIMIT = 100
 

@@ -16,7 +16,7 @@ from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.transport.asgi.wire import (
+from grpc_http2.wire import (
     DEFLATE,
     GZIP,
     IDENTITY,

@@ -8,7 +8,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.transport.alarms import Alarm, Alarms, alarms_of
+from grpc_http2.alarms import Alarm, Alarms, alarms_of
 from tests.builders import PATIENCE
 
 

@@ -11,13 +11,11 @@ import functools
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from grpc import StatusCode
-
-from serving.transport.asgi import callers
 
 Header = tuple[bytes, bytes]
 Metadatum = tuple[str, str | bytes]
@@ -37,10 +35,22 @@ _KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _WINDOWS: Final = {DEFLATE: 15, GZIP: 31}
 _OK: Final = (b"grpc-status", b"0")
+_TIMEOUT_LIMIT: Final = 10**8
+_CODES: Final = {b"%d" % code.value[0]: code for code in StatusCode}
+_CODES_OF_HTTP: Final = {
+    b"400": StatusCode.INTERNAL,
+    b"401": StatusCode.UNAUTHENTICATED,
+    b"403": StatusCode.PERMISSION_DENIED,
+    b"404": StatusCode.UNIMPLEMENTED,
+    b"429": StatusCode.UNAVAILABLE,
+    b"502": StatusCode.UNAVAILABLE,
+    b"503": StatusCode.UNAVAILABLE,
+    b"504": StatusCode.UNAVAILABLE,
+}
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 """Of gRPC's own names the one that servicers set: when a call may be tried again (proposal A6)."""
-# Names that gRPC, HTTP/2 and Envoy keep for themselves; metadata are all others.
-_OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length", callers.HEADER})
+# Names that gRPC and HTTP/2 keep for themselves; metadata are all others.
+_OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length"})
 
 
 class WireError(Exception):
@@ -93,6 +103,29 @@ def _metadata(headers: Iterable[Header]) -> Iterator[Metadatum]:
         # Values of one key may be joined by commas, which base64 does not have.
         for part in value.split(b","):
             yield key, _from_base64(part.strip())
+
+
+def timeout_of_seconds(seconds: float) -> bytes:
+    """Return the ``grpc-timeout`` header for a deadline so many seconds ahead, rounded down to what eight digits hold."""
+    for unit, size in (b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0):
+        amount = int(seconds / size)
+        if amount < _TIMEOUT_LIMIT:
+            return b"%d%b" % (max(amount, 0), unit)
+    return b"%dS" % (_TIMEOUT_LIMIT - 1)
+
+
+def status_of(headers: Mapping[bytes, bytes]) -> tuple[StatusCode, str] | None:
+    """Return the status and its message that trailers tell; ``None`` where the trailers have no status."""
+    value = headers.get(b"grpc-status")
+    if value is None:
+        return None
+    code = _CODES.get(value, StatusCode.UNKNOWN)
+    return code, unquote(headers.get(b"grpc-message", b"").decode("latin-1"), errors="replace")
+
+
+def code_of_http(status: bytes) -> StatusCode:
+    """Return what gRPC makes of an HTTP status without a gRPC status (``http-grpc-status-mapping.md``)."""
+    return _CODES_OF_HTTP.get(status, StatusCode.UNKNOWN)
 
 
 def _from_base64(value: bytes) -> bytes:

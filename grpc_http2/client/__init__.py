@@ -1,0 +1,1 @@
+"""The asyncio client: a channel that generated stubs take."""

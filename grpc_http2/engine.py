@@ -1,0 +1,176 @@
+"""The HTTP/2 engine: the only module that knows which one it is.
+
+The engine is sans-IO: bytes go in (``receive_data``), events come out (``events``), bytes to write come out
+(``data_to_send``). It is ``ngh2``, a binding of libnghttp2. Rules that every user of a :class:`Connection` follows:
+
+- Drain ``events()`` after every ``receive_data()`` and after every ``data_to_send()``: streams, and the connection,
+  may close only when their last bytes are taken.
+- After :class:`EngineError` from ``receive_data()``, and after :class:`ConnectionClosed`, the connection is over: the
+  engine wrote no GOAWAY, and events that are left mean nothing.
+- ``send_response`` and its siblings raise :class:`EngineError` for a stream that the peer has reset.
+- ``reset_stream`` directly after the end of a response discards the response: take ``data_to_send()`` between both.
+- Received data count against the flow-control windows until ``acknowledge_received_data()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+
+from ngh2 import Configuration, ErrorCode, NGH2Error, Role, Setting
+from ngh2 import Connection as _Engine
+from ngh2.events import (
+    ConnectionClosed,
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    PingAcknowledged,
+    PingReceived,
+    RequestReceived,
+    ResponseReceived,
+    SettingsReceived,
+    StreamClosed,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+
+from grpc_http2.wire import Header
+
+__all__ = [
+    "Connection",
+    "ConnectionClosed",
+    "DataReceived",
+    "EngineError",
+    "ErrorCode",
+    "Event",
+    "GoAwayReceived",
+    "PingAcknowledged",
+    "PingReceived",
+    "RequestReceived",
+    "ResponseReceived",
+    "SettingsReceived",
+    "StreamClosed",
+    "StreamReset",
+    "TrailersReceived",
+    "WindowUpdated",
+    "client_connection",
+    "server_connection",
+]
+
+EngineError = NGH2Error
+"""The peer broke the protocol or a limit, or what was asked for is not possible any more."""
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""The first bytes of a client's connection, by RFC 9113, section 3.4."""
+
+# A caller that cancels much is honest as often as not; the engine's own limit is 1,000 and then 33 a second. What a
+# reset call costs is bounded by the number of streams and by the server's bound on work without use.
+_RESETS: Final = (100_000, 10_000)
+_MAX_OUTGOING_HEADERS: Final = 64 << 10
+
+
+class Connection(Protocol):
+    """What is used of the engine, so that another engine can take the place of this one."""
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Take in bytes that the peer sent. Raises EngineError."""
+
+    def events(self) -> list[Event]:
+        """Return what has happened since the last time."""
+
+    def data_to_send(self, amount: int | None = None) -> bytes:
+        """Return bytes for the peer."""
+
+    def send_request(self, headers: Iterable[Header], *, end_stream: bool = False) -> int:
+        """Begin a request and return its stream. Raises EngineError."""
+
+    def send_response(self, stream_id: int, headers: Iterable[Header], *, end_stream: bool = False) -> None:
+        """Send the headers of a response. Raises EngineError."""
+
+    def send_data(self, stream_id: int, data: bytes | bytearray | memoryview, *, end_stream: bool = False) -> None:
+        """Send a part of a body. Raises EngineError."""
+
+    def send_trailers(self, stream_id: int, headers: Iterable[Header]) -> None:
+        """Send the headers that end a stream. Raises EngineError."""
+
+    def end_stream(self, stream_id: int) -> None:
+        """End the body. Raises EngineError."""
+
+    def reset_stream(self, stream_id: int, error_code: int = ...) -> None:
+        """End a stream at once."""
+
+    def ping(self, opaque_data: bytes = ...) -> None:
+        """Ask the peer for a sign of life."""
+
+    def send_shutdown_notice(self) -> None:
+        """Tell the peer that the connection is going to end; streams that are under way still arrive."""
+
+    def send_goaway(self, error_code: int = 0, *, last_stream_id: int | None = None, debug_data: bytes = b"") -> None:
+        """Tell the peer that no further stream is taken."""
+
+    def acknowledge_received_data(self, amount: int, stream_id: int) -> None:
+        """Give the peer back ``amount`` bytes of the windows of the stream and of the connection."""
+
+    def set_local_window_size(self, window_size: int, *, stream_id: int = 0) -> None:
+        """Let the peer send so many bytes ahead; stream 0 is the connection."""
+
+    def queued_body_size(self, stream_id: int | None = None) -> int:
+        """Return the bytes of bodies that are not written yet, of one stream or of all."""
+
+    @property
+    def can_send_request(self) -> bool:
+        """Whether the peer takes further requests on this connection."""
+
+    @property
+    def remote_settings(self) -> Mapping[int, int]:
+        """The settings that the peer announced."""
+
+
+def server_connection(
+    *, max_streams: int, max_metadata_bytes: int, stream_window_bytes: int, connection_window_bytes: int
+) -> Connection:
+    """Return the server's side of a new connection.
+
+    Args:
+        max_streams: streams that the client may have open at the same time.
+        max_metadata_bytes: the size of a header block that clients are told of. Blocks up to four times as large reach
+            the server, which refuses their calls one by one; a larger one ends the connection.
+        stream_window_bytes: bytes that a stream may send ahead.
+        connection_window_bytes: bytes that all streams of the connection may send ahead.
+    """
+    configuration = Configuration(
+        auto_window_update=False,
+        stream_reset_rate_limit=_RESETS,
+        max_inbound_header_list_size=4 * max_metadata_bytes,
+        max_send_header_block_length=_MAX_OUTGOING_HEADERS,
+    )
+    engine = _Engine(Role.SERVER, configuration)
+    engine.initiate_connection(
+        {
+            Setting.MAX_CONCURRENT_STREAMS: max_streams,
+            Setting.INITIAL_WINDOW_SIZE: stream_window_bytes,
+            Setting.MAX_HEADER_LIST_SIZE: max_metadata_bytes,
+        }
+    )
+    engine.set_local_window_size(connection_window_bytes)
+    return engine
+
+
+def client_connection(*, max_metadata_bytes: int, stream_window_bytes: int, connection_window_bytes: int) -> Connection:
+    """Return the client's side of a new connection. Arguments as for :func:`server_connection`."""
+    configuration = Configuration(
+        auto_window_update=False,
+        max_inbound_header_list_size=4 * max_metadata_bytes,
+        max_send_header_block_length=_MAX_OUTGOING_HEADERS,
+    )
+    engine = _Engine(Role.CLIENT, configuration)
+    engine.initiate_connection(
+        {
+            Setting.ENABLE_PUSH: 0,
+            Setting.INITIAL_WINDOW_SIZE: stream_window_bytes,
+            Setting.MAX_HEADER_LIST_SIZE: max_metadata_bytes,
+        }
+    )
+    engine.set_local_window_size(connection_window_bytes)
+    return engine
