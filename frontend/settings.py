@@ -15,12 +15,21 @@ from serving.access.limits import Limits
 from serving.access.own_credential import read_credential
 from serving.settings import Seconds, ServerSettings, TlsFiles, service_settings
 from serving.tls.material import UnusableCertificate, read_material
+from serving.workers.cores import usable_cores
 
 _TORCHSERVE: Final = TorchServeOptions()
 
 
 class EngineSettings(ServerSettings):
     """How engines are asked, and releases followed."""
+
+    workers: int = Field(
+        default=1,
+        ge=0,
+        le=256,
+        description="processes that serve on the port, each on a core of its own, under one more that supervises them;"
+        " 1: one process without a supervisor; 0: as many workers as there are cores to use",
+    )
 
     release_freshness_seconds: Seconds = Field(
         default=0.25,
@@ -132,6 +141,10 @@ class EngineSettings(ServerSettings):
         if value is not None:
             read_credential(value)
         return value
+
+    def worker_processes(self) -> int:
+        """Return how many processes serve on the port."""
+        return self.workers or usable_cores()
 
     def tenant_limits(self) -> Limits:
         """Return how much each tenant may ask."""

@@ -15,6 +15,7 @@ from pydantic import (
     DirectoryPath,
     Field,
     FilePath,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -27,6 +28,7 @@ from serving.access.counters import AccessCounters
 from serving.telemetry.call_log import LogCalls
 from serving.telemetry.dialects import OURS, parse_metric_names
 from serving.telemetry.logs import LogFormat, LogLevel
+from serving.workers.membership import Membership
 
 EXIT_WRONG_SETTINGS: Final = 2
 """Exit code of a process that did not start because of its settings, as of a command with wrong flags."""
@@ -179,6 +181,24 @@ class ServerSettings(BaseSettings):
     )
     log_level: LogLevel = Field(default="info", description="least severe log line written")
     log_format: LogFormat = Field(default="auto", description="auto: console on a terminal, else json")
+
+    # Neither a flag nor a variable: a supervisor alone makes workers.
+    _membership: Membership | None = PrivateAttr(default=None)
+
+    @property
+    def membership(self) -> Membership | None:
+        """Of this process among the workers of a supervisor; ``None`` in a process that serves alone."""
+        return self._membership
+
+    def of_worker(self, membership: Membership) -> Self:
+        """Return the settings of the worker that has this membership."""
+        settings = self.model_copy()
+        settings._membership = membership  # noqa: SLF001 - a copy of its own
+        return settings
+
+    def worker_processes(self) -> int:
+        """Return how many processes serve on the port."""
+        return 1
 
     @field_validator("access_file")
     @classmethod

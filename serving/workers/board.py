@@ -1,0 +1,68 @@
+"""What a supervisor and its workers know of each other at any time: numbers in memory that all of them map.
+
+Each cell has 64 bits and one writer, so that neither a lock nor a message is needed to read it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+_CELL_BYTES: Final = 8
+_FIELDS: Final = 2
+
+
+class Board:
+    """The cells of so many workers.
+
+    Args:
+        descriptor: of the memory, as :meth:`create` makes it.
+        workers: number of workers.
+    """
+
+    def __init__(self, descriptor: int, workers: int) -> None:
+        self.descriptor = descriptor
+        self.workers = workers
+        self._memory = mmap.mmap(descriptor, _size(workers))
+        self._beats = workers * _CELL_BYTES
+        self._generations = struct.Struct(f"={workers}Q")
+        self._count = struct.Struct("=Q")
+        self._moment = struct.Struct("=d")
+
+    @classmethod
+    def create(cls, workers: int) -> Board:
+        """Return a new board, on which every worker has generation 0 and no heartbeat."""
+        descriptor = os.memfd_create("workers", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, _size(workers))
+        return cls(descriptor, workers)
+
+    def generations(self) -> Sequence[int]:
+        """Return how many processes have ended in the place of each worker: the number of the present one."""
+        return self._generations.unpack_from(self._memory)
+
+    def end_generation(self, worker: int) -> None:
+        """Note that the process of ``worker`` has ended. The supervisor alone calls this."""
+        ended = self.generations()[worker] + 1
+        self._count.pack_into(self._memory, worker * _CELL_BYTES, ended)
+        self.beat(worker, 0.0)
+
+    def beat(self, worker: int, moment: float) -> None:
+        """Note that the event loop of ``worker`` ran at ``moment``, in seconds of the monotonic clock."""
+        self._moment.pack_into(self._memory, self._beats + worker * _CELL_BYTES, moment)
+
+    def last_beat(self, worker: int) -> float:
+        """Return when that was; 0 where the present process has not begun to serve."""
+        moment: float = self._moment.unpack_from(self._memory, self._beats + worker * _CELL_BYTES)[0]
+        return moment
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._memory.close()
+        os.close(self.descriptor)
+
+
+def _size(workers: int) -> int:
+    return _FIELDS * workers * _CELL_BYTES

@@ -1,0 +1,26 @@
+"""What a process knows of being one of several workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serving.workers.board import Board
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Of one worker."""
+
+    index: int
+    """Place among the workers, from 0; a worker that follows one that ended has the same."""
+    generation: int
+    """Number of the processes that have ended in this place."""
+    board: Board
+    """Shared with the supervisor and the other workers."""
+    memory: int
+    """Descriptor of memory that the workers share, empty at first; what is in it, the program decides."""
+
+    @property
+    def workers(self) -> int:
+        """Number of workers."""
+        return self.board.workers
