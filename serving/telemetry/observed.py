@@ -19,6 +19,8 @@ from serving.transport.lifecycle import Workload
 def observed(workload: Workload, settings: ServerSettings, service: str) -> Workload:
     """Return ``workload`` with its calls counted and its metrics told; as it is where the settings want no metrics.
 
+    A worker only counts.
+
     Args:
         workload: has the guards that its boundary will ask.
         settings: of the service.
@@ -35,4 +37,7 @@ def observed(workload: Workload, settings: ServerSettings, service: str) -> Work
         guards=replace(workload.guards, observer=times),
         collectors=[*calls, *process_collectors(service), ReloadFailureCollector(), *workload.collectors],
     )
+    if settings.membership is not None:
+        # The supervisor exports the metrics of all workers.
+        return watched
     return with_metrics(watched, settings.host, settings.metrics_port)

@@ -121,8 +121,8 @@ def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:
         # Calls that arrive faster than they are picked up wait here; gRPC would cancel those beyond a thousand.
         ("grpc.server.max_pending_requests", settings.max_in_flight),
         ("grpc.server.max_pending_requests_hard_limit", settings.max_in_flight),
-        # Two services on one port would share its calls at random.
-        ("grpc.so_reuseport", 0),
+        # Two services on one port would share its calls at random; the workers of one are to.
+        ("grpc.so_reuseport", int(settings.membership is not None)),
         # Reconnecting now and then lets clients find new replicas: gRPC looks a name up again when a connection ends.
         ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", 60 * 1000),

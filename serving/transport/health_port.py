@@ -17,7 +17,6 @@ _MOST_AT_ONCE: Final = 16
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 1 << 10),
     ("grpc.max_concurrent_streams", _MOST_AT_ONCE),
-    ("grpc.so_reuseport", 0),
 )
 
 
@@ -28,11 +27,13 @@ class HealthPort:
         host: address to listen on.
         port: to listen on.
         health: of the service.
+        shared: whether other workers listen on the port too.
     """
 
-    def __init__(self, host: str, port: int, health: DrainableHealth) -> None:
+    def __init__(self, host: str, port: int, health: DrainableHealth, *, shared: bool = False) -> None:
         self._address = f"{host}:{port}"
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MOST_AT_ONCE)
+        options = (*_OPTIONS, ("grpc.so_reuseport", int(shared)))
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_AT_ONCE)
         add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
         add_health(health, self._server)
 

@@ -37,9 +37,10 @@ class HostedServices:
     ) -> None:
         self.boundary = Boundary(registry, default_deadline=settings.default_deadline_seconds, guards=guards)
         self._health = DrainableHealth()
-        self._health_port = (
-            HealthPort(settings.host, settings.health_port, self._health) if settings.health_port else None
-        )
+        self._health_port: HealthPort | None = None
+        if settings.health_port:
+            shared = settings.membership is not None
+            self._health_port = HealthPort(settings.host, settings.health_port, self._health, shared=shared)
         self._names = [service.name for service in services]
         for service in services:
             self.boundary.host(service)
