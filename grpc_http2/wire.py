@@ -106,7 +106,7 @@ def _metadata(headers: Iterable[Header]) -> Iterator[Metadatum]:
 
 
 def timeout_of_seconds(seconds: float) -> bytes:
-    """Return the ``grpc-timeout`` header for a deadline so many seconds ahead, rounded down to what eight digits hold."""
+    """Return the ``grpc-timeout`` header of so many seconds, rounded down to what eight digits hold."""
     for unit, size in (b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0):
         amount = int(seconds / size)
         if amount < _TIMEOUT_LIMIT:

@@ -1,0 +1,486 @@
+"""One HTTP/2 connection of a caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+import structlog
+from grpc_http2.alarms import Alarms
+from grpc_http2.engine import (
+    ConnectionClosed,
+    DataReceived,
+    EngineError,
+    ErrorCode,
+    Event,
+    PingAcknowledged,
+    PingReceived,
+    RequestReceived,
+    StreamClosed,
+    TrailersReceived,
+    server_connection,
+)
+from grpc_http2.server.call import ServerCall
+from grpc_http2.server.policing import IdleBytes, PingPolice
+from grpc_http2.wire import Header
+
+if TYPE_CHECKING:
+    from grpc_http2.server.server import Server
+
+log = structlog.get_logger()
+
+_WRITE_BYTES: Final = 256 << 10
+_FAREWELL_SECONDS: Final = 1.0
+_KEEPALIVE: Final = b"keepaliv"
+_FAREWELL: Final = b"farewell"
+
+
+class ServerStream(Protocol):
+    """A request and its answer, on a stream of a connection."""
+
+    request_ended: bool
+    """Whether the caller has said all that it wants to say."""
+
+    def begin(self) -> None:
+        """Take in that the headers are there."""
+
+    def receive(self, data: bytes, *, last: bool) -> None:
+        """Take a part of the request."""
+
+    def leave(self) -> None:
+        """End: the stream is closed."""
+
+
+class ServerConnection(asyncio.BufferedProtocol):
+    """Takes requests from one caller, and writes the answers.
+
+    Args:
+        server: whose connection it is.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.limits = limits = server.limits
+        self.turn = server.turn
+        self.alarms: Alarms = server.alarms
+        self.streams: dict[int, ServerStream] = {}
+        """The requests that have come and whose streams are open."""
+        self._engine = server_connection(
+            max_streams=limits.max_streams,
+            max_metadata_bytes=limits.max_metadata_bytes,
+            stream_window_bytes=limits.stream_window_bytes,
+            connection_window_bytes=limits.connection_window_bytes,
+        )
+        self._buffer = server.buffer
+        self._transport: asyncio.Transport | None = None
+        self._is_paused = False
+        self._writers: dict[int, asyncio.Future[None]] = {}
+        self._parked: deque[ServerCall] = deque()
+        self._unfinished: list[int] = []
+        now = time.monotonic()
+        self._heard_at = now
+        self._asked_at: float | None = None
+        self._pings = PingPolice(limits)
+        self._idle = IdleBytes(limits, now)
+        self._renew_at = now + limits.connection_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
+        self._leave_at: float | None = None
+        self._said_goodbye = False
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        # uvloop's transports are no subclass.
+        transport = cast("asyncio.Transport", transport)
+        self._transport = transport
+        self.server.opened(self)
+        self.flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes go: one buffer for all connections, read before the next one is."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take in what has arrived."""
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            self._engine.receive_data(self._buffer[:nbytes])
+        except EngineError as error:
+            # The engine says no goodbye, and what it has to say of streams means nothing any more.
+            self.abort(f"{type(error).__name__}: {error}")
+            return
+        self._heard_at = time.monotonic()
+        self._take_events(nbytes)
+        self.turn.write(self)
+        if nbytes == len(self._buffer):
+            # There may be more. The others have their turn first.
+            transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in the bytes that were read before the connection was known to be one of HTTP/2."""
+        size = len(self._buffer)
+        for start in range(0, len(data), size):
+            if self._transport is None:
+                return
+            part = data[start : start + size]
+            self._buffer[: len(part)] = part
+            self.buffer_updated(len(part))
+
+    def eof_received(self) -> bool:
+        """Close: nobody speaks gRPC with half a connection."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Write no more: the caller does not read."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Write on."""
+        self._is_paused = False
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the calls: nobody is left to answer."""
+        del exc
+        self._transport = None
+        self._end_calls()
+        self.server.closed(self)
+
+    # What calls use.
+
+    def respond(
+        self, call: ServerCall, headers: Sequence[Header] | None, body: bytes, trailers: Sequence[Header]
+    ) -> None:
+        """Send what is left of an answer, and its status."""
+        engine, stream_id = self._engine, call.stream_id
+        try:
+            if headers is not None:
+                engine.send_response(stream_id, headers)
+            if body:
+                engine.send_data(stream_id, body)
+            engine.send_trailers(stream_id, trailers)
+        except EngineError:
+            # The caller has just left.
+            return
+        self.answered(call.stream_id, request_ended=call.request_ended)
+
+    def refuse(self, call: ServerCall, headers: Sequence[Header]) -> None:
+        """Send a status and nothing else."""
+        try:
+            self._engine.send_response(call.stream_id, headers, end_stream=True)
+        except EngineError:
+            return
+        self.answered(call.stream_id, request_ended=call.request_ended)
+
+    def send_headers(self, stream_id: int, headers: Sequence[Header]) -> None:
+        """Send the headers of an answer that goes on."""
+        try:
+            self._engine.send_response(stream_id, headers)
+        except EngineError:
+            return
+        self.turn.write(self)
+
+    def send_data(self, stream_id: int, data: bytes, *, last: bool = False) -> None:
+        """Send a part of an answer."""
+        try:
+            self._engine.send_data(stream_id, data, end_stream=last)
+        except EngineError:
+            return
+        self.turn.write(self)
+
+    def answered(self, stream_id: int, *, request_ended: bool) -> None:
+        """Take in that an answer is complete."""
+        self._pings.forgive()
+        if not request_ended:
+            self._unfinished.append(stream_id)
+        self.turn.write(self)
+
+    def reset(self, stream_id: int) -> None:
+        """End a stream whose answer cannot be given."""
+        self._reset(stream_id, ErrorCode.INTERNAL_ERROR)
+        self.turn.write(self)
+
+    async def drained(self, stream_id: int) -> None:
+        """Return once the caller has taken so much of the answer that there is room for more, or has left."""
+        if self._unsent(stream_id) <= self.limits.max_unsent_bytes:
+            return
+        self.flush()
+        if self._unsent(stream_id) > self.limits.max_unsent_bytes:
+            writer = self._writers[stream_id] = asyncio.get_running_loop().create_future()
+            await writer
+
+    def acknowledge(self, stream_id: int, count: int) -> None:
+        """Let the caller send ``count`` bytes more."""
+        if count:
+            try:
+                self._engine.acknowledge_received_data(count, stream_id)
+            except (EngineError, ValueError):
+                # Its stream is closed, and the window with it.
+                return
+            self.turn.write(self)
+
+    def hold(self, count: int) -> None:
+        """Count ``count`` bytes of incomplete requests, or no longer."""
+        self.server.held_bytes += count
+
+    def holds_too_much(self) -> bool:
+        """Whether the server holds more of incomplete requests than it may."""
+        return self.server.held_bytes > self.limits.max_buffered_bytes
+
+    def peer(self) -> str:
+        """Return the caller's address as gRPC writes it."""
+        client = self.client()
+        if client is None:
+            return "unknown"
+        host, port = client
+        return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    def client(self) -> tuple[str, int] | None:
+        """Return the caller's address and port; ``None`` where it has none."""
+        name = None if self._transport is None else self._transport.get_extra_info("peername")
+        return (name[0], name[1]) if isinstance(name, tuple) else None
+
+    def certificate(self) -> bytes | None:
+        """Return the caller's certificate in PEM; ``None`` without one."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        found = None if tls is None else tls.getpeercert(binary_form=True)
+        return None if found is None else ssl.DER_cert_to_PEM_cert(found).encode("ascii")
+
+    # What the server uses.
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way."""
+        return not self.streams
+
+    def look(self, now: float) -> None:
+        """Care for what happens by the clock: signs of life, age, the end. ``now`` is in seconds of ``monotonic()``."""
+        if self._leave_at is not None:
+            if now >= self._leave_at or (self._said_goodbye and self.is_idle):
+                self.close()
+        elif now >= self._renew_at:
+            self.say_goodbye(self.limits.connection_grace_seconds)
+        if self._asked_at is not None:
+            if self._heard_at >= self._asked_at:
+                self._asked_at = None
+            elif now - self._asked_at >= self.limits.keepalive_timeout_seconds:
+                self.abort("the caller gives no sign of life")
+        elif now - self._heard_at >= self.limits.keepalive_seconds:
+            self._asked_at = now
+            self._ping(_KEEPALIVE)
+
+    def say_goodbye(self, grace: float) -> None:
+        """Have the caller go elsewhere with its next calls; those that are under way have ``grace`` seconds.
+
+        First a notice, so that calls which are on their way are served too; once it was heard, the last word.
+        """
+        if self._transport is None or self._leave_at is not None:
+            return
+        self._leave_at = time.monotonic() + grace
+        try:
+            self._engine.send_shutdown_notice()
+        except EngineError:
+            self.close()
+            return
+        self._ping(_FAREWELL)
+        # A caller that answers no ping hears the last word all the same.
+        self.alarms.after(min(_FAREWELL_SECONDS, grace), self._say_last_word)
+
+    def close(self) -> None:
+        """Write what there is to write, and close."""
+        if self._transport is not None:
+            self.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        log.debug("connection ended", peer=self.peer(), reason=reason)
+        if self._transport is not None:
+            self._transport.abort()
+        self._end_calls()
+
+    def flush(self) -> None:
+        """Write what there is, as far as the caller reads it."""
+        transport = self._transport
+        if transport is None:
+            return
+        engine = self._engine
+        while not self._is_paused:
+            data = engine.data_to_send(_WRITE_BYTES)
+            if data:
+                transport.write(data)
+            # Streams and the connection may close only with their last bytes, even where nothing is left to write.
+            events = engine.events()
+            if events:
+                self._take_events_of_writing(events)
+            if len(data) < _WRITE_BYTES and not (self._unfinished and self._reset_unfinished()):
+                break
+        if self._writers:
+            self._wake_writers()
+        if self._parked and not self._is_congested():
+            self._unpark()
+        if self._said_goodbye and not self.streams:
+            transport.close()
+
+    # Inside.
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _take_events(self, received: int) -> None:
+        idle = received
+        streams = self.streams
+        for event in self._engine.events():
+            if isinstance(event, DataReceived):
+                idle -= len(event.data)
+                stream = streams.get(event.stream_id)
+                if stream is not None:
+                    stream.receive(event.data, last=event.end_stream)
+                else:
+                    self.acknowledge(event.stream_id, len(event.data))
+            elif isinstance(event, RequestReceived):
+                # Header blocks have a bound of their own.
+                idle -= self.limits.max_metadata_bytes
+                self._open(event)
+            elif isinstance(event, StreamClosed):
+                self._stream_closed(event.stream_id)
+            elif not self._goes_on_after(event):
+                return
+        if idle > 0 and self._idle.is_too_much(idle, self._heard_at):
+            self._hang_up(b"too many frames without use")
+
+    def _goes_on_after(self, event: Event) -> bool:
+        """Take in an event that few reads bring; return whether the connection goes on."""
+        if isinstance(event, TrailersReceived):
+            stream = self.streams.get(event.stream_id)
+            if stream is not None and not stream.request_ended:
+                stream.receive(b"", last=True)
+        elif isinstance(event, PingReceived):
+            if self._pings.is_too_many(self._heard_at):
+                self._hang_up(b"too_many_pings")
+                return False
+        elif isinstance(event, PingAcknowledged):
+            if event.opaque_data == _FAREWELL:
+                self._say_last_word()
+        elif isinstance(event, ConnectionClosed):
+            self.close()
+            return False
+        return True
+
+    def _take_events_of_writing(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, StreamClosed):
+                self._stream_closed(event.stream_id)
+            elif isinstance(event, ConnectionClosed) and self._transport is not None:
+                self._transport.close()
+
+    def _open(self, event: RequestReceived) -> None:
+        stream = self.server.open(self, event.stream_id, event.headers)
+        self.streams[event.stream_id] = stream
+        stream.begin()
+        if event.end_stream:
+            stream.receive(b"", last=True)
+
+    def ready(self, call: ServerCall) -> None:
+        """Serve a call, in this turn where the caller reads its answers, else once it does."""
+        if self._parked or self._is_congested():
+            self._parked.append(call)
+        else:
+            self.turn.serve(call)
+
+    def _is_congested(self) -> bool:
+        return self._is_paused or (
+            len(self.streams) > 1 and self._engine.queued_body_size() > self.limits.max_unsent_connection_bytes
+        )
+
+    def _unpark(self) -> None:
+        while self._parked:
+            self.turn.serve(self._parked.popleft())
+
+    def _reset_unfinished(self) -> bool:
+        """End the streams of callers that have their answer and are still sending; return whether there were any.
+
+        REQUIRES: what could be written was taken from the engine; a reset before that discards the answer.
+        """
+        before = len(self._unfinished)
+        waiting = []
+        for stream_id in self._unfinished:
+            if self._unsent(stream_id):
+                waiting.append(stream_id)
+            elif stream_id in self.streams:
+                self._reset(stream_id, ErrorCode.NO_ERROR)
+        self._unfinished = waiting
+        return len(waiting) < before
+
+    def _stream_closed(self, stream_id: int) -> None:
+        # Streams may close that were never announced.
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            stream.leave()
+        writer = self._writers.pop(stream_id, None)
+        if writer is not None and not writer.done():
+            writer.set_result(None)
+
+    def _wake_writers(self) -> None:
+        for stream_id, writer in list(self._writers.items()):
+            if self._unsent(stream_id) <= self.limits.max_unsent_bytes:
+                del self._writers[stream_id]
+                if not writer.done():
+                    writer.set_result(None)
+
+    def _unsent(self, stream_id: int) -> int:
+        try:
+            return self._engine.queued_body_size(stream_id)
+        except (EngineError, ValueError):
+            return 0
+
+    def _reset(self, stream_id: int, code: ErrorCode) -> None:
+        try:
+            self._engine.reset_stream(stream_id, code)
+        except EngineError:
+            return
+
+    def _ping(self, data: bytes) -> None:
+        try:
+            self._engine.ping(data)
+        except EngineError:
+            return
+        self.turn.write(self)
+
+    def _say_last_word(self) -> None:
+        if self._said_goodbye or self._transport is None:
+            return
+        self._said_goodbye = True
+        try:
+            self._engine.send_goaway(ErrorCode.NO_ERROR)
+        except EngineError:
+            self.close()
+            return
+        self.flush()
+
+    def _hang_up(self, reason: bytes) -> None:
+        """End the connection of a caller that asks too much of it."""
+        log.info("connection ended", peer=self.peer(), reason=reason.decode())
+        with contextlib.suppress(EngineError):
+            self._engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=reason)
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+        self._end_calls()
+
+    def _end_calls(self) -> None:
+        self._parked.clear()
+        for stream_id in list(self.streams):
+            self._stream_closed(stream_id)

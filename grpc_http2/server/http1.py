@@ -1,0 +1,131 @@
+"""HTTP/1.1 on the port of gRPC: uvicorn's protocol, with bounds on what comes before a request is known.
+
+``HttpToolsProtocol`` is no public interface of uvicorn. It is used here and nowhere else, its version is pinned, and
+``tests/grpc_http2/server/test_http1.py`` holds what is relied on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from grpc_http2.server.http_exchange import Application
+
+_MAX_HEADER_BYTES: Final = 64 << 10
+_HEADER_SECONDS: Final = 10.0
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class Http1:
+    """Makes the protocol of each connection, and ends all of them.
+
+    Args:
+        application: answers the requests.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self._config = Config(
+            application,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+        )
+        self._config.load()
+        self._state = ServerState()
+        self._gone: asyncio.Event | None = None
+
+    def protocol(self) -> GuardedHttp:
+        """Return the protocol of a new connection."""
+        return GuardedHttp(self._config, self._state, {}, asyncio.get_running_loop(), self.closed)
+
+    def look(self, now: float) -> None:
+        """Care for what happens by the clock. ``now`` is in seconds of ``time.monotonic()``."""
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        for connection in list(self._state.connections):
+            if isinstance(connection, GuardedHttp):
+                connection.look(now)
+
+    def drain(self) -> None:
+        """Have connections end with the requests that are under way."""
+        for connection in list(self._state.connections):
+            if isinstance(connection, GuardedHttp):
+                connection.shutdown()
+
+    async def wait_until_gone(self) -> None:
+        """Return once no connection is open."""
+        while self._state.connections:
+            self._gone = asyncio.Event()
+            await self._gone.wait()
+
+    def closed(self) -> None:
+        """Take in that a connection is gone."""
+        if self._gone is not None and not self._state.connections:
+            self._gone.set()
+
+    def abort(self) -> None:
+        """End all connections at once."""
+        for connection in list(self._state.connections):
+            if isinstance(connection, GuardedHttp):
+                connection.transport.abort()
+
+    @property
+    def connections(self) -> int:
+        """Number of connections that are open."""
+        return len(self._state.connections)
+
+
+class GuardedHttp(HttpToolsProtocol):
+    """uvicorn's protocol, which itself bounds neither the size of a request's headers nor the time for them."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+        on_close: Callable[[], None],
+    ) -> None:
+        super().__init__(config, state, app_state, loop)
+        self._on_close = on_close
+        self._header_bytes = 0
+        self._waits_since: float | None = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what has arrived, unless it is more than headers may have."""
+        if self._waits_since is not None:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        if self._waits_since is not None and self._header_bytes > _MAX_HEADER_BYTES:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the request that is under way."""
+        super().connection_lost(exc)
+        self._on_close()
+
+    def on_message_begin(self) -> None:
+        """Begin to count: a request has begun."""
+        super().on_message_begin()
+        if self._waits_since is None:
+            self._waits_since, self._header_bytes = time.monotonic(), 0
+
+    def on_headers_complete(self) -> None:
+        """Stop counting: bodies are bounded by the application."""
+        self._waits_since = None
+        super().on_headers_complete()
+
+    def look(self, now: float) -> None:
+        """Close where headers are being waited for too long."""
+        if self._waits_since is not None and now - self._waits_since > _HEADER_SECONDS:
+            self.transport.close()

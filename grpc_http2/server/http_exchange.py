@@ -1,0 +1,162 @@
+"""Plain HTTP over HTTP/2: a request that is no gRPC, answered by an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+import structlog
+
+from grpc_http2.wire import Header
+
+if TYPE_CHECKING:
+    from grpc_http2.server.connection import ServerConnection
+
+log = structlog.get_logger()
+
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+Application: TypeAlias = Callable[[Mapping[str, Any], Receive, Send], Awaitable[None]]
+"""An application as ASGI 3 defines it."""
+
+# Headers of a connection mean nothing in HTTP/2 (RFC 9113, section 8.2.2).
+_OF_CONNECTIONS: Final = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection"}
+)
+
+
+class HttpExchange:
+    """One request and its answer. A :class:`~grpc_http2.server.connection.ServerStream`.
+
+    Args:
+        connection: where it came from.
+        stream_id: the stream of that connection.
+        headers: of the request, pseudo-headers among them.
+        application: answers.
+        tasks: of all requests that are served; the owner of the set ends them.
+    """
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        stream_id: int,
+        headers: Sequence[Header],
+        application: Application,
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        self._connection = connection
+        self._stream_id = stream_id
+        self._headers = headers
+        self._application = application
+        self._tasks = tasks
+        self._chunks: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._left = False
+        self._told_end = False
+        self._answered = False
+        self.request_ended = False
+
+    def begin(self) -> None:
+        """Have the application serve the request, in a task."""
+        task = asyncio.get_running_loop().create_task(self._serve())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def receive(self, data: bytes, *, last: bool) -> None:
+        """Take a part of the body."""
+        if data:
+            self._chunks.append(data)
+        self.request_ended = self.request_ended or last
+        self._news.set()
+
+    def leave(self) -> None:
+        """Tell the application that nobody is left."""
+        self._left = True
+        while self._chunks:
+            self._connection.acknowledge(self._stream_id, len(self._chunks.popleft()))
+        self._news.set()
+
+    async def _serve(self) -> None:
+        try:
+            await self._application(self._scope(), self._next_event, self._send)
+        except Exception:
+            log.exception("the application failed")
+            self._fail()
+        else:
+            if not self._answered:
+                self._fail()
+
+    def _scope(self) -> dict[str, Any]:
+        pseudo = {name: value for name, value in self._headers if name[:1] == b":"}
+        target, _, query = pseudo.get(b":path", b"/").partition(b"?")
+        headers = [pair for pair in self._headers if pair[0][:1] != b":"]
+        if b":authority" in pseudo:
+            headers.insert(0, (b"host", pseudo[b":authority"]))
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "2",
+            "method": pseudo.get(b":method", b"GET").decode("latin-1"),
+            "scheme": pseudo.get(b":scheme", b"http").decode("latin-1"),
+            "path": _unquoted(target),
+            "raw_path": target,
+            "query_string": query,
+            "root_path": "",
+            "headers": headers,
+            "client": self._connection.client(),
+            "server": None,
+            "state": {},
+            "extensions": {"tls": {"client_certificate": self._connection.certificate()}},
+        }
+
+    async def _next_event(self) -> dict[str, Any]:
+        while not self._chunks:
+            if self._left or self._answered:
+                return {"type": "http.disconnect"}
+            if self.request_ended and not self._told_end:
+                self._told_end = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            self._news.clear()
+            await self._news.wait()
+        chunk = self._chunks.popleft()
+        self._connection.acknowledge(self._stream_id, len(chunk))
+        more = bool(self._chunks) or not self.request_ended
+        self._told_end = not more
+        return {"type": "http.request", "body": chunk, "more_body": more}
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        if self._left:
+            return
+        if event["type"] == "http.response.start":
+            headers = [(name.lower(), value) for name, value in event["headers"]]
+            kept = [pair for pair in headers if pair[0] not in _OF_CONNECTIONS]
+            self._connection.send_headers(self._stream_id, [(b":status", b"%d" % event["status"]), *kept])
+        elif event["type"] == "http.response.body":
+            last = not event.get("more_body", False)
+            self._connection.send_data(self._stream_id, event.get("body", b""), last=last)
+            if last:
+                self._answered = True
+                self._connection.answered(self._stream_id, request_ended=self.request_ended)
+            else:
+                await self._connection.drained(self._stream_id)
+
+    def _fail(self) -> None:
+        if not (self._left or self._answered):
+            self._answered = True
+            self._connection.reset(self._stream_id)
+
+
+def _unquoted(path: bytes) -> str:
+    return unquote_to_bytes(path).decode("utf-8", "replace")
+
+
+async def refuse(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    """Answer that this port takes gRPC only: the application where there is none."""
+    del scope, receive
+    body = b"this port speaks gRPC\n"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 415, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,138 @@
+"""What serves the calls of a method: a handler that is called at once, or a servicer's coroutine in a task."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, Protocol, TypeAlias
+
+import grpc
+import structlog
+from grpc import StatusCode
+
+from grpc_http2.server.call import FAULT_MESSAGE, CallHandler, Ended, ServerCall
+from grpc_http2.server.context import CallContext
+from grpc_http2.server.request_stream import RequestStream, deserialized
+from grpc_http2.wire import WireError, status_headers
+
+log = structlog.get_logger()
+
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Method(Protocol):
+    """Serves the calls of one path."""
+
+    @property
+    def streams_requests(self) -> bool:
+        """Whether calls are served before their request is complete."""
+
+    def open(self, call: ServerCall) -> None:
+        """Prepare a call that streams its requests, before any of them arrives."""
+
+    def serve(self, call: ServerCall) -> None:
+        """Serve the call. Returns at once."""
+
+
+class HandlerMethod:
+    """A :class:`Method` of one message each way whose handler is a plain function: no task, no context.
+
+    Args:
+        handler: is given every call once its message is complete.
+    """
+
+    streams_requests: Final = False
+
+    def __init__(self, handler: CallHandler) -> None:
+        self.serve = handler
+
+    def open(self, call: ServerCall) -> None:
+        """Not called: nothing streams."""
+
+
+class ServicerMethod:
+    """A :class:`Method` of a grpcio servicer: a coroutine or an asynchronous generator, run as a task.
+
+    Args:
+        handler: as generated code registers it.
+        tasks: of all calls that are served; the owner of the set ends them.
+    """
+
+    def __init__(self, handler: RpcHandler, tasks: set[asyncio.Task[None]]) -> None:
+        self.streams_requests = handler.request_streaming
+        self._streams_responses = handler.response_streaming
+        self._behaviour: Any = _behaviour(handler)
+        self._read = handler.request_deserializer
+        self._write = handler.response_serializer or bytes
+        self._tasks = tasks
+
+    def open(self, call: ServerCall) -> None:
+        """Let the call take a stream of messages."""
+        call.stream = RequestStream(call, self._read)
+
+    def serve(self, call: ServerCall) -> None:
+        """Begin the task of the call."""
+        context = CallContext(call, call.stream, self._write if self._streams_responses else None)
+        task = asyncio.get_running_loop().create_task(self._run(call, context))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+        def end(why: Ended) -> None:
+            del why
+            context.was_cancelled = True
+            task.cancel()
+
+        call.on_end = end
+
+    async def _run(self, call: ServerCall, context: CallContext) -> None:
+        try:
+            request = deserialized(self._read, call.message) if call.stream is None else call.stream
+            await self._answer(request, call, context)
+        except WireError as error:
+            call.fail(error.code, str(error))
+        except grpc.aio.AbortError:
+            _end_with_status(call, context)
+        except asyncio.CancelledError:
+            if not call.ended:
+                # Nobody but the end of the service is left.
+                call.fail(StatusCode.UNAVAILABLE, "the service is ending; try again")
+                raise
+        except Exception:
+            log.exception("servicer failed", path=call.path)
+            call.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
+        finally:
+            context.end()
+
+    async def _answer(self, request: Any, call: ServerCall, context: CallContext) -> None:
+        if self._streams_responses:
+            responses = self._behaviour(request, context)
+            if hasattr(responses, "__aiter__"):
+                async for response in responses:
+                    await context.send_message(self._write(response))
+            else:
+                # A coroutine writes to the context.
+                await responses
+            _end_with_status(call, context)
+            return
+        response = await self._behaviour(request, context)
+        code = context.status_code or StatusCode.OK
+        if code is not StatusCode.OK:
+            _end_with_status(call, context)
+            return
+        try:
+            trailers = status_headers(code, context.status_details, context.trailers)
+        except ValueError:
+            log.exception("metadata cannot be sent", path=call.path)
+            call.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
+            return
+        call.sends_gzip = call.sends_gzip and not context.next_is_plain
+        call.answer(self._write(response), trailers)
+
+
+def _end_with_status(call: ServerCall, context: CallContext) -> None:
+    call.fail(context.status_code or StatusCode.OK, context.status_details, context.trailers)
+
+
+def _behaviour(handler: RpcHandler) -> Any:
+    if handler.request_streaming:
+        return handler.stream_stream if handler.response_streaming else handler.stream_unary
+    return handler.unary_stream if handler.response_streaming else handler.unary_unary

@@ -1,0 +1,51 @@
+"""What a connection may cost beside its calls: pings, and frames without use."""
+
+from __future__ import annotations
+
+from grpc_http2.server.limits import ServerLimits
+
+
+class PingPolice:
+    """Counts pings that come too often (gRPC proposal A8): a caller may ask for signs of life, not for work."""
+
+    __slots__ = ("_last", "_limits", "_strikes")
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._last = float("-inf")
+        self._strikes = 0
+
+    def forgive(self) -> None:
+        """Forget all pings: something was sent to the caller, who may have measured its way."""
+        self._last = float("-inf")
+        self._strikes = 0
+
+    def is_too_many(self, now: float) -> bool:
+        """Count a ping at ``now``, in seconds; return whether the connection is to be ended for it."""
+        too_soon = now - self._last < self._limits.min_ping_seconds
+        self._last = now
+        if too_soon:
+            self._strikes += 1
+        return self._strikes > self._limits.max_ping_strikes
+
+
+class IdleBytes:
+    """A bucket of bytes without use.
+
+    A flood of legal frames (WINDOW_UPDATE, PRIORITY, SETTINGS, DATA of one byte) has no limit in HTTP/2. Each read is
+    charged what it brought beyond requests and bodies.
+    """
+
+    __slots__ = ("_allowance", "_earned_at", "_limits")
+
+    def __init__(self, limits: ServerLimits, now: float) -> None:
+        self._limits = limits
+        self._allowance = float(limits.idle_bytes)
+        self._earned_at = now
+
+    def is_too_much(self, count: int, now: float) -> bool:
+        """Charge ``count`` bytes at ``now``, in seconds; return whether the connection is to be ended for them."""
+        earned = (now - self._earned_at) * self._limits.idle_bytes_per_second
+        self._earned_at = now
+        self._allowance = min(self._limits.idle_bytes, self._allowance + earned) - count
+        return self._allowance < 0.0

@@ -1,0 +1,79 @@
+"""The requests of a call that takes a stream of messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from grpc import StatusCode
+
+from grpc_http2.server.call import ServerCall
+from grpc_http2.wire import IDENTITY, MessageReader, WireError
+
+
+def deserialized(deserialize: Callable[[bytes], Any] | None, message: bytes) -> Any:
+    """Return the message as its handler takes it. Raises WireError."""
+    if deserialize is None:
+        return message
+    try:
+        return deserialize(message)
+    except Exception as error:
+        raise WireError(StatusCode.INTERNAL, "the request is not a message of this call") from error
+
+
+class RequestStream:
+    """Messages in the order in which they came.
+
+    The caller may send ahead what the window of its stream holds, and gets room as messages are read: a reader that is
+    slow slows its caller down.
+
+    Args:
+        call: whose requests they are.
+        deserialize: makes a message of bytes; ``None`` leaves bytes.
+    """
+
+    def __init__(self, call: ServerCall, deserialize: Callable[[bytes], Any] | None) -> None:
+        self._call = call
+        self._deserialize = deserialize
+        self._reader = MessageReader(
+            call.connection.limits.max_message_bytes, call.headers.get(b"grpc-encoding", IDENTITY)
+        )
+        self._chunks: deque[bytes] = deque()
+        self._messages: deque[bytes] = deque()
+        self._complete = False
+        self._more: asyncio.Future[None] | None = None
+
+    def feed(self, data: bytes, *, last: bool) -> None:
+        """Take a part of the request."""
+        if data:
+            self._chunks.append(data)
+        self._complete = self._complete or last
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    async def read(self) -> Any:
+        """Return the next message, or ``grpc.aio.EOF``. Raises WireError."""
+        while not self._messages:
+            if self._chunks:
+                chunk = self._chunks.popleft()
+                self._call.connection.acknowledge(self._call.stream_id, len(chunk))
+                self._messages.extend(self._reader.feed(chunk))
+            elif self._complete:
+                self._reader.end()
+                return grpc.aio.EOF
+            else:
+                self._more = asyncio.get_running_loop().create_future()
+                await self._more
+        return deserialized(self._deserialize, self._messages.popleft())
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while (message := await self.read()) is not grpc.aio.EOF:
+            yield message
+
+    def close(self) -> None:
+        """Give the caller's connection back what nobody is going to read."""
+        while self._chunks:
+            self._call.connection.acknowledge(self._call.stream_id, len(self._chunks.popleft()))

@@ -1,0 +1,240 @@
+"""The server: hosts grpcio's generated servicers on HTTP/2, and an ASGI application on HTTP/1.1, on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import grpc
+from grpc import StatusCode
+
+from grpc_http2.alarms import Alarms, alarms_of
+from grpc_http2.server.call import CallHandler, ServerCall
+from grpc_http2.server.connection import ServerConnection, ServerStream
+from grpc_http2.server.http1 import Http1
+from grpc_http2.server.http_exchange import Application, HttpExchange, refuse
+from grpc_http2.server.limits import ServerLimits
+from grpc_http2.server.listening import Listener, bound_sockets
+from grpc_http2.server.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
+from grpc_http2.server.opening import Opening
+from grpc_http2.server.turn import Turn
+from grpc_http2.wire import DEFLATE, GZIP, IDENTITY, Header, WireError, seconds_of_timeout
+
+_GRPC: Final = b"application/grpc"
+_HEADER_OVERHEAD: Final = 32
+"""Bytes that HTTP/2 adds to the size of a header (RFC 9113, section 6.5.2)."""
+_LOOK_SECONDS: Final = 0.5
+_ENCODINGS: Final = frozenset({IDENTITY, DEFLATE, GZIP})
+
+
+class _CallDetails(grpc.HandlerCallDetails):
+    """What a generic handler is asked with."""
+
+    def __init__(self, call: ServerCall) -> None:
+        self.method = call.path
+        self.invocation_metadata = call.metadata()
+
+
+class _Unrouted:
+    """The method of a call that is not routed yet."""
+
+    streams_requests: Final = False
+
+    def open(self, call: ServerCall) -> None:
+        """Not called."""
+
+    def serve(self, call: ServerCall) -> None:
+        """Refuse: no method was found."""
+        call.fail(StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+_UNROUTED: Final = _Unrouted()
+
+
+class Server:
+    """Belongs to the event loop it is made on. Generated ``add_…Servicer_to_server`` functions take it.
+
+    Args:
+        limits: what it takes of its callers.
+    """
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self.limits = limits
+        self.turn = Turn.of_running_loop()
+        self.alarms: Alarms = alarms_of(asyncio.get_running_loop())
+        self.buffer = memoryview(bytearray(limits.max_read_bytes))
+        """Where every connection reads into: it is taken in before another one reads."""
+        self.held_bytes = 0
+        """Bytes of incomplete requests."""
+        self.opening: set[Opening] = set()
+        """Connections of which is not known yet what they speak."""
+        self.http1 = Http1(refuse)
+        self._application: Application = refuse
+        self._connections: set[ServerConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._methods: dict[bytes, Method] = {}
+        self._generic: list[grpc.GenericRpcHandler] = []
+        self._listeners: list[Listener] = []
+        self._watch: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Event | None = None
+
+    # What is served.
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Take handlers that look a method up by its name."""
+        self._generic.extend(generic_rpc_handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, RpcHandler]) -> None:
+        """Take the methods of one service: coroutines and asynchronous generators."""
+        for name, handler in method_handlers.items():
+            self._methods[f"/{service_name}/{name}".encode()] = ServicerMethod(handler, self._tasks)
+
+    def add_call_handler(self, path: str, handler: CallHandler) -> None:
+        """Take a method of one message each way that is served by a plain function, without a task.
+
+        Args:
+            path: ``/package.Service/Method``.
+            handler: is given every call, and ends it now or later.
+        """
+        self._methods[path.encode()] = HandlerMethod(handler)
+
+    def serve_http(self, application: Application) -> None:
+        """Have ``application`` answer what is no gRPC, on HTTP/1.1 and HTTP/2. Otherwise it is refused with 415."""
+        self._application = application
+        self.http1 = Http1(application)
+
+    # Its life.
+
+    async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False) -> int:
+        """Accept connections; return the port.
+
+        Args:
+            host: a name or an address.
+            port: 0 takes one that is free.
+            tls: encrypts; its ALPN protocols are set here.
+            reuse_port: whether other processes may listen on the same port, and share its connections.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        sockets = await bound_sockets(host, port, reuse_port=reuse_port)
+        listener = Listener(sockets, lambda: Opening(self), self.limits.handshake_seconds)
+        await listener.accept(_prepared(tls))
+        self._listeners.append(listener)
+        self._look()
+        return listener.port
+
+    async def replace_tls(self, tls: ssl.SSLContext) -> None:
+        """Encrypt new connections with ``tls``."""
+        for listener in self._listeners:
+            await listener.accept(_prepared(tls))
+
+    async def stop(self, grace: float) -> None:
+        """Accept nothing more; give calls that are under way ``grace`` seconds, then end the rest."""
+        for listener in self._listeners:
+            await listener.close()
+        self._listeners.clear()
+        for opening in list(self.opening):
+            opening.abort()
+        for connection in list(self._connections):
+            connection.say_goodbye(grace)
+        self.http1.drain()
+        await self._wait_until_gone(grace)
+        for connection in list(self._connections):
+            connection.abort("the service ends")
+        self.http1.abort()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    # What connections use.
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as the server takes."""
+        return len(self._connections) + len(self.opening) + self.http1.connections >= self.limits.max_connections
+
+    def connection(self) -> ServerConnection:
+        """Return a new connection of HTTP/2."""
+        return ServerConnection(self)
+
+    def opened(self, connection: ServerConnection) -> None:
+        """Take in that a connection is there."""
+        self._connections.add(connection)
+
+    def closed(self, connection: ServerConnection) -> None:
+        """Take in that a connection is gone."""
+        self._connections.discard(connection)
+        if self._gone is not None and not self._connections:
+            self._gone.set()
+
+    def open(self, connection: ServerConnection, stream_id: int, pairs: Sequence[Header]) -> ServerStream:
+        """Return the stream of a new request: a call, or plain HTTP."""
+        # Of several headers with one name the first one counts.
+        headers = dict(reversed(pairs))
+        kind = headers.get(b"content-type", b"")
+        if kind[:16] != _GRPC or kind[16:17] not in (b"", b"+", b";") or headers.get(b":method") != b"POST":
+            return HttpExchange(connection, stream_id, pairs, self._application, self._tasks)
+        call = ServerCall(connection, stream_id, pairs, headers, _UNROUTED)
+        try:
+            self._route(call)
+        except WireError as error:
+            call.fail(error.code, str(error))
+        return call
+
+    # Inside.
+
+    def _route(self, call: ServerCall) -> None:
+        """Find what serves the call. Raises WireError."""
+        headers = call.headers
+        size = sum(map(len, itertools.chain.from_iterable(call.pairs))) + _HEADER_OVERHEAD * len(call.pairs)
+        if size > self.limits.max_metadata_bytes:
+            limit = self.limits.max_metadata_bytes
+            raise WireError(
+                StatusCode.RESOURCE_EXHAUSTED, f"the metadata are larger than the {limit} bytes that are taken"
+            )
+        timeout = headers.get(b"grpc-timeout")
+        if timeout is not None:
+            call.deadline = time.monotonic() + seconds_of_timeout(timeout)
+        if headers.get(b"grpc-encoding", IDENTITY) not in _ENCODINGS:
+            raise WireError(StatusCode.UNIMPLEMENTED, "messages are read plain, or compressed with gzip or deflate")
+        call.method = self._methods.get(headers[b":path"]) or self._looked_up(call)
+
+    def _looked_up(self, call: ServerCall) -> Method:
+        details = _CallDetails(call)
+        for generic in self._generic:
+            handler = generic.service(details)
+            if handler is not None:
+                return ServicerMethod(handler, self._tasks)
+        raise WireError(StatusCode.UNIMPLEMENTED, "Method not found!")
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for connection in list(self._connections):
+            connection.look(now)
+        self.http1.look(now)
+        self._watch = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    async def _wait_until_gone(self, grace: float) -> None:
+        self._gone = asyncio.Event()
+        try:
+            async with asyncio.timeout(grace):
+                while self._connections:
+                    self._gone.clear()
+                    await self._gone.wait()
+                await self.http1.wait_until_gone()
+        except TimeoutError:
+            return
+
+
+def _prepared(tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    if tls is not None:
+        tls.set_alpn_protocols(["h2", "http/1.1"])
+    return tls

@@ -1,0 +1,92 @@
+"""One turn of the event loop: what arrived together is served together, and written together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import structlog
+
+if TYPE_CHECKING:
+    from grpc_http2.server.call import ServerCall
+    from grpc_http2.server.connection import ServerConnection
+
+log = structlog.get_logger()
+
+
+class Turn:
+    """The calls that the current turn brought, what is to be done once all of them are seen, and what is to be written.
+
+    Requests come in bunches: one read yields all requests of a connection, one turn of the loop those of all
+    connections. Work that gets cheaper in company (a batch, one write for many answers) waits for the end of the turn,
+    which is a fraction of a millisecond away, and for no timer.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: list[ServerCall] = []
+        self._at_end: list[Callable[[], object]] = []
+        self._unwritten: set[ServerConnection] = set()
+        self._is_scheduled = False
+
+    @classmethod
+    def of_running_loop(cls) -> Turn:
+        """Return the turns of the event loop that runs."""
+        loop = asyncio.get_running_loop()
+        turn = _turns.get(loop)
+        if turn is None:
+            turn = _turns[loop] = cls(loop)
+        return turn
+
+    def serve(self, call: ServerCall) -> None:
+        """Serve ``call`` in this turn."""
+        self._calls.append(call)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def at_end(self, act: Callable[[], object]) -> None:
+        """Do ``act()`` once every call of this turn was served."""
+        self._at_end.append(act)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def write(self, connection: ServerConnection) -> None:
+        """Write what ``connection`` has for its peer at the end of this turn."""
+        self._unwritten.add(connection)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._is_scheduled = True
+        self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call.serve()
+        while self._at_end:
+            acts, self._at_end = self._at_end, []
+            for act in acts:
+                _do(act)
+        for call in calls:
+            if not call.ended:
+                call.outlive_turn()
+        unwritten, self._unwritten = self._unwritten, set()
+        for connection in unwritten:
+            connection.flush()
+        self._is_scheduled = False
+        if self._calls or self._at_end or self._unwritten:
+            self._schedule()
+
+
+def _do(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except Exception:
+        # One batch must not cost the others of the turn theirs.
+        log.exception("work at the end of a turn failed")
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
