@@ -142,7 +142,9 @@ class IntentHandler:
             )
         # In double precision: the parts add no rounding of their own to that of the logit.
         weight = self._weight[:, classes].double() / max(1, len(bag))
-        parts = (self._embedding[torch.tensor(bag, dtype=torch.int64)].double() @ weight).T
+        # A matrix product may add up equal rows in different orders, so equal tokens share one row.
+        distinct, places = torch.unique(torch.tensor(bag, dtype=torch.int64), return_inverse=True)
+        parts = (self._embedding[distinct].double() @ weight).T[:, places]
         unknown = [index for index, word in enumerate(words) if word not in self._indices]
         labels = [
             {

@@ -94,7 +94,7 @@ def engines(request: pytest.FixtureRequest, served: Workers, tmp_path_factory: p
 
 
 def close(value: Any) -> Any:
-    """Return what is equal to parts of logits: the handler multiplies in double precision, the predictor in single."""
+    """Return what is equal to parts of logits: handler and predictor each round folded layers to single precision."""
     return pytest.approx(value, rel=1e-5, abs=1e-6)
 
 
@@ -167,6 +167,8 @@ def test_explanations_are_the_same_and_add_up(engines: Engines) -> None:
             assert answer.explanation is not None
             for part in answer.explanation.labels:
                 assert part.bias + sum(part.contributions) == pytest.approx(part.logit, abs=1e-5)
+                each = set(zip(answer.explanation.tokens, part.contributions, strict=True))
+                assert len(each) == len(set(answer.explanation.tokens)), "equal tokens add equal parts"
 
 
 def test_an_explanation_that_is_refused_for_its_size_is_refused_by_both(engines: Engines) -> None:
