@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
@@ -14,10 +14,17 @@ LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def configure_logs(service: str, level: LogLevel, log_format: LogFormat) -> None:
+_LIFE: Final = frozenset({"listening", "ready", "draining", "stopped"})
+
+
+def configure_logs(service: str, level: LogLevel, log_format: LogFormat, *, worker: int | None = None) -> None:
     """Send the logs of this process, those of libraries included, to standard error. Called once, at start.
 
-    ``auto`` is ``console`` on a terminal and ``json`` anywhere else.
+    Args:
+        service: name of the service, which every line has.
+        level: least severe line that is written.
+        log_format: ``auto`` is ``console`` on a terminal and ``json`` anywhere else.
+        worker: number of this process among the workers of a supervisor, if it has one. Every line has it too.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -25,6 +32,7 @@ def configure_logs(service: str, level: LogLevel, log_format: LogFormat) -> None
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _with_service(service),
+        *(() if worker is None else (_of_worker(worker),)),
         with_request_id,
         _with_trace_id,
     ]
@@ -63,6 +71,17 @@ def _with_trace_id(_: object, __: str, event: structlog.typing.EventDict) -> str
     if span is not None:
         event.setdefault("trace_id", span.trace_id)
     return event
+
+
+def _of_worker(worker: int) -> structlog.typing.Processor:
+    def add(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["worker"] = worker
+        if event["event"] in _LIFE:
+            # The service as a whole has these events once, from its supervisor.
+            event["event"] = f"worker {event['event']}"
+        return event
+
+    return add
 
 
 def _with_service(service: str) -> structlog.typing.Processor:

@@ -22,7 +22,8 @@ from serving.transport.admission import Admission
 from serving.transport.admission_metrics import AdmissionCollector
 from serving.transport.concurrency import Goal
 from serving.transport.grpcio import GrpcioHost
-from serving.transport.lifecycle import CannotListen, StopSignals, Workload, serve
+from serving.transport.lifecycle import CannotListen, Host, StopSignals, Workload, serve
+from serving.workers import supervisor
 
 log = structlog.get_logger()
 
@@ -72,10 +73,17 @@ def admission_of(settings: ServerSettings) -> Admission:
     return Admission(settings.max_in_flight, most_waiting=settings.max_waiting, goal=goal)
 
 
+def host_of(settings: ServerSettings, workload: Workload, certificates: Certificates | None) -> Host:
+    """Return what serves ``workload``."""
+    return GrpcioHost(settings, workload.services, workload.guards, certificates)
+
+
 def run(program: Program, settings: ServerSettings) -> None:
     """Serve until a signal. Exits with 1 and one line where the address or the certificate cannot be had."""
     configure_logs(program.name, settings.log_level, settings.log_format)
     try:
+        if settings.worker_processes() > 1:
+            sys.exit(uvloop.run(supervisor.supervise(program.name, program.build, settings)))
         if settings.transport == "envoy":
             missing = envoy.what_is_missing()
             if missing is None:
@@ -91,5 +99,4 @@ def run(program: Program, settings: ServerSettings) -> None:
 async def _serve_on_grpcio(program: Program, settings: ServerSettings) -> None:
     certificates = Certificates.of(settings)
     workload = built(program, settings, certificates)
-    host = GrpcioHost(settings, workload.services, workload.guards, certificates)
-    await serve(host, settings, workload, StopSignals.of_process())
+    await serve(host_of(settings, workload, certificates), settings, workload, StopSignals.of_process())

@@ -1,0 +1,108 @@
+"""``python -m serving.workers.worker PROGRAM INDEX DESCRIPTOR``: one worker, started by its supervisor alone.
+
+The descriptor is the worker's end of the pair of sockets over which the supervisor says what to serve; the program and
+the index are there for whoever lists processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+import uvloop
+from prometheus_client.registry import Collector
+
+from serving.settings import ServerSettings
+from serving.telemetry.logs import configure_logs
+from serving.tls.certificates import Certificates
+from serving.tls.material import UnusableCertificate
+from serving.transport.hosting import Program, built, host_of
+from serving.transport.lifecycle import CannotListen, StopSignals, serve
+from serving.workers.families import collected
+from serving.workers.frames import BlockingFrames
+from serving.workers.heart import Heart
+from serving.workers.membership import Membership
+from serving.workers.obedience import Obedience
+from serving.workers.order import Order
+from serving.workers.reporting import ReportingHost
+from serving.workers.times import Times
+
+_TIMES: Final = Times()
+
+
+def main() -> None:
+    """Serve what the supervisor says, until it says stop or is gone."""
+    end = socket.socket(fileno=int(sys.argv[3]))
+    end.set_inheritable(False)
+    frames = BlockingFrames(end)
+    message = frames.receive()
+    if message is None:
+        sys.exit("a worker is started by its supervisor, which is gone")
+    order = Order.of(message)
+    for descriptor in (order.board, order.memory):
+        os.set_inheritable(descriptor, False)
+    settings = order.worker_settings()
+    configure_logs(order.program, settings.log_level, settings.log_format, worker=order.index)
+    try:
+        uvloop.run(_serve(Program(order.program, order.build), settings, order.membership(), frames))
+    except (CannotListen, UnusableCertificate) as error:
+        sys.exit(f"{order.program}: {error}")
+
+
+async def _serve(program: Program, settings: ServerSettings, membership: Membership, frames: BlockingFrames) -> None:
+    settings = settings.of_worker(membership)
+    signals = StopSignals.of_process()
+    collectors: list[Collector] = []
+    with _supervised(frames, signals, settings, collectors), _beating(membership):
+        certificates = Certificates.of(settings)
+        workload = built(program, settings, certificates)
+        collectors += workload.collectors
+        host = host_of(settings, workload, certificates)
+        before: Callable[[], Awaitable[None]] = _nothing
+        if membership.generation:
+            # Others serve meanwhile: what reaches the port has to find a worker that can answer.
+            before, workload = workload.get_ready, replace(workload, get_ready=_nothing)
+        await serve(ReportingHost(host, frames, before), settings, workload, signals)
+
+
+@contextlib.contextmanager
+def _supervised(
+    frames: BlockingFrames, signals: StopSignals, settings: ServerSettings, collectors: list[Collector]
+) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        # The loop may have ended by itself.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(signals.ask)
+
+    patience = settings.drain_delay_seconds + settings.drain_grace_seconds + _TIMES.close
+    obedience = Obedience(frames, stop, lambda: collected(collectors), patience)
+    obedience.begin()
+    try:
+        yield
+    finally:
+        obedience.end()
+
+
+@contextlib.contextmanager
+def _beating(membership: Membership) -> Iterator[None]:
+    heart = Heart(membership)
+    try:
+        yield
+    finally:
+        heart.stop()
+
+
+async def _nothing() -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main()
