@@ -45,6 +45,7 @@ __all__ = [
     "ErrorCode",
     "Event",
     "GoAwayReceived",
+    "MAX_CONCURRENT_STREAMS",
     "PingAcknowledged",
     "PingReceived",
     "RequestReceived",
@@ -60,6 +61,9 @@ __all__ = [
 
 EngineError = NGH2Error
 """The peer broke the protocol or a limit, or what was asked for is not possible any more."""
+
+MAX_CONCURRENT_STREAMS: Final[int] = Setting.MAX_CONCURRENT_STREAMS
+"""The setting that tells how many streams the peer takes at the same time."""
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """The first bytes of a client's connection, by RFC 9113, section 3.4."""

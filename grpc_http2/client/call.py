@@ -1,0 +1,516 @@
+"""A call: its attempts, one after the other, until it has a status."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import grpc
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
+
+from grpc_http2.alarms import Alarm
+from grpc_http2.client.connection import Connection
+from grpc_http2.client.stream import Failure, Headers
+from grpc_http2.client.subchannel import Assignable
+from grpc_http2.engine import EngineError
+from grpc_http2.wire import (
+    IDENTITY,
+    PUSHBACK_KEY,
+    Header,
+    MessageReader,
+    Metadatum,
+    WireError,
+    code_of_http,
+    framed,
+    metadata_headers,
+    metadata_of,
+    status_of,
+    timeout_of_seconds,
+)
+
+if TYPE_CHECKING:
+    from grpc_http2.client.channel import Channel
+
+# Without a policy of repetitions, too, a call that no server has seen is made again; not for ever.
+_MOST_UNSEEN: Final = 3
+# A stream that is written before it has a connection waits from here on.
+_GATE_BYTES: Final = 64 << 10
+# As much as the engine sends; its own count has some bytes for each header.
+_MOST_METADATA_BYTES: Final = 60 << 10
+_HEADER_BYTES: Final = 32
+_ENCODING: Final = (b"grpc-encoding", b"gzip")
+_PUSHBACK: Final = PUSHBACK_KEY.encode()
+
+
+class Method(NamedTuple):
+    """A method of a service."""
+
+    path: str
+    serialize: Callable[[Any], bytes] | None
+    deserialize: Callable[[bytes], Any] | None
+
+
+class Options(NamedTuple):
+    """How a call is made."""
+
+    timeout: float | None
+    metadata: Iterable[Metadatum]
+    wait_for_ready: bool
+    compressed: bool
+    affinity: str | None
+
+
+class Call:
+    """What all four kinds of calls are; looks like a call of ``grpc.aio``.
+
+    Args:
+        channel: gives the call to a server.
+        method: the method.
+        options: how it is called.
+
+    Raises:
+        ValueError: the metadata cannot be sent.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_alarm",
+        "_attempts",
+        "_callbacks",
+        "_channel",
+        "_code",
+        "_compressed",
+        "_connection",
+        "_consumer",
+        "_details",
+        "_half_closed",
+        "_initial",
+        "_is_cancelled",
+        "_kept",
+        "_kept_bytes",
+        "_metadata",
+        "_method",
+        "_moment",
+        "_number",
+        "_reader",
+        "_trailers",
+        "_unseen",
+        "_waiters",
+        "_watchers",
+        "affinity",
+        "path",
+        "wait_for_ready",
+        "waits_in",
+    )
+
+    def __init__(self, channel: Channel, method: Method, options: Options) -> None:
+        self.path = method.path
+        self.affinity = options.affinity
+        self.wait_for_ready = options.wait_for_ready
+        self.waits_in: dict[Assignable, None] | None = None
+        self._channel = channel
+        self._method = method
+        self._compressed = options.compressed
+        self._metadata = metadata_headers(options.metadata)
+        if options.compressed:
+            self._metadata.append(_ENCODING)
+        self._moment: float | None = None if options.timeout is None else channel.alarms.now() + options.timeout
+        self._alarm: Alarm | None = None
+        self._connection: Connection | None = None
+        self._number = 0
+        # What is sent again with another attempt; ``None`` once there can be none.
+        self._kept: list[bytes] | None = []
+        self._kept_bytes = 0
+        self._half_closed = False
+        self._attempts = 1
+        self._unseen = 0
+        self._initial: Headers | None = None
+        self._trailers: Headers = ()
+        self._code: StatusCode | None = None
+        self._details = ""
+        self._is_cancelled = False
+        self._reader: MessageReader | None = None
+        # Those who wait for the end, and those who wait for anything new.
+        self._waiters: list[asyncio.Future[None]] = []
+        self._watchers: list[asyncio.Future[None]] = []
+        self._consumer: asyncio.Task[None] | None = None
+        self._callbacks: list[Callable[[Any], None]] = []
+
+    # What callers use.
+
+    def done(self) -> bool:
+        """Return whether the call has ended."""
+        return self._code is not None
+
+    def cancelled(self) -> bool:
+        """Return whether the call was cancelled here."""
+        return self._is_cancelled
+
+    def cancel(self) -> bool:
+        """End the call; return whether it had not ended."""
+        if self._code is not None:
+            return False
+        self._is_cancelled = True
+        self._let_go(reset=True)
+        self._finish(StatusCode.CANCELLED, "the caller cancelled the call")
+        return True
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline; ``None`` where there is none."""
+        return None if self._moment is None else max(self._moment - self._channel.alarms.now(), 0.0)
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Have ``callback`` called with the call once it has ended."""
+        if self._code is not None:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    async def initial_metadata(self) -> Metadata:
+        """Return what came before the answer."""
+        while self._initial is None and self._code is None:
+            await self._changed()
+        return _metadata_in(self._initial or ())
+
+    async def trailing_metadata(self) -> Metadata:
+        """Return what came with the status."""
+        await self._ended()
+        return _metadata_in(self._trailers)
+
+    async def code(self) -> StatusCode:
+        """Return the status."""
+        await self._ended()
+        return self._code or StatusCode.UNKNOWN
+
+    async def details(self) -> str:
+        """Return the words of the status."""
+        await self._ended()
+        return self._details
+
+    async def debug_error_string(self) -> str:
+        """Return the words of the status: there are no others."""
+        return await self.details()
+
+    async def wait_for_connection(self) -> None:
+        """Return once the call has a connection. Raises AioRpcError where it ended without one."""
+        while self._connection is None and self._code is None:
+            await self._changed()
+        if self._code not in (None, StatusCode.OK):
+            raise self._error()
+
+    # What a channel and its servers use.
+
+    def begin(self) -> None:
+        """Go."""
+        self._channel.calls.add(self)
+        if self._moment is not None:
+            if self._moment <= self._channel.alarms.now():
+                self._expire()
+                return
+            self._alarm = self._channel.alarms.at(self._moment, self._expire)
+        if sum(len(name) + len(value) + _HEADER_BYTES for name, value in self._metadata) > _MOST_METADATA_BYTES:
+            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the metadata are too large to be sent")
+            return
+        self._channel.balancer.assign(self)
+
+    def attach(self, connection: Connection, headers: Sequence[Header]) -> None:
+        """Begin an attempt on ``connection``."""
+        all_headers = [*headers]
+        if self._moment is not None:
+            all_headers.append(_timeout_header(int(1000 * (self._moment - self._channel.alarms.now()))))
+        all_headers += self._metadata
+        kept = self._kept or ()
+        body = kept[0] if len(kept) == 1 else b"".join(kept)
+        try:
+            self._number = connection.begin(self, all_headers, body, ends=self._half_closed)
+        except EngineError:
+            # It has run out of numbers for streams, or knows of its end before we do.
+            connection.retire()
+            self.attempt_failed(Failure(StatusCode.UNAVAILABLE, "the connection has ended", unseen=True))
+            return
+        self._connection = connection
+        self._commit_if_large()
+        if self._watchers:
+            self._wake()
+
+    def attempt_failed(self, failure: Failure) -> None:
+        """Try again where that is allowed, and end otherwise."""
+        if self._code is not None:
+            return
+        if failure.unseen and self._may_repeat and self._unseen < _MOST_UNSEEN:
+            self._unseen += 1
+            self._repeat()
+            return
+        self._repeat_or_finish(failure.code, failure.details, ())
+
+    # What a connection tells.
+
+    def headers_received(self, headers: Headers) -> None:
+        """Take the headers of the answer."""
+        known = dict(headers)
+        if known.get(b":status") != b"200" or not known.get(b"content-type", b"").startswith(b"application/grpc"):
+            self._let_go(reset=True)
+            self._finish(*_of_http(known))
+            return
+        if self._channel.is_too_large(headers):
+            self._refuse(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata are larger than is taken")
+            return
+        self._initial = headers
+        # From here on a repetition would not be noticed by nobody.
+        self._kept = None
+        self._reader = MessageReader(self._channel.settings.max_message_bytes, known.get(b"grpc-encoding", IDENTITY))
+        if self._watchers:
+            self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of the answer."""
+        if self._reader is None:
+            self._refuse(StatusCode.INTERNAL, "the answer has a body before its headers")
+            return
+        try:
+            messages = self._reader.feed(data)
+        except WireError as error:
+            self._refuse(error.code, str(error))
+            return
+        self._take(messages, len(data))
+
+    def trailers_received(self, headers: Headers) -> None:
+        """Take the status."""
+        known = dict(headers)
+        status = status_of(known)
+        self._let_go(reset=not self._half_closed)
+        if self._channel.is_too_large(headers):
+            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata are larger than is taken")
+        elif self._initial is None:
+            if status is None:
+                self._finish(*_of_http(known))
+            else:
+                self._repeat_or_finish(*status, headers)
+        elif status is None:
+            self._finish(StatusCode.UNKNOWN, "the answer ended without a status")
+        elif status[0] is StatusCode.OK:
+            self._answered(status[1], headers)
+        else:
+            self._finish(*status, headers)
+
+    def stream_failed(self, failure: Failure) -> None:
+        """Take that nothing more comes."""
+        self._let_go(reset=False)
+        if failure.code is StatusCode.CANCELLED and self._moment is not None and self._is_late():
+            # The server has looked at its clock before us.
+            self._expire()
+        elif self._initial is not None:
+            self._finish(failure.code, failure.details)
+        else:
+            self.attempt_failed(failure)
+
+    def room_made(self) -> None:
+        """Let writers go on."""
+        self._wake()
+
+    # What the kinds of calls do differently.
+
+    def _take(self, messages: Sequence[bytes], size: int) -> None:
+        """Take messages of the answer, that were complete with ``size`` bytes which are to be given back."""
+        raise NotImplementedError
+
+    def _answered(self, details: str, trailers: Headers) -> None:
+        """Take that the server says OK."""
+        self._finish(StatusCode.OK, details, trailers)
+
+    # Inside: the request.
+
+    def _serialized(self, request: Any) -> bytes:
+        serialize = self._method.serialize
+        return framed(request if serialize is None else serialize(request), compressed=self._compressed)
+
+    def _send(self, body: bytes, *, ends: bool) -> None:
+        """Send what is next, now or with the attempt to come."""
+        self._half_closed = ends
+        if self._kept is not None and body:
+            self._kept.append(body)
+            self._kept_bytes += len(body)
+        if self._connection is not None:
+            self._connection.send(self._number, body, ends=ends)
+            self._commit_if_large()
+
+    def _is_clogged(self) -> bool:
+        if self._code is not None:
+            return False
+        if self._connection is None:
+            return self._kept_bytes > _GATE_BYTES
+        return self._connection.is_full(self._number)
+
+    def _commit_if_large(self) -> None:
+        retries = self._channel.settings.retries
+        most = _GATE_BYTES if retries is None else retries.most_kept_bytes
+        # A request that is there as a whole costs nothing more to keep.
+        if self._kept_bytes > most and (retries is not None or not self._half_closed):
+            self._kept = None
+
+    # Inside: the answer.
+
+    def _deserialized(self, message: bytes) -> Any:
+        deserialize = self._method.deserialize
+        if deserialize is None:
+            return message
+        try:
+            return deserialize(message)
+        except Exception as error:
+            raise AioRpcError(StatusCode.INTERNAL, Metadata(), Metadata(), details="the answer is damaged") from error
+
+    # Inside: attempts.
+
+    @property
+    def _may_repeat(self) -> bool:
+        return self._kept is not None and self._initial is None
+
+    def _repeat(self) -> None:
+        self._number = 0
+        self._connection = None
+        self._reader = None
+        self._channel.balancer.assign(self)
+
+    def _repeat_or_finish(self, code: StatusCode, details: str, trailers: Headers) -> None:
+        self._connection = None
+        budget = self._channel.budget
+        if budget is not None and code is not StatusCode.OK and self._may_repeat:
+            pushback = next((value.decode("ascii", "replace") for name, value in trailers if name == _PUSHBACK), None)
+            pause = budget.pause_before(self._attempts + 1, code, pushback)
+            if pause is not None and not self._is_late(pause):
+                self._attempts += 1
+                # Its deadline waits in the meantime.
+                self._pause(pause)
+                return
+        self._finish(code, details, trailers)
+
+    def _pause(self, seconds: float) -> None:
+        alarms = self._channel.alarms
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = alarms.after(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._alarm = None if self._moment is None else self._channel.alarms.at(self._moment, self._expire)
+        self._repeat()
+
+    def _is_late(self, seconds: float = 0.0) -> bool:
+        return self._moment is not None and self._channel.alarms.now() + seconds >= self._moment
+
+    def _expire(self) -> None:
+        self._let_go(reset=True)
+        self._finish(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+
+    def _refuse(self, code: StatusCode, details: str) -> None:
+        self._let_go(reset=True)
+        self._finish(code, details)
+
+    def _let_go(self, *, reset: bool) -> None:
+        """Hear nothing more of the connection, or of the place in a queue."""
+        if self.waits_in is not None:
+            self.waits_in.pop(self, None)
+            self.waits_in = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.forget(self._number, reset=reset)
+
+    # Inside: the end.
+
+    def _finish(self, code: StatusCode, details: str, trailers: Headers = ()) -> None:
+        if self._code is not None:
+            return
+        self._code = code
+        self._details = details
+        self._trailers = trailers
+        self._kept = None
+        self._reader = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if code is StatusCode.OK and self._channel.budget is not None:
+            self._channel.budget.returned()
+        self._channel.ended(self)
+        if self._consumer is not None:
+            self._consumer.cancel()
+        if self._watchers:
+            self._wake()
+        waiters, self._waiters = self._waiters, []
+        _resolve(waiters)
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def _error(self) -> BaseException:
+        """Return what is raised for a call that did not end well."""
+        if self._is_cancelled:
+            return asyncio.CancelledError()
+        return AioRpcError(
+            self._code or StatusCode.UNKNOWN,
+            _metadata_in(self._initial or ()),
+            _metadata_in(self._trailers),
+            details=self._details,
+            debug_error_string=self._details,
+        )
+
+    # Inside: waiting.
+
+    def _wake(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        _resolve(watchers)
+
+    async def _changed(self) -> None:
+        await self._wait_among(self._watchers)
+
+    async def _ended(self) -> None:
+        if self._code is None:
+            await self._wait_among(self._waiters)
+
+    async def _wait_among(self, others: list[asyncio.Future[None]]) -> None:
+        waiter = self._channel.alarms.loop.create_future()
+        others.append(waiter)
+        try:
+            await waiter
+        finally:
+            # Still there where this wait alone was cancelled.
+            if waiter in others:
+                others.remove(waiter)
+
+
+def _resolve(waiters: Iterable[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+@functools.lru_cache(maxsize=4096)
+def _timeout_header(milliseconds: int) -> Header:
+    # A value that comes again is one byte on the wire; microseconds would be other ones with each call.
+    return b"grpc-timeout", timeout_of_seconds(max(milliseconds, 1) / 1000)
+
+
+def _metadata_in(headers: Headers) -> Metadata:
+    try:
+        return Metadata(*metadata_of(headers))
+    except WireError:
+        return Metadata()
+
+
+def _of_http(headers: dict[bytes, bytes]) -> tuple[StatusCode, str]:
+    """Return what an answer means that is none of gRPC's."""
+    status = headers.get(b":status", b"")
+    known = status_of(headers)
+    if known is not None:
+        return known
+    return code_of_http(status), f"the server answered with HTTP status {status.decode('ascii', 'replace')}"
+
+
+def compresses(compression: grpc.Compression | None) -> bool:
+    """Return whether messages are compressed. Raises ValueError where that is not known here."""
+    if compression in (None, grpc.Compression.NoCompression):
+        return False
+    if compression is grpc.Compression.Gzip:
+        return True
+    raise ValueError("requests are compressed with gzip or not at all")

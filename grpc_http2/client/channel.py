@@ -1,0 +1,231 @@
+"""A channel that generated stubs of grpcio take, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc import ChannelConnectivity
+
+from grpc_http2.alarms import Alarms, alarms_of
+from grpc_http2.client.balancing import Balancer
+from grpc_http2.client.call import Call, Method, Options
+from grpc_http2.client.kinds import (
+    MultiCallable,
+    start_stream_stream,
+    start_stream_unary,
+    start_unary_stream,
+    start_unary_unary,
+)
+from grpc_http2.client.retries import RetryBudget
+from grpc_http2.client.settings import DEFAULTS, ChannelSettings, Tls
+from grpc_http2.client.stream import Headers
+from grpc_http2.wire import Metadatum
+
+Serializer = Callable[[Any], bytes] | None
+Deserializer = Callable[[bytes], Any] | None
+
+
+class Channel(grpc.aio.Channel):
+    """Makes calls to a server, or to several that each have a share of the calls.
+
+    Belongs to the event loop on which its first call is made. Calls that cannot be sent at once wait until their
+    deadlines, in queues that are bounded.
+
+    Args:
+        addresses: of the servers: ``host:port``, or ``unix:`` and a path.
+        settings: bounds and times.
+        tls: encrypts; without it nothing is.
+        metadata: what is sent with every call.
+        compression: how requests are compressed whose calls do not say.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        settings: ChannelSettings = DEFAULTS,
+        *,
+        tls: Tls | None = None,
+        metadata: Sequence[Metadatum] = (),
+        compression: grpc.Compression | None = None,
+    ) -> None:
+        self.settings = settings
+        self.metadata = tuple(metadata)
+        self.compression = compression
+        self.budget = None if settings.retries is None else RetryBudget(settings.retries)
+        """Decides whether a failed call is made again."""
+        self.calls: set[Call] = set()
+        """Those that have not ended."""
+        self.alarms: Alarms
+        """Of the event loop."""
+        self.balancer: Balancer
+        """Gives calls to servers."""
+        self._addresses = tuple(addresses)
+        self._tls = tls
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._emptied: asyncio.Future[None] | None = None
+        self._is_closed = False
+
+    # What stubs use.
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> Any:
+        """Return a method with one request and one answer."""
+        return self._callable(method, request_serializer, response_deserializer, start_unary_unary)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> Any:
+        """Return a method with one request and many answers."""
+        return self._callable(method, request_serializer, response_deserializer, start_unary_stream)
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> Any:
+        """Return a method with many requests and one answer."""
+        return self._callable(method, request_serializer, response_deserializer, start_stream_unary)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> Any:
+        """Return a method with many requests and many answers."""
+        return self._callable(method, request_serializer, response_deserializer, start_stream_stream)
+
+    # Servers.
+
+    def set_addresses(self, addresses: Sequence[str]) -> None:
+        """Have further calls go to these servers. No call fails: those of servers that are not among them end there."""
+        self._addresses = tuple(addresses)
+        if self._loop is not None and not self._is_closed:
+            self.balancer.set_addresses(self._addresses)
+
+    def renew(self) -> None:
+        """Make new connections for further calls, as after a change of certificates."""
+        if self._loop is not None and not self._is_closed:
+            self.balancer.renew()
+
+    def address_for(self, affinity: str) -> str | None:
+        """Return the address that calls of ``affinity`` go to now; ``None`` where no server can be reached."""
+        self.open()
+        return self.balancer.address_for(affinity)
+
+    def get_state(self, try_to_connect: bool = False) -> ChannelConnectivity:
+        """Return the state of the server that is best off."""
+        if self._is_closed:
+            return ChannelConnectivity.SHUTDOWN
+        self.open()
+        if try_to_connect:
+            self.balancer.connect()
+        return self.balancer.state
+
+    async def wait_for_state_change(self, last_observed_state: ChannelConnectivity) -> None:
+        """Return once the state is another."""
+        while self.get_state() is last_observed_state:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    async def channel_ready(self) -> None:
+        """Return once a server is ready."""
+        while (state := self.get_state(try_to_connect=True)) is not ChannelConnectivity.READY:
+            await self.wait_for_state_change(state)
+
+    # The end.
+
+    async def close(self, grace: float | None = None) -> None:
+        """Take no further call, and cancel those that have not ended after ``grace`` seconds."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._loop is None:
+            return
+        if grace and self.calls:
+            self._emptied = self._loop.create_future()
+            await asyncio.wait([self._emptied], timeout=grace)
+        for call in list(self.calls):
+            call.cancel()
+        await self.balancer.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tell_waiters()
+
+    async def __aenter__(self) -> Self:
+        """Return the channel."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the channel, and cancel calls under way."""
+        await self.close()
+
+    # What calls use.
+
+    def open(self) -> None:
+        """Begin to be used.
+
+        Raises:
+            grpc.aio.UsageError: the channel is closed.
+        """
+        if self._is_closed:
+            raise grpc.aio.UsageError("the channel is closed")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self.alarms = alarms_of(self._loop)
+            self.balancer = Balancer(self.settings, self._tls, self._tell_waiters)
+            self.balancer.set_addresses(self._addresses)
+
+    def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Return a task that does ``work``, and that the channel waits for when it is closed."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def ended(self, call: Call) -> None:
+        """Take that a call has ended."""
+        self.calls.discard(call)
+        if self._emptied is not None and not self.calls and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def is_too_large(self, headers: Headers) -> bool:
+        """Return whether headers are more than is taken."""
+        # Nearly always there are few, and whoever has many has sent them once before.
+        return sum(len(name) + len(value) + 32 for name, value in headers) > self.settings.max_metadata_bytes
+
+    def _callable(
+        self,
+        path: str,
+        serialize: Serializer,
+        deserialize: Deserializer,
+        start: Callable[[Channel, Method, Options, Any], Call],
+    ) -> MultiCallable:
+        return MultiCallable(self, Method(path, serialize, deserialize), start)
+
+    def _tell_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,401 @@
+"""One connection to one server: HTTP/2 streams over an asyncio transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, cast
+
+from grpc import StatusCode
+
+from grpc_http2.alarms import Alarm, alarms_of
+from grpc_http2.client.settings import ChannelSettings
+from grpc_http2.client.stream import Failure, Headers, Stream
+from grpc_http2.engine import (
+    MAX_CONCURRENT_STREAMS,
+    ConnectionClosed,
+    DataReceived,
+    EngineError,
+    ErrorCode,
+    Event,
+    GoAwayReceived,
+    ResponseReceived,
+    SettingsReceived,
+    StreamClosed,
+    TrailersReceived,
+    client_connection,
+)
+
+_WRITE_BYTES: Final = 256 << 10
+_GATE_BYTES: Final = 64 << 10
+# A peer that does not read would keep a closed transport for ever.
+_CLOSE_SECONDS: Final = 1.0
+# On uvloop timers ring before what has arrived is read: after a pause of this process the sign of life may be there.
+_SECOND_LOOK_SECONDS: Final = 0.02
+
+# ``PROTOCOL-HTTP2.md``, "Errors"; whatever is not listed is INTERNAL.
+_CODES: Final[Mapping[int, StatusCode]] = {
+    ErrorCode.REFUSED_STREAM: StatusCode.UNAVAILABLE,
+    ErrorCode.CANCEL: StatusCode.CANCELLED,
+    ErrorCode.ENHANCE_YOUR_CALM: StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCode.INADEQUATE_SECURITY: StatusCode.PERMISSION_DENIED,
+}
+
+
+class Owner(Protocol):
+    """Whoever made a connection. Methods are called in the connection's turn, before the streams concerned are told."""
+
+    def connection_leaves(self, connection: Connection) -> None:
+        """Take that the connection gets no further stream, and ends with those that it has."""
+
+    def connection_gone(self, connection: Connection, *, hangs: bool) -> None:
+        """Take that the connection has ended. ``hangs``: the server did not answer a ping."""
+
+    def room_made(self) -> None:
+        """Take that a further stream may fit."""
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of a transport.
+
+    Everything that is sent in one turn of the loop is written together at its end.
+
+    Args:
+        owner: is told how it goes.
+        settings: bounds and times.
+    """
+
+    def __init__(self, owner: Owner, settings: ChannelSettings) -> None:
+        self._owner = owner
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._alarms = alarms_of(self._loop)
+        self._engine = client_connection(
+            max_metadata_bytes=settings.max_metadata_bytes,
+            stream_window_bytes=settings.stream_window_bytes,
+            connection_window_bytes=settings.connection_window_bytes,
+        )
+        self._transport: asyncio.Transport | None = None
+        # A stream that nobody listens to any more counts until it is closed.
+        self._streams: dict[int, Stream | None] = {}
+        self._gated: dict[int, Stream] = {}
+        self._most_streams = 0
+        self._last = 0
+        self._flushed = 0
+        self._flush_is_due = False
+        self._paused = False
+        self._leaving = False
+        self._hangs = False
+        self._last_read = 0.0
+        self._pinged_at = 0.0
+        self._ping_alarm: Alarm | None = None
+        self._end_alarm: Alarm | None = None
+        self._is_over = False
+        self._reason = "the connection was lost"
+        self.opened: asyncio.Future[None] = self._loop.create_future()
+        """Done once the server has sent its settings; fails where the connection ends before."""
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        """Done once the transport is closed."""
+        # A failure to open is for whoever waits for it, and there may be nobody.
+        self.opened.add_done_callback(_retrieve)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a further stream can begin now."""
+        return len(self._streams) < self._most_streams and not self._leaving and not self._is_over
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the connection takes no further stream, or has ended."""
+        return self._leaving or self._is_over
+
+    # What calls do.
+
+    def begin(self, stream: Stream, headers: Headers, body: bytes, *, ends: bool) -> int:
+        """Begin a stream, and return its number.
+
+        Args:
+            stream: is told what the server answers.
+            headers: of the request.
+            body: the messages that are there by now.
+            ends: whether these are all.
+
+        Raises:
+            EngineError: the connection takes no further stream.
+
+        REQUIRES: ``has_room``
+        """
+        engine = self._engine
+        number = engine.send_request(headers)
+        if body:
+            engine.send_data(number, body, end_stream=ends)
+        elif ends:
+            engine.end_stream(number)
+        self._streams[number] = stream
+        self._last = number
+        self._flush_soon()
+        return number
+
+    def send(self, number: int, body: bytes, *, ends: bool) -> None:
+        """Send a further part of a request."""
+        if self._is_over or self._streams.get(number) is None:
+            return
+        if body:
+            self._engine.send_data(number, body, end_stream=ends)
+        elif ends:
+            self._engine.end_stream(number)
+        self._flush_soon()
+
+    def is_full(self, number: int) -> bool:
+        """Return whether much of a request still waits to be written; if so, its stream is told when it is less."""
+        stream = self._streams.get(number)
+        if stream is None or self._engine.queued_body_size(number) <= _GATE_BYTES:
+            return False
+        self._gated[number] = stream
+        return True
+
+    def consumed(self, number: int, amount: int) -> None:
+        """Let the server send ``amount`` bytes more."""
+        if amount and not self._is_over:
+            self._engine.acknowledge_received_data(amount, number)
+
+    def forget(self, number: int, *, reset: bool) -> None:
+        """Tell a stream nothing more; ``reset``: end it, in whatever state it is."""
+        if number not in self._streams:
+            return
+        self._streams[number] = None
+        self._gated.pop(number, None)
+        if self._is_over:
+            return
+        # The server may have answered before it has read the whole request.
+        if reset or self._engine.queued_body_size(number):
+            self._engine.reset_stream(number, ErrorCode.CANCEL)
+            self._flush_soon()
+
+    def retire(self) -> None:
+        """Begin no further stream, and close once those that there are have ended."""
+        if self._leaving or self._is_over:
+            return
+        self._leaving = True
+        self._owner.connection_leaves(self)
+        self._close_if_done()
+
+    def close(self, reason: str = "the channel was closed") -> None:
+        """Fail what is under way, and close."""
+        if self._transport is None or self._is_over:
+            return
+        self._reason = reason
+        if not self._transport.is_closing():
+            if not self._paused:
+                self._engine.send_goaway(ErrorCode.NO_ERROR)
+                self._transport.write(self._engine.data_to_send())
+            self._transport.close()
+            self._end_alarm = self._alarms.after(_CLOSE_SECONDS, self._transport.abort)
+        self._ended()
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with the preface and our settings."""
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
+        self._last_read = self._loop.time()
+        if self._settings.pings is not None:
+            self._watch(self._settings.pings.interval_seconds)
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the server sent."""
+        self._last_read = self._loop.time()
+        if self._is_over:
+            return
+        try:
+            self._engine.receive_data(data)
+        except EngineError:
+            # Events that are left mean nothing, and a GOAWAY was not made.
+            self._abort("the server broke the rules of HTTP/2")
+            return
+        self._take_events()
+        self._flush_soon()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail whatever is under way."""
+        del error
+        if self._end_alarm is not None:
+            self._end_alarm.cancel()
+        self._ended()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Leave what is to be sent with the engine, which senders of streams wait for."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Send on."""
+        self._paused = False
+        self._flush_soon()
+
+    # Writing.
+
+    def _flush_soon(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        transport = self._transport
+        if transport is None or self._is_over:
+            return
+        while not self._paused:
+            data = self._engine.data_to_send(_WRITE_BYTES)
+            if not data:
+                # Headers wait for no window: all that were begun are on their way.
+                self._flushed = self._last
+                break
+            transport.write(data)
+        # Streams, and the connection, may have closed with their last bytes.
+        self._take_events()
+        if self._gated:
+            self._open_gates()
+
+    def _open_gates(self) -> None:
+        for number, stream in list(self._gated.items()):
+            if self._engine.queued_body_size(number) <= _GATE_BYTES:
+                del self._gated[number]
+                stream.room_made()
+
+    # Events.
+
+    def _take_events(self) -> None:
+        for event in self._engine.events():
+            take = _HANDLERS.get(type(event))
+            if take is not None:
+                take(self, event)
+
+    def _on_data(self, event: DataReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            self.consumed(event.stream_id, len(event.data))
+            return
+        if event.data:
+            stream.data_received(event.data)
+        if event.end_stream:
+            stream.trailers_received(())
+
+    def _on_response(self, event: ResponseReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        if event.end_stream:
+            stream.trailers_received(event.headers)
+        else:
+            stream.headers_received(event.headers)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.trailers_received(event.headers)
+
+    def _on_closed(self, event: StreamClosed) -> None:
+        # Whoever has begun with GOAWAY may close streams that were never announced here.
+        stream = self._streams.pop(event.stream_id, None)
+        self._gated.pop(event.stream_id, None)
+        if self._leaving:
+            self._close_if_done()
+        else:
+            self._owner.room_made()
+        if stream is not None:
+            stream.stream_failed(_failure_of(event.error_code))
+
+    def _on_settings(self, _: SettingsReceived) -> None:
+        most = self._engine.remote_settings.get(MAX_CONCURRENT_STREAMS, self._settings.most_streams)
+        self._most_streams = min(most, self._settings.most_streams)
+        if not self.opened.done():
+            self.opened.set_result(None)
+        else:
+            self._owner.room_made()
+
+    def _on_goaway(self, _: GoAwayReceived) -> None:
+        # The engine closes the streams that the server does not take, as refused.
+        self.retire()
+
+    def _on_connection_closed(self, _: ConnectionClosed) -> None:
+        self.close("the server ended the connection")
+
+    # The end.
+
+    def _close_if_done(self) -> None:
+        if not self._streams:
+            self.close("the connection was renewed")
+
+    def _abort(self, reason: str) -> None:
+        self._reason = reason
+        if self._transport is not None:
+            self._transport.abort()
+        self._ended()
+
+    def _ended(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._ping_alarm is not None:
+            self._ping_alarm.cancel()
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionError(self._reason))
+        self._owner.connection_gone(self, hangs=self._hangs)
+        streams, self._streams = self._streams, {}
+        self._gated.clear()
+        for number, stream in streams.items():
+            if stream is not None:
+                stream.stream_failed(Failure(StatusCode.UNAVAILABLE, self._reason, unseen=number > self._flushed))
+
+    # Signs of life.
+
+    def _watch(self, seconds: float) -> None:
+        self._ping_alarm = self._alarms.after(seconds, self._look)
+
+    def _look(self) -> None:
+        pings = self._settings.pings
+        assert pings is not None  # noqa: S101 - nothing is watched otherwise
+        silent = self._loop.time() - self._last_read
+        if silent < pings.interval_seconds:
+            self._watch(pings.interval_seconds - silent)
+            return
+        self._pinged_at = self._loop.time()
+        self._engine.ping()
+        self._flush_soon()
+        self._ping_alarm = self._alarms.after(pings.timeout_seconds, self._look_again)
+
+    def _look_again(self) -> None:
+        self._ping_alarm = self._alarms.after(_SECOND_LOOK_SECONDS, self._doubt)
+
+    def _doubt(self) -> None:
+        if self._last_read > self._pinged_at:
+            self._look()
+            return
+        self._hangs = True
+        self._abort("the server does not react")
+
+
+_HANDLERS: Final[Mapping[type[Event], Callable[[Connection, Any], None]]] = {
+    DataReceived: Connection._on_data,  # noqa: SLF001 - its own
+    ResponseReceived: Connection._on_response,  # noqa: SLF001
+    TrailersReceived: Connection._on_trailers,  # noqa: SLF001
+    StreamClosed: Connection._on_closed,  # noqa: SLF001
+    SettingsReceived: Connection._on_settings,  # noqa: SLF001
+    GoAwayReceived: Connection._on_goaway,  # noqa: SLF001
+    ConnectionClosed: Connection._on_connection_closed,  # noqa: SLF001
+}
+
+
+def _failure_of(error: int) -> Failure:
+    if error == ErrorCode.REFUSED_STREAM:
+        return Failure(StatusCode.UNAVAILABLE, "the server did not take the call", unseen=True)
+    return Failure(_CODES.get(error, StatusCode.INTERNAL), f"the server ended the call with HTTP/2 error {error}")
+
+
+def _retrieve(opened: asyncio.Future[None]) -> None:
+    if not opened.cancelled():
+        opened.exception()

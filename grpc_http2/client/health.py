@@ -1,0 +1,100 @@
+"""The health of a server, as it tells it: ``grpc.health.v1.Health/Watch``, of gRPC's proposal A17."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from grpc import StatusCode
+
+from grpc_http2.client.connection import Connection
+from grpc_http2.client.stream import Failure, Headers
+from grpc_http2.wire import IDENTITY, MessageReader, WireError, framed, status_of
+
+WATCH: Final = "/grpc.health.v1.Health/Watch"
+_SERVING: Final = 1
+_MAX_BYTES: Final = 1 << 10
+
+
+class HealthWatch:
+    """A watch of one service over one connection.
+
+    Args:
+        connection: to the server.
+        headers: of the request.
+        service: the full name of a gRPC service.
+        on_health: is told whether the service serves, at first and whenever that changes.
+        on_end: is told that the watch has ended, and the connection has not.
+
+    Raises:
+        EngineError: the connection takes no further stream.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        headers: Headers,
+        service: str,
+        on_health: Callable[[bool], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._on_health = on_health
+        self._on_end = on_end
+        self._reader = MessageReader(_MAX_BYTES, IDENTITY)
+        self._number = connection.begin(self, headers, framed(_request(service)), ends=True)
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._connection.forget(self._number, reset=True)
+
+    def headers_received(self, headers: Headers) -> None:
+        """Take how messages are compressed."""
+        self._reader = MessageReader(_MAX_BYTES, dict(headers).get(b"grpc-encoding", IDENTITY))
+
+    def data_received(self, data: bytes) -> None:
+        """Tell what a message says."""
+        self._connection.consumed(self._number, len(data))
+        try:
+            for message in self._reader.feed(data):
+                self._on_health(_status(message) == _SERVING)
+        except WireError:
+            self.close()
+            self._on_end()
+
+    def trailers_received(self, headers: Headers) -> None:
+        """Take a server without a health service, which is all that is known of it, for one that serves."""
+        self._connection.forget(self._number, reset=False)
+        status = status_of(dict(headers))
+        if status is not None and status[0] is StatusCode.UNIMPLEMENTED:
+            self._on_health(True)
+        else:
+            self._on_end()
+
+    def stream_failed(self, failure: Failure) -> None:
+        """Take the end of the watch."""
+        del failure
+        self._on_end()
+
+    def room_made(self) -> None:
+        """Wait for nothing: the request is small."""
+
+
+def _request(service: str) -> bytes:
+    """Return a ``HealthCheckRequest``: field 1 is the service."""
+    name = service.encode()
+    return b"\x0a" + _varint(len(name)) + name
+
+
+def _status(message: bytes) -> int:
+    """Return field 1 of a ``HealthCheckResponse``, which has no other; 0, UNKNOWN, where it is left out."""
+    return message[1] if len(message) == 2 and message[0] == 0x08 else 0
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
