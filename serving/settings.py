@@ -39,7 +39,7 @@ _ENDPOINT: Final = r"^((https?://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Transport = Literal["grpcio", "envoy"]
+Transport = Literal["http2", "grpcio"]
 
 
 def _known_metric_names(value: str) -> str:
@@ -134,9 +134,9 @@ class ServerSettings(BaseSettings):
     )
     drain_grace_seconds: Seconds = Field(default=20.0, description="after that, time for calls in flight to end")
     transport: Transport = Field(
-        default="grpcio",
-        description="server below the services: envoy is several times as fast, also takes the REST form of the Open"
-        " Inference Protocol, and needs pyvoy",
+        default="http2",
+        description="server below the services: http2 is several times as fast, and also takes the REST form of the"
+        " Open Inference Protocol",
     )
     tls_certificate: FilePath | None = Field(default=None, description="PEM file of the certificate; with it: TLS only")
     tls_key: FilePath | None = Field(default=None, description="PEM file of the certificate's private key")
@@ -199,6 +199,15 @@ class ServerSettings(BaseSettings):
     def worker_processes(self) -> int:
         """Return how many processes serve on the port."""
         return 1
+
+    @field_validator("transport", mode="before")
+    @classmethod
+    def _known_transport(cls, value: Any) -> Any:
+        if value == "envoy":
+            raise ValueError(
+                "envoy is not needed any more: http2, the default, serves faster; leave it out, or write http2"
+            )
+        return value
 
     @field_validator("access_file")
     @classmethod

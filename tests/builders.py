@@ -34,6 +34,8 @@ from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.admission import Admission
 from serving.transport.grpcio import GrpcioHost
 from serving.transport.guards import Guards
+from serving.transport.http2 import Http2Host
+from serving.transport.lifecycle import Host
 from serving.transport.service import Service, service
 
 PATIENCE: Final = 30.0
@@ -177,9 +179,11 @@ def server_settings(model_dir: Path, **settings: Any) -> PredictorSettings:
     return PredictorSettings(**{"model_dir": model_dir, "host": "127.0.0.1", "port": 0, **settings})
 
 
-def host_of(settings: ServerSettings, services: Sequence[Service]) -> GrpcioHost:
+def host_of(settings: ServerSettings, services: Sequence[Service]) -> Host:
     """Return a host of services, with the bound on calls that the settings name."""
-    return GrpcioHost(settings, services, Guards(admission=Admission(settings.max_in_flight)))
+    guards = Guards(admission=Admission(settings.max_in_flight))
+    kind = GrpcioHost if settings.transport == "grpcio" else Http2Host
+    return kind(settings, services, guards)
 
 
 @asynccontextmanager

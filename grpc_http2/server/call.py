@@ -20,6 +20,7 @@ from grpc_http2.wire import (
     Metadatum,
     WireError,
     framed,
+    metadata_headers,
     metadata_of,
     status_headers,
 )
@@ -140,14 +141,19 @@ class ServerCall:
         """Return the certificate that the caller proved to have, in PEM; ``None`` without one."""
         return self.connection.certificate()
 
-    def answer(self, message: bytes, trailers: Sequence[Header] = OK_TRAILERS) -> None:
-        """End the call with its one message. Does nothing where the call has ended.
+    def answer(self, message: bytes, metadata: Iterable[Metadatum] = ()) -> None:
+        """End the call with its one message, status OK. Does nothing where the call has ended.
 
         Args:
             message: serialized.
-            trailers: the status and its metadata, as :func:`~grpc_http2.wire.status_headers` makes them.
+            metadata: that goes with the status; what cannot be sent is logged, and the status becomes INTERNAL.
         """
         if self.ended:
+            return
+        try:
+            trailers = (*OK_TRAILERS, *metadata_headers(metadata)) if metadata else OK_TRAILERS
+        except ValueError as error:
+            self._fail_metadata(error)
             return
         self.ended = True
         headers = None if self.headers_sent else (_HEADERS if not self.sends_gzip else self._start(()))
@@ -166,9 +172,9 @@ class ServerCall:
             return
         try:
             trailers = status_headers(code, message, metadata)
-        except ValueError:
-            log.exception("metadata cannot be sent", path=self.path)
-            trailers = status_headers(StatusCode.INTERNAL, FAULT_MESSAGE, ())
+        except ValueError as error:
+            self._fail_metadata(error)
+            return
         self.ended = True
         if self.headers_sent:
             self.connection.respond(self, None, b"", trailers)
@@ -242,6 +248,10 @@ class ServerCall:
         if not self.ended:
             self._tell(Ended.CALLER_LEFT)
             self.fail(error.code, str(error))
+
+    def _fail_metadata(self, error: ValueError) -> None:
+        log.error("metadata cannot be sent", path=self.path, exc_info=error)
+        self.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
 
     def _tell(self, why: Ended) -> None:
         on_end, self.on_end = self.on_end, None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import structlog
+
 from grpc_http2.alarms import Alarms
 from grpc_http2.engine import (
     ConnectionClosed,

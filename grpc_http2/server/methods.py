@@ -12,7 +12,7 @@ from grpc import StatusCode
 from grpc_http2.server.call import FAULT_MESSAGE, CallHandler, Ended, ServerCall
 from grpc_http2.server.context import CallContext
 from grpc_http2.server.request_stream import RequestStream, deserialized
-from grpc_http2.wire import WireError, status_headers
+from grpc_http2.wire import WireError
 
 log = structlog.get_logger()
 
@@ -118,14 +118,9 @@ class ServicerMethod:
         if code is not StatusCode.OK:
             _end_with_status(call, context)
             return
-        try:
-            trailers = status_headers(code, context.status_details, context.trailers)
-        except ValueError:
-            log.exception("metadata cannot be sent", path=call.path)
-            call.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
-            return
         call.sends_gzip = call.sends_gzip and not context.next_is_plain
-        call.answer(self._write(response), trailers)
+        # A message of the status goes with errors only.
+        call.answer(self._write(response), context.trailers)
 
 
 def _end_with_status(call: ServerCall, context: CallContext) -> None:

@@ -33,8 +33,8 @@ def up(
         bool, typer.Option("--single-process", help="Run the frontend with the predictor inside, in one process.")
     ] = False,
     transport: Annotated[
-        Transport, typer.Option(help="Server that callers meet; envoy is the fast one, where it can run.")
-    ] = "envoy",
+        Transport, typer.Option(help="Server that callers meet; http2 is the fast one, and takes REST too.")
+    ] = "http2",
     timeout: Annotated[float, typer.Option(help="Seconds that the start may take.")] = 60.0,
     check: Annotated[bool, typer.Option("--check", help="Stop again after the first prediction.")] = False,
 ) -> None:

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-log = structlog.get_logger()
+from serving.access.presented import Presented
 
-PRESENTED: Final = "x509_pem_cert"
-"""Where ``auth_context()`` of a call has the caller's certificate, in PEM: gRPC's own name, on every transport."""
+log = structlog.get_logger()
 
 _REMEMBERED: Final = 1024
 
 
-def certificate_names(context: Any) -> tuple[str, ...]:
+def certificate_names(presented: Presented) -> tuple[str, ...]:
     """Return the common name, the DNS names and the URIs of the caller's certificate, which the server has verified.
 
     Nothing where the service asks for no certificates. What callers say of themselves in metadata does not count.
     """
-    presented = context.auth_context().get(PRESENTED)
-    if not presented:
-        return ()
-    (certificate,) = presented
-    return _names(bytes(certificate))
+    certificate = presented.certificate()
+    return () if certificate is None else _names(certificate)
 
 
 # A caller sends the same certificate with each connection, and each of its calls asks.

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from serving.access.access_map import AccessMap, Tokens, read_access_map
 from serving.access.counters import AccessCounters, FailureReason
 from serving.access.credentials import credential_of
 from serving.access.failure_log import FailureLog
 from serving.access.identity import OPEN, Asked, Identity, Right
+from serving.access.presented import Presented
 from serving.access.reloading import Reloaded
 from serving.errors import PermissionDenied, Unauthenticated
 
-CertificateNames: TypeAlias = Callable[[Any], tuple[str, ...]]
+CertificateNames: TypeAlias = Callable[[Presented], tuple[str, ...]]
 
 _MESSAGES: Final[dict[FailureReason, str]] = {
     "missing": "the call has no credential; send an API key or a token as `authorization: Bearer ...`",
@@ -47,16 +48,16 @@ class ConfiguredAccess:
         self._failures = FailureLog()
         self._reloaded = Reloaded(path, partial(_read, path, self.counters))
 
-    def identify(self, context: Any) -> Identity:
-        """Return who makes the call with this context.
+    def identify(self, presented: Presented) -> Identity:
+        """Return who makes the call that came with ``presented``.
 
         Raises:
             Unauthenticated: it is nobody that is known.
         """
         known = self._reloaded.value
-        credential = credential_of(context)
+        credential = credential_of(presented)
         if credential is None:
-            return self._by_certificate(known, context)
+            return self._by_certificate(known, presented)
         value = credential.value
         key = known.keys.get(hashlib.sha256(value.encode("utf-8", "replace")).digest())
         if key is not None:
@@ -100,9 +101,9 @@ class ConfiguredAccess:
         """Look at the file no more."""
         await self._reloaded.close()
 
-    def _by_certificate(self, known: AccessMap, context: Any) -> Identity:
+    def _by_certificate(self, known: AccessMap, presented: Presented) -> Identity:
         if known.certificates:
-            for name in self._certificate_names(context):
+            for name in self._certificate_names(presented):
                 identity = known.certificates.get(name)
                 if identity is not None:
                     return identity

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from serving.access.presented import Presented
 from serving.channels import AUTHORIZATION_KEY
-from serving.transport.asgi.context import CallContext
 
 API_KEY_KEY: Final = "x-api-key"
 """Metadata key, or HTTP header, with an API key alone."""
 
-_AUTHORIZATION_HEADER: Final = AUTHORIZATION_KEY.encode()
-_API_KEY_HEADER: Final = API_KEY_KEY.encode()
 _SCHEME: Final = "bearer "
 
 
@@ -23,19 +21,10 @@ class Credential(NamedTuple):
     may_be_token: bool
 
 
-def credential_of(context: Any) -> Credential | None:
+def credential_of(presented: Presented) -> Credential | None:
     """Return what came with the call; ``None`` where nothing did. Of several, the first ``authorization`` counts."""
-    if isinstance(context, CallContext):
-        authorization = context.metadatum(_AUTHORIZATION_HEADER)
-        key = context.metadatum(_API_KEY_HEADER) if authorization is None else None
-    else:
-        authorization = key = None
-        for name, value in context.invocation_metadata() or ():
-            if name == AUTHORIZATION_KEY:
-                authorization = value
-                break
-            if name == API_KEY_KEY and key is None:
-                key = value
+    authorization = presented.metadatum(AUTHORIZATION_KEY)
+    key = presented.metadatum(API_KEY_KEY) if authorization is None else None
     if authorization is not None:
         return Credential(_after_scheme(authorization), may_be_token=True)
     return None if key is None else Credential(key.strip(), may_be_token=False)

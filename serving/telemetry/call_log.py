@@ -41,8 +41,8 @@ class CallLog:
         self._failed = calls != "none"
         self._documents = documents
         self._wanted = calls == "all"
-        # Asked by every call.
-        self._tells_all = self._wanted or logging.getLogger().isEnabledFor(logging.DEBUG)
+        self.tells_all = self._wanted or logging.getLogger().isEnabledFor(logging.DEBUG)
+        """Whether calls that did not fail get a line."""
 
     def ended(self, method: str, code: StatusCode, call: Call, started: float) -> None:
         """Tell of a call that did not fail, where all calls are told: it was answered, or its caller left.
@@ -53,7 +53,7 @@ class CallLog:
             call: its notes are read.
             started: when it arrived, on the clock of ``time.perf_counter``.
         """
-        if self._tells_all:
+        if self.tells_all:
             tell = log.info if self._wanted else log.debug
             tell("call", **self._fields(method, code, call, started))
 

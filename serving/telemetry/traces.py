@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 from grpc import StatusCode
@@ -39,11 +39,11 @@ from opentelemetry.trace import StatusCode as SpanStatus
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from serving.access.presented import Presented
 from serving.call import Call
 from serving.settings import ServerSettings
 from serving.spans import Attribute, Kind, Span
 from serving.telemetry.call_log import failed_of, model_of
-from serving.transport.asgi.context import CallContext
 from serving.transport.lifecycle import Workload
 from serving.version import VERSION
 
@@ -66,8 +66,6 @@ _MOST_LINKS: Final = 256
 _MOST_CHARACTERS: Final = 256
 _MOST_ATTRIBUTES: Final = 32
 
-_TRACEPARENT_HEADER: Final = TRACEPARENT.encode()
-_TRACESTATE_HEADER: Final = TRACESTATE.encode()
 # Versions to come may add parts behind these.
 _TRACEPARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
@@ -159,10 +157,10 @@ class SampledCalls:
         """Traces that may be begun at once; as many as in a second at most."""
         self._counted_at = monotonic()
 
-    def begin(self, method: str, context: Any) -> SdkSpan | None:
+    def begin(self, method: str, presented: Presented) -> SdkSpan | None:
         """Begin the record of a call of ``method``; ``None`` where this one is not recorded."""
         # Every call pays for what stands before the decision.
-        told = _metadatum(context, TRACEPARENT, _TRACEPARENT_HEADER)
+        told = presented.metadatum(TRACEPARENT)
         parent = None if told is None else _parent_of(told)
         if parent is None:
             if self._random() >= self._share or not self._may_begin():
@@ -171,7 +169,7 @@ class SampledCalls:
         elif not parent.sampled:
             return None
         else:
-            state = TraceState.from_header([_metadatum(context, TRACESTATE, _TRACESTATE_HEADER) or ""])
+            state = TraceState.from_header([presented.metadatum(TRACESTATE) or ""])
             remote = SpanContext(parent.trace_id, parent.span_id, True, _SAMPLED, state)
             above = set_span_in_context(NonRecordingSpan(remote), Context())
         span = self._tracer.start_span(method, above, SpanKind.SERVER, attributes=_attributes_of(method))
@@ -348,12 +346,6 @@ def traced(workload: Workload, settings: ServerSettings, service: str) -> Worklo
         workload.guards, tracer=SampledCalls(sender.tracer, settings.trace_share, settings.traces_per_second)
     )
     return replace(workload, guards=guards, collectors=[*workload.collectors, sender], close=close)
-
-
-def _metadatum(context: Any, key: str, header: bytes) -> str | None:
-    if isinstance(context, CallContext):
-        return context.metadatum(header)
-    return next((str(value) for name, value in context.invocation_metadata() or () if name == key), None)
 
 
 def _parent_of(told: str) -> _Parent | None:

@@ -80,7 +80,7 @@ class Certificates:
             try:
                 self._hand_over(material)
             except OSError as error:
-                raise UnusableCertificate(f"no place to keep it for Envoy ({error.strerror}); look at /tmp") from error
+                raise UnusableCertificate(f"it cannot be put in use ({error.strerror})") from error
         return material
 
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+import math
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 import grpc
+from grpc import StatusCode
 
+from grpc_http2.alarms import Alarm, alarms_of
+from serving.call import REQUEST_ID_KEY, request_id_from
 from serving.settings import ServerSettings
 from serving.tls.certificates import Certificates
 from serving.tls.material import TlsMaterial
+from serving.transport.boundary import GuardedMethod
+from serving.transport.exchange import ContextExchange, Ended, Metadata
 from serving.transport.guards import Guards
 from serving.transport.hosted import HostedServices
 from serving.transport.lifecycle import CannotListen
-from serving.transport.service import Service
+from serving.transport.service import Handlers, Service
+
+_PICK_UP_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 0.05
+_ENDING: Final = "the service is ending; try again"
 
 
 class GrpcioHost:
@@ -41,7 +52,8 @@ class GrpcioHost:
         self._certificates = certificates or Certificates.of(settings)
         self._credentials: grpc.ServerCredentials | None = None
         self._server = grpc.aio.server(options=_options(settings))
-        self._hosted = HostedServices(settings, services, self._server, guards)
+        self._arrivals = Arrivals(guards)
+        self._hosted = HostedServices(settings, services, GrpcioTransport(self._server, self._arrivals), guards)
 
     async def start(self) -> str:
         """Listen; return the address with the port that was taken.
@@ -67,15 +79,16 @@ class GrpcioHost:
         """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
         # The server cancels calls that have arrived and are not yet picked up, so those are let in first. Where they
         # never cease, their callers are kept waiting until none is left, and refused once they can only go elsewhere.
-        await self._hosted.pick_up_calls(grace)
-        await self._hosted.hold_new_calls(grace)
+        await _for_a_while(grace, self._arrivals.wait_until_quiet(_QUIET_SECONDS))
+        await _for_a_while(grace, self._arrivals.hold(_QUIET_SECONDS))
         self._hosted.end_watches()
         stopped = asyncio.ensure_future(self._server.stop(grace))
         # It begins with the next turn of the loop.
         await asyncio.sleep(0)
-        self._hosted.boundary.refuse_new_calls()
+        self._arrivals.refuse()
+        self._hosted.boundary.end_streams()
         await stopped
-        await self._hosted.close_health_port()
+        await self._hosted.close()
 
     def _listen(self, wanted: str) -> int:
         certificates = self._certificates
@@ -90,6 +103,165 @@ class GrpcioHost:
             require_client_authentication=material.authority is not None,
         )
         return self._server.add_secure_port(wanted, self._credentials)
+
+
+class Arrivals:
+    """Calls that arrive while the service ends.
+
+    Args:
+        guards: count the calls that are in flight.
+    """
+
+    def __init__(self, guards: Guards) -> None:
+        self._admission = guards.admission
+        self._arrival = asyncio.Event()
+        self._closing: asyncio.Event | None = None
+
+    async def pass_in(self) -> None:
+        """Return where a call may be served; wait, and raise :class:`_Refused`, where the service ends."""
+        self._arrival.set()
+        if self._closing is not None:
+            await self._closing.wait()
+            raise _Refused(StatusCode.UNAVAILABLE, _ENDING, ((REQUEST_ID_KEY, request_id_from(None)),))
+
+    async def wait_until_quiet(self, seconds: float) -> None:
+        """Return once no call is in flight and none has arrived for ``seconds``."""
+        await self._admission.wait_until_idle()
+        while await self._arrives_within(seconds):
+            await self._admission.wait_until_idle()
+
+    async def hold(self, seconds: float) -> None:
+        """Keep calls waiting that arrive from now on; return once none has arrived for ``seconds``."""
+        self._closing = self._closing or asyncio.Event()
+        while await self._arrives_within(seconds):
+            pass
+
+    def refuse(self) -> None:
+        """Refuse calls that are kept waiting, and from now on all."""
+        self._closing = self._closing or asyncio.Event()
+        self._closing.set()
+
+    async def _arrives_within(self, seconds: float) -> bool:
+        self._arrival.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._arrival.wait()
+        except TimeoutError:
+            return False
+
+
+class GrpcioTransport:
+    """A :class:`~serving.transport.boundary.Transport` on grpcio's server."""
+
+    def __init__(self, server: grpc.aio.Server, arrivals: Arrivals) -> None:
+        self._server = server
+        self._arrivals = arrivals
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Take handlers that look a method up by its name."""
+        self._server.add_generic_rpc_handlers(generic_rpc_handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
+        """Take the same handlers as a table of one service's methods."""
+        self._server.add_registered_method_handlers(service_name, method_handlers)
+
+    def add_guarded_methods(self, service_name: str, methods: Mapping[str, GuardedMethod]) -> None:
+        """Take methods of one message each way."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            # Bytes in, bytes out: a message that cannot be read is an error of the tree like any other.
+            name: grpc.unary_unary_rpc_method_handler(_behaviour(method, self._arrivals))
+            for name, method in methods.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, handlers),))
+        self._server.add_registered_method_handlers(service_name, handlers)
+
+
+class _Refused(Exception):
+    """The call ends with a status."""
+
+    def __init__(self, code: StatusCode, message: str, metadata: Metadata) -> None:
+        super().__init__(message)
+        self.code = code
+        self.metadata = metadata
+
+
+class _GrpcioExchange(ContextExchange):
+    """An :class:`~serving.transport.exchange.Exchange` that a coroutine of grpcio waits for."""
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.deadline = self.caller_deadline()
+        self.on_end: Any = None
+        self._response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def answer(self, response: bytes, metadata: Metadata = ()) -> None:
+        """Give the response."""
+        if not self._response.done():
+            self._context.set_trailing_metadata(metadata)
+            self._response.set_result(response)
+
+    def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
+        """Give a status instead."""
+        if not self._response.done():
+            self._response.set_exception(_Refused(code, message, metadata))
+
+    async def response(self) -> bytes:
+        """Return the response once it is there. Raises _Refused."""
+        alarm: Alarm | None = None
+        if not self._response.done():
+            loop = asyncio.get_running_loop()
+            remaining = (math.inf if self.deadline is None else self.deadline) - loop.time()
+            alarm = alarms_of(loop).after(remaining, self._end, Ended.DEADLINE)
+        try:
+            return await self._response
+        except asyncio.CancelledError:
+            self._end(Ended.CALLER_LEFT)
+            raise
+        finally:
+            self.on_end = None
+            if alarm is not None:
+                alarm.cancel()
+
+    def _end(self, why: Ended) -> None:
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end(why)
+
+
+def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
+    async def behaviour(data: bytes, context: Any) -> bytes:
+        try:
+            await arrivals.pass_in()
+            exchange = _GrpcioExchange(context)
+            method(exchange, data)
+            return await exchange.response()
+        except _Refused as refused:
+            await _abort(context, refused)
+        finally:
+            del context
+
+    return behaviour
+
+
+async def _abort(context: Any, refused: _Refused) -> NoReturn:
+    context.set_trailing_metadata(refused.metadata)
+    try:
+        await context.abort(refused.code, str(refused))
+    except BaseException as aborted:
+        # grpcio keeps in the context what it ends the call with. Frames that know the context, or the error of a frame
+        # that does, would be in a circle with it: a service that refuses many calls would stand still again and again
+        # while the garbage collector looks through what is left of them.
+        aborted.__context__ = None
+        raise
+    finally:
+        del context, refused
+    raise AssertionError("abort returns never")
+
+
+async def _for_a_while(grace: float, wait: Awaitable[None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
+            await wait
 
 
 class _Fetcher:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from grpc import StatusCode
 
 from serving.access.identity import ANYBODY, Asked, Identity
+from serving.access.presented import Presented
 from serving.call import Call
 from serving.spans import Span
 from serving.telemetry.call_log import CallLog
@@ -19,8 +20,8 @@ DEFAULT_CALLS: Final = 16_384
 class Access(Protocol):
     """Knows callers."""
 
-    def identify(self, context: Any) -> Identity:
-        """Return who makes the call with this context.
+    def identify(self, presented: Presented) -> Identity:
+        """Return who makes the call that came with ``presented``.
 
         Raises:
             Unauthenticated: it is nobody that is known.
@@ -44,9 +45,9 @@ class Access(Protocol):
 class OpenAccess:
     """Where no access is configured: everybody may do everything."""
 
-    def identify(self, context: Any) -> Identity:
+    def identify(self, presented: Presented) -> Identity:
         """Return anybody."""
-        del context
+        del presented
         return ANYBODY
 
     def check_method(self, identity: Identity, asked: Asked | None) -> None:
@@ -71,7 +72,7 @@ class CallObserver(Protocol):
 class CallTracer(Protocol):
     """Records calls in distributed traces."""
 
-    def begin(self, method: str, context: Any) -> Span | None:
+    def begin(self, method: str, presented: Presented) -> Span | None:
         """Begin the record of a call of ``method``; ``None`` where this one is not recorded."""
 
     def end(self, span: Span, code: StatusCode, call: Call) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
@@ -12,12 +11,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from serving.settings import ServerSettings
-from serving.transport.boundary import Boundary
+from serving.transport.boundary import Boundary, Transport
 from serving.transport.guards import Guards
 from serving.transport.health import DrainableHealth
 from serving.transport.health_port import HealthPort
 from serving.transport.reflection import GuardedReflection
-from serving.transport.service import Registry, Service
+from serving.transport.service import Service
 
 log = structlog.get_logger()
 
@@ -25,17 +24,15 @@ LIVENESS: Final = "liveness"
 """What health checks ask for to learn whether the process reacts at all: SERVING from its start to its end."""
 
 _HEALTH_SECONDS: Final = 2.0
-_PICK_UP_SECONDS: Final = 2.0
-_QUIET_SECONDS: Final = 0.05
 
 
 class HostedServices:
-    """Registers services with a transport's registry, and tells health checks how they are."""
+    """Registers services with a transport, and tells health checks how they are."""
 
     def __init__(
-        self, settings: ServerSettings, services: Sequence[Service], registry: Registry, guards: Guards
+        self, settings: ServerSettings, services: Sequence[Service], transport: Transport, guards: Guards
     ) -> None:
-        self.boundary = Boundary(registry, default_deadline=settings.default_deadline_seconds, guards=guards)
+        self.boundary = Boundary(transport, default_deadline=settings.default_deadline_seconds, guards=guards)
         self._health = DrainableHealth()
         self._health_port: HealthPort | None = None
         if settings.health_port:
@@ -49,8 +46,8 @@ class HostedServices:
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
         add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
-        add_health(self._health, registry)
-        add_reflection(GuardedReflection(names, guards.access), registry)
+        add_health(self._health, transport)
+        add_reflection(GuardedReflection(names, guards.access), transport)
 
     async def set_serving(self, serving: bool) -> None:
         """Answer health checks, of the whole server and of each service, with SERVING or NOT_SERVING."""
@@ -74,25 +71,12 @@ class HostedServices:
         if self._health_port is not None:
             await self._health_port.start()
 
-    async def close_health_port(self) -> None:
-        """Answer there no more."""
+    async def close(self) -> None:
+        """End the calls that are left, and answer health checks no more."""
+        await self.boundary.close()
         if self._health_port is not None:
             await self._health_port.stop()
-
-    async def pick_up_calls(self, grace: float) -> None:
-        """Let in the calls that have arrived and are not yet served, as long as that has an end."""
-        await _for_a_while(grace, self.boundary.wait_until_quiet(_QUIET_SECONDS))
-
-    async def hold_new_calls(self, grace: float) -> None:
-        """Keep waiting those that arrive from now on, until none arrives or a while has passed."""
-        await _for_a_while(grace, self.boundary.hold_new_calls(_QUIET_SECONDS))
 
     def end_watches(self) -> None:
         """End the streams of those who watch the health."""
         self._health.end_watches()
-
-
-async def _for_a_while(grace: float, wait: Awaitable[None]) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
-            await wait

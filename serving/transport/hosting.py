@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import structlog
 import uvloop
 
 from serving.settings import ServerSettings
@@ -17,22 +16,20 @@ from serving.telemetry.observed import observed
 from serving.tls.certificates import Certificates
 from serving.tls.material import UnusableCertificate
 from serving.tls.service import with_certificates
-from serving.transport import envoy
 from serving.transport.admission import Admission
 from serving.transport.admission_metrics import AdmissionCollector
 from serving.transport.concurrency import Goal
 from serving.transport.grpcio import GrpcioHost
+from serving.transport.http2 import Http2Host
 from serving.transport.lifecycle import CannotListen, Host, StopSignals, Workload, serve
 from serving.workers import supervisor
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """A kind of process.
 
-    ``build`` is named instead of given: another process may be the one that builds.
+    ``build`` is named instead of given: a worker, which is a process of its own, may be the one that builds.
     """
 
     name: str
@@ -74,7 +71,9 @@ def admission_of(settings: ServerSettings) -> Admission:
 
 
 def host_of(settings: ServerSettings, workload: Workload, certificates: Certificates | None) -> Host:
-    """Return what serves ``workload``."""
+    """Return what serves ``workload`` on the transport that ``settings`` name."""
+    if settings.transport == "http2":
+        return Http2Host(settings, workload.services, workload.guards, certificates, workload.web)
     return GrpcioHost(settings, workload.services, workload.guards, certificates)
 
 
@@ -84,19 +83,12 @@ def run(program: Program, settings: ServerSettings) -> None:
     try:
         if settings.worker_processes() > 1:
             sys.exit(uvloop.run(supervisor.supervise(program.name, program.build, settings)))
-        if settings.transport == "envoy":
-            missing = envoy.what_is_missing()
-            if missing is None:
-                from serving.transport.envoy.supervisor import supervise  # noqa: PLC0415 - its packages are an option
-
-                sys.exit(uvloop.run(supervise(program, settings)))
-            log.warning("no envoy transport here; serving on grpcio, slower and otherwise the same", missing=missing)
-        uvloop.run(_serve_on_grpcio(program, settings))
+        uvloop.run(_serve(program, settings))
     except (CannotListen, UnusableCertificate) as error:
         sys.exit(f"{program.name}: {error}")
 
 
-async def _serve_on_grpcio(program: Program, settings: ServerSettings) -> None:
+async def _serve(program: Program, settings: ServerSettings) -> None:
     certificates = Certificates.of(settings)
     workload = built(program, settings, certificates)
     await serve(host_of(settings, workload, certificates), settings, workload, StopSignals.of_process())

@@ -7,21 +7,24 @@ import errno
 import os
 import socket
 import ssl
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
+import grpc
+
+from grpc_http2.server.call import ServerCall
 from grpc_http2.server.http_exchange import Application
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.server import Server
 from serving.settings import ServerSettings
 from serving.tls.certificates import Certificates
 from serving.tls.material import TlsMaterial
-from serving.transport.boundary import Boundary
+from serving.transport.boundary import Boundary, GuardedMethod
 from serving.transport.guards import Guards
 from serving.transport.hosted import HostedServices
 from serving.transport.lifecycle import CannotListen
-from serving.transport.service import Service
+from serving.transport.service import Handlers, Service
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -51,7 +54,7 @@ class Http2Host:
         self._settings = settings
         self._certificates = certificates or Certificates.of(settings)
         self._server = Server(_limits(settings))
-        self._hosted = HostedServices(settings, services, self._server, guards)
+        self._hosted = HostedServices(settings, services, Http2Transport(self._server), guards)
         if web is not None:
             self._server.serve_http(web(self._hosted.boundary))
 
@@ -73,7 +76,7 @@ class Http2Host:
             certificates.on_change(hand_over)
         host, port = self._settings.host, self._settings.port
         try:
-            port = await self._server.listen(host, port, tls=tls)
+            port = await self._server.listen(host, port, tls=tls, reuse_port=self._settings.membership is not None)
         except OSError as error:
             raise CannotListen(_why(error, host, port)) from error
         await self._hosted.open_health_port()
@@ -88,7 +91,31 @@ class Http2Host:
         self._hosted.end_watches()
         self._hosted.boundary.end_streams()
         await self._server.stop(grace)
-        await self._hosted.close_health_port()
+        await self._hosted.close()
+
+
+class Http2Transport:
+    """A :class:`~serving.transport.boundary.Transport` on our own server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Take handlers that look a method up by its name."""
+        self._server.add_generic_rpc_handlers(generic_rpc_handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
+        """Take the same handlers as a table of one service's methods."""
+        self._server.add_registered_method_handlers(service_name, method_handlers)
+
+    def add_guarded_methods(self, service_name: str, methods: Mapping[str, GuardedMethod]) -> None:
+        """Take methods of one message each way."""
+        for name, method in methods.items():
+            self._server.add_call_handler(f"/{service_name}/{name}", partial(_serve, method))
+
+
+def _serve(method: GuardedMethod, call: ServerCall) -> None:
+    method(call, call.message)
 
 
 def _limits(settings: ServerSettings) -> ServerLimits:
@@ -104,11 +131,11 @@ def _context(material: TlsMaterial) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
-    # The library reads files only; this one is of the owner alone, and gone at once.
-    with tempfile.NamedTemporaryFile() as pair:
+    # The library reads files only; this one is never on a disk.
+    with os.fdopen(os.memfd_create("certificate"), "wb") as pair:
         pair.write((material.certificate or b"") + b"\n" + (material.key or b""))
         pair.flush()
-        context.load_cert_chain(pair.name)
+        context.load_cert_chain(f"/proc/self/fd/{pair.fileno()}")
     if material.authority is not None:
         context.load_verify_locations(cadata=material.authority.decode("ascii", "replace"))
         context.verify_mode = ssl.CERT_REQUIRED

@@ -12,9 +12,9 @@ from typing import Protocol
 import structlog
 from prometheus_client.registry import Collector
 
+from grpc_http2.server.http_exchange import Application
 from serving.garbage import settle
 from serving.settings import ServerSettings
-from serving.transport.asgi.application import Application
 from serving.transport.boundary import Boundary
 from serving.transport.guards import Guards
 from serving.transport.service import Service

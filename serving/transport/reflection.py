@@ -8,6 +8,7 @@ from typing import Any
 from grpc_reflection.v1alpha import reflection
 
 from serving.errors import ServingError
+from serving.transport.exchange import ContextExchange
 from serving.transport.guards import Access
 
 
@@ -29,7 +30,7 @@ class GuardedReflection:
     ) -> AsyncIterator[Any]:
         """Answer each question, if the caller is anybody that is known."""
         try:
-            self._access.identify(context)
+            self._access.identify(ContextExchange(context))
         except ServingError as error:
             await context.abort(error.code, str(error))
         async for response in self._servicer.ServerReflectionInfo(request_iterator, context):

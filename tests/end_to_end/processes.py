@@ -21,12 +21,11 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.transport import envoy
 from tests.conftest import ROOT, SHARED
 
 START_SECONDS = 60
 STOP_SECONDS = 40
-TRANSPORT = os.environ.get("INTENT_TEST_TRANSPORT", "grpcio")
+TRANSPORT = os.environ.get("INTENT_TEST_TRANSPORT", "http2")
 """What services are hosted on where a test does not say."""
 
 
@@ -122,11 +121,9 @@ class Stack:
     predictor: Service
 
 
-def transports() -> list[Any]:
-    """What services can be hosted on, as parameters of tests; what this machine cannot do is skipped and says why."""
-    missing = envoy.what_is_missing()
-    reason = f"envoy cannot host services here: {missing} is missing"
-    return ["grpcio", pytest.param("envoy", marks=pytest.mark.skipif(missing is not None, reason=reason))]
+def transports() -> list[str]:
+    """What services can be hosted on, as parameters of tests."""
+    return ["grpcio", "http2"]
 
 
 def start(

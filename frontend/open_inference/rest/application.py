@@ -11,11 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from frontend.open_inference.rest.calls import RestCalls
-from frontend.open_inference.rest.endpoint import Endpoint, Limits, Serve
+from frontend.open_inference.rest.endpoint import Endpoint, Serve
 from frontend.open_inference.rest.refusals import refusal
+from grpc_http2.server.http_exchange import Application
 from serving.access.identity import OPEN, Asked, Right
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
-from serving.transport.asgi.application import Application
 from serving.transport.boundary import Boundary
 
 _MODEL: Final = "/v2/models/{model}"
@@ -23,18 +23,20 @@ _VERSION: Final = _MODEL + "/versions/{version}"
 _REPOSITORY: Final = "/v2/repository"
 
 
-def rest_application(servicer: pb_grpc.GRPCInferenceServiceServicer, limits: Limits, boundary: Boundary) -> Application:
+def rest_application(
+    servicer: pb_grpc.GRPCInferenceServiceServicer, max_body_bytes: int, boundary: Boundary
+) -> Application:
     """Return the application that answers as ``servicer`` does.
 
     Args:
         servicer: of the gRPC form.
-        limits: what is taken of a request.
+        max_body_bytes: the largest body taken, compressed or not.
         boundary: what every call stands behind.
     """
     calls = RestCalls(servicer)
 
     def route(method: str, path: str, serve: Serve, right: Asked = Right.PREDICT) -> Route:
-        return Route(path, Endpoint(f"{method} {path}", right, serve, boundary, limits), methods=[method])
+        return Route(path, Endpoint(f"{method} {path}", right, serve, boundary, max_body_bytes), methods=[method])
 
     routes = [
         route("GET", "/v2", calls.server_metadata),

@@ -7,10 +7,11 @@ import zlib
 from collections.abc import Mapping
 from typing import Final
 
+from grpc import StatusCode
 from starlette.datastructures import MutableHeaders
+from starlette.types import Receive
 
-from serving.errors import InvalidRequest, OutOfCapacity
-from serving.transport.asgi.watch import CallerLeft, Receive, next_event
+from serving.errors import InvalidRequest, OutOfCapacity, ServingError
 
 # `deflate` in HTTP is zlib's container: RFC 9110, section 8.4.1.
 _WINDOWS: Final = {"gzip": 31, "deflate": 15}
@@ -19,6 +20,12 @@ _PLAIN: Final = ("", "identity")
 _SMALLEST_COMPRESSED: Final = 1024
 _FAST: Final = 1
 _SIZE: Final = re.compile("[0-9]{1,18}")
+
+
+class CallerLeft(ServingError):
+    """The caller went away before its request was complete."""
+
+    code = StatusCode.CANCELLED
 
 
 class BodyTooLarge(OutOfCapacity):
@@ -60,9 +67,9 @@ async def _gathered(receive: Receive, limit: int) -> bytes:
     body = bytearray()
     more = True
     while more:
-        event = await next_event(receive)
+        event = await receive()
         if event["type"] == "http.disconnect":
-            raise CallerLeft
+            raise CallerLeft("the caller left before its request was complete")
         body += event.get("body", b"")
         _check_size(len(body), limit)
         more = event.get("more_body", False)

@@ -16,7 +16,6 @@ from frontend.open_inference.rest.json_requests import RestIndex, RestRequest, p
 from serving.errors import InvalidRequest
 from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
-from serving.transport.asgi.context import CallContext
 
 _NOT_READY: Final = 503
 # Reading more than that is better done in a thread, and the event loop goes on meanwhile.
@@ -31,7 +30,6 @@ class RestCall:
     """The parts of the path that stand for something."""
     headers: Mapping[str, str]
     body: bytes
-    context: CallContext
 
     @property
     def model(self) -> str:
@@ -53,65 +51,68 @@ class RestCalls:
 
     async def server_live(self, call: RestCall) -> Response:
         """Tell whether the server reacts."""
-        response = await self._servicer.ServerLive(pb.ServerLiveRequest(), call.context)
+        del call
+        response = await self._servicer.ServerLive(pb.ServerLiveRequest())
         return _readiness(response.live, {"live": response.live})
 
     async def server_ready(self, call: RestCall) -> Response:
         """Tell whether the server can answer inferences."""
-        response = await self._servicer.ServerReady(pb.ServerReadyRequest(), call.context)
+        del call
+        response = await self._servicer.ServerReady(pb.ServerReadyRequest())
         return _readiness(response.ready, {"ready": response.ready})
 
     async def server_metadata(self, call: RestCall) -> Response:
         """Tell name, version and extensions of the server."""
-        return _json(await self._servicer.ServerMetadata(pb.ServerMetadataRequest(), call.context))
+        del call
+        return _json(await self._servicer.ServerMetadata(pb.ServerMetadataRequest()))
 
     async def model_ready(self, call: RestCall) -> Response:
         """Tell whether a model can be served."""
         request = pb.ModelReadyRequest(name=call.model, version=call.version)
-        response = await self._servicer.ModelReady(request, call.context)
+        response = await self._servicer.ModelReady(request)
         return _readiness(response.ready, {"name": call.model, "ready": response.ready})
 
     async def model_metadata(self, call: RestCall) -> Response:
         """Tell versions and tensors of a model."""
         request = pb.ModelMetadataRequest(name=call.model, version=call.version)
-        return _json(await self._servicer.ModelMetadata(request, call.context))
+        return _json(await self._servicer.ModelMetadata(request))
 
     async def model_config(self, call: RestCall) -> Response:
         """Tell how a model is configured."""
         request = pb.ModelConfigRequest(name=call.model, version=call.version)
-        return _json((await self._servicer.ModelConfig(request, call.context)).config)
+        return _json((await self._servicer.ModelConfig(request)).config)
 
     async def model_statistics(self, call: RestCall) -> Response:
         """Tell what has been counted of a model, or of all."""
         request = pb.ModelStatisticsRequest(name=call.path.get("model", ""), version=call.version)
-        return _json(await self._servicer.ModelStatistics(request, call.context))
+        return _json(await self._servicer.ModelStatistics(request))
 
     async def infer(self, call: RestCall) -> Response:
         """Ask a model."""
         arguments = (call.model, call.version, call.body, call.headers.get(JSON_LENGTH_HEADER))
         large = len(call.body) > _LARGE_BODY
         request, forms = await asyncio.to_thread(inference_of, *arguments) if large else inference_of(*arguments)
-        response = await self._servicer.ModelInfer(request, call.context)
+        response = await self._servicer.ModelInfer(request)
         return await asyncio.to_thread(answer_of, response, forms) if large else answer_of(response, forms)
 
     async def repository_index(self, call: RestCall) -> Response:
         """List the models there are."""
         request = pb.RepositoryIndexRequest(ready=parse_request(RestIndex, call.body).ready)
-        response = await self._servicer.RepositoryIndex(request, call.context)
+        response = await self._servicer.RepositoryIndex(request)
         return JSONResponse([_as_dict(model) for model in response.models])
 
     async def load(self, call: RestCall) -> Response:
         """Make a model ready now."""
         request = pb.RepositoryModelLoadRequest(model_name=call.model)
         _set_parameters(request, call.body)
-        await self._servicer.RepositoryModelLoad(request, call.context)
+        await self._servicer.RepositoryModelLoad(request)
         return JSONResponse({"name": call.model, "load": True})
 
     async def unload(self, call: RestCall) -> Response:
         """Let go of what a model holds in memory."""
         request = pb.RepositoryModelUnloadRequest(model_name=call.model)
         _set_parameters(request, call.body)
-        await self._servicer.RepositoryModelUnload(request, call.context)
+        await self._servicer.RepositoryModelUnload(request)
         return JSONResponse({"name": call.model, "unload": True})
 
 
