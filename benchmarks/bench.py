@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,18 +15,21 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import campaign, plots
+from benchmarks import campaign, plots, tables
 from benchmarks.load import check_installed, connections_and_streams
-from benchmarks.report import report, target_rows, throughput_rows
-from benchmarks.results import Plan, Results
-from benchmarks.systems.all import NAMED, SYSTEMS
-from benchmarks.systems.base import System
+from benchmarks.report import report
+from benchmarks.results import Part, Plan, Results
+from benchmarks.systems.all import TRANSPORTS, Catalog, catalog
+from benchmarks.systems.base import Subject
+from benchmarks.systems.former import COMMIT, Former
 from benchmarks.targets import missed
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, fail, print_table, tell
 from peers.programs import ROOT
 
 _QUICK: Final = Plan(rounds=1, seconds=1.0, levels=(1, 64), tenants=100)
 _USUAL: Final = Plan()
+_CATALOG: Final = catalog(TRANSPORTS[0], None)
+_FORMER_TRANSPORT: Final = Former().transport
 _DOCS: Final = ROOT / "docs"
 _PAGE: Final = "benchmarks.md"
 _LOOK_SECONDS: Final = 1.0
@@ -47,8 +51,23 @@ def bench(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(metavar="NAME,NAME", help=f"Systems: {', '.join(NAMED)}. [{len(SYSTEMS)} first]"),
+        typer.Option(metavar="NAME,NAME", help=f"Systems: {', '.join(_CATALOG.names)}. [{len(_CATALOG.usual)} first]"),
     ] = None,
+    parts: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help=f"What is measured: {', '.join(Part)}. [all]")
+    ] = None,
+    transport: Annotated[
+        str, typer.Option(metavar="NAME", help=f"What our services are started on: {', '.join(TRANSPORTS)}.")
+    ] = TRANSPORTS[0],
+    former: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMIT", help=f"Measure the services of an older commit too. [none; {COMMIT} where it is named]"
+        ),
+    ] = None,
+    former_transport: Annotated[
+        str, typer.Option(metavar="NAME", help="What that commit's services are started on.")
+    ] = _FORMER_TRANSPORT,
     quick: Annotated[
         bool, typer.Option("--quick", help="One round of one second at 1 and 64 in flight, and 100 tenants.")
     ] = False,
@@ -66,8 +85,11 @@ def bench(
     if from_json is not None:
         results = _read(from_json)
     else:
-        plan = _plan(_QUICK if quick else _USUAL, rounds, seconds, in_flight)
-        results = _measure(plan, _systems(only))
+        plan = _plan(_QUICK if quick else _USUAL, rounds, seconds, in_flight, parts)
+        if transport not in TRANSPORTS:
+            fail(f"--transport: there is no {transport}; take one of {', '.join(TRANSPORTS)}", EXIT_USAGE)
+        known = catalog(transport, None if former is None else Former(former, former_transport))
+        results = _measure(plan, _chosen(known, only), transport)
     if json is not None:
         json.write_bytes(results.to_json())
     if write_docs:
@@ -77,7 +99,7 @@ def bench(
     raise typer.Exit(EXIT_FAILED if missed(results) else 0)
 
 
-def _plan(base: Plan, rounds: int | None, seconds: float | None, in_flight: str | None) -> Plan:
+def _plan(base: Plan, rounds: int | None, seconds: float | None, in_flight: str | None, parts: str | None) -> Plan:
     levels = base.levels
     if in_flight is not None:
         try:
@@ -86,17 +108,21 @@ def _plan(base: Plan, rounds: int | None, seconds: float | None, in_flight: str 
                 connections_and_streams(level)
         except ValueError as error:
             fail(f"--in-flight: {error}", EXIT_USAGE)
-    return Plan(rounds or base.rounds, seconds or base.seconds, levels, base.tenants)
+    chosen = base.parts
+    if parts is not None:
+        try:
+            chosen = tuple(dict.fromkeys(map(Part, parts.split(","))))
+        except ValueError as error:
+            fail(f"--parts: {error}; take some of {', '.join(Part)}", EXIT_USAGE)
+    return replace(base, rounds=rounds or base.rounds, seconds=seconds or base.seconds, levels=levels, parts=chosen)
 
 
-def _systems(only: str | None) -> list[System]:
-    if only is None:
-        return list(SYSTEMS)
-    wanted = set(only.split(","))
-    unknown = wanted - set(NAMED)
+def _chosen(known: Catalog, only: str | None) -> list[Subject]:
+    wanted = None if only is None else set(only.split(","))
+    unknown = (wanted or set()) - set(known.names)
     if unknown:
         fail(f"--only: there is no {' and no '.join(sorted(unknown))}", EXIT_USAGE)
-    return [system for name, system in NAMED.items() if name in wanted]
+    return known.chosen(wanted)
 
 
 def _read(path: Path) -> Results:
@@ -106,7 +132,7 @@ def _read(path: Path) -> Results:
         fail(f"--from-json: {path.name} is not what --json writes: {error}", EXIT_USAGE)
 
 
-def _measure(plan: Plan, systems: list[System]) -> Results:
+def _measure(plan: Plan, systems: list[Subject], transport: str) -> Results:
     try:
         check_installed()
     except FileNotFoundError as error:
@@ -117,7 +143,7 @@ def _measure(plan: Plan, systems: list[System]) -> Results:
     # The programs under way are ended when the harness is, however it is asked to.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _progress(campaign.steps(plan, systems)) as advance:
-        return campaign.run(plan, systems, advance)
+        return campaign.run(plan, systems, transport, advance)
 
 
 @contextmanager
@@ -141,17 +167,25 @@ def _progress(total: int) -> Iterator[campaign.Tell]:
 
 
 def _show(results: Results) -> None:
-    console.print("requests/s by requests in flight")
-    levels = [Column(f"{level:,}", right=True) for level in results.plan.levels]
-    print_table([Column("system"), Column("hops", right=True), *levels], throughput_rows(results))
-    console.print("targets")
-    verdicts = {"reached": "[green]reached[/]", "MISSED": "[bold red]MISSED[/]"}
-    columns = [Column("ratio"), Column("wanted"), Column("median", right=True), Column("least to most"), Column("")]
-    print_table(columns, target_rows(results))
+    for level in results.plan.levels:
+        _print(f"{level:,} in flight", tables.summary(results, level))
+    _print(f"{results.plan.connections:,} connections with one request each", tables.many_connections(results))
+    _print("batches and many tenants", tables.batches_and_tenants(results))
+    _print("targets", tables.targets(results))
+    _print("ratios without a bound", tables.further_ratios(results))
     for name, reason in results.missing.items():
         tell(f"missing: {results.systems[name].title}: {reason}")
     count = len(missed(results))
-    console.print(verdicts["MISSED" if count else "reached"], f": {count} targets missed", sep="")
+    verdict = f"[bold red]{tables.MISSED}[/]" if count else f"[green]{tables.REACHED}[/]"
+    console.print(verdict, f": {count} targets missed", sep="")
+
+
+def _print(title: str, table: tables.Table) -> None:
+    if not table.rows:
+        return
+    console.print(title)
+    first, *others = table.head
+    print_table([Column(first), *(Column(name, right=True) for name in others)], table.rows)
 
 
 if __name__ == "__main__":

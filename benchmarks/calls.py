@@ -34,6 +34,10 @@ class Call:
     """Raises :class:`WrongAnswer` where the answer's message is not the one that is due."""
     documents: int = 1
     """How many documents the request asks about."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """Headers beside those of gRPC."""
+    authority: bytes | None = None
+    """Certificate, in PEM, of the authority that the server's certificate is checked against; ``None``: no TLS."""
 
     @property
     def framed(self) -> bytes:
@@ -52,14 +56,20 @@ def ask(call: Call, timeout: float = 30.0) -> bytes:
     Raises:
         WrongAnswer: the status is not OK, or the answer is not the one that is due.
     """
-    with grpc.insecure_channel(call.address, options=_OPTIONS) as channel:
+    with _channel(call) as channel:
         try:
             ask_once: Any = channel.unary_unary(call.method)  # without serializers: bytes in, bytes out
-            answer: bytes = ask_once(call.request, timeout=timeout, wait_for_ready=True)
+            answer: bytes = ask_once(call.request, timeout=timeout, wait_for_ready=True, metadata=call.metadata)
         except grpc.RpcError as error:
             raise WrongAnswer(f"{call.method} ended with {error.code().name}: {error.details()}") from error
     call.verify(answer)
     return answer
+
+
+def _channel(call: Call) -> grpc.Channel:
+    if call.authority is None:
+        return grpc.insecure_channel(call.address, options=_OPTIONS)
+    return grpc.secure_channel(call.address, grpc.ssl_channel_credentials(call.authority), options=_OPTIONS)
 
 
 def ask_until_right(call: Call, seconds: float, check_alive: Callable[[], None]) -> None:

@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=shared / "datasets" / "clinc150" / "data_full.json")
     parser.add_argument("--rounds", type=int, default=20, help="of which the fastest counts")
     parser.add_argument("--tokens", type=int, default=28_000, help="of the model with n-grams")
-    parser.add_argument("--transport", choices=["grpcio", "envoy"], default="grpcio")
+    parser.add_argument("--transport", choices=["http2", "grpcio"], default="grpcio")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="intent-bench-") as workplace:
         figures = measure(

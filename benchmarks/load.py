@@ -19,9 +19,10 @@ from typing import Final
 
 from benchmarks.calls import Call, WrongAnswer, ask, framed
 
+CONNECTIONS: Final = 8
+"""Connections that share the requests in flight, where nothing else is said."""
 WHERE_TO_GET_IT: Final = "h2load is not here; on Debian and Ubuntu: apt-get install nghttp2-client"
 
-_MAX_CONNECTIONS: Final = 8
 _RUN_SECONDS: Final = 600
 
 _FINISHED: Final = re.compile(r"^finished in \S+, (?P<rate>[\d.]+) req/s", re.MULTILINE)
@@ -86,16 +87,16 @@ def percentile(ordered: Sequence[int], percent: int) -> int:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
-def connections_and_streams(in_flight: int) -> tuple[int, int]:
+def connections_and_streams(in_flight: int, most_connections: int = CONNECTIONS) -> tuple[int, int]:
     """Return how many connections, and streams on each, make ``in_flight`` requests at a time.
 
     Raises:
         ValueError: they cannot be spread evenly.
     """
-    connections = min(in_flight, _MAX_CONNECTIONS)
+    connections = min(in_flight, most_connections)
     if in_flight < 1 or in_flight % connections:
-        raise ValueError(f"{in_flight} in flight: must be below {_MAX_CONNECTIONS}, or a multiple of it")
-    return (1, 1) if in_flight == 1 else (connections, in_flight // connections)
+        raise ValueError(f"{in_flight} in flight: must be below {most_connections}, or a multiple of it")
+    return connections, in_flight // connections
 
 
 def parse_summary(output: str) -> Summary:
@@ -129,7 +130,7 @@ def parse_log(log: str) -> list[int]:
     return times
 
 
-def timed(call: Call, *, in_flight: int, requests: int, workplace: Path) -> Timed:
+def timed(call: Call, *, in_flight: int, requests: int, workplace: Path, most_connections: int = CONNECTIONS) -> Timed:
     """Ask ``call`` many times and return the figures.
 
     Args:
@@ -137,6 +138,7 @@ def timed(call: Call, *, in_flight: int, requests: int, workplace: Path) -> Time
         in_flight: how many at a time.
         requests: how many in all.
         workplace: a folder for files of the run.
+        most_connections: how many connections share them, where there are enough.
 
     Raises:
         WrongAnswer: not every answer was right.
@@ -146,11 +148,13 @@ def timed(call: Call, *, in_flight: int, requests: int, workplace: Path) -> Time
     body, log = workplace / "body.bin", workplace / "h2load.log"
     body.write_bytes(call.framed)
     log.unlink(missing_ok=True)
-    connections, streams = connections_and_streams(in_flight)
+    connections, streams = connections_and_streams(in_flight, most_connections)
+    headers = (("content-type", "application/grpc"), ("te", "trailers"), *call.metadata)
     command = (
         *("h2load", "-n", str(requests), "-c", str(connections), "-m", str(streams), "-t", "1", "-d", str(body)),
-        *("-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", str(log)),
-        f"http://{call.address}{call.method}",
+        *(part for name, value in headers for part in ("-H", f"{name}: {value}")),
+        *("--log-file", str(log)),
+        f"{'http' if call.authority is None else 'https'}://{call.address}{call.method}",
     )
     done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False)
     summary = parse_summary(done.stdout + done.stderr)

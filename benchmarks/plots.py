@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from benchmarks.results import LevelFigures, Results, at, throughput
+from benchmarks.results import Kind, LevelFigures, Results, at, throughput
+from benchmarks.tables import SERVERS
 
 PLOT_FOLDER: Final = "benchmarks"
 """Below the folder of the page."""
@@ -33,13 +34,13 @@ def _throughput(results: Results, path: Path) -> None:
     """One panel a level, one bar a system."""
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    names = results.measured()[::-1]
+    names = results.measured(*SERVERS)[::-1]
     levels = results.plan.levels
     height = 1.2 + 0.35 * len(names)
     figure, panels = plt.subplots(1, len(levels), figsize=(3.2 * len(levels) + 2, height), sharey=True, squeeze=False)
     for panel, level in zip(panels[0], levels, strict=True):
         values = [results.median(name, throughput(level)) or 0.0 for name in names]
-        colours = [_OURS if name.startswith("ours") else _OTHERS for name in names]
+        colours = [_OURS if results.systems[name].kind is Kind.OURS else _OTHERS for name in names]
         bars = panel.barh([results.systems[name].title for name in names], values, color=colours)
         panel.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=8)
         panel.set_title(f"{level:,} in flight", fontsize=10)
@@ -65,10 +66,10 @@ def _latency(results: Results, path: Path) -> None:
 
     figure, panels = plt.subplots(1, 2, figsize=(12, 4.8), sharey=True)
     for panel, title, take in zip(panels, ("median", "99th percentile"), (p50, p99), strict=True):
-        for number, name in enumerate(results.measured()):
+        for number, name in enumerate(results.measured(*SERVERS)):
             points = [(level, results.median(name, at(level, take))) for level in results.plan.levels]
             known = [(level, value) for level, value in points if value is not None]
-            ours = name.startswith("ours")
+            ours = results.systems[name].kind is Kind.OURS
             panel.plot(
                 [level for level, _ in known],
                 [value for _, value in known],

@@ -8,6 +8,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,34 @@ import psutil
 from pydantic import TypeAdapter
 
 from benchmarks.load import Latency
+
+
+class Part(StrEnum):
+    """What can be measured of a system."""
+
+    UNARY = "unary"
+    """One document a request, at several numbers of requests in flight."""
+    BATCHES = "batches"
+    """Many documents a request."""
+    CONNECTIONS = "connections"
+    """Many connections with one request each."""
+    TENANTS = "tenants"
+    """Many models in memory."""
+
+
+class Kind(StrEnum):
+    """What is measured, as tables sort it."""
+
+    OURS = "ours"
+    """The services as they are started without further settings."""
+    VARIANT = "variant"
+    """The services with something on beside them."""
+    FORMER = "former"
+    """The services of an older commit."""
+    PEER = "peer"
+    """Anything else that answers requests."""
+    CLIENT = "client"
+    """What makes requests; the others answer them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +64,8 @@ class SystemFigures:
     """By requests in flight."""
     memory_mebibytes: float
     """Of all of its processes, behind the load."""
+    connections: LevelFigures | None = None
+    """Many connections with one request each."""
     batch_documents_per_second: float | None = None
     one_tenant_per_second: float | None = None
     many_tenants_per_second: float | None = None
@@ -53,8 +84,11 @@ class Plan:
     """Of each measurement, about."""
     levels: tuple[int, ...] = (1, 8, 64, 256)
     """Requests in flight."""
+    connections: int = 500
+    """Connections with one request each."""
     tenants: int = 1000
     batch_in_flight: int = 8
+    parts: tuple[Part, ...] = tuple(Part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +119,7 @@ class About:
 
     title: str
     hops: int
+    kind: Kind = Kind.PEER
 
 
 @dataclass(slots=True)
@@ -97,13 +132,19 @@ class Results:
     plan: Plan
     systems: dict[str, About]
     """Those that were asked for, in their order, by name."""
+    transport: str = ""
+    """Of our services."""
     rounds: list[dict[str, SystemFigures]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     """Why a system could not be measured, or not to the end."""
 
-    def measured(self) -> list[str]:
-        """Return the names of systems that have figures, in order."""
-        return [name for name in self.systems if any(name in figures for figures in self.rounds)]
+    def measured(self, *kinds: Kind) -> list[str]:
+        """Return the names of systems of some kinds, or of any where none is named, that have figures, in order."""
+        return [
+            name
+            for name, about in self.systems.items()
+            if (not kinds or about.kind in kinds) and any(name in figures for figures in self.rounds)
+        ]
 
     def values(self, name: str, figure: Figure) -> list[float]:
         """Return a figure of a system, round by round."""
@@ -167,6 +208,11 @@ def p99_latency(in_flight: int) -> Figure:
 def cpu(in_flight: int) -> Figure:
     """Return the figure: microseconds of processor time a request."""
     return at(in_flight, lambda level: level.cpu_microseconds)
+
+
+def connections_throughput(figures: SystemFigures) -> float | None:
+    """Return the requests per second over many connections with one request each."""
+    return None if figures.connections is None else figures.connections.requests_per_second
 
 
 def memory(figures: SystemFigures) -> float:

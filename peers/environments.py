@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,7 @@ def home() -> Path:
 
 def is_installed(name: str) -> bool:
     """Return whether :func:`environment` has nothing to do."""
-    stamp = home() / name / _STAMP
-    return stamp.is_file() and stamp.read_text() == _wanted(_requirements_of(name))
+    return _has(name, [_requirements_of(name)])
 
 
 def environment(name: str) -> Environment:
@@ -72,22 +71,33 @@ def environment(name: str) -> Environment:
     Raises:
         CannotInstall: a package cannot be had.
     """
-    requirements = _requirements_of(name)
+    return environment_from(name, [_requirements_of(name)])
+
+
+def environment_from(name: str, requirements: Sequence[Path]) -> Environment:
+    """Return an environment of the packages that ``requirements`` pin, kept as ``name``. As :func:`environment`."""
     folder = home() / name
     with _alone_with(name):
-        if not is_installed(name):
+        if not _has(name, requirements):
             venv.create(folder, with_pip=True, clear=True, symlinks=True)
-            _install(folder, requirements)
+            for file in requirements:
+                _install(folder, file)
             (folder / _STAMP).write_text(_wanted(requirements))
     return Environment(folder)
+
+
+def _has(name: str, requirements: Sequence[Path]) -> bool:
+    stamp = home() / name / _STAMP
+    return stamp.is_file() and stamp.read_text() == _wanted(requirements)
 
 
 def _requirements_of(name: str) -> Path:
     return _REQUIREMENTS / f"{name}.txt"
 
 
-def _wanted(requirements: Path) -> str:
-    return hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+def _wanted(requirements: Sequence[Path]) -> str:
+    pins = b"".join(file.read_bytes() for file in requirements)
+    return hashlib.sha256(pins + sys.version.encode()).hexdigest()
 
 
 @contextmanager

@@ -1,31 +1,70 @@
-"""The systems, in the order in which they are measured and shown; variants are measured when they are named."""
+"""What is measured, in the order in which it is shown; some only when it is named."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.systems.base import System
+from benchmarks.clients import GRPC_STUB, INTENT_CLIENT
+from benchmarks.systems.base import Subject
 from benchmarks.systems.echo import ECHO
-from benchmarks.systems.envoy_echo import ENVOY_ECHO
-from benchmarks.systems.exported_torchserve import OURS_TORCHSERVE, TORCHSERVE_EXPORTED
+from benchmarks.systems.engine import ENGINE_ECHO, TURN
+from benchmarks.systems.exported_torchserve import TORCHSERVE_EXPORTED, before_torchserve
+from benchmarks.systems.former import Former
 from benchmarks.systems.mlserver import MLSERVER
-from benchmarks.systems.ours import ONE_PROCESS, TWO_PROCESSES, VARIANTS
+from benchmarks.systems.ours import on_transport, ours
 from benchmarks.systems.plain_pair import PLAIN_PAIR
 from benchmarks.systems.seed import SEED
 from benchmarks.systems.torchserve import TORCHSERVE
 from benchmarks.systems.triton import TRITON
 
-SYSTEMS: Final[tuple[System, ...]] = (
-    TWO_PROCESSES,
-    ONE_PROCESS,
-    ENVOY_ECHO,
-    ECHO,
-    PLAIN_PAIR,
-    TRITON,
-    TORCHSERVE,
-    TORCHSERVE_EXPORTED,
-    OURS_TORCHSERVE,
-    MLSERVER,
-    SEED,
-)
-NAMED: Final[dict[str, System]] = {system.name: system for system in (*SYSTEMS, *VARIANTS)}
+TRANSPORTS: Final = ("http2", "grpcio")
+"""The first is the one that services are started with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All that can be measured."""
+
+    usual: tuple[Subject, ...]
+    when_named: tuple[Subject, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The names, the usual ones first."""
+        return [subject.name for subject in (*self.usual, *self.when_named)]
+
+    def chosen(self, names: Collection[str] | None) -> list[Subject]:
+        """Return those of some names; the usual ones where there are none."""
+        if names is None:
+            return list(self.usual)
+        return [subject for subject in (*self.usual, *self.when_named) if subject.name in names]
+
+
+def catalog(transport: str, former: Former | None) -> Catalog:
+    """Return all that can be measured.
+
+    Args:
+        transport: what our services are started on.
+        former: the commit that is measured beside them, even where it is not named.
+    """
+    usual = (
+        *ours(transport),
+        TURN,
+        ENGINE_ECHO,
+        ECHO,
+        PLAIN_PAIR,
+        TRITON,
+        TORCHSERVE,
+        TORCHSERVE_EXPORTED,
+        before_torchserve(transport),
+        MLSERVER,
+        SEED,
+        INTENT_CLIENT,
+        GRPC_STUB,
+    )
+    others = tuple(system for name in TRANSPORTS if name != transport for system in on_transport(name))
+    if former is None:
+        return Catalog(usual, (*others, *Former().systems()))
+    return Catalog((*former.systems(), *usual), others)

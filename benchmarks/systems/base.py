@@ -1,17 +1,21 @@
-"""What the harness needs of a system, whichever it is."""
+"""What the harness needs of whatever it measures: servers, and clients."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from benchmarks.calls import Call, WrongAnswer, ask_until_right
+from benchmarks.results import Kind, Part
 from benchmarks.workload import LABEL, MODEL_ID, MODELS
 from peers.programs import Program
 from peers.servers import our_code
+
+UNARY: Final = frozenset({Part.UNARY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +30,43 @@ class Running:
     """Many documents in one call, where the system has one."""
 
 
-class System(Protocol):
-    """A way to serve the model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject(ABC):
+    """Something that is measured in every round."""
 
-    @property
-    def name(self) -> str:
-        """How options and result files call it."""
-
-    @property
-    def title(self) -> str:
-        """How tables and plots call it."""
-
-    @property
-    def hops(self) -> int:
-        """How many servers a request passes."""
-
-    @property
-    def warm_up_seconds(self) -> float:
-        """How long it is asked before its first figure."""
+    name: str
+    """The name in options and in files of results."""
+    title: str
+    """The name in tables and plots."""
+    kind: Kind = Kind.PEER
+    hops: int = 1
+    """Number of servers that a request passes."""
+    levels: frozenset[int] | None = None
+    """Numbers of requests in flight to measure, of those of the plan; ``None``: all of them."""
 
     def install(self) -> None:
-        """Make its environment.
+        """Make the environment, where there is one beside the harness's own.
 
         Raises:
             CannotInstall: it cannot be had on this machine.
         """
+        return
 
+    def chosen(self, levels: Sequence[int]) -> tuple[int, ...]:
+        """Return those of ``levels`` that are measured."""
+        return tuple(level for level in levels if self.levels is None or level in self.levels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System(Subject):
+    """A way to serve the model."""
+
+    warm_up_seconds: float = 1.0
+    """Length of the load before the first figure."""
+    parts: frozenset[Part] = UNARY
+    """What is measured, of the parts of the plan."""
+
+    @abstractmethod
     def start(self, workplace: Path) -> AbstractContextManager[Running]:
         """Start it, with its files below ``workplace``, and stop it behind the block.
 

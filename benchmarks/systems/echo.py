@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.systems.base import Running, wait_until_right
+from benchmarks.systems.base import Running, System, wait_until_right
 from benchmarks.systems.predictions import predict_call
 from benchmarks.workload import DOCUMENT
 from peers.environments import environment
@@ -19,14 +19,9 @@ ECHO_SERVER: Final = "benchmarks.systems.programs.echo_server"
 SETTINGS: Final = {"PYTHONPATH": str(ROOT)}
 
 
-@dataclass(frozen=True, slots=True)
-class Echo:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echo(System):
     """One hop, no model."""
-
-    name: str = "echo"
-    title: str = "bare grpcio echo"
-    hops: int = 1
-    warm_up_seconds: float = 1.0
 
     def install(self) -> None:
         """Make its environment."""
@@ -50,4 +45,4 @@ def echoing(command: Sequence[str | Path], port: int, log: Path) -> Iterator[Run
         yield Running(call, [program.process.pid])
 
 
-ECHO: Final = Echo()
+ECHO: Final = Echo(name="echo", title="bare grpcio echo")

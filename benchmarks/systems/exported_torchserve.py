@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.calls import Call
-from benchmarks.systems.base import Running, check_label, wait_until_right
+from benchmarks.results import Kind
+from benchmarks.systems.base import Running, System, check_label, wait_until_right
 from benchmarks.systems.predictions import predict_call
 from benchmarks.systems.torchserve import BATCHING, METHOD, START_SECONDS, pb
 from benchmarks.workload import DOCUMENT, LABEL, MODEL_ID, MODELS
@@ -26,13 +27,10 @@ _ALGORITHM: Final = "intent-classification-torch"
 _WARM_UP_SECONDS: Final = 45.0
 
 
-@dataclass(frozen=True, slots=True)
-class AskedDirectly:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedDirectly(System):
     """One hop: what TorchServe answers by itself."""
 
-    name: str = "torchserve-exported"
-    title: str = "TorchServe 0.12, archive of ours"
-    hops: int = 1
     warm_up_seconds: float = _WARM_UP_SECONDS
 
     def install(self) -> None:
@@ -56,13 +54,12 @@ class AskedDirectly:
             yield Running(call, [program.process.pid])
 
 
-@dataclass(frozen=True, slots=True)
-class BehindOurFrontend:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BehindOurFrontend(System):
     """Two hops: our frontend, then TorchServe."""
 
-    name: str = "ours-torchserve"
-    title: str = "Intent Serving before TorchServe 0.12"
-    hops: int = 2
+    transport: str
+    """Of the frontend."""
     warm_up_seconds: float = _WARM_UP_SECONDS
 
     def install(self) -> None:
@@ -80,7 +77,7 @@ class BehindOurFrontend:
         (port,) = free_ports(1)
         routes = f"{_ALGORITHM}=torchserve://{server.address}?management={server.management}"
         frontend = (
-            *(sys.executable, "-m", "frontend", "--model-dir", workplace / "models", "--transport", "envoy"),
+            *(sys.executable, "-m", "frontend", "--model-dir", workplace / "models", "--transport", self.transport),
             *("--port", str(port), "--routes", routes),
         )
         with server.running() as engine, running(frontend, workplace / "frontend.log") as program:
@@ -106,5 +103,10 @@ def _verify(answer: bytes) -> None:
     check_label(json.loads(pb.PredictionResponse.FromString(answer).prediction)["result"], LABEL)
 
 
-TORCHSERVE_EXPORTED: Final = AskedDirectly()
-OURS_TORCHSERVE: Final = BehindOurFrontend()
+TORCHSERVE_EXPORTED: Final = AskedDirectly(name="torchserve-exported", title="TorchServe 0.12, archive of ours")
+
+
+def before_torchserve(transport: str) -> BehindOurFrontend:
+    """Return our frontend, on ``transport``, before the same TorchServe."""
+    title = "Intent Serving before TorchServe 0.12"
+    return BehindOurFrontend(name="before-torchserve", title=title, kind=Kind.OURS, hops=2, transport=transport)

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.systems.base import MODEL_SETTINGS, Running, wait_until_right
+from benchmarks.systems.base import MODEL_SETTINGS, Running, System, wait_until_right
 from benchmarks.systems.open_inference import MODEL_NAME, infer_call
 from peers.mlserver import mlserver, mlserver_environment
 
 
-@dataclass(frozen=True, slots=True)
-class MlServer:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlServer(System):
     """One hop."""
-
-    name: str = "mlserver"
-    title: str = "MLServer 1.7"
-    hops: int = 1
-    warm_up_seconds: float = 1.0
 
     def install(self) -> None:
         """Make its environment."""
@@ -41,4 +36,4 @@ class MlServer:
             yield Running(call, [program.process.pid])
 
 
-MLSERVER: Final = MlServer()
+MLSERVER: Final = MlServer(name="mlserver", title="MLServer 1.7")

@@ -5,33 +5,65 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.calls import Call
-from benchmarks.systems.base import Running, wait_until_right
+from benchmarks.calls import Call, WrongAnswer, ask
+from benchmarks.results import Kind, Part
+from benchmarks.systems.base import UNARY, Running, System, wait_until_right
+from benchmarks.systems.extras import (
+    Extra,
+    Prepare,
+    all_off,
+    encrypted,
+    guarded,
+    nothing,
+    traced,
+    with_flags,
+)
 from benchmarks.systems.predictions import batch_call, predict_call
 from benchmarks.workload import MODELS
-from peers.programs import Program, free_ports, running
+from peers.programs import ROOT, free_ports, running
 
 Command = tuple[str | Path, ...]
-Start = Callable[[ExitStack, Path, Path, int, int], list[Program]]
-"""Starts the processes: for a folder of models, logs in a workplace, behind a port, with another between them."""
+
+_SHAPES: Final = ((2, "two-processes", "two processes"), (1, "one-process", "one process"))
+_WORKERS: Final = 2
+_EXTRAS: Final[tuple[tuple[str, str, Prepare, frozenset[int]], ...]] = (
+    ("off", "no log at all", all_off, frozenset({64})),
+    ("guarded", "access rules, metrics, log of refusals", guarded, frozenset({64})),
+    ("tls", "TLS", encrypted, frozenset({1, 64})),
+    ("traced", "traces", traced, frozenset({64})),
+    ("workers", f"{_WORKERS} workers", with_flags("--workers", str(_WORKERS)), frozenset({64, 256})),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Ours:
+class Source:
+    """Where the code of the services is."""
+
+    python: Path = Path(sys.executable)
+    folder: Path = ROOT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ours(System):
     """One way to start it."""
 
-    name: str
-    title: str
-    hops: int
-    start_programs: Start
-    warm_up_seconds: float = 1.0
+    transport: str
+    """Of the service that callers meet."""
+    predictor_transport: str = ""
+    """Of the predictor; empty: the same."""
+    prepare: Prepare = nothing
+    get_source: Callable[[], Source] = Source
+    """Returns where the code is, made where it must be. Raises CannotInstall."""
+    kind: Kind = Kind.OURS
+    parts: frozenset[Part] = frozenset(Part)
 
     def install(self) -> None:
-        """Nothing: the harness runs in its environment."""
+        """Make what the code needs."""
+        self.get_source()
 
     def start(self, workplace: Path) -> AbstractContextManager[Running]:
         """Serve the sample models."""
@@ -39,61 +71,79 @@ class Ours:
 
     @contextmanager
     def serve(self, models: Path, workplace: Path, call_at: Callable[[str], Call]) -> Iterator[Running]:
-        """Serve a folder of models, up once the call that ``call_at`` makes for an address is answered rightly."""
+        """Serve a folder of models, up once the call that ``call_at`` makes for an address is answered rightly.
+
+        Raises:
+            WrongAnswer: it never was, or callers without the credential that is due are answered too.
+        """
         with ExitStack() as stack:
-            port, inner_port = free_ports(2)
-            programs = self.start_programs(stack, models, workplace, port, inner_port)
+            extra = self.prepare(stack, workplace)
+            port, predictor_port = free_ports(2)
+            programs = [
+                stack.enter_context(running(command, workplace / f"{name}.log", folder=self.get_source().folder))
+                for name, command in self._commands(models, port, predictor_port, extra).items()
+            ]
             address = f"127.0.0.1:{port}"
-            call = call_at(address)
+            call = extra.asked(call_at(address))
             wait_until_right(call, programs)
-            yield Running(call, [program.process.pid for program in programs], batch_call(address))
+            if extra.metadata:
+                _check_refused(replace(call, metadata=()))
+            yield Running(call, [program.process.pid for program in programs], extra.asked(batch_call(address)))
 
+    def _commands(self, models: Path, port: int, predictor_port: int, extra: Extra) -> dict[str, Command]:
+        python = self.get_source().python
 
-def _two_processes(frontend_transport: str, predictor_transport: str) -> Start:
-    """Return how the frontend and the predictor are started as processes of their own."""
+        def command(program: str, transport: str, port: int) -> Command:
+            common = ("--model-dir", models, "--transport", transport, "--port", str(port))
+            return (python, "-m", program, *common)
 
-    def start(stack: ExitStack, models: Path, workplace: Path, port: int, predictor_port: int) -> list[Program]:
-        common: Command = ("--model-dir", models, "--transport")
-        predictor = (
-            *(sys.executable, "-m", "predictor", *common, predictor_transport),
-            *("--port", str(predictor_port)),
-        )
+        if self.hops == 1:
+            return {"model_service": (*command("model_service", self.transport, port), *extra.flags)}
+        predictor = command("predictor", self.predictor_transport or self.transport, predictor_port)
         routes = f"intent-classification=predictor://127.0.0.1:{predictor_port}"
-        frontend = (
-            *(sys.executable, "-m", "frontend", *common, frontend_transport),
-            *("--port", str(port), "--routes", routes),
-        )
-        return [
-            stack.enter_context(running(command, workplace / f"{name}.log"))
-            for name, command in (("predictor", predictor), ("frontend", frontend))
+        return {
+            "predictor": (*predictor, *extra.predictor_flags),
+            "frontend": (*command("frontend", self.transport, port), "--routes", routes, *extra.flags),
+        }
+
+
+def _check_refused(call: Call) -> None:
+    try:
+        ask(call)
+    except WrongAnswer:
+        return
+    raise WrongAnswer("a caller without a credential was answered; the access rules are not in force")
+
+
+def ours(transport: str) -> tuple[Ours, ...]:
+    """Return both shapes, and behind each the same with something beside it."""
+    systems: list[Ours] = []
+    for hops, name, title in _SHAPES:
+        systems.append(Ours(name=name, title=f"Intent Serving, {title}", hops=hops, transport=transport))
+        systems += [
+            Ours(
+                name=f"{name}-{extra}",
+                title=f"{title}, {what}",
+                kind=Kind.VARIANT,
+                hops=hops,
+                levels=levels,
+                parts=UNARY,
+                transport=transport,
+                prepare=prepare,
+            )
+            for extra, what, prepare, levels in _EXTRAS
         ]
-
-    return start
-
-
-def _one_process(*flags: str) -> Start:
-    """Return how ``intentctl up --single-process`` is started, with further ``flags``."""
-
-    def start(stack: ExitStack, models: Path, workplace: Path, port: int, _: int) -> list[Program]:
-        command: Command = (sys.executable, "-m", "intentctl", "up", "--single-process", "--model-dir", models)
-        log = workplace / "one-process.log"
-        return [stack.enter_context(running((*command, "--port", str(port), *flags), log))]
-
-    return start
+    return tuple(systems)
 
 
-def _variants(transport: str) -> tuple[Ours, Ours]:
-    flags = ("--transport", transport)
-    return (
+def on_transport(transport: str) -> tuple[Ours, ...]:
+    """Return both shapes on a transport that the name tells."""
+    return tuple(
         Ours(
-            f"ours-{transport}", f"Intent Serving, two processes, {transport}", 2, _two_processes(transport, transport)
-        ),
-        Ours(f"ours-one-process-{transport}", f"Intent Serving, one process, {transport}", 1, _one_process(*flags)),
+            name=f"{name}-{transport}",
+            title=f"Intent Serving, {title}, {transport}",
+            hops=hops,
+            transport=transport,
+        )
+        for hops, name, title in _SHAPES
     )
-
-
-# As `intentctl up` starts them.
-TWO_PROCESSES: Final = Ours("ours", "Intent Serving, two processes", 2, _two_processes("envoy", "grpcio"))
-ONE_PROCESS: Final = Ours("ours-one-process", "Intent Serving, one process", 1, _one_process())
-VARIANTS: Final = (*_variants("grpcio"), *_variants("envoy"))
-"""The same with every process on one transport."""

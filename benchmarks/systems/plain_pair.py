@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.systems.base import Running, wait_until_right
+from benchmarks.systems.base import Running, System, wait_until_right
 from benchmarks.systems.echo import ECHO_SERVER, ENVIRONMENT, SETTINGS
 from benchmarks.systems.predictions import predict_call
 from benchmarks.workload import DOCUMENT
@@ -18,14 +18,9 @@ from peers.programs import free_ports, running
 _FORWARDING_SERVER: Final = "benchmarks.systems.programs.forwarding_server"
 
 
-@dataclass(frozen=True, slots=True)
-class PlainPair:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainPair(System):
     """Two hops, no model."""
-
-    name: str = "plain-pair"
-    title: str = "plain grpcio pair"
-    hops: int = 2
-    warm_up_seconds: float = 1.0
 
     def install(self) -> None:
         """Make its environment."""
@@ -45,4 +40,4 @@ class PlainPair:
             yield Running(call, [front.process.pid, back.process.pid])
 
 
-PLAIN_PAIR: Final = PlainPair()
+PLAIN_PAIR: Final = PlainPair(name="plain-pair", title="plain grpcio pair", hops=2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.systems.base import MODEL_SETTINGS, Running, wait_until_right
+from benchmarks.systems.base import MODEL_SETTINGS, Running, System, wait_until_right
 from benchmarks.systems.predictions import predict_call
 from peers.environments import environment
 from peers.programs import free_ports, running
@@ -17,14 +17,9 @@ _ENVIRONMENT: Final = "seed"
 _SERVER: Final = "benchmarks.systems.programs.seed_server"
 
 
-@dataclass(frozen=True, slots=True)
-class Seed:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed(System):
     """Two hops, and a load of the model in each request."""
-
-    name: str = "seed"
-    title: str = "the book's way, re-created"
-    hops: int = 2
-    warm_up_seconds: float = 1.0
 
     def install(self) -> None:
         """Make its environment."""
@@ -44,4 +39,4 @@ class Seed:
             yield Running(call, [front.process.pid, back.process.pid])
 
 
-SEED: Final = Seed()
+SEED: Final = Seed(name="seed", title="the book's way, re-created", hops=2)

@@ -13,7 +13,7 @@ from typing import Final
 import grpc
 
 from benchmarks.calls import Call
-from benchmarks.systems.base import MODEL_SETTINGS, Running, check_label, wait_until_right
+from benchmarks.systems.base import MODEL_SETTINGS, Running, System, check_label, wait_until_right
 from benchmarks.workload import DOCUMENT
 from peers.torchserve import torchserve, torchserve_environment
 
@@ -34,13 +34,10 @@ BATCHING: Final = {
 pb: Final = grpc.protos("benchmarks/systems/protos/torchserve.proto")
 
 
-@dataclass(frozen=True, slots=True)
-class TorchServe:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchServe(System):
     """One hop from a frontend in Java to a worker in Python."""
 
-    name: str = "torchserve"
-    title: str = "TorchServe 0.12"
-    hops: int = 1
     # Java compiles what it runs often; before that it is several times as slow.
     warm_up_seconds: float = 15.0
 
@@ -77,4 +74,4 @@ def _verify(answer: bytes) -> None:
     check_label(pb.PredictionResponse.FromString(answer).prediction.decode())
 
 
-TORCHSERVE: Final = TorchServe()
+TORCHSERVE: Final = TorchServe(name="torchserve", title="TorchServe 0.12")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.systems.base import MODEL_SETTINGS, Running, wait_until_right
+from benchmarks.results import Part
+from benchmarks.systems.base import MODEL_SETTINGS, Running, System, wait_until_right
 from benchmarks.systems.open_inference import MODEL_NAME, infer_call
 from peers.triton import triton, triton_environment
 
@@ -23,14 +24,9 @@ dynamic_batching {{ max_queue_delay_microseconds: 0 }}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Triton:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Triton(System):
     """One hop from a server in C++ to a model in Python."""
-
-    name: str = "triton"
-    title: str = "Triton 2.51"
-    hops: int = 1
-    warm_up_seconds: float = 1.0
 
     def install(self) -> None:
         """Make its environment, with the stub of this Python beside Triton's Python backend."""
@@ -46,4 +42,4 @@ class Triton:
             yield Running(call, [program.process.pid])
 
 
-TRITON: Final = Triton()
+TRITON: Final = Triton(name="triton", title="Triton 2.51", parts=frozenset({Part.UNARY, Part.CONNECTIONS}))

@@ -20,7 +20,9 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "ours,nothing"], "there is no nothing"),
+        (["--only", "one-process,nothing"], "there is no nothing"),
+        (["--parts", "unary,nothing"], "nothing"),
+        (["--transport", "nothing"], "there is no nothing"),
         (["--in-flight", "9"], "9 in flight"),
         (["--in-flight", "many"], "many"),
         (["--rounds", "0"], "--rounds"),
@@ -42,10 +44,10 @@ def test_without_h2load_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     assert "apt-get install nghttp2-client" in " ".join(ended.output.split())
 
 
-@pytest.mark.parametrize(("rate", "code", "verdict"), [(17.0, 0, "reached"), (16.0, 1, "MISSED")])
+@pytest.mark.parametrize(("rate", "code", "verdict"), [(40.0, 0, "reached"), (39.0, 1, "MISSED")])
 def test_a_missed_target_is_the_exit_code(tmp_path: Path, rate: float, code: int, verdict: str) -> None:
     file = tmp_path / "figures.json"
-    file.write_bytes(results({"ours": figures(rate), "echo": figures(10.0)}).to_json())
+    file.write_bytes(results({"two-processes": figures(rate), "echo": figures(10.0)}).to_json())
 
     ended = CliRunner().invoke(app, ["--from-json", str(file)])
 
@@ -66,7 +68,8 @@ def test_a_short_run_measures_and_verifies(tmp_path: Path) -> None:
     if shutil.which("h2load") is None:
         pytest.skip(WHERE_TO_GET_IT)
     file = tmp_path / "figures.json"
-    command = (sys.executable, "-m", "benchmarks.bench", "--quick", "--seconds", "0.3", "--only", "ours,echo")
+    names = {"two-processes", "echo", "turn", "client"}
+    command = (sys.executable, "-m", "benchmarks.bench", "--quick", "--seconds", "0.3", "--only", ",".join(names))
 
     ended = subprocess.run([*command, "--json", file], cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -74,13 +77,15 @@ def test_a_short_run_measures_and_verifies(tmp_path: Path) -> None:
     measured = Results.from_json(file.read_bytes())
     assert measured.missing == {}
     (seen,) = measured.rounds
-    assert set(seen) == {"ours", "echo"}
+    assert set(seen) == names
     for system in seen.values():
         assert set(system.levels) == {1, 64}
         assert system.memory_mebibytes > 10
         for level in system.levels.values():
             assert 0 < level.latency.p50 <= level.latency.p90 <= level.latency.p99
             assert level.cpu_microseconds > 0
-    assert seen["ours"].batch_documents_per_second
-    assert seen["ours"].many_tenants_per_second
+    assert seen["two-processes"].batch_documents_per_second
+    assert seen["two-processes"].many_tenants_per_second
+    assert seen["two-processes"].connections
+    assert seen["turn"].connections
     assert seen["echo"].batch_documents_per_second is None

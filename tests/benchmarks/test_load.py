@@ -70,6 +70,10 @@ def test_requests_in_flight_are_spread_over_connections(in_flight: int, expected
     assert connections_and_streams(in_flight) == expected
 
 
+def test_each_request_in_flight_can_have_a_connection_of_its_own() -> None:
+    assert connections_and_streams(500, 500) == (500, 1)
+
+
 @pytest.mark.parametrize("in_flight", [-8, 0, 9, 100])
 def test_what_cannot_be_spread_evenly_is_refused(in_flight: int) -> None:
     with pytest.raises(ValueError, match="in flight"):
