@@ -46,9 +46,9 @@ VARIANTS: Final = (
     Variant("all-logged", "metrics, traces of 1 %, and a log line for every call", True, 0.01, logs=True),
 )
 SHAPES: Final[Mapping[str, str]] = {
-    "envoy": "two processes, the frontend on Envoy and the predictor on grpcio",
+    "http2": "two processes on HTTP/2 of our own",
     "grpcio": "two processes on grpcio",
-    "one-process": "one process on Envoy",
+    "one-process": "one process on HTTP/2 of our own",
 }
 
 
@@ -123,11 +123,11 @@ def services(shape: str, variants: Sequence[Variant], workplace: Path) -> Iterat
 def _start(stack: ExitStack, shape: str, variant: Variant, receiver: int, folder: Path) -> Observed:
     port, inner, *metrics = free_ports(4)
     if shape == "one-process":
-        commands = [_command("model_service", "envoy", port)]
+        commands = [_command("model_service", "http2", port)]
     else:
         routes = f"intent-classification=predictor://127.0.0.1:{inner}"
         commands = [
-            _command("predictor", "grpcio", inner),
+            _command("predictor", shape, inner),
             [*_command("frontend", shape, port), "--routes", routes],
         ]
     programs: list[Program] = []

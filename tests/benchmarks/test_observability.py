@@ -14,7 +14,7 @@ def some_results(*costs: float, variant: str = "on") -> Results:
     nothing = Measurement(1000.0, 100.0)
     pairs = [Pair(nothing, Measurement(1000.0 * (1 - cost), 100.0 * (1 + cost / 2)), nothing) for cost in costs]
     return Results(
-        "2026-11-21", MACHINE, Plan(), {"envoy": {variant: pairs}}, {"envoy": {variant: Spans(sent=3, dropped=1)}}
+        "2026-11-21", MACHINE, Plan(), {"http2": {variant: pairs}}, {"http2": {variant: Spans(sent=3, dropped=1)}}
     )
 
 
@@ -30,13 +30,13 @@ def test_the_median_counts_and_half_of_the_rounds_are_told_beside_it() -> None:
     assert cost.rounds == 5
 
 
-@pytest.mark.parametrize(("cost", "verdict", "missed"), [(0.049, "reached", []), (0.051, "MISSED", ["envoy"])])
+@pytest.mark.parametrize(("cost", "verdict", "missed"), [(0.049, "reached", []), (0.051, "MISSED", ["http2"])])
 def test_only_what_is_on_by_itself_has_a_target(cost: float, verdict: str, missed: list[str]) -> None:
     results = some_results(cost, cost)
-    assert [row[-1] for row in rows(results, "envoy")] == [verdict]
+    assert [row[-1] for row in rows(results, "http2")] == [verdict]
     assert results.missed() == missed
     others = some_results(0.9, variant="all-logged")
-    assert [row[-1] for row in rows(others, "envoy")] == [""]
+    assert [row[-1] for row in rows(others, "http2")] == [""]
     assert others.missed() == []
 
 
