@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import weakref
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from frontend.catalog import Catalog
 from frontend.predictions import RoutedPredictions
 from frontend.quota_metrics import QuotaCollector
 from frontend.quotas import QuotaCounters, Quotas
+from frontend.quotas_ledger import Ledger, Tenant
+from frontend.quotas_local import LocalLedger
+from frontend.quotas_shared import Place, SharedLedger
 from frontend.router import Router
 from serving.access.identity import ANYBODY, Identity, Right
 from serving.access.limits import Limits
@@ -39,6 +45,32 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+class Rotating:
+    """The ledgers of three workers, of which each call reaches the next."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        memory = os.memfd_create("quotas")
+        weakref.finalize(self, os.close, memory)
+        self._ledgers = [
+            SharedLedger(memory, Place(index, 3, lambda: (0, 0, 0)), most_tenants=64, clock=clock) for index in range(3)
+        ]
+        self._next = itertools.cycle(self._ledgers)
+
+    def enter(self, name: str, limits: Limits, documents: int) -> Tenant | None:
+        return next(self._next).enter(name, limits, documents)
+
+
+LEDGERS: Mapping[str, Callable[[Clock], Ledger]] = {
+    "one process": lambda clock: LocalLedger(clock=clock),
+    "workers": Rotating,
+}
+
+
+@pytest.fixture(params=LEDGERS)
+def ledger(request: pytest.FixtureRequest, clock: Clock) -> Ledger:
+    return LEDGERS[request.param](clock)
 
 
 def an_identity(name: str, limits: Limits | None = None) -> Identity:
@@ -68,8 +100,8 @@ def asked(quotas: Quotas, identity: Identity, documents: int = 1, model: str = "
 # The rate
 
 
-def test_the_burst_comes_at_once_and_then_the_rate(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=10, burst=5), clock=clock)
+def test_the_burst_comes_at_once_and_then_the_rate(clock: Clock, ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=10, burst=5), ledger)
     for _ in range(5):
         asked(quotas, ACME)
     told = refusal(lambda: asked(quotas, ACME))
@@ -83,26 +115,26 @@ def test_the_burst_comes_at_once_and_then_the_rate(clock: Clock) -> None:
     refusal(lambda: asked(quotas, ACME))
 
 
-def test_without_a_burst_that_of_a_second_is_meant(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=3), clock=clock)
+def test_without_a_burst_that_of_a_second_is_meant(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=3), ledger)
     for _ in range(3):
         asked(quotas, ACME)
     refusal(lambda: asked(quotas, ACME))
-    slow = Quotas(Limits(requests_per_second=0.1), clock=clock)
-    asked(slow, ACME)
-    assert refusal(lambda: asked(slow, ACME)).retry_after == pytest.approx(10.0)
+    slow = Quotas(Limits(requests_per_second=0.1), ledger)
+    asked(slow, OTHER)
+    assert refusal(lambda: asked(slow, OTHER)).retry_after == pytest.approx(10.0)
 
 
-def test_a_batch_counts_its_documents(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=10, burst=10), clock=clock)
+def test_a_batch_counts_its_documents(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=10, burst=10), ledger)
     asked(quotas, ACME, 7)
     assert refusal(lambda: asked(quotas, ACME, 4)).retry_after == pytest.approx(0.1)
     asked(quotas, ACME, 3)
     asked(quotas, ACME, 0)
 
 
-def test_a_batch_beyond_the_burst_is_served_after_a_pause_and_paid_for_afterwards(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=10, burst=10), clock=clock)
+def test_a_batch_beyond_the_burst_is_served_after_a_pause_and_paid_for_afterwards(clock: Clock, ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=10, burst=10), ledger)
     asked(quotas, ACME)
     assert refusal(lambda: asked(quotas, ACME, 100)).retry_after == pytest.approx(0.1)
     clock.now += 0.1
@@ -112,8 +144,8 @@ def test_a_batch_beyond_the_burst_is_served_after_a_pause_and_paid_for_afterward
     asked(quotas, ACME)
 
 
-def test_tenants_do_not_share(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=1, burst=2, in_flight=1), clock=clock)
+def test_tenants_do_not_share(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=1, burst=2, in_flight=1), ledger)
     asked(quotas, ACME, 2)
     quotas.enter(an_identity("busy"), "model", 1)
     for _ in range(100):
@@ -121,8 +153,8 @@ def test_tenants_do_not_share(clock: Clock) -> None:
     asked(quotas, OTHER, 2)
 
 
-def test_an_identity_may_have_limits_of_its_own(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=1, burst=1), clock=clock)
+def test_an_identity_may_have_limits_of_its_own(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=1, burst=1), ledger)
     rich = an_identity("rich", Limits(requests_per_second=100, burst=100))
     free = an_identity("free", Limits())
     for _ in range(100):
@@ -132,16 +164,16 @@ def test_an_identity_may_have_limits_of_its_own(clock: Clock) -> None:
     asked(quotas, free)
 
 
-def test_where_everybody_may_call_each_model_is_a_tenant_in_all_its_versions(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=1, burst=2), clock=clock)
+def test_where_everybody_may_call_each_model_is_a_tenant_in_all_its_versions(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=1, burst=2), ledger)
     asked(quotas, ANYBODY, model="a@1")
     asked(quotas, ANYBODY, model="a@stable")
     refusal(lambda: asked(quotas, ANYBODY, model="a"))
     asked(quotas, ANYBODY, model="b")
 
 
-def test_an_identity_is_one_tenant_whatever_it_asks(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=1, burst=2), clock=clock)
+def test_an_identity_is_one_tenant_whatever_it_asks(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=1, burst=2), ledger)
     asked(quotas, ACME, model="a")
     asked(quotas, ACME, model="b")
     refusal(lambda: asked(quotas, ACME, model="c"))
@@ -150,20 +182,20 @@ def test_an_identity_is_one_tenant_whatever_it_asks(clock: Clock) -> None:
 # Calls in flight
 
 
-def test_so_many_calls_are_in_flight(clock: Clock) -> None:
-    quotas = Quotas(Limits(in_flight=2), clock=clock)
+def test_so_many_calls_are_in_flight(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(in_flight=2), ledger)
     first = quotas.enter(ACME, "model", 1)
     asked(quotas, ACME)
     second = quotas.enter(ACME, "model", 4096)
     refusal(lambda: quotas.enter(ACME, "model", 1))
-    assert first is second
     assert first is not None
+    assert second is not None
     quotas.leave(first)
     asked(quotas, ACME)
 
 
-def test_what_is_refused_takes_nothing(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=1, burst=3, in_flight=1), clock=clock)
+def test_what_is_refused_takes_nothing(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=1, burst=3, in_flight=1), ledger)
     tenant = quotas.enter(ACME, "model", 1)
     for _ in range(10):
         refusal(lambda: quotas.enter(ACME, "model", 1))
@@ -176,20 +208,21 @@ def test_what_is_refused_takes_nothing(clock: Clock) -> None:
 # Memory
 
 
-def test_so_many_tenants_are_remembered_and_those_in_flight_beyond_them(clock: Clock) -> None:
-    quotas = Quotas(Limits(in_flight=9), most_tenants=10, clock=clock)
+def test_so_many_tenants_are_remembered_and_those_in_flight_beyond_them() -> None:
+    ledger = LocalLedger(most_tenants=10)
+    quotas = Quotas(Limits(in_flight=9), ledger)
     busy = [quotas.enter(ANYBODY, f"busy-{number}", 1) for number in range(20)]
     for number in range(1000):
         asked(quotas, ANYBODY, model=f"idle-{number}")
-    assert len(quotas) == 30
+    assert len(ledger) == 30
     for tenant in busy:
         assert tenant is not None
         quotas.leave(tenant)
-    assert len(quotas) == 10
+    assert len(ledger) == 10
 
 
 def test_who_is_forgotten_gets_no_second_burst(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=1, burst=5), most_tenants=1, clock=clock)
+    quotas = Quotas(Limits(requests_per_second=1, burst=5), LocalLedger(most_tenants=1, clock=clock))
     asked(quotas, ANYBODY, 5, model="greedy")
     asked(quotas, ANYBODY, 0, model="another")
     assert refusal(lambda: asked(quotas, ANYBODY, model="greedy")).retry_after == pytest.approx(1.0)
@@ -205,7 +238,7 @@ def test_nobody_gets_more_than_the_burst_and_the_rate_however_few_are_remembered
     calls: list[tuple[str, float, int]], rate: float, burst: float, remembered: int
 ) -> None:
     clock = Clock()
-    quotas = Quotas(Limits(requests_per_second=rate, burst=burst), most_tenants=remembered, clock=clock)
+    quotas = Quotas(Limits(requests_per_second=rate, burst=burst), LocalLedger(most_tenants=remembered, clock=clock))
     served: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for model, pause, documents in calls:
         clock.now += pause
@@ -222,12 +255,12 @@ def test_nobody_gets_more_than_the_burst_and_the_rate_however_few_are_remembered
                 assert total <= burst + rate * (at - since) + 1e-6
 
 
-@given(calls=CALLS, rate=st.floats(0.1, 10), burst=st.floats(6, 12))
+@given(calls=CALLS, rate=st.floats(0.1, 10), burst=st.floats(6, 12), of=st.sampled_from(sorted(LEDGERS)))
 def test_who_waits_as_long_as_they_are_told_is_served(
-    calls: list[tuple[str, float, int]], rate: float, burst: float
+    calls: list[tuple[str, float, int]], rate: float, burst: float, of: str
 ) -> None:
     clock = Clock()
-    quotas = Quotas(Limits(requests_per_second=rate, burst=burst), clock=clock)
+    quotas = Quotas(Limits(requests_per_second=rate, burst=burst), LEDGERS[of](clock))
     for model, pause, documents in calls:
         clock.now += pause
         try:
@@ -247,12 +280,12 @@ def predictions_before(backend: FakeBackend, models: Path, quotas: Quotas) -> Ro
 
 
 async def test_of_a_batch_for_several_models_those_within_their_quota_are_answered(
-    tmp_path: Path, clock: Clock
+    tmp_path: Path, ledger: Ledger
 ) -> None:
     for name in ("a", "b"):
         publish(tmp_path, name)
     backend = FakeBackend()
-    quotas = Quotas(Limits(requests_per_second=1, burst=2, in_flight=1), clock=clock)
+    quotas = Quotas(Limits(requests_per_second=1, burst=2, in_flight=1), ledger)
     predictions = predictions_before(backend, tmp_path, quotas)
     try:
         await predictions.predict(Query("a", "first"), a_call())
@@ -266,11 +299,11 @@ async def test_of_a_batch_for_several_models_those_within_their_quota_are_answer
 
 
 async def test_the_batch_of_an_identity_is_refused_as_a_whole_and_what_it_may_not_ask_is_not_counted(
-    tmp_path: Path, clock: Clock
+    tmp_path: Path, ledger: Ledger
 ) -> None:
     publish(tmp_path, "mine")
     backend = FakeBackend()
-    predictions = predictions_before(backend, tmp_path, Quotas(Limits(requests_per_second=1, burst=2), clock=clock))
+    predictions = predictions_before(backend, tmp_path, Quotas(Limits(requests_per_second=1, burst=2), ledger))
     call = a_call()._replace(identity=Identity("acme", frozenset({Right.PREDICT}), ("mine",)))
     try:
         batch = [Query("mine", "x"), Query("theirs", "y"), Query("theirs", "z"), Query("mine", "w")]
@@ -286,7 +319,7 @@ async def test_the_batch_of_an_identity_is_refused_as_a_whole_and_what_it_may_no
 @pytest.mark.parametrize("failure", [ServingError("x"), ValueError("x")], ids=repr)
 async def test_a_call_leaves_however_it_ends(failure: Exception, tmp_path: Path) -> None:
     publish(tmp_path, "model")
-    quotas = Quotas(Limits(in_flight=1))
+    quotas = Quotas(Limits(in_flight=1), LocalLedger())
     predictions = predictions_before(FakeBackend(failure=failure), tmp_path, quotas)
     try:
         for _ in range(5):
@@ -306,8 +339,8 @@ def refusals_told(counters: QuotaCounters, tenants: int) -> dict[str, float]:
     return {sample.labels["tenant"]: sample.value for sample in metric.samples}
 
 
-def test_refusals_are_told_of_those_who_have_the_most(clock: Clock) -> None:
-    quotas = Quotas(Limits(requests_per_second=1, burst=1), clock=clock)
+def test_refusals_are_told_of_those_who_have_the_most(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=1, burst=1), ledger)
     for number in range(5):
         for _ in range(number + 1):
             identity: Any = an_identity(f"tenant-{number}")
