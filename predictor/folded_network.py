@@ -145,11 +145,10 @@ class FoldedNetwork:
         """Return the product of each row with the weights of one class; shape [tokens]."""
         # BLAS adds up a row in an order that depends on the kernel and on the row's place among the others. Here each
         # row is multiplied without rounding, for double precision holds a product of two float32, and added up alone.
-        weights = self._weight[:, index].astype(np.float64)
-        sums = np.empty(len(rows))
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = slice(start, start + _ROWS_AT_ONCE)
-            np.add.reduce(rows[some] * weights, axis=1, out=sums[some])
+        if len(rows) > _ROWS_AT_ONCE:
+            starts = range(0, len(rows), _ROWS_AT_ONCE)
+            return np.concatenate([self._dot_each(rows[start : start + _ROWS_AT_ONCE], index) for start in starts])
+        sums: npt.NDArray[np.float64] = np.add.reduce(rows * self._weight[:, index].astype(np.float64), axis=1)
         return sums
 
     def _means(self, bags: Sequence[Bag]) -> Array:
