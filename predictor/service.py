@@ -58,7 +58,7 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
     """Return the data plane that ``settings`` describe."""
     limits = FileLimits(weights=settings.max_weights_bytes, vocabulary=settings.max_vocabulary_bytes)
     residents: ResidentModels[IntentModel] = ResidentModels(
-        max_bytes=settings.model_memory or default_budget(memory_limit()),
+        max_bytes=model_budget(settings),
         max_models=settings.max_models,
         pinned=parse_model_ids(settings.pin),
     )
@@ -75,6 +75,17 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
     return InferenceEngine(
         manager, queries, traffic, threads=settings.inference_threads, most_waiting=settings.max_inferences_waiting
     )
+
+
+def model_budget(settings: PredictorSettings) -> int:
+    """Return the bytes for models in this process: an equal share of the service's, where it is one of several workers.
+
+    Each worker loads the models that it is asked for.
+    """
+    workers = 1 if settings.membership is None else settings.membership.workers
+    if settings.model_memory:
+        return max(1, settings.model_memory // workers)
+    return default_budget(memory_limit() // workers)
 
 
 def collectors_of(engine: InferenceEngine, settings: PredictorSettings) -> Sequence[Collector]:
