@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -40,6 +40,20 @@ Seconds = Annotated[float, Field(ge=0.0, le=86_400.0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Transport = Literal["http2", "grpcio"]
+TRANSPORTS: Final[tuple[Transport, ...]] = get_args(Transport)
+
+
+def known_transport(value: Any) -> Any:
+    """Return ``value``.
+
+    Raises:
+        ValueError: it is the name of a transport that is gone; the message says what to write instead.
+    """
+    if value == "envoy":
+        raise ValueError(
+            "envoy is not needed any more: http2, the default, serves faster; leave it out, or write http2"
+        )
+    return value
 
 
 def _known_metric_names(value: str) -> str:
@@ -118,6 +132,9 @@ class ServerSettings(BaseSettings):
         description="how many times as long as without load calls may take, where that is more than the goal",
     )
     max_streams_per_connection: int = Field(default=1024, ge=1, description="most calls at the same time a connection")
+    max_connections: int = Field(
+        default=16_384, ge=1, description="most connections at the same time, on the transport http2; more are closed"
+    )
     default_deadline_seconds: Seconds = Field(default=30.0, description="deadline of calls that come without one")
     file_threads: int = Field(
         default=1, ge=1, le=256, description="models, or manifests, read at once; a slow volume wants more"
@@ -203,11 +220,7 @@ class ServerSettings(BaseSettings):
     @field_validator("transport", mode="before")
     @classmethod
     def _known_transport(cls, value: Any) -> Any:
-        if value == "envoy":
-            raise ValueError(
-                "envoy is not needed any more: http2, the default, serves faster; leave it out, or write http2"
-            )
-        return value
+        return known_transport(value)
 
     @field_validator("access_file")
     @classmethod

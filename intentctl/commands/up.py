@@ -15,10 +15,21 @@ from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.client import AsyncIntentClient, Prediction, ServingError
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
-from serving.settings import Transport
+from serving.settings import TRANSPORTS, Transport, known_transport
 
 _FIRST_CHOICE: Final = "clinc150"
 _DOCUMENT: Final = "make a 10 minute timer"
+
+
+def _transport(value: str) -> str:
+    """Return ``value``. Raises typer.BadParameter where it names no transport."""
+    try:
+        known = known_transport(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if known not in TRANSPORTS:
+        raise typer.BadParameter(f"there is no transport {value!r}; write {' or '.join(TRANSPORTS)}")
+    return value
 
 
 def up(
@@ -33,7 +44,12 @@ def up(
         bool, typer.Option("--single-process", help="Run the frontend with the predictor inside, in one process.")
     ] = False,
     transport: Annotated[
-        Transport, typer.Option(help="Server that callers meet; http2 is the fast one, and takes REST too.")
+        Transport,
+        typer.Option(
+            parser=_transport,
+            metavar=f"[{'|'.join(TRANSPORTS)}]",
+            help="Server that callers meet; http2 is the fast one, and takes REST too.",
+        ),
     ] = "http2",
     timeout: Annotated[float, typer.Option(help="Seconds that the start may take.")] = 60.0,
     check: Annotated[bool, typer.Option("--check", help="Stop again after the first prediction.")] = False,

@@ -122,6 +122,7 @@ def _limits(settings: ServerSettings) -> ServerLimits:
     return ServerLimits(
         max_message_bytes=settings.max_message_bytes,
         max_streams=settings.max_streams_per_connection,
+        max_connections=settings.max_connections,
         connection_age_seconds=settings.connection_age_seconds,
     )
 

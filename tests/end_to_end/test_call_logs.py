@@ -90,7 +90,7 @@ def test_a_text_that_cannot_be_read_or_sent_on_is_not_in_the_log(logged: Logged)
     (line,) = calls(logged.running.frontend, "damaged")
     assert line["code"] == "INVALID_ARGUMENT"
 
-    if logged.transport == "envoy":
+    if logged.transport == "http2":
         text = f"{MARK} \ud800"
         body = json.dumps({"inputs": [{"name": "document", "datatype": "BYTES", "shape": [1], "data": [text]}]})
         url = f"http://{logged.running.frontend.address}/v2/models/{MODEL}/infer"

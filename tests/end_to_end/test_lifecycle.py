@@ -147,6 +147,15 @@ def test_wrong_settings_stop_the_start_with_one_message_that_names_every_fault(s
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize("service", ["frontend", "predictor", "model_service"])
+def test_the_transport_that_is_gone_is_refused_with_what_to_write_instead(service: str) -> None:
+    flags = ["--model-dir", str(MODELS), "--transport", "envoy"]
+    run = subprocess.run([sys.executable, "-m", service, *flags], capture_output=True, text=True, check=False, cwd=ROOT)
+
+    assert run.returncode == 2
+    assert "leave it out, or write http2" in run.stderr
+
+
 def answer_when_reached(client: IntentClient) -> Prediction:
     """The first answer: the channel of the frontend may need a moment to find the predictor again."""
     given_up = time.monotonic() + 30

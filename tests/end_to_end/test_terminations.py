@@ -33,7 +33,7 @@ LONGEST_LIFE_SECONDS = 0.5
 METHOD = "/prediction.PredictionService/Predict"
 REQUEST = pb.PredictRequest(runId="clinc150", document="make a 10 minute timer").SerializeToString()
 REFUSED = {
-    "envoy": {grpc.StatusCode.UNAVAILABLE},
+    "http2": {grpc.StatusCode.UNAVAILABLE},
     # It cancels the calls that cross its farewell on their way.
     "grpcio": {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED},
 }

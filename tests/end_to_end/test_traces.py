@@ -222,7 +222,7 @@ def test_the_open_inference_protocol_is_traced_too(traced: Traced) -> None:
     spans = traced.receiver.wait_for_trace(caller.trace, method, "inference")
     assert named(spans, method).attributes["intent.model"] == MODEL
 
-    if traced.transport == "envoy":
+    if traced.transport == "http2":
         caller = Caller.new()
         body = {"inputs": [{"name": "document", "datatype": "BYTES", "shape": [1], "data": [DOCUMENT]}]}
         url = f"http://{traced.running.frontend.address}/v2/models/{MODEL}/infer"

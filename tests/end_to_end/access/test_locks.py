@@ -72,7 +72,7 @@ def test_who_is_not_known_is_refused_before_their_message_is_read(name: str, gua
     assert (refused.code(), read.code()) == (StatusCode.UNAUTHENTICATED, StatusCode.INVALID_ARGUMENT)
 
 
-@pytest.mark.parametrize("transport", ["envoy"], indirect=True)
+@pytest.mark.parametrize("transport", ["http2"], indirect=True)
 def test_who_is_not_known_is_refused_before_their_body_comes(guarded: Service) -> None:
     host, _, port = guarded.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
@@ -137,7 +137,7 @@ def test_a_tenant_over_its_quota_is_refused_and_others_are_not(transport: str, m
             told = failure_of(lambda: stub.Predict(request, metadata=sends(a_key("frugal")), timeout=PATIENCE))
         seconds = float(dict(told.trailing_metadata())["retry-after"])
         assert 0 < seconds <= 3000
-        if transport == "envoy":
+        if transport == "http2":
             path = f"/v2/models/{MINE}/infer"
             answer = rest(service.address, "POST", path, sends(a_key("frugal")), inference(["x"]))
             assert (answer.status, 0 < int(answer.headers["retry-after"]) <= 1000) == (429, True)

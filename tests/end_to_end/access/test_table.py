@@ -11,7 +11,6 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from frontend.open_inference.rest.application import rest_application
-from frontend.open_inference.rest.endpoint import Limits
 from serving.stubs import model_service_pb2 as models_pb
 from serving.stubs import model_service_pb2_grpc as models_grpc
 from serving.stubs import open_inference_pb2 as inference_pb
@@ -44,7 +43,7 @@ def rest_routes() -> frozenset[str]:
             """There is nobody to be guarded against."""
 
     nothing: Any = NoBoundary()
-    application: Any = rest_application(nothing, Limits(1, 1.0), nothing)
+    application: Any = rest_application(nothing, 1, nothing)
     # Starlette answers HEAD wherever it answers GET, and as it does.
     return frozenset(f"{m} {route.path}" for route in application.routes for m in route.methods if m != "HEAD")
 
@@ -70,7 +69,7 @@ def test_every_method_is_for_those_alone_who_may_call_it(name: str, guarded: Ser
                 assert told.code is refusal, method
 
 
-@pytest.mark.parametrize("transport", ["envoy"], indirect=True)
+@pytest.mark.parametrize("transport", ["http2"], indirect=True)
 @pytest.mark.parametrize("name", CALLERS)
 def test_every_path_is_for_those_alone_who_may_take_it(name: str, guarded: Service) -> None:
     caller = CALLERS[name]
@@ -112,7 +111,7 @@ def test_probes_need_no_credential(name: str, guarded: Service) -> None:
         watch.cancel()
 
 
-@pytest.mark.parametrize("transport", ["envoy"], indirect=True)
+@pytest.mark.parametrize("transport", ["http2"], indirect=True)
 @pytest.mark.parametrize("name", ["no credential", "unknown key", "no rights"])
 def test_probes_of_http_need_no_credential(name: str, guarded: Service) -> None:
     for route in REST_OPEN:
@@ -153,7 +152,7 @@ def test_another_tenants_model_is_denied_alike_whether_or_not_it_is_there(name: 
                 assert told[THEIRS].code is StatusCode.PERMISSION_DENIED
 
 
-@pytest.mark.parametrize("transport", ["envoy"], indirect=True)
+@pytest.mark.parametrize("transport", ["http2"], indirect=True)
 @pytest.mark.parametrize("name", ["predict", "all rights"])
 def test_another_tenants_path_is_denied_alike_whether_or_not_it_is_there(name: str, guarded: Service) -> None:
     caller = CALLERS[name]

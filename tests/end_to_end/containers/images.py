@@ -12,7 +12,6 @@ from tests.end_to_end.containers.engine import BASE, docker
 
 TAG: Final = "test"
 FRONTEND: Final = f"intent-frontend:{TAG}"
-FRONTEND_WITHOUT_ENVOY: Final = f"intent-frontend:{TAG}-grpcio"
 PREDICTOR: Final = f"intent-predictor:{TAG}"
 MODEL_SERVICE: Final = f"intent-model-service:{TAG}"
 
@@ -24,7 +23,6 @@ def build_all() -> None:
     """Build all images."""
     for image, arguments in (
         (FRONTEND, ("--file", "Dockerfile.frontend")),
-        (FRONTEND_WITHOUT_ENVOY, ("--file", "Dockerfile.frontend", "--build-arg", "TRANSPORT=grpcio")),
         (MODEL_SERVICE, ("--file", "Dockerfile.model_service")),
         (PREDICTOR, ("--file", "Dockerfile.predictor", *_index())),
     ):

@@ -9,7 +9,6 @@ import pytest
 from tests.end_to_end.containers.engine import BASE, docker
 from tests.end_to_end.containers.images import (
     FRONTEND,
-    FRONTEND_WITHOUT_ENVOY,
     MODEL_SERVICE,
     PREDICTOR,
     TAG,
@@ -41,39 +40,29 @@ def assert_without_torch(image: str) -> None:
     assert [package for package in ("torch", "numpy", "predictor", "training") if has_package(image, package)] == []
 
 
-@pytest.mark.parametrize(("image", "most"), [(FRONTEND, 250), (FRONTEND_WITHOUT_ENVOY, 120)])
-def test_the_frontends_image_is_small(image: str, most: int, figure: Callable[[str], None]) -> None:
+@pytest.mark.parametrize(("image", "most"), [(FRONTEND, 110), (MODEL_SERVICE, 140)])
+def test_the_image_of_what_callers_meet_is_small(image: str, most: int, figure: Callable[[str], None]) -> None:
     beyond = (size_of(image) - size_of(BASE)) / MEGABYTE
 
     figure(f"{image}: {beyond:.0f} MB beyond the base")
     assert beyond <= most
 
 
-@pytest.mark.parametrize("image", [PREDICTOR, MODEL_SERVICE])
-def test_the_size_of_the_other_images_is_told(image: str, figure: Callable[[str], None]) -> None:
-    beyond = (size_of(image) - size_of(BASE)) / MEGABYTE
+def test_the_predictors_image_has_no_pytorch_for_graphics_cards(figure: Callable[[str], None]) -> None:
+    beyond = (size_of(PREDICTOR) - size_of(BASE)) / MEGABYTE
 
-    figure(f"{image}: {beyond:.0f} MB beyond the base")
+    figure(f"{PREDICTOR}: {beyond:.0f} MB beyond the base")
     # PyTorch's builds for graphics cards are several times as large.
     assert beyond <= 1000
 
 
-@pytest.mark.parametrize("image", [FRONTEND, FRONTEND_WITHOUT_ENVOY])
-def test_the_frontends_image_has_no_torch(image: str) -> None:
-    assert_without_torch(image)
+def test_the_frontends_image_has_no_torch() -> None:
+    assert_without_torch(FRONTEND)
 
 
 def test_a_copy_with_torch_in_it_is_found_out(frontend_with_torch: str) -> None:
     with pytest.raises(AssertionError, match="torch"):
         assert_without_torch(frontend_with_torch)
-
-
-@pytest.mark.parametrize(("image", "there"), [(FRONTEND, True), (FRONTEND_WITHOUT_ENVOY, False), (MODEL_SERVICE, True)])
-def test_envoy_is_in_the_images_that_are_to_have_it(image: str, there: bool) -> None:
-    code = "from serving.transport import envoy; print(envoy.what_is_missing())"
-    missing = docker("run", "--rm", "--entrypoint", "python", image, "-c", code)
-
-    assert missing == ("None" if there else "the package pyvoy")
 
 
 def test_the_predictors_image_can_train() -> None:
@@ -83,7 +72,7 @@ def test_the_predictors_image_can_train() -> None:
     )
 
 
-@pytest.mark.parametrize("image", [FRONTEND, FRONTEND_WITHOUT_ENVOY, PREDICTOR, MODEL_SERVICE])
+@pytest.mark.parametrize("image", [FRONTEND, PREDICTOR, MODEL_SERVICE])
 def test_an_image_says_how_it_is_run(image: str) -> None:
     configuration = described(image)["Config"]
 
@@ -104,9 +93,3 @@ def test_an_image_has_no_pip_and_nothing_that_pip_has_kept(image: str) -> None:
 
     assert "python" in seen
     assert [name for name in seen if "pip" in name] == []
-
-
-def test_a_transport_that_does_not_exist_stops_the_build() -> None:
-    with pytest.raises(AssertionError, match="TRANSPORT is 'envoi'"):
-        # What a build that fails leaves behind is taken away too.
-        docker("build", "--force-rm", "--file", "Dockerfile.frontend", "--build-arg", "TRANSPORT=envoi", ".")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -17,7 +18,6 @@ from tests.end_to_end.containers.compose import (
     wait_until_healthy,
 )
 from tests.end_to_end.containers.engine import docker
-from tests.end_to_end.containers.images import FRONTEND_WITHOUT_ENVOY
 from tests.end_to_end.processes import grpcurl
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
@@ -115,11 +115,13 @@ def test_a_service_is_healthy_and_bounded(stack: ComposeStack, service: str) -> 
     assert limits["RestartPolicy"]["Name"] == "unless-stopped"
 
 
-def test_the_frontend_is_hosted_on_envoy_and_the_predictor_is_not(stack: ComposeStack) -> None:
-    running = {service: docker("top", *stack.containers(service), "-o", "pid,comm").split() for service in SERVICES}
+def test_plain_http_is_answered_on_the_same_port(stack: ComposeStack) -> None:
+    tensor = {"name": "document", "datatype": "BYTES", "shape": [1], "data": [DOCUMENT]}
+    url = f"http://{stack.address}/v2/models/clinc150/infer"
+    with urlopen(url, json.dumps({"inputs": [tensor]}).encode(), timeout=60) as answer:
+        outputs = json.load(answer)["outputs"]
 
-    assert "envoy" in running["frontend"]
-    assert "envoy" not in running["predictor"]
+    assert outputs[0]["data"] == ["timer"]
 
 
 def test_both_services_in_one_process(images: None, tmp_path: Path) -> None:
@@ -128,11 +130,10 @@ def test_both_services_in_one_process(images: None, tmp_path: Path) -> None:
         assert single.containers("frontend") == single.containers("predictor") == []
 
 
-def test_a_frontend_without_envoy_answers_too(images: None, tmp_path: Path) -> None:
-    without = {"services": {"frontend": {"image": FRONTEND_WITHOUT_ENVOY}}}
-    with compose_stack(ROOT / "models", tmp_path, overrides=without) as slower:
+def test_the_same_images_serve_on_grpcio_too(images: None, tmp_path: Path) -> None:
+    services = {service: {"environment": {f"INTENT_{service.upper()}_TRANSPORT": "grpcio"}} for service in SERVICES}
+    with compose_stack(ROOT / "models", tmp_path, overrides={"services": services}) as slower:
         assert json.loads(ask(slower, "clinc150").stdout)["label"] == "timer"
-        assert "envoy" not in docker("logs", *slower.containers("frontend"), both=True)
 
 
 def containers_of(stack: ComposeStack) -> list[str]:

@@ -18,24 +18,24 @@ from serving.residency import ask_residency
 from tests.builders import PATIENCE, free_port, publish
 from tests.conftest import ROOT
 from tests.end_to_end.engines.clients.foreign_client import ForeignClient, foreign_client
-from tests.end_to_end.processes import Stack, running_service, stack, start, transports
+from tests.end_to_end.processes import Stack, running_service, stack, start
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 MODEL = "clinc150"
 CLASSES = 151
 DOCUMENTS = ["make a 10 minute timer", "what is my balance", "", "¿qué hora es? 🕐"]
-ENVOY = transports()[1:]
-"""The transport that takes plain HTTP, or the reason why this machine does not have it."""
+HTTP = "http2"
+"""The transport that takes plain HTTP."""
 
 
-@pytest.fixture(scope="module", params=ENVOY)
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both services over the sample models, and one that no engine serves."""
     models = tmp_path_factory.mktemp("volume") / "models"
     shutil.copytree(ROOT / "models", models)
     publish(models, "foreign", Algorithm="image-segmentation", files={})
-    with stack(models, tmp_path_factory.mktemp("logs"), transport=request.param) as both:
+    with stack(models, tmp_path_factory.mktemp("logs"), transport=HTTP) as both:
         yield both
 
 
@@ -336,11 +336,10 @@ def test_kserve_is_told_what_is_wrong(kserve: ForeignClient) -> None:
 # The service's life
 
 
-@pytest.mark.parametrize("transport", ENVOY)
-def test_a_frontend_whose_engine_is_away_is_live_and_not_ready(transport: str, volume: Path, tmp_path: Path) -> None:
+def test_a_frontend_whose_engine_is_away_is_live_and_not_ready(volume: Path, tmp_path: Path) -> None:
     publish(volume, "model")
     routes = f"intent-classification=predictor://127.0.0.1:{free_port()}"
-    service = start("frontend", volume, tmp_path, "--routes", routes, transport=transport)
+    service = start("frontend", volume, tmp_path, "--routes", routes, transport=HTTP)
     try:
         address = service.wait_until_logged("listening")["address"]
         assert curl(address, "/v2/health/live") == (200, {"live": True})
@@ -351,10 +350,9 @@ def test_a_frontend_whose_engine_is_away_is_live_and_not_ready(transport: str, v
         service.kill()
 
 
-@pytest.mark.parametrize("transport", ENVOY)
-def test_a_call_under_way_is_answered_before_the_service_ends(transport: str, tmp_path: Path) -> None:
+def test_a_call_under_way_is_answered_before_the_service_ends(tmp_path: Path) -> None:
     flags = ("--max-in-flight", "1")
-    with running_service("model_service", ROOT / "models", tmp_path, *flags, transport=transport) as service:
+    with running_service("model_service", ROOT / "models", tmp_path, *flags, transport=HTTP) as service:
         body = json.dumps(request_of("make a 10 minute timer")).encode()
         host, _, port = service.address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
