@@ -102,17 +102,20 @@ def in_the_future() -> str:
 
 
 @dataclass
-class FakeContext:
+class FakePresented:
     """A call as a transport tells of it, and no more of it than access asks for."""
 
     metadata: Sequence[tuple[str, str]] = ()
     names: tuple[str, ...] = ()
     """Of its certificate."""
 
-    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
-        return self.metadata
+    def metadatum(self, key: str) -> str | None:
+        return next((value for name, value in self.metadata if name == key), None)
+
+    def certificate(self) -> bytes | None:
+        return None
 
 
-def bearing(credential: str) -> FakeContext:
+def bearing(credential: str) -> FakePresented:
     """Return a call with a key or a token."""
-    return FakeContext((("authorization", f"Bearer {credential}"),))
+    return FakePresented((("authorization", f"Bearer {credential}"),))

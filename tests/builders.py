@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from frontend.backends.backend import Backend
+from frontend.backends.submission import Done, Withdraw
 from frontend.catalog import Catalog
 from frontend.predictions import RoutedPredictions
 from frontend.router import Router
@@ -95,7 +96,23 @@ def publish(root: Path, model_id: str, *, files: Mapping[str, bytes] | None = No
     return folder
 
 
-class FakeBackend:
+class SubmitsAlone:
+    """Hands each query that is submitted to ``predict``, in a task of its own: for engines that do not coalesce."""
+
+    predict: Any
+
+    def submit(self, query: Query, call: Call, done: Done) -> Withdraw:
+        async def ask() -> None:
+            try:
+                done(await self.predict(query, call))
+            except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+                done(error)
+
+        task = asyncio.get_running_loop().create_task(ask())
+        return task.cancel
+
+
+class FakeBackend(SubmitsAlone):
     """An engine that answers as ``answer`` says, or with an error of the whole engine.
 
     Keeps the batches it was asked.
@@ -179,9 +196,9 @@ def server_settings(model_dir: Path, **settings: Any) -> PredictorSettings:
     return PredictorSettings(**{"model_dir": model_dir, "host": "127.0.0.1", "port": 0, **settings})
 
 
-def host_of(settings: ServerSettings, services: Sequence[Service]) -> Host:
-    """Return a host of services, with the bound on calls that the settings name."""
-    guards = Guards(admission=Admission(settings.max_in_flight))
+def host_of(settings: ServerSettings, services: Sequence[Service], guards: Guards | None = None) -> Host:
+    """Return a host of services; without guards, with the bound on calls that the settings name."""
+    guards = guards or Guards(admission=Admission(settings.max_in_flight))
     kind = GrpcioHost if settings.transport == "grpcio" else Http2Host
     return kind(settings, services, guards)
 

@@ -63,8 +63,9 @@ class Http1:
 
     async def wait_until_gone(self) -> None:
         """Return once no connection is open."""
+        self._gone = self._gone or asyncio.Event()
         while self._state.connections:
-            self._gone = asyncio.Event()
+            self._gone.clear()
             await self._gone.wait()
 
     def closed(self) -> None:

@@ -223,7 +223,8 @@ class Server:
         self._watch = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     async def _wait_until_gone(self, grace: float) -> None:
-        self._gone = asyncio.Event()
+        # A second stop, which is in more of a hurry, ends what the first one waits for.
+        self._gone = self._gone or asyncio.Event()
         try:
             async with asyncio.timeout(grace):
                 while self._connections:

@@ -71,7 +71,11 @@ class CallLog:
     def _fields(self, method: str, code: StatusCode, call: Call, started: float) -> dict[str, Any]:
         notes = call.notes
         seconds = round(time.perf_counter() - started, 6)
+        # A call may end outside of any task that serves it, so its line does not rely on what the task knows.
         fields: dict[str, Any] = {"method": method, "code": code.name, "seconds": seconds}
+        fields["request_id"] = call.request_id
+        if call.span is not None:
+            fields["trace_id"] = call.span.trace_id
         if call.identity.name:
             fields["identity"] = call.identity.name
         if model := model_of(notes):

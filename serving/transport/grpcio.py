@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple
 
 import grpc
 from grpc import StatusCode
@@ -117,12 +117,13 @@ class Arrivals:
         self._arrival = asyncio.Event()
         self._closing: asyncio.Event | None = None
 
-    async def pass_in(self) -> None:
-        """Return where a call may be served; wait, and raise :class:`_Refused`, where the service ends."""
+    async def pass_in(self) -> _Refusal | None:
+        """Return ``None`` where a call may be served; where the service ends, wait and return the refusal."""
         self._arrival.set()
-        if self._closing is not None:
-            await self._closing.wait()
-            raise _Refused(StatusCode.UNAVAILABLE, _ENDING, ((REQUEST_ID_KEY, request_id_from(None)),))
+        if self._closing is None:
+            return None
+        await self._closing.wait()
+        return _Refusal(StatusCode.UNAVAILABLE, _ENDING, ((REQUEST_ID_KEY, request_id_from(None)),))
 
     async def wait_until_quiet(self, seconds: float) -> None:
         """Return once no call is in flight and none has arrived for ``seconds``."""
@@ -176,13 +177,12 @@ class GrpcioTransport:
         self._server.add_registered_method_handlers(service_name, handlers)
 
 
-class _Refused(Exception):
-    """The call ends with a status."""
+class _Refusal(NamedTuple):
+    """The status that a call ends with."""
 
-    def __init__(self, code: StatusCode, message: str, metadata: Metadata) -> None:
-        super().__init__(message)
-        self.code = code
-        self.metadata = metadata
+    code: StatusCode
+    message: str
+    metadata: Metadata
 
 
 class _GrpcioExchange(ContextExchange):
@@ -192,7 +192,7 @@ class _GrpcioExchange(ContextExchange):
         super().__init__(context)
         self.deadline = self.caller_deadline()
         self.on_end: Any = None
-        self._response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._response: asyncio.Future[bytes | _Refusal] = asyncio.get_running_loop().create_future()
 
     def answer(self, response: bytes, metadata: Metadata = ()) -> None:
         """Give the response."""
@@ -203,10 +203,10 @@ class _GrpcioExchange(ContextExchange):
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
         """Give a status instead."""
         if not self._response.done():
-            self._response.set_exception(_Refused(code, message, metadata))
+            self._response.set_result(_Refusal(code, message, metadata))
 
-    async def response(self) -> bytes:
-        """Return the response once it is there. Raises _Refused."""
+    async def response(self) -> bytes | _Refusal:
+        """Return the response, or the status instead, once it is there."""
         alarm: Alarm | None = None
         if not self._response.done():
             loop = asyncio.get_running_loop()
@@ -230,32 +230,26 @@ class _GrpcioExchange(ContextExchange):
 
 def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
     async def behaviour(data: bytes, context: Any) -> bytes:
+        # grpcio keeps in the context the error that ends the call. A frame of that error's traceback which knows the
+        # context would be in a circle with it: a service that refuses many calls would stand still again and again
+        # while the garbage collector looks through what is left of them.
         try:
-            await arrivals.pass_in()
-            exchange = _GrpcioExchange(context)
-            method(exchange, data)
-            return await exchange.response()
-        except _Refused as refused:
-            await _abort(context, refused)
+            response = await arrivals.pass_in() or await _response(method, data, context)
+            if isinstance(response, bytes):
+                return response
+            context.set_trailing_metadata(response.metadata)
+            await context.abort(response.code, response.message)
         finally:
             del context
+        raise AssertionError("abort returns never")
 
     return behaviour
 
 
-async def _abort(context: Any, refused: _Refused) -> NoReturn:
-    context.set_trailing_metadata(refused.metadata)
-    try:
-        await context.abort(refused.code, str(refused))
-    except BaseException as aborted:
-        # grpcio keeps in the context what it ends the call with. Frames that know the context, or the error of a frame
-        # that does, would be in a circle with it: a service that refuses many calls would stand still again and again
-        # while the garbage collector looks through what is left of them.
-        aborted.__context__ = None
-        raise
-    finally:
-        del context, refused
-    raise AssertionError("abort returns never")
+async def _response(method: GuardedMethod, data: bytes, context: Any) -> bytes | _Refusal:
+    exchange = _GrpcioExchange(context)
+    method(exchange, data)
+    return await exchange.response()
 
 
 async def _for_a_while(grace: float, wait: Awaitable[None]) -> None:

@@ -30,7 +30,7 @@ class KeptSpans(SpanExporter):
 
     def call(self) -> Span:
         """Return the span of a call."""
-        span = self.calls(1.0).begin("prediction.PredictionService/Predict", FakeContext())
+        span = self.calls(1.0).begin("prediction.PredictionService/Predict", FakePresented())
         assert span is not None
         return span
 
@@ -39,11 +39,14 @@ class KeptSpans(SpanExporter):
         return [f"{span.name} {(span.attributes or {}).get('error.type', '')}".strip() for span in self.spans]
 
 
-class FakeContext:
-    """The context of a call, of which only the metadata are asked for."""
+class FakePresented:
+    """What came with a call, of which only the metadata are asked for."""
 
     def __init__(self, *metadata: tuple[str, str]) -> None:
         self._metadata = metadata
 
-    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
-        return self._metadata
+    def metadatum(self, key: str) -> str | None:
+        return next((value for name, value in self._metadata if name == key), None)
+
+    def certificate(self) -> bytes | None:
+        return None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,24 @@ import structlog
 from grpc import StatusCode
 
 from serving import errors
-from serving.call import REQUEST_ID_KEY, Call, current_call
+from serving.call import REQUEST_ID_KEY, current_call
 from serving.errors import INTERNAL_MESSAGE, ServingError
 from serving.prediction import Query
-from serving.spans import Span
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.telemetry.call_log import CallLog, model_of
 from serving.telemetry.logs import with_request_id
-from serving.transport.admission import Admission
-from serving.transport.boundary import Boundary
-from serving.transport.guards import Guards
-from serving.transport.service import Handlers
 from tests.builders import (
     PATIENCE,
     PREDICTOR,
     SERVING,
-    a_turn,
     channel_to,
     echo,
     fake_predictor,
     health_of,
     hosted,
 )
-from tests.serving.kept_spans import KeptSpans
+
+pytestmark = pytest.mark.usefixtures("each_transport")
 
 METHOD = f"{PREDICTOR}/PredictorPredict"
 
@@ -189,73 +183,6 @@ async def test_the_default_deadline_ends_the_work_and_is_told(tmp_path: Path) ->
         assert hanging.cancelled.is_set()
 
 
-# Log lines and spans
-
-
-class FakeTracer:
-    """Records every call, and keeps how it ended."""
-
-    def __init__(self) -> None:
-        self.kept = KeptSpans()
-        self.ended: list[tuple[StatusCode, str]] = []
-
-    def begin(self, method: str, context: Any) -> Span:
-        del method, context
-        return self.kept.call()
-
-    def end(self, span: Span, code: StatusCode, call: Call) -> None:
-        span.end()
-        self.ended.append((code, model_of(call.notes)))
-
-
-def telling(registry: FakeRegistry, tracer: FakeTracer) -> Boundary:
-    return Boundary(registry, default_deadline=30.0, guards=Guards(tracer=tracer, log=CallLog("all")))
-
-
-async def test_each_call_is_told_once_with_what_the_rooms_below_know_of_it(events: list[Any]) -> None:
-    registry, tracer = FakeRegistry(), FakeTracer()
-
-    async def behave(query: Query) -> str:
-        call = current_call()
-        assert call.span is not None
-        call.notes.query = query
-        if query.document == "fail":
-            raise errors.ModelNotFound("none")
-        if query.document == "hang":
-            await asyncio.Event().wait()
-        return query.document
-
-    fake_predictor(behave).register(telling(registry, tracer))
-    handler: Any = registry.tables[PREDICTOR]["PredictorPredict"]
-    calls = [
-        asyncio.create_task(handler.unary_unary(request(document).SerializeToString(), FakeContext()))
-        for document in ("well", "fail", "hang")
-    ]
-    await a_turn(10)
-    calls[2].cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
-    codes = [StatusCode.OK, StatusCode.NOT_FOUND, StatusCode.CANCELLED]
-    assert tracer.ended == [(code, "a") for code in codes]
-    assert [(event["event"], event["code"], event["model"]) for event in events] == [
-        ("call", code.name, "a") for code in codes
-    ]
-    assert len({event["request_id"] for event in events}) == 3
-
-
-async def test_what_was_asked_does_not_outlive_its_call() -> None:
-    registry, kept = FakeRegistry(), []
-
-    async def behave(query: Query) -> str:
-        kept.append(current_call())
-        current_call().notes.query = query
-        return query.document
-
-    fake_predictor(behave).register(bounded(registry))
-    handler: Any = registry.tables[PREDICTOR]["PredictorPredict"]
-    await asyncio.create_task(handler.unary_unary(request("my words").SerializeToString(), FakeContext()))
-    assert kept[0].notes.query is None
-
-
 # The bound on calls in flight
 
 
@@ -358,151 +285,3 @@ async def test_a_message_that_is_too_large_fails_alone(tmp_path: Path) -> None:
         hanging.may_answer.set()
         assert (await under_way).label == "under way"
         assert (await stub.PredictorPredict(request("x" * 1024))).label == "x" * 1024
-
-
-# What no channel of gRPC sends, or only by chance
-
-
-class FakeContext:
-    """The context of a call as a server gives it."""
-
-    def __init__(self, remaining: float | None = None, metadata: Sequence[tuple[str, str | bytes]] | None = ()) -> None:
-        self._remaining = remaining
-        self._metadata = metadata
-        self.trailing: dict[str, Any] = {}
-        self.aborted: tuple[StatusCode, str] | None = None
-
-    def time_remaining(self) -> float | None:
-        return self._remaining
-
-    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
-        return self._metadata
-
-    def set_trailing_metadata(self, metadata: Sequence[tuple[str, Any]]) -> None:
-        self.trailing = dict(metadata)
-
-    async def abort(self, code: StatusCode, details: str) -> None:
-        self.aborted = (code, details)
-        raise grpc.aio.AbortError
-
-
-class FakeRegistry:
-    """A server that keeps the handlers it is given."""
-
-    def __init__(self) -> None:
-        self.tables: dict[str, Handlers] = {}
-        self.generic: list[grpc.GenericRpcHandler] = []
-
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        self.generic += generic_rpc_handlers
-
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
-        self.tables[service_name] = method_handlers
-
-
-def bounded(registry: FakeRegistry) -> Boundary:
-    return Boundary(registry, default_deadline=30.0, guards=Guards(admission=Admission(10)))
-
-
-async def called(behaviour: Callable[[Query], Awaitable[str]], context: FakeContext) -> None:
-    registry = FakeRegistry()
-    fake_predictor(behaviour).register(bounded(registry))
-    handler: Any = registry.tables[PREDICTOR]["PredictorPredict"]
-    # The call has a context of its own, as every call on a server.
-    await asyncio.create_task(handler.unary_unary(request().SerializeToString(), context))
-
-
-async def test_new_calls_are_held_while_a_service_ends_and_refused_once_they_can_only_go_elsewhere() -> None:
-    registry = FakeRegistry()
-    boundary = bounded(registry)
-    fake_predictor(echo).register(boundary)
-    handler: Any = registry.tables[PREDICTOR]["PredictorPredict"]
-    context = FakeContext()
-
-    await boundary.hold_new_calls(0.0)
-    late = asyncio.ensure_future(handler.unary_unary(request().SerializeToString(), context))
-    await boundary.hold_new_calls(0.01)
-    assert not late.done()
-    boundary.refuse_new_calls()
-
-    with pytest.raises(grpc.aio.AbortError):
-        await late
-    assert context.aborted is not None
-    assert context.aborted[0] is StatusCode.UNAVAILABLE
-
-
-async def test_what_is_no_servicer_may_stand_behind_the_boundary_too() -> None:
-    async def behave(data: Any, _: Any) -> Any:
-        if data is None:
-            raise errors.ModelNotFound("what to do about it")
-        return data
-
-    guarded: Any = bounded(FakeRegistry()).guarded("GET /", behave, None)
-    asked, context = object(), FakeContext()
-    assert await asyncio.create_task(guarded(asked, context)) is asked
-    with pytest.raises(grpc.aio.AbortError):
-        await asyncio.create_task(guarded(None, context))
-    assert context.aborted == (StatusCode.NOT_FOUND, "what to do about it")
-    assert REQUEST_ID_KEY in context.trailing
-
-
-@pytest.mark.parametrize("remaining", [0.0, -1.0])
-async def test_a_call_whose_deadline_has_passed_is_never_executed(remaining: float) -> None:
-    hanging, context = Hanging(), FakeContext(remaining)
-    with pytest.raises(grpc.aio.AbortError):
-        await called(hanging, context)
-    assert hanging.calls == 0
-    assert context.aborted == (StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
-    assert REQUEST_ID_KEY in context.trailing
-
-
-@pytest.mark.parametrize(
-    "offered", ["a\nlevel=info forged=yes", "a\r\n", "\x1b[31mred", "a\0", "x" * 129, "ｉｄ", b"bytes", ""], ids=ascii
-)
-async def test_a_request_id_that_could_forge_a_log_line_is_replaced(offered: str | bytes, events: list[Any]) -> None:
-    context = FakeContext(metadata=((REQUEST_ID_KEY, offered),))
-
-    async def broken(_: Query) -> str:
-        raise ValueError
-
-    with pytest.raises(grpc.aio.AbortError):
-        await called(broken, context)
-    own = uuid.UUID(context.trailing[REQUEST_ID_KEY])
-    assert [event["request_id"] for event in events] == [own.hex]
-
-
-async def test_a_call_without_metadata_is_served() -> None:
-    context = FakeContext(metadata=None)
-    await called(echo, context)
-    assert context.aborted is None
-
-
-async def _never(request: Any, context: Any) -> None:
-    raise AssertionError
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [
-        grpc.unary_stream_rpc_method_handler(_never),
-        grpc.stream_unary_rpc_method_handler(_never),
-        grpc.stream_stream_rpc_method_handler(_never),
-    ],
-    ids=["answers", "requests", "both"],
-)
-def test_a_streaming_method_is_refused_when_it_is_registered(handler: Any) -> None:
-    registry = FakeRegistry()
-    with pytest.raises(NotImplementedError, match=r"a\.Service/Watch"):
-        bounded(registry).add_registered_method_handlers("a.Service", {"Watch": handler})
-    assert registry.tables == {}
-
-
-def test_no_way_leads_past_the_boundary() -> None:
-    registry = FakeRegistry()
-    boundary = bounded(registry)
-    fake_predictor(echo).register(boundary)
-    raw = FakeRegistry()
-    fake_predictor(echo).register(raw)
-    behind = {handler.unary_unary for handler in raw.tables[PREDICTOR].values()}
-    assert not behind & {handler.unary_unary for handler in registry.tables[PREDICTOR].values()}
-    assert len(registry.generic) == 1

@@ -13,16 +13,19 @@ import grpc
 import pytest
 
 from grpc_http2.alarms import Alarm
+from grpc_http2.server.call import ServerCall
 from serving.call import Call, CallNotes
 from serving.errors import ModelNotFound, ServingError
 from serving.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.transport.expiry import TaskExpiry
+from serving.transport.served_call import ServedCall
 from tests.builders import channel_to, fake_predictor, hosted
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 CALLS = 20
-OF_CALLS = (Call, CallNotes, Alarm, TaskExpiry, ServingError, grpc.aio.AbortError)
+OF_CALLS = (Call, CallNotes, Alarm, ServedCall, ServerCall, ServingError, grpc.aio.AbortError)
 
 
 @contextmanager

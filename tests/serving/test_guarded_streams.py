@@ -13,15 +13,18 @@ import pytest
 from grpc import StatusCode
 
 from serving.access.identity import ANYBODY, Identity, Right
+from serving.access.presented import Presented
 from serving.call import REQUEST_ID_KEY, current_call
 from serving.errors import INTERNAL_MESSAGE, ModelNotFound, PermissionDenied, Unauthenticated
 from serving.stubs import model_service_pb2 as pb
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 from serving.transport.boundary import MOST_STREAMS
-from serving.transport.grpcio import GrpcioHost
 from serving.transport.guards import Guards, OpenAccess
+from serving.transport.lifecycle import Host
 from serving.transport.service import Service, service
-from tests.builders import PATIENCE, channel_to, server_settings
+from tests.builders import PATIENCE, channel_to, host_of, server_settings
+
+pytestmark = pytest.mark.usefixtures("each_transport")
 
 NAME = "prediction.ModelService"
 
@@ -35,8 +38,9 @@ class FakeModelService(pb_grpc.ModelServiceServicer):
         self._stream = stream
 
     async def WatchModels(  # noqa: N802 - the contract names it
-        self, request: pb.WatchModelsRequest, context: Any
+        self, request: pb.WatchModelsRequest, call: Any
     ) -> AsyncIterator[pb.ModelChange]:
+        del call
         async for name in self._stream(request):
             yield pb.ModelChange(runId=name)
 
@@ -49,8 +53,8 @@ def fake(stream: Stream) -> Service:
 
 
 @asynccontextmanager
-async def watching(model_dir: Path, stream: Stream, guards: Guards) -> AsyncIterator[tuple[Any, GrpcioHost]]:
-    host = GrpcioHost(server_settings(model_dir), [fake(stream)], guards)
+async def watching(model_dir: Path, stream: Stream, guards: Guards) -> AsyncIterator[tuple[Any, Host]]:
+    host = host_of(server_settings(model_dir), [fake(stream)], guards)
     address = await host.start()
     try:
         async with channel_to(address) as channel:
@@ -106,7 +110,7 @@ async def test_an_error_in_the_middle_of_a_stream_is_told(
 
 
 async def test_a_request_that_is_no_message_is_the_callers_fault(tmp_path: Path) -> None:
-    host = GrpcioHost(server_settings(tmp_path), [fake(endless)], Guards())
+    host = host_of(server_settings(tmp_path), [fake(endless)])
     async with channel_to(await host.start()) as channel:
         watch: Any = channel.unary_stream(f"/{NAME}/WatchModels")
         failure = await failure_of(watch(b"\xff"))
@@ -147,8 +151,8 @@ async def test_streams_end_with_the_service_and_do_not_hold_up_its_drain(tmp_pat
 class FakeAccess(OpenAccess):
     """Knows one caller, who may predict."""
 
-    def identify(self, context: Any) -> Identity:
-        if dict(context.invocation_metadata()).get("who") != "known":
+    def identify(self, presented: Presented) -> Identity:
+        if presented.metadatum("who") != "known":
             raise Unauthenticated("say who you are")
         return Identity("known", frozenset({Right.PREDICT}), ("*",))
 

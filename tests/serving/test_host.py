@@ -38,6 +38,8 @@ from tests.builders import (
     server_settings,
 )
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 
 @pytest.fixture(autouse=True)
 def events() -> Iterator[list[Any]]:

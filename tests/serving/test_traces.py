@@ -22,7 +22,7 @@ from serving.telemetry import traces
 from serving.telemetry.traces import MOST_SPANS_WAITING, TraceSender
 from tests.builders import PATIENCE, free_port
 from tests.end_to_end.fake_trace_receiver import FakeTraceReceiver, fake_trace_receiver
-from tests.serving.kept_spans import FakeContext, KeptSpans
+from tests.serving.kept_spans import FakePresented, KeptSpans
 
 METHOD = "prediction.PredictionService/Predict"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -50,10 +50,10 @@ def a_call(**notes: Any) -> Call:
 
 
 def test_a_share_of_the_calls_without_a_trace_is_recorded(kept: KeptSpans) -> None:
-    assert kept.calls(0.0).begin(METHOD, FakeContext()) is None
-    assert kept.calls(1.0).begin(METHOD, FakeContext()) is not None
+    assert kept.calls(0.0).begin(METHOD, FakePresented()) is None
+    assert kept.calls(1.0).begin(METHOD, FakePresented()) is not None
     tenth = kept.calls(0.1)
-    recorded = sum(tenth.begin(METHOD, FakeContext()) is not None for _ in range(10_000))
+    recorded = sum(tenth.begin(METHOD, FakePresented()) is not None for _ in range(10_000))
     # Ten standard deviations.
     assert 700 < recorded < 1300
 
@@ -61,11 +61,11 @@ def test_a_share_of_the_calls_without_a_trace_is_recorded(kept: KeptSpans) -> No
 def test_only_so_many_traces_are_begun_in_a_second_however_many_calls_there_are(kept: KeptSpans) -> None:
     began = time.monotonic()
     calls = kept.calls(1.0, per_second=5.0)
-    begun = [span for _ in range(1000) if (span := calls.begin(METHOD, FakeContext())) is not None]
+    begun = [span for _ in range(1000) if (span := calls.begin(METHOD, FakePresented())) is not None]
     seconds = time.monotonic() - began
     assert 5 <= len(begun) <= 5 + 5 * seconds + 1
     # Who has begun a trace is followed all the same.
-    assert calls.begin(METHOD, FakeContext(traceparent("01"))) is not None
+    assert calls.begin(METHOD, FakePresented(traceparent("01"))) is not None
 
 
 def test_less_than_one_trace_a_second_is_some_in_a_minute(kept: KeptSpans, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_less_than_one_trace_a_second_is_some_in_a_minute(kept: KeptSpans, monke
     begun = 0
     for _ in range(600):
         now += 0.1
-        begun += calls.begin(METHOD, FakeContext()) is not None
+        begun += calls.begin(METHOD, FakePresented()) is not None
     assert begun in (5, 6)
 
 
@@ -84,7 +84,7 @@ def test_less_than_one_trace_a_second_is_some_in_a_minute(kept: KeptSpans, monke
 def test_where_the_caller_has_decided_the_share_does_not_matter(
     flags: str, recorded: bool, share: float, kept: KeptSpans
 ) -> None:
-    span = kept.calls(share).begin(METHOD, FakeContext(("a", "b"), traceparent(flags)))
+    span = kept.calls(share).begin(METHOD, FakePresented(("a", "b"), traceparent(flags)))
     assert (span is not None) == recorded
     if span is not None:
         assert span.trace_id == TRACE
@@ -99,16 +99,16 @@ def test_where_the_caller_has_decided_the_share_does_not_matter(
     ],
 )  # fmt: skip
 def test_a_trace_that_is_not_well_written_is_none(told: str, kept: KeptSpans) -> None:
-    context = FakeContext((traces.TRACEPARENT, told))
-    assert kept.calls(0.0).begin(METHOD, context) is None
-    span = kept.calls(1.0).begin(METHOD, context)
+    presented = FakePresented((traces.TRACEPARENT, told))
+    assert kept.calls(0.0).begin(METHOD, presented) is None
+    span = kept.calls(1.0).begin(METHOD, presented)
     assert span is not None
     assert span.trace_id != TRACE
 
 
 @pytest.mark.parametrize("told", [f"01-{TRACE}-{PARENT}-01", f"cc-{TRACE}-{PARENT}-01-what-comes-later"])
 def test_versions_to_come_are_read_as_far_as_they_are_known(told: str, kept: KeptSpans) -> None:
-    span = kept.calls(0.0).begin(METHOD, FakeContext((traces.TRACEPARENT, told)))
+    span = kept.calls(0.0).begin(METHOD, FakePresented((traces.TRACEPARENT, told)))
     assert span is not None
     assert span.trace_id == TRACE
 
@@ -116,8 +116,8 @@ def test_versions_to_come_are_read_as_far_as_they_are_known(told: str, kept: Kep
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_whatever_callers_send_calls_are_served(parent: str, state: str) -> None:
     tracer = KeptSpans().calls(0.5)
-    tracer.begin(METHOD, FakeContext((traces.TRACEPARENT, parent), (traces.TRACESTATE, state)))
-    span = tracer.begin(METHOD, FakeContext(traceparent(), (traces.TRACESTATE, state)))
+    tracer.begin(METHOD, FakePresented((traces.TRACEPARENT, parent), (traces.TRACESTATE, state)))
+    span = tracer.begin(METHOD, FakePresented(traceparent(), (traces.TRACESTATE, state)))
     assert span is not None
     for _, value in span.metadata():
         assert re.fullmatch(r"[\x20-\x7e]*", value)
@@ -128,7 +128,7 @@ def test_whatever_callers_send_calls_are_served(parent: str, state: str) -> None
 
 def test_a_span_tells_the_call_and_never_a_document(kept: KeptSpans) -> None:
     tracer = kept.calls(0.0)
-    span = tracer.begin(METHOD, FakeContext(traceparent(), (traces.TRACESTATE, "vendor=1")))
+    span = tracer.begin(METHOD, FakePresented(traceparent(), (traces.TRACESTATE, "vendor=1")))
     assert span is not None
     query = Query("name", DOCUMENT, explain=(DOCUMENT,), key=DOCUMENT)
     answer = Prediction("label", 0.9, (), "name@2", "1.0")
@@ -157,7 +157,7 @@ def test_a_span_tells_the_call_and_never_a_document(kept: KeptSpans) -> None:
 )
 def test_only_faults_of_the_server_are_errors_of_its_span(code: StatusCode, fault: bool, kept: KeptSpans) -> None:
     tracer = kept.calls(1.0)
-    span = tracer.begin("POST /v2/models/{model}/infer", FakeContext())
+    span = tracer.begin("POST /v2/models/{model}/infer", FakePresented())
     assert span is not None
     batch = a_call(queries=[Query("a", DOCUMENT)] * 2, outcomes=[ModelNotFound("none"), None])
     tracer.end(span, code, batch)
@@ -171,7 +171,7 @@ def test_only_faults_of_the_server_are_errors_of_its_span(code: StatusCode, faul
 
 def test_parts_have_their_place_and_end_once(kept: KeptSpans) -> None:
     tracer = kept.calls(1.0)
-    first, second = tracer.begin(METHOD, FakeContext()), tracer.begin(METHOD, FakeContext())
+    first, second = tracer.begin(METHOD, FakePresented()), tracer.begin(METHOD, FakePresented())
     assert first is not None
     assert second is not None
     part = first.child("batch", links=[second], since=7)

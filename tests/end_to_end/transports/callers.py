@@ -21,8 +21,8 @@ _STREAMS: Final = {
     f"/{ECHO}/{name}": (handler.request_streaming, handler.response_streaming)
     for name, handler in EchoServicer(Notebook()).handlers().items()
 }
-# Envoy tells the time; the others are told by client libraries that hide nothing.
-_OF_HTTP: Final = {"date", "content-type", "grpc-accept-encoding", "grpc-encoding", "accept-encoding"}
+# Headers of the protocol, which some client libraries do not hide.
+_OF_HTTP: Final = {"content-type", "grpc-accept-encoding", "grpc-encoding", "accept-encoding"}
 
 
 @dataclass(frozen=True)

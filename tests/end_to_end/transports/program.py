@@ -10,8 +10,13 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 
 from serving.access.certificates import certificate_names
+from serving.access.identity import Asked, Identity, Right
+from serving.access.presented import Presented
+from serving.call import Call
 from serving.settings import ServerSettings, service_settings
 from serving.transport.boundary import Boundary
+from serving.transport.exchange import ContextExchange
+from serving.transport.guards import Guards
 from serving.transport.hosting import Program
 from serving.transport.lifecycle import Workload
 from serving.transport.service import Registry, Service
@@ -21,6 +26,7 @@ from tests.end_to_end.transports.orders import Echo, Order
 ECHO = "transports.Echo"
 GUARDED = "transports.Guarded"
 _MESSAGE = ".google.protobuf.StringValue"
+_NAMES = "\n"
 
 
 class Settings(ServerSettings):
@@ -41,17 +47,31 @@ def build(settings: Settings) -> Workload:
 
     def register_straight(registry: Registry) -> None:
         # The boundary takes no streams of callers, and this is about what lies below it.
-        transport = registry._registry if isinstance(registry, Boundary) else registry
+        transport = registry._transport if isinstance(registry, Boundary) else registry
         transport.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ECHO, echo.handlers()),))
 
     def register_guarded(registry: Registry) -> None:
-        handler = grpc.unary_unary_rpc_method_handler(echo.unary, Order.from_wire, Echo.to_wire)
+        handler = grpc.unary_unary_rpc_method_handler(echo.guarded, Order.from_wire, Echo.to_wire)
         registry.add_registered_method_handlers(GUARDED, {"Unary": handler})
 
     async def nothing() -> None:
         """There is nothing to wait for."""
 
-    return Workload([Service(ECHO, register_straight), Service(GUARDED, register_guarded)], nothing, nothing)
+    services = [Service(ECHO, register_straight), Service(GUARDED, register_guarded)]
+    return Workload(services, nothing, nothing, guards=Guards(access=NamedAccess()))
+
+
+class NamedAccess:
+    """Lets everybody in, under the names of their certificates."""
+
+    def identify(self, presented: Presented) -> Identity:
+        return Identity(_NAMES.join(certificate_names(presented)), frozenset(Right), ("*",))
+
+    def check_method(self, identity: Identity, asked: Asked | None) -> None:
+        """Allow it."""
+
+    def named(self, name: str) -> Identity:
+        return Identity(name, frozenset(Right), ("*",))
 
 
 class EchoServicer:
@@ -82,6 +102,19 @@ class EchoServicer:
         with self._notebook.call(order.name):
             await self._begin(order, context)
             return _echo(order, context)
+
+    async def guarded(self, order: Order, call: Call) -> Echo:
+        """Do what a handler behind the boundary can do: it knows no context."""
+        with self._notebook.call(order.name):
+            if order.notes:
+                self._notebook.note(order.notes)
+            if order.wait:
+                await self._notebook.noted(order.wait)
+            if order.fails:
+                raise ZeroDivisionError(order.text)
+            names = tuple(filter(None, call.identity.name.split(_NAMES)))
+            remaining = call.deadline.remaining()
+            return Echo(order.text, remaining=remaining, names=names, ballast="." * order.size)
 
     async def client_stream(self, orders: AsyncIterator[Order], context: Any) -> Echo:
         with contextlib.ExitStack() as noted:
@@ -178,7 +211,7 @@ def _echo(order: Order, context: Any, texts: list[str] | None = None) -> Echo:
         texts=texts or [],
         metadata=tuple((key, value) for key, value in context.invocation_metadata()),
         remaining=context.time_remaining(),
-        names=certificate_names(context),
+        names=certificate_names(ContextExchange(context)),
         ballast="." * order.size,
     )
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.end_to_end
 
 LONG = "3600"
 REFUSED = {
-    "envoy": {grpc.StatusCode.UNAVAILABLE},
+    "http2": {grpc.StatusCode.UNAVAILABLE},
     # It cancels the calls that cross its farewell on their way.
     "grpcio": {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED},
 }
@@ -305,14 +305,3 @@ def test_killed_it_leaves_its_port_to_the_next(tmp_path: Path, transport: str) -
             service.process.kill()
         with running(tmp_path / "second", transport, port=port) as again:
             assert SyncCaller().call(again.address, "Unary", Order(text="a")).code == "OK"
-
-
-@pytest.mark.parametrize("transport", transports()[1:])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_when_envoy_ends_by_itself_so_does_the_service(tmp_path: Path, transport: str, number: int) -> None:
-    with running(tmp_path, transport) as service:
-        (inner,) = service.family()[1:]
-        inner.send_signal(number)
-
-        assert service.process.wait(PATIENCE) == 1
-        assert "envoy ended by itself" in service.log.read_text()

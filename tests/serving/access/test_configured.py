@@ -26,7 +26,7 @@ from serving.deadline import NEVER
 from serving.errors import ModelNotFound, PermissionDenied, Unauthenticated
 from serving.reloads import RELOAD_FAILURES, ReloadFailureCollector
 from tests.access import (
-    FakeContext,
+    FakePresented,
     Issuer,
     a_key,
     bearing,
@@ -67,15 +67,15 @@ async def becomes(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-def refusal_of(access: ConfiguredAccess, context: FakeContext) -> Unauthenticated:
+def refusal_of(access: ConfiguredAccess, presented: FakePresented) -> Unauthenticated:
     with pytest.raises(Unauthenticated) as caught:
-        access.identify(context)
+        access.identify(presented)
     assert_fit_for_callers(caught.value)
     return caught.value
 
 
-def names(access: ConfiguredAccess, context: FakeContext) -> str:
-    return access.identify(context).name
+def names(access: ConfiguredAccess, presented: FakePresented) -> str:
+    return access.identify(presented).name
 
 
 # Credentials
@@ -93,7 +93,7 @@ def names(access: ConfiguredAccess, context: FakeContext) -> str:
 )
 async def test_a_key_is_known_however_it_is_sent(pair: tuple[str, str], tmp_path: Path) -> None:
     async with configured(write_access(tmp_path, {"acme": identity_of("acme")})) as access:
-        assert names(access, FakeContext((("user-agent", "x"), pair))) == "acme"
+        assert names(access, FakePresented((("user-agent", "x"), pair))) == "acme"
 
 
 BAD = {
@@ -118,7 +118,7 @@ async def test_anything_else_is_refused_and_counted(name: str, tmp_path: Path, e
     acme = identity_of("acme")
     acme["keys"].append(identity_of("acme", keys=["former"])["keys"][0] | {"expires": in_the_past()})
     async with configured(write_access(tmp_path, {"acme": acme})) as access:
-        error = refusal_of(access, FakeContext(metadata))
+        error = refusal_of(access, FakePresented(metadata))
         assert access.counters.failures == dict.fromkeys(access.counters.failures, 0) | {reason: 1}
     assert error.was_logged
     (line,) = [event for event in events if event["event"] == "authentication failed"]
@@ -144,7 +144,7 @@ async def test_tokens_and_keys_are_taken_side_by_side(tmp_path: Path) -> None:
         refusal_of(access, bearing(issuer.token("stranger")))
         assert access.counters.failures["unknown"] == 1
         # A key is no token, and has no name of its own to be sent as.
-        refusal_of(access, FakeContext((("x-api-key", token),)))
+        refusal_of(access, FakePresented((("x-api-key", token),)))
 
 
 async def test_a_remembered_token_is_not_checked_again_and_no_longer_remembered_than_the_file_stays(
@@ -164,14 +164,14 @@ async def test_a_remembered_token_is_not_checked_again_and_no_longer_remembered_
 async def test_a_certificate_tells_who_calls_where_nothing_else_does(tmp_path: Path) -> None:
     identities = {"acme": {"certificates": ["client.acme.example"]}, "other": identity_of("other")}
     async with configured(
-        write_access(tmp_path, identities), certificate_names=lambda context: context.names
+        write_access(tmp_path, identities), certificate_names=lambda presented: presented.names
     ) as access:
         names_of_acme = ("unknown", "client.acme.example")
-        assert names(access, FakeContext(names=names_of_acme)) == "acme"
-        refusal_of(access, FakeContext(names=("acme",)))
+        assert names(access, FakePresented(names=names_of_acme)) == "acme"
+        refusal_of(access, FakePresented(names=("acme",)))
         # What is sent beside a certificate counts, right or wrong.
-        assert names(access, FakeContext((("x-api-key", a_key("other")),), names_of_acme)) == "other"
-        refusal_of(access, FakeContext((("x-api-key", "wrong"),), names_of_acme))
+        assert names(access, FakePresented((("x-api-key", a_key("other")),), names_of_acme)) == "other"
+        refusal_of(access, FakePresented((("x-api-key", "wrong"),), names_of_acme))
 
 
 async def test_a_surge_of_bad_credentials_writes_a_few_lines_and_counts_all(tmp_path: Path, events: list[Any]) -> None:
