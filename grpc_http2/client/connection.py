@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 from grpc import StatusCode
@@ -58,7 +59,8 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """The protocol of a transport.
 
-    Everything that is sent in one turn of the loop is written together at its end.
+    Everything that is sent in one turn of the loop is written together at its end. The engine may know of the end of
+    the connection, or of a stream, while what came before is still told here: what cannot be done then need not be.
 
     Args:
         owner: is told how it goes.
@@ -140,10 +142,11 @@ class Connection(asyncio.Protocol):
         """Send a further part of a request."""
         if self._is_over or self._streams.get(number) is None:
             return
-        if body:
-            self._engine.send_data(number, body, end_stream=ends)
-        elif ends:
-            self._engine.end_stream(number)
+        with suppress(EngineError):
+            if body:
+                self._engine.send_data(number, body, end_stream=ends)
+            elif ends:
+                self._engine.end_stream(number)
         self._flush_soon()
 
     def is_full(self, number: int) -> bool:
@@ -157,7 +160,10 @@ class Connection(asyncio.Protocol):
     def consumed(self, number: int, amount: int) -> None:
         """Let the server send ``amount`` bytes more."""
         if amount and not self._is_over:
-            self._engine.acknowledge_received_data(amount, number)
+            try:  # noqa: SIM105 - each call comes by here
+                self._engine.acknowledge_received_data(amount, number)
+            except EngineError:
+                pass
 
     def forget(self, number: int, *, reset: bool) -> None:
         """Tell a stream nothing more; ``reset``: end it, in whatever state it is."""
@@ -167,10 +173,13 @@ class Connection(asyncio.Protocol):
         self._gated.pop(number, None)
         if self._is_over:
             return
-        # The server may have answered before it has read the whole request.
-        if reset or self._engine.queued_body_size(number):
-            self._engine.reset_stream(number, ErrorCode.CANCEL)
-            self._flush_soon()
+        try:
+            # The server may have answered before it has read the whole request.
+            if reset or self._engine.queued_body_size(number):
+                self._engine.reset_stream(number, ErrorCode.CANCEL)
+                self._flush_soon()
+        except EngineError:
+            pass
 
     def retire(self) -> None:
         """Begin no further stream, and close once those that there are have ended."""
@@ -186,9 +195,10 @@ class Connection(asyncio.Protocol):
             return
         self._reason = reason
         if not self._transport.is_closing():
-            if not self._paused:
-                self._engine.send_goaway(ErrorCode.NO_ERROR)
-                self._transport.write(self._engine.data_to_send())
+            with suppress(EngineError):
+                if not self._paused:
+                    self._engine.send_goaway(ErrorCode.NO_ERROR)
+                    self._transport.write(self._engine.data_to_send())
             self._transport.close()
             self._end_alarm = self._alarms.after(_CLOSE_SECONDS, self._transport.abort)
         self._ended()
@@ -364,7 +374,8 @@ class Connection(asyncio.Protocol):
             self._watch(pings.interval_seconds - silent)
             return
         self._pinged_at = self._loop.time()
-        self._engine.ping()
+        with suppress(EngineError):
+            self._engine.ping()
         self._flush_soon()
         self._ping_alarm = self._alarms.after(pings.timeout_seconds, self._look_again)
 
@@ -372,7 +383,8 @@ class Connection(asyncio.Protocol):
         self._ping_alarm = self._alarms.after(_SECOND_LOOK_SECONDS, self._doubt)
 
     def _doubt(self) -> None:
-        if self._last_read > self._pinged_at:
+        # The clock may have stood still in between, and before the ping there was a silence.
+        if self._last_read >= self._pinged_at:
             self._look()
             return
         self._hangs = True
