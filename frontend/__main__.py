@@ -13,7 +13,7 @@ from serving.transport.hosting import Program, run
 def main() -> None:
     """Run the frontend until a signal."""
     settings = load_settings(FrontendSettings)
-    # gRPC reads this where it makes a channel, in this process or in the Envoy that it starts.
+    # gRPC reads this where it makes a channel, in this process or in a worker that it starts.
     os.environ.setdefault(RING_HASH_VARIABLE, "true")
     run(Program("frontend", "frontend.service:build"), settings)
 
