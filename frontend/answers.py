@@ -35,6 +35,11 @@ class ModelAnswers:
         """Return the engine of a model. Raises ServingError."""
         return self._router.backend_for(await self._catalog.manifest(model_id))
 
+    def backend_at_hand(self, model_id: ModelId) -> Backend | None:
+        """Return the engine of a model; ``None`` where its manifest has to be waited for. Raises NoBackend."""
+        manifest = self._catalog.manifest_at_hand(model_id)
+        return None if manifest is None else self._router.backend_for(manifest)
+
     async def predict(self, model_id: ModelId, query: Query, call: Call) -> Prediction:
         """Return the answer of ``model_id`` to ``query``, which may name another model. Raises ServingError."""
         backend = await self.backend_of(model_id)

@@ -40,6 +40,11 @@ class Catalog:
         entry = self._manifests.at_hand(model_id)
         return await self._manifests.of(model_id) if entry is None else entry.value
 
+    def manifest_at_hand(self, model_id: ModelId) -> Manifest | None:
+        """Return the model's manifest where it need not be waited for."""
+        entry = self._manifests.at_hand(model_id)
+        return None if entry is None else entry.value
+
     async def close(self) -> None:
         """End all look-ups."""
         await self._manifests.close()

@@ -9,13 +9,15 @@ from typing import Final
 import structlog
 
 from frontend.answers import ModelAnswers
+from frontend.backends.submission import Done, Withdraw, answer_of
 from frontend.catalog import Catalog
-from frontend.quotas import Quotas, Tenant
+from frontend.quotas import Quotas
+from frontend.quotas_ledger import Tenant
 from frontend.releases.released import ReleasedAnswers, Turn
 from frontend.releases.rollouts import Rollout, Route
 from frontend.router import Router
 from serving.access.identity import ANYBODY, Right
-from serving.call import Call
+from serving.call import Call, enter_call
 from serving.errors import ServingError
 from serving.model_id import ModelId, parse_model_id
 from serving.prediction import Outcome, Prediction, Query
@@ -53,6 +55,26 @@ class RoutedPredictions:
         self._released = released
         self._quotas = quotas
         self._answers = ModelAnswers(catalog, router)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
+        """Have the query answered; ``done`` is told the answer, or the ServingError that tells why there is none."""
+        quotas = self._quotas
+        tenant: Tenant | None = None
+        try:
+            model_id = self._checked(query, call)
+            if call.identity is not ANYBODY:
+                query = query._replace(caller=call.identity.name)
+            if quotas is not None:
+                tenant = quotas.enter(call.identity, model_id, 1)
+        except ServingError as error:
+            done(error)
+            return None
+        if quotas is None or tenant is None:
+            return self._ask(model_id, query, call, done)
+        leaving = _Leaving(quotas, tenant, done)
+        leaving.behind = self._ask(model_id, query, call, leaving.done)
+        return leaving.withdraw
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer.
@@ -60,20 +82,7 @@ class RoutedPredictions:
         Raises:
             ServingError: why there is none.
         """
-        model_id = self._checked(query, call)
-        identity, quotas, released = call.identity, self._quotas, self._released
-        if identity is not ANYBODY:
-            query = query._replace(caller=identity.name)
-        tenant = None if quotas is None else quotas.enter(identity, model_id, 1)
-        try:
-            # Most models are no names with a release, and are known not to be.
-            if released is None or released.has_none(model_id):
-                backend = await self._answers.backend_of(model_id)
-                return await backend.predict(query, call)
-            return await released.predict(await released.route(model_id), query, call)
-        finally:
-            if quotas is not None and tenant is not None:
-                quotas.leave(tenant)
+        return await answer_of(self, query, call)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
         """Return the outcome of each query, in order. Queries of one engine go to it in one call, canaries apart.
@@ -184,10 +193,45 @@ class RoutedPredictions:
 
     async def close(self) -> None:
         """Close the catalog and every backend, and end what is under way in the background."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._released is not None:
             await self._released.close()
         await self._catalog.close()
         await asyncio.gather(*(backend.close() for backend in self._router.backends))
+
+    def _ask(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw | None:
+        released = self._released
+        # Most models are no names with a release, and are known not to be; most manifests are at hand.
+        if released is None or released.has_none(model_id):
+            try:
+                backend = self._answers.backend_at_hand(model_id)
+            except ServingError as error:
+                done(error)
+                return None
+            if backend is not None:
+                return backend.submit(query, call, done)
+        task = asyncio.get_running_loop().create_task(self._look_up_and_ask(model_id, query, call, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task.cancel
+
+    async def _look_up_and_ask(self, model_id: ModelId, query: Query, call: Call, done: Done) -> None:
+        enter_call(call)
+        outcome: Prediction | Exception
+        try:
+            outcome = await self._looked_up(model_id, query, call)
+        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+            outcome = error
+        done(outcome)
+
+    async def _looked_up(self, model_id: ModelId, query: Query, call: Call) -> Prediction:
+        released = self._released
+        if released is None or released.has_none(model_id):
+            backend = await self._answers.backend_of(model_id)
+            return await backend.predict(query, call)
+        return await released.predict(await released.route(model_id), query, call)
 
     def _checked(self, query: Query, call: Call) -> ModelId:
         model_id = parse_model_id(query.model_id)
@@ -218,3 +262,31 @@ class RoutedPredictions:
         if self._released is None or all(turn.rollout is None for turn in turns):
             return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
         return await self._released.predict_batch(turns, call)
+
+
+class _Leaving:
+    """A query of a tenant, counted until its outcome is told or it is taken back."""
+
+    __slots__ = ("_done", "_quotas", "_tenant", "behind")
+
+    def __init__(self, quotas: Quotas, tenant: Tenant, done: Done) -> None:
+        self._quotas = quotas
+        self._tenant: Tenant | None = tenant
+        self._done = done
+        self.behind: Withdraw | None = None
+
+    def done(self, outcome: Prediction | Exception) -> None:
+        """Tell the outcome."""
+        self._leave()
+        self._done(outcome)
+
+    def withdraw(self) -> None:
+        """Take the query back."""
+        self._leave()
+        if self.behind is not None:
+            self.behind()
+
+    def _leave(self) -> None:
+        tenant, self._tenant = self._tenant, None
+        if tenant is not None:
+            self._quotas.leave(tenant)

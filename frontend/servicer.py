@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
-
-import grpc
 
 from frontend.backends.thresholds import unexplained
 from frontend.predictions import RoutedPredictions
 from serving.access.identity import Right
-from serving.call import current_call
-from serving.errors import ServingError
+from serving.call import Call
 from serving.messages import (
     LARGE_BATCH,
     batch_response_of,
@@ -23,35 +21,33 @@ from serving.messages import (
 from serving.prediction import Outcome, Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.transport.served_call import ServedCall
 from serving.transport.service import Service, service
 
 NAME = pb.DESCRIPTOR.services_by_name["PredictionService"].full_name
 
 _RIGHTS: Final = {"Predict": Right.PREDICT, "PredictBatch": Right.PREDICT, "Explain": Right.EXPLAIN}
 
-Context = grpc.aio.ServicerContext[Any, Any]
 
-
-class PredictionServicer(pb_grpc.PredictionServiceServicer):
+class PredictionServicer:
     """Hands requests to the data plane."""
 
     def __init__(self, predictions: RoutedPredictions) -> None:
         self._predictions = predictions
 
-    async def Predict(  # noqa: N802 - the contract names it
-        self, request: pb.PredictRequest, context: Context
-    ) -> pb.PredictResponse:
+    def Predict(self, request: pb.PredictRequest, served: ServedCall) -> None:  # noqa: N802 - the contract names it
         """Classify one document."""
-        del context
-        return response_of(pb.PredictResponse, await self._answer(query_of(request)))
+        self._submit(query_of(request), served, _response_of)
+
+    def Explain(self, request: pb.ExplainRequest, served: ServedCall) -> None:  # noqa: N802 - the contract names it
+        """Classify one document, and tell what each of its tokens adds to the logits."""
+        self._submit(query_to_explain(request), served, explain_response_of)
 
     async def PredictBatch(  # noqa: N802 - the contract names it
-        self, request: pb.PredictBatchRequest, context: Context
+        self, request: pb.PredictBatchRequest, call: Call
     ) -> pb.PredictBatchResponse:
         """Classify many documents, each on its own."""
-        del context
         queries = [query_of(item) for item in request.requests]
-        call = current_call()
         notes = call.notes
         notes.queries = queries
         outcomes = await self._predictions.predict_batch(queries, call)
@@ -64,21 +60,24 @@ class PredictionServicer(pb_grpc.PredictionServiceServicer):
             else batch_response_of(outcomes)
         )
 
-    async def Explain(  # noqa: N802 - the contract names it
-        self, request: pb.ExplainRequest, context: Context
-    ) -> pb.ExplainResponse:
-        """Classify one document, and tell what each of its tokens adds to the logits."""
-        del context
-        return explain_response_of(await self._answer(query_to_explain(request)))
+    def _submit(self, query: Query, served: ServedCall, response_of: Callable[[Prediction], Any]) -> None:
+        notes = served.call.notes
+        notes.query = query
 
-    async def _answer(self, query: Query) -> Prediction:
-        call = current_call()
-        call.notes.query = query
-        outcome = _with_what_was_asked(query, await self._predictions.predict(query, call))
-        if isinstance(outcome, ServingError):
-            raise outcome
-        call.notes.answer = outcome
-        return outcome
+        def done(outcome: Prediction | Exception) -> None:
+            if query.explain is not None and isinstance(outcome, Prediction):
+                outcome = _with_what_was_asked(query, outcome)
+            if isinstance(outcome, Exception):
+                served.fail(outcome)
+            else:
+                notes.answer = outcome
+                served.answer(response_of(outcome))
+
+        served.on_leave = self._predictions.submit(query, served.call, done)
+
+
+def _response_of(prediction: Prediction) -> pb.PredictResponse:
+    return response_of(pb.PredictResponse, prediction)
 
 
 def _with_what_was_asked(query: Query, outcome: Outcome) -> Outcome:

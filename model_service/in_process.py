@@ -40,6 +40,10 @@ class InProcessBackend:
         """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone."""
         return await self._engine.predict_ready(queries, call.deadline)
 
+    def predict_now(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+        """Return the same without a wait."""
+        return self._engine.predict_now(queries, call)
+
     async def load(self, model_id: ModelId, call: Call) -> Residence:
         """Have the model in memory. Raises ServingError."""
         del call

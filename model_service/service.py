@@ -24,7 +24,8 @@ def build(settings: ModelServiceSettings) -> Workload:
     engine = build_engine(settings)
     # No call is saved here, and yet much: queries of a model go through it together, and answers leave together.
     counts = query_metrics.query_counts(settings)
-    own = coalesced(InProcessBackend(engine, wanted_at_start(settings)), calls=1, counts=counts)
+    in_process = InProcessBackend(engine, wanted_at_start(settings))
+    own = coalesced(in_process, calls=1, counts=counts, predict_now=in_process.predict_now)
     catalog = catalog_of(settings)
     others = backends_of(settings.further_engines(), settings, catalog, partitions=0, counts=counts)
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)

@@ -14,12 +14,12 @@ import structlog
 from predictor.intent_model import IntentModel
 from predictor.model_manager import ModelManager
 from predictor.residency import Lease, ResidentModels
-from predictor.spans import inference
+from predictor.spans import begin_inference, inference
 from predictor.tokenizer import Tokenizer
 from predictor.traffic import TrafficCounter
 from predictor.traffic_registry import TrafficRegistry
 from predictor.work_queue import WorkQueue
-from serving.call import span_of_call
+from serving.call import Call, span_of_call
 from serving.deadline import NEVER, Deadline
 from serving.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
 from serving.model_id import ModelId, parse_model_id
@@ -87,6 +87,24 @@ class InferenceEngine:
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
+
+    def predict_now(self, queries: Sequence[Query], call: Call, check: Check | None = None) -> list[Outcome | None]:
+        """Return the outcome of each query that can be answered without a wait, ``None`` for the others.
+
+        Raises:
+            InvalidRequest: the batch is too large.
+        """
+        self._limits.check_batch(queries)
+        span = None if call.span is None else begin_inference(call.span, queries)
+        outcomes: list[Outcome | None] = [None] * len(queries)
+        for model_id, members in self._by_model(queries, outcomes, check).items():
+            asked = queries if len(members) == len(queries) else [queries[index] for index in members]
+            at_once = self._answers_at_once(model_id, asked, call.deadline)
+            if at_once is not None:
+                _put(outcomes, members, at_once)
+        if span is not None:
+            span.end()
+        return outcomes
 
     async def predict_ready(
         self, queries: Sequence[Query], deadline: Deadline = NEVER, check: Check | None = None

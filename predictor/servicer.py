@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
-from typing import Any, Final
-
-import grpc
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from predictor.engine import Check, InferenceEngine
 from predictor.permissions import Permissions
@@ -16,11 +14,14 @@ from predictor.residency_messages import residency_response, resident_message
 from predictor.traffic_messages import traffic_message, traffic_response
 from serving.access.audit import audited
 from serving.access.identity import ANYBODY, Asked, Identity, Right
-from serving.call import current_call, note_model
+from serving.call import Call, current_call, note_model
+from serving.errors import ServingError
 from serving.messages import LARGE_BATCH, delegated_query_of, predictor_batch_response_of, response_of
+from serving.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.guards import Access, OpenAccess
+from serving.transport.served_call import ServedCall
 from serving.transport.service import Service, service
 
 NAME = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
@@ -42,10 +43,8 @@ _RIGHTS: Final[dict[str, Asked]] = {
     "Traffic": _TO_MANAGE,
 }
 
-Context = grpc.aio.ServicerContext[Any, Any]
 
-
-class PredictorServicer(pb_grpc.PredictorServicer):
+class PredictorServicer:
     """Hands requests to the inference engine.
 
     Args:
@@ -57,25 +56,44 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         self._engine = engine
         self._access = access
 
-    async def PredictorPredict(  # noqa: N802 - the contract names it
-        self, request: pb.PredictorPredictRequest, context: Context
-    ) -> pb.PredictorPredictResponse:
+    def PredictorPredict(  # noqa: N802 - the contract names it
+        self, request: pb.PredictorPredictRequest, served: ServedCall
+    ) -> None:
         """Classify one document."""
-        del context
-        call = current_call()
+        call = served.call
         query = call.notes.query = delegated_query_of(request)
-        call.notes.answer = answer = await self._engine.predict(query, call.deadline, self._check())
+        (outcome,) = self._engine.predict_now((query,), call, self._check(call))
+        if outcome is None:
+            served.run(self._predict_later(query, call))
+        elif isinstance(outcome, ServingError):
+            served.fail(outcome)
+        else:
+            call.notes.answer = outcome
+            served.answer(response_of(pb.PredictorPredictResponse, outcome))
+
+    async def _predict_later(self, query: Query, call: Call) -> pb.PredictorPredictResponse:
+        call.notes.answer = answer = await self._engine.predict(query, call.deadline, self._check(call))
         return response_of(pb.PredictorPredictResponse, answer)
 
-    async def PredictorPredictBatch(  # noqa: N802 - the contract names it
-        self, request: pb.PredictorPredictBatchRequest, context: Context
-    ) -> pb.PredictorPredictBatchResponse:
+    def PredictorPredictBatch(  # noqa: N802 - the contract names it
+        self, request: pb.PredictorPredictBatchRequest, served: ServedCall
+    ) -> None:
         """Classify many documents, each on its own."""
-        del context
-        answer = self._engine.predict_ready if request.ready_only else self._engine.predict_batch
-        call = current_call()
+        call = served.call
         queries = call.notes.queries = [delegated_query_of(item) for item in request.requests]
-        call.notes.outcomes = outcomes = await answer(queries, call.deadline, self._check())
+        if not request.ready_only or len(queries) > LARGE_BATCH:
+            served.run(self._predict_batch(queries, call, ready_only=request.ready_only))
+            return
+        call.notes.outcomes = outcomes = self._engine.predict_now(queries, call, self._check(call))
+        response = predictor_batch_response_of(outcomes)
+        response.replica = REPLICA
+        served.answer(response)
+
+    async def _predict_batch(
+        self, queries: Sequence[Query], call: Call, *, ready_only: bool
+    ) -> pb.PredictorPredictBatchResponse:
+        answer = self._engine.predict_ready if ready_only else self._engine.predict_batch
+        call.notes.outcomes = outcomes = await answer(queries, call.deadline, self._check(call))
         # Thousands of answers take a while to write: the event loop goes on meanwhile.
         response = (
             await asyncio.to_thread(predictor_batch_response_of, outcomes)
@@ -86,10 +104,10 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         return response
 
     async def Residency(  # noqa: N802 - the contract names it
-        self, request: pb.ResidencyRequest, context: Context
+        self, request: pb.ResidencyRequest, call: Call
     ) -> pb.ResidencyResponse:
         """List the models in memory."""
-        del context
+        del call
         note_model(request.runId)
         may_see = self._may_see(request.runId, request.caller)
         response = residency_response(self._engine.residency(), request.runId, request.limit, may_see)
@@ -99,10 +117,10 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         return response
 
     async def Load(  # noqa: N802 - the contract names it
-        self, request: pb.LoadRequest, context: Context
+        self, request: pb.LoadRequest, call: Call
     ) -> pb.LoadResponse:
         """Have a model in memory."""
-        del context
+        del call
         note_model(request.runId)
         residents = self._engine.residency()
         with audited("load", request.runId, request.caller):
@@ -113,28 +131,28 @@ class PredictorServicer(pb_grpc.PredictorServicer):
         return pb.LoadResponse(model=message, replica=REPLICA)
 
     async def Unload(  # noqa: N802 - the contract names it
-        self, request: pb.UnloadRequest, context: Context
+        self, request: pb.UnloadRequest, call: Call
     ) -> pb.UnloadResponse:
         """Let go of a model."""
-        del context
+        del call
         note_model(request.runId)
         with audited("unload", request.runId, request.caller):
             self._may_manage(request.runId, request.caller)
             return pb.UnloadResponse(was_resident=self._engine.unload(request.runId))
 
     async def Traffic(  # noqa: N802 - the contract names it
-        self, request: pb.TrafficRequest, context: Context
+        self, request: pb.TrafficRequest, call: Call
     ) -> pb.TrafficResponse:
         """List what models were asked and what they answered."""
-        del context
+        del call
         note_model(request.runId)
         may_see = self._may_manage(request.runId)
         listed = self._engine.traffic().listed(request.runId, request.limit, may_see)
         return await asyncio.to_thread(traffic_response, listed) if len(listed) > 1 else traffic_response(listed)
 
-    def _check(self) -> Check | None:
+    def _check(self, call: Call) -> Check | None:
         """Return what checks each query; ``None`` where everybody may do everything."""
-        identity = current_call().identity
+        identity = call.identity
         return None if identity is ANYBODY else Permissions(self._access, identity).check
 
     def _may_see(self, model_id: str, caller: str) -> Callable[[str], bool] | None:

@@ -60,10 +60,16 @@ class LoadSpans:
             waiter.span.child("wait for model load", since=waiter.since, links=[load]).end(error)
 
 
-async def inference(span: Span, work: Awaitable[Answer], queries: Sequence[object]) -> Answer:
-    """Return what ``work`` gives, which answers ``queries``, as a part of ``span``. Raises what it raises."""
+def begin_inference(span: Span, queries: Sequence[object]) -> Span:
+    """Return the span of answering ``queries``, a part of ``span``, which begins now."""
     part = span.child("inference")
     part.tell("intent.queries", len(queries))
+    return part
+
+
+async def inference(span: Span, work: Awaitable[Answer], queries: Sequence[object]) -> Answer:
+    """Return what ``work`` gives, which answers ``queries``, as a part of ``span``. Raises what it raises."""
+    part = begin_inference(span, queries)
     fault = _LEFT
     try:
         answer = await work

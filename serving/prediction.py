@@ -32,6 +32,10 @@ class Query(NamedTuple):
     until: float = math.inf
     """When its own caller waits no more, in seconds on the monotonic clock, where a call serves several callers."""
 
+    def asked_until(self, moment: float) -> Query:
+        """Return the same query with another ``until``: the last field, so that no other has to be named."""
+        return Query(*self[:-1], moment)
+
 
 class ScoredLabel(NamedTuple):
     """A label and its probability, from 0 to 1."""

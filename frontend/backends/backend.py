@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from frontend.backends.submission import Submit
 from serving.call import Call
 from serving.manifest import Manifest
 from serving.model_id import ModelId
@@ -23,7 +24,7 @@ class Manifests(Protocol):
         """
 
 
-class Backend(Protocol):
+class EngineBackend(Protocol):
     """An engine that serves models. Answers within the call's deadline; a status of the engine passes unchanged."""
 
     async def predict(self, query: Query, call: Call) -> Prediction:
@@ -66,3 +67,7 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Give connections back."""
+
+
+class Backend(EngineBackend, Submit, Protocol):
+    """What the router knows of an engine: queries are handed over to it without a task for each."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from frontend.backends.backend import Backend
+from frontend.backends.backend import EngineBackend
 from serving.call import Call
 from serving.model_id import ModelId
 from serving.residence import Residence
 
-Behind = TypeVar("Behind", bound=Backend)
+Behind = TypeVar("Behind", bound=EngineBackend)
 
 
 class BackendBefore(Generic[Behind]):

@@ -1,7 +1,8 @@
 """Sends to an engine in batches what comes one by one.
 
 A call costs both sides far more than a query does. So few calls are in flight to an engine at the same time; what
-arrives together, or meanwhile, goes together. There is no timer: where nobody waits, nobody is made to wait.
+arrives in one turn of the event loop, or while they are in flight, goes together. There is no timer: where nobody
+waits, nobody is made to wait. An engine in the same process answers a batch within the turn.
 
 Nobody waits for anybody else's model either: a batch is answered with what can be answered at once, and what cannot is
 asked for alone. Deadlines, cancellation and errors stay each query's own.
@@ -11,19 +12,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 import structlog
 from grpc import StatusCode
 
-from frontend.backends.backend import Backend
+from frontend.backends.backend import EngineBackend
 from frontend.backends.before import BackendBefore
 from frontend.backends.counts import QueryCounts
+from frontend.backends.submission import Done, Withdraw, answer_of
 from frontend.backends.traced import LEFT, batch_of, end_batch
+from grpc_http2.server.turn import Turn
 from serving.call import Call, enter_call
+from serving.deadline import Deadline
 from serving.errors import INTERNAL_MESSAGE, ServingError, Unavailable, again
 from serving.place import aside
 from serving.prediction import Outcome, Prediction, Query
@@ -38,7 +41,7 @@ _MOST_CHARACTERS: Final = 1 << 17
 _SLOT_SECONDS: Final = 0.1
 
 
-class BatchingBackend(Backend, Protocol):
+class BatchingBackend(EngineBackend, Protocol):
     """An engine that answers batches at once, as far as it can."""
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
@@ -49,27 +52,58 @@ class BatchingBackend(Backend, Protocol):
         """
 
 
-@dataclass(slots=True, eq=False)
+PredictNow: TypeAlias = Callable[[Sequence[Query], Call], Sequence[Outcome | None]]
+"""The same without a wait, of an engine in this process."""
+
+
 class _Waiting:
-    query: Query
-    call: Call
-    outcome: asyncio.Future[Outcome | None]
-    arrival: float = 0.0
-    """When it came, where that is counted."""
-    batch: _Batch | None = None
-    """The one it is in flight with."""
-    span: Span | None = None
-    """Where its call is traced: its wait in the queue, then its flight."""
+    """A query from its arrival to its outcome."""
+
+    __slots__ = ("_done", "arrival", "batch", "call", "query", "settled", "span", "task")
+
+    def __init__(self, query: Query, call: Call, done: Done) -> None:
+        self.query = query
+        self.call = call
+        self._done = done
+        self.settled = False
+        """Whether its outcome was told, or nobody waits for it."""
+        self.arrival = 0.0
+        """When it came, where that is counted."""
+        self.batch: _Batch | None = None
+        """The batch that it is in flight with."""
+        self.span: Span | None = None
+        """Where its call is traced: its wait in the queue, then its flight."""
+        self.task: asyncio.Task[None] | None = None
+        """Asks for it alone."""
+
+    def settle(self, outcome: Prediction | Exception) -> None:
+        """Tell its outcome."""
+        if not self.settled:
+            self.settled = True
+            self._done(outcome)
+
+    def withdraw(self) -> None:
+        """Take it back."""
+        if self.settled:
+            return
+        self.settled = True
+        if self.batch is not None:
+            self.batch.leave()
+        if self.task is not None:
+            self.task.cancel()
+        if self.span is not None:
+            self.span.end(LEFT)
 
 
 class CoalescingBackend(BackendBefore[BatchingBackend]):
-    """A :class:`~frontend.backends.backend.Backend` before another.
+    """A :class:`~frontend.backends.backend.Backend` before an engine.
 
     Args:
         backend: the engine.
         calls: how many batches may be in flight for each group.
         group_of: what is the same for queries that may go in one batch; without it all may.
         counts: what is counted of queries, if anything.
+        predict_now: answers a batch within the turn, where the engine is in this process.
     """
 
     def __init__(
@@ -79,89 +113,124 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
         calls: int,
         group_of: Callable[[Query], Hashable] = lambda _: None,
         counts: QueryCounts | None = None,
+        predict_now: PredictNow | None = None,
     ) -> None:
         super().__init__(backend)
         self._calls = calls
-        self._counts = counts
+        self.counts = counts
+        self.predict_now = predict_now
         self._group_of = group_of
         # One is there as long as somebody waits in it, or a batch of it is in flight.
         self._groups: WeakValueDictionary[Hashable, _Group] = WeakValueDictionary()
-        self._batches = True
+        self._takes_batches = True
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
+        """Have the query answered together with those that come meanwhile; ``done`` is told its outcome."""
+        waiting = _Waiting(query, call, done)
+        if not self._takes_batches:
+            if self.counts is not None:
+                self.counts.asked((query,))
+            self.ask_alone(waiting)
+            return waiting.withdraw
+        key = self._group_of(query)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(self, self._backend, self._calls)
+        group.add(waiting)
+        return waiting.withdraw
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer to one query. Raises the engine's error."""
         call.deadline.check()
-        if not self._batches:
-            if self._counts is not None:
-                self._counts.asked((query,))
-            return await self._backend.predict(query, call)
-        try:
-            outcome = await self._ask(query, call)
-        except ServingError as error:
-            if error.code is not StatusCode.UNIMPLEMENTED:
-                raise
-            # A predictor of the book's system takes one query at a time.
-            log.info("the engine takes no batches; queries are sent one by one")
-            self._batches = False
-            outcome = None
-        if outcome is None:
-            # Its model is to be loaded, for which the engine has a queue of its own.
-            with aside():
-                return await self._backend.predict(query, call)
-        if isinstance(outcome, ServingError):
-            raise outcome
-        return outcome
+        return await answer_of(self, query, call)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Raises the engine's error where it refused the batch."""
-        if self._counts is not None:
-            self._counts.asked(queries)
+        if self.counts is not None:
+            self.counts.asked(queries)
         return await self._backend.predict_batch(queries, call)
 
     async def close(self) -> None:
         """End what is in flight, and close the engine's backend."""
         for group in list(self._groups.values()):
             group.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await super().close()
 
-    async def _ask(self, query: Query, call: Call) -> Outcome | None:
-        key = self._group_of(query)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group(self._backend, self._calls, self._counts)
-        return await group.ask(query, call)
+    def settle(self, waiting: _Waiting, outcome: Outcome | None) -> None:
+        """Tell what a batch has brought for a query."""
+        if outcome is None:
+            # Its model is to be loaded, for which the engine has a queue of its own.
+            self.ask_alone(waiting)
+        elif isinstance(outcome, ServingError) and outcome.code is StatusCode.UNIMPLEMENTED:
+            if self._takes_batches:
+                # A predictor of the book's system takes one query at a time.
+                log.info("the engine takes no batches; queries are sent one by one")
+                self._takes_batches = False
+            self.ask_alone(waiting)
+        else:
+            waiting.settle(outcome)
+
+    def ask_alone(self, waiting: _Waiting) -> None:
+        """Ask the engine for one query."""
+        if not waiting.settled:
+            waiting.batch = None
+            waiting.task = self.start(self._alone(waiting))
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that ends with this backend."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _alone(self, waiting: _Waiting) -> None:
+        enter_call(waiting.call)
+        outcome: Prediction | Exception
+        try:
+            with aside():
+                outcome = await self._backend.predict(waiting.query, waiting.call)
+        except asyncio.CancelledError:
+            waiting.settle(_ending())
+            raise
+        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+            outcome = error
+        waiting.task = None
+        waiting.settle(outcome)
 
 
 class _Group:
     """Queries that may go together."""
 
-    def __init__(self, backend: BatchingBackend, calls: int, counts: QueryCounts | None) -> None:
+    def __init__(self, owner: CoalescingBackend, backend: BatchingBackend, calls: int) -> None:
+        self.owner = owner
         self._backend = backend
-        self._counts = counts
+        self._counts = owner.counts
+        self._predict_now = owner.predict_now
         self._free = calls
         self._closed = False
-        self._sending = False
+        self._is_sending = False
         self._waiting: deque[_Waiting] = deque()
         self._batches: set[_Batch] = set()
-        self._loop = asyncio.get_running_loop()
+        self._turn = Turn.of_running_loop()
 
-    async def ask(self, query: Query, call: Call) -> Outcome | None:
-        """Return the outcome; ``None`` where the query is to be asked alone."""
-        waiting = _Waiting(query, call, self._loop.create_future())
+    def add(self, waiting: _Waiting) -> None:
+        """Send the query with the next batch, once all that this turn brings has been seen."""
+        if self._closed:
+            waiting.settle(_ending())
+            return
         if self._counts is not None:
-            waiting.arrival = self._counts.came(query)
-        if call.span is not None:
-            waiting.span = call.span.child("queue")
+            waiting.arrival = self._counts.came(waiting.query)
+        span = waiting.call.span
+        if span is not None:
+            waiting.span = span.child("queue")
         self._waiting.append(waiting)
-        self._send_soon()
-        try:
-            return await waiting.outcome
-        except asyncio.CancelledError:
-            if waiting.batch is not None:
-                waiting.batch.leave()
-            if waiting.span is not None:
-                waiting.span.end(LEFT)
-            raise
+        if self._free and not self._is_sending:
+            self._is_sending = True
+            self._turn.at_end(self._send)
 
     def give_slot_back(self) -> None:
         """Let the next batch go, at once: its engine should not wait while the answers of this one are given."""
@@ -176,27 +245,13 @@ class _Group:
         """End what is in flight, and refuse what waits."""
         self._closed = True
         for waiting in self._waiting:
-            if not waiting.outcome.done() and waiting.call.deadline.remaining() > 0.0:
-                waiting.outcome.set_exception(_ending())
-        for batch in self._batches:
+            if waiting.call.deadline.remaining() > 0.0:
+                waiting.settle(_ending())
+        for batch in list(self._batches):
             batch.cancel()
 
-    def _send_soon(self) -> None:
-        """Send once everything has been heard that has arrived by now."""
-        if self._free and self._waiting and not self._sending:
-            self._sending = True
-            self._loop.call_soon(self._send_what_arrived, 0)
-
-    def _send_what_arrived(self, heard: int) -> None:
-        # Who arrives in bursts is answered in bursts, which spares both sides most of their wake-ups: as long as a turn
-        # of the loop has brought somebody, there may be more to hear.
-        if heard < len(self._waiting) < _MOST_QUERIES:
-            self._loop.call_soon(self._send_what_arrived, len(self._waiting))
-            return
-        self._sending = False
-        self._send()
-
     def _send(self) -> None:
+        self._is_sending = False
         while not self._closed and self._free and self._waiting:
             waited = len(self._waiting)
             members = self._next_members()
@@ -205,20 +260,45 @@ class _Group:
             if members:
                 if self._counts is not None:
                     self._counts.sent(members)
-                self._free -= 1
-                self._batches.add(_Batch(self, self._backend, members))
+                if self._predict_now is not None:
+                    self._answer(members, self._predict_now)
+                else:
+                    self._free -= 1
+                    self._batches.add(_Batch(self, self._backend, members))
+
+    def _answer(self, members: Sequence[_Waiting], predict_now: PredictNow) -> None:
+        """Have the members answered within the turn: none of them can come to its deadline meanwhile."""
+        span = batch_of(members)
+        call = _call_of(members, span)
+        outcomes: Sequence[Outcome | None]
+        fault = ""
+        try:
+            outcomes = predict_now([member.query for member in members], call)
+        except ServingError as error:
+            fault, outcomes = error.code.name, [again(error) for _ in members]
+        except Exception:
+            log.exception("batch failed")
+            fault, outcomes = StatusCode.INTERNAL.name, [ServingError(INTERNAL_MESSAGE) for _ in members]
+        if span is not None:
+            end_batch(span, members, fault)
+        for member, outcome in zip(members, outcomes, strict=True):
+            if isinstance(outcome, Prediction):
+                member.settle(outcome)
+            else:
+                self.owner.settle(member, outcome)
 
     def _next_members(self) -> list[_Waiting]:
         members: list[_Waiting] = []
         characters = labels = explained = 0
         while self._waiting and len(members) < _MOST_QUERIES:
             waiting = self._waiting[0]
-            # Who has left, or come to the deadline, is not sent.
-            if not waiting.outcome.done():
+            # Skip callers that left or timed out.
+            if not waiting.settled:
                 query = waiting.query
                 characters += len(query.document)
-                labels += best_labels(query)
-                explained += explained_characters(query)
+                if query.k or query.explain is not None:
+                    labels += best_labels(query)
+                    explained += explained_characters(query)
                 # What each may ask for alone may be too much together, and would be refused to all.
                 if members and not (characters <= _MOST_CHARACTERS and fit_in_one_answer(labels, explained)):
                     break
@@ -227,11 +307,21 @@ class _Group:
         return members
 
 
+def _call_of(members: Sequence[_Waiting], span: Span | None) -> Call:
+    """Return the call that a batch is asked with: the member's own where it is one, else with the last deadline."""
+    if len(members) == 1 and span is None:
+        return members[0].call
+    # Members with an earlier deadline leave earlier.
+    last = max(member.call.deadline.at for member in members)
+    call = members[0].call if len(members) == 1 else Call.until(Deadline(last))
+    return call if span is None else call._replace(span=span)
+
+
 def _queries_of(members: Sequence[_Waiting]) -> Sequence[Query]:
     """Return what the members ask, each with its own deadline: who waits no more is not to be answered."""
     if len(members) == 1:
         return [members[0].query]
-    return [tuple.__new__(Query, (*member.query[:-1], member.call.deadline.at)) for member in members]
+    return [member.query.asked_until(member.call.deadline.at) for member in members]
 
 
 def _ending() -> ServingError:
@@ -246,9 +336,14 @@ class _Batch:
         self._backend = backend
         self._members: Sequence[_Waiting] = members
         self._left = len(members)
-        loop = asyncio.get_running_loop()
-        self._slot: asyncio.TimerHandle | None = loop.call_later(_SLOT_SECONDS, self._give_slot_back)
-        self._task = loop.create_task(self._run())
+        self._slot: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
+            _SLOT_SECONDS, self._give_slot_back
+        )
+        self._fault = LEFT
+        self._span = batch_of(members)
+        self._task = group.owner.start(self._run())
+        # A task that is cancelled before its first step never runs.
+        self._task.add_done_callback(self._end)
         for member in members:
             member.batch = self
 
@@ -264,46 +359,38 @@ class _Batch:
 
     async def _run(self) -> None:
         members = self._members
-        # The last of their deadlines: who has an earlier one leaves earlier.
-        call = max((member.call for member in members), key=lambda call: call.deadline.at)
-        if len(members) > 1:
-            call = Call.until(call.deadline)
-        span = batch_of(members)
-        if span is not None:
-            call = call._replace(span=span)
-        # The task has begun in the name of whoever came first.
+        call = _call_of(members, self._span)
+        # The task inherited the first member's context.
         enter_call(call)
-        fault = LEFT
         try:
             outcomes = await self._backend.predict_ready(_queries_of(members), call)
-            fault = ""
         except ServingError as error:
-            fault = error.code.name
-            self._fail(error)
-        except asyncio.CancelledError:
-            self._fail(_ending())
-            raise
+            self._fault = error.code.name
+            self._settle([again(error) for _ in members])
         except Exception:
             log.exception("batch failed")
-            fault = StatusCode.INTERNAL.name
-            self._fail(ServingError(INTERNAL_MESSAGE))
+            self._fault = StatusCode.INTERNAL.name
+            self._settle([ServingError(INTERNAL_MESSAGE) for _ in members])
         else:
+            self._fault = ""
             self._give_slot_back()
-            for member, outcome in zip(members, outcomes, strict=True):
-                if not member.outcome.done():
-                    member.outcome.set_result(outcome)
-        finally:
-            self._give_slot_back()
-            if span is not None:
-                end_batch(span, members, fault)
-            self._group.forget(self)
-            # They know this batch too: in a circle, all of it would stay until the garbage collector comes.
-            self._members = ()
+            self._settle(outcomes)
 
-    def _fail(self, error: ServingError) -> None:
-        for member in self._members:
-            if not member.outcome.done():
-                member.outcome.set_exception(again(error))
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self._settle([_ending() for _ in self._members])
+        self._give_slot_back()
+        if self._span is not None:
+            end_batch(self._span, self._members, self._fault)
+        self._group.forget(self)
+        # They know this batch too: in a circle, all of it would stay until the garbage collector comes.
+        self._members = ()
+
+    def _settle(self, outcomes: Sequence[Outcome | None]) -> None:
+        settle = self._group.owner.settle
+        for member, outcome in zip(self._members, outcomes, strict=True):
+            member.batch = None
+            settle(member, outcome)
 
     def _give_slot_back(self) -> None:
         if self._slot is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -9,9 +10,10 @@ from typing import Protocol
 
 from frontend.backends.backend import Backend
 from frontend.backends.before import BackendBefore
-from frontend.backends.coalescing import BatchingBackend, CoalescingBackend
+from frontend.backends.coalescing import BatchingBackend, CoalescingBackend, PredictNow
 from frontend.backends.counts import QueryCounts
 from frontend.backends.model_times import ModelTimes
+from frontend.backends.submission import Done, Withdraw, answer_of
 from serving.call import Call
 from serving.errors import ServingError
 from serving.prediction import Outcome, Prediction, Query
@@ -30,12 +32,17 @@ def coalesced(
     calls: int,
     group_of: Callable[[Query], Hashable] = lambda _: None,
     counts: QueryCounts | None,
+    predict_now: PredictNow | None = None,
 ) -> Backend:
     """Return ``backend`` behind coalescing, with what ``counts`` counts. Arguments are those of coalescing."""
-    if counts is None or counts.times is None:
-        return CoalescingBackend(backend, calls=calls, group_of=group_of, counts=counts)
-    engine = TimedEngine(backend, counts.times)
-    return TimedRequests(CoalescingBackend(engine, calls=calls, group_of=group_of, counts=counts), counts.times)
+    times = None if counts is None else counts.times
+    if times is None:
+        return CoalescingBackend(backend, calls=calls, group_of=group_of, counts=counts, predict_now=predict_now)
+    engine = TimedEngine(backend, times)
+    if predict_now is not None:
+        predict_now = engine.timed(predict_now)
+    coalescing = CoalescingBackend(engine, calls=calls, group_of=group_of, counts=counts, predict_now=predict_now)
+    return TimedRequests(coalescing, times)
 
 
 class TimedRequests(BackendBefore[Backend]):
@@ -45,16 +52,30 @@ class TimedRequests(BackendBefore[Backend]):
         super().__init__(backend)
         self._times = times
 
+    def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
+        """Have the query answered; ``done`` is told its outcome."""
+        started = time.perf_counter()
+
+        def count(outcome: Prediction | Exception) -> None:
+            if isinstance(outcome, Exception):
+                self._times.failed(query.model_id, outcome)
+            else:
+                self._times.answered(query.model_id, outcome.model_version, 1, time.perf_counter() - started)
+            done(outcome)
+
+        inner = self._backend.submit(query, call, count)
+        if inner is None:
+            return None
+
+        def withdraw() -> None:
+            self._times.failed(query.model_id, asyncio.CancelledError())
+            inner()
+
+        return withdraw
+
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer to one query. Raises ServingError."""
-        started = time.perf_counter()
-        try:
-            answer = await self._backend.predict(query, call)
-        except BaseException as error:
-            self._times.failed(query.model_id, error)
-            raise
-        self._times.answered(query.model_id, answer.model_version, 1, time.perf_counter() - started)
-        return answer
+        return await answer_of(self, query, call)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Raises ServingError."""
@@ -111,6 +132,17 @@ class TimedEngine(BackendBefore[BatchingBackend]):
         answered = (query.model_id for query, outcome in zip(queries, outcomes, strict=True) if outcome is not None)
         self._count(answered, started)
         return outcomes
+
+    def timed(self, predict_now: PredictNow) -> PredictNow:
+        """Return ``predict_now`` with its batches counted."""
+
+        def predict_and_count(queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+            started = time.perf_counter()
+            outcomes = predict_now(queries, call)
+            self._count((query.model_id for query, one in zip(queries, outcomes, strict=True) if one), started)
+            return outcomes
+
+        return predict_and_count
 
     def _count(self, asked: Iterable[str], started: float) -> None:
         """Count a batch that the engine has answered, by the model of each request in it."""

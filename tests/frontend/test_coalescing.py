@@ -155,17 +155,16 @@ async def test_what_arrives_together_goes_together() -> None:
     assert engine.sizes == [10]
 
 
-async def test_a_burst_that_takes_several_turns_to_arrive_goes_together_and_has_an_end() -> None:
-    engine = FakeEngine()
-    async with before(engine) as backend:
-        tasks = []
-        for number in range(300):
-            tasks += asked(backend, query(str(number)))
-            await asyncio.sleep(0)
+async def test_a_burst_of_one_turn_goes_together_and_what_comes_meanwhile_goes_next() -> None:
+    engine = FakeEngine(held=True)
+    async with before(engine, calls=1) as backend:
+        tasks = asked(backend, *(query(str(number)) for number in range(30)))
+        await a_turn()
+        tasks += asked(backend, *(query(str(number)) for number in range(20)))
+        await a_turn()
+        engine.go.set()
         await asyncio.gather(*tasks)
-    # It is not waited for more than one batch holds.
-    assert engine.sizes[0] == 256
-    assert sum(engine.sizes) == 300
+    assert engine.sizes == [30, 20]
 
 
 @pytest.mark.parametrize(("documents", "sizes"), [(["x"] * 600, [256, 256, 88]), (["y" * 50_000] * 5, [2, 2, 1])])
@@ -406,6 +405,7 @@ def test_whatever_comes_and_leaves_everybody_gets_their_own_answer(
                 else:
                     assert isinstance(outcome, Prediction)
                     assert (outcome.label, outcome.model_id) == (wanted.document, wanted.model_id)
+            await a_turn()
             assert all(group._free == calls for group in backend._groups.values())
             assert not any(group._batches or group._waiting for group in backend._groups.values())
 
