@@ -267,7 +267,9 @@ class ServerConnection(asyncio.BufferedProtocol):
     def look(self, now: float) -> None:
         """Care for what happens by the clock: signs of life, age, the end. ``now`` is in seconds of ``monotonic()``."""
         if self._leave_at is not None:
-            if now >= self._leave_at or (self._said_goodbye and self.is_idle):
+            if now >= self._leave_at and self._transport is not None and self._transport.is_closing():
+                self.abort("the caller does not read what it is sent")
+            elif now >= self._leave_at or (self._said_goodbye and self.is_idle):
                 self.close()
         elif now >= self._renew_at:
             self.say_goodbye(self.limits.connection_grace_seconds)
@@ -299,16 +301,15 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Write what there is to write, and close."""
-        if self._transport is not None:
-            self.flush()
-        if self._transport is not None:
-            self._transport.close()
+        self.flush()
+        self._close_transport()
 
     def abort(self, reason: str) -> None:
         """Close at once."""
         log.debug("connection ended", peer=self.peer(), reason=reason)
-        if self._transport is not None:
-            self._transport.abort()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
         self._end_calls()
 
     def flush(self) -> None:
@@ -317,8 +318,12 @@ class ServerConnection(asyncio.BufferedProtocol):
         if transport is None:
             return
         engine = self._engine
-        while not self._is_paused:
-            data = engine.data_to_send(_WRITE_BYTES)
+        while not (self._is_paused or transport.is_closing()):
+            try:
+                data = engine.data_to_send(_WRITE_BYTES)
+            except EngineError as error:
+                self.abort(f"{type(error).__name__}: {error}")
+                return
             if data:
                 transport.write(data)
             # Streams and the connection may close only with their last bytes, even where nothing is left to write.
@@ -335,6 +340,13 @@ class ServerConnection(asyncio.BufferedProtocol):
             transport.close()
 
     # Inside.
+
+    def _close_transport(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
+            # A caller that does not read would keep a closed transport for ever.
+            farewell = time.monotonic() + _FAREWELL_SECONDS
+            self._leave_at = farewell if self._leave_at is None else min(farewell, self._leave_at)
 
     def _read_on(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -384,8 +396,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         for event in events:
             if isinstance(event, StreamClosed):
                 self._stream_closed(event.stream_id)
-            elif isinstance(event, ConnectionClosed) and self._transport is not None:
-                self._transport.close()
+            elif isinstance(event, ConnectionClosed):
+                self._close_transport()
 
     def _open(self, event: RequestReceived) -> None:
         stream = self.server.open(self, event.stream_id, event.headers)
@@ -476,9 +488,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         log.info("connection ended", peer=self.peer(), reason=reason.decode())
         with contextlib.suppress(EngineError):
             self._engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=reason)
-        self.flush()
-        if self._transport is not None:
-            self._transport.close()
+        self.close()
         self._end_calls()
 
     def _end_calls(self) -> None:

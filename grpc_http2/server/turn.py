@@ -75,7 +75,7 @@ class Turn:
                 call.outlive_turn()
         unwritten, self._unwritten = self._unwritten, set()
         for connection in unwritten:
-            connection.flush()
+            _flush(connection)
         self._is_scheduled = False
         if self._calls or self._at_end or self._unwritten:
             self._schedule()
@@ -87,6 +87,15 @@ def _do(act: Callable[[], object]) -> None:
     except Exception:
         # One batch must not cost the others of the turn theirs.
         log.exception("work at the end of a turn failed")
+
+
+def _flush(connection: ServerConnection) -> None:
+    try:
+        connection.flush()
+    except Exception:
+        # Nor must one connection.
+        log.exception("a connection failed")
+        connection.abort("it failed")
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
