@@ -9,13 +9,15 @@ from typing import Final
 import structlog
 
 from frontend.answers import ModelAnswers
+from frontend.backends.backend import Backend
 from frontend.backends.submission import Done, Withdraw, answer_of
 from frontend.catalog import Catalog
 from frontend.quotas import Quotas
 from frontend.quotas_ledger import Tenant
-from frontend.releases.released import ReleasedAnswers, Turn
+from frontend.releases.released import ReleasedAnswers, RoutedQuery
 from frontend.releases.rollouts import Rollout, Route
 from frontend.router import Router
+from grpc_http2.server.turn import Turn
 from serving.access.identity import ANYBODY, Right
 from serving.call import Call, enter_call
 from serving.errors import ServingError
@@ -56,24 +58,36 @@ class RoutedPredictions:
         self._quotas = quotas
         self._answers = ModelAnswers(catalog, router)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turn = Turn.of_running_loop()
+        self._at_hand: dict[str, tuple[ModelId, Backend]] = {}
+        """The models that were asked in this turn, as callers wrote them."""
 
     def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
         """Have the query answered; ``done`` is told the answer, or the ServingError that tells why there is none."""
         quotas = self._quotas
         tenant: Tenant | None = None
         try:
-            model_id = self._checked(query, call)
+            model_id, backend = self._at_hand.get(query.model_id) or self._route_at_hand(query.model_id)
             if call.identity is not ANYBODY:
+                call.identity.check(Right.PREDICT if query.explain is None else Right.EXPLAIN, model_id)
                 query = query._replace(caller=call.identity.name)
+            self._limits.check(query)
             if quotas is not None:
                 tenant = quotas.enter(call.identity, model_id, 1)
         except ServingError as error:
             done(error)
             return None
-        if quotas is None or tenant is None:
-            return self._ask(model_id, query, call, done)
-        leaving = _Leaving(quotas, tenant, done)
-        leaving.behind = self._ask(model_id, query, call, leaving.done)
+        leaving: _Leaving | None = None
+        if quotas is not None and tenant is not None:
+            leaving = _Leaving(quotas, tenant, done)
+            done = leaving.done
+        if backend is None:
+            behind: Withdraw | None = self._ask_later(model_id, query, call, done)
+        else:
+            behind = backend.submit(query, call, done)
+        if leaving is None:
+            return behind
+        leaving.behind = behind
         return leaving.withdraw
 
     async def predict(self, query: Query, call: Call) -> Prediction:
@@ -121,13 +135,13 @@ class RoutedPredictions:
         """Return the outcome of each query that is to be asked, by its place."""
         outcomes: dict[int, Outcome] = {}
         routes = await self._routes_of(set(asked.values()))
-        turns: dict[int, Turn] = {}
+        turns: dict[int, RoutedQuery] = {}
         for index, model_id in asked.items():
             route = routes[model_id]
             if isinstance(route, ServingError):
                 outcomes[index] = route
             else:
-                turns[index] = Turn.of(route, queries[index])
+                turns[index] = RoutedQuery.of(route, queries[index])
         outcomes.update(zip(turns, await self._answered(list(turns.values()), call), strict=True))
         return outcomes
 
@@ -201,17 +215,29 @@ class RoutedPredictions:
         await self._catalog.close()
         await asyncio.gather(*(backend.close() for backend in self._router.backends))
 
-    def _ask(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw | None:
+    def _route_at_hand(self, text: str) -> tuple[ModelId, Backend | None]:
+        """Return the model that ``text`` names, and its engine where nothing has to be waited for to know it.
+
+        Most models are no names with a release, and are known not to be; most manifests are at hand. What is found
+        holds for the rest of the turn: queries for one model come together. Raises InvalidModelId.
+        """
+        model_id = parse_model_id(text)
         released = self._released
-        # Most models are no names with a release, and are known not to be; most manifests are at hand.
-        if released is None or released.has_none(model_id):
-            try:
-                backend = self._answers.backend_at_hand(model_id)
-            except ServingError as error:
-                done(error)
-                return None
-            if backend is not None:
-                return backend.submit(query, call, done)
+        if released is not None and not released.has_none(model_id):
+            return model_id, None
+        try:
+            backend = self._answers.backend_at_hand(model_id)
+        except ServingError:
+            # Told by the way that waits, after the caller's rights were checked.
+            return model_id, None
+        if backend is not None:
+            if not self._at_hand:
+                self._turn.at_end(self._at_hand.clear)
+            self._at_hand[text] = model_id, backend
+        return model_id, backend
+
+    def _ask_later(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw:
+        """Have the query answered once what has to be waited for is known."""
         task = asyncio.get_running_loop().create_task(self._look_up_and_ask(model_id, query, call, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -258,7 +284,7 @@ class RoutedPredictions:
             routes[model_id] = route
         return routes
 
-    async def _answered(self, turns: Sequence[Turn], call: Call) -> Sequence[Outcome]:
+    async def _answered(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
         if self._released is None or all(turn.rollout is None for turn in turns):
             return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
         return await self._released.predict_batch(turns, call)

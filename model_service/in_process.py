@@ -42,7 +42,7 @@ class InProcessBackend:
 
     def predict_now(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
         """Return the same without a wait."""
-        return self._engine.predict_now(queries, call)
+        return self._engine.predict_checked_now(queries, call)
 
     async def load(self, model_id: ModelId, call: Call) -> Residence:
         """Have the model in memory. Raises ServingError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Final, TypeAlias
 
@@ -95,16 +95,35 @@ class InferenceEngine:
             InvalidRequest: the batch is too large.
         """
         self._limits.check_batch(queries)
-        span = None if call.span is None else begin_inference(call.span, queries)
         outcomes: list[Outcome | None] = [None] * len(queries)
-        for model_id, members in self._by_model(queries, outcomes, check).items():
+        self._answer_now(queries, self._by_model(queries, outcomes, check), outcomes, call)
+        return outcomes
+
+    def predict_checked_now(self, queries: Sequence[Query], call: Call) -> list[Outcome | None]:
+        """Return the same for queries whose model ids and bounds were checked by whoever asks, in this process."""
+        groups: dict[ModelId, list[int]] = defaultdict(list)
+        for index, query in enumerate(queries):
+            groups[ModelId(query.model_id)].append(index)
+        outcomes: list[Outcome | None] = [None] * len(queries)
+        self._answer_now(queries, groups, outcomes, call)
+        return outcomes
+
+    def _answer_now(
+        self,
+        queries: Sequence[Query],
+        groups: Mapping[ModelId, Sequence[int]],
+        outcomes: list[Outcome | None],
+        call: Call,
+    ) -> None:
+        """Put the outcomes in their places, of the models that can answer without a wait."""
+        span = None if call.span is None else begin_inference(call.span, queries)
+        for model_id, members in groups.items():
             asked = queries if len(members) == len(queries) else [queries[index] for index in members]
             at_once = self._answers_at_once(model_id, asked, call.deadline)
             if at_once is not None:
                 _put(outcomes, members, at_once)
         if span is not None:
             span.end()
-        return outcomes
 
     async def predict_ready(
         self, queries: Sequence[Query], deadline: Deadline = NEVER, check: Check | None = None

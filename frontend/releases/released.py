@@ -36,7 +36,7 @@ _MOST_SECONDS: Final = 10.0
 _SLOW_SECONDS: Final = 1.0
 
 
-class Turn(NamedTuple):
+class RoutedQuery(NamedTuple):
     """A query on its way to a version."""
 
     query: Query
@@ -47,7 +47,7 @@ class Turn(NamedTuple):
     canary: OnTrial | None = None
 
     @classmethod
-    def of(cls, route: Route, query: Query) -> Turn:
+    def of(cls, route: Route, query: Query) -> RoutedQuery:
         """Return the query's turn. Whether the canary answers is decided here."""
         if not isinstance(route, Rollout):
             return cls(query, route)
@@ -91,7 +91,7 @@ class ReleasedAnswers:
 
     async def predict(self, route: Route, query: Query, call: Call) -> Prediction:
         """Return the answer of the version that is to answer. Raises stable's ServingError."""
-        turn = Turn.of(route, query)
+        turn = RoutedQuery.of(route, query)
         call.notes.model = turn.model_id
         if turn.canary is None:
             answer = await self._answers.predict(turn.model_id, query, call)
@@ -109,7 +109,7 @@ class ReleasedAnswers:
         self._count_error(turn, outcome)
         return answer
 
-    async def predict_batch(self, turns: Sequence[Turn], call: Call) -> list[Outcome]:
+    async def predict_batch(self, turns: Sequence[RoutedQuery], call: Call) -> list[Outcome]:
         """Return the outcome of each query, in order."""
         canaries = {index: (turn.canary, turn.query) for index, turn in enumerate(turns) if turn.canary is not None}
         others = [index for index in range(len(turns)) if index not in canaries]
@@ -133,7 +133,7 @@ class ReleasedAnswers:
         await self._taking_back.close()
         await self._rollouts.close()
 
-    async def _of_models(self, turns: Sequence[Turn], call: Call) -> Sequence[Outcome]:
+    async def _of_models(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
         if not turns:
             return ()
         return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
@@ -162,7 +162,7 @@ class ReleasedAnswers:
             outcomes = [ServingError(INTERNAL_MESSAGE)] * len(asked)
         return [_too_late(seconds) if isinstance(outcome, DeadlineExceeded) else outcome for outcome in outcomes]
 
-    def _count_error(self, turn: Turn, error: ServingError) -> None:
+    def _count_error(self, turn: RoutedQuery, error: ServingError) -> None:
         """Count a canary's error where stable has answered."""
         rollout, canary = turn.rollout, turn.canary
         if rollout is None or canary is None:
@@ -174,7 +174,7 @@ class ReleasedAnswers:
             canary.counts.errors += 1
             self._taking_back.judge(rollout, canary)
 
-    def _after_stable(self, answered: Iterable[tuple[Turn, Prediction]], call: Call) -> None:
+    def _after_stable(self, answered: Iterable[tuple[RoutedQuery, Prediction]], call: Call) -> None:
         """Count stable's answers, and have shadows asked the same."""
         shadowed: dict[OnTrial, list[Answered]] = defaultdict(list)
         for turn, answer in answered:
@@ -188,7 +188,7 @@ class ReleasedAnswers:
         for shadow, group in shadowed.items():
             self._comparisons.begin(Comparison(shadow.model_id, group, shadow.counts, of_canary=False), call)
 
-    def _after_canary(self, answered: Iterable[tuple[Turn, Prediction]], call: Call) -> None:
+    def _after_canary(self, answered: Iterable[tuple[RoutedQuery, Prediction]], call: Call) -> None:
         """Count the canaries' answers, and have stable asked the same."""
         groups: dict[tuple[Rollout, OnTrial], list[Answered]] = defaultdict(list)
         for turn, answer in answered:
@@ -201,8 +201,8 @@ class ReleasedAnswers:
 
 
 def _answered(
-    turns: Sequence[Turn], indices: Iterable[int], outcomes: Mapping[int, Outcome]
-) -> Iterable[tuple[Turn, Prediction]]:
+    turns: Sequence[RoutedQuery], indices: Iterable[int], outcomes: Mapping[int, Outcome]
+) -> Iterable[tuple[RoutedQuery, Prediction]]:
     return [(turns[index], outcome) for index in indices if isinstance(outcome := outcomes[index], Prediction)]
 
 

@@ -20,7 +20,6 @@ from grpc_http2.wire import (
     Metadatum,
     WireError,
     framed,
-    metadata_headers,
     metadata_of,
     status_headers,
 )
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-OK_TRAILERS: Final[Sequence[Header]] = ((b"grpc-status", b"0"),)
+_OK: Final[Header] = (b"grpc-status", b"0")
+_OK_TRAILERS: Final[Sequence[Header]] = (_OK,)
 FAULT_MESSAGE: Final = "the service failed on this call; its log tells why"
 """Message of the status where a handler raised what no status is made of."""
 
@@ -141,20 +141,17 @@ class ServerCall:
         """Return the certificate that the caller proved to have, in PEM; ``None`` without one."""
         return self.connection.certificate()
 
-    def answer(self, message: bytes, metadata: Iterable[Metadatum] = ()) -> None:
+    def answer(self, message: bytes, metadata: Sequence[Header] = ()) -> None:
         """End the call with its one message, status OK. Does nothing where the call has ended.
 
         Args:
             message: serialized.
-            metadata: that goes with the status; what cannot be sent is logged, and the status becomes INTERNAL.
+            metadata: that goes with the status, as headers: names in lower case, values of printable ASCII, which is
+                not checked here; :func:`~grpc_http2.wire.metadata_headers` makes them of any metadata.
         """
         if self.ended:
             return
-        try:
-            trailers = (*OK_TRAILERS, *metadata_headers(metadata)) if metadata else OK_TRAILERS
-        except ValueError as error:
-            self._fail_metadata(error)
-            return
+        trailers = (_OK, *metadata) if metadata else _OK_TRAILERS
         self.ended = True
         headers = None if self.headers_sent else (_HEADERS if not self.sends_gzip else self._start(()))
         self.connection.respond(self, headers, framed(message, compressed=self.sends_gzip), trailers)
@@ -237,11 +234,11 @@ class ServerCall:
         self.fail(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
 
     def leave(self) -> None:
-        """End the call: its caller has left."""
+        """End the call: its stream is closed, and its caller has left where there is no answer yet."""
         if not self.ended:
             self.ended = True
             self._tell(Ended.CALLER_LEFT)
-        self._close()
+            self._close()
 
     def refuse_request(self, error: WireError) -> None:
         """End the call: its request is not gRPC, or more than is taken."""

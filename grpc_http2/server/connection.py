@@ -221,14 +221,18 @@ class ServerConnection(asyncio.BufferedProtocol):
             await writer
 
     def acknowledge(self, stream_id: int, count: int) -> None:
-        """Let the caller send ``count`` bytes more."""
+        """Let the caller send ``count`` bytes more; what says so is written with the next write of the connection."""
         if count:
             try:
                 self._engine.acknowledge_received_data(count, stream_id)
             except (EngineError, ValueError):
                 # Its stream is closed, and the window with it.
                 return
-            self.turn.write(self)
+
+    def make_room(self, stream_id: int, count: int) -> None:
+        """Let the caller send ``count`` bytes more, and say so in this turn."""
+        self.acknowledge(stream_id, count)
+        self.turn.write(self)
 
     def hold(self, count: int) -> None:
         """Count ``count`` bytes of incomplete requests, or no longer."""

@@ -76,7 +76,7 @@ class HttpExchange:
         """Tell the application that nobody is left."""
         self._left = True
         while self._chunks:
-            self._connection.acknowledge(self._stream_id, len(self._chunks.popleft()))
+            self._connection.make_room(self._stream_id, len(self._chunks.popleft()))
         self._news.set()
 
     async def _serve(self) -> None:
@@ -122,7 +122,7 @@ class HttpExchange:
             self._news.clear()
             await self._news.wait()
         chunk = self._chunks.popleft()
-        self._connection.acknowledge(self._stream_id, len(chunk))
+        self._connection.make_room(self._stream_id, len(chunk))
         more = bool(self._chunks) or not self.request_ended
         self._told_end = not more
         return {"type": "http.request", "body": chunk, "more_body": more}

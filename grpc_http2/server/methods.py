@@ -12,7 +12,7 @@ from grpc import StatusCode
 from grpc_http2.server.call import FAULT_MESSAGE, CallHandler, Ended, ServerCall
 from grpc_http2.server.context import CallContext
 from grpc_http2.server.request_stream import RequestStream, deserialized
-from grpc_http2.wire import WireError
+from grpc_http2.wire import WireError, metadata_headers
 
 log = structlog.get_logger()
 
@@ -119,8 +119,14 @@ class ServicerMethod:
             _end_with_status(call, context)
             return
         call.sends_gzip = call.sends_gzip and not context.next_is_plain
+        try:
+            trailers = metadata_headers(context.trailers)
+        except ValueError as error:
+            log.error("metadata cannot be sent", path=call.path, exc_info=error)
+            call.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
+            return
         # A message of the status goes with errors only.
-        call.answer(self._write(response), context.trailers)
+        call.answer(self._write(response), trailers)
 
 
 def _end_with_status(call: ServerCall, context: CallContext) -> None:

@@ -59,7 +59,7 @@ class RequestStream:
         while not self._messages:
             if self._chunks:
                 chunk = self._chunks.popleft()
-                self._call.connection.acknowledge(self._call.stream_id, len(chunk))
+                self._call.connection.make_room(self._call.stream_id, len(chunk))
                 self._messages.extend(self._reader.feed(chunk))
             elif self._complete:
                 self._reader.end()
@@ -76,4 +76,4 @@ class RequestStream:
     def close(self) -> None:
         """Give the caller's connection back what nobody is going to read."""
         while self._chunks:
-            self._call.connection.acknowledge(self._call.stream_id, len(self._chunks.popleft()))
+            self._call.connection.make_room(self._call.stream_id, len(self._chunks.popleft()))

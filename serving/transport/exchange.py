@@ -11,9 +11,12 @@ from grpc import StatusCode
 from grpc_http2.server.call import Ended
 from serving.access.presented import Presented
 
-__all__ = ["CERTIFICATE_KEY", "ContextExchange", "Ended", "Exchange", "Metadata", "Presented"]
+__all__ = ["CERTIFICATE_KEY", "ContextExchange", "Ended", "Exchange", "Metadata", "Presented", "RawMetadata"]
 
 Metadata: TypeAlias = Sequence[tuple[str, str]]
+
+RawMetadata: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Metadata as HTTP/2 sends them: names in lower case, values of printable ASCII."""
 
 CERTIFICATE_KEY: Final = "x509_pem_cert"
 """Where the ``auth_context()`` of a grpcio context has the caller's certificate, in PEM."""
@@ -28,7 +31,7 @@ class Exchange(Presented, Protocol):
     on_end: Callable[[Ended], object] | None
     """Told when the caller leaves, and when the deadline passes."""
 
-    def answer(self, response: Any, metadata: Metadata = ()) -> None:
+    def answer(self, response: Any, metadata: RawMetadata = ()) -> None:
         """Give the response, and metadata with it. Does nothing where the caller has left."""
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:

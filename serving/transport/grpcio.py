@@ -17,7 +17,7 @@ from serving.settings import ServerSettings
 from serving.tls.certificates import Certificates
 from serving.tls.material import TlsMaterial
 from serving.transport.boundary import GuardedMethod
-from serving.transport.exchange import ContextExchange, Ended, Metadata
+from serving.transport.exchange import ContextExchange, Ended, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.hosted import HostedServices
 from serving.transport.lifecycle import CannotListen
@@ -194,10 +194,10 @@ class _GrpcioExchange(ContextExchange):
         self.on_end: Any = None
         self._response: asyncio.Future[bytes | _Refusal] = asyncio.get_running_loop().create_future()
 
-    def answer(self, response: bytes, metadata: Metadata = ()) -> None:
+    def answer(self, response: bytes, metadata: RawMetadata = ()) -> None:
         """Give the response."""
         if not self._response.done():
-            self._context.set_trailing_metadata(metadata)
+            self._context.set_trailing_metadata(tuple((key.decode(), value.decode()) for key, value in metadata))
             self._response.set_result(response)
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from serving.transport.boundary import GuardedMethod
 
 # What gRPC's retries (proposal A6) understand: a negative time to wait before the next attempt means never.
+_REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 _NEVER_RETRY: Final = ("grpc-retry-pushback-ms", "-1")
 
 
@@ -64,7 +65,8 @@ class ServedCall:
         method, call = self._method, self.call
         if method.log_ended is not None:
             method.log_ended(method.name, StatusCode.OK, call, self._started)
-        self._exchange.answer(data, ((REQUEST_ID_KEY, call.request_id),))
+        # Request ids are of letters that headers have.
+        self._exchange.answer(data, ((_REQUEST_ID_HEADER, call.request_id.encode()),))
         call.notes.forget()
 
     def fail(self, error: Exception) -> None:

@@ -17,7 +17,7 @@ from grpc_http2.alarms import Alarm, alarms_of
 from grpc_http2.wire import WireError, seconds_of_timeout
 from serving.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
 from serving.errors import InvalidRequest
-from serving.transport.exchange import Ended, Metadata
+from serving.transport.exchange import Ended, Metadata, RawMetadata
 
 # KServe and Triton have none; gateways of gRPC take its own.
 _TIMEOUT_HEADER: Final = "grpc-timeout"
@@ -52,9 +52,9 @@ class RestExchange:
         found = self._certificate
         return None if found is None else bytes(found)
 
-    def answer(self, response: Response, metadata: Metadata = ()) -> None:
+    def answer(self, response: Response, metadata: RawMetadata = ()) -> None:
         """Give the response."""
-        self._finish(response, metadata)
+        self._finish(response, [(key.decode(), value.decode()) for key, value in metadata])
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
         """Give a refusal instead."""
