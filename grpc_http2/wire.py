@@ -184,18 +184,37 @@ class MessageReader:
             flag, size = _PREFIX.unpack_from(chunk)
             if not flag and size == len(chunk) - _PREFIX.size and size <= self._limit:
                 return (chunk[_PREFIX.size :],)
-        self._buffer += chunk
+        self.take(chunk)
         messages = []
-        while len(self._buffer) >= _PREFIX.size:
-            flag, size = _PREFIX.unpack_from(self._buffer)
-            # What is too large is refused when it is announced, before it is kept.
-            self._check_size(size)
-            end = _PREFIX.size + size
-            if len(self._buffer) < end:
-                break
-            messages.append(self._opened(flag, bytes(self._buffer[_PREFIX.size : end])))
-            del self._buffer[:end]
+        while (message := self.next()) is not None:
+            messages.append(message)
         return messages
+
+    def take(self, chunk: bytes) -> None:
+        """Take a piece, whose messages :meth:`next` gives."""
+        self._buffer += chunk
+
+    def next(self) -> bytes | None:
+        """Return the next message, ``None`` where it is not complete.
+
+        Messages are opened one by one: together, those of one small piece may be a thousand times as large.
+        """
+        if len(self._buffer) < _PREFIX.size:
+            return None
+        flag, size = _PREFIX.unpack_from(self._buffer)
+        # What is too large is refused when it is announced, before it is kept.
+        self._check_size(size)
+        end = _PREFIX.size + size
+        if len(self._buffer) < end:
+            return None
+        message = bytes(self._buffer[_PREFIX.size : end])
+        del self._buffer[:end]
+        return self._opened(flag, message)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was taken has been given."""
+        return not self._buffer
 
     def end(self) -> None:
         """Take the end of the body."""

@@ -320,7 +320,11 @@ class Connection(asyncio.Protocol):
             stream.stream_failed(_failure_of(event.error_code))
 
     def _on_settings(self, _: SettingsReceived) -> None:
-        most = self._engine.remote_settings.get(MAX_CONCURRENT_STREAMS, self._settings.most_streams)
+        try:
+            most = self._engine.remote_settings.get(MAX_CONCURRENT_STREAMS, self._settings.most_streams)
+        except EngineError:
+            # What came behind them has ended the connection.
+            return
         self._most_streams = min(most, self._settings.most_streams)
         if not self.opened.done():
             self.opened.set_result(None)

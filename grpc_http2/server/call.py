@@ -42,6 +42,8 @@ _HEADERS: Final[Sequence[Header]] = (
     (b"grpc-accept-encoding", ENCODINGS),
 )
 _PREFIX_BYTES: Final = 5
+# Smaller messages are bounded by the number of calls.
+_SMALL_BYTES: Final = 4 << 10
 
 
 class Ended(enum.Enum):
@@ -65,6 +67,8 @@ class ServerCall:
     __slots__ = (
         "_alarm",
         "_body",
+        "_held",
+        "_seen_at",
         "connection",
         "deadline",
         "ended",
@@ -111,6 +115,8 @@ class ServerCall:
         """Whether the messages of the answer are compressed."""
         self._body: bytearray | None = None
         self._alarm: Alarm | None = None
+        self._held = 0
+        self._seen_at: float | None = None
 
     # What whoever serves the call uses.
 
@@ -240,6 +246,17 @@ class ServerCall:
             self._tell(Ended.CALLER_LEFT)
             self._close()
 
+    def look(self, now: float) -> None:
+        """End a call whose one message does not come. ``now`` is in seconds of ``time.monotonic()``."""
+        if self.ended or self.request_ended or self.method.streams_requests:
+            return
+        if self._seen_at is None:
+            self._seen_at = now
+        if self.deadline is not None and now >= self.deadline:
+            self.expire()
+        elif now - self._seen_at >= self.connection.limits.request_seconds:
+            self.refuse_request(WireError(StatusCode.DEADLINE_EXCEEDED, "the request did not arrive in time"))
+
     def refuse_request(self, error: WireError) -> None:
         """End the call: its request is not gRPC, or more than is taken."""
         if not self.ended:
@@ -261,8 +278,8 @@ class ServerCall:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._body is not None:
-            self.connection.hold(-len(self._body))
+        if self._held:
+            self._hold(0)
             self._body = None
         if self.stream is not None:
             self.stream.close()
@@ -273,19 +290,27 @@ class ServerCall:
         if last and self._body is None and data[:1] == b"\0" and int.from_bytes(data[1:5], "big") == size <= limit:
             # Nearly always a request is one frame.
             self.message = data[_PREFIX_BYTES:]
+            if size > _SMALL_BYTES:
+                self._hold(size)
             self.connection.ready(self)
             return
         if self._body is None:
             self._body = bytearray()
         self._body += data
-        self.connection.hold(len(data))
+        self._hold(len(self._body))
         try:
             self._check_size(limit)
             if last:
                 self.message = self._whole_message(limit)
+                self._hold(len(self.message))
                 self.connection.ready(self)
         except WireError as error:
             self.refuse_request(error)
+
+    def _hold(self, size: int) -> None:
+        """Count ``size`` bytes of this call, until it ends, among what the server holds of requests."""
+        self.connection.hold(size - self._held)
+        self._held = size
 
     def _check_size(self, limit: int) -> None:
         """Raise WireError where the message is too large: as soon as that is announced, before it is held."""
@@ -300,13 +325,14 @@ class ServerCall:
 
     def _whole_message(self, limit: int) -> bytes:
         body, self._body = bytes(self._body or b""), None
-        self.connection.hold(-len(body))
         reader = MessageReader(limit, self.headers.get(b"grpc-encoding", IDENTITY))
-        messages = reader.feed(body)
-        reader.end()
-        if len(messages) != 1:
+        reader.take(body)
+        message = reader.next()
+        if message is None:
+            reader.end()
+        if message is None or not reader.is_empty:
             raise WireError(StatusCode.UNIMPLEMENTED, "the call takes one message, no more and no less")
-        return messages[0]
+        return message
 
     def _start(self, metadata: Sequence[Header]) -> list[Header]:
         encoding = [(b"grpc-encoding", GZIP)] if self.sends_gzip else []

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import structlog
+from grpc import StatusCode
 
 from grpc_http2.alarms import Alarms
 from grpc_http2.engine import (
@@ -29,7 +30,7 @@ from grpc_http2.engine import (
 )
 from grpc_http2.server.call import ServerCall
 from grpc_http2.server.policing import IdleBytes, PingPolice
-from grpc_http2.wire import Header
+from grpc_http2.wire import PREFIX_BYTES, Header, WireError
 
 if TYPE_CHECKING:
     from grpc_http2.server.server import Server
@@ -38,6 +39,7 @@ log = structlog.get_logger()
 
 _WRITE_BYTES: Final = 256 << 10
 _FAREWELL_SECONDS: Final = 1.0
+_FRAME_HEADER_BYTES: Final = 9
 _KEEPALIVE: Final = b"keepaliv"
 _FAREWELL: Final = b"farewell"
 
@@ -56,6 +58,9 @@ class ServerStream(Protocol):
 
     def leave(self) -> None:
         """End: the stream is closed."""
+
+    def look(self, now: float) -> None:
+        """Care for what happens by the clock. ``now`` is in seconds of ``time.monotonic()``."""
 
 
 class ServerConnection(asyncio.BufferedProtocol):
@@ -81,6 +86,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._buffer = server.buffer
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
+        self._held_bytes = 0
+        self._max_held_bytes = max(limits.max_buffered_connection_bytes, 2 * limits.max_message_bytes)
         self._writers: dict[int, asyncio.Future[None]] = {}
         self._parked: deque[ServerCall] = deque()
         self._unfinished: list[int] = []
@@ -193,6 +200,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def send_data(self, stream_id: int, data: bytes, *, last: bool = False) -> None:
         """Send a part of an answer."""
+        self._pings.forgive()
         try:
             self._engine.send_data(stream_id, data, end_stream=last)
         except EngineError:
@@ -235,12 +243,16 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.turn.write(self)
 
     def hold(self, count: int) -> None:
-        """Count ``count`` bytes of incomplete requests, or no longer."""
+        """Count ``count`` further bytes of requests; fewer, if it is negative."""
+        self._held_bytes += count
         self.server.held_bytes += count
 
     def holds_too_much(self) -> bool:
-        """Whether the server holds more of incomplete requests than it may."""
-        return self.server.held_bytes > self.limits.max_buffered_bytes
+        """Whether the server holds more of requests than it may, of this caller or of all."""
+        return (
+            self._held_bytes > self._max_held_bytes
+            or self.server.held_bytes > self.limits.max_buffered_bytes + self.limits.max_message_bytes
+        )
 
     def peer(self) -> str:
         """Return the caller's address as gRPC writes it."""
@@ -285,6 +297,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         elif now - self._heard_at >= self.limits.keepalive_seconds:
             self._asked_at = now
             self._ping(_KEEPALIVE)
+        for stream in list(self.streams.values()):
+            stream.look(now)
 
     def say_goodbye(self, grace: float) -> None:
         """Have the caller go elsewhere with its next calls; those that are under way have ``grace`` seconds.
@@ -330,6 +344,7 @@ class ServerConnection(asyncio.BufferedProtocol):
                 return
             if data:
                 transport.write(data)
+                self._idle.earn(len(data))
             # Streams and the connection may close only with their last bytes, even where nothing is left to write.
             events = engine.events()
             if events:
@@ -361,7 +376,9 @@ class ServerConnection(asyncio.BufferedProtocol):
         streams = self.streams
         for event in self._engine.events():
             if isinstance(event, DataReceived):
-                idle -= len(event.data)
+                size = len(event.data)
+                # A frame that may be a message is of use as a whole.
+                idle -= size + _FRAME_HEADER_BYTES if size >= PREFIX_BYTES else size
                 stream = streams.get(event.stream_id)
                 if stream is not None:
                     stream.receive(event.data, last=event.end_stream)
@@ -414,6 +431,10 @@ class ServerConnection(asyncio.BufferedProtocol):
         """Serve a call, in this turn where the caller reads its answers, else once it does."""
         if self._parked or self._is_congested():
             self._parked.append(call)
+            if self.holds_too_much():
+                call.refuse_request(
+                    WireError(StatusCode.RESOURCE_EXHAUSTED, "the answers of former calls are not read")
+                )
         else:
             self.turn.serve(call)
 

@@ -29,9 +29,10 @@ class Http1:
 
     Args:
         application: answers the requests.
+        on_close: is told that a connection is gone.
     """
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, on_close: Callable[[], object]) -> None:
         self._config = Config(
             application,
             lifespan="off",
@@ -42,11 +43,12 @@ class Http1:
         )
         self._config.load()
         self._state = ServerState()
-        self._gone: asyncio.Event | None = None
+        self._on_close = on_close
+        self._is_draining = False
 
     def protocol(self) -> GuardedHttp:
         """Return the protocol of a new connection."""
-        return GuardedHttp(self._config, self._state, {}, asyncio.get_running_loop(), self.closed)
+        return GuardedHttp(self._config, self._state, {}, asyncio.get_running_loop(), self._on_close)
 
     def look(self, now: float) -> None:
         """Care for what happens by the clock. ``now`` is in seconds of ``time.monotonic()``."""
@@ -54,24 +56,16 @@ class Http1:
         for connection in list(self._state.connections):
             if isinstance(connection, GuardedHttp):
                 connection.look(now)
+        if self._is_draining:
+            # Those that came in the meantime, too.
+            self.drain()
 
     def drain(self) -> None:
         """Have connections end with the requests that are under way."""
+        self._is_draining = True
         for connection in list(self._state.connections):
             if isinstance(connection, GuardedHttp):
                 connection.shutdown()
-
-    async def wait_until_gone(self) -> None:
-        """Return once no connection is open."""
-        self._gone = self._gone or asyncio.Event()
-        while self._state.connections:
-            self._gone.clear()
-            await self._gone.wait()
-
-    def closed(self) -> None:
-        """Take in that a connection is gone."""
-        if self._gone is not None and not self._state.connections:
-            self._gone.set()
 
     def abort(self) -> None:
         """End all connections at once."""
@@ -94,7 +88,7 @@ class GuardedHttp(HttpToolsProtocol):
         state: ServerState,
         app_state: dict[str, Any],
         loop: asyncio.AbstractEventLoop,
-        on_close: Callable[[], None],
+        on_close: Callable[[], object],
     ) -> None:
         super().__init__(config, state, app_state, loop)
         self._on_close = on_close

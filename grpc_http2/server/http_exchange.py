@@ -56,6 +56,7 @@ class HttpExchange:
         self._news = asyncio.Event()
         self._left = False
         self._told_end = False
+        self._is_head = (b":method", b"HEAD") in headers
         self._answered = False
         self.request_ended = False
 
@@ -78,6 +79,9 @@ class HttpExchange:
         while self._chunks:
             self._connection.make_room(self._stream_id, len(self._chunks.popleft()))
         self._news.set()
+
+    def look(self, now: float) -> None:
+        """Leave it to the application how long a body may take."""
 
     async def _serve(self) -> None:
         try:
@@ -136,7 +140,8 @@ class HttpExchange:
             self._connection.send_headers(self._stream_id, [(b":status", b"%d" % event["status"]), *kept])
         elif event["type"] == "http.response.body":
             last = not event.get("more_body", False)
-            self._connection.send_data(self._stream_id, event.get("body", b""), last=last)
+            body = b"" if self._is_head else event.get("body", b"")
+            self._connection.send_data(self._stream_id, body, last=last)
             if last:
                 self._answered = True
                 self._connection.answered(self._stream_id, request_ended=self.request_ended)

@@ -17,8 +17,10 @@ class ServerLimits:
     """Calls at the same time on one connection."""
     max_connections: int = 16_384
     """Connections at the same time; a further one is closed at once."""
-    max_buffered_bytes: int = 64 << 20
-    """Bytes of incomplete requests that the server holds for all connections together."""
+    max_buffered_bytes: int = 48 << 20
+    """Bytes of requests that the server holds for all connections together; further large ones are refused."""
+    max_buffered_connection_bytes: int = 16 << 20
+    """Bytes of requests that the server holds for one connection, or two of the largest messages if that is more."""
     stream_window_bytes: int = 256 << 10
     """Bytes that a call may send ahead of its reader."""
     connection_window_bytes: int = 2 << 20
@@ -29,12 +31,14 @@ class ServerLimits:
     """Unsent bytes of a connection, above which its further calls wait."""
     max_read_bytes: int = 16 << 10
     """Bytes read from one connection before the others have their turn."""
-    idle_bytes: int = 4 << 20
+    idle_bytes: int = 1 << 20
     """Bytes of frames without use (window updates, pings, priorities, tiny data) that a connection may send at once."""
-    idle_bytes_per_second: int = 256 << 10
+    idle_bytes_per_second: int = 128 << 10
     """Rate at which a connection earns these bytes back, in bytes per second."""
     handshake_seconds: float = 10.0
     """Time for TLS and for the first bytes of a connection, in seconds."""
+    request_seconds: float = 60.0
+    """Time for the request of a call that takes one message, in seconds; its deadline may be sooner."""
     keepalive_seconds: float = 30.0
     """Silence of a caller, in seconds, after which the server asks for a sign of life."""
     keepalive_timeout_seconds: float = 10.0

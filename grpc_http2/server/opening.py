@@ -57,6 +57,12 @@ class Opening(asyncio.Protocol):
         del exc
         self._forget()
 
+    def hurry(self, seconds: float) -> None:
+        """Give it ``seconds`` more to say something."""
+        if self._alarm is not None and self._transport is not None:
+            self._alarm.cancel()
+            self._alarm = self._server.alarms.after(seconds, self._transport.abort)
+
     def abort(self) -> None:
         """End it at once."""
         if self._transport is not None:
@@ -76,6 +82,7 @@ class Opening(asyncio.Protocol):
     def _forget(self) -> None:
         self._transport = None
         self._server.opening.discard(self)
+        self._server.fewer()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

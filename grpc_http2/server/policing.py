@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from grpc_http2.server.limits import ServerLimits
+
+# Two window updates of 13 bytes each for every 1.6 KB; no client writes them for less.
+_WRITTEN_FOR_ONE: Final = 64
 
 
 class PingPolice:
@@ -33,7 +38,8 @@ class IdleBytes:
     """A bucket of bytes without use.
 
     A flood of legal frames (WINDOW_UPDATE, PRIORITY, SETTINGS, DATA of one byte) has no limit in HTTP/2. Each read is
-    charged what it brought beyond requests and bodies.
+    charged what it brought beyond requests and bodies. What is written earns a part of its size: a caller makes room
+    for what it is sent.
     """
 
     __slots__ = ("_allowance", "_earned_at", "_limits")
@@ -42,6 +48,10 @@ class IdleBytes:
         self._limits = limits
         self._allowance = float(limits.idle_bytes)
         self._earned_at = now
+
+    def earn(self, written: int) -> None:
+        """Take in that ``written`` bytes were sent to the caller."""
+        self._allowance = min(self._limits.idle_bytes, self._allowance + written / _WRITTEN_FOR_ONE)
 
     def is_too_much(self, count: int, now: float) -> bool:
         """Charge ``count`` bytes at ``now``, in seconds; return whether the connection is to be ended for them."""

@@ -42,7 +42,6 @@ class RequestStream:
             call.connection.limits.max_message_bytes, call.headers.get(b"grpc-encoding", IDENTITY)
         )
         self._chunks: deque[bytes] = deque()
-        self._messages: deque[bytes] = deque()
         self._complete = False
         self._more: asyncio.Future[None] | None = None
 
@@ -56,18 +55,18 @@ class RequestStream:
 
     async def read(self) -> Any:
         """Return the next message, or ``grpc.aio.EOF``. Raises WireError."""
-        while not self._messages:
+        while (message := self._reader.next()) is None:
             if self._chunks:
                 chunk = self._chunks.popleft()
                 self._call.connection.make_room(self._call.stream_id, len(chunk))
-                self._messages.extend(self._reader.feed(chunk))
+                self._reader.take(chunk)
             elif self._complete:
                 self._reader.end()
                 return grpc.aio.EOF
             else:
                 self._more = asyncio.get_running_loop().create_future()
                 await self._more
-        return deserialized(self._deserialize, self._messages.popleft())
+        return deserialized(self._deserialize, message)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         while (message := await self.read()) is not grpc.aio.EOF:

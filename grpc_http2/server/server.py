@@ -28,6 +28,7 @@ _GRPC: Final = b"application/grpc"
 _HEADER_OVERHEAD: Final = 32
 """Bytes that HTTP/2 adds to the size of a header (RFC 9113, section 6.5.2)."""
 _LOOK_SECONDS: Final = 0.5
+_LAST_OPENING_SECONDS: Final = 1.0
 _ENCODINGS: Final = frozenset({IDENTITY, DEFLATE, GZIP})
 
 
@@ -72,7 +73,7 @@ class Server:
         """Bytes of incomplete requests."""
         self.opening: set[Opening] = set()
         """Connections of which is not known yet what they speak."""
-        self.http1 = Http1(refuse)
+        self.http1 = Http1(refuse, self.fewer)
         self._application: Application = refuse
         self._connections: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,6 +82,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._watch: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event | None = None
+        self._leave_at: float | None = None
 
     # What is served.
 
@@ -105,7 +107,7 @@ class Server:
     def serve_http(self, application: Application) -> None:
         """Have ``application`` answer what is no gRPC, on HTTP/1.1 and HTTP/2. Otherwise it is refused with 415."""
         self._application = application
-        self.http1 = Http1(application)
+        self.http1 = Http1(application, self.fewer)
 
     # Its life.
 
@@ -138,12 +140,15 @@ class Server:
         for listener in self._listeners:
             await listener.close()
         self._listeners.clear()
+        self._leave_at = time.monotonic() + grace
         for opening in list(self.opening):
-            opening.abort()
+            opening.hurry(min(grace, _LAST_OPENING_SECONDS))
         for connection in list(self._connections):
             connection.say_goodbye(grace)
         self.http1.drain()
         await self._wait_until_gone(grace)
+        for opening in list(self.opening):
+            opening.abort()
         for connection in list(self._connections):
             connection.abort("the service ends")
         self.http1.abort()
@@ -168,11 +173,17 @@ class Server:
     def opened(self, connection: ServerConnection) -> None:
         """Take in that a connection is there."""
         self._connections.add(connection)
+        if self._leave_at is not None:
+            connection.say_goodbye(max(0.0, self._leave_at - time.monotonic()))
 
     def closed(self, connection: ServerConnection) -> None:
         """Take in that a connection is gone."""
         self._connections.discard(connection)
-        if self._gone is not None and not self._connections:
+        self.fewer()
+
+    def fewer(self) -> None:
+        """Take in that there is one connection less of some kind."""
+        if self._gone is not None:
             self._gone.set()
 
     def open(self, connection: ServerConnection, stream_id: int, pairs: Sequence[Header]) -> ServerStream:
@@ -227,10 +238,9 @@ class Server:
         self._gone = self._gone or asyncio.Event()
         try:
             async with asyncio.timeout(grace):
-                while self._connections:
+                while self._connections or self.opening or self.http1.connections:
                     self._gone.clear()
                     await self._gone.wait()
-                await self.http1.wait_until_gone()
         except TimeoutError:
             return
 
