@@ -12,6 +12,7 @@ import pytest
 from benchmarks.calls import Call, WrongAnswer, ask
 from benchmarks.clients import GRPC_STUB, INTENT_CLIENT, Client, ClientFailed, measure_client
 from benchmarks.results import Plan
+from benchmarks.systems.all import TRANSPORTS
 from benchmarks.systems.base import Running, System
 from benchmarks.systems.engine import ENGINE_ECHO, TURN
 from benchmarks.systems.former import Former
@@ -22,7 +23,7 @@ from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
 pytestmark = pytest.mark.end_to_end
 
-BESIDE = {system.name: system for system in ours("grpcio") if system.name.startswith("one-process-")}
+BESIDE = {system.name: system for system in ours(TRANSPORTS[0]) if system.name.startswith("one-process-")}
 
 
 @pytest.fixture
