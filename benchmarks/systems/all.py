@@ -51,6 +51,7 @@ def catalog(transport: str, former: Former | None) -> Catalog:
     """
     usual = (
         *ours(transport),
+        *(former.systems() if former else ()),
         TURN,
         ENGINE_ECHO,
         ECHO,
@@ -65,6 +66,4 @@ def catalog(transport: str, former: Former | None) -> Catalog:
         GRPC_STUB,
     )
     others = tuple(system for name in TRANSPORTS if name != transport for system in on_transport(name))
-    if former is None:
-        return Catalog(usual, (*others, *Former().systems()))
-    return Catalog((*former.systems(), *usual), others)
+    return Catalog(usual, others if former else (*others, *Former().systems()))
