@@ -61,8 +61,7 @@ class PredictionServicer:
         )
 
     def _submit(self, query: Query, served: ServedCall, response_of: Callable[[Prediction], Any]) -> None:
-        notes = served.call.notes
-        notes.query = query
+        served.query = query
 
         def done(outcome: Prediction | Exception) -> None:
             if query.explain is not None and isinstance(outcome, Prediction):
@@ -70,10 +69,10 @@ class PredictionServicer:
             if isinstance(outcome, Exception):
                 served.fail(outcome)
             else:
-                notes.answer = outcome
-                served.answer(response_of(outcome))
+                served.answer = outcome
+                served.respond(response_of(outcome))
 
-        served.on_leave = self._predictions.submit(query, served.call, done)
+        served.on_leave = self._predictions.submit(query, served, done)
 
 
 def _response_of(prediction: Prediction) -> pb.PredictResponse:

@@ -35,6 +35,7 @@ _KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _WINDOWS: Final = {DEFLATE: 15, GZIP: 31}
 _OK: Final = (b"grpc-status", b"0")
+_HEADER_OVERHEAD: Final = 32
 _TIMEOUT_LIMIT: Final = 10**8
 _CODES: Final = {b"%d" % code.value[0]: code for code in StatusCode}
 _CODES_OF_HTTP: Final = {
@@ -85,6 +86,11 @@ def status_headers(code: StatusCode, message: str, metadata: Iterable[Metadatum]
 def metadata_headers(metadata: Iterable[Metadatum]) -> list[Header]:
     """Return metadata as headers. Raises ValueError where a key or a value cannot be sent."""
     return [(_header_name(key), _header_value(key, value)) for key, value in metadata]
+
+
+def header_bytes(headers: Iterable[Header]) -> int:
+    """Return the size of a header list as HTTP/2 counts it (RFC 9113, section 6.5.2)."""
+    return sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in headers)
 
 
 def metadata_of(headers: Iterable[Header]) -> tuple[Metadatum, ...]:
@@ -158,7 +164,8 @@ def framed(message: bytes, *, compressed: bool = False) -> bytes:
     if compressed:
         compressor = zlib.compressobj(wbits=_WINDOWS[GZIP])
         message = compressor.compress(message) + compressor.flush()
-    return _PREFIX.pack(compressed, len(message)) + message
+        return _PREFIX.pack(True, len(message)) + message
+    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 class MessageReader:

@@ -60,16 +60,15 @@ class PredictorServicer:
         self, request: pb.PredictorPredictRequest, served: ServedCall
     ) -> None:
         """Classify one document."""
-        call = served.call
-        query = call.notes.query = delegated_query_of(request)
-        (outcome,) = self._engine.predict_now((query,), call, self._check(call))
+        query = served.query = delegated_query_of(request)
+        (outcome,) = self._engine.predict_now((query,), served, self._check(served))
         if outcome is None:
-            served.run(self._predict_later(query, call))
+            served.run(self._predict_later(query, served))
         elif isinstance(outcome, ServingError):
             served.fail(outcome)
         else:
-            call.notes.answer = outcome
-            served.answer(response_of(pb.PredictorPredictResponse, outcome))
+            served.answer = outcome
+            served.respond(response_of(pb.PredictorPredictResponse, outcome))
 
     async def _predict_later(self, query: Query, call: Call) -> pb.PredictorPredictResponse:
         call.notes.answer = answer = await self._engine.predict(query, call.deadline, self._check(call))
@@ -79,15 +78,14 @@ class PredictorServicer:
         self, request: pb.PredictorPredictBatchRequest, served: ServedCall
     ) -> None:
         """Classify many documents, each on its own."""
-        call = served.call
-        queries = call.notes.queries = [delegated_query_of(item) for item in request.requests]
+        queries = served.queries = [delegated_query_of(item) for item in request.requests]
         if not request.ready_only or len(queries) > LARGE_BATCH:
-            served.run(self._predict_batch(queries, call, ready_only=request.ready_only))
+            served.run(self._predict_batch(queries, served, ready_only=request.ready_only))
             return
-        call.notes.outcomes = outcomes = self._engine.predict_now(queries, call, self._check(call))
+        served.outcomes = outcomes = self._engine.predict_now(queries, served, self._check(served))
         response = predictor_batch_response_of(outcomes)
         response.replica = REPLICA
-        served.answer(response)
+        served.respond(response)
 
     async def _predict_batch(
         self, queries: Sequence[Query], call: Call, *, ready_only: bool

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, Protocol
 
 from serving.access.identity import ANYBODY, Identity
 from serving.deadline import Deadline
@@ -77,20 +77,48 @@ class _NoNotes(CallNotes):
 _NO_NOTES: Final = _NoNotes()
 
 
-class Call(NamedTuple):
-    """What every room on a request's way may need to know of it."""
+class Call:
+    """What every room on a request's way may need to know of it.
 
-    request_id: str
-    deadline: Deadline
-    identity: Identity = ANYBODY
-    span: Span | None = None
-    """What is recorded of the call, where it is."""
-    notes: CallNotes = _NO_NOTES
+    Args:
+        request_id: of the call, in log lines and answers.
+        deadline: when its caller waits no more.
+        identity: who makes it.
+        span: what is recorded of the call, where it is.
+        notes: what the rooms on its way tell of it.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        deadline: Deadline,
+        identity: Identity = ANYBODY,
+        span: Span | None = None,
+        notes: CallNotes = _NO_NOTES,
+    ) -> None:
+        self.request_id = request_id
+        self.deadline = deadline
+        self.identity = identity
+        self.span = span
+        self._notes = notes
+
+    @property
+    def notes(self) -> CallNotes:
+        """What the rooms on the call's way tell of it."""
+        return self._notes
 
     @classmethod
-    def until(cls, deadline: Deadline) -> Self:
+    def until(cls, deadline: Deadline) -> Call:
         """Return a call of our own, with a new request id."""
-        return cls(_new_request_id(), deadline)
+        return Call(_new_request_id(), deadline)
+
+    def with_deadline(self, deadline: Deadline) -> Call:
+        """Return the same call for a part of the work that has another deadline; its notes are those of the call."""
+        return Call(self.request_id, deadline, self.identity, self.span, self.notes)
+
+    def with_span(self, span: Span) -> Call:
+        """Return the same call for a part of the work that is recorded as ``span``."""
+        return Call(self.request_id, self.deadline, self.identity, span, self.notes)
 
 
 _current: ContextVar[Call] = ContextVar("call")

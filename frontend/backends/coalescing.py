@@ -59,22 +59,21 @@ PredictNow: TypeAlias = Callable[[Sequence[Query], Call], Sequence[Outcome | Non
 class _Waiting:
     """A query from its arrival to its outcome."""
 
-    __slots__ = ("_done", "arrival", "batch", "call", "query", "settled", "span", "task")
+    settled = False
+    """Whether its outcome was told, or nobody waits for it."""
+    arrival = 0.0
+    """When it came, where that is counted."""
+    batch: _Batch | None = None
+    """The batch that it is in flight with."""
+    span: Span | None = None
+    """Where its call is traced: its wait in the queue, then its flight."""
+    task: asyncio.Task[None] | None = None
+    """Asks for it alone."""
 
     def __init__(self, query: Query, call: Call, done: Done) -> None:
         self.query = query
         self.call = call
         self._done = done
-        self.settled = False
-        """Whether its outcome was told, or nobody waits for it."""
-        self.arrival = 0.0
-        """When it came, where that is counted."""
-        self.batch: _Batch | None = None
-        """The batch that it is in flight with."""
-        self.span: Span | None = None
-        """Where its call is traced: its wait in the queue, then its flight."""
-        self.task: asyncio.Task[None] | None = None
-        """Asks for it alone."""
 
     def settle(self, outcome: Prediction | Exception) -> None:
         """Tell its outcome."""
@@ -111,7 +110,7 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
         backend: BatchingBackend,
         *,
         calls: int,
-        group_of: Callable[[Query], Hashable] = lambda _: None,
+        group_of: Callable[[Query], Hashable] | None = None,
         counts: QueryCounts | None = None,
         predict_now: PredictNow | None = None,
     ) -> None:
@@ -122,6 +121,8 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
         self._group_of = group_of
         # One is there as long as somebody waits in it, or a batch of it is in flight.
         self._groups: WeakValueDictionary[Hashable, _Group] = WeakValueDictionary()
+        self._all = _Group(self, backend, calls) if group_of is None else None
+        """The one group, where there are no others."""
         self._takes_batches = True
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -133,11 +134,7 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
                 self.counts.asked((query,))
             self.ask_alone(waiting)
             return waiting.withdraw
-        key = self._group_of(query)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group(self, self._backend, self._calls)
-        group.add(waiting)
+        (self._all or self._group(query)).add(waiting)
         return waiting.withdraw
 
     async def predict(self, query: Query, call: Call) -> Prediction:
@@ -153,12 +150,20 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
 
     async def close(self) -> None:
         """End what is in flight, and close the engine's backend."""
-        for group in list(self._groups.values()):
-            group.close()
+        for group in (self._all, *self._groups.values()):
+            if group is not None:
+                group.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await super().close()
+
+    def _group(self, query: Query) -> _Group:
+        key = None if self._group_of is None else self._group_of(query)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(self, self._backend, self._calls)
+        return group
 
     def settle(self, waiting: _Waiting, outcome: Outcome | None) -> None:
         """Tell what a batch has brought for a query."""
@@ -314,7 +319,7 @@ def _call_of(members: Sequence[_Waiting], span: Span | None) -> Call:
     # Members with an earlier deadline leave earlier.
     last = max(member.call.deadline.at for member in members)
     call = members[0].call if len(members) == 1 else Call.until(Deadline(last))
-    return call if span is None else call._replace(span=span)
+    return call if span is None else call.with_span(span)
 
 
 def _queries_of(members: Sequence[_Waiting]) -> Sequence[Query]:

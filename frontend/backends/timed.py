@@ -30,7 +30,7 @@ def coalesced(
     backend: BatchingBackend,
     *,
     calls: int,
-    group_of: Callable[[Query], Hashable] = lambda _: None,
+    group_of: Callable[[Query], Hashable] | None = None,
     counts: QueryCounts | None,
     predict_now: PredictNow | None = None,
 ) -> Backend:

@@ -48,7 +48,7 @@ class Inferences:
         deadline = min(call.deadline, Deadline.after(request.timeout_seconds))
         try:
             async with asyncio.timeout(deadline.remaining()):
-                return await self._answered(request, call._replace(deadline=deadline))
+                return await self._answered(request, call.with_deadline(deadline))
         except TimeoutError as error:
             raise DeadlineExceeded("the timeout of the request has passed") from error
 

@@ -143,7 +143,7 @@ class ReleasedAnswers:
         if not asked:
             return ()
         seconds = min(call.deadline.remaining() / 2, _MOST_SECONDS)
-        own = call._replace(deadline=Deadline.after(seconds))
+        own = call.with_deadline(Deadline.after(seconds))
         models = [(canary.model_id, query) for canary, query in asked]
         outcomes: Sequence[Outcome]
         try:

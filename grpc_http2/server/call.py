@@ -27,6 +27,7 @@ from grpc_http2.wire import (
 if TYPE_CHECKING:
     from grpc_http2.server.connection import ServerConnection
     from grpc_http2.server.methods import Method
+    from grpc_http2.server.request_head import RequestHead
     from grpc_http2.server.request_stream import RequestStream
 
 log = structlog.get_logger()
@@ -59,85 +60,57 @@ class ServerCall:
     Args:
         connection: where it came from.
         stream_id: the stream of that connection.
-        pairs: the headers as they came.
-        headers: the same by name.
+        head: its headers.
         method: what serves it.
     """
 
-    __slots__ = (
-        "_alarm",
-        "_body",
-        "_held",
-        "_seen_at",
-        "connection",
-        "deadline",
-        "ended",
-        "headers",
-        "headers_sent",
-        "message",
-        "method",
-        "on_end",
-        "pairs",
-        "request_ended",
-        "sends_gzip",
-        "stream",
-        "stream_id",
-    )
+    # What most calls do not need they have from their class: one is made for each call.
+    deadline: float | None = None
+    """When the caller waits no more, in seconds of ``time.monotonic()``; ``None``: nobody has said."""
+    message = b""
+    """The request of a call that takes one message, once it is complete."""
+    stream: RequestStream | None = None
+    """The requests of a call that takes a stream of messages."""
+    on_end: Callable[[Ended], object] | None = None
+    """Told when the caller leaves, and when the deadline passes; in the latter case the call is still to be ended."""
+    ended = False
+    """Whether the call has its status, or nobody is left who reads one."""
+    request_ended = False
+    """Whether the caller has said all that it wants to say."""
+    headers_sent = False
+    sends_gzip = False
+    """Whether the messages of the answer are compressed."""
+    _body: bytearray | None = None
+    _alarm: Alarm | None = None
+    _held = 0
+    _seen_at: float | None = None
 
-    def __init__(
-        self,
-        connection: ServerConnection,
-        stream_id: int,
-        pairs: Sequence[Header],
-        headers: dict[bytes, bytes],
-        method: Method,
-    ) -> None:
+    def __init__(self, connection: ServerConnection, stream_id: int, head: RequestHead, method: Method) -> None:
         self.connection = connection
         self.stream_id = stream_id
-        self.pairs = pairs
-        self.headers = headers
+        self.head = head
         self.method = method
-        self.deadline: float | None = None
-        """When the caller waits no more, in seconds of ``time.monotonic()``; ``None``: nobody has said."""
-        self.message = b""
-        """The request of a call that takes one message, once it is complete."""
-        self.stream: RequestStream | None = None
-        """The requests of a call that takes a stream of messages."""
-        self.on_end: Callable[[Ended], object] | None = None
-        """Told when the caller leaves, and when the deadline passes; in the latter case the call is still to be
-        ended."""
-        self.ended = False
-        """Whether the call has its status, or nobody is left who reads one."""
-        self.request_ended = False
-        """Whether the caller has said all that it wants to say."""
-        self.headers_sent = False
-        self.sends_gzip = False
-        """Whether the messages of the answer are compressed."""
-        self._body: bytearray | None = None
-        self._alarm: Alarm | None = None
-        self._held = 0
-        self._seen_at: float | None = None
 
     # What whoever serves the call uses.
 
     @property
     def path(self) -> str:
         """The path of the call: ``/package.Service/Method``."""
-        return self.headers[b":path"].decode("latin-1")
+        return self.head.path
 
     @property
     def accepts_gzip(self) -> bool:
         """Whether the caller reads compressed messages."""
-        return GZIP in self.headers.get(b"grpc-accept-encoding", b"")
+        return GZIP in self.head.headers.get(b"grpc-accept-encoding", b"")
 
     def metadatum(self, key: str) -> str | None:
         """Return the value of one key of the caller's metadata; the first where there are several."""
-        value = self.headers.get(key.encode("ascii"))
+        value = self.head.headers.get(key.encode("ascii"))
         return None if value is None else value.decode("latin-1")
 
     def metadata(self) -> tuple[Metadatum, ...]:
         """Return the caller's metadata. Raises WireError where a binary value is not base64."""
-        return metadata_of(self.pairs)
+        return metadata_of(self.head.pairs)
 
     def peer(self) -> str:
         """Return the caller's address as gRPC writes it."""
@@ -218,15 +191,10 @@ class ServerCall:
             self.connection.acknowledge(self.stream_id, len(data))
             self._receive_message(data, last=last)
 
-    def serve(self) -> None:
-        """Have the method serve the call."""
-        if self.ended:
-            return
-        try:
-            self.method.serve(self)
-        except Exception:
-            log.exception("servicer failed", path=self.path)
-            self.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
+    def fault(self, error: Exception) -> None:
+        """End the call: what serves it has raised an error."""
+        log.error("servicer failed", path=self.path, exc_info=error)
+        self.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
 
     def outlive_turn(self) -> None:
         """Watch the deadline of a call that is not answered within the turn in which it came."""
@@ -325,7 +293,7 @@ class ServerCall:
 
     def _whole_message(self, limit: int) -> bytes:
         body, self._body = bytes(self._body or b""), None
-        reader = MessageReader(limit, self.headers.get(b"grpc-encoding", IDENTITY))
+        reader = MessageReader(limit, self.head.headers.get(b"grpc-encoding", IDENTITY))
         reader.take(body)
         message = reader.next()
         if message is None:
@@ -339,5 +307,5 @@ class ServerCall:
         return [*_HEADERS, *encoding, *metadata]
 
 
-CallHandler = Callable[[ServerCall], Any]
+CallHandler = Callable[[ServerCall, bytes], Any]
 """Serves a call whose one message is there. It ends the call, now or later; what it returns is not looked at."""

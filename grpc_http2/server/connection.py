@@ -30,7 +30,8 @@ from grpc_http2.engine import (
 )
 from grpc_http2.server.call import ServerCall
 from grpc_http2.server.policing import IdleBytes, PingPolice
-from grpc_http2.wire import PREFIX_BYTES, Header, WireError
+from grpc_http2.server.request_head import RequestHead
+from grpc_http2.wire import PREFIX_BYTES, Header, WireError, header_bytes
 
 if TYPE_CHECKING:
     from grpc_http2.server.server import Server
@@ -40,6 +41,8 @@ log = structlog.get_logger()
 _WRITE_BYTES: Final = 256 << 10
 _FAREWELL_SECONDS: Final = 1.0
 _FRAME_HEADER_BYTES: Final = 9
+# The headers of nearly all requests, which are looked at only where the sum of a read is conspicuous.
+_REQUEST_BYTES: Final = 1024
 _KEEPALIVE: Final = b"keepaliv"
 _FAREWELL: Final = b"farewell"
 
@@ -77,6 +80,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.alarms: Alarms = server.alarms
         self.streams: dict[int, ServerStream] = {}
         """The requests that have come and whose streams are open."""
+        self.known_head: RequestHead | None = None
+        """The headers of the last call."""
         self._engine = server_connection(
             max_streams=limits.max_streams,
             max_metadata_bytes=limits.max_metadata_bytes,
@@ -374,7 +379,8 @@ class ServerConnection(asyncio.BufferedProtocol):
     def _take_events(self, received: int) -> None:
         idle = received
         streams = self.streams
-        for event in self._engine.events():
+        events = self._engine.events()
+        for event in events:
             if isinstance(event, DataReceived):
                 size = len(event.data)
                 # A frame that may be a message is of use as a whole.
@@ -385,13 +391,14 @@ class ServerConnection(asyncio.BufferedProtocol):
                 else:
                     self.acknowledge(event.stream_id, len(event.data))
             elif isinstance(event, RequestReceived):
-                # Header blocks have a bound of their own.
-                idle -= self.limits.max_metadata_bytes
+                idle -= _REQUEST_BYTES
                 self._open(event)
             elif isinstance(event, StreamClosed):
                 self._stream_closed(event.stream_id)
             elif not self._goes_on_after(event):
                 return
+        if idle > 0:
+            idle -= sum(header_bytes(event.headers) for event in events if isinstance(event, RequestReceived))
         if idle > 0 and self._idle.is_too_much(idle, self._heard_at):
             self._hang_up(b"too many frames without use")
 

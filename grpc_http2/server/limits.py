@@ -31,9 +31,9 @@ class ServerLimits:
     """Unsent bytes of a connection, above which its further calls wait."""
     max_read_bytes: int = 16 << 10
     """Bytes read from one connection before the others have their turn."""
-    idle_bytes: int = 1 << 20
+    idle_bytes: int = 256 << 10
     """Bytes of frames without use (window updates, pings, priorities, tiny data) that a connection may send at once."""
-    idle_bytes_per_second: int = 128 << 10
+    idle_bytes_per_second: int = 32 << 10
     """Rate at which a connection earns these bytes back, in bytes per second."""
     handshake_seconds: float = 10.0
     """Time for TLS and for the first bytes of a connection, in seconds."""

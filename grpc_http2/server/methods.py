@@ -43,7 +43,11 @@ class HandlerMethod:
     streams_requests: Final = False
 
     def __init__(self, handler: CallHandler) -> None:
-        self.serve = handler
+        self._handler = handler
+
+    def serve(self, call: ServerCall) -> None:
+        """Hand the call over."""
+        self._handler(call, call.message)
 
     def open(self, call: ServerCall) -> None:
         """Not called: nothing streams."""

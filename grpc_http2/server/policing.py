@@ -10,6 +10,9 @@ from grpc_http2.server.limits import ServerLimits
 _WRITTEN_FOR_ONE: Final = 64
 
 
+_LONG_AGO: Final = float("-inf")
+
+
 class PingPolice:
     """Counts pings that come too often (gRPC proposal A8): a caller may ask for signs of life, not for work."""
 
@@ -17,12 +20,12 @@ class PingPolice:
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
-        self._last = float("-inf")
+        self._last = _LONG_AGO
         self._strikes = 0
 
     def forgive(self) -> None:
         """Forget all pings: something was sent to the caller, who may have measured its way."""
-        self._last = float("-inf")
+        self._last = _LONG_AGO
         self._strikes = 0
 
     def is_too_many(self, now: float) -> bool:

@@ -39,7 +39,7 @@ class RequestStream:
         self._call = call
         self._deserialize = deserialize
         self._reader = MessageReader(
-            call.connection.limits.max_message_bytes, call.headers.get(b"grpc-encoding", IDENTITY)
+            call.connection.limits.max_message_bytes, call.head.headers.get(b"grpc-encoding", IDENTITY)
         )
         self._chunks: deque[bytes] = deque()
         self._complete = False

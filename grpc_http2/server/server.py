@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -21,15 +20,12 @@ from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.listening import Listener, bound_sockets
 from grpc_http2.server.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
 from grpc_http2.server.opening import Opening
+from grpc_http2.server.request_head import RequestHead
 from grpc_http2.server.turn import Turn
-from grpc_http2.wire import DEFLATE, GZIP, IDENTITY, Header, WireError, seconds_of_timeout
+from grpc_http2.wire import Header, WireError
 
-_GRPC: Final = b"application/grpc"
-_HEADER_OVERHEAD: Final = 32
-"""Bytes that HTTP/2 adds to the size of a header (RFC 9113, section 6.5.2)."""
 _LOOK_SECONDS: Final = 0.5
 _LAST_OPENING_SECONDS: Final = 1.0
-_ENCODINGS: Final = frozenset({IDENTITY, DEFLATE, GZIP})
 
 
 class _CallDetails(grpc.HandlerCallDetails):
@@ -188,35 +184,30 @@ class Server:
 
     def open(self, connection: ServerConnection, stream_id: int, pairs: Sequence[Header]) -> ServerStream:
         """Return the stream of a new request: a call, or plain HTTP."""
-        # Of several headers with one name the first one counts.
-        headers = dict(reversed(pairs))
-        kind = headers.get(b"content-type", b"")
-        if kind[:16] != _GRPC or kind[16:17] not in (b"", b"+", b";") or headers.get(b":method") != b"POST":
+        known = connection.known_head
+        if known is not None and known.pairs == pairs and known.method is not None:
+            # From call to call a client sends the same headers, as header compression counts on too.
+            call = ServerCall(connection, stream_id, known, known.method)
+            if known.seconds is not None:
+                call.deadline = time.monotonic() + known.seconds
+            return call
+        head = RequestHead(pairs)
+        if not head.is_grpc:
             return HttpExchange(connection, stream_id, pairs, self._application, self._tasks)
-        call = ServerCall(connection, stream_id, pairs, headers, _UNROUTED)
+        call = ServerCall(connection, stream_id, head, _UNROUTED)
         try:
-            self._route(call)
+            head.check(self.limits.max_metadata_bytes)
+            if head.seconds is not None:
+                call.deadline = time.monotonic() + head.seconds
+            call.method = self._methods.get(head.headers[b":path"]) or self._looked_up(call)
         except WireError as error:
             call.fail(error.code, str(error))
+        else:
+            head.method = call.method
+            connection.known_head = head
         return call
 
     # Inside.
-
-    def _route(self, call: ServerCall) -> None:
-        """Find what serves the call. Raises WireError."""
-        headers = call.headers
-        size = sum(map(len, itertools.chain.from_iterable(call.pairs))) + _HEADER_OVERHEAD * len(call.pairs)
-        if size > self.limits.max_metadata_bytes:
-            limit = self.limits.max_metadata_bytes
-            raise WireError(
-                StatusCode.RESOURCE_EXHAUSTED, f"the metadata are larger than the {limit} bytes that are taken"
-            )
-        timeout = headers.get(b"grpc-timeout")
-        if timeout is not None:
-            call.deadline = time.monotonic() + seconds_of_timeout(timeout)
-        if headers.get(b"grpc-encoding", IDENTITY) not in _ENCODINGS:
-            raise WireError(StatusCode.UNIMPLEMENTED, "messages are read plain, or compressed with gzip or deflate")
-        call.method = self._methods.get(headers[b":path"]) or self._looked_up(call)
 
     def _looked_up(self, call: ServerCall) -> Method:
         details = _CallDetails(call)

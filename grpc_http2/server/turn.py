@@ -65,7 +65,11 @@ class Turn:
     def _run(self) -> None:
         calls, self._calls = self._calls, []
         for call in calls:
-            call.serve()
+            if not call.ended:
+                try:
+                    call.method.serve(call)
+                except Exception as error:  # noqa: BLE001 - the call logs it
+                    call.fault(error)
         while self._at_end:
             acts, self._at_end = self._at_end, []
             for act in acts:

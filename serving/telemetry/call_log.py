@@ -51,7 +51,7 @@ class CallLog:
             method: as ``package.Service/Method``.
             code: how it ended.
             call: its notes are read.
-            started: when it arrived, on the clock of ``time.perf_counter``.
+            started: when it arrived, in seconds of ``time.monotonic()``.
         """
         if self.tells_all:
             tell = log.info if self._wanted else log.debug
@@ -70,7 +70,7 @@ class CallLog:
 
     def _fields(self, method: str, code: StatusCode, call: Call, started: float) -> dict[str, Any]:
         notes = call.notes
-        seconds = round(time.perf_counter() - started, 6)
+        seconds = round(time.monotonic() - started, 6)
         # A call may end outside of any task that serves it, so its line does not rely on what the task knows.
         fields: dict[str, Any] = {"method": method, "code": code.name, "seconds": seconds}
         fields["request_id"] = call.request_id

@@ -11,7 +11,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -25,14 +25,15 @@ from serving.errors import InvalidRequest, OutOfCapacity, PermissionDenied, Serv
 from serving.telemetry.call_log import CallLog
 from serving.transport.admission import Admission, Gate
 from serving.transport.exchange import ContextExchange, Exchange, Presented
-from serving.transport.guards import Access, CallObserver, CallTracer, Guards, OpenAccess
+from serving.transport.guards import Access, Guards, OpenAccess
 from serving.transport.served_call import ServedCall, metadata_of_failure
 from serving.transport.service import Handlers, Registry, Service
 
 MOST_STREAMS: Final = 64
 """Streams that are served at the same time, beside the calls: they stay as long as their callers do."""
 
-Identify = Callable[[Presented, Call], Call]
+Tell: TypeAlias = Callable[[ServedCall, StatusCode], None]
+"""Is told of a call that has ended."""
 
 
 class Transport(Registry, Protocol):
@@ -65,12 +66,13 @@ class GuardedMethod:
     default_deadline: float
     """Time of calls that come without a deadline, in seconds."""
     log: CallLog
-    log_ended: Callable[[str, StatusCode, Call, float], None] | None
-    """Logs a call that was answered, where such calls are logged."""
-    observer: CallObserver | None
-    tracer: CallTracer | None
-    identify: Identify | None
-    """Finds out who calls, and refuses those who may not; ``None`` where everybody may."""
+    find_out: Sequence[Callable[[ServedCall, Presented], None]]
+    """What is found out of a call before it is let in, each by one function; nothing where nothing is configured. They
+    raise ServingError for those who may not call."""
+    told_of_answers: Sequence[Tell]
+    """Told of each call that was answered."""
+    told_of_ends: Sequence[Tell]
+    """Told of each call that ended in another way."""
     anybody: Identity
     """The caller before anything is found out, or where nothing is."""
     start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -78,9 +80,7 @@ class GuardedMethod:
 
     def __call__(self, exchange: Exchange, data: Any) -> None:
         """Serve a call. Returns at once."""
-        if self.observer is not None:
-            self.observer.began(self.name)
-        ServedCall(self, exchange).enter(data)
+        ServedCall(self, exchange).serve(data)
 
 
 class Boundary:
@@ -164,26 +164,61 @@ class Boundary:
             read: makes the request of what the transport gives.
             write: makes what the transport takes of the response.
         """
-        guards = self._guards
-        # A subclass may ask who calls.
-        is_open = type(guards.access) is OpenAccess
         return GuardedMethod(
             name=method,
             handler=handler,
             is_coroutine=inspect.iscoroutinefunction(handler),
-            read=read if read is _as_it_is else _reader(read),
+            read=read,
             write=write,
             gate=self._admission.gate(method),
             admission=self._admission,
             default_deadline=self._default_deadline,
             log=self._log,
-            log_ended=self._log.ended if self._log.tells_all else None,
-            observer=guards.observer,
-            tracer=guards.tracer,
-            identify=None if is_open else _identifier(guards.access, method, right),
+            find_out=self._found_out(method, right),
+            told_of_answers=self._told(method, answered=True),
+            told_of_ends=self._told(method, answered=False),
             anybody=NOBODY if right is OPEN else ANYBODY,
             start=self._start,
         )
+
+    def _found_out(self, method: str, right: Asked | None) -> Sequence[Callable[[ServedCall, Presented], None]]:
+        """Return what is found out of each call of ``method`` before it is let in."""
+        found: list[Callable[[ServedCall, Presented], None]] = []
+        observer, tracer, access = self._guards.observer, self._guards.tracer, self._guards.access
+        if observer is not None:
+            found.append(lambda _call, _presented: observer.began(method))
+        if tracer is not None:
+
+            def begin_span(call: ServedCall, presented: Presented) -> None:
+                call.span = tracer.begin(method, presented)
+
+            found.append(begin_span)
+        # A class that inherits may refuse.
+        if type(access) is not OpenAccess:
+            identify = _identifier(access, method, right)
+
+            def identify_caller(call: ServedCall, presented: Presented) -> None:
+                identify(presented, call)
+
+            found.append(identify_caller)
+        return found
+
+    def _told(self, method: str, *, answered: bool) -> Sequence[Tell]:
+        """Return who is told of each call of ``method`` that has ended."""
+        told: list[Tell] = []
+        observer, tracer, log = self._guards.observer, self._guards.tracer, self._log
+        if observer is not None:
+            told.append(lambda call, code: observer.ended(method, code, time.monotonic() - call.started))
+        if tracer is not None:
+
+            def end_span(call: ServedCall, code: StatusCode) -> None:
+                if call.span is not None:
+                    tracer.end(call.span, code, call)
+
+            told.append(end_span)
+        if answered and log.tells_all:
+            told.append(lambda call, code: log.ended(method, code, call, call.started))
+        return told
 
     def _guarded_stream(
         self,
@@ -199,20 +234,19 @@ class Boundary:
         and ends when the service does.
         """
         identify = _identifier(self._guards.access, method, right)
-        message_of = _reader(read)
 
         async def guarded(data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            started = time.perf_counter()
+            started = time.monotonic()
             presented = ContextExchange(context)
             call = Call(request_id_from(presented.metadatum(REQUEST_ID_KEY)), NEVER, ANYBODY, None, CallNotes())
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             task = _current_task()
             try:
-                call = identify(presented, call)
+                identify(presented, call)
                 enter_call(call)
                 self._enter_stream(task)
                 try:
-                    async for response in behaviour(message_of(data), call):
+                    async for response in behaviour(_message(read, data), call):
                         yield write(response)
                     self._log.ended(method, StatusCode.OK, call, started)
                 except asyncio.CancelledError as error:
@@ -249,36 +283,27 @@ class Boundary:
         return task
 
 
-def _identifier(access: Access, method: str, right: Asked | None) -> Identify:
-    """Return what finds out who makes a call of ``method``. It raises Unauthenticated, PermissionDenied."""
+def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[Presented, Call], None]:
+    """Return what writes into a call of ``method`` who makes it. It raises Unauthenticated, PermissionDenied."""
     is_managing = right is Right.MANAGE or (isinstance(right, tuple) and Right.MANAGE in right)
 
-    def identify(presented: Presented, call: Call) -> Call:
-        identity = NOBODY if right is OPEN else access.identify(presented)
-        call = call._replace(identity=identity)
+    def identify(presented: Presented, call: Call) -> None:
+        call.identity = identity = NOBODY if right is OPEN else access.identify(presented)
         try:
             access.check_method(identity, right)
         except PermissionDenied as error:
             if is_managing:
                 record(method, "", call, error.code)
             raise
-        return call
 
     return identify
 
 
-def _reader(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return ``read``, whose errors are the caller's fault."""
-
-    def message_of(data: Any) -> Any:
-        try:
-            return read(data)
-        except DecodeError as error:
-            raise InvalidRequest(
-                "the request is not a message of this call; its fields or its text are damaged"
-            ) from error
-
-    return message_of
+def _message(read: Callable[[Any], Any], data: Any) -> Any:
+    try:
+        return read(data)
+    except DecodeError as error:
+        raise InvalidRequest("the request is not a message of this call; its fields or its text are damaged") from error
 
 
 def _current_task() -> asyncio.Task[Any]:

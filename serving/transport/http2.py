@@ -8,12 +8,10 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 import grpc
 
-from grpc_http2.server.call import ServerCall
 from grpc_http2.server.http_exchange import Application
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.server import Server
@@ -111,11 +109,7 @@ class Http2Transport:
     def add_guarded_methods(self, service_name: str, methods: Mapping[str, GuardedMethod]) -> None:
         """Take methods of one message each way."""
         for name, method in methods.items():
-            self._server.add_call_handler(f"/{service_name}/{name}", partial(_serve, method))
-
-
-def _serve(method: GuardedMethod, call: ServerCall) -> None:
-    method(call, call.message)
+            self._server.add_call_handler(f"/{service_name}/{name}", method)
 
 
 def _limits(settings: ServerSettings) -> ServerLimits:

@@ -26,7 +26,7 @@ def kept() -> KeptSpans:
 
 
 def traced(kept: KeptSpans) -> Call:
-    return a_call()._replace(span=kept.call())
+    return a_call().with_span(kept.call())
 
 
 class HangingBackend(FakeBackend):

@@ -304,7 +304,8 @@ async def test_the_batch_of_an_identity_is_refused_as_a_whole_and_what_it_may_no
     publish(tmp_path, "mine")
     backend = FakeBackend()
     predictions = predictions_before(backend, tmp_path, Quotas(Limits(requests_per_second=1, burst=2), ledger))
-    call = a_call()._replace(identity=Identity("acme", frozenset({Right.PREDICT}), ("mine",)))
+    call = a_call()
+    call.identity = Identity("acme", frozenset({Right.PREDICT}), ("mine",))
     try:
         batch = [Query("mine", "x"), Query("theirs", "y"), Query("theirs", "z"), Query("mine", "w")]
         outcomes = await predictions.predict_batch(batch, call)

@@ -105,7 +105,8 @@ async def test_a_release_that_changes_is_followed_in_the_next_call(models: Path)
 
 async def test_who_may_ask_a_name_may_ask_its_versions_and_no_other_name(models: Path) -> None:
     write_release(models, Release(revision=1, stable="v1"))
-    call = a_call()._replace(identity=Identity("somebody", frozenset({Right.PREDICT}), (NAME,)))
+    call = a_call()
+    call.identity = Identity("somebody", frozenset({Right.PREDICT}), (NAME,))
     async with bench(models) as data_plane:
         for model_id in (NAME, f"{NAME}@v2"):
             await data_plane.predictions.predict(Query(model_id, "x"), call)

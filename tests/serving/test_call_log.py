@@ -67,9 +67,8 @@ def test_the_setting_says_which_calls_are_told_and_faults_of_the_service_always_
 
 def test_an_answer_is_told_with_the_version_that_gave_it_and_who_asked(lines: list[Any]) -> None:
     query = Query("name", DOCUMENT)
-    call = a_call(query=query, answer=answered(query), release="canary")._replace(
-        identity=Identity("tenant-7", frozenset(), ())
-    )
+    call = a_call(query=query, answer=answered(query), release="canary")
+    call.identity = Identity("tenant-7", frozenset(), ())
     tell(CallLog("all"), call)
     (line,) = lines
     assert (line["model"], line["release"], line["identity"]) == ("name@2", "canary", "tenant-7")
