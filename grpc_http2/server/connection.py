@@ -43,6 +43,8 @@ _FAREWELL_SECONDS: Final = 1.0
 _FRAME_HEADER_BYTES: Final = 9
 # The headers of nearly all requests, which are looked at only where the sum of a read is conspicuous.
 _REQUEST_BYTES: Final = 1024
+# More than the acknowledgements of pings that are tolerated.
+_BODY_BYTES: Final = 256
 _KEEPALIVE: Final = b"keepaliv"
 _FAREWELL: Final = b"farewell"
 
@@ -205,7 +207,6 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def send_data(self, stream_id: int, data: bytes, *, last: bool = False) -> None:
         """Send a part of an answer."""
-        self._pings.forgive()
         try:
             self._engine.send_data(stream_id, data, end_stream=last)
         except EngineError:
@@ -349,7 +350,7 @@ class ServerConnection(asyncio.BufferedProtocol):
                 return
             if data:
                 transport.write(data)
-                self._idle.earn(len(data))
+                self._count_written(len(data))
             # Streams and the connection may close only with their last bytes, even where nothing is left to write.
             events = engine.events()
             if events:
@@ -364,6 +365,12 @@ class ServerConnection(asyncio.BufferedProtocol):
             transport.close()
 
     # Inside.
+
+    def _count_written(self, size: int) -> None:
+        if size > _BODY_BYTES:
+            # Callers measure their way while they are sent a body, and make room for it.
+            self._pings.forgive()
+            self._idle.earn(size)
 
     def _close_transport(self) -> None:
         if self._transport is not None and not self._transport.is_closing():

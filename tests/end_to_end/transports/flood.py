@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import hpack
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from tests.end_to_end.transports.callers import path_of
 from tests.end_to_end.transports.orders import Order
@@ -42,6 +53,44 @@ class Reply:
 def pings(_: str) -> Iterator[bytes]:
     while True:
         yield PingFrame(0, opaque_data=b"12345678").serialize()
+
+
+def settings(_: str) -> Iterator[bytes]:
+    while True:
+        yield SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 65_535}).serialize()
+
+
+def window_updates(_: str) -> Iterator[bytes]:
+    while True:
+        yield WindowUpdateFrame(0, window_increment=1).serialize()
+
+
+def priorities(_: str) -> Iterator[bytes]:
+    while True:
+        yield PriorityFrame(1, depends_on=0, stream_weight=1).serialize()
+
+
+def continuations(method: str) -> Iterator[bytes]:
+    """Headers that never end."""
+    _, head = next(_heads(method))
+    yield head.replace(b"\x01\x04\0\0\0\x01", b"\x01\0\0\0\0\x01")
+    while True:
+        yield ContinuationFrame(1, hpack.Encoder().encode([("x", "y" * 100)], huffman=False)).serialize()
+
+
+def empty_data(method: str) -> Iterator[bytes]:
+    _, head = next(_heads(method))
+    yield head
+    while True:
+        yield DataFrame(1, b"").serialize()
+
+
+def one_byte_data(method: str) -> Iterator[bytes]:
+    """A message that comes byte by byte."""
+    _, head = next(_heads(method))
+    yield head + DataFrame(1, b"\0\0\x0f\0\0").serialize()
+    while True:
+        yield DataFrame(1, b"x").serialize()
 
 
 def streams(method: str) -> Iterator[bytes]:
