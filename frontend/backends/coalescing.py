@@ -344,7 +344,6 @@ class _Batch:
         self._slot: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
             _SLOT_SECONDS, self._give_slot_back
         )
-        self._fault = LEFT
         self._span = batch_of(members)
         self._task = group.owner.start(self._run())
         # A task that is cancelled before its first step never runs.
@@ -370,26 +369,31 @@ class _Batch:
         try:
             outcomes = await self._backend.predict_ready(_queries_of(members), call)
         except ServingError as error:
-            self._fault = error.code.name
+            self._end_span(error.code.name)
             self._settle([again(error) for _ in members])
         except Exception:
             log.exception("batch failed")
-            self._fault = StatusCode.INTERNAL.name
+            self._end_span(StatusCode.INTERNAL.name)
             self._settle([ServingError(INTERNAL_MESSAGE) for _ in members])
         else:
-            self._fault = ""
+            self._end_span("")
             self._give_slot_back()
             self._settle(outcomes)
 
     def _end(self, task: asyncio.Task[None]) -> None:
+        self._end_span(LEFT)
         if task.cancelled():
             self._settle([_ending() for _ in self._members])
         self._give_slot_back()
-        if self._span is not None:
-            end_batch(self._span, self._members, self._fault)
         self._group.forget(self)
         # They know this batch too: in a circle, all of it would stay until the garbage collector comes.
         self._members = ()
+
+    def _end_span(self, fault: str) -> None:
+        """End the batch's span, before the spans of the calls that it is a part of are ended."""
+        span, self._span = self._span, None
+        if span is not None:
+            end_batch(span, self._members, fault)
 
     def _settle(self, outcomes: Sequence[Outcome | None]) -> None:
         settle = self._group.owner.settle
