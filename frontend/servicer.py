@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from frontend.backends.thresholds import unexplained
 from frontend.predictions import RoutedPredictions
 from serving.access.identity import Right
+from serving.answer_bytes import answer_bytes
 from serving.call import Call
 from serving.messages import (
     LARGE_BATCH,
@@ -16,7 +17,6 @@ from serving.messages import (
     explain_response_of,
     query_of,
     query_to_explain,
-    response_of,
 )
 from serving.prediction import Outcome, Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
@@ -37,11 +37,11 @@ class PredictionServicer:
 
     def Predict(self, request: pb.PredictRequest, served: ServedCall) -> None:  # noqa: N802 - the contract names it
         """Classify one document."""
-        self._submit(query_of(request), served, _response_of)
+        self._submit(query_of(request), served, answer_bytes)
 
     def Explain(self, request: pb.ExplainRequest, served: ServedCall) -> None:  # noqa: N802 - the contract names it
         """Classify one document, and tell what each of its tokens adds to the logits."""
-        self._submit(query_to_explain(request), served, explain_response_of)
+        self._submit(query_to_explain(request), served, _explanation_bytes)
 
     async def PredictBatch(  # noqa: N802 - the contract names it
         self, request: pb.PredictBatchRequest, call: Call
@@ -60,7 +60,7 @@ class PredictionServicer:
             else batch_response_of(outcomes)
         )
 
-    def _submit(self, query: Query, served: ServedCall, response_of: Callable[[Prediction], Any]) -> None:
+    def _submit(self, query: Query, served: ServedCall, bytes_of: Callable[[Prediction], bytes]) -> None:
         served.query = query
 
         def done(outcome: Prediction | Exception) -> None:
@@ -70,13 +70,13 @@ class PredictionServicer:
                 served.fail(outcome)
             else:
                 served.answer = outcome
-                served.respond(response_of(outcome))
+                served.send(bytes_of(outcome))
 
         served.on_leave = self._predictions.submit(query, served, done)
 
 
-def _response_of(prediction: Prediction) -> pb.PredictResponse:
-    return response_of(pb.PredictResponse, prediction)
+def _explanation_bytes(prediction: Prediction) -> bytes:
+    return explain_response_of(prediction).SerializeToString()
 
 
 def _with_what_was_asked(query: Query, outcome: Outcome) -> Outcome:

@@ -14,6 +14,7 @@ from predictor.residency_messages import residency_response, resident_message
 from predictor.traffic_messages import traffic_message, traffic_response
 from serving.access.audit import audited
 from serving.access.identity import ANYBODY, Asked, Identity, Right
+from serving.answer_bytes import answer_bytes, batch_answer_bytes
 from serving.call import Call, current_call, note_model
 from serving.errors import ServingError
 from serving.messages import LARGE_BATCH, delegated_query_of, predictor_batch_response_of, response_of
@@ -68,7 +69,7 @@ class PredictorServicer:
             served.fail(outcome)
         else:
             served.answer = outcome
-            served.respond(response_of(pb.PredictorPredictResponse, outcome))
+            served.send(answer_bytes(outcome))
 
     async def _predict_later(self, query: Query, call: Call) -> pb.PredictorPredictResponse:
         call.notes.answer = answer = await self._engine.predict(query, call.deadline, self._check(call))
@@ -83,9 +84,7 @@ class PredictorServicer:
             served.run(self._predict_batch(queries, served, ready_only=request.ready_only))
             return
         served.outcomes = outcomes = self._engine.predict_now(queries, served, self._check(served))
-        response = predictor_batch_response_of(outcomes)
-        response.replica = REPLICA
-        served.respond(response)
+        served.send(batch_answer_bytes(outcomes, REPLICA))
 
     async def _predict_batch(
         self, queries: Sequence[Query], call: Call, *, ready_only: bool

@@ -204,7 +204,7 @@ def batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictBatchResponse:
     """Return the frontend's response to a batch."""
     batch = pb.PredictBatchResponse()
     for outcome in outcomes:
-        _fill_result(batch.results.add(), outcome)
+        fill_result(batch.results.add(), outcome)
     return batch
 
 
@@ -214,11 +214,11 @@ def predictor_batch_response_of(outcomes: Sequence[Outcome | None]) -> pb.Predic
     for outcome in outcomes:
         result = batch.results.add()
         if outcome is not None:
-            _fill_result(result, outcome)
+            fill_result(result, outcome)
     return batch
 
 
-def _fill_result(result: pb.PredictResult | pb.PredictorPredictResult, outcome: Outcome) -> None:
+def fill_result(result: pb.PredictResult | pb.PredictorPredictResult, outcome: Outcome) -> None:
     """Write what the result of one query in a batch holds: its response, or its status."""
     if isinstance(outcome, ServingError):
         status = status_of(outcome)

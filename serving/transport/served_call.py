@@ -26,7 +26,8 @@ _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 
 
 class ServedCall(Call, CallNotes):
-    """One call. Its handler ends it with :meth:`respond` or :meth:`fail`, now or later, or has a coroutine do so.
+    """One call. Its handler ends it with :meth:`respond`, :meth:`send` or :meth:`fail`, now or later, or has a
+    coroutine do so.
 
     It is one object, made for each call, and what most calls do not need it has from its class.
 
@@ -65,14 +66,18 @@ class ServedCall(Call, CallNotes):
 
     def respond(self, response: Any) -> None:
         """End the call with its response. Does nothing where the call has ended."""
+        try:
+            data = self._method.write(response)
+        except Exception as error:  # noqa: BLE001 - a fault of ours becomes a status like any other
+            self.fail(error)
+        else:
+            self.send(data)
+
+    def send(self, data: Any) -> None:
+        """End the call with its response as the transport takes it. Does nothing where the call has ended."""
         if self.ended:
             return
         method = self._method
-        try:
-            data = method.write(response)
-        except Exception as error:  # noqa: BLE001 - a fault of ours becomes a status like any other
-            self.fail(error)
-            return
         self.ended = True
         if self._entered:
             method.gate.leave(self, self._entered, True)
