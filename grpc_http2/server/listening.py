@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 _BACKLOG: Final = 4096
 _ANY_PORT: Final = 0
+_ACCEPT_SECONDS: Final = 1.0
+# From when a connection is accepted until its protocol hears of it.
+_INTRODUCTION_TURNS: Final = 2
 
 
 class Listener:
@@ -59,13 +63,23 @@ class Listener:
             # A caller that comes now finds the queue full, and tries again until the port is closed.
             with contextlib.suppress(OSError):
                 each.listen(0)
-        for _ in range(2):
-            # A turn of the loop accepts whoever waits.
+        until = asyncio.get_running_loop().time() + _ACCEPT_SECONDS
+        while _somebody_waits(self._sockets) and asyncio.get_running_loop().time() < until:
+            # A turn of the loop accepts them, or, on uvloop, one of them.
+            await asyncio.sleep(0)
+        for _ in range(_INTRODUCTION_TURNS):
             await asyncio.sleep(0)
         for server in self._servers:
             server.close()
         for each in self._sockets:
             each.close()
+
+
+def _somebody_waits(sockets: Iterable[socket.socket]) -> bool:
+    poll = select.poll()
+    for each in sockets:
+        poll.register(each, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -79,6 +79,7 @@ class Peer:
         self._decoder = hpack.Decoder()
         self._block = b""
         self._next = 1
+        self._gathered: bytearray | None = None
 
     @classmethod
     async def connect(
@@ -100,7 +101,17 @@ class Peer:
         return peer
 
     def write(self, data: bytes) -> None:
-        self.writer.write(data)
+        if self._gathered is None:
+            self.writer.write(data)
+        else:
+            self._gathered += data
+
+    @contextmanager
+    def gathering(self) -> Iterator[bytearray]:
+        """Keep what is written in the block, instead of sending it."""
+        gathered = self._gathered = bytearray()
+        yield gathered
+        self._gathered = None
 
     def send(self, *frames: Frame) -> None:
         self.write(b"".join(frame.serialize() for frame in frames))
@@ -200,7 +211,9 @@ class Peer:
             self._block += frame.data
             if "END_HEADERS" in frame.flags:
                 pairs, self._block = self._decoder.decode(self._block), b""
-                (response.trailers if response.headers else response.headers).update(pairs)
+                (response.trailers if response.headers else response.headers).update(
+                    {name: value for name, value in pairs}
+                )
         elif isinstance(frame, DataFrame):
             response.body += frame.data
         elif isinstance(frame, RstStreamFrame):

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from grpc import StatusCode
@@ -108,7 +109,11 @@ async def test_uploads_are_bounded_in_sum_and_what_is_over_is_refused() -> None:
 
 
 async def test_one_caller_does_not_take_all_that_is_there_for_uploads() -> None:
-    limits = {"max_message_bytes": 20_000, "max_buffered_bytes": 1_000_000, "max_buffered_connection_bytes": 50_000}
+    limits: dict[str, Any] = {
+        "max_message_bytes": 20_000,
+        "max_buffered_bytes": 1_000_000,
+        "max_buffered_connection_bytes": 50_000,
+    }
     async with hosted(**limits) as served, peer_of(served.port) as greedy, peer_of(served.port) as other:
         for stream in [greedy.headers() for _ in range(100)]:
             greedy.data(stream, framed(b"x" * 15_000)[:-1])
@@ -212,7 +217,7 @@ async def test_a_slow_reader_of_a_stream_of_a_hundred_megabytes_costs_less_than_
 
 
 async def test_calls_of_one_who_does_not_read_wait_with_the_answers_that_are_there() -> None:
-    limits = {"max_unsent_connection_bytes": 100_000, "max_buffered_connection_bytes": 100_000}
+    limits: dict[str, Any] = {"max_unsent_connection_bytes": 100_000, "max_buffered_connection_bytes": 100_000}
     async with (
         hosted(max_message_bytes=50_000, min_ping_seconds=0.0, **limits) as served,
         peer_of(served.port) as other,

@@ -58,18 +58,16 @@ def test_messages_may_be_split_over_frames_and_reads_in_every_way(
 ) -> None:
     async def check() -> None:
         async with hosted() as served, peer_of(served.port) as peer:
-            written = bytearray()
-            peer.write = written.extend  # type: ignore[method-assign]
-            stream = peer.headers(BOTH)
-            pieces = pieces_of(b"".join(map(framed, messages)), cuts)
-            for index, piece in enumerate(pieces):
-                peer.data(stream, piece, last=end == "data" and index == len(pieces) - 1)
-            if end == "empty data":
-                peer.data(stream, b"", last=True)
-            elif end == "trailers":
-                block = peer.encoder.encode([("a", "b")])
-                written.extend(HeadersFrame(stream, block, flags=["END_HEADERS", "END_STREAM"]).serialize())
-            del peer.write
+            with peer.gathering() as written:
+                stream = peer.headers(BOTH)
+                pieces = pieces_of(b"".join(map(framed, messages)), cuts)
+                for index, piece in enumerate(pieces):
+                    peer.data(stream, piece, last=end == "data" and index == len(pieces) - 1)
+                if end == "empty data":
+                    peer.data(stream, b"", last=True)
+                elif end == "trailers":
+                    block = peer.encoder.encode([("a", "b")])
+                    peer.send(HeadersFrame(stream, block, flags=["END_HEADERS", "END_STREAM"]))
             for start in range(0, len(written), writes):
                 peer.write(bytes(written[start : start + writes]))
                 await asyncio.sleep(0)
@@ -182,14 +180,12 @@ async def test_a_call_that_was_cancelled_is_answered_by_nobody(peer: Peer, serve
 
 async def test_a_whole_call_and_its_cancellation_in_one_read_harm_nobody(served: Hosted, logged: list[object]) -> None:
     async with peer_of(served.port, greets=False) as peer:
-        written = bytearray()
-        peer.write = written.extend  # type: ignore[method-assign]
-        peer.write(PREFACE)
-        peer.send(SettingsFrame(0))
-        for path in (ONE, MANY, SUM, BOTH) * 5:
-            stream = peer.call(b"3x3", path)
-            peer.send(RstStreamFrame(stream, error_code=CANCEL))
-        del peer.write
+        with peer.gathering() as written:
+            peer.write(PREFACE)
+            peer.send(SettingsFrame(0))
+            for path in (ONE, MANY, SUM, BOTH) * 5:
+                stream = peer.call(b"3x3", path)
+                peer.send(RstStreamFrame(stream, error_code=CANCEL))
         peer.write(bytes(written))
         assert (await peer.asked(b"next")).message == b"next"
     assert logged == []
