@@ -27,6 +27,7 @@ class Ring:
         places = sorted((place, server) for server in set(servers) for place in _places_of(server))
         self._places = [place for place, _ in places]
         self._owners = [server for _, server in places]
+        self._count = len(set(servers))
 
     def owners(self, key: str) -> Iterator[str]:
         """Return the servers for ``key``, each once: its own first, then whoever stands in for those before."""
@@ -37,6 +38,8 @@ class Ring:
             if owner not in seen:
                 seen.add(owner)
                 yield owner
+                if len(seen) == self._count:
+                    return
 
 
 # A server that stays, or comes back, keeps its places.

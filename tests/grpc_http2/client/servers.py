@@ -172,6 +172,8 @@ class Peers:
     def __init__(self) -> None:
         self.address = ""
         self.connections: list[Peer] = []
+        self.close: Callable[[], None]
+        """Takes no further connection."""
 
     @property
     def last(self) -> Peer:
@@ -198,6 +200,7 @@ async def peers(
         return found.connections[-1]
 
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", port)
+    found.close = server.close
     found.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield found
@@ -224,6 +227,18 @@ def echoing(peer: Peer, event: Event) -> None:
     """Answers every request."""
     stream = complete(event)
     if stream is not None:
+        peer.answer(stream)
+
+
+def answering(peer: Peer, event: Event) -> None:
+    """Answers every request but those for its health, of which it knows nothing."""
+    stream = complete(event)
+    if stream is None:
+        return
+    path = next(dict(request.headers)[b":path"] for request in peer.requests if request.stream_id == stream)
+    if b"Health" in path:
+        peer.refuse(stream, StatusCode.UNIMPLEMENTED)
+    else:
         peer.answer(stream)
 
 
