@@ -8,9 +8,9 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, FilePath, field_validator, model_validator
 
-from frontend.backends.replicas import addresses_in
 from frontend.backends.torchserve.options import TorchServeOptions
 from frontend.routes import PREDICTOR, Engine, parse_routes
+from grpc_http2.client.addresses import addresses_in
 from serving.access.limits import Limits
 from serving.access.own_credential import read_credential
 from serving.settings import Seconds, ServerSettings, TlsFiles, service_settings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from frontend.backends.channel import RING_HASH_VARIABLE
 from model_service.settings import ModelServiceSettings
 from serving.settings import load_settings
 from serving.transport.hosting import Program, run
@@ -15,8 +14,6 @@ def main() -> None:
     settings = load_settings(ModelServiceSettings)
     # As for the predictor: NumPy reads this when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # As for the frontend: gRPC reads this where it makes a channel to further engines.
-    os.environ.setdefault(RING_HASH_VARIABLE, "true")
     run(Program("model_service", "model_service.service:build"), settings)
 
 

@@ -18,6 +18,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
 
+from grpc_http2.client.addresses import addresses_in
+from grpc_http2.client.channel import Channel
+from grpc_http2.client.encryption import client_context
+from grpc_http2.client.settings import ChannelSettings, Tls
 from serving.errors import InvalidConnection
 
 AUTHORIZATION_KEY: Final = "authorization"
@@ -34,7 +38,8 @@ class ChannelOptions:
     """How a service is connected to. Naming any file of TLS turns it on."""
 
     tls: bool = False
-    """Encrypt; the service's certificate is checked against the authorities that gRPC brings, or ``tls_authority``."""
+    """Encrypt; the service's certificate is checked against ``tls_authority``, or the authorities that the system, or
+    on a blocking channel gRPC, brings."""
     tls_authority: Path | None = None
     """PEM file of the authority that must have signed the service's certificate."""
     tls_certificate: Path | None = None
@@ -73,21 +78,18 @@ def open_channel(address: str, options: ChannelOptions = PLAIN) -> grpc.Channel:
     return channel if options.credential is None else grpc.intercept_channel(channel, _Signed(_bearer(options)))
 
 
-def open_async_channel(address: str, options: ChannelOptions = PLAIN) -> grpc.aio.Channel:
+def open_async_channel(address: str, options: ChannelOptions = PLAIN) -> Channel:
     """Return the same for asyncio, for the event loop that runs.
 
     Raises:
         InvalidConnection: as :func:`open_channel` does.
     """
-    credentials, arguments = _credentials(options), _arguments(options)
-    signed = (
-        ()
-        if options.credential is None
-        else (_SignedUnaryUnary(_bearer(options)), _SignedUnaryStream(_bearer(options)))
+    return Channel(
+        addresses_in(address),
+        ChannelSettings(max_message_bytes=options.max_answer_bytes),
+        tls=_encryption(options),
+        metadata=() if options.credential is None else (_bearer(options),),
     )
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=arguments, interceptors=signed)
-    return grpc.aio.secure_channel(address, credentials, options=arguments, interceptors=signed)
 
 
 def check_options(options: ChannelOptions) -> None:
@@ -118,17 +120,33 @@ def tls_credentials(authority: Path | None, certificate: Path | None, key: Path 
     Raises:
         InvalidConnection: one cannot be read, or a certificate comes without its key.
     """
-    if (certificate is None) != (key is None):
-        raise InvalidConnection("the caller's certificate and its key belong together; name both or none")
-    return grpc.ssl_channel_credentials(
-        _contents(authority, "authority"), _contents(key, "key"), _contents(certificate, "certificate")
-    )
+    authority_pem, certificate_pem, key_pem = _materials(authority, certificate, key)
+    return grpc.ssl_channel_credentials(authority_pem, key_pem, certificate_pem)
 
 
 def _credentials(options: ChannelOptions) -> grpc.ChannelCredentials | None:
     if not options.is_encrypted:
         return None
     return tls_credentials(options.tls_authority, options.tls_certificate, options.tls_key)
+
+
+def _encryption(options: ChannelOptions) -> Tls | None:
+    if not options.is_encrypted:
+        return None
+    authority, certificate, key = _materials(options.tls_authority, options.tls_certificate, options.tls_key)
+    try:
+        context = client_context(authority, certificate, key)
+    except OSError as error:
+        raise InvalidConnection(f"the files for TLS cannot be used: {error.strerror or error}") from error
+    return Tls(lambda: context, options.server_name)
+
+
+def _materials(
+    authority: Path | None, certificate: Path | None, key: Path | None
+) -> tuple[bytes | None, bytes | None, bytes | None]:
+    if (certificate is None) != (key is None):
+        raise InvalidConnection("the caller's certificate and its key belong together; name both or none")
+    return _contents(authority, "authority"), _contents(certificate, "certificate"), _contents(key, "key")
 
 
 def _contents(file: Path | None, kind: str) -> bytes | None:
@@ -191,29 +209,3 @@ class _Signed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
             details.wait_for_ready,
             details.compression,
         )
-
-
-class _SignedUnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
-    """The same for asyncio, where gRPC wants an object for each kind of call."""
-
-    def __init__(self, entry: tuple[str, str]) -> None:
-        self._entry = entry
-
-    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Pass the call on, with the credential."""
-        return await continuation(_with_entry(client_call_details, self._entry), request)
-
-
-class _SignedUnaryStream(grpc.aio.UnaryStreamClientInterceptor):
-    """The same for calls whose answer is a stream."""
-
-    def __init__(self, entry: tuple[str, str]) -> None:
-        self._entry = entry
-
-    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Pass the call on, with the credential."""
-        return await continuation(_with_entry(client_call_details, self._entry), request)
-
-
-def _with_entry(details: Any, entry: tuple[str, str]) -> Any:
-    return details._replace(metadata=grpc.aio.Metadata(*(details.metadata or ()), entry))

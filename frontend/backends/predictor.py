@@ -11,13 +11,13 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from frontend.backends.channel import PARTITION_KEY, channel_to
+from frontend.backends.channel import channel_to
 from frontend.backends.groups import asked_in_groups
 from frontend.backends.partitions import partition_of
-from frontend.backends.placement import Placement
 from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
 from frontend.backends.tls import EngineTls
 from frontend.backends.traced import asked
+from grpc_http2.client.channel import Channel
 from serving.access.own_credential import Entry, OwnCredential
 from serving.call import REQUEST_ID_KEY, Call
 from serving.errors import ServingError, Unauthenticated, Unavailable
@@ -42,7 +42,7 @@ class _Stubs(NamedTuple):
     """The published types of the health stub leave Watch out."""
 
     @classmethod
-    def of(cls, channel: grpc.aio.Channel) -> Self:
+    def of(cls, channel: Channel) -> Self:
         return cls(pb_grpc.PredictorStub(channel), health_pb2_grpc.HealthStub(channel))
 
 
@@ -70,11 +70,11 @@ class PredictorBackend:
         self._target = target
         self._credential = credential
         self._partitions = partitions
-        self._placement = Placement(partitions)
-        connect = None if tls is None else functools.partial(tls.channel, target)
+        # As the ring takes them.
+        self._affinities = [str(partition) for partition in range(partitions)]
         self._replicas = Replicas(
             target,
-            lambda addresses: channel_to(addresses, _SERVICE, connect=connect),
+            lambda addresses: channel_to(addresses, _SERVICE, tls=None if tls is None else tls.to(target)),
             _Stubs.of,
             look_up,
             None if tls is None else tls.has_changed,
@@ -108,19 +108,19 @@ class PredictorBackend:
         REQUIRES: :meth:`group_of` is the same for all queries.
         """
         batch = batch_request_of(queries, ready_only=True)
-        partition = self._placement.least_sure(queries)
-        response = await self._ask("PredictorPredictBatch", batch, call, partition)
-        self._placement.learn(partition, response.replica)
-        outcomes = ready_outcomes_of(response)
-        for query, outcome in zip(queries, outcomes, strict=True):
-            if outcome is None and (own := self._partition_of(query)) != partition:
-                # Its model is to be loaded, or is elsewhere by now.
-                self._placement.doubt(own)
-        return outcomes
+        partition = self._partition_of(queries[0]) if queries else 0
+        return ready_outcomes_of(await self._ask("PredictorPredictBatch", batch, call, partition))
 
     def group_of(self, query: Query) -> str | int:
-        """Return what is the same for queries that may go in one batch."""
-        return self._placement.group_of(query)
+        """Return what is the same for queries that may go in one batch: the address of their replica.
+
+        Until the batch goes, the replica may have left. Then the batch goes to another, which answers for the models
+        that it has in memory, and the others are asked for alone.
+        """
+        if self._partitions == 1:
+            return 0
+        partition = self._partition_of(query)
+        return self._replicas.address_for(self._affinities[partition]) or partition
 
     async def load(self, model_id: ModelId, call: Call) -> Residence:
         """Have the model in the memory of the replica that answers for it. Raises its error."""
@@ -184,14 +184,16 @@ class PredictorBackend:
         return outcomes_of(await self._ask("PredictorPredictBatch", batch, call, partition))
 
     def _partition_of(self, query: Query) -> int:
-        return self._placement.partition_of(query)
+        return partition_of(query.model_id, self._partitions)
 
     async def _ask(self, method: str, request: Any, call: Call, partition: int) -> Any:
         call.deadline.check()
-        metadata: tuple[Entry, ...] = ((REQUEST_ID_KEY, call.request_id), (PARTITION_KEY, str(partition)))
+        metadata: tuple[Entry, ...] = ((REQUEST_ID_KEY, call.request_id),)
         if self._credential is not None:
             metadata = (*metadata, *self._credential.metadata())
         ask = getattr((await self._replicas.stub()).predictor, method)
+        if self._partitions > 1:
+            ask = functools.partial(ask, affinity=self._affinities[partition])
         if call.span is not None:
             ask = asked(ask, call.span, f"{_SERVICE}/{method}", self._target)
         try:

@@ -1,9 +1,7 @@
 """Who stands behind the name of an engine now, and a channel to all of them.
 
-gRPC can look names up by itself, but then its ring has the same size however many replicas there are: where one leaves,
-the others take places from each other too, and nearly half of the models move instead of a third. So names are looked
-up here, and where others stand behind one, a new channel takes over, with as many places on its ring for each replica
-as before. The share of the one that left moves, and nothing else.
+Names are looked up while they are used. Where others stand behind one than before, those that stay keep their
+connections and their models, and calls to those that have left end there.
 """
 
 from __future__ import annotations
@@ -16,9 +14,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-import grpc
 import structlog
 
+from grpc_http2.client.addresses import addresses_in
+from grpc_http2.client.channel import Channel
 from serving.errors import Unavailable
 
 log = structlog.get_logger()
@@ -29,12 +28,10 @@ LookUp: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses behind a host name and a port, each as ``ip:port``. Raises OSError, UnicodeError."""
 
 IsStale: TypeAlias = Callable[[], Awaitable[bool]]
-"""Tells whether what channels are made with has changed."""
+"""Tells whether what connections are made with has changed."""
 
 FRESH_SECONDS: Final = 5.0
 """A name is looked up at most once in this time."""
-# Longer than any caller waits who has not said how long.
-_GRACE_SECONDS: Final = 60.0
 
 
 class Name(NamedTuple):
@@ -56,11 +53,6 @@ def name_in(target: str) -> Name | None:
     return None
 
 
-def addresses_in(target: str) -> Sequence[str]:
-    """Return the addresses that ``target`` lists."""
-    return target.removeprefix("ipv4:").removeprefix("ipv6:").removeprefix("dns:///").split(",")
-
-
 def may_be_several(target: str) -> bool:
     """Return whether ``target`` can stand for several replicas: a name, or a list of addresses."""
     return name_in(target) is not None or len(addresses_in(target)) > 1
@@ -80,45 +72,36 @@ async def look_up(host: str, port: int) -> Sequence[str]:
     return [f"{ip}:{port}" for ip, *_ in four] or [f"[{place[0]}]:{port}" for *_, place in found]
 
 
-class _Connection(NamedTuple, Generic[Stub]):
-    channel: grpc.aio.Channel
-    stub: Stub
-
-
 class Replicas(Generic[Stub]):
-    """Gives the stub of a channel to all replicas behind a target.
+    """Gives the stub of the channel to all replicas behind a target, and has the channel follow the target's name.
 
     A name is looked up when it is asked for, at most once in five seconds, and nobody waits but the first.
 
     Args:
         target: as gRPC writes it: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
-        connect: makes a channel to addresses.
-        stub_of: makes the stub of a channel.
+        channel: makes the channel to addresses.
+        stub_of: makes the stub of the channel.
         look_up: looks a name up.
-        is_stale: tells, asked when names are looked up, whether a new channel must take over in any case.
+        is_stale: tells, asked when names are looked up, whether new connections must take over in any case.
     """
 
     def __init__(
         self,
         target: str,
-        connect: Callable[[Sequence[str]], grpc.aio.Channel],
-        stub_of: Callable[[grpc.aio.Channel], Stub],
+        channel: Callable[[Sequence[str]], Channel],
+        stub_of: Callable[[Channel], Stub],
         look_up: LookUp = look_up,
         is_stale: IsStale | None = None,
     ) -> None:
         self._name = name_in(target)
-        self._connect = connect
-        self._stub_of = stub_of
         self._look_up = look_up
         self._is_stale = is_stale
         self._is_fixed = self._name is None and is_stale is None
         self._looked_at = -math.inf
         self._looking: asyncio.Task[None] | None = None
-        self._addresses: Sequence[str] = ()
-        self._current: _Connection[Stub] | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
-        if self._name is None:
-            self._take(addresses_in(target))
+        self._addresses: Sequence[str] = () if self._name is not None else addresses_in(target)
+        self._channel = channel(self._addresses)
+        self._stub = stub_of(self._channel)
 
     async def stub(self) -> Stub:
         """Return the stub for the next call, which begins before anything else is awaited.
@@ -128,28 +111,33 @@ class Replicas(Generic[Stub]):
         """
         if not self._is_fixed and self._looking is None and time.monotonic() - self._looked_at > FRESH_SECONDS:
             self._looking = asyncio.get_running_loop().create_task(self._look())
-        if self._current is None and self._looking is not None:
+        if not self._addresses and self._looking is not None:
             # One caller that leaves must not take the answer from the others.
             await asyncio.shield(self._looking)
-        if self._current is None:
+        if not self._addresses:
             raise Unavailable("the engine's name stands for no address at the moment; try again")
-        return self._current.stub
+        return self._stub
+
+    def address_for(self, affinity: str) -> str | None:
+        """Return the address of the replica that calls of ``affinity`` go to now; ``None`` where none can be used."""
+        return self._channel.address_for(affinity)
 
     async def close(self) -> None:
-        """Close every channel."""
-        tasks = [*self._leaving, *([] if self._looking is None else [self._looking])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._current is not None:
-            await self._current.channel.close()
+        """Close the channel."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        await self._channel.close()
 
     async def _look(self) -> None:
         try:
-            is_stale = self._is_stale is not None and await self._is_stale()
+            if self._is_stale is not None and await self._is_stale():
+                self._channel.renew()
             addresses = self._addresses if self._name is None else await self._found(self._name)
-            if addresses and (is_stale or addresses != self._addresses):
-                self._take(addresses)
+            if addresses and addresses != self._addresses:
+                log.info("the name stands for others", addresses=len(addresses))
+                self._addresses = addresses
+                self._channel.set_addresses(addresses)
         finally:
             self._looked_at = time.monotonic()
             self._looking = None
@@ -161,13 +149,3 @@ class Replicas(Generic[Stub]):
             # Whoever was there may be there still.
             log.warning("name not found", name=name.host, reason=str(error))
             return self._addresses
-
-    def _take(self, addresses: Sequence[str]) -> None:
-        former, channel = self._current, self._connect(addresses)
-        self._current = _Connection(channel, self._stub_of(channel))
-        self._addresses = addresses
-        if former is not None:
-            log.info("another channel takes over", addresses=len(addresses))
-            leaving = asyncio.get_running_loop().create_task(former.channel.close(_GRACE_SECONDS))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ssl
 from typing import Final
 
-import grpc
-
 from frontend.backends.replicas import name_in
+from grpc_http2.client.encryption import client_context
+from grpc_http2.client.settings import Tls
 from serving.settings import TlsFiles
 from serving.tls.certificates import Certificates
+from serving.tls.material import TlsMaterial
 
 _USED_FOR: Final = "predictors"
 
 
 class EngineTls:
-    """What channels to an engine are encrypted with. Replaced files are taken by the channels after that.
+    """What connections to an engine are encrypted with. Replaced files are taken by the connections after that.
 
     Args:
         files: the authority that signed the engine's certificate; the frontend's own certificate and key, or neither.
@@ -28,25 +29,24 @@ class EngineTls:
     def __init__(self, files: TlsFiles, server_name: str = "") -> None:
         self._certificates = Certificates(files, used_for=_USED_FOR)
         self._server_name = server_name
+        self._material: TlsMaterial | None = None
+        self._made: ssl.SSLContext | None = None
 
-    def channel(self, target: str, address: str, options: Sequence[tuple[str, int | str]]) -> grpc.aio.Channel:
-        """Return an encrypted channel.
-
-        Args:
-            target: the route's address, as it was written.
-            address: what it stands for now, as gRPC takes it.
-            options: of the channel.
-        """
-        material = self._certificates.material
-        credentials = grpc.ssl_channel_credentials(material.authority, material.key, material.certificate)
+    def to(self, target: str) -> Tls:
+        """Return what a channel to the route's address ``target`` is made with."""
         name = name_in(target)
-        # Names are looked up by us: of the address alone gRPC would not know whom it is to meet.
-        expected = self._server_name or (None if name is None else name.host)
-        named = () if expected is None else (("grpc.ssl_target_name_override", expected),)
-        return grpc.aio.secure_channel(address, credentials, options=(*options, *named))
+        # Names are looked up by us: of the address alone nobody would know whom it is to meet.
+        return Tls(self._context, self._server_name or (None if name is None else name.host))
 
     async def has_changed(self) -> bool:
-        """Look at the files; return whether there is something new for channels to begin with."""
+        """Look at the files; return whether there is something new for connections to begin with."""
         former = self._certificates.material
         await self._certificates.look()
         return self._certificates.material is not former
+
+    def _context(self) -> ssl.SSLContext:
+        material = self._certificates.material
+        if self._made is None or self._material is not material:
+            self._made = client_context(material.authority, material.certificate, material.key)
+            self._material = material
+        return self._made

@@ -11,8 +11,6 @@ import pytest
 import structlog
 from grpc import StatusCode
 
-from frontend.backends.channel import RING_HASH_VARIABLE
-from frontend.backends.partitions import partition_of
 from serving.errors import DeadlineExceeded, InvalidManifest, InvalidRequest, ModelIncomplete, ServingError, Unavailable
 from serving.prediction import Query
 from serving.stubs import open_inference_pb2 as pb
@@ -274,8 +272,7 @@ async def test_models_of_others_are_not_unloaded() -> None:
         assert_fit_for_callers(caught.value)
 
 
-async def test_each_model_stays_with_one_of_several_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(RING_HASH_VARIABLE, "true")
+async def test_each_model_stays_with_one_of_several_engines() -> None:
     engines = [FakeOpenInference(), FakeOpenInference()]
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(serving(engine)) for engine in engines]
@@ -288,7 +285,6 @@ async def test_each_model_stays_with_one_of_several_engines(monkeypatch: pytest.
     homes = [{request.model_name for request in engine.asked} for engine in engines]
     assert all(homes)
     assert not homes[0] & homes[1]
-    assert engines[0].metadata[0]["x-partition"] == str(partition_of(engines[0].asked[0].model_name, 64))
 
 
 async def test_a_name_that_stands_for_nobody_is_told() -> None:

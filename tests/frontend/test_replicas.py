@@ -7,15 +7,14 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
-from frontend.backends.channel import RING_HASH_VARIABLE
 from frontend.backends.predictor import PredictorBackend
 from serving.errors import DeadlineExceeded, ModelNotFound, OutOfCapacity, ServingError, Unavailable
 from serving.prediction import Prediction, Query
-from serving.transport.grpcio import GrpcioHost
 from tests.builders import PATIENCE, a_call, a_turn, fake_predictor, host_of, server_settings
 
 MODELS = [f"model-{number}" for number in range(60)]
@@ -29,7 +28,7 @@ class Replica:
         self.asked: list[str] = []
         self.refusals: list[ServingError] = []
         self.always: ServingError | None = None
-        self.host: GrpcioHost | None = None
+        self.host: Any = None
         self.reached = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -55,8 +54,7 @@ class Replica:
 
 
 @pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(RING_HASH_VARIABLE, "true")
+def _quiet() -> Iterator[None]:
     with structlog.testing.capture_logs():
         yield
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import functools
 from typing import Any, Final
 
 import grpc
 import structlog
 
-from frontend.backends.channel import PARTITION_KEY, channel_to
+from frontend.backends.channel import channel_to
 from frontend.backends.open_inference.misfit import misfit_of
 from frontend.backends.open_inference.refusals import error_of_refusal, refuses_request, tells_unknown_model
 from frontend.backends.partitions import partition_of
@@ -41,7 +41,10 @@ class OpenInferenceServer:
         self._target = target
         self._partitions = partitions
         self._replicas: Replicas[pb_grpc.GRPCInferenceServiceAsyncStub] = Replicas(
-            target, _channel_to, pb_grpc.GRPCInferenceServiceStub, look_up
+            target,
+            functools.partial(channel_to, service=_SERVICE, pings=False),
+            pb_grpc.GRPCInferenceServiceStub,
+            look_up,
         )
 
     async def infer(
@@ -55,16 +58,21 @@ class OpenInferenceServer:
             ServingError: why there is no answer, in our words.
         """
         call.deadline.check()
-        partition = partition_of(model_id, self._partitions)
-        metadata = ((REQUEST_ID_KEY, call.request_id), (PARTITION_KEY, str(partition)))
-        infer: Any = (await self._replicas.stub()).ModelInfer
+        affinity = str(partition_of(model_id, self._partitions))
+        metadata = ((REQUEST_ID_KEY, call.request_id),)
+        method: Any = (await self._replicas.stub()).ModelInfer
+        ask: Any = functools.partial(method, affinity=affinity)
         if call.span is not None:
-            infer = asked(infer, call.span, f"{_SERVICE}/ModelInfer", self._target)
+            ask = asked(ask, call.span, f"{_SERVICE}/ModelInfer", self._target)
         try:
-            response: pb.ModelInferResponse = await infer(request, timeout=call.deadline.remaining(), metadata=metadata)
+            response: pb.ModelInferResponse = await ask(request, timeout=call.deadline.remaining(), metadata=metadata)
             return response
         except grpc.aio.AioRpcError as error:
-            options = {"timeout": min(call.deadline.remaining(), _PATIENCE_SECONDS), "metadata": metadata}
+            options = {
+                "timeout": min(call.deadline.remaining(), _PATIENCE_SECONDS),
+                "metadata": metadata,
+                "affinity": affinity,
+            }
             if tells_unknown_model(error):
                 raise await self._unknown_model(options) from error
             if refuses_request(error):
@@ -121,7 +129,3 @@ class OpenInferenceServer:
                 # That it answers is all there is to know.
                 return True
             raise
-
-
-def _channel_to(addresses: Sequence[str]) -> grpc.aio.Channel:
-    return channel_to(addresses, _SERVICE, pings=False)

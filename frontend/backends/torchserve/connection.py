@@ -10,10 +10,13 @@ import structlog
 from google.protobuf import empty_pb2
 from grpc import ChannelConnectivity
 
+from frontend.backends.channel import channel_to
 from frontend.backends.torchserve.failures import is_refused_key
 from frontend.backends.torchserve.keys import Api, Keys
 from frontend.backends.torchserve.shared import Tasks
 from frontend.backends.traced import asked
+from grpc_http2.client.addresses import addresses_in
+from grpc_http2.client.channel import Channel
 from serving.call import span_of_call
 from serving.deadline import Deadline
 from serving.stubs import torchserve_inference_pb2 as inference
@@ -24,17 +27,6 @@ from serving.stubs import torchserve_management_pb2_grpc as management_grpc
 log = structlog.get_logger()
 
 _PREDICTIONS: Final = f"{inference.DESCRIPTOR.services_by_name['InferenceAPIsService'].full_name}/Predictions"
-_MAX_ANSWER_BYTES: Final = 64 << 20
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
-    # A server that comes back is found within a second.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    # No keepalive: TorchServe ends the connection of who pings more than twice in five minutes.
-    # Proxies of the environment are for the web, not for a service beside this one.
-    ("grpc.enable_http_proxy", 0),
-)
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -55,7 +47,10 @@ class Connection:
         self, target: str, management_target: str, keys: Keys, tasks: Tasks, on_loss: Callable[[], None]
     ) -> None:
         self._target = target
-        self._channels = [grpc.aio.insecure_channel(address, _OPTIONS) for address in (target, management_target)]
+        # TorchServe ends the connection of who pings more than twice in five minutes.
+        self._channels = [
+            channel_to(addresses_in(address), retries=False, pings=False) for address in (target, management_target)
+        ]
         self._inference = inference_grpc.InferenceAPIsServiceStub(self._channels[0])
         self.management = management_grpc.ManagementAPIsServiceStub(self._channels[1])
         self._keys = keys
@@ -108,7 +103,7 @@ class Connection:
         for channel in self._channels:
             await channel.close()
 
-    async def _watch(self, channel: grpc.aio.Channel) -> None:
+    async def _watch(self, channel: Channel) -> None:
         state = channel.get_state(try_to_connect=True)
         while True:
             await channel.wait_for_state_change(state)

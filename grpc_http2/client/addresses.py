@@ -1,0 +1,10 @@
+"""Addresses as gRPC writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def addresses_in(target: str) -> Sequence[str]:
+    """Return the addresses that a target lists: ``host:port``, ``dns:///host:port``, ``ipv4:address:port,…``."""
+    return target.removeprefix("ipv4:").removeprefix("ipv6:").removeprefix("dns:///").split(",")
