@@ -12,7 +12,6 @@ from typing import Final
 
 _BACKLOG: Final = 4096
 _ANY_PORT: Final = 0
-_ACCEPT_SECONDS: Final = 1.0
 # From when a connection is accepted until its protocol hears of it.
 _INTRODUCTION_TURNS: Final = 2
 
@@ -63,8 +62,9 @@ class Listener:
             # A caller that comes now finds the queue full, and tries again until the port is closed.
             with contextlib.suppress(OSError):
                 each.listen(0)
-        until = asyncio.get_running_loop().time() + _ACCEPT_SECONDS
-        while _somebody_waits(self._sockets) and asyncio.get_running_loop().time() < until:
+        for _ in range(_BACKLOG):
+            if not _somebody_waits(self._sockets):
+                break
             # A turn of the loop accepts them, or, on uvloop, one of them.
             await asyncio.sleep(0)
         for _ in range(_INTRODUCTION_TURNS):

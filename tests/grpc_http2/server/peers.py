@@ -44,7 +44,7 @@ class Response:
 
     headers: dict[str, str] = field(default_factory=dict)
     trailers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytearray = field(default_factory=bytearray)
     ended: bool = False
     reset: int | None = None
 
@@ -56,7 +56,7 @@ class Response:
     def message(self) -> bytes:
         """The one message."""
         assert len(self.body) - 5 == int.from_bytes(self.body[1:5], "big")
-        return self.body[5:]
+        return bytes(self.body[5:])
 
 
 class Peer:
@@ -211,9 +211,8 @@ class Peer:
             self._block += frame.data
             if "END_HEADERS" in frame.flags:
                 pairs, self._block = self._decoder.decode(self._block), b""
-                (response.trailers if response.headers else response.headers).update(
-                    {name: value for name, value in pairs}
-                )
+                block = response.trailers if response.headers else response.headers
+                block.update((str(name), str(value)) for name, value in pairs)
         elif isinstance(frame, DataFrame):
             response.body += frame.data
         elif isinstance(frame, RstStreamFrame):

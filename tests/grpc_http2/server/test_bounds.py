@@ -109,12 +109,11 @@ async def test_uploads_are_bounded_in_sum_and_what_is_over_is_refused() -> None:
 
 
 async def test_one_caller_does_not_take_all_that_is_there_for_uploads() -> None:
-    limits: dict[str, Any] = {
-        "max_message_bytes": 20_000,
-        "max_buffered_bytes": 1_000_000,
-        "max_buffered_connection_bytes": 50_000,
-    }
-    async with hosted(**limits) as served, peer_of(served.port) as greedy, peer_of(served.port) as other:
+    async with (
+        hosted(max_message_bytes=20_000, max_buffered_connection_bytes=50_000) as served,
+        peer_of(served.port) as greedy,
+        peer_of(served.port) as other,
+    ):
         for stream in [greedy.headers() for _ in range(100)]:
             greedy.data(stream, framed(b"x" * 15_000)[:-1])
         await greedy.ping()
