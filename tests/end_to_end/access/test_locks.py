@@ -27,7 +27,7 @@ from tests.end_to_end.processes import Service, Stack, running_service, stack, s
 
 
 def sends(key: str) -> Metadata:
-    return (("authorization", f"Bearer {key}"),)
+    return (("authorization", f"Bearer {key}"),) if key else ()
 
 
 def failure_of(ask: Callable[[], Any]) -> Any:
