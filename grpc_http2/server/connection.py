@@ -404,10 +404,11 @@ class ServerConnection(asyncio.BufferedProtocol):
                 self._stream_closed(event.stream_id)
             elif not self._goes_on_after(event):
                 return
-        if idle > 0:
+        # After the last word the engine tells nothing of further requests.
+        if idle > 0 and not self._said_goodbye:
             idle -= sum(header_bytes(event.headers) for event in events if isinstance(event, RequestReceived))
-        if idle > 0 and self._idle.is_too_much(idle, self._heard_at):
-            self._hang_up(b"too many frames without use")
+            if idle > 0 and self._idle.is_too_much(idle, self._heard_at):
+                self._hang_up(b"too many frames without use")
 
     def _goes_on_after(self, event: Event) -> bool:
         """Take in an event that few reads bring; return whether the connection goes on."""
@@ -499,6 +500,10 @@ class ServerConnection(asyncio.BufferedProtocol):
             return 0
 
     def _reset(self, stream_id: int, code: ErrorCode) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None and not stream.request_ended:
+            # Until it hears of that, the caller sends on, and the engine tells nothing of it.
+            self._idle.excuse(self.limits.stream_window_bytes)
         try:
             self._engine.reset_stream(stream_id, code)
         except EngineError:

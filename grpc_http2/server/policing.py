@@ -45,12 +45,17 @@ class IdleBytes:
     for what it is sent.
     """
 
-    __slots__ = ("_allowance", "_earned_at", "_limits")
+    __slots__ = ("_allowance", "_earned_at", "_excused", "_limits")
 
     def __init__(self, limits: ServerLimits, now: float) -> None:
         self._limits = limits
         self._allowance = float(limits.idle_bytes)
         self._earned_at = now
+        self._excused = 0
+
+    def excuse(self, count: int) -> None:
+        """Expect ``count`` bytes that are of no use: the rest of a request that was ended before it was complete."""
+        self._excused = min(self._limits.connection_window_bytes, self._excused + count)
 
     def earn(self, written: int) -> None:
         """Take in that ``written`` bytes were sent to the caller."""
@@ -58,7 +63,9 @@ class IdleBytes:
 
     def is_too_much(self, count: int, now: float) -> bool:
         """Charge ``count`` bytes at ``now``, in seconds; return whether the connection is to be ended for them."""
+        excused = min(count, self._excused)
+        self._excused -= excused
         earned = (now - self._earned_at) * self._limits.idle_bytes_per_second
         self._earned_at = now
-        self._allowance = min(self._limits.idle_bytes, self._allowance + earned) - count
+        self._allowance = min(self._limits.idle_bytes, self._allowance + earned) - (count - excused)
         return self._allowance < 0.0

@@ -89,13 +89,13 @@ async def _both(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[b
             return
 
 
-def _plain(call: ServerCall) -> None:
+def _plain(call: ServerCall, message: bytes) -> None:
     call.sends_gzip = call.accepts_gzip
-    call.answer(call.message, ((b"id", b"1"),))
+    call.answer(message, ((b"id", b"1"),))
 
 
-def _later(call: ServerCall) -> None:
-    call.connection.turn.at_end(lambda: call.answer(call.message))
+def _later(call: ServerCall, message: bytes) -> None:
+    call.connection.turn.at_end(lambda: call.answer(message))
 
 
 async def _web(scope: Any, receive: Any, send: Any) -> None:

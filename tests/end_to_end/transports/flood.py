@@ -31,6 +31,9 @@ _AT_ONCE = 100
 SILENCE_SECONDS = 2.0
 """After which a server is taken to have nothing more to say."""
 
+Kind = Callable[[str], Iterator[bytes]]
+"""Writes the frames of a flood on a method."""
+
 REFUSED_STREAM = 7
 CANCEL = 8
 ENHANCE_YOUR_CALM = 11
@@ -72,14 +75,14 @@ def priorities(_: str) -> Iterator[bytes]:
 
 def continuations(method: str) -> Iterator[bytes]:
     """Headers that never end."""
-    _, head = next(_heads(method))
+    _, head = next(heads(method))
     yield head.replace(b"\x01\x04\0\0\0\x01", b"\x01\0\0\0\0\x01")
     while True:
         yield ContinuationFrame(1, hpack.Encoder().encode([("x", "y" * 100)], huffman=False)).serialize()
 
 
 def empty_data(method: str) -> Iterator[bytes]:
-    _, head = next(_heads(method))
+    _, head = next(heads(method))
     yield head
     while True:
         yield DataFrame(1, b"").serialize()
@@ -87,7 +90,7 @@ def empty_data(method: str) -> Iterator[bytes]:
 
 def one_byte_data(method: str) -> Iterator[bytes]:
     """A message that comes byte by byte."""
-    _, head = next(_heads(method))
+    _, head = next(heads(method))
     yield head + DataFrame(1, b"\0\0\x0f\0\0").serialize()
     while True:
         yield DataFrame(1, b"x").serialize()
@@ -95,26 +98,27 @@ def one_byte_data(method: str) -> Iterator[bytes]:
 
 def streams(method: str) -> Iterator[bytes]:
     """Calls that begin, and whose message never comes."""
-    for number, head in _heads(method):
+    for number, head in heads(method):
         del number
         yield head
 
 
 def resets(method: str) -> Iterator[bytes]:
     """Calls that begin and are cancelled at once."""
-    for number, head in _heads(method):
+    for number, head in heads(method):
         yield head + RstStreamFrame(number, error_code=CANCEL).serialize()
 
 
 def resets_of_whole_calls(method: str) -> Iterator[bytes]:
     """Whole calls that are cancelled at once."""
     body = framed(Order(wait="never"))
-    for number, head in _heads(method):
+    for number, head in heads(method):
         message = DataFrame(number, body, flags=["END_STREAM"]).serialize()
         yield head + message + RstStreamFrame(number, error_code=CANCEL).serialize()
 
 
-def _heads(method: str) -> Iterator[tuple[int, bytes]]:
+def heads(method: str) -> Iterator[tuple[int, bytes]]:
+    """The headers of calls without end, each with its stream."""
     encoder = hpack.Encoder()
     headers = {
         ":method": "POST",
@@ -130,9 +134,7 @@ def _heads(method: str) -> Iterator[tuple[int, bytes]]:
         number += 2
 
 
-def flood(
-    address: str, kind: Callable[[str], Iterator[bytes]], method: str, most: int, silence: float = SILENCE_SECONDS
-) -> Reply:
+def flood(address: str, kind: Kind, method: str, most: int, silence: float = SILENCE_SECONDS) -> Reply:
     """Send so much of it, unless the server ends it; read what comes back, until it says nothing for a while."""
     host, _, port = address.rpartition(":")
     reply = Reply()

@@ -44,7 +44,7 @@ class Response:
 
     headers: dict[str, str] = field(default_factory=dict)
     trailers: dict[str, str] = field(default_factory=dict)
-    body: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
     ended: bool = False
     reset: int | None = None
 
@@ -53,10 +53,14 @@ class Response:
         return self.trailers.get("grpc-status", self.headers.get("grpc-status"))
 
     @property
+    def body(self) -> bytes:
+        return bytes(self.received)
+
+    @property
     def message(self) -> bytes:
         """The one message."""
         assert len(self.body) - 5 == int.from_bytes(self.body[1:5], "big")
-        return bytes(self.body[5:])
+        return self.body[5:]
 
 
 class Peer:
@@ -214,7 +218,7 @@ class Peer:
                 block = response.trailers if response.headers else response.headers
                 block.update((str(name), str(value)) for name, value in pairs)
         elif isinstance(frame, DataFrame):
-            response.body += frame.data
+            response.received += frame.data
         elif isinstance(frame, RstStreamFrame):
             response.reset = frame.error_code
         response.ended = response.ended or "END_STREAM" in frame.flags or isinstance(frame, RstStreamFrame)

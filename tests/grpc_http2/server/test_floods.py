@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hyperframe.frame import (
@@ -185,6 +186,17 @@ async def test_large_metadata_with_each_call_are_no_flood() -> None:
         peer.encoder.header_table_size = 0
         for number in range(50):
             assert (await peer.asked(b"a", ONE, ("token", f"{number:05}" * 2_000))).message == b"a"
+
+
+async def test_what_a_caller_sends_before_it_hears_of_a_refusal_is_no_flood() -> None:
+    """A client that uploads much is a window ahead of the answer that ends its call."""
+    limits: dict[str, Any] = {"max_message_bytes": 1_000, "stream_window_bytes": 65_535}
+    async with hosted(idle_bytes=10_000, idle_bytes_per_second=0, **limits) as served, peer_of(served.port) as peer:
+        for _ in range(5):
+            stream = peer.headers()
+            peer.data(stream, framed(b"x" * 50_000), last=True)
+            assert (await peer.response(stream)).status == "8"
+        assert (await peer.asked(b"next")).message == b"next"
 
 
 # Pings
