@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from grpc import StatusCode
 from grpc_http2.alarms import Alarms, alarms_of
 from grpc_http2.server.call import CallHandler, ServerCall
 from grpc_http2.server.connection import ServerConnection, ServerStream
+from grpc_http2.server.dealing import Dealing, DealtListener
 from grpc_http2.server.http1 import Http1
 from grpc_http2.server.http_exchange import Application, HttpExchange, refuse
 from grpc_http2.server.limits import ServerLimits
@@ -75,7 +77,9 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._methods: dict[bytes, Method] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener | DealtListener] = []
+        self._dealt: DealtListener | None = None
+        self._dealing: Dealing | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event | None = None
         self._leave_at: float | None = None
@@ -107,7 +111,15 @@ class Server:
 
     # Its life.
 
-    async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False) -> int:
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        reuse_port: bool = False,
+        dealing: Dealing | None = None,
+    ) -> int:
         """Accept connections; return the port.
 
         Args:
@@ -115,16 +127,28 @@ class Server:
             port: 0 takes one that is free.
             tls: encrypts; its ALPN protocols are set here.
             reuse_port: whether other processes may listen on the same port, and share its connections.
+            dealing: decides whether a connection is served here or by another process; without: here.
 
         Raises:
             OSError: the address cannot be had.
         """
         sockets = await bound_sockets(host, port, reuse_port=reuse_port)
-        listener = Listener(sockets, lambda: Opening(self), self.limits.handshake_seconds)
+        listener: Listener | DealtListener
+        if dealing is None:
+            listener = Listener(sockets, lambda: Opening(self), self.limits.handshake_seconds)
+        else:
+            listener = DealtListener(sockets, lambda: Opening(self), self.limits.handshake_seconds, dealing)
+            self._dealt, self._dealing = listener, dealing
         await listener.accept(_prepared(tls))
         self._listeners.append(listener)
         self._look()
         return listener.port
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that somebody else has accepted, as those that this server accepts and keeps."""
+        if self._dealt is None:
+            raise ValueError("a server adopts connections once it listens, and deals with others")
+        self._dealt.adopt(connection)
 
     async def replace_tls(self, tls: ssl.SSLContext) -> None:
         """Encrypt new connections with ``tls``."""
@@ -158,6 +182,12 @@ class Server:
     # What connections use.
 
     @property
+    def connections(self) -> int:
+        """Number of connections."""
+        introductions = 0 if self._dealt is None else self._dealt.introductions
+        return len(self._connections) + len(self.opening) + self.http1.connections + introductions
+
+    @property
     def is_full(self) -> bool:
         """Whether there are as many connections as the server takes."""
         return len(self._connections) + len(self.opening) + self.http1.connections >= self.limits.max_connections
@@ -181,6 +211,8 @@ class Server:
         """Take in that there is one connection less of some kind."""
         if self._gone is not None:
             self._gone.set()
+        if self._dealing is not None:
+            self._dealing.fewer()
 
     def open(self, connection: ServerConnection, stream_id: int, pairs: Sequence[Header]) -> ServerStream:
         """Return the stream of a new request: a call, or plain HTTP."""

@@ -23,6 +23,7 @@ from serving.transport.guards import Guards
 from serving.transport.hosted import HostedServices
 from serving.transport.lifecycle import CannotListen
 from serving.transport.service import Handlers, Service
+from serving.workers.dealing import Dealer
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -52,6 +53,7 @@ class Http2Host:
         self._settings = settings
         self._certificates = certificates or Certificates.of(settings)
         self._server = Server(_limits(settings))
+        self._dealer: Dealer | None = None
         self._hosted = HostedServices(settings, services, Http2Transport(self._server), guards)
         if web is not None:
             self._server.serve_http(web(self._hosted.boundary))
@@ -74,7 +76,7 @@ class Http2Host:
             certificates.on_change(hand_over)
         host, port = self._settings.host, self._settings.port
         try:
-            port = await self._server.listen(host, port, tls=tls, reuse_port=self._settings.membership is not None)
+            port = await self._listen(host, port, tls)
         except OSError as error:
             raise CannotListen(_why(error, host, port)) from error
         await self._hosted.open_health_port()
@@ -86,10 +88,24 @@ class Http2Host:
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
+        if self._dealer is not None:
+            self._dealer.withdraw()
         self._hosted.end_watches()
         self._hosted.boundary.end_streams()
         await self._server.stop(grace)
+        if self._dealer is not None:
+            self._dealer.end()
         await self._hosted.close()
+
+    async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Return the port. Raises OSError."""
+        membership = self._settings.membership
+        if membership is None:
+            return await self._server.listen(host, port, tls=tls)
+        dealer = self._dealer = Dealer(membership, lambda: self._server.connections)
+        port = await self._server.listen(host, port, tls=tls, reuse_port=True, dealing=dealer)
+        dealer.begin(self._server.adopt)
+        return port
 
 
 class Http2Transport:

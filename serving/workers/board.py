@@ -11,6 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from serving.workers.shares import Shares
+
 _CELL_BYTES: Final = 8
 _FIELDS: Final = 2
 
@@ -30,6 +32,7 @@ class Board:
         self._beats = workers * _CELL_BYTES
         self._generations = struct.Struct(f"={workers}Q")
         self._count = struct.Struct("=Q")
+        self.connections = Shares(self._memory, _FIELDS * workers * _CELL_BYTES, workers)
         self._moment = struct.Struct("=d")
 
     @classmethod
@@ -48,6 +51,7 @@ class Board:
         ended = self.generations()[worker] + 1
         self._count.pack_into(self._memory, worker * _CELL_BYTES, ended)
         self.beat(worker, 0.0)
+        self.connections.end(worker)
 
     def beat(self, worker: int, moment: float) -> None:
         """Note that the event loop of ``worker`` ran at ``moment``, in seconds of the monotonic clock."""
@@ -65,4 +69,4 @@ class Board:
 
 
 def _size(workers: int) -> int:
-    return _FIELDS * workers * _CELL_BYTES
+    return _FIELDS * workers * _CELL_BYTES + Shares.size(workers)

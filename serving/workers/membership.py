@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serving.workers.board import Board
@@ -19,6 +20,8 @@ class Membership:
     """Shared with the supervisor and the other workers."""
     memory: int
     """Descriptor of memory that the workers share, empty at first; what is in it, the program decides."""
+    inboxes: Sequence[int]
+    """Descriptors of sockets, one for each worker: what is sent there, that worker receives. Of its own, it reads."""
 
     @property
     def workers(self) -> int:

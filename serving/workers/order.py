@@ -38,6 +38,8 @@ class Order:
     """Descriptor of the memory of :class:`~serving.workers.board.Board`."""
     memory: int
     """Descriptor of the memory that the program's workers share."""
+    inboxes: list[int]
+    """Descriptors of the sockets over which workers give each other connections, by the place of who gets them."""
 
     def fields(self) -> dict[str, Any]:
         """Return all of it, as :meth:`of` takes it."""
@@ -56,7 +58,11 @@ class Order:
 
     def membership(self) -> Membership:
         """Return what the worker knows of being one. Called in the worker."""
-        return Membership(self.index, self.generation, Board(self.board, self.workers), self.memory)
+        return Membership(self.index, self.generation, Board(self.board, self.workers), self.memory, self.inboxes)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return every descriptor that the worker inherits."""
+        return (self.board, self.memory, *self.inboxes)
 
 
 def settings_of_each(settings: ServerSettings, workers: int, ports: dict[str, int]) -> dict[str, Any]:

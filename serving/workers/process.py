@@ -52,7 +52,7 @@ class WorkerProcess:
                     *(sys.executable, *flags, "-m", "serving.workers.worker"),
                     *(order.program, str(order.index), str(theirs.fileno())),
                     env=environment,
-                    pass_fds=(theirs.fileno(), order.board, order.memory),
+                    pass_fds=(theirs.fileno(), *order.descriptors()),
                     # A session of its own: Ctrl-C reaches the supervisor alone, which drains all workers.
                     start_new_session=True,
                 )

@@ -20,6 +20,7 @@ from serving.tls.material import read_material
 from serving.transport.lifecycle import StopSignals
 from serving.workers.board import Board
 from serving.workers.crew import Crew
+from serving.workers.inboxes import Inboxes
 from serving.workers.metrics import WorkersCollector
 from serving.workers.order import Order, settings_of_each
 from serving.workers.place import CannotStart
@@ -54,6 +55,8 @@ async def supervise(program: str, build: str, settings: ServerSettings, times: T
         stack.callback(board.close)
         memory = os.memfd_create("shared", os.MFD_CLOEXEC)
         stack.callback(os.close, memory)
+        inboxes = Inboxes(board.workers)
+        stack.callback(inboxes.close)
         values = settings_of_each(settings, board.workers, ports)
         kind = type(settings)
 
@@ -68,6 +71,7 @@ async def supervise(program: str, build: str, settings: ServerSettings, times: T
                 generation=generation,
                 board=board.descriptor,
                 memory=memory,
+                inboxes=inboxes.of(index),
             )
 
         # What the settings say already, flags included, no variable is to say again.

@@ -45,7 +45,7 @@ def main() -> None:
     if message is None:
         sys.exit("a worker is started by its supervisor, which is gone")
     order = Order.of(message)
-    for descriptor in (order.board, order.memory):
+    for descriptor in order.descriptors():
         os.set_inheritable(descriptor, False)
     settings = order.worker_settings()
     configure_logs(order.program, settings.log_level, settings.log_format, worker=order.index)

@@ -1,0 +1,131 @@
+"""Connections are dealt out evenly among workers.
+
+The kernel chooses the worker for a connection by a hash of addresses and ports, which of few connections gives one
+worker most. So a worker that accepts a connection while another one has fewer gives it to that one, before a byte of it
+is read: the socket goes over a pair of sockets that the supervisor has made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from serving.workers.membership import Membership
+
+log = structlog.get_logger()
+
+MOST_COMPARED: Final = 16
+"""Workers that a connection is compared with; of more, some are chosen at random."""
+ALIVE_SECONDS: Final = 3.0
+"""Age of the last heartbeat of a worker that gets connections of others."""
+
+_MARK: Final = b"\0"
+_AT_ONCE: Final = 64
+_RECEIVING: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+
+
+class Dealer:
+    """A :class:`~grpc_http2.server.dealing.Dealing` of one worker. Belongs to its event loop.
+
+    Args:
+        membership: of the worker.
+        connections: returns how many connections it has.
+    """
+
+    def __init__(self, membership: Membership, connections: Callable[[], int]) -> None:
+        self._index = membership.index
+        self._board = membership.board
+        self._shares = membership.board.connections
+        self._others = [index for index in range(membership.workers) if index != membership.index]
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._inboxes = [socket.socket(fileno=each) for each in membership.inboxes]
+        self._adopt: Callable[[socket.socket], None] | None = None
+
+    def begin(self, adopt: Callable[[socket.socket], None]) -> None:
+        """Take connections of others from now on.
+
+        Args:
+            adopt: serves a connection, and owns it from then on.
+        """
+        self._adopt = adopt
+        self._loop.add_reader(self._inboxes[self._index], self._receive)
+        self._shares.set_open(self._index, self._connections())
+        self._shares.set_taking(self._index, takes=True)
+
+    def keeps(self, connection: socket.socket) -> bool:
+        """Return whether this worker is to serve a connection that it has accepted; otherwise another has it now."""
+        own = self._connections()
+        self._shares.set_open(self._index, own)
+        load = self._shares.load(self._index)
+        # One that takes none of others, because it drains, gives none either: all drain at the same time.
+        target = None if load is None else self._least_loaded(load)
+        if target is None:
+            return True
+        try:
+            socket.send_fds(self._inboxes[target], [_MARK], [connection.fileno()], socket.MSG_DONTWAIT)
+        except OSError:
+            # There are too many on their way to it.
+            return True
+        self._shares.count_given(self._index, target)
+        connection.close()
+        return False
+
+    def fewer(self) -> None:
+        """Take in that this worker has a connection less."""
+        self._shares.set_open(self._index, self._connections())
+
+    def withdraw(self) -> None:
+        """Take no more of others, but those on their way."""
+        self._shares.set_taking(self._index, takes=False)
+        self._receive()
+
+    def end(self) -> None:
+        """Look no more for connections of others."""
+        self._loop.remove_reader(self._inboxes[self._index])
+
+    def _least_loaded(self, own: int) -> int | None:
+        others = self._others
+        if len(others) > MOST_COMPARED:
+            others = random.sample(others, MOST_COMPARED)
+        alive_since = time.monotonic() - ALIVE_SECONDS
+        found: int | None = None
+        for index in others:
+            load = self._shares.load(index)
+            if load is not None and load < own and self._board.last_beat(index) > alive_since:
+                found, own = index, load
+        return found
+
+    def _receive(self) -> None:
+        inbox = self._inboxes[self._index]
+        for _ in range(_AT_ONCE):
+            try:
+                mark, descriptors, _, _ = socket.recv_fds(inbox, len(_MARK), 1, _RECEIVING)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Whoever has given it has done so in vain: no descriptor is left here.
+                log.warning("a connection of another worker was not taken", reason=error.strerror)
+                continue
+            if not mark:
+                # Nobody is left who might give any.
+                self._loop.remove_reader(inbox)
+                return
+            for descriptor in descriptors:
+                self._take(descriptor)
+
+    def _take(self, descriptor: int) -> None:
+        connection = socket.socket(fileno=descriptor)
+        connection.setblocking(False)
+        self._shares.count_taken(self._index)
+        if self._adopt is None:
+            connection.close()
+        else:
+            self._adopt(connection)
+        self._shares.set_open(self._index, self._connections())
