@@ -38,6 +38,7 @@ from ngh2.events import (
 from grpc_http2.wire import Header
 
 __all__ = [
+    "MAX_CONCURRENT_STREAMS",
     "Connection",
     "ConnectionClosed",
     "DataReceived",
@@ -45,7 +46,6 @@ __all__ = [
     "ErrorCode",
     "Event",
     "GoAwayReceived",
-    "MAX_CONCURRENT_STREAMS",
     "PingAcknowledged",
     "PingReceived",
     "RequestReceived",

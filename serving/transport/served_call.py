@@ -26,8 +26,7 @@ _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 
 
 class ServedCall(Call, CallNotes):
-    """One call. Its handler ends it with :meth:`respond`, :meth:`send` or :meth:`fail`, now or later, or has a
-    coroutine do so.
+    """One call, which its handler ends with :meth:`respond`, :meth:`send` or :meth:`fail`, now or later.
 
     It is one object, made for each call, and what most calls do not need it has from its class.
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.backends import channel
 from frontend.backends.partitions import partition_of, partitions_before
+from grpc_http2.client.ring import PLACES
 from intentctl.capacity.che import Cache, budget_for, characteristic_time, outlook
 from intentctl.capacity.demand import Demand, Group, zipf
 from intentctl.capacity.replicas import (
@@ -189,7 +189,7 @@ def test_cold_loads_take_time_from_answers() -> None:
 
 def test_the_prediction_knows_the_partitions_and_the_ring_of_the_frontend() -> None:
     assert partitions_before("dns:///predictor:51002") == AFFINITY.partitions
-    assert AFFINITY.places == channel.PLACES
+    assert AFFINITY.places == PLACES
 
 
 # Against the books of the product's own cache.

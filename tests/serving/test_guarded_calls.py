@@ -22,7 +22,7 @@ from serving.telemetry.call_log import CallLog, model_of
 from serving.telemetry.logs import with_request_id
 from serving.transport.admission import Admission
 from serving.transport.boundary import Boundary, GuardedMethod
-from serving.transport.exchange import Ended, Metadata
+from serving.transport.exchange import Ended, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.served_call import ServedCall
 from serving.transport.service import Handlers
@@ -54,8 +54,8 @@ class FakeExchange:
     def certificate(self) -> bytes | None:
         return None
 
-    def answer(self, response: Any, metadata: Metadata = ()) -> None:
-        self.trailing = dict(metadata)
+    def answer(self, response: Any, metadata: RawMetadata = ()) -> None:
+        self.trailing = {key.decode(): value.decode() for key, value in metadata}
         self.ended.set_result(response)
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
