@@ -203,7 +203,7 @@ async def test_a_handler_without_a_coroutine_answers_now_or_later_and_hears_of_w
 
     def handle(data: bytes, served: ServedCall) -> None:
         if data == b"now":
-            served.answer(data)
+            served.respond(data)
             return
         calls.append(served)
         served.on_leave = lambda: left.append(data)
@@ -215,8 +215,8 @@ async def test_a_handler_without_a_coroutine_answers_now_or_later_and_hears_of_w
     assert exchanges[b"now"].ended.result() == b"now"
     later, never, failed = calls
     exchanges[b"never"].end(Ended.CALLER_LEFT)
-    never.answer(b"too late")
-    later.answer(b"later")
+    never.respond(b"too late")
+    later.respond(b"later")
     later.fail(ValueError("too late"))
     failed.fail(errors.ModelNotFound("what to do"))
     assert left == [b"never", b"failed"]
