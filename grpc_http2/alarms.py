@@ -87,11 +87,17 @@ class Alarms:
             alarms = self._sets.pop(number)
             while alarms:
                 # One may cancel another.
-                alarms.pop().ring()
+                self._ring(alarms.pop())
         if self._sets:
             self._wait()
         else:
             self._ticking = False
+
+    def _ring(self, alarm: Alarm) -> None:
+        try:
+            alarm.ring()
+        except Exception as error:  # noqa: BLE001 - the loop tells of it, and the others ring all the same
+            self.loop.call_exception_handler({"message": "an alarm failed", "exception": error})
 
 
 _alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, Alarms] = WeakKeyDictionary()

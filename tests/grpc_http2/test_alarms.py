@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import uvloop
@@ -38,6 +39,21 @@ async def test_an_alarm_that_is_cancelled_does_not_ring_even_by_one_that_rings_w
     alarms.after(0.03, done.set)
     await asyncio.wait_for(done.wait(), PATIENCE)
     assert len(rung) == 1
+
+
+async def test_an_alarm_that_fails_is_told_and_the_others_ring() -> None:
+    loop = asyncio.get_running_loop()
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    alarms, later = Alarms(loop), asyncio.Event()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    alarms.after(0.0, fail)
+    alarms.after(0.03, later.set)
+    await asyncio.wait_for(later.wait(), PATIENCE)
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpc_http2.wire import framed
-from tests.builders import PATIENCE
+from tests.builders import PATIENCE, a_turn
 from tests.grpc_http2.frames import PREFACE
 from tests.grpc_http2.server.peers import Peer, peer_of
 from tests.grpc_http2.server.service import BOTH, MANY, ONE, SUM, Hosted, hosted
@@ -154,11 +154,17 @@ async def test_a_large_answer_before_the_end_of_the_request_arrives_whole(served
 
 async def test_a_stream_that_is_over_is_forgotten_when_its_last_bytes_are_written(peer: Peer, served: Hosted) -> None:
     """What the engine tells after the last write, with nothing left to write, is taken in too."""
-    for _ in range(100):
-        await peer.asked(b"a")
-    (connection,) = served.server._connections
     await peer.ping()
-    assert connection.streams == {}
+    (connection,) = served.server._connections
+    for message in (b"a", b"wait"):
+        stream = peer.call(message)
+        if message == b"wait":
+            await seen(served.service.begun)
+            served.service.may_answer.set()
+        await peer.response(stream)
+        # Nothing more is read, which would tell of it too.
+        await a_turn(5)
+        assert connection.streams == {}
 
 
 async def test_a_call_that_was_cancelled_is_answered_by_nobody(peer: Peer, served: Hosted) -> None:

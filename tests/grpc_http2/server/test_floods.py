@@ -73,6 +73,21 @@ async def test_who_breaks_the_protocol_is_ended_with_all_calls_and_nobody_else_i
     assert logged == []
 
 
+async def test_what_came_in_one_read_with_what_the_engine_refuses_is_not_served(served: Hosted, other: Peer) -> None:
+    """After an error of the engine, what it has to tell means nothing."""
+    served.service.calls = 0
+    async with peer_of(served.port) as peer:
+        await peer.ping()
+        with peer.gathering() as written:
+            for _ in range(3):
+                peer.call(b"a")
+            peer.write(SettingsFrame(0).serialize() * 1_500)
+        peer.write(bytes(written))
+        assert await peer.end() == []
+    assert served.service.calls == 0
+    assert (await other.asked(b"after")).message == b"after"
+
+
 async def test_an_honest_caller_who_cancels_five_thousand_calls_keeps_its_connection(served: Hosted) -> None:
     async with peer_of(served.port) as peer:
         for _ in range(50):
