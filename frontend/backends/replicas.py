@@ -132,6 +132,7 @@ class Replicas(Generic[Stub]):
     async def _look(self) -> None:
         try:
             if self._is_stale is not None and await self._is_stale():
+                log.info("new connections take over")
                 self._channel.renew()
             addresses = self._addresses if self._name is None else await self._found(self._name)
             if addresses and addresses != self._addresses:

@@ -221,7 +221,7 @@ async def test_a_new_certificate_of_the_frontend_reaches_the_predictor(secured: 
         await ask_until(secured.predictor, "certificate replaced", 1)
         for file, target in zip(other.signed("router"), secured.router, strict=True):
             shutil.copy(file, target)
-        await ask_until(secured.frontend, "another channel takes over", 1)
+        await ask_until(secured.frontend, "new connections take over", 1)
         secured.known.write_bytes(other.certificate.read_bytes())
         await ask_until(secured.predictor, "certificate replaced", 2)
         # The predictor ends connections after a second, and takes new ones by the new authority alone.
