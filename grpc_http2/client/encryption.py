@@ -24,7 +24,10 @@ def client_context(authority: bytes | None, certificate: bytes | None, key: byte
     if authority is None:
         context.load_default_certs()
     else:
-        context.load_verify_locations(cadata=authority.decode("ascii", "replace"))
+        try:
+            context.load_verify_locations(cadata=authority.decode("ascii", "replace"))
+        except ValueError as error:
+            raise ssl.SSLError("the authority is no certificate in PEM") from error
     if certificate is not None and key is not None:
         with _in_memory(certificate) as certificate_path, _in_memory(key) as key_path:
             context.load_cert_chain(certificate_path, key_path)
