@@ -370,4 +370,4 @@ def test_a_call_under_way_is_answered_before_the_service_ends(tmp_path: Path) ->
                 answer += piece
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b'"timer"' in answer
-        assert service.stop() == 0
+        assert service.process.wait(PATIENCE) == 0
