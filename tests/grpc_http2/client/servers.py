@@ -103,10 +103,13 @@ async def grpcio_server(
 class Peer(asyncio.Protocol):
     """One connection of a server that does as it is told."""
 
-    def __init__(self, act: Callable[[Peer, Event], None], settings: dict[int, int], greets: bool) -> None:
+    def __init__(
+        self, act: Callable[[Peer, Event], None], settings: dict[int, int], greets: bool, others: list[Peer]
+    ) -> None:
         self._act = act
         self._settings = settings
         self._greets = greets
+        self._others = others
         self.engine = Connection(Role.SERVER, Configuration())
         self.requests: list[RequestReceived] = []
         self.resets: list[StreamReset] = []
@@ -117,6 +120,7 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self._others.append(self)
         if self._greets:
             self.engine.initiate_connection(self._settings)
             self.flush()
@@ -196,8 +200,7 @@ async def peers(
     found = Peers()
 
     def make() -> Peer:
-        found.connections.append(Peer(act, settings or {}, greets))
-        return found.connections[-1]
+        return Peer(act, settings or {}, greets, found.connections)
 
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", port)
     found.close = server.close

@@ -149,13 +149,23 @@ async def test_a_server_that_speaks_something_else_is_unavailable(garbage: bytes
 async def test_a_server_that_breaks_the_rules_in_the_middle_fails_its_calls_at_once() -> None:
     def act(peer: Peer, event: Event) -> None:
         if complete(event) is not None:
-            # An answer that is well, and in the same packet a frame that is not.
-            peer.answer(1)
-            data = peer.engine.data_to_send()
-            peer.transport.write(b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x" + data)
+            peer.transport.write(b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x")
 
     async with peers(act) as server, Channel([server.address], QUICK) as channel:
         assert (await error_of(one_of(channel)(b"x", timeout=PATIENCE))).code() is StatusCode.UNAVAILABLE
+        await asyncio.wait_for(server.connections[0].lost.wait(), PATIENCE)
+
+
+async def test_a_server_that_floods_its_callers_fails_its_calls_at_once() -> None:
+    def act(peer: Peer, event: Event) -> None:
+        if complete(event) is not None and len(server.connections) == 1:
+            peer.transport.write((b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + b"12345678") * 10_000)
+        else:
+            echoing(peer, event)
+
+    async with peers(act) as server, Channel([server.address], QUICK) as channel:
+        assert (await error_of(one_of(channel)(b"x", timeout=PATIENCE))).code() is StatusCode.UNAVAILABLE
+        assert await one_of(channel)(b"x", timeout=PATIENCE, wait_for_ready=True) == b"answer"
         await asyncio.wait_for(server.connections[0].lost.wait(), PATIENCE)
 
 
@@ -166,13 +176,13 @@ async def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
 
 async def test_a_server_that_ends_each_connection_at_once_is_not_asked_in_a_circle() -> None:
     def act(peer: Peer, event: Event) -> None:
-        peer.engine.send_goaway(0, last_stream_id=0)
+        if isinstance(event, RequestReceived):
+            peer.engine.send_goaway(0, last_stream_id=0)
 
     async with peers(act) as server, Channel([server.address]) as channel:
-        assert (await error_of(one_of(channel)(b"x", timeout=0.6))).code() in (
-            StatusCode.UNAVAILABLE,
-            StatusCode.DEADLINE_EXCEEDED,
-        )
+        ended = asyncio.get_running_loop().time() + 0.6
+        while asyncio.get_running_loop().time() < ended:
+            await error_of(one_of(channel)(b"x", timeout=PATIENCE))
         assert len(server.connections) < 12
 
 
@@ -357,6 +367,19 @@ async def test_calls_beyond_what_a_server_takes_wait_for_their_turn() -> None:
         answers = await asyncio.gather(*(one_of(channel)(b"x", timeout=PATIENCE) for _ in range(200)))
         assert set(answers) == {b"answer"}
         assert most == 5
+
+
+async def test_a_call_that_leaves_makes_room_though_the_server_says_nothing() -> None:
+    def act(peer: Peer, event: Event) -> None:
+        if complete(event) is not None and len(peer.requests) == 2:
+            peer.answer(peer.requests[-1].stream_id)
+
+    async with peers(act, {MAX_STREAMS: 1}) as server, Channel([server.address]) as channel:
+        first = one_of(channel)(b"x")
+        await becomes(lambda: server.requests)
+        second = one_of(channel)(b"x", timeout=PATIENCE)
+        first.cancel()
+        assert await second == b"answer"
 
 
 async def test_calls_that_wait_may_leave_and_too_many_are_refused() -> None:
