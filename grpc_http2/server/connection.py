@@ -9,7 +9,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import structlog
 from grpc import StatusCode
@@ -29,6 +29,7 @@ from grpc_http2.engine import (
     server_connection,
 )
 from grpc_http2.server.call import ServerCall
+from grpc_http2.server.pacing import CallPacing, ReadPacing
 from grpc_http2.server.policing import IdleBytes, PingPolice
 from grpc_http2.server.request_head import RequestHead
 from grpc_http2.wire import PREFIX_BYTES, Header, WireError, header_bytes
@@ -90,8 +91,13 @@ class ServerConnection(asyncio.BufferedProtocol):
             stream_window_bytes=limits.stream_window_bytes,
             connection_window_bytes=limits.connection_window_bytes,
         )
-        self._buffer = server.buffer
+        self._reading = ReadPacing(server.buffer)
+        self._pacing = CallPacing(limits.max_unsent_connection_bytes)
+        self._served = 0
+        self._unsent_bytes = 0
         self._transport: asyncio.Transport | None = None
+        self._peername: Any = None
+        self._tls: ssl.SSLObject | None = None
         self._is_paused = False
         self._held_bytes = 0
         self._max_held_bytes = max(limits.max_buffered_connection_bytes, 2 * limits.max_message_bytes)
@@ -114,21 +120,25 @@ class ServerConnection(asyncio.BufferedProtocol):
         # uvloop's transports are no subclass.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
+        # A transport that is closed may not tell any more.
+        self._peername = transport.get_extra_info("peername")
+        self._tls = transport.get_extra_info("ssl_object")
         self.server.opened(self)
         self.flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go: one buffer for all connections, read before the next one is."""
         del sizehint
-        return self._buffer
+        return self._reading.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what has arrived."""
         transport = self._transport
         if transport is None:
             return
+        buffer = self._reading.buffer
         try:
-            self._engine.receive_data(self._buffer[:nbytes])
+            self._engine.receive_data(buffer[:nbytes])
         except EngineError as error:
             # The engine says no goodbye, and what it has to say of streams means nothing any more.
             self.abort(f"{type(error).__name__}: {error}")
@@ -136,19 +146,17 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._heard_at = time.monotonic()
         self._take_events(nbytes)
         self.turn.write(self)
-        if nbytes == len(self._buffer):
+        if nbytes == len(buffer):
             # There may be more. The others have their turn first.
             transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._read_on)
 
     def data_received(self, data: bytes) -> None:
         """Take in the bytes that were read before the connection was known to be one of HTTP/2."""
-        size = len(self._buffer)
-        for start in range(0, len(data), size):
-            if self._transport is None:
-                return
-            part = data[start : start + size]
-            self._buffer[: len(part)] = part
+        while data and self._transport is not None:
+            buffer = self._reading.buffer
+            part, data = data[: len(buffer)], data[len(buffer) :]
+            buffer[: len(part)] = part
             self.buffer_updated(len(part))
 
     def eof_received(self) -> bool:
@@ -169,6 +177,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         del exc
         self._transport = None
         self._end_calls()
+        self._count_unsent()
         self.server.closed(self)
 
     # What calls use.
@@ -184,6 +193,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             if body:
                 engine.send_data(stream_id, body)
             engine.send_trailers(stream_id, trailers)
+            self._pacing.count(len(body))
         except EngineError:
             # The caller has just left.
             return
@@ -270,13 +280,12 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def client(self) -> tuple[str, int] | None:
         """Return the caller's address and port; ``None`` where it has none."""
-        name = None if self._transport is None else self._transport.get_extra_info("peername")
+        name = self._peername
         return (name[0], name[1]) if isinstance(name, tuple) else None
 
     def certificate(self) -> bytes | None:
         """Return the caller's certificate in PEM; ``None`` without one."""
-        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
-        found = None if tls is None else tls.getpeercert(binary_form=True)
+        found = None if self._tls is None else self._tls.getpeercert(binary_form=True)
         return None if found is None else ssl.DER_cert_to_PEM_cert(found).encode("ascii")
 
     # What the server uses.
@@ -359,6 +368,8 @@ class ServerConnection(asyncio.BufferedProtocol):
                 break
         if self._writers:
             self._wake_writers()
+        self._count_unsent()
+        self._served = 0
         if self._parked and not self._is_congested():
             self._unpark()
         if self._said_goodbye and not self.streams:
@@ -404,10 +415,11 @@ class ServerConnection(asyncio.BufferedProtocol):
                 self._stream_closed(event.stream_id)
             elif not self._goes_on_after(event):
                 return
+        self._reading.count(received, idle)
         # After the last word the engine tells nothing of further requests.
-        if idle > 0 and not self._said_goodbye:
+        if (idle > 0 or self._idle.is_charged) and not self._said_goodbye:
             idle -= sum(header_bytes(event.headers) for event in events if isinstance(event, RequestReceived))
-            if idle > 0 and self._idle.is_too_much(idle, self._heard_at):
+            if self._idle.is_too_much(idle, self._heard_at):
                 self._hang_up(b"too many frames without use")
 
     def _goes_on_after(self, event: Event) -> bool:
@@ -444,23 +456,40 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def ready(self, call: ServerCall) -> None:
         """Serve a call, in this turn where the caller reads its answers, else once it does."""
-        if self._parked or self._is_congested():
+        if self._parked or self._served >= self._pacing.most or self._is_congested():
             self._parked.append(call)
             if self.holds_too_much():
                 call.refuse_request(
                     WireError(StatusCode.RESOURCE_EXHAUSTED, "the answers of former calls are not read")
                 )
         else:
+            self._served += 1
             self.turn.serve(call)
 
     def _is_congested(self) -> bool:
-        return self._is_paused or (
-            len(self.streams) > 1 and self._engine.queued_body_size() > self.limits.max_unsent_connection_bytes
-        )
+        if self._is_paused:
+            return True
+        if not self._unsent_bytes and not self._served:
+            return False
+        limits = self.limits
+        is_full = self.server.unsent_bytes > limits.max_unsent_server_bytes
+        most = limits.max_unsent_bytes if is_full else limits.max_unsent_connection_bytes
+        return len(self.streams) > 1 and self._engine.queued_body_size() > most
 
     def _unpark(self) -> None:
-        while self._parked:
-            self.turn.serve(self._parked.popleft())
+        while self._parked and self._served < self._pacing.most:
+            call = self._parked.popleft()
+            if not call.ended:
+                self._served += 1
+                self.turn.serve(call)
+        # However those calls end, the next turn goes on from here.
+        self.turn.write(self)
+
+    def _count_unsent(self) -> None:
+        unsent = 0 if self._transport is None else self._engine.queued_body_size()
+        if unsent != self._unsent_bytes:
+            self.server.unsent_bytes += unsent - self._unsent_bytes
+            self._unsent_bytes = unsent
 
     def _reset_unfinished(self) -> bool:
         """End the streams of callers that have their answer and are still sending; return whether there were any.

@@ -27,6 +27,8 @@ class ServerLimits:
     """Bytes that all calls of one connection may send ahead of their readers."""
     max_unsent_bytes: int = 64 << 10
     """Unsent bytes of a stream of responses, above which its writer waits."""
+    max_unsent_server_bytes: int = 32 << 20
+    """Unsent bytes of all connections, above which calls of those that have ``max_unsent_bytes`` wait."""
     max_unsent_connection_bytes: int = 1 << 20
     """Unsent bytes of a connection, above which its further calls wait."""
     max_read_bytes: int = 16 << 10

@@ -55,7 +55,10 @@ class Opening(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         del exc
+        was_open = self._transport is not None
         self._forget()
+        if was_open:
+            self._server.fewer()
 
     def hurry(self, seconds: float) -> None:
         """Give it ``seconds`` more to say something."""
@@ -82,7 +85,6 @@ class Opening(asyncio.Protocol):
     def _forget(self) -> None:
         self._transport = None
         self._server.opening.discard(self)
-        self._server.fewer()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

@@ -45,13 +45,15 @@ class IdleBytes:
     for what it is sent.
     """
 
-    __slots__ = ("_allowance", "_earned_at", "_excused", "_limits")
+    __slots__ = ("_allowance", "_earned_at", "_excused", "_limits", "is_charged")
 
     def __init__(self, limits: ServerLimits, now: float) -> None:
         self._limits = limits
         self._allowance = float(limits.idle_bytes)
         self._earned_at = now
         self._excused = 0
+        self.is_charged = False
+        """Whether less is left than there may be."""
 
     def excuse(self, count: int) -> None:
         """Expect ``count`` bytes that are of no use: the rest of a request that was ended before it was complete."""
@@ -62,10 +64,15 @@ class IdleBytes:
         self._allowance = min(self._limits.idle_bytes, self._allowance + written / _WRITTEN_FOR_ONE)
 
     def is_too_much(self, count: int, now: float) -> bool:
-        """Charge ``count`` bytes at ``now``, in seconds; return whether the connection is to be ended for them."""
-        excused = min(count, self._excused)
+        """Charge ``count`` bytes at ``now``, in seconds; return whether the connection is to be ended for them.
+
+        What looked useless, because the rest was still to come, is given back: then ``count`` is negative.
+        """
+        excused = min(max(count, 0), self._excused)
         self._excused -= excused
         earned = (now - self._earned_at) * self._limits.idle_bytes_per_second
         self._earned_at = now
-        self._allowance = min(self._limits.idle_bytes, self._allowance + earned) - (count - excused)
+        most = self._limits.idle_bytes
+        self._allowance = min(most, min(most, self._allowance + earned) - (count - excused))
+        self.is_charged = self._allowance < most
         return self._allowance < 0.0

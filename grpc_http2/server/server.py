@@ -67,6 +67,8 @@ class Server:
         self.alarms: Alarms = alarms_of(asyncio.get_running_loop())
         self.buffer = memoryview(bytearray(limits.max_read_bytes))
         """Where every connection reads into: it is taken in before another one reads."""
+        self.unsent_bytes = 0
+        """Bytes of answers that callers have not read."""
         self.held_bytes = 0
         """Bytes of incomplete requests."""
         self.opening: set[Opening] = set()

@@ -119,7 +119,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     "half_open_connections": _holding(b"P", b"R"),
     "idle_connections": _idle,
 }  # fmt: skip
-ON_TLS: Final[dict[str, Attack]] = {"half_open_handshakes": _holding(_HELLO, b"\0")}
+ON_TLS: Final[dict[str, Attack]] = {"half_open_handshakes": _holding(_HELLO, b"\0", 1_000)}
 
 
 def main() -> None:
