@@ -27,7 +27,6 @@ ALIVE_SECONDS: Final = 3.0
 
 _MARK: Final = b"\0"
 _AT_ONCE: Final = 64
-_RECEIVING: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 class Dealer:
@@ -46,6 +45,8 @@ class Dealer:
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._inboxes = [socket.socket(fileno=each) for each in membership.inboxes]
+        for inbox in self._inboxes:
+            inbox.setblocking(False)
         self._adopt: Callable[[socket.socket], None] | None = None
 
     def begin(self, adopt: Callable[[socket.socket], None]) -> None:
@@ -63,19 +64,11 @@ class Dealer:
         """Return whether this worker is to serve a connection that it has accepted; otherwise another has it now."""
         own = self._connections()
         self._shares.set_open(self._index, own)
-        load = self._shares.load(self._index)
-        # One that takes none of others, because it drains, gives none either: all drain at the same time.
-        target = None if load is None else self._least_loaded(load)
-        if target is None:
-            return True
-        try:
-            socket.send_fds(self._inboxes[target], [_MARK], [connection.fileno()], socket.MSG_DONTWAIT)
-        except OSError:
-            # There are too many on their way to it.
-            return True
-        self._shares.count_given(self._index, target)
-        connection.close()
-        return False
+        if self._is_given(connection):
+            connection.close()
+            return False
+        self._shares.set_open(self._index, own + 1)
+        return True
 
     def fewer(self) -> None:
         """Take in that this worker has a connection less."""
@@ -89,6 +82,20 @@ class Dealer:
     def end(self) -> None:
         """Look no more for connections of others."""
         self._loop.remove_reader(self._inboxes[self._index])
+
+    def _is_given(self, connection: socket.socket) -> bool:
+        load = self._shares.load(self._index)
+        # One that takes none of others, because it drains, gives none either: all drain at the same time.
+        target = None if load is None else self._least_loaded(load)
+        if target is None:
+            return False
+        try:
+            socket.send_fds(self._inboxes[target], [_MARK], [connection.fileno()])
+        except OSError:
+            # Too many are on their way to it.
+            return False
+        self._shares.count_given(self._index, target)
+        return True
 
     def _least_loaded(self, own: int) -> int | None:
         others = self._others
@@ -106,7 +113,7 @@ class Dealer:
         inbox = self._inboxes[self._index]
         for _ in range(_AT_ONCE):
             try:
-                mark, descriptors, _, _ = socket.recv_fds(inbox, len(_MARK), 1, _RECEIVING)
+                mark, descriptors, _, _ = socket.recv_fds(inbox, len(_MARK), 1, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
             except OSError as error:
