@@ -13,7 +13,7 @@ from grpc.aio import AioRpcError, Metadata
 
 from grpc_http2.alarms import Alarm
 from grpc_http2.client.connection import Connection
-from grpc_http2.client.stream import Failure, Headers
+from grpc_http2.client.stream import Failure, Headers, size_of
 from grpc_http2.client.subchannel import Assignable
 from grpc_http2.engine import EngineError
 from grpc_http2.wire import (
@@ -40,7 +40,6 @@ _MOST_UNSEEN: Final = 3
 _GATE_BYTES: Final = 64 << 10
 # As much as the engine sends; its own count has some bytes for each header.
 _MOST_METADATA_BYTES: Final = 60 << 10
-_HEADER_BYTES: Final = 32
 _ENCODING: Final = (b"grpc-encoding", b"gzip")
 _PUSHBACK: Final = PUSHBACK_KEY.encode()
 
@@ -211,7 +210,7 @@ class Call:
                 self._expire()
                 return
             self._alarm = self._channel.alarms.at(self._moment, self._expire)
-        if sum(len(name) + len(value) + _HEADER_BYTES for name, value in self._metadata) > _MOST_METADATA_BYTES:
+        if size_of(self._metadata) > _MOST_METADATA_BYTES:
             self._finish(StatusCode.RESOURCE_EXHAUSTED, "the metadata are too large to be sent")
             return
         self._channel.balancer.assign(self)

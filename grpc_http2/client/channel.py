@@ -22,7 +22,7 @@ from grpc_http2.client.kinds import (
 )
 from grpc_http2.client.retries import RetryBudget
 from grpc_http2.client.settings import DEFAULTS, ChannelSettings, Tls
-from grpc_http2.client.stream import Headers
+from grpc_http2.client.stream import Headers, size_of
 from grpc_http2.wire import Metadatum
 
 Serializer = Callable[[Any], bytes] | None
@@ -212,8 +212,7 @@ class Channel(grpc.aio.Channel):
 
     def is_too_large(self, headers: Headers) -> bool:
         """Return whether headers are more than is taken."""
-        # Nearly always there are few, and whoever has many has sent them once before.
-        return sum(len(name) + len(value) + 32 for name, value in headers) > self.settings.max_metadata_bytes
+        return size_of(headers) > self.settings.max_metadata_bytes
 
     def _callable(
         self,

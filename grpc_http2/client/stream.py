@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from grpc import StatusCode
 
 from grpc_http2.wire import Header
 
 Headers = Sequence[Header]
+
+
+_HEADER_BYTES: Final = 32
+
+
+def size_of(headers: Headers) -> int:
+    """Return the size of headers as HTTP/2 counts it, in bytes."""
+    return _HEADER_BYTES * len(headers) + sum([len(name) + len(value) for name, value in headers])
 
 
 class Failure(NamedTuple):

@@ -13,6 +13,8 @@ from ngh2 import Configuration, Connection, Role
 from ngh2.events import DataReceived, Event, PingReceived, RequestReceived, StreamReset
 
 from grpc_http2.client.channel import Channel
+from grpc_http2.server.limits import ServerLimits
+from grpc_http2.server.server import Server
 from grpc_http2.wire import framed
 
 SERVICE: Final = "test.Service"
@@ -78,19 +80,35 @@ class Service:
             self.ended.set()
 
 
-@asynccontextmanager
-async def grpcio_server(
-    service: Service, *options: tuple[str, Any], credentials: grpc.ServerCredentials | None = None, port: int = 0
-) -> AsyncIterator[str]:
-    """The address of a server of grpcio's."""
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0), *options])
+def handlers_of(service: Service) -> grpc.GenericRpcHandler:
     handlers: Any = {
         "One": grpc.unary_unary_rpc_method_handler(service.one),
         "Many": grpc.unary_stream_rpc_method_handler(service.many),
         "Sum": grpc.stream_unary_rpc_method_handler(service.sum),
         "Both": grpc.stream_stream_rpc_method_handler(service.both),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+
+@asynccontextmanager
+async def own_server(service: Service) -> AsyncIterator[str]:
+    """The address of a server of ours."""
+    server = Server(ServerLimits(max_message_bytes=8 << 20, max_metadata_bytes=128 << 10))
+    server.add_generic_rpc_handlers((handlers_of(service),))
+    port = await server.listen("127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+@asynccontextmanager
+async def grpcio_server(
+    service: Service, *options: tuple[str, Any], credentials: grpc.ServerCredentials | None = None, port: int = 0
+) -> AsyncIterator[str]:
+    """The address of a server of grpcio's."""
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0), *options])
+    server.add_generic_rpc_handlers((handlers_of(service),))
     where = f"127.0.0.1:{port}"
     found = server.add_insecure_port(where) if credentials is None else server.add_secure_port(where, credentials)
     await server.start()

@@ -1,4 +1,4 @@
-"""The four kinds of calls, against grpcio's own server."""
+"""The four kinds of calls, against grpcio's server and ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grpc_http2.client.call import Call
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.settings import ChannelSettings
 from tests.builders import PATIENCE, free_port
-from tests.grpc_http2.client.servers import BOTH, MANY, ONE, SUM, Service, error_of, grpcio_server, one_of
+from tests.grpc_http2.client.servers import BOTH, MANY, ONE, SUM, Service, error_of, grpcio_server, one_of, own_server
 
 SIZES = [0, 1, 100, 16_000, 70_000, 1 << 20, 4 << 20]
 
@@ -26,9 +26,9 @@ async def service() -> Service:
     return Service()
 
 
-@pytest.fixture
-async def channel(service: Service) -> AsyncIterator[Channel]:
-    async with grpcio_server(service) as address, Channel([address]) as channel:
+@pytest.fixture(params=[grpcio_server, own_server], ids=["grpcio", "own"])
+async def channel(service: Service, request: pytest.FixtureRequest) -> AsyncIterator[Channel]:
+    async with request.param(service) as address, Channel([address]) as channel:
         yield channel
 
 
@@ -168,7 +168,8 @@ async def test_who_waits_and_is_cancelled_cancels_the_call(channel: Channel, ser
 
 
 async def test_a_call_that_is_cancelled_wakes_whoever_waits_for_it(channel: Channel, service: Service) -> None:
-    for call in (one_of(channel)(b"wait"), channel.unary_stream(MANY)(b"0x0")):
+    for method, request in ((one_of(channel), b"wait"), (channel.unary_stream(MANY), b"0x0")):
+        call = method(request)
         await asyncio.wait_for(service.begun.wait(), PATIENCE)
         service.begun.clear()
         wait: Any = call.read() if hasattr(call, "read") else call
