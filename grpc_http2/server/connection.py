@@ -93,7 +93,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         )
         self._reading = ReadPacing(server.buffer)
         self._pacing = CallPacing(limits.max_unsent_connection_bytes)
-        self._served = 0
+        self._room = self._pacing.calls_of_a_turn()
         self._unsent_bytes = 0
         self._transport: asyncio.Transport | None = None
         self._peername: Any = None
@@ -369,7 +369,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         if self._writers:
             self._wake_writers()
         self._count_unsent()
-        self._served = 0
+        self._room = self._pacing.calls_of_a_turn()
         if self._parked and not self._is_congested():
             self._unpark()
         if self._said_goodbye and not self.streams:
@@ -456,20 +456,20 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def ready(self, call: ServerCall) -> None:
         """Serve a call, in this turn where the caller reads its answers, else once it does."""
-        if self._parked or self._served >= self._pacing.most or self._is_congested():
+        if self._parked or self._room <= 0 or self._is_congested():
             self._parked.append(call)
             if self.holds_too_much():
                 call.refuse_request(
                     WireError(StatusCode.RESOURCE_EXHAUSTED, "the answers of former calls are not read")
                 )
         else:
-            self._served += 1
+            self._room -= 1
             self.turn.serve(call)
 
     def _is_congested(self) -> bool:
         if self._is_paused:
             return True
-        if not self._unsent_bytes and not self._served:
+        if not self._unsent_bytes:
             return False
         limits = self.limits
         is_full = self.server.unsent_bytes > limits.max_unsent_server_bytes
@@ -477,10 +477,10 @@ class ServerConnection(asyncio.BufferedProtocol):
         return len(self.streams) > 1 and self._engine.queued_body_size() > most
 
     def _unpark(self) -> None:
-        while self._parked and self._served < self._pacing.most:
+        while self._parked and self._room > 0:
             call = self._parked.popleft()
             if not call.ended:
-                self._served += 1
+                self._room -= 1
                 self.turn.serve(call)
         # However those calls end, the next turn goes on from here.
         self.turn.write(self)

@@ -21,19 +21,19 @@ class CallPacing:
         unsent_bytes: what a connection may have unsent.
     """
 
-    __slots__ = ("_mean", "_unsent_bytes", "most")
+    __slots__ = ("_mean", "_unsent_bytes")
 
     def __init__(self, unsent_bytes: int) -> None:
         self._unsent_bytes = unsent_bytes
         self._mean = float(_FIRST_ANSWER_BYTES)
-        self.most = 0
-        """Calls that a turn takes."""
-        self.count(_FIRST_ANSWER_BYTES)
 
     def count(self, answer_bytes: int) -> None:
         """Take in the size of an answer."""
         self._mean += (answer_bytes - self._mean) * _WEIGHT
-        self.most = max(_FEWEST_CALLS, int(self._unsent_bytes / (self._mean + 1.0)))
+
+    def calls_of_a_turn(self) -> int:
+        """Return how many calls a turn takes."""
+        return max(_FEWEST_CALLS, int(self._unsent_bytes / (self._mean + 1.0)))
 
 
 class ReadPacing:
