@@ -175,6 +175,13 @@ async def test_many_connections_reach_every_worker_through_one_port(tmp_path: Pa
         assert service.stop() == 0
 
 
+async def test_on_http2_each_worker_gets_as_many_connections_as_the_others(tmp_path: Path) -> None:
+    with workers(MODELS, tmp_path, "http2") as service:
+        async with connections(service.address) as lines:
+            found = Counter([await worker_of(service, line) for line in lines])
+            assert found == dict.fromkeys(range(WORKERS), CONNECTIONS // WORKERS)
+
+
 async def test_a_frontend_of_workers_asks_its_predictor(tmp_path: Path, transport: str) -> None:
     with running_service("predictor", MODELS, tmp_path) as predictor:
         routes = f"intent-classification=predictor://{predictor.address}"
@@ -207,7 +214,7 @@ async def test_of_a_worker_that_is_killed_under_load_its_own_callers_alone_notic
             victim.kill()
             await eventually(lambda: restarts_of(service, 0) == 1)
             answered = [len(line.answered) for line in lines]
-            await eventually(lambda: all(len(line.answered) > of_it for line, of_it in zip(lines, answered)))
+            await eventually(lambda: all(len(line.answered) > of_it for line, of_it in zip(lines, answered, strict=True)))
             ending.set()
             await asking
             for line, worker in of_each.items():
