@@ -213,8 +213,8 @@ async def test_of_a_worker_that_is_killed_under_load_its_own_callers_alone_notic
             await asyncio.sleep(0.3)
             victim.kill()
             await eventually(lambda: restarts_of(service, 0) == 1)
-            answered = [len(line.answered) for line in lines]
-            await eventually(lambda: all(len(line.answered) > of_it for line, of_it in zip(lines, answered, strict=True)))
+            before = {line: len(line.answered) for line in lines}
+            await eventually(lambda: all(len(line.answered) > count for line, count in before.items()))
             ending.set()
             await asking
             for line, worker in of_each.items():
