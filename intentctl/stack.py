@@ -36,6 +36,8 @@ class StackOptions:
     predictor_port: int
     transport: Transport
     single_process: bool = False
+    workers: int = 1
+    """Processes of the service that callers meet; 0: one for each core."""
 
     @property
     def frontend(self) -> str:
@@ -50,12 +52,13 @@ class StackOptions:
     def services(self) -> tuple[_Planned, ...]:
         """Return the services in the order in which they are started."""
         transport = ("--transport", self.transport)
+        workers = ("--workers", str(self.workers))
         if self.single_process:
-            return (_Planned("model_service", self.frontend_port, "--port", transport),)
+            return (_Planned("model_service", self.frontend_port, "--port", (*transport, *workers)),)
         routes = ("--routes", f"{ALGORITHM}=predictor://{self.predictor}")
         return (
             _Planned("predictor", self.predictor_port, "--predictor-port", transport),
-            _Planned("frontend", self.frontend_port, "--port", (*transport, *routes)),
+            _Planned("frontend", self.frontend_port, "--port", (*transport, *workers, *routes)),
         )
 
 

@@ -51,11 +51,19 @@ def up(
             help="Server that callers meet; http2 is the fast one, and takes REST too.",
         ),
     ] = "http2",
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=256,
+            help="Processes of the frontend, or of the single process, on one port; 0: one for each core.",
+        ),
+    ] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds that the start may take.")] = 60.0,
     check: Annotated[bool, typer.Option("--check", help="Stop again after the first prediction.")] = False,
 ) -> None:
     """Start the frontend and the predictor here; Ctrl-C drains and stops them."""
-    options = StackOptions(model_dir.resolve(), host, port, predictor_port, transport, single_process)
+    options = StackOptions(model_dir.resolve(), host, port, predictor_port, transport, single_process, workers)
     try:
         asyncio.run(_up(options, timeout, check=check))
     except ServiceEnded as error:
@@ -104,7 +112,8 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
 
 def _where(options: StackOptions) -> str:
     if options.single_process:
-        return f"frontend and predictor {options.frontend}, in one process"
+        together = "in one process" if options.workers == 1 else "together in each worker"
+        return f"frontend and predictor {options.frontend}, {together}"
     return f"frontend {options.frontend}, predictor {options.predictor}"
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -119,6 +120,31 @@ def test_both_in_one_process_are_started_asked_and_stopped(volume: Path, started
     assert (code, "Traceback" in errors) == (0, False), errors
     assert f"ready: frontend and predictor {up.address}, in one process" in output
     assert re.search(r'^tiny: "make a 10 minute timer" -> (yes|no)', output, re.MULTILINE)
+
+
+def test_workers_share_the_port_of_the_service_that_callers_meet_and_end_with_it(
+    volume: Path, started: list[Up]
+) -> None:
+    up = Up(volume, "--workers", "2")
+    started.append(up)
+    up.line("Ctrl-C stops both.")
+    (frontend,) = map(psutil.Process, up.processes_of(up.port))
+    workers = frontend.children()
+    assert len(workers) == 2
+    with IntentClient(up.address, timeout=TIMEOUT) as client:
+        assert client.predict("tiny", "make timer").label in ("yes", "no")
+    up.signal(signal.SIGINT)
+    code, _, errors = up.end()
+    assert code == 0, errors
+    psutil.wait_procs(workers, TIMEOUT)
+
+
+def test_workers_may_have_the_predictor_inside(volume: Path, started: list[Up]) -> None:
+    up = Up(volume, "--single-process", "--workers", "2", "--check")
+    started.append(up)
+    code, output, errors = up.end()
+    assert (code, "Traceback" in errors) == (0, False), errors
+    assert f"ready: frontend and predictor {up.address}, together in each worker" in output
 
 
 def test_ctrl_c_drains_and_stops_both(volume: Path, started: list[Up]) -> None:
