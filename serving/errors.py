@@ -198,6 +198,12 @@ class DeadlineExceeded(ServingError):
     code = StatusCode.DEADLINE_EXCEEDED
 
 
+class CallerLeft(ServingError):
+    """The caller went away before its request was complete."""
+
+    code = StatusCode.CANCELLED
+
+
 class Unavailable(ServingError):
     """The service, or what it depends on, cannot answer at the moment; trying again may help."""
 

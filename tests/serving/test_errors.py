@@ -11,6 +11,7 @@ from serving.errors import INTERNAL_MESSAGE, RemoteError, ServingError, Status, 
 
 CODES = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
+    errors.CallerLeft: StatusCode.CANCELLED,
     errors.InvalidModelId: StatusCode.INVALID_ARGUMENT,
     errors.DocumentTooLarge: StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: StatusCode.NOT_FOUND,

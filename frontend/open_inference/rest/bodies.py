@@ -7,11 +7,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Final
 
-from grpc import StatusCode
 from starlette.datastructures import MutableHeaders
 from starlette.types import Receive
 
-from serving.errors import InvalidRequest, OutOfCapacity, ServingError
+from serving.errors import CallerLeft, InvalidRequest, OutOfCapacity
 
 # `deflate` in HTTP is zlib's container: RFC 9110, section 8.4.1.
 _WINDOWS: Final = {"gzip": 31, "deflate": 15}
@@ -20,12 +19,6 @@ _PLAIN: Final = ("", "identity")
 _SMALLEST_COMPRESSED: Final = 1024
 _FAST: Final = 1
 _SIZE: Final = re.compile("[0-9]{1,18}")
-
-
-class CallerLeft(ServingError):
-    """The caller went away before its request was complete."""
-
-    code = StatusCode.CANCELLED
 
 
 class BodyTooLarge(OutOfCapacity):

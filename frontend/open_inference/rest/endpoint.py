@@ -11,13 +11,13 @@ from grpc import StatusCode
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from frontend.open_inference.rest.bodies import BodyTooLarge, CallerLeft, UnknownEncoding, body_of, compressed
+from frontend.open_inference.rest.bodies import BodyTooLarge, UnknownEncoding, body_of, compressed
 from frontend.open_inference.rest.calls import RestCall
 from frontend.open_inference.rest.exchange import RestExchange
 from frontend.open_inference.rest.refusals import http_status_of, refusal
 from serving.access.identity import Asked
 from serving.call import Call
-from serving.errors import InvalidRequest
+from serving.errors import CallerLeft, InvalidRequest
 from serving.transport.boundary import Boundary
 
 Serve: TypeAlias = Callable[[RestCall], Awaitable[Response]]

@@ -19,6 +19,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from grpc_http2.server.call import ServerCall
 from grpc_http2.server.connection import ServerConnection
 from grpc_http2.wire import framed
 from tests.builders import PATIENCE
@@ -77,17 +78,23 @@ async def test_who_breaks_the_protocol_is_ended_with_all_calls_and_nobody_else_i
 
 async def test_what_came_in_one_read_with_what_the_engine_refuses_is_not_served(served: Hosted, other: Peer) -> None:
     """After an error of the engine, what it has to tell means nothing."""
-    served.service.calls = 0
+    calls: list[bytes] = []
+
+    def serve(call: ServerCall, message: bytes) -> None:
+        calls.append(message)
+        call.answer(message)
+
+    served.server.add_call_handler("/test.Service/Plain", serve)
     async with peer_of(served.port) as peer:
-        await peer.ping()
+        assert (await peer.asked(b"well", "/test.Service/Plain")).message == b"well"
         with peer.gathering() as written:
             for _ in range(3):
-                peer.call(b"a")
+                peer.call(b"a", "/test.Service/Plain")
             peer.send(HeadersFrame(101, peer.encoder.encode([("a", "b")])))
             peer.write(raw_frame(9, 0, 101, b"") * 50)
         peer.write(bytes(written))
         assert await peer.end() == []
-    assert served.service.calls == 0
+    assert calls == [b"well"]
     assert (await other.asked(b"after")).message == b"after"
 
 
