@@ -6,7 +6,6 @@ the index are there for whoever lists processes.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -23,7 +22,7 @@ from serving.telemetry.logs import configure_logs
 from serving.tls.certificates import Certificates
 from serving.tls.material import UnusableCertificate
 from serving.transport.hosting import Program, built, host_of
-from serving.transport.lifecycle import CannotListen, StopSignals, serve
+from serving.transport.lifecycle import CannotListen, serve
 from serving.workers.families import collected
 from serving.workers.frames import BlockingFrames
 from serving.workers.heart import Heart
@@ -31,6 +30,7 @@ from serving.workers.membership import Membership
 from serving.workers.obedience import Obedience
 from serving.workers.order import Order
 from serving.workers.reporting import ReportingHost
+from serving.workers.stopping import Stopping
 from serving.workers.times import Times
 
 _TIMES: Final = Times()
@@ -57,9 +57,9 @@ def main() -> None:
 
 async def _serve(program: Program, settings: ServerSettings, membership: Membership, frames: BlockingFrames) -> None:
     settings = settings.of_worker(membership)
-    signals = StopSignals.of_process()
+    stopping = Stopping()
     collectors: list[Collector] = []
-    with _supervised(frames, signals, settings, collectors), _beating(membership):
+    with _supervised(frames, stopping, settings, collectors), _beating(membership):
         certificates = Certificates.of(settings)
         workload = built(program, settings, certificates)
         collectors += workload.collectors
@@ -68,19 +68,17 @@ async def _serve(program: Program, settings: ServerSettings, membership: Members
         if membership.generation:
             # Others serve meanwhile: what reaches the port has to find a worker that can answer.
             before, workload = workload.get_ready, replace(workload, get_ready=_nothing)
-        await serve(ReportingHost(host, frames, before), settings, workload, signals)
+        await serve(ReportingHost(host, frames, before), settings, workload, stopping.signals)
 
 
 @contextlib.contextmanager
 def _supervised(
-    frames: BlockingFrames, signals: StopSignals, settings: ServerSettings, collectors: list[Collector]
+    frames: BlockingFrames, stopping: Stopping, settings: ServerSettings, collectors: list[Collector]
 ) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-
     def stop() -> None:
         # The loop may have ended by itself.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(signals.ask)
+            stopping.order()
 
     patience = settings.drain_delay_seconds + settings.drain_grace_seconds + _TIMES.close
     obedience = Obedience(frames, stop, lambda: collected(collectors), patience)

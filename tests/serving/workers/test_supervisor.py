@@ -289,14 +289,19 @@ def test_a_worker_that_does_not_end_is_ended_and_the_exit_code_says_so(tmp_path:
         wait_until_ended(family)
 
 
-def test_ctrl_c_reaches_workers_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", ["ctrl-c", "to each process"])
+def test_signals_that_reach_more_than_the_supervisor_drain_as_well(tmp_path: Path, sent: str) -> None:
     go_on = tmp_path / "go on"
     with running(tmp_path, group=True) as it, grpc.insecure_channel(it.address) as channel:
         stub = pb_grpc.PredictorStub(channel)
         request = pb.PredictorPredictRequest(runId="any", document=f"wait {go_on}")
         call = stub.PredictorPredict.future(request, timeout=PATIENCE)
         asked(stub, WHO)
-        os.killpg(it.process.pid, signal.SIGINT)
+        if sent == "ctrl-c":
+            os.killpg(it.process.pid, signal.SIGINT)
+        else:
+            # As service managers do with all that a service has started.
+            it.signal_all(signal.SIGTERM)
         it.wait_for_lines("worker draining", 2)
         go_on.touch()
         assert call.result().label
