@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from serving.client import AsyncIntentClient, IntentClient, Prediction
-from tests.builders import free_port
+from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
 from tests.end_to_end.containers.compose import (
     ComposeStack,
@@ -23,6 +24,11 @@ from tests.end_to_end.containers.images import MODEL_SERVICE
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 MODELS = ROOT / "models"
+KILL_A_WORKER = """
+import os, pathlib, signal
+commands = {int(file.parent.name): file.read_bytes().split(b"\\0") for file in pathlib.Path("/proc").glob("[0-9]*/cmdline")}
+os.kill(min(number for number, command in commands.items() if b"serving.workers.worker" in command), signal.SIGKILL)
+"""
 CHECK = ("python", "-m", "serving.health_check")
 
 
@@ -79,3 +85,35 @@ def test_an_image_runs_without_compose_as_anybody_and_drains_as_the_first_proces
         assert inspected(container)["State"]["ExitCode"] == 0
     finally:
         docker("rm", "--force", container)
+
+
+def test_the_workers_of_a_container_drain_with_its_first_process_and_one_that_is_killed_is_followed(
+    images: None,
+) -> None:
+    port = free_port()
+    container = docker(
+        "run", "--detach", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL",  # noqa: S108
+        "--env", "INTENT_MODEL_SERVICE_WORKERS=2", "--volume", f"{MODELS}:/models:ro",
+        "--publish", f"127.0.0.1:{port}:51001", MODEL_SERVICE,
+    )  # fmt: skip
+    try:
+        wait_until_serving(f"127.0.0.1:{port}")
+        wait_until_told(container, '"event": "ready"')
+        docker("exec", container, "python", "-c", KILL_A_WORKER)
+        wait_until_told(container, '"signal": "SIGKILL"')
+        wait_until_told(container, '"event": "worker ready"', times=3)
+        with IntentClient(f"127.0.0.1:{port}") as client:
+            assert client.predict("clinc150", "make a 10 minute timer").label == "timer"
+        docker("stop", "--time", "40", container)
+        assert inspected(container)["State"]["ExitCode"] == 0
+        assert docker("logs", container, both=True).count('"event": "worker stopped"') == 2
+    finally:
+        docker("rm", "--force", container)
+
+
+def wait_until_told(container: str, text: str, *, times: int = 1) -> None:
+    """Wait until the log of a container has a text so many times."""
+    given_up = time.monotonic() + PATIENCE
+    while docker("logs", container, both=True).count(text) < times:
+        assert time.monotonic() < given_up, docker("logs", container, both=True)
+        time.sleep(0.2)
