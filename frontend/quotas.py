@@ -1,4 +1,4 @@
-"""How much each tenant may ask: documents a second, and calls at the same time.
+"""Quotas: the documents that each tenant may ask for in a second, and its calls at the same time.
 
 A tenant is an identity, or, where everybody may call, the name of a model. What each has asked, a ledger knows: one of
 this process, or one that all workers of a frontend share.
@@ -23,7 +23,7 @@ MOST_REFUSED: Final = 4096
 
 
 class QuotaCounters:
-    """How often tenants were refused: those refused longest ago are forgotten beyond so many."""
+    """Refusals of tenants; those refused longest ago are forgotten beyond so many."""
 
     def __init__(self, most: int = MOST_REFUSED) -> None:
         self._most = most

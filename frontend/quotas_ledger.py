@@ -1,4 +1,4 @@
-"""What ledgers of quotas have in common: their contract, and the arithmetic of a token bucket.
+"""The contract of ledgers of quotas, and the arithmetic of a token bucket.
 
 A token bucket holds the burst and is filled at the rate. It is kept as one number, the time at which it is full again:
 a call moves that time on by what its documents take to be filled up, and is refused where the bucket does not have as

@@ -15,7 +15,7 @@ _CLOCK_ROUNDING_SECONDS: Final = 1e-9
 
 
 class LocalTenant:
-    """What is known of a tenant."""
+    """State of a tenant."""
 
     __slots__ = ("_ledger", "full_at", "in_flight", "name")
 

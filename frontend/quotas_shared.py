@@ -45,7 +45,7 @@ _WAYS: Final = 8
 _MOST_BYTES: Final = 64 << 20
 _HEADER_BYTES: Final = 64
 _DIGEST_BYTES: Final = 16
-_LOCK_SECONDS: Final = 0.01
+_LOCK_SECONDS: Final = 0.002
 _COUNT_BITS: Final = 32
 _MOST_COUNT: Final = (1 << _COUNT_BITS) - 1
 # Sums of large numbers are off by more than a clock.
@@ -64,7 +64,7 @@ _FIXED_BYTES: Final = 40
 _FIXED_VALUES: Final = 4
 
 _Values: TypeAlias = tuple[Any, ...]
-"""What is in a slot: digest, time of the last call, rate, anchor, documents of each worker, calls of each worker."""
+"""Contents of a slot: digest, time of the last call, rate, anchor, documents of each worker, calls of each worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Place:
     index: int
     """Its number, from 0."""
     workers: int
-    """How many there are."""
+    """Number of processes."""
     generations: Callable[[], Sequence[int]]
     """Returns how many processes have ended in the place of each."""
 
@@ -88,7 +88,7 @@ class SharedTenant:
         self._ledger = ledger
         self.digest = digest
         self.offset = _HEADER_BYTES
-        """Where its slot was last; whether it still is there, the digest in it says."""
+        """Last known offset of its slot; the digest in the slot says whether it is still there."""
 
     def leave(self) -> None:
         """Give the slot of one call back."""
@@ -241,7 +241,7 @@ class SharedLedger:
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
             except OSError:
-                # Who holds it needs microseconds, unless it was suspended; a worker that dies gives it back.
+                # The holder needs microseconds, unless it was suspended; a worker that dies gives the lock back.
                 if time.monotonic() > given_up:
                     yield False
                     return

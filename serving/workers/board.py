@@ -1,4 +1,4 @@
-"""What a supervisor and its workers know of each other at any time: numbers in memory that all of them map.
+"""Numbers that a supervisor and its workers share, in memory that all of them map.
 
 Each cell has 64 bits and one writer, so that neither a lock nor a message is needed to read it.
 """

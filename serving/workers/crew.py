@@ -83,20 +83,24 @@ class Crew:
 
     async def metrics(self) -> Sequence[Family]:
         """Return the metrics of all workers. One that does not answer in time is in the sums with its last counts."""
-        asked = {
-            index: place.worker.metrics(self._times.metrics)
-            for index, place in enumerate(self._places)
-            if place.worker is not None
+        answers = await asyncio.gather(*map(self._told_by, range(len(self._places))))
+        told = {
+            index: families
+            for index, (worker, families) in enumerate(answers)
+            if families is not None and worker is self._places[index].worker
         }
-        answers = await asyncio.gather(*asked.values())
-        return self._merging.merged(
-            {index: families for index, families in zip(asked, answers, strict=True) if families is not None}
-        )
+        return self._merging.merged(told)
 
     def stop(self) -> None:
         """Have all of them drain and end; the second time, end without waiting."""
         for place in self._places:
             place.stop()
+
+    async def wait_for_a_fault(self) -> None:
+        """Return once a place is kept no more, though nobody has stopped it: there is a bug, which is raised."""
+        ended, _ = await asyncio.wait(self._keeping, return_when=asyncio.FIRST_COMPLETED)
+        for keeping in ended:
+            keeping.result()
 
     async def wait(self, patience: float) -> int:
         """Return once all have ended: 0 where each of them ended well. Those that take longer are ended.
@@ -117,6 +121,17 @@ class Crew:
             place.kill()
         if self._keeping:
             await asyncio.wait(self._keeping)
+
+    async def _told_by(self, index: int) -> tuple[WorkerProcess | None, Sequence[Family] | None]:
+        """Return the process in a place and what it exports; ``None`` where it does not answer."""
+        worker = self._places[index].worker
+        if worker is None or not worker.listening.is_set():
+            return worker, None
+        families = await worker.metrics(self._times.metrics)
+        # Others may take longer to answer, and this one may end meanwhile: its counts are learned before.
+        if families is not None and worker is self._places[index].worker:
+            self._merging.learn(index, families)
+        return worker, families
 
     async def _unless_one_fails(self, events: Iterable[asyncio.Event]) -> None:
         """Return once all ``events`` are set. Raises CannotStart where a worker cannot start."""

@@ -18,7 +18,7 @@ From it: ``listening`` on an address, ``ready``, and the ``metrics`` that were a
 Message: TypeAlias = dict[str, Any]
 
 MOST_BYTES: Final = 64 << 20
-"""Of one message. Metrics of the largest service are a hundredth of it."""
+"""Bound of one message, in bytes. Metrics of the largest service are a hundredth of it."""
 
 _LENGTH: Final = struct.Struct(">I")
 

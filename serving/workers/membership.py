@@ -1,4 +1,4 @@
-"""What a process knows of being one of several workers."""
+"""A process as one of several workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.workers.board import Board
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Of one worker."""
+    """Membership of one worker."""
 
     index: int
     """Place among the workers, from 0; a worker that follows one that ended has the same."""

@@ -61,16 +61,18 @@ class Merging:
         """Type and meaning of each metric."""
 
     def merged(self, told: Told) -> list[Family]:
-        """Return one exposition for the answers of all workers that have answered."""
-        for worker, families in told.items():
-            for family in families:
-                self._kinds.setdefault(family.name, (family.kind, family.meaning))
-            self._counters.learn(worker, families)
+        """Return one exposition for the answers of all workers that have answered; each was learned."""
         present = _present(told, self._chosen(told))
         return [
             Family(name, kind, meaning, list(self._samples(name, rule_of(name, kind), present.get(name, {}))))
             for name, (kind, meaning) in self._kinds.items()
         ]
+
+    def learn(self, worker: int, families: Sequence[Family]) -> None:
+        """Take in the answer of the process in the place of ``worker``, as long as it has not ended."""
+        for family in families:
+            self._kinds.setdefault(family.name, (family.kind, family.meaning))
+        self._counters.learn(worker, families)
 
     def retire(self, worker: int) -> None:
         """Keep what the process in the place of ``worker`` had counted: it has ended."""

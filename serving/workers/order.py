@@ -1,4 +1,4 @@
-"""What a supervisor has a worker serve."""
+"""The order that a worker gets from its supervisor: what to serve."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Order:
     program: str
     """Name of the program."""
     build: str
-    """Where the function is that makes the workload of settings: ``module:function``."""
+    """Place of the function that makes the workload of settings: ``module:function``."""
     settings_class: str
     """Class of the settings: ``module:class``."""
     settings: dict[str, Any]

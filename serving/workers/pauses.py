@@ -1,4 +1,4 @@
-"""How soon a worker that has ended is followed by the next."""
+"""Pauses before a worker that has ended is followed by the next."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
@@ -16,6 +17,9 @@ from serving.workers.process import WorkerProcess
 from serving.workers.times import Times
 
 log = structlog.get_logger()
+
+
+_NOT_STARTED: Final = 1
 
 
 class CannotStart(Exception):
@@ -49,7 +53,7 @@ class Place:
         self.worker: WorkerProcess | None = None
         """The process that is there now."""
         self.restarts = 0
-        """How many processes have followed one that had ended."""
+        """Number of processes that have followed one that had ended."""
         self.listened = asyncio.Event()
         """Set once the first process listens."""
         self.was_ready = asyncio.Event()
@@ -61,7 +65,7 @@ class Place:
         self._on_end = on_end
         self._pauses = RestartPauses(times)
         self.address = ""
-        """Where the process listens, or its predecessor did."""
+        """Address where the process listens, or its predecessor did."""
         self._lived = 0.0
         self._stops = 0
         self._stopping = asyncio.Event()
@@ -72,7 +76,7 @@ class Place:
         return self.worker is not None and self.worker.ready.is_set()
 
     async def keep(self) -> int:
-        """Run one process after the other until :meth:`stop`; return the exit code of the last one.
+        """Run one process after the other until :meth:`stop`; return the exit code of the one that was there then.
 
         Raises:
             CannotStart: the first one ended before it listened.
@@ -85,6 +89,7 @@ class Place:
             if not self.listened.is_set():
                 raise CannotStart(code)
             await self._pause(code)
+            code = 0
         return code
 
     def stop(self) -> None:
@@ -101,9 +106,14 @@ class Place:
             self.worker.kill()
 
     async def _run(self) -> int:
-        worker = await self._start(self._index, self._board.generations()[self._index])
+        try:
+            worker = await self._start(self._index, self._board.generations()[self._index])
+        except OSError as error:
+            log.error("worker cannot be started", worker=self._index, reason=error.strerror)
+            self._lived = 0.0
+            return _NOT_STARTED
         self.worker = worker
-        # What was asked while it was being started.
+        # The place may have been told to stop while the process was being started.
         for _ in range(self._stops):
             worker.stop()
         reporting = asyncio.get_running_loop().create_task(self._report(worker))

@@ -27,7 +27,7 @@ class WorkerProcess:
 
     def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.address = ""
-        """Where it listens; empty until then."""
+        """Address where it listens; empty until then."""
         self.listening = asyncio.Event()
         self.ready = asyncio.Event()
         self.began = time.monotonic()
@@ -102,7 +102,7 @@ class WorkerProcess:
     async def wait(self) -> int:
         """Return its exit code once it has ended; of a signal, the negative number."""
         code = await asyncio.shield(self._ended)
-        # What it has sent may not have been read yet.
+        # Its last messages may not have been read yet.
         await asyncio.wait({self._following})
         return code
 

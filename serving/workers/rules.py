@@ -1,4 +1,4 @@
-"""How the metrics of workers become one: a rule for each gauge, and which metrics are of the busiest only.
+"""Rules by which the metrics of workers become one, and the metrics that are of the busiest only.
 
 Counters and histograms are summed. A gauge is an amount, a state or a property of one process, and its name alone does
 not say which: a gauge that is missing here is exported for each worker.
@@ -14,7 +14,7 @@ from typing import Final
 
 
 class Rule(enum.Enum):
-    """What becomes of the values of several workers."""
+    """Treatment of the values of several workers."""
 
     SUM = enum.auto()
     GREATEST = enum.auto()

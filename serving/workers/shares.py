@@ -1,4 +1,4 @@
-"""How many connections each worker has, as all of them see it.
+"""Connections of each worker, as all of them see it.
 
 Each number has one writer: the worker that it is about, or, of the connections on their way to it, whoever gave them.
 Once a worker's process has ended, its supervisor is the writer until the next one begins.

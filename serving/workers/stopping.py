@@ -1,4 +1,4 @@
-"""When a worker is to stop."""
+"""Requests that a worker stop."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ async def supervise(program: str, build: str, settings: ServerSettings, times: T
                 inboxes=inboxes.of(index),
             )
 
-        # What the settings say already, flags included, no variable is to say again.
+        # The settings have the values of flags and variables already; a variable would be read once more.
         own = variables_of(kind)
         environment = {name: value for name, value in os.environ.items() if name.upper() not in own}
         crew = Crew(order, board, environment, times, settings.metrics_models)
@@ -86,28 +86,29 @@ async def _life(crew: Crew, settings: ServerSettings, times: Times) -> int:
     signals = StopSignals.of_process()
     crew.start()
     try:
-        starting = asyncio.ensure_future(_become_ready(crew))
+        serving = asyncio.ensure_future(_serve(crew))
         stopped = asyncio.ensure_future(signals.first.wait())
-        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            await stopped
-        else:
-            starting.cancel()
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        serving.cancel()
         return await _drain(crew, settings, signals, times)
     except CannotStart as error:
         log.error("a worker cannot start; its lines above say why", exit_code=error.code)
+        crew.stop()
+        await crew.wait(times.close)
         return error.code if error.code > 0 else _FAILED
     finally:
         await crew.close()
         log.info("stopped")
 
 
-async def _become_ready(crew: Crew) -> None:
+async def _serve(crew: Crew) -> None:
     address = await crew.wait_until_listening()
     log.info("listening", address=address)
     await crew.wait_until_ready()
     log.info("ready", address=address)
+    await crew.wait_for_a_fault()
 
 
 async def _drain(crew: Crew, settings: ServerSettings, signals: StopSignals, times: Times) -> int:

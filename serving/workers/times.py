@@ -1,4 +1,4 @@
-"""How long the parts of supervision may take."""
+"""Bounds of the time that parts of supervision may take."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from typing import Final
 
 import uvloop
 from prometheus_client.registry import Collector
+from pydantic import ValidationError
 
-from serving.settings import ServerSettings
+from serving.settings import EXIT_WRONG_SETTINGS, ServerSettings
 from serving.telemetry.logs import configure_logs
 from serving.tls.certificates import Certificates
 from serving.tls.material import UnusableCertificate
@@ -47,7 +48,13 @@ def main() -> None:
     order = Order.of(message)
     for descriptor in order.descriptors():
         os.set_inheritable(descriptor, False)
-    settings = order.worker_settings()
+    try:
+        settings = order.worker_settings()
+    except ValidationError as error:
+        # Files that the settings name were there when the supervisor looked.
+        faults = "; ".join(fault["msg"] for fault in error.errors(include_url=False))
+        sys.stderr.write(f"{order.program}: wrong settings, worker {order.index} not started: {faults}\n")
+        sys.exit(EXIT_WRONG_SETTINGS)
     configure_logs(order.program, settings.log_level, settings.log_format, worker=order.index)
     try:
         uvloop.run(_serve(Program(order.program, order.build), settings, order.membership(), frames))

@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 MODELS = ROOT / "models"
 KILL_A_WORKER = """
 import os, pathlib, signal
-commands = {int(file.parent.name): file.read_bytes().split(b"\\0") for file in pathlib.Path("/proc").glob("[0-9]*/cmdline")}
+files = pathlib.Path("/proc").glob("[0-9]*/cmdline")
+commands = {int(file.parent.name): file.read_bytes().split(b"\\0") for file in files}
 os.kill(min(number for number, command in commands.items() if b"serving.workers.worker" in command), signal.SIGKILL)
 """
 CHECK = ("python", "-m", "serving.health_check")

@@ -31,6 +31,8 @@ def sent(*metrics: Metric) -> list[Family]:
 
 
 def shown(merging: Merging, told: dict[int, list[Family]]) -> Exposition:
+    for worker, families in told.items():
+        merging.learn(worker, families)
     return Exposition.of(Exported(*(family.as_metric() for family in merging.merged(told))))
 
 
@@ -107,6 +109,13 @@ def test_a_worker_that_does_not_answer_is_in_the_sums_as_it_was() -> None:
     shows = shown(merging, {1: sent(counted(9))})
     assert shows.value("intent_requests_total") == 14
     assert shows.values("intent_requests_in_flight") == {}
+
+
+def test_a_worker_that_dies_while_the_others_answer_counts_once() -> None:
+    merging = Merging(20)
+    merging.learn(0, sent(counted(5)))
+    merging.retire(0)
+    assert shown(merging, {1: sent(counted(7))}).value("intent_requests_total") == 12
 
 
 def test_a_counter_that_a_worker_begins_anew_is_added() -> None:
