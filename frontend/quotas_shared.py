@@ -51,16 +51,14 @@ _MOST_COUNT: Final = (1 << _COUNT_BITS) - 1
 # Sums of large numbers are off by more than a clock.
 _ROUNDING_SECONDS: Final = 1e-6
 
-_NUMBER: Final = struct.Struct("=d")
-_BUCKET: Final = struct.Struct("=dd")
-_COUNT: Final = struct.Struct("=Q")
+_CELL_BYTES: Final = 8
 _NOBODY: Final = bytes(_DIGEST_BYTES)
 
-# Within a slot.
-_ASKED: Final = 16
-_RATE: Final = 24
-_ANCHOR: Final = 32
-_FIXED_BYTES: Final = 40
+# Cells within a slot, behind the digest.
+_ASKED: Final = 2
+_RATE: Final = 3
+_ANCHOR: Final = 4
+_FIRST_WORKER: Final = 5
 _FIXED_VALUES: Final = 4
 
 _Values: TypeAlias = tuple[Any, ...]
@@ -117,18 +115,22 @@ class SharedLedger:
         self._place = place
         self._generation = place.generations()[place.index] & _MOST_COUNT
         self._clock = clock
-        self._slot = struct.Struct(f"={_DIGEST_BYTES}s3d{place.workers}d{place.workers}Q")
+        self._slot = struct.Struct(f"@{_DIGEST_BYTES}s3d{place.workers}d{place.workers}Q")
         self._sets = max(1, min(most_tenants, _MOST_BYTES // self._slot.size) // _WAYS)
         self._documents = slice(_FIXED_VALUES, _FIXED_VALUES + place.workers)
         self._calls = slice(_FIXED_VALUES + place.workers, None)
         self._own_documents = _FIXED_VALUES + place.index
         self._own_calls = self._own_documents + place.workers
-        self._documents_offset = _FIXED_BYTES + place.index * _NUMBER.size
-        self._calls_offset = self._documents_offset + place.workers * _COUNT.size
+        self._documents_cell = _FIRST_WORKER + place.index
+        self._calls_cell = self._documents_cell + place.workers
         size = _HEADER_BYTES + self._sets * _WAYS * self._slot.size
         # All of them do the same, and only the first has an effect.
         os.ftruncate(descriptor, size)
         self._memory = mmap.mmap(descriptor, size)
+        # A view writes a cell by one store; a struct would zero it first, which another process may see.
+        view = memoryview(self._memory)
+        self._numbers = view.cast("d")
+        self._counts = view.cast("Q")
         self._known: dict[str, SharedTenant] = {}
         self._alone = LocalLedger(most_tenants=most_tenants, clock=clock)
         """For a tenant that finds no slot."""
@@ -144,7 +146,7 @@ class SharedLedger:
                 return self._alone.enter(name, limits, documents)
             values = found
         elif now - values[1] > _TOUCH_SECONDS:
-            _NUMBER.pack_into(self._memory, tenant.offset + _ASKED, now)
+            self._numbers[tenant.offset // _CELL_BYTES + _ASKED] = now
         if limits.in_flight:
             check_in_flight(self._in_flight(values), limits)
         if limits.requests_per_second:
@@ -156,13 +158,12 @@ class SharedLedger:
 
     def leave(self, tenant: SharedTenant) -> None:
         """Count a call that has ended. The slot is the tenant's while there is one."""
-        cell: int = _COUNT.unpack_from(self._memory, tenant.offset + self._calls_offset)[0]
-        self._count_call(tenant, cell, -1)
+        self._count_call(tenant, self._counts[tenant.offset // _CELL_BYTES + self._calls_cell], -1)
 
     def _count_call(self, tenant: SharedTenant, cell: int, change: int) -> None:
         count = cell & _MOST_COUNT if cell >> _COUNT_BITS == self._generation else 0
         cell = self._generation << _COUNT_BITS | count + change
-        _COUNT.pack_into(self._memory, tenant.offset + self._calls_offset, cell)
+        self._counts[tenant.offset // _CELL_BYTES + self._calls_cell] = cell
 
     def _meet(self, name: str) -> SharedTenant:
         if len(self._known) >= MOST_TENANTS:
@@ -187,15 +188,17 @@ class SharedLedger:
         until_full = anchor + filling - now
         if until_full < 0.0:
             until_full = 0.0
-            _NUMBER.pack_into(self._memory, tenant.offset + _ANCHOR, now - filling)
+            self._numbers[tenant.offset // _CELL_BYTES + _ANCHOR] = now - filling
         check_bucket(until_full, limits, documents, _ROUNDING_SECONDS)
         admitted = values[self._own_documents] + documents
-        _NUMBER.pack_into(self._memory, tenant.offset + self._documents_offset, admitted)
+        self._numbers[tenant.offset // _CELL_BYTES + self._documents_cell] = admitted
 
     def _with_rate(self, tenant: SharedTenant, values: _Values, rate: float, now: float) -> float:
         """Have the bucket filled at another rate, full at the same time as before; return its anchor."""
         anchor = (_full_at(values, self._documents) or now) - sum(values[self._documents]) / rate
-        _BUCKET.pack_into(self._memory, tenant.offset + _RATE, rate, anchor)
+        cells = tenant.offset // _CELL_BYTES
+        self._numbers[cells + _ANCHOR] = anchor
+        self._numbers[cells + _RATE] = rate
         return anchor
 
     def _find(self, tenant: SharedTenant, limits: Limits, now: float) -> _Values | None:
@@ -209,7 +212,7 @@ class SharedLedger:
             for offset in range(first, first + _WAYS * self._slot.size, self._slot.size):
                 values = self._slot.unpack_from(self._memory, offset)
                 if values[0] == tenant.digest:
-                    _NUMBER.pack_into(self._memory, offset + _ASKED, now)
+                    self._numbers[offset // _CELL_BYTES + _ASKED] = now
                     tenant.offset = offset
                     return values
                 if values[0] == _NOBODY or (now - values[1] > FORGET_SECONDS and not self._in_flight(values)):
@@ -223,14 +226,13 @@ class SharedLedger:
     def _give(self, tenant: SharedTenant, forgotten_full_at: float, limits: Limits, now: float) -> _Values:
         """Make the slot at the tenant's offset the tenant's; return what is in it."""
         # Any newcomer may be the one that is forgotten, and gets no second burst.
-        latest = max(_NUMBER.unpack_from(self._memory, 0)[0], forgotten_full_at)
-        _NUMBER.pack_into(self._memory, 0, latest)
+        latest = self._numbers[0] = max(self._numbers[0], forgotten_full_at)
         rate = limits.requests_per_second
         anchor = full_at_first(latest, limits, now) if rate else 0.0
         zeros = (0,) * (2 * self._place.workers)
         # Nobody takes it for the tenant's before all of it is there.
         self._slot.pack_into(self._memory, tenant.offset, tenant.digest, 0.0, rate, anchor, *zeros)
-        _NUMBER.pack_into(self._memory, tenant.offset + _ASKED, now)
+        self._numbers[tenant.offset // _CELL_BYTES + _ASKED] = now
         return self._slot.unpack_from(self._memory, tenant.offset)
 
     @contextmanager

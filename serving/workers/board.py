@@ -1,6 +1,7 @@
 """Numbers that a supervisor and its workers share, in memory that all of them map.
 
-Each cell has 64 bits and one writer, so that neither a lock nor a message is needed to read it.
+Each cell has 64 bits and one writer, so that neither a lock nor a message is needed to read it. Cells are written by
+views of the memory, which make one store of it; the module ``struct`` zeroes a cell first, and others would see that.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import mmap
 import os
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from serving.workers.shares import Shares
 
@@ -29,11 +30,12 @@ class Board:
         self.descriptor = descriptor
         self.workers = workers
         self._memory = mmap.mmap(descriptor, _size(workers))
-        self._beats = workers * _CELL_BYTES
-        self._generations = struct.Struct(f"={workers}Q")
-        self._count = struct.Struct("=Q")
-        self.connections = Shares(self._memory, _FIELDS * workers * _CELL_BYTES, workers)
-        self._moment = struct.Struct("=d")
+        view = memoryview(self._memory)
+        self._counts = view.cast("Q")
+        self._moments = view.cast("d")
+        self._views: list[memoryview[Any]] = [view, self._counts, self._moments]
+        self._generations = struct.Struct(f"@{workers}Q")
+        self.connections = Shares(self._counts, _FIELDS * workers, workers)
 
     @classmethod
     def create(cls, workers: int) -> Board:
@@ -48,25 +50,25 @@ class Board:
 
     def end_generation(self, worker: int) -> None:
         """Note that the process of ``worker`` has ended. The supervisor alone calls this."""
-        ended = self.generations()[worker] + 1
-        self._count.pack_into(self._memory, worker * _CELL_BYTES, ended)
+        self._counts[worker] += 1
         self.beat(worker, 0.0)
         self.connections.end(worker)
 
     def beat(self, worker: int, moment: float) -> None:
         """Note that the event loop of ``worker`` ran at ``moment``, in seconds of the monotonic clock."""
-        self._moment.pack_into(self._memory, self._beats + worker * _CELL_BYTES, moment)
+        self._moments[self.workers + worker] = moment
 
     def last_beat(self, worker: int) -> float:
         """Return when that was; 0 where the present process has not begun to serve."""
-        moment: float = self._moment.unpack_from(self._memory, self._beats + worker * _CELL_BYTES)[0]
-        return moment
+        return self._moments[self.workers + worker]
 
     def close(self) -> None:
         """Let go of the memory."""
+        for view in reversed(self._views):
+            view.release()
         self._memory.close()
         os.close(self.descriptor)
 
 
 def _size(workers: int) -> int:
-    return _FIELDS * workers * _CELL_BYTES + Shares.size(workers)
+    return (_FIELDS * workers + Shares.cells(workers)) * _CELL_BYTES

@@ -6,69 +6,59 @@ Once a worker's process has ended, its supervisor is the writer until the next o
 
 from __future__ import annotations
 
-import mmap
-import struct
 from typing import Final
 
-_CELL_BYTES: Final = 8
-_OWN_CELLS: Final = 3
+_TAKES: Final = 0
 _OPEN: Final = 1
 _TAKEN: Final = 2
-_COUNT: Final = struct.Struct("=Q")
+_OWN_CELLS: Final = 3
 
 
 class Shares:
     """The numbers of so many workers.
 
     Args:
-        memory: that all of them map.
-        offset: where the numbers begin in it, in bytes.
+        counts: cells of the board.
+        first: number of the first cell that is theirs.
         workers: number of workers.
     """
 
-    def __init__(self, memory: mmap.mmap, offset: int, workers: int) -> None:
-        self._memory = memory
-        self._offset = offset
-        self._workers = workers
-        self._row = struct.Struct(f"={_OWN_CELLS + workers}Q")
+    def __init__(self, counts: memoryview[int], first: int, workers: int) -> None:
+        self._counts = counts
+        self._first = first
+        self._row = _OWN_CELLS + workers
 
     @staticmethod
-    def size(workers: int) -> int:
-        """Return the bytes that they take."""
-        return workers * (_OWN_CELLS + workers) * _CELL_BYTES
+    def cells(workers: int) -> int:
+        """Return how many cells they take."""
+        return workers * (_OWN_CELLS + workers)
 
     def load(self, worker: int) -> int | None:
         """Return the connections that a worker has or is about to get; ``None`` where it takes none."""
-        takes, is_open, taken, *given = self._row.unpack_from(self._memory, self._at(worker))
+        at = self._at(worker)
+        takes, is_open, taken, *given = self._counts[at : at + self._row].tolist()
         return is_open + sum(given) - taken if takes else None
 
     def set_taking(self, worker: int, *, takes: bool) -> None:
         """Note whether a worker takes the connections of others."""
-        self._write(worker, 0, int(takes))
+        self._counts[self._at(worker) + _TAKES] = int(takes)
 
     def set_open(self, worker: int, count: int) -> None:
         """Note how many connections a worker has."""
-        self._write(worker, _OPEN, count)
+        self._counts[self._at(worker) + _OPEN] = count
 
     def count_given(self, giver: int, worker: int) -> None:
         """Count a connection that ``giver`` has given to ``worker``."""
-        self._add(worker, _OWN_CELLS + giver)
+        self._counts[self._at(worker) + _OWN_CELLS + giver] += 1
 
     def count_taken(self, worker: int) -> None:
         """Count a connection that ``worker`` has taken, of those that were given to it."""
-        self._add(worker, _TAKEN)
+        self._counts[self._at(worker) + _TAKEN] += 1
 
     def end(self, worker: int) -> None:
         """Note that the process of a worker has ended. Those on their way to it wait for the next one."""
         self.set_taking(worker, takes=False)
         self.set_open(worker, 0)
 
-    def _at(self, worker: int, cell: int = 0) -> int:
-        return self._offset + (worker * (_OWN_CELLS + self._workers) + cell) * _CELL_BYTES
-
-    def _write(self, worker: int, cell: int, value: int) -> None:
-        _COUNT.pack_into(self._memory, self._at(worker, cell), value)
-
-    def _add(self, worker: int, cell: int) -> None:
-        count: int = _COUNT.unpack_from(self._memory, self._at(worker, cell))[0]
-        self._write(worker, cell, count + 1)
+    def _at(self, worker: int) -> int:
+        return self._first + worker * self._row
