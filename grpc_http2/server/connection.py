@@ -109,6 +109,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._asked_at: float | None = None
         self._pings = PingPolice(limits)
         self._idle = IdleBytes(limits, now)
+        self._waits = 0.0
         self._renew_at = now + limits.connection_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
         self._leave_at: float | None = None
         self._said_goodbye = False
@@ -146,7 +147,11 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._heard_at = time.monotonic()
         self._take_events(nbytes)
         self.turn.write(self)
-        if nbytes == len(buffer):
+        if self._waits:
+            transport.pause_reading()
+            self.alarms.after(self._waits, self._read_on)
+            self._waits = 0.0
+        elif nbytes == len(buffer):
             # There may be more. The others have their turn first.
             transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._read_on)
@@ -421,6 +426,8 @@ class ServerConnection(asyncio.BufferedProtocol):
             idle -= sum(header_bytes(event.headers) for event in events if isinstance(event, RequestReceived))
             if self._idle.is_too_much(idle, self._heard_at):
                 self._hang_up(b"too many frames without use")
+            elif idle > 0 and self._idle.is_suspicious:
+                self._waits = self.server.idle_queue.wait(idle, self._heard_at)
 
     def _goes_on_after(self, event: Event) -> bool:
         """Take in an event that few reads bring; return whether the connection goes on."""

@@ -37,6 +37,8 @@ class ServerLimits:
     """Bytes of frames without use (window updates, pings, priorities, tiny data) that a connection may send at once."""
     idle_bytes_per_second: int = 32 << 10
     """Rate at which a connection earns these bytes back, in bytes per second."""
+    idle_bytes_per_second_of_all: int = 128 << 10
+    """Rate at which frames without use are read from all connections together that send many, in bytes per second."""
     handshake_seconds: float = 10.0
     """Time for TLS and for the first bytes of a connection, in seconds."""
     request_seconds: float = 60.0

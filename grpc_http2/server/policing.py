@@ -10,6 +10,8 @@ from grpc_http2.server.limits import ServerLimits
 _WRITTEN_FOR_ONE: Final = 64
 
 
+_HONEST_BYTES: Final = 1 << 10
+_LONGEST_WAIT_SECONDS: Final = 5.0
 _LONG_AGO: Final = float("-inf")
 
 
@@ -55,6 +57,11 @@ class IdleBytes:
         self.is_charged = False
         """Whether less is left than there may be."""
 
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether more came without use than an honest client sends at once."""
+        return self._allowance < self._limits.idle_bytes - _HONEST_BYTES
+
     def excuse(self, count: int) -> None:
         """Expect ``count`` bytes that are of no use: the rest of a request that was ended before it was complete."""
         self._excused = min(self._limits.connection_window_bytes, self._excused + count)
@@ -76,3 +83,23 @@ class IdleBytes:
         self._allowance = min(most, min(most, self._allowance + earned) - (count - excused))
         self.is_charged = self._allowance < most
         return self._allowance < 0.0
+
+
+class IdleQueue:
+    """When connections that send much without use are read on: all of them together at a bounded rate.
+
+    Each connection alone has its bound in :class:`IdleBytes`. Hundreds of them would still fill every turn of the event
+    loop, and their neighbours would wait.
+    """
+
+    __slots__ = ("_bytes_per_second", "_next")
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._bytes_per_second = limits.idle_bytes_per_second_of_all
+        self._next = _LONG_AGO
+
+    def wait(self, count: int, now: float) -> float:
+        """Return for how many seconds a connection is not read that has just brought ``count`` bytes without use."""
+        begins = min(max(self._next, now), now + _LONGEST_WAIT_SECONDS)
+        self._next = begins + count / self._bytes_per_second
+        return begins - now
