@@ -166,8 +166,11 @@ async def test_a_neighbour_has_its_turn_between_reads_of_a_flood(monkeypatch: py
         updated(self, nbytes)
 
     monkeypatch.setattr(ServerConnection, "buffer_updated", counted)
-    unbounded = {"idle_bytes": 1 << 30, "idle_bytes_per_second_of_all": 1 << 30}
-    async with hosted(max_read_bytes=4_096, **unbounded) as served, peer_of(served.port) as flooding:
+    without_bound = 1 << 30
+    async with (
+        hosted(max_read_bytes=4_096, idle_bytes=without_bound, idle_bytes_per_second_of_all=without_bound) as served,
+        peer_of(served.port) as flooding,
+    ):
         await flooding.ping()
         # Written past the event loop, so that much is there at once.
         frames = WindowUpdateFrame(0, window_increment=1).serialize() * 20_000
