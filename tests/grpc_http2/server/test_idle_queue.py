@@ -28,10 +28,10 @@ def test_a_wait_has_a_bound_however_many_there_are() -> None:
 def test_what_honest_clients_send_is_not_suspicious() -> None:
     idle = IdleBytes(LIMITS, 0.0)
     suspicious = []
-    for count in (500, 2000):
+    for count in (17_000, 20_000):
         idle.is_too_much(count, 0.0)
         suspicious.append(idle.is_suspicious)
     # What is written to a client earns the bytes that make room for it.
-    idle.earn(1 << 20)
+    idle.earn(1 << 22)
     suspicious.append(idle.is_suspicious)
     assert suspicious == [False, True, False]
