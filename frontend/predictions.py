@@ -68,10 +68,9 @@ class RoutedPredictions:
         tenant: Tenant | None = None
         try:
             model_id, backend = self._at_hand.get(query.model_id) or self._route_at_hand(query.model_id)
+            self._check(query, model_id, call)
             if call.identity is not ANYBODY:
-                call.identity.check(Right.PREDICT if query.explain is None else Right.EXPLAIN, model_id)
                 query = query._replace(caller=call.identity.name)
-            self._limits.check(query)
             if quotas is not None:
                 tenant = quotas.enter(call.identity, model_id, 1)
         except ServingError as error:
@@ -110,7 +109,9 @@ class RoutedPredictions:
         asked: dict[int, ModelId] = {}
         for index, query in enumerate(queries):
             try:
-                asked[index] = self._checked(query, call)
+                model_id = parse_model_id(query.model_id)
+                self._check(query, model_id, call)
+                asked[index] = model_id
             except ServingError as error:
                 outcomes[index] = error
         if call.identity is not ANYBODY:
@@ -259,12 +260,11 @@ class RoutedPredictions:
             return await backend.predict(query, call)
         return await released.predict(await released.route(model_id), query, call)
 
-    def _checked(self, query: Query, call: Call) -> ModelId:
-        model_id = parse_model_id(query.model_id)
+    def _check(self, query: Query, model_id: ModelId, call: Call) -> None:
+        """Return if the caller may ask this. Raises ServingError."""
         if call.identity is not ANYBODY:
             call.identity.check(Right.PREDICT if query.explain is None else Right.EXPLAIN, model_id)
         self._limits.check(query)
-        return model_id
 
     async def _routes_of(self, model_ids: Collection[ModelId]) -> Mapping[ModelId, Route | ServingError]:
         released = self._released

@@ -30,9 +30,7 @@ from ngh2.events import (
     ResponseReceived,
     SettingsReceived,
     StreamClosed,
-    StreamReset,
     TrailersReceived,
-    WindowUpdated,
 )
 
 from grpc_http2.wire import Header
@@ -52,9 +50,7 @@ __all__ = [
     "ResponseReceived",
     "SettingsReceived",
     "StreamClosed",
-    "StreamReset",
     "TrailersReceived",
-    "WindowUpdated",
     "client_connection",
     "server_connection",
 ]
@@ -121,10 +117,6 @@ class Connection(Protocol):
 
     def queued_body_size(self, stream_id: int | None = None) -> int:
         """Return the bytes of bodies that are not written yet, of one stream or of all."""
-
-    @property
-    def can_send_request(self) -> bool:
-        """Whether the peer takes further requests on this connection."""
 
     @property
     def remote_settings(self) -> Mapping[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import itertools
 import re
 import struct
 import zlib
@@ -88,9 +89,9 @@ def metadata_headers(metadata: Iterable[Metadatum]) -> list[Header]:
     return [(_header_name(key), _header_value(key, value)) for key, value in metadata]
 
 
-def header_bytes(headers: Iterable[Header]) -> int:
+def header_bytes(headers: Sequence[Header]) -> int:
     """Return the size of a header list as HTTP/2 counts it (RFC 9113, section 6.5.2)."""
-    return sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in headers)
+    return sum(map(len, itertools.chain.from_iterable(headers))) + _HEADER_OVERHEAD * len(headers)
 
 
 def metadata_of(headers: Iterable[Header]) -> tuple[Metadatum, ...]:

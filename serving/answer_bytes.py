@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from grpc_http2.varint import varint
 from serving.errors import ServingError
 from serving.messages import fill_result, response_of
 from serving.prediction import Outcome, Prediction
@@ -29,7 +30,7 @@ def _tag(message: type, field: str, wire_type: int) -> int:
 
 _SCORE: Final = struct.Struct("<Bf")
 _SCORE_TAG: Final = _tag(pb.PredictResponse, "score", _FIXED32)
-_RESPONSE_TAG: Final = _tag(pb.PredictorPredictResult, "response", _LENGTH_DELIMITED)
+_RESPONSE_TAG: Final = bytes([_tag(pb.PredictorPredictResult, "response", _LENGTH_DELIMITED)])
 _RESULT_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "results", _LENGTH_DELIMITED)])
 
 
@@ -47,12 +48,12 @@ def batch_answer_bytes(outcomes: Sequence[Outcome | None], replica: str) -> byte
     for outcome in outcomes:
         if isinstance(outcome, Prediction):
             response = answer_bytes(outcome)
-            result = _field(_RESPONSE_TAG, len(response)) + response
+            result = _RESPONSE_TAG + varint(len(response)) + response
         elif outcome is None:
             result = b""
         else:
             result = _failure(outcome)
-        parts += (_RESULT_TAG, _varint(len(result)), result)
+        parts += (_RESULT_TAG, varint(len(result)), result)
     parts.append(pb.PredictorPredictBatchResponse(replica=replica).SerializeToString())
     return b"".join(parts)
 
@@ -67,19 +68,3 @@ def _failure(error: ServingError) -> bytes:
     result = pb.PredictorPredictResult()
     fill_result(result, error)
     return result.SerializeToString()
-
-
-# Answers have few different lengths.
-@functools.lru_cache(maxsize=1 << 12)
-def _field(tag: int, length: int) -> bytes:
-    return bytes([tag]) + _varint(length)
-
-
-@functools.lru_cache(maxsize=1 << 12)
-def _varint(value: int) -> bytes:
-    data = bytearray()
-    while value > 0x7F:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    data.append(value)
-    return bytes(data)

@@ -279,11 +279,9 @@ class _Group:
         fault = ""
         try:
             outcomes = predict_now([member.query for member in members], call)
-        except ServingError as error:
-            fault, outcomes = error.code.name, [again(error) for _ in members]
-        except Exception:
-            log.exception("batch failed")
-            fault, outcomes = StatusCode.INTERNAL.name, [ServingError(INTERNAL_MESSAGE) for _ in members]
+        except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
+            failure = _failure_of(error)
+            fault, outcomes = failure.code.name, [again(failure) for _ in members]
         if span is not None:
             end_batch(span, members, fault)
         for member, outcome in zip(members, outcomes, strict=True):
@@ -323,10 +321,18 @@ def _call_of(members: Sequence[_Waiting], span: Span | None) -> Call:
 
 
 def _queries_of(members: Sequence[_Waiting]) -> Sequence[Query]:
-    """Return what the members ask, each with its own deadline: who waits no more is not to be answered."""
+    """Return the queries of the members, each with its own deadline: the engine skips a member that is too late."""
     if len(members) == 1:
         return [members[0].query]
     return [member.query.asked_until(member.call.deadline.at) for member in members]
+
+
+def _failure_of(error: Exception) -> ServingError:
+    """Return why a batch has no answers: a fault of ours is logged, and its callers are not told of it."""
+    if isinstance(error, ServingError):
+        return error
+    log.error("batch failed", exc_info=error)
+    return ServingError(INTERNAL_MESSAGE)
 
 
 def _ending() -> ServingError:
@@ -368,13 +374,10 @@ class _Batch:
         enter_call(call)
         try:
             outcomes = await self._backend.predict_ready(_queries_of(members), call)
-        except ServingError as error:
-            self._end_span(error.code.name)
-            self._settle([again(error) for _ in members])
-        except Exception:
-            log.exception("batch failed")
-            self._end_span(StatusCode.INTERNAL.name)
-            self._settle([ServingError(INTERNAL_MESSAGE) for _ in members])
+        except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
+            failure = _failure_of(error)
+            self._end_span(failure.code.name)
+            self._settle([again(failure) for _ in members])
         else:
             self._end_span("")
             self._give_slot_back()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from grpc_http2.pairs import load_pair
 
 
 def client_context(authority: bytes | None, certificate: bytes | None, key: bytes | None) -> ssl.SSLContext:
@@ -29,18 +28,5 @@ def client_context(authority: bytes | None, certificate: bytes | None, key: byte
         except ValueError as error:
             raise ssl.SSLError("the authority is no certificate in PEM") from error
     if certificate is not None and key is not None:
-        with _in_memory(certificate) as certificate_path, _in_memory(key) as key_path:
-            context.load_cert_chain(certificate_path, key_path)
+        load_pair(context, certificate, key)
     return context
-
-
-@contextmanager
-def _in_memory(contents: bytes) -> Iterator[str]:
-    """Give a path that has ``contents``, for a library that reads paths alone. No key is written to a disk."""
-    file = os.memfd_create("material")
-    try:
-        os.write(file, contents)
-        os.lseek(file, 0, os.SEEK_SET)
-        yield f"/proc/self/fd/{file}"
-    finally:
-        os.close(file)

@@ -9,6 +9,7 @@ from grpc import StatusCode
 
 from grpc_http2.client.connection import Connection
 from grpc_http2.client.stream import Failure, Headers
+from grpc_http2.varint import varint
 from grpc_http2.wire import IDENTITY, MessageReader, WireError, framed, status_of
 
 WATCH: Final = "/grpc.health.v1.Health/Watch"
@@ -83,18 +84,9 @@ class HealthWatch:
 def _request(service: str) -> bytes:
     """Return a ``HealthCheckRequest``: field 1 is the service."""
     name = service.encode()
-    return b"\x0a" + _varint(len(name)) + name
+    return b"\x0a" + varint(len(name)) + name
 
 
 def _status(message: bytes) -> int:
     """Return field 1 of a ``HealthCheckResponse``, which has no other; 0, UNKNOWN, where it is left out."""
     return message[1] if len(message) == 2 and message[0] == 0x08 else 0
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

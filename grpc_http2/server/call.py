@@ -15,6 +15,7 @@ from grpc_http2.wire import (
     ENCODINGS,
     GZIP,
     IDENTITY,
+    PREFIX_BYTES,
     Header,
     MessageReader,
     Metadatum,
@@ -42,7 +43,6 @@ _HEADERS: Final[Sequence[Header]] = (
     (b"content-type", b"application/grpc"),
     (b"grpc-accept-encoding", ENCODINGS),
 )
-_PREFIX_BYTES: Final = 5
 # Smaller messages are bounded by the number of calls.
 _SMALL_BYTES: Final = 4 << 10
 
@@ -254,10 +254,10 @@ class ServerCall:
 
     def _receive_message(self, data: bytes, *, last: bool) -> None:
         limit = self.connection.limits.max_message_bytes
-        size = len(data) - _PREFIX_BYTES
+        size = len(data) - PREFIX_BYTES
         if last and self._body is None and data[:1] == b"\0" and int.from_bytes(data[1:5], "big") == size <= limit:
             # Nearly always a request is one frame.
-            self.message = data[_PREFIX_BYTES:]
+            self.message = data[PREFIX_BYTES:]
             if size > _SMALL_BYTES:
                 self._hold(size)
             self.connection.ready(self)
@@ -283,8 +283,8 @@ class ServerCall:
     def _check_size(self, limit: int) -> None:
         """Raise WireError where the message is too large: as soon as that is announced, before it is held."""
         body = self._body or b""
-        announced = int.from_bytes(body[1:5], "big") if len(body) >= _PREFIX_BYTES else 0
-        if max(announced, len(body) - _PREFIX_BYTES) > limit:
+        announced = int.from_bytes(body[1:5], "big") if len(body) >= PREFIX_BYTES else 0
+        if max(announced, len(body) - PREFIX_BYTES) > limit:
             raise WireError(StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the {limit} bytes that are taken")
         if self.connection.holds_too_much():
             raise WireError(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from grpc import StatusCode
 
-from grpc_http2.wire import DEFLATE, GZIP, IDENTITY, Header, WireError, seconds_of_timeout
+from grpc_http2.wire import DEFLATE, GZIP, IDENTITY, Header, WireError, header_bytes, seconds_of_timeout
 
 if TYPE_CHECKING:
     from grpc_http2.server.methods import Method
 
 _GRPC: Final = b"application/grpc"
 _ENCODINGS: Final = frozenset({IDENTITY, DEFLATE, GZIP})
-_HEADER_OVERHEAD: Final = 32
-"""Bytes that HTTP/2 adds to the size of a header (RFC 9113, section 6.5.2)."""
 
 
 class RequestHead:
@@ -55,8 +52,7 @@ class RequestHead:
         Raises:
             WireError: there are more than ``max_bytes`` of metadata, or they are not well written.
         """
-        size = sum(map(len, itertools.chain.from_iterable(self.pairs))) + _HEADER_OVERHEAD * len(self.pairs)
-        if size > max_bytes:
+        if header_bytes(self.pairs) > max_bytes:
             raise WireError(
                 StatusCode.RESOURCE_EXHAUSTED, f"the metadata are larger than the {max_bytes} bytes that are taken"
             )

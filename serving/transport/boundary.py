@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from serving.access.audit import record
 from serving.access.identity import ANYBODY, NOBODY, OPEN, Asked, Identity, Right
 from serving.call import REQUEST_ID_KEY, Call, CallNotes, enter_call, request_id_from
 from serving.deadline import NEVER
-from serving.errors import InvalidRequest, OutOfCapacity, PermissionDenied, ServingError, Unavailable, status_of
+from serving.errors import OutOfCapacity, PermissionDenied, ServingError, Unavailable, status_of
 from serving.telemetry.call_log import CallLog
 from serving.transport.admission import Admission, Gate
 from serving.transport.exchange import ContextExchange, Exchange, Presented
 from serving.transport.guards import Access, Guards, OpenAccess
-from serving.transport.served_call import ServedCall, metadata_of_failure
+from serving.transport.served_call import ServedCall, message_of, metadata_of_failure
 from serving.transport.service import Handlers, Registry, Service
 
 MOST_STREAMS: Final = 64
@@ -195,12 +194,7 @@ class Boundary:
             found.append(begin_span)
         # A class that inherits may refuse.
         if type(access) is not OpenAccess:
-            identify = _identifier(access, method, right)
-
-            def identify_caller(call: ServedCall, presented: Presented) -> None:
-                identify(presented, call)
-
-            found.append(identify_caller)
+            found.append(_identifier(access, method, right))
         return found
 
     def _told(self, method: str, *, answered: bool) -> Sequence[Tell]:
@@ -242,11 +236,11 @@ class Boundary:
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             task = _current_task()
             try:
-                identify(presented, call)
+                identify(call, presented)
                 enter_call(call)
                 self._enter_stream(task)
                 try:
-                    async for response in behaviour(_message(read, data), call):
+                    async for response in behaviour(message_of(read, data), call):
                         yield write(response)
                     self._log.ended(method, StatusCode.OK, call, started)
                 except asyncio.CancelledError as error:
@@ -283,11 +277,11 @@ class Boundary:
         return task
 
 
-def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[Presented, Call], None]:
+def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[Call, Presented], None]:
     """Return what writes into a call of ``method`` who makes it. It raises Unauthenticated, PermissionDenied."""
     is_managing = right is Right.MANAGE or (isinstance(right, tuple) and Right.MANAGE in right)
 
-    def identify(presented: Presented, call: Call) -> None:
+    def identify(call: Call, presented: Presented) -> None:
         call.identity = identity = NOBODY if right is OPEN else access.identify(presented)
         try:
             access.check_method(identity, right)
@@ -297,13 +291,6 @@ def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[P
             raise
 
     return identify
-
-
-def _message(read: Callable[[Any], Any], data: Any) -> Any:
-    try:
-        return read(data)
-    except DecodeError as error:
-        raise InvalidRequest("the request is not a message of this call; its fields or its text are damaged") from error
 
 
 def _current_task() -> asyncio.Task[Any]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from grpc import StatusCode
 
+from grpc_http2.alarms import Alarm, alarms_of
 from grpc_http2.server.call import Ended
 from serving.access.presented import Presented
 
-__all__ = ["CERTIFICATE_KEY", "ContextExchange", "Ended", "Exchange", "Metadata", "Presented", "RawMetadata"]
+__all__ = ["CERTIFICATE_KEY", "Awaited", "ContextExchange", "Ended", "Exchange", "Metadata", "Presented", "RawMetadata"]
+
+Outcome = TypeVar("Outcome")
 
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
@@ -36,6 +40,51 @@ class Exchange(Presented, Protocol):
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
         """Give a status instead. Does nothing where the caller has left."""
+
+
+class Awaited(Generic[Outcome]):
+    """The part of an :class:`Exchange` that a coroutine of a transport waits for: one outcome, a deadline, the end.
+
+    Args:
+        deadline: of the caller, in seconds of ``time.monotonic()``; ``None``: it did not say.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = deadline
+        self.on_end: Callable[[Ended], object] | None = None
+        self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the call has its outcome."""
+        return self._outcome.done()
+
+    def give(self, outcome: Outcome) -> None:
+        """Give the outcome to whoever waits. Does nothing where there is one."""
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+    async def outcome(self) -> Outcome:
+        """Return the outcome once it is there. The deadline is watched meanwhile; cancelled, the caller has left."""
+        alarm: Alarm | None = None
+        if self.deadline is not None and not self._outcome.done():
+            loop = asyncio.get_running_loop()
+            alarm = alarms_of(loop).after(self.deadline - time.monotonic(), self.end, Ended.DEADLINE)
+        try:
+            return await self._outcome
+        except asyncio.CancelledError:
+            self.end(Ended.CALLER_LEFT)
+            raise
+        finally:
+            self.on_end = None
+            if alarm is not None:
+                alarm.cancel()
+
+    def end(self, why: Ended) -> None:
+        """Tell whoever serves the call that it ends."""
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end(why)
 
 
 class ContextExchange:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import grpc
 from grpc import StatusCode
 
-from grpc_http2.alarms import Alarm, alarms_of
 from serving.call import REQUEST_ID_KEY, request_id_from
 from serving.settings import ServerSettings
 from serving.tls.certificates import Certificates
 from serving.tls.material import TlsMaterial
 from serving.transport.boundary import GuardedMethod
-from serving.transport.exchange import ContextExchange, Ended, Metadata, RawMetadata
+from serving.transport.exchange import Awaited, ContextExchange, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.hosted import HostedServices
 from serving.transport.lifecycle import CannotListen
@@ -185,47 +183,22 @@ class _Refusal(NamedTuple):
     metadata: Metadata
 
 
-class _GrpcioExchange(ContextExchange):
+class _GrpcioExchange(ContextExchange, Awaited["bytes | _Refusal"]):
     """An :class:`~serving.transport.exchange.Exchange` that a coroutine of grpcio waits for."""
 
     def __init__(self, context: Any) -> None:
-        super().__init__(context)
-        self.deadline = self.caller_deadline()
-        self.on_end: Any = None
-        self._response: asyncio.Future[bytes | _Refusal] = asyncio.get_running_loop().create_future()
+        ContextExchange.__init__(self, context)
+        Awaited.__init__(self, self.caller_deadline())
 
     def answer(self, response: bytes, metadata: RawMetadata = ()) -> None:
         """Give the response."""
-        if not self._response.done():
+        if not self.has_outcome:
             self._context.set_trailing_metadata(tuple((key.decode(), value.decode()) for key, value in metadata))
-            self._response.set_result(response)
+            self.give(response)
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
         """Give a status instead."""
-        if not self._response.done():
-            self._response.set_result(_Refusal(code, message, metadata))
-
-    async def response(self) -> bytes | _Refusal:
-        """Return the response, or the status instead, once it is there."""
-        alarm: Alarm | None = None
-        if not self._response.done():
-            loop = asyncio.get_running_loop()
-            remaining = (math.inf if self.deadline is None else self.deadline) - loop.time()
-            alarm = alarms_of(loop).after(remaining, self._end, Ended.DEADLINE)
-        try:
-            return await self._response
-        except asyncio.CancelledError:
-            self._end(Ended.CALLER_LEFT)
-            raise
-        finally:
-            self.on_end = None
-            if alarm is not None:
-                alarm.cancel()
-
-    def _end(self, why: Ended) -> None:
-        on_end, self.on_end = self.on_end, None
-        if on_end is not None:
-            on_end(why)
+        self.give(_Refusal(code, message, metadata))
 
 
 def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
@@ -249,7 +222,7 @@ def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
 async def _response(method: GuardedMethod, data: bytes, context: Any) -> bytes | _Refusal:
     exchange = _GrpcioExchange(context)
     method(exchange, data)
-    return await exchange.response()
+    return await exchange.outcome()
 
 
 async def _for_a_while(grace: float, wait: Awaitable[None]) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import grpc
 
+from grpc_http2.pairs import load_pair
 from grpc_http2.server.http_exchange import Application
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.server import Server
@@ -142,11 +143,7 @@ def _context(material: TlsMaterial) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
-    # The library reads files only; this one is never on a disk.
-    with os.fdopen(os.memfd_create("certificate"), "wb") as pair:
-        pair.write((material.certificate or b"") + b"\n" + (material.key or b""))
-        pair.flush()
-        context.load_cert_chain(f"/proc/self/fd/{pair.fileno()}")
+    load_pair(context, material.certificate or b"", material.key or b"")
     if material.authority is not None:
         context.load_verify_locations(cadata=material.authority.decode("ascii", "replace"))
         context.verify_mode = ssl.CERT_REQUIRED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
+from grpc_http2.wire import PUSHBACK_KEY
 from serving.access.identity import Identity
 from serving.call import REQUEST_ID_KEY, RETRY_AFTER_KEY, Call, CallNotes, enter_call, request_id_from
 from serving.deadline import Deadline
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from serving.transport.boundary import GuardedMethod
 
 # What gRPC's retries (proposal A6) understand: a negative time to wait before the next attempt means never.
-_NEVER_RETRY: Final = ("grpc-retry-pushback-ms", "-1")
+_NEVER_RETRY: Final = (PUSHBACK_KEY, "-1")
 _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 
 
@@ -129,12 +130,7 @@ class ServedCall(Call, CallNotes):
 
     def _hand_over(self, data: Any) -> None:
         method = self._method
-        try:
-            request = method.read(data)
-        except DecodeError as error:
-            raise InvalidRequest(
-                "the request is not a message of this call; its fields or its text are damaged"
-            ) from error
+        request = message_of(method.read, data)
         if method.is_coroutine:
             self.run(method.handler(request, self))
         else:
@@ -189,6 +185,14 @@ class ServedCall(Call, CallNotes):
         entered, self._entered = self._entered, 0.0
         if entered:
             self._method.gate.leave(self, entered, answered)
+
+
+def message_of(read: Callable[[Any], Any], data: Any) -> Any:
+    """Return what ``read`` makes of a request. Raises InvalidRequest where the request is damaged."""
+    try:
+        return read(data)
+    except DecodeError as error:
+        raise InvalidRequest("the request is not a message of this call; its fields or its text are damaged") from error
 
 
 def metadata_of_failure(call: Call, error: Exception) -> Metadata:

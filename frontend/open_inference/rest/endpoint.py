@@ -54,7 +54,7 @@ class Endpoint:
             await refusal(http_status_of(StatusCode.INVALID_ARGUMENT), str(error))(scope, receive, send)
             return
         self._guarded(exchange, _Arrived(exchange, receive))
-        response = await exchange.response()
+        response = await exchange.outcome()
         if response is None:
             return
         accepted = exchange.headers.get("accept-encoding", "")
