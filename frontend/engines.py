@@ -40,7 +40,13 @@ def backends_of(
     def backend_of(engine: Engine) -> Backend:
         kind = _BACKENDS[engine.kind]
         backend = kind(engine, settings, manifests, partitions or partitions_before(engine.address))
-        return coalesced(backend, calls=settings.calls_in_flight, group_of=backend.group_of, counts=counts)
+        return coalesced(
+            backend,
+            calls=settings.calls_in_flight,
+            group_of=backend.group_of,
+            counts=counts,
+            submit_batch=backend.submit_batch if isinstance(backend, PredictorBackend) else None,
+        )
 
     backends = {engine: backend_of(engine) for engine in set(engines.values())}
     return {algorithm: backends[engine] for algorithm, engine in engines.items()}

@@ -15,6 +15,7 @@ from frontend.backends.channel import channel_to
 from frontend.backends.groups import asked_in_groups
 from frontend.backends.partitions import partition_of
 from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
+from frontend.backends.submission import BatchDone, Withdraw
 from frontend.backends.tls import EngineTls
 from frontend.backends.traced import asked
 from grpc_http2.client.channel import Channel
@@ -111,6 +112,23 @@ class PredictorBackend:
         partition = self._partition_of(queries[0]) if queries else 0
         return ready_outcomes_of(await self._ask("PredictorPredictBatch", batch, call, partition))
 
+    def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw | None:
+        """Do the same without a task, as :data:`~frontend.backends.submission.SubmitBatch`.
+
+        A call that is traced has to be waited for, so that its span ends with it.
+
+        Raises:
+            DeadlineExceeded: it is too late.
+        """
+        stubs = self._replicas.stub_at_hand()
+        if stubs is None or call.span is not None:
+            return None
+        batch = batch_request_of(queries, ready_only=True)
+        asked = self._begun(stubs, "PredictorPredictBatch", batch, call, self._partition_of(queries[0]))
+        asked.add_done_callback(lambda ended: done(_outcomes_of_ended(ended)))
+        withdraw: Withdraw = asked.cancel
+        return withdraw
+
     def group_of(self, query: Query) -> str | int:
         """Return what is the same for queries that may go in one batch: the address of their replica.
 
@@ -187,19 +205,36 @@ class PredictorBackend:
         return partition_of(query.model_id, self._partitions)
 
     async def _ask(self, method: str, request: Any, call: Call, partition: int) -> Any:
+        try:
+            return await self._begun(await self._replicas.stub(), method, request, call, partition)
+        except grpc.aio.AioRpcError as error:
+            raise _told(error_of_call(error, "predictor")) from error
+
+    def _begun(self, stubs: _Stubs, method: str, request: Any, call: Call, partition: int) -> Any:
+        """Return the call to a replica, which is to be awaited. Raises DeadlineExceeded."""
         call.deadline.check()
         metadata: tuple[Entry, ...] = ((REQUEST_ID_KEY, call.request_id),)
         if self._credential is not None:
             metadata = (*metadata, *self._credential.metadata())
-        ask = getattr((await self._replicas.stub()).predictor, method)
+        ask = getattr(stubs.predictor, method)
         if self._partitions > 1:
             ask = functools.partial(ask, affinity=self._affinities[partition])
         if call.span is not None:
             ask = asked(ask, call.span, f"{_SERVICE}/{method}", self._target)
-        try:
-            return await ask(request, timeout=call.deadline.remaining(), metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            raise _told(error_of_call(error, "predictor")) from error
+        return ask(request, timeout=call.deadline.remaining(), metadata=metadata)
+
+
+def _outcomes_of_ended(call: Any) -> Sequence[Outcome | None] | Exception:
+    """Return what a call has brought that has ended."""
+    try:
+        return ready_outcomes_of(call.result())
+    except grpc.aio.AioRpcError as error:
+        return _told(error_of_call(error, "predictor"))
+    except asyncio.CancelledError:
+        # The channel was closed.
+        return Unavailable("the service is ending; try again")
+    except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+        return error
 
 
 def _told(error: ServingError) -> ServingError:

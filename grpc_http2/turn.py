@@ -4,16 +4,46 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import structlog
 
-if TYPE_CHECKING:
-    from grpc_http2.server.call import ServerCall
-    from grpc_http2.server.connection import ServerConnection
-
 log = structlog.get_logger()
+
+
+class Method(Protocol):
+    """What serves a call."""
+
+    def serve(self, call: Any) -> None:
+        """Answer the call, now or later."""
+
+
+class TurnCall(Protocol):
+    """A call that a turn brings."""
+
+    ended: bool
+    """Whether nothing is left to be done for the call."""
+
+    @property
+    def method(self) -> Method:
+        """What serves the call."""
+
+    def fault(self, error: Exception) -> None:
+        """End the call, whose method has failed with ``error``."""
+
+    def outlive_turn(self) -> None:
+        """Take that the turn ends before the call does."""
+
+
+class Writer(Protocol):
+    """A connection, at either end."""
+
+    def flush(self) -> None:
+        """Write what there is for the peer."""
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once."""
 
 
 class Turn:
@@ -26,9 +56,9 @@ class Turn:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._calls: list[ServerCall] = []
+        self._calls: list[TurnCall] = []
         self._at_end: list[Callable[[], object]] = []
-        self._unwritten: set[ServerConnection] = set()
+        self._unwritten: dict[Writer, None] = {}
         self._is_scheduled = False
 
     @classmethod
@@ -40,7 +70,7 @@ class Turn:
             turn = _turns[loop] = cls(loop)
         return turn
 
-    def serve(self, call: ServerCall) -> None:
+    def serve(self, call: TurnCall) -> None:
         """Serve ``call`` in this turn."""
         self._calls.append(call)
         if not self._is_scheduled:
@@ -52,9 +82,9 @@ class Turn:
         if not self._is_scheduled:
             self._schedule()
 
-    def write(self, connection: ServerConnection) -> None:
+    def write(self, connection: Writer) -> None:
         """Write what ``connection`` has for its peer at the end of this turn."""
-        self._unwritten.add(connection)
+        self._unwritten[connection] = None
         if not self._is_scheduled:
             self._schedule()
 
@@ -77,7 +107,7 @@ class Turn:
         for call in calls:
             if not call.ended:
                 call.outlive_turn()
-        unwritten, self._unwritten = self._unwritten, set()
+        unwritten, self._unwritten = self._unwritten, {}
         for connection in unwritten:
             _flush(connection)
         self._is_scheduled = False
@@ -93,7 +123,7 @@ def _do(act: Callable[[], object]) -> None:
         log.exception("work at the end of a turn failed")
 
 
-def _flush(connection: ServerConnection) -> None:
+def _flush(connection: Writer) -> None:
     try:
         connection.flush()
     except Exception:
