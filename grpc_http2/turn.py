@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
+from grpc_http2.alarms import alarms_of
+
 log = structlog.get_logger()
 
 
@@ -32,8 +34,8 @@ class TurnCall(Protocol):
     def fault(self, error: Exception) -> None:
         """End the call, whose method has failed with ``error``."""
 
-    def outlive_turn(self) -> None:
-        """Take that the turn ends before the call does."""
+    def watch_deadline(self) -> None:
+        """Take that the call is not answered at once."""
 
 
 class Writer(Protocol):
@@ -60,6 +62,10 @@ class Turn:
         self._at_end: list[Callable[[], object]] = []
         self._unwritten: dict[Writer, None] = {}
         self._is_scheduled = False
+        # Most calls are answered before an alarm could ring: theirs is set only where they are still there then.
+        self._alarms = alarms_of(loop)
+        self._young: list[TurnCall] = []
+        self._is_growing = False
 
     @classmethod
     def of_running_loop(cls) -> Turn:
@@ -104,15 +110,23 @@ class Turn:
             acts, self._at_end = self._at_end, []
             for act in acts:
                 _do(act)
-        for call in calls:
-            if not call.ended:
-                call.outlive_turn()
+        self._young += [call for call in calls if not call.ended]
+        if self._young and not self._is_growing:
+            self._is_growing = True
+            self._alarms.after(0.0, self._grow)
         unwritten, self._unwritten = self._unwritten, {}
         for connection in unwritten:
             _flush(connection)
         self._is_scheduled = False
         if self._calls or self._at_end or self._unwritten:
             self._schedule()
+
+    def _grow(self) -> None:
+        self._is_growing = False
+        young, self._young = self._young, []
+        for call in young:
+            if not call.ended:
+                call.watch_deadline()
 
 
 def _do(act: Callable[[], object]) -> None:
