@@ -17,7 +17,7 @@ from frontend.quotas_ledger import Tenant
 from frontend.releases.released import ReleasedAnswers, RoutedQuery
 from frontend.releases.rollouts import Rollout, Route
 from frontend.router import Router
-from grpc_http2.server.turn import Turn
+from grpc_http2.turn import Turn
 from serving.access.identity import ANYBODY, Right
 from serving.call import Call, enter_call
 from serving.errors import ServingError

@@ -119,6 +119,10 @@ class Connection(Protocol):
         """Return the bytes of bodies that are not written yet, of one stream or of all."""
 
     @property
+    def want_write(self) -> bool:
+        """Whether there are bytes for the peer now."""
+
+    @property
     def remote_settings(self) -> Mapping[int, int]:
         """The settings that the peer announced."""
 

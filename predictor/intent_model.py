@@ -14,7 +14,7 @@ import numpy.typing as npt
 from predictor.files.tensors import Array
 from predictor.folded_network import FoldedNetwork
 from predictor.ngram_index import NgramIndex
-from predictor.softmax import softmax, softmax_of_one
+from predictor.softmax import Winner, softmax, softmax_of_one
 from predictor.tokenizer import GRAMMAR, Tokenizer, TokenizerName
 from predictor.traffic import TrafficCounter
 from predictor.vocabulary import Vocabulary
@@ -102,39 +102,49 @@ class IntentModel:
             queries: of this model.
             counter: what the answers are counted in.
         """
+        if len(queries) == 1 and self._network.always_finite:
+            return [self._outcome_of_one(queries[0], counter)]
         documents = [self.encode(query.document) for query in queries]
-        rows: Array | None = None
-        if len(queries) == 1 and queries[0].explain is not None and self._network.always_finite:
-            # An explanation is of the same rows.
-            rows = self._network.rows(documents[0].bag)
-            raw = self._network.logits_of_rows(rows)[np.newaxis]
-        else:
-            raw = self._network.logits([document.bag for document in documents])
-        logits = np.divide(raw, self.confidence.temperature, dtype=np.float64)
-        # For each row on its own the calls would cost more than the network; for one row alone the fewest do.
+        logits = self._network.logits([document.bag for document in documents]).astype(np.float64)
+        # For each row on its own the calls would cost more than the network.
         with nullcontext() if self._network.always_finite else np.errstate(over="ignore", invalid="ignore"):
-            answers = list(softmax_of_one(logits[0]) if len(logits) == 1 else softmax(logits))
-        finite: Sequence[bool] | None = None
+            logits /= self.confidence.temperature
+            answers = list(softmax(logits))
         if not self._network.always_finite:
-            found: Any = np.isfinite(logits).all(axis=1).tolist()
-            finite = found
-        outcomes: list[Outcome] = []
-        for number, (query, document, answer) in enumerate(zip(queries, documents, answers, strict=True)):
-            if finite is not None and not finite[number]:
-                outcomes.append(NonFiniteLogits("the model's answer is not a number; train it again"))
-                continue
-            try:
-                prediction = self._prediction(query, document, rows, *answer)
-            except InvalidRequest as error:
-                outcomes.append(error)
-                continue
-            outcomes.append(prediction)
-            if counter is not None:
-                tokens, unknown, _, ngrams = document
-                is_empty = unknown == len(tokens) and not ngrams
-                fell_back = prediction.fallback is not None
-                counter.count(len(tokens), unknown, answer[0], answer[1], is_empty=is_empty, fell_back=fell_back)
-        return outcomes
+            finite: Any = np.isfinite(logits).all(axis=1).tolist()
+            return [
+                self._outcome(query, document, None, answer, counter) if is_finite else _not_a_number()
+                for query, document, answer, is_finite in zip(queries, documents, answers, finite, strict=True)
+            ]
+        return [
+            self._outcome(query, document, None, answer, counter)
+            for query, document, answer in zip(queries, documents, answers, strict=True)
+        ]
+
+    def _outcome_of_one(self, query: Query, counter: TrafficCounter | None) -> Outcome:
+        """Return the answer to a query that comes alone: with the fewest calls, which are what costs.
+
+        REQUIRES: the network is ``always_finite``.
+        """
+        document = self.encode(query.document)
+        rows = self._network.rows(document.bag)
+        logits = self._network.logits_of_rows(rows).astype(np.float64)
+        logits /= self.confidence.temperature
+        return self._outcome(query, document, rows, softmax_of_one(logits), counter)
+
+    def _outcome(
+        self, query: Query, document: Encoded, rows: Array | None, answer: Winner, counter: TrafficCounter | None
+    ) -> Outcome:
+        try:
+            prediction = self._prediction(query, document, rows, *answer)
+        except InvalidRequest as error:
+            return error
+        if counter is not None:
+            tokens, unknown, _, ngrams = document
+            is_empty = unknown == len(tokens) and not ngrams
+            fell_back = prediction.fallback is not None
+            counter.count(len(tokens), unknown, answer[0], answer[1], is_empty=is_empty, fell_back=fell_back)
+        return prediction
 
     def logits(self, documents: Sequence[str]) -> Array:
         """Return the logits of each document, as the network gives them: float32, shape [documents, classes]."""
@@ -207,6 +217,10 @@ class IntentModel:
                 raise InvalidRequest("the model has no such label to explain; ask for labels of its manifest")
             classes.setdefault(label, largest[label])
         return [*classes.values()]
+
+
+def _not_a_number() -> NonFiniteLogits:
+    return NonFiniteLogits("the model's answer is not a number; train it again")
 
 
 def _with_zeros(parts: list[float], left_out: Sequence[int]) -> list[float]:

@@ -15,11 +15,11 @@ Winner: TypeAlias = tuple[int, float, npt.NDArray[Any]]
 and ``exp(logit - largest)`` of every logit: times that probability, the probabilities of all."""
 
 
-def softmax_of_one(logits: Logits) -> list[Winner]:
+def softmax_of_one(logits: Logits) -> Winner:
     """Return the winner of one row; shape [classes]."""
     winner = int(logits.argmax())
     exponentials = np.exp(logits - logits[winner])
-    return [(winner, 1.0 / float(np.add.reduce(exponentials)), exponentials)]
+    return winner, 1.0 / float(np.add.reduce(exponentials)), exponentials
 
 
 def softmax(logits: Logits) -> Iterable[Winner]:

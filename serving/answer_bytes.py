@@ -2,7 +2,8 @@
 
 Nearly every answer is a label, a score and a model, and all but the score has been answered before. The wire takes
 fields in any order (https://protobuf.dev/programming-guides/encoding/#order), so an answer is a remembered part, which
-protobuf itself has written, and the score behind it. The messages of both services have the same fields.
+protobuf itself has written, and the score behind it. They are read in the same way. The messages of both services have
+the same fields.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from grpc_http2.varint import varint
 from serving.errors import ServingError
-from serving.messages import fill_result, response_of
+from serving.messages import fill_result, prediction_of, ready_outcome_of, ready_outcomes_of, response_of
 from serving.prediction import Outcome, Prediction
 from serving.stubs import prediction_service_pb2 as pb
 
@@ -32,6 +35,9 @@ _SCORE: Final = struct.Struct("<Bf")
 _SCORE_TAG: Final = _tag(pb.PredictResponse, "score", _FIXED32)
 _RESPONSE_TAG: Final = bytes([_tag(pb.PredictorPredictResult, "response", _LENGTH_DELIMITED)])
 _RESULT_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "results", _LENGTH_DELIMITED)])
+_REPLICA_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "replica", _LENGTH_DELIMITED)])
+# What is longer has explanations or many labels, and does not come again.
+_MOST_BYTES_TO_REMEMBER: Final = 512
 
 
 def answer_bytes(prediction: Prediction) -> bytes:
@@ -56,6 +62,71 @@ def batch_answer_bytes(outcomes: Sequence[Outcome | None], replica: str) -> byte
         parts += (_RESULT_TAG, varint(len(result)), result)
     parts.append(pb.PredictorPredictBatchResponse(replica=replica).SerializeToString())
     return b"".join(parts)
+
+
+def outcomes_in(data: bytes) -> list[Outcome | None]:
+    """Return the outcomes that a predictor's response to a batch tells, ``None`` for queries to be asked alone.
+
+    Raises:
+        DecodeError: the response is damaged.
+    """
+    outcomes: list[Outcome | None] = []
+    place, end = 0, len(data)
+    try:
+        while place < end:
+            tag = data[place : place + 1]
+            size, begins = _length(data, place + 1)
+            place = begins + size
+            if tag == _RESULT_TAG and place <= end:
+                outcomes.append(_outcome_in(data[begins:place]))
+            elif tag != _REPLICA_TAG or place > end or not data[begins:place].isascii():
+                break
+        else:
+            return outcomes
+    except IndexError:
+        # It ends too soon, of which protobuf knows best what to say.
+        pass
+    return ready_outcomes_of(pb.PredictorPredictBatchResponse.FromString(data))
+
+
+def _outcome_in(result: bytes) -> Outcome | None:
+    if not result:
+        return None
+    if result[:1] == _RESPONSE_TAG:
+        size, begins = _length(result, 1)
+        ends = begins + size
+        remembered = ends - _SCORE.size
+        if ends == len(result) and begins <= remembered <= _MOST_BYTES_TO_REMEMBER:
+            tag, score = _SCORE.unpack_from(result, remembered)
+            known = _known(result[begins:remembered]) if tag == _SCORE_TAG else None
+            if known is not None:
+                # Of a field that is there twice, the last one counts.
+                label, _, best, model_id, version, fallback, explanation = known
+                return Prediction(label, score, best, model_id, version, fallback, explanation)
+    return ready_outcome_of(pb.PredictorPredictResult.FromString(result))
+
+
+def _length(data: bytes, place: int) -> tuple[int, int]:
+    """Return the length that begins at ``place``, and where it ends. Raises IndexError where the data end before."""
+    byte = data[place]
+    if byte <= 0x7F:
+        return byte, place + 1
+    length, shift = 0, 0
+    while byte > 0x7F:
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        place += 1
+        byte = data[place]
+    return length | byte << shift, place + 1
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _known(response: bytes) -> Prediction | None:
+    """Return what a response tells; ``None`` where the bytes are none."""
+    try:
+        return prediction_of(pb.PredictorPredictResponse.FromString(response))
+    except DecodeError:
+        return None
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)

@@ -189,7 +189,12 @@ def outcomes_of(batch: pb.PredictBatchResponse | pb.PredictorPredictBatchRespons
 
 def ready_outcomes_of(batch: pb.PredictorPredictBatchResponse) -> list[Outcome | None]:
     """Return the outcome of each query of a batch that was to be answered at once; ``None`` where it could not be."""
-    return [_outcome_of(result) if result.WhichOneof("outcome") else None for result in batch.results]
+    return [ready_outcome_of(result) for result in batch.results]
+
+
+def ready_outcome_of(result: pb.PredictorPredictResult) -> Outcome | None:
+    """Return the outcome of one of them."""
+    return _outcome_of(result) if result.WhichOneof("outcome") else None
 
 
 def _outcome_of(result: pb.PredictResult | pb.PredictorPredictResult) -> Outcome:

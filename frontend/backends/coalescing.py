@@ -22,9 +22,10 @@ from grpc import StatusCode
 from frontend.backends.backend import EngineBackend
 from frontend.backends.before import BackendBefore
 from frontend.backends.counts import QueryCounts
-from frontend.backends.submission import Done, Withdraw, answer_of
+from frontend.backends.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
 from frontend.backends.traced import LEFT, batch_of, end_batch
-from grpc_http2.server.turn import Turn
+from grpc_http2.alarms import Alarm, alarms_of
+from grpc_http2.turn import Turn
 from serving.call import Call, enter_call
 from serving.deadline import Deadline
 from serving.errors import INTERNAL_MESSAGE, ServingError, Unavailable, again
@@ -103,6 +104,7 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
         group_of: what is the same for queries that may go in one batch; without it all may.
         counts: what is counted of queries, if anything.
         predict_now: answers a batch within the turn, where the engine is in this process.
+        submit_batch: hands a batch over to the engine without a task, where the engine can take it so.
     """
 
     def __init__(
@@ -113,15 +115,17 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
         group_of: Callable[[Query], Hashable] | None = None,
         counts: QueryCounts | None = None,
         predict_now: PredictNow | None = None,
+        submit_batch: SubmitBatch | None = None,
     ) -> None:
         super().__init__(backend)
         self._calls = calls
+        self._submit_batch = submit_batch
         self.counts = counts
         self.predict_now = predict_now
         self._group_of = group_of
         # One is there as long as somebody waits in it, or a batch of it is in flight.
         self._groups: WeakValueDictionary[Hashable, _Group] = WeakValueDictionary()
-        self._all = _Group(self, backend, calls) if group_of is None else None
+        self._all = _Group(self, calls) if group_of is None else None
         """The one group, where there are no others."""
         self._takes_batches = True
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,7 +166,7 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
         key = None if self._group_of is None else self._group_of(query)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(self, self._backend, self._calls)
+            group = self._groups[key] = _Group(self, self._calls)
         return group
 
     def settle(self, waiting: _Waiting, outcome: Outcome | None) -> None:
@@ -185,12 +189,26 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
             waiting.batch = None
             waiting.task = self.start(self._alone(waiting))
 
+    def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw:
+        """Have the engine answer a batch as far as it can at once."""
+        withdraw = None if self._submit_batch is None else self._submit_batch(queries, call, done)
+        return withdraw or self.start(self._answered(queries, call, done)).cancel
+
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that ends with this backend."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def _answered(self, queries: Sequence[Query], call: Call, done: BatchDone) -> None:
+        enter_call(call)
+        outcomes: Sequence[Outcome | None] | Exception
+        try:
+            outcomes = await self._backend.predict_ready(queries, call)
+        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+            outcomes = error
+        done(outcomes)
 
     async def _alone(self, waiting: _Waiting) -> None:
         enter_call(waiting.call)
@@ -210,13 +228,14 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
 class _Group:
     """Queries that may go together."""
 
-    def __init__(self, owner: CoalescingBackend, backend: BatchingBackend, calls: int) -> None:
+    def __init__(self, owner: CoalescingBackend, calls: int) -> None:
         self.owner = owner
-        self._backend = backend
+        self.alarms = alarms_of(asyncio.get_running_loop())
         self._counts = owner.counts
         self._predict_now = owner.predict_now
         self._free = calls
         self._closed = False
+        self._is_due = False
         self._is_sending = False
         self._waiting: deque[_Waiting] = deque()
         self._batches: set[_Batch] = set()
@@ -233,14 +252,15 @@ class _Group:
         if span is not None:
             waiting.span = span.child("queue")
         self._waiting.append(waiting)
-        if self._free and not self._is_sending:
-            self._is_sending = True
+        if self._free and not self._is_due:
+            self._is_due = True
             self._turn.at_end(self._send)
 
     def give_slot_back(self) -> None:
         """Let the next batch go, at once: its engine should not wait while the answers of this one are given."""
         self._free += 1
-        self._send()
+        if not self._is_sending:
+            self._send()
 
     def forget(self, batch: _Batch) -> None:
         """Let go of a batch that has ended."""
@@ -256,7 +276,14 @@ class _Group:
             batch.cancel()
 
     def _send(self) -> None:
-        self._is_sending = False
+        self._is_due = False
+        self._is_sending = True
+        try:
+            self._send_all()
+        finally:
+            self._is_sending = False
+
+    def _send_all(self) -> None:
         while not self._closed and self._free and self._waiting:
             waited = len(self._waiting)
             members = self._next_members()
@@ -269,7 +296,9 @@ class _Group:
                     self._answer(members, self._predict_now)
                 else:
                     self._free -= 1
-                    self._batches.add(_Batch(self, self._backend, members))
+                    batch = _Batch(self, members)
+                    self._batches.add(batch)
+                    batch.begin()
 
     def _answer(self, members: Sequence[_Waiting], predict_now: PredictNow) -> None:
         """Have the members answered within the turn: none of them can come to its deadline meanwhile."""
@@ -342,70 +371,77 @@ def _ending() -> ServingError:
 class _Batch:
     """Queries in flight together."""
 
-    def __init__(self, group: _Group, backend: BatchingBackend, members: Sequence[_Waiting]) -> None:
+    def __init__(self, group: _Group, members: Sequence[_Waiting]) -> None:
         self._group = group
-        self._backend = backend
         self._members: Sequence[_Waiting] = members
         self._left = len(members)
-        self._slot: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
-            _SLOT_SECONDS, self._give_slot_back
-        )
+        self._slot: Alarm | None = group.alarms.after(_SLOT_SECONDS, self._give_slot_back)
         self._span = batch_of(members)
-        self._task = group.owner.start(self._run())
-        # A task that is cancelled before its first step never runs.
-        self._task.add_done_callback(self._end)
+        self._withdraw: Withdraw | None = None
         for member in members:
             member.batch = self
+
+    def begin(self) -> None:
+        """Send it."""
+        members = self._members
+        try:
+            withdraw = self._group.owner.submit_batch(_queries_of(members), _call_of(members, self._span), self._done)
+        except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
+            self._done(error)
+        else:
+            # It may have ended before it could be withdrawn.
+            self._withdraw = withdraw if self._members else None
 
     def leave(self) -> None:
         """Count a member that has left; when the last of them has, nobody needs the answer."""
         self._left -= 1
         if not self._left:
-            self._task.cancel()
+            self.cancel()
 
     def cancel(self) -> None:
-        """End the call."""
-        self._task.cancel()
+        """End it without answers."""
+        members, withdraw = self._members, self._withdraw
+        if members:
+            self._end(LEFT)
+            if withdraw is not None:
+                withdraw()
+            _settle(self._group.owner, members, [_ending() for _ in members])
 
-    async def _run(self) -> None:
+    def _done(self, outcomes: Sequence[Outcome | None] | Exception) -> None:
         members = self._members
-        call = _call_of(members, self._span)
-        # The task inherited the first member's context.
-        enter_call(call)
-        try:
-            outcomes = await self._backend.predict_ready(_queries_of(members), call)
-        except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
-            failure = _failure_of(error)
-            self._end_span(failure.code.name)
-            self._settle([again(failure) for _ in members])
+        if not members:
+            return
+        if not isinstance(outcomes, Exception) and len(outcomes) != len(members):
+            outcomes = ValueError(f"{len(outcomes)} outcomes of {len(members)} queries")
+        if isinstance(outcomes, Exception):
+            failure = _failure_of(outcomes)
+            self._end(failure.code.name)
+            outcomes = [again(failure) for _ in members]
         else:
-            self._end_span("")
-            self._give_slot_back()
-            self._settle(outcomes)
+            self._end("")
+        _settle(self._group.owner, members, outcomes)
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._end_span(LEFT)
-        if task.cancelled():
-            self._settle([_ending() for _ in self._members])
-        self._give_slot_back()
-        self._group.forget(self)
-        # They know this batch too: in a circle, all of it would stay until the garbage collector comes.
+    def _end(self, fault: str) -> None:
+        """End the batch's span, before the spans of the calls that it is a part of are ended, and let the next one go.
+
+        ``fault`` names why nobody is answered.
+        """
+        if self._span is not None:
+            end_batch(self._span, self._members, fault)
+        # The members know the batch too: in a circle, all of it would stay until the garbage collector comes.
         self._members = ()
-
-    def _end_span(self, fault: str) -> None:
-        """End the batch's span, before the spans of the calls that it is a part of are ended."""
-        span, self._span = self._span, None
-        if span is not None:
-            end_batch(span, self._members, fault)
-
-    def _settle(self, outcomes: Sequence[Outcome | None]) -> None:
-        settle = self._group.owner.settle
-        for member, outcome in zip(self._members, outcomes, strict=True):
-            member.batch = None
-            settle(member, outcome)
+        self._withdraw = None
+        self._group.forget(self)
+        self._give_slot_back()
 
     def _give_slot_back(self) -> None:
         if self._slot is not None:
             self._slot.cancel()
             self._slot = None
             self._group.give_slot_back()
+
+
+def _settle(owner: CoalescingBackend, members: Sequence[_Waiting], outcomes: Sequence[Outcome | None]) -> None:
+    for member, outcome in zip(members, outcomes, strict=True):
+        member.batch = None
+        owner.settle(member, outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import grpc
@@ -15,13 +15,15 @@ from frontend.backends.channel import channel_to
 from frontend.backends.groups import asked_in_groups
 from frontend.backends.partitions import partition_of
 from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
+from frontend.backends.submission import BatchDone, Withdraw
 from frontend.backends.tls import EngineTls
 from frontend.backends.traced import asked
 from grpc_http2.client.channel import Channel
 from serving.access.own_credential import Entry, OwnCredential
+from serving.answer_bytes import outcomes_in
 from serving.call import REQUEST_ID_KEY, Call
 from serving.errors import ServingError, Unauthenticated, Unavailable
-from serving.messages import batch_request_of, outcomes_of, prediction_of, ready_outcomes_of, request_of
+from serving.messages import batch_request_of, outcomes_of, prediction_of, request_of
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.remote import error_of_call
@@ -34,16 +36,22 @@ log = structlog.get_logger()
 
 _ASK_AGAIN_SECONDS: Final = 0.5
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
+_BATCH: Final = "PredictorPredictBatch"
 
 
 class _Stubs(NamedTuple):
     predictor: pb_grpc.PredictorAsyncStub
+    predict_ready: Any
+    """PredictorPredictBatch, whose answer is read without a message."""
     health: Any
     """The published types of the health stub leave Watch out."""
 
     @classmethod
     def of(cls, channel: Channel) -> Self:
-        return cls(pb_grpc.PredictorStub(channel), health_pb2_grpc.HealthStub(channel))
+        predict_ready = channel.unary_unary(
+            f"/{_SERVICE}/{_BATCH}", pb.PredictorPredictBatchRequest.SerializeToString, outcomes_in
+        )
+        return cls(pb_grpc.PredictorStub(channel), predict_ready, health_pb2_grpc.HealthStub(channel))
 
 
 class PredictorBackend:
@@ -107,9 +115,30 @@ class PredictorBackend:
 
         REQUIRES: :meth:`group_of` is the same for all queries.
         """
-        batch = batch_request_of(queries, ready_only=True)
         partition = self._partition_of(queries[0]) if queries else 0
-        return ready_outcomes_of(await self._ask("PredictorPredictBatch", batch, call, partition))
+        batch = batch_request_of(queries, ready_only=True)
+        stubs = await self._replicas.stub()
+        outcomes: Sequence[Outcome | None] = await _told(
+            self._begun(stubs.predict_ready, _BATCH, batch, call, partition)
+        )
+        return outcomes
+
+    def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw | None:
+        """Do the same without a task, as :data:`~frontend.backends.submission.SubmitBatch`.
+
+        A call that is traced has to be waited for, so that its span ends with it.
+
+        Raises:
+            DeadlineExceeded: it is too late.
+        """
+        stubs = self._replicas.stub_at_hand()
+        if stubs is None or call.span is not None:
+            return None
+        batch = batch_request_of(queries, ready_only=True)
+        begun = self._begun(stubs.predict_ready, _BATCH, batch, call, self._partition_of(queries[0]))
+        begun.add_done_callback(lambda ended: done(_outcomes_of_ended(ended)))
+        withdraw: Withdraw = begun.cancel
+        return withdraw
 
     def group_of(self, query: Query) -> str | int:
         """Return what is the same for queries that may go in one batch: the address of their replica.
@@ -181,29 +210,51 @@ class PredictorBackend:
     async def _predict_part(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         batch = batch_request_of(queries)
         partition = self._partition_of(queries[0]) if queries else 0
-        return outcomes_of(await self._ask("PredictorPredictBatch", batch, call, partition))
+        return outcomes_of(await self._ask(_BATCH, batch, call, partition))
 
     def _partition_of(self, query: Query) -> int:
         return partition_of(query.model_id, self._partitions)
 
     async def _ask(self, method: str, request: Any, call: Call, partition: int) -> Any:
+        stubs = await self._replicas.stub()
+        return await _told(self._begun(getattr(stubs.predictor, method), method, request, call, partition))
+
+    def _begun(self, ask: Callable[..., Any], method: str, request: Any, call: Call, partition: int) -> Any:
+        """Return the call to a replica, which is to be awaited. Raises DeadlineExceeded."""
         call.deadline.check()
         metadata: tuple[Entry, ...] = ((REQUEST_ID_KEY, call.request_id),)
         if self._credential is not None:
             metadata = (*metadata, *self._credential.metadata())
-        ask = getattr((await self._replicas.stub()).predictor, method)
         if self._partitions > 1:
             ask = functools.partial(ask, affinity=self._affinities[partition])
         if call.span is not None:
             ask = asked(ask, call.span, f"{_SERVICE}/{method}", self._target)
-        try:
-            return await ask(request, timeout=call.deadline.remaining(), metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            raise _told(error_of_call(error, "predictor")) from error
+        return ask(request, timeout=call.deadline.remaining(), metadata=metadata)
 
 
-def _told(error: ServingError) -> ServingError:
+def _outcomes_of_ended(call: Any) -> Sequence[Outcome | None] | Exception:
+    """Return what a call has brought that has ended."""
+    try:
+        outcomes: Sequence[Outcome | None] = call.result()
+    except grpc.aio.AioRpcError as error:
+        return _error_of(error)
+    except asyncio.CancelledError:
+        # The channel was closed.
+        return Unavailable("the service is ending; try again")
+    return outcomes
+
+
+async def _told(call: Awaitable[Any]) -> Any:
+    """Return what a call brings. Raises ServingError."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise _error_of(error) from error
+
+
+def _error_of(failed: grpc.aio.AioRpcError) -> ServingError:
     """Return the error for the caller, who is not to blame where it is us whom the predictor does not know."""
+    error = error_of_call(failed, "predictor")
     if not isinstance(error, Unauthenticated):
         return error
     refusal = Unavailable("the engine does not know this frontend; its operator has to give it a credential")

@@ -103,14 +103,18 @@ class Replicas(Generic[Stub]):
         self._channel = channel(self._addresses)
         self._stub = stub_of(self._channel)
 
+    def stub_at_hand(self) -> Stub | None:
+        """Return the stub for the next call, which begins before anything is awaited; ``None``: see :meth:`stub`."""
+        self._look_if_due()
+        return self._stub if self._addresses else None
+
     async def stub(self) -> Stub:
         """Return the stub for the next call, which begins before anything else is awaited.
 
         Raises:
             Unavailable: the name stands for nobody.
         """
-        if not self._is_fixed and self._looking is None and time.monotonic() - self._looked_at > FRESH_SECONDS:
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+        self._look_if_due()
         if not self._addresses and self._looking is not None:
             # One caller that leaves must not take the answer from the others.
             await asyncio.shield(self._looking)
@@ -128,6 +132,10 @@ class Replicas(Generic[Stub]):
             self._looking.cancel()
             await asyncio.wait([self._looking])
         await self._channel.close()
+
+    def _look_if_due(self) -> None:
+        if not self._is_fixed and self._looking is None and time.monotonic() - self._looked_at > FRESH_SECONDS:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
 
     async def _look(self) -> None:
         try:

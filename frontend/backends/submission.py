@@ -7,17 +7,26 @@ waits, in a task of its own; where a caller wants to wait, :func:`answer_of` wai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from serving.call import Call
-from serving.prediction import Prediction, Query
+from serving.prediction import Outcome, Prediction, Query
 
 Done: TypeAlias = Callable[[Prediction | Exception], object]
 """Takes the outcome of a query, once: its answer, or why there is none."""
 
 Withdraw: TypeAlias = Callable[[], object]
 """Takes a query back that nobody waits for any more: its outcome is told to nobody. Afterwards it does nothing."""
+
+BatchDone: TypeAlias = Callable[[Sequence[Outcome | None] | Exception], object]
+"""Takes the outcomes of a batch, once: one for each query, in order, ``None`` where the query is to be asked alone; or
+why there are none."""
+
+SubmitBatch: TypeAlias = Callable[[Sequence[Query], Call, BatchDone], Withdraw | None]
+"""Has a batch answered as far as it can be at once; ``BatchDone`` is told, before this returns or later.
+
+Returns ``None``, and has done nothing, where something has to be waited for before the batch can go."""
 
 
 class Submit(Protocol):

@@ -13,7 +13,7 @@ from frontend.backends.before import BackendBefore
 from frontend.backends.coalescing import BatchingBackend, CoalescingBackend, PredictNow
 from frontend.backends.counts import QueryCounts
 from frontend.backends.model_times import ModelTimes
-from frontend.backends.submission import Done, Withdraw, answer_of
+from frontend.backends.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
 from serving.call import Call
 from serving.errors import ServingError
 from serving.prediction import Outcome, Prediction, Query
@@ -33,16 +33,19 @@ def coalesced(
     group_of: Callable[[Query], Hashable] | None = None,
     counts: QueryCounts | None,
     predict_now: PredictNow | None = None,
+    submit_batch: SubmitBatch | None = None,
 ) -> Backend:
     """Return ``backend`` behind coalescing, with what ``counts`` counts. Arguments are those of coalescing."""
     times = None if counts is None else counts.times
-    if times is None:
-        return CoalescingBackend(backend, calls=calls, group_of=group_of, counts=counts, predict_now=predict_now)
-    engine = TimedEngine(backend, times)
-    if predict_now is not None:
-        predict_now = engine.timed(predict_now)
-    coalescing = CoalescingBackend(engine, calls=calls, group_of=group_of, counts=counts, predict_now=predict_now)
-    return TimedRequests(coalescing, times)
+    engine: BatchingBackend = backend
+    if times is not None:
+        engine = timed = TimedEngine(backend, times)
+        predict_now = None if predict_now is None else timed.timed(predict_now)
+        submit_batch = None if submit_batch is None else timed.timed_submission(submit_batch)
+    coalescing = CoalescingBackend(
+        engine, calls=calls, group_of=group_of, counts=counts, predict_now=predict_now, submit_batch=submit_batch
+    )
+    return coalescing if times is None else TimedRequests(coalescing, times)
 
 
 class TimedRequests(BackendBefore[Backend]):
@@ -129,8 +132,7 @@ class TimedEngine(BackendBefore[BatchingBackend]):
         """Return the outcome of each query that can be answered at once, ``None`` for the others."""
         started = time.perf_counter()
         outcomes = await self._backend.predict_ready(queries, call)
-        answered = (query.model_id for query, outcome in zip(queries, outcomes, strict=True) if outcome is not None)
-        self._count(answered, started)
+        self._count_ready(queries, outcomes, started)
         return outcomes
 
     def timed(self, predict_now: PredictNow) -> PredictNow:
@@ -139,10 +141,29 @@ class TimedEngine(BackendBefore[BatchingBackend]):
         def predict_and_count(queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
             started = time.perf_counter()
             outcomes = predict_now(queries, call)
-            self._count((query.model_id for query, one in zip(queries, outcomes, strict=True) if one), started)
+            self._count_ready(queries, outcomes, started)
             return outcomes
 
         return predict_and_count
+
+    def timed_submission(self, submit: SubmitBatch) -> SubmitBatch:
+        """Return ``submit`` with its batches counted."""
+
+        def submit_and_count(queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw | None:
+            started = time.perf_counter()
+
+            def count(outcomes: Sequence[Outcome | None] | Exception) -> None:
+                if not isinstance(outcomes, Exception):
+                    self._count_ready(queries, outcomes, started)
+                done(outcomes)
+
+            return submit(queries, call, count)
+
+        return submit_and_count
+
+    def _count_ready(self, queries: Sequence[Query], outcomes: Sequence[Outcome | None], started: float) -> None:
+        answered = (query.model_id for query, outcome in zip(queries, outcomes, strict=True) if outcome is not None)
+        self._count(answered, started)
 
     def _count(self, asked: Iterable[str], started: float) -> None:
         """Count a batch that the engine has answered, by the model of each request in it."""

@@ -440,7 +440,15 @@ class Call:
         _resolve(waiters)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
+            self._tell(callback)
+
+    def _tell(self, callback: Callable[[Any], None]) -> None:
+        try:
             callback(self)
+        except Exception as error:  # noqa: BLE001 - the loop tells of it, and the other calls of the connection go on
+            self._channel.alarms.loop.call_exception_handler(
+                {"message": "a callback of a call failed", "exception": error}
+            )
 
     def _error(self) -> BaseException:
         """Return what is raised for a call that did not end well."""

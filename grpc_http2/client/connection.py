@@ -26,6 +26,7 @@ from grpc_http2.engine import (
     TrailersReceived,
     client_connection,
 )
+from grpc_http2.turn import Turn
 
 _WRITE_BYTES: Final = 256 << 10
 _GATE_BYTES: Final = 64 << 10
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._alarms = alarms_of(self._loop)
+        self._turn = Turn.of_running_loop()
         self._engine = client_connection(
             max_metadata_bytes=settings.max_metadata_bytes,
             stream_window_bytes=settings.stream_window_bytes,
@@ -84,7 +86,6 @@ class Connection(asyncio.Protocol):
         self._most_streams = 0
         self._last = 0
         self._flushed = 0
-        self._flush_is_due = False
         self._paused = False
         self._leaving = False
         self._hangs = False
@@ -135,7 +136,7 @@ class Connection(asyncio.Protocol):
             engine.end_stream(number)
         self._streams[number] = stream
         self._last = number
-        self._flush_soon()
+        self._turn.write(self)
         return number
 
     def send(self, number: int, body: bytes, *, ends: bool) -> None:
@@ -147,7 +148,7 @@ class Connection(asyncio.Protocol):
                 self._engine.send_data(number, body, end_stream=ends)
             elif ends:
                 self._engine.end_stream(number)
-        self._flush_soon()
+        self._turn.write(self)
 
     def is_full(self, number: int) -> bool:
         """Return whether much of a request still waits to be written; if so, its stream is told when it is less."""
@@ -177,7 +178,7 @@ class Connection(asyncio.Protocol):
             # The server may have answered before it has read the whole request.
             if reset or self._engine.queued_body_size(number):
                 self._engine.reset_stream(number, ErrorCode.CANCEL)
-                self._flush_soon()
+                self._turn.write(self)
         except EngineError:
             pass
 
@@ -212,7 +213,7 @@ class Connection(asyncio.Protocol):
         self._last_read = self._loop.time()
         if self._settings.pings is not None:
             self._watch(self._settings.pings.interval_seconds)
-        self._flush()
+        self.flush()
 
     def data_received(self, data: bytes) -> None:
         """Take what the server sent."""
@@ -223,10 +224,10 @@ class Connection(asyncio.Protocol):
             self._engine.receive_data(data)
         except EngineError:
             # Events that are left mean nothing, and a GOAWAY was not made.
-            self._abort("the server broke the rules of HTTP/2")
+            self.abort("the server broke the rules of HTTP/2")
             return
         self._take_events()
-        self._flush_soon()
+        self._turn.write(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail whatever is under way."""
@@ -244,17 +245,12 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Send on."""
         self._paused = False
-        self._flush_soon()
+        self._turn.write(self)
 
     # Writing.
 
-    def _flush_soon(self) -> None:
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_is_due = False
+    def flush(self) -> None:
+        """Write what there is, as far as the server reads it."""
         transport = self._transport
         if transport is None or self._is_over:
             return
@@ -344,7 +340,8 @@ class Connection(asyncio.Protocol):
         if not self._streams:
             self.close("the connection was renewed")
 
-    def _abort(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
+        """Fail what is under way, and end at once."""
         self._reason = reason
         if self._transport is not None:
             self._transport.abort()
@@ -380,7 +377,7 @@ class Connection(asyncio.Protocol):
         self._pinged_at = self._loop.time()
         with suppress(EngineError):
             self._engine.ping()
-        self._flush_soon()
+        self._turn.write(self)
         self._ping_alarm = self._alarms.after(pings.timeout_seconds, self._look_again)
 
     def _look_again(self) -> None:
@@ -392,7 +389,7 @@ class Connection(asyncio.Protocol):
             self._look()
             return
         self._hangs = True
-        self._abort("the server does not react")
+        self.abort("the server does not react")
 
 
 _HANDLERS: Final[Mapping[type[Event], Callable[[Connection, Any], None]]] = {

@@ -44,6 +44,18 @@ class SingleAnswer(Call):
             except asyncio.CancelledError:
                 self.cancel()
                 raise
+        return self.result()
+
+    def result(self) -> Any:
+        """Return the answer of a call that has ended.
+
+        Raises:
+            AioRpcError: the call has another status than OK.
+            asyncio.CancelledError: the call was cancelled here.
+            asyncio.InvalidStateError: the call has not ended.
+        """
+        if self._code is None:
+            raise asyncio.InvalidStateError("the call has not ended")
         if self._code is not StatusCode.OK or self._answer is None:
             raise self._error()
         return self._deserialized(self._answer)

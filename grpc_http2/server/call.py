@@ -196,8 +196,8 @@ class ServerCall:
         log.error("servicer failed", path=self.path, exc_info=error)
         self.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
 
-    def outlive_turn(self) -> None:
-        """Watch the deadline of a call that is not answered within the turn in which it came."""
+    def watch_deadline(self) -> None:
+        """End the call when its deadline passes, which nobody looked at so far."""
         if self.deadline is not None and self._alarm is None:
             self._alarm = self.connection.alarms.after(self.deadline - time.monotonic(), self.expire)
 

@@ -146,7 +146,8 @@ class ServerConnection(asyncio.BufferedProtocol):
             return
         self._heard_at = time.monotonic()
         self._take_events(nbytes)
-        self.turn.write(self)
+        if self._engine.want_write or self._said_goodbye:
+            self.turn.write(self)
         if self._waits:
             transport.pause_reading()
             self.alarms.after(self._waits, self._read_on)
@@ -465,6 +466,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         """Serve a call, in this turn where the caller reads its answers, else once it does."""
         if self._parked or self._room <= 0 or self._is_congested():
             self._parked.append(call)
+            self.turn.write(self)
             if self.holds_too_much():
                 call.refuse_request(
                     WireError(StatusCode.RESOURCE_EXHAUSTED, "the answers of former calls are not read")

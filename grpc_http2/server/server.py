@@ -24,7 +24,7 @@ from grpc_http2.server.methods import HandlerMethod, Method, RpcHandler, Service
 from grpc_http2.server.opening import Opening
 from grpc_http2.server.policing import IdleQueue
 from grpc_http2.server.request_head import RequestHead
-from grpc_http2.server.turn import Turn
+from grpc_http2.turn import Turn
 from grpc_http2.wire import Header, WireError
 
 _LOOK_SECONDS: Final = 0.5

@@ -131,8 +131,8 @@ def test_a_batch_whose_caller_is_gone_leaves_the_queue_and_is_never_executed(
 ) -> None:
     for name in ("busy", "late"):
         shutil.copytree(SAMPLE, volume / name)
-    flags = ("--preload", "busy,late", "--inference-threads", "1", "--max-message-bytes", str(LONGEST_MESSAGE_BYTES))
-    flags += ("--max-batch-size", str(LONG_BATCH))
+    bounds = ("--max-message-bytes", str(LONGEST_MESSAGE_BYTES), "--max-batch-size", str(LONG_BATCH))
+    flags = ("--preload", "busy,late", "--inference-threads", "1", *bounds)
     with (
         stack(volume, tmp_path, predictor=flags, transport=transport) as both,
         grpc.insecure_channel(both.predictor.address) as channel,

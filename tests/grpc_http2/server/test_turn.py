@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grpc_http2.server.turn import Turn
+from grpc_http2.turn import Turn
 from tests.builders import a_turn
 from tests.grpc_http2.server.peers import Peer, peer_of
 from tests.grpc_http2.server.service import hosted

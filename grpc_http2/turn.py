@@ -4,16 +4,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import structlog
 
-if TYPE_CHECKING:
-    from grpc_http2.server.call import ServerCall
-    from grpc_http2.server.connection import ServerConnection
+from grpc_http2.alarms import alarms_of
 
 log = structlog.get_logger()
+
+
+class Method(Protocol):
+    """What serves a call."""
+
+    def serve(self, call: Any) -> None:
+        """Answer the call, now or later."""
+
+
+class TurnCall(Protocol):
+    """A call that a turn brings."""
+
+    ended: bool
+    """Whether nothing is left to be done for the call."""
+
+    @property
+    def method(self) -> Method:
+        """What serves the call."""
+
+    def fault(self, error: Exception) -> None:
+        """End the call, whose method has failed with ``error``."""
+
+    def watch_deadline(self) -> None:
+        """Take that the call is not answered at once."""
+
+
+class Writer(Protocol):
+    """A connection, at either end."""
+
+    def flush(self) -> None:
+        """Write what there is for the peer."""
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once."""
 
 
 class Turn:
@@ -26,10 +58,14 @@ class Turn:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._calls: list[ServerCall] = []
+        self._calls: list[TurnCall] = []
         self._at_end: list[Callable[[], object]] = []
-        self._unwritten: set[ServerConnection] = set()
+        self._unwritten: dict[Writer, None] = {}
         self._is_scheduled = False
+        # Most calls are answered before an alarm could ring: theirs is set only where they are still there then.
+        self._alarms = alarms_of(loop)
+        self._young: list[TurnCall] = []
+        self._is_growing = False
 
     @classmethod
     def of_running_loop(cls) -> Turn:
@@ -40,7 +76,7 @@ class Turn:
             turn = _turns[loop] = cls(loop)
         return turn
 
-    def serve(self, call: ServerCall) -> None:
+    def serve(self, call: TurnCall) -> None:
         """Serve ``call`` in this turn."""
         self._calls.append(call)
         if not self._is_scheduled:
@@ -52,9 +88,9 @@ class Turn:
         if not self._is_scheduled:
             self._schedule()
 
-    def write(self, connection: ServerConnection) -> None:
+    def write(self, connection: Writer) -> None:
         """Write what ``connection`` has for its peer at the end of this turn."""
-        self._unwritten.add(connection)
+        self._unwritten[connection] = None
         if not self._is_scheduled:
             self._schedule()
 
@@ -74,15 +110,23 @@ class Turn:
             acts, self._at_end = self._at_end, []
             for act in acts:
                 _do(act)
-        for call in calls:
-            if not call.ended:
-                call.outlive_turn()
-        unwritten, self._unwritten = self._unwritten, set()
+        self._young += [call for call in calls if not call.ended]
+        if self._young and not self._is_growing:
+            self._is_growing = True
+            self._alarms.after(0.0, self._grow)
+        unwritten, self._unwritten = self._unwritten, {}
         for connection in unwritten:
             _flush(connection)
         self._is_scheduled = False
         if self._calls or self._at_end or self._unwritten:
             self._schedule()
+
+    def _grow(self) -> None:
+        self._is_growing = False
+        young, self._young = self._young, []
+        for call in young:
+            if not call.ended:
+                call.watch_deadline()
 
 
 def _do(act: Callable[[], object]) -> None:
@@ -93,7 +137,7 @@ def _do(act: Callable[[], object]) -> None:
         log.exception("work at the end of a turn failed")
 
 
-def _flush(connection: ServerConnection) -> None:
+def _flush(connection: Writer) -> None:
     try:
         connection.flush()
     except Exception:
