@@ -17,6 +17,8 @@ class ServerLimits:
     """Calls at the same time on one connection."""
     max_connections: int = 16_384
     """Connections at the same time; a further one is closed at once."""
+    max_handshakes: int = 256
+    """TLS handshakes at the same time, of about 100 KiB each; for a further one the oldest is ended."""
     max_buffered_bytes: int = 48 << 20
     """Bytes of requests that the server holds for all connections together; further large ones are refused."""
     max_buffered_connection_bytes: int = 16 << 20

@@ -1,19 +1,27 @@
-"""Sockets that a server listens on, and the TLS of those who come."""
+"""Sockets that a server listens on."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 _BACKLOG: Final = 4096
+_EXHAUSTED_SECONDS: Final = 0.1
 _ANY_PORT: Final = 0
-# From when a connection is accepted until its protocol hears of it.
-_INTRODUCTION_TURNS: Final = 2
+
+
+class Dealing(Protocol):
+    """Deals connections out among servers in several processes."""
+
+    def keeps(self, connection: socket.socket) -> bool:
+        """Return whether a connection is to be served here; otherwise somebody else has it now."""
+
+    def fewer(self) -> None:
+        """Take in that there is a connection less here."""
 
 
 class Listener:
@@ -21,65 +29,82 @@ class Listener:
 
     Args:
         sockets: bound, not yet listening; closed with the listener.
-        protocol: makes the protocol of a new connection.
-        tls_seconds: time for the TLS handshake, in seconds.
+        opened: is given each connection to be served here, with what encrypts it.
+        tls: encrypts the connections.
+        dealing: decides whether a connection is served here or by another process; without: here.
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], protocol: Callable[[], asyncio.BaseProtocol], tls_seconds: float
+        self,
+        sockets: Sequence[socket.socket],
+        opened: Callable[[socket.socket, ssl.SSLContext | None], object],
+        tls: ssl.SSLContext | None,
+        dealing: Dealing | None = None,
     ) -> None:
+        self.tls = tls
+        """Encrypts connections that are accepted from now on."""
         self._sockets = sockets
-        self._protocol = protocol
-        self._tls_seconds = tls_seconds
-        self._servers: list[asyncio.Server] = []
+        self._opened = opened
+        self._dealing = dealing
+        self._loop = asyncio.get_running_loop()
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
 
     @property
     def port(self) -> int:
         """The port that is listened on."""
         return int(self._sockets[0].getsockname()[1])
 
-    async def accept(self, tls: ssl.SSLContext | None) -> None:
-        """Accept connections from now on, encrypted with ``tls``. Again, with another one: replaces it.
+    def begin(self) -> None:
+        """Accept connections from now on.
 
-        The socket stays the same, so that no connection is lost: those which are accepted before the change have the
-        former certificate, those after it the new one.
+        Raises:
+            OSError: somebody else listens on the port.
         """
-        former = self._servers
-        loop = asyncio.get_running_loop()
-        timeout = None if tls is None else self._tls_seconds
-        self._servers = [
-            await loop.create_server(
-                self._protocol, sock=each.dup(), ssl=tls, ssl_handshake_timeout=timeout, backlog=_BACKLOG
-            )
-            for each in self._sockets
-        ]
-        for server in former:
-            server.close()
+        for each in self._sockets:
+            each.listen(_BACKLOG)
+        for each in self._sockets:
+            self._loop.add_reader(each, self._accept, each)
 
-    async def close(self) -> None:
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that somebody else has accepted."""
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._opened(connection, self.tls)
+
+    def close(self) -> None:
         """Accept no more; those who are connected already, and wait to be accepted, are accepted first."""
         for each in self._sockets:
             # A caller that comes now finds the queue full, and tries again until the port is closed.
             with contextlib.suppress(OSError):
                 each.listen(0)
-        for _ in range(_BACKLOG):
-            if not _somebody_waits(self._sockets):
-                break
-            # A turn of the loop accepts them, or, on uvloop, one of them.
-            await asyncio.sleep(0)
-        for _ in range(_INTRODUCTION_TURNS):
-            await asyncio.sleep(0)
-        for server in self._servers:
-            server.close()
-        for each in self._sockets:
+            while self._accept(each):
+                pass
+            self._loop.remove_reader(each)
             each.close()
+        for pause in self._pauses.values():
+            pause.cancel()
 
+    def _accept(self, listening: socket.socket) -> bool:
+        """Accept one of those who wait, so that others have their turn too; return whether there may be more."""
+        try:
+            connection, _ = listening.accept()
+        except ConnectionAbortedError:
+            return True
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            # No descriptor or no memory is left: those who wait have to wait for a moment.
+            self._loop.remove_reader(listening)
+            self._pauses[listening] = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume, listening)
+            return False
+        connection.setblocking(False)
+        if self._dealing is None or self._dealing.keeps(connection):
+            self.adopt(connection)
+        return True
 
-def _somebody_waits(sockets: Iterable[socket.socket]) -> bool:
-    poll = select.poll()
-    for each in sockets:
-        poll.register(each, select.POLLIN)
-    return bool(poll.poll(0))
+    def _resume(self, listening: socket.socket) -> None:
+        del self._pauses[listening]
+        self._loop.add_reader(listening, self._accept, listening)
 
 
 async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:

@@ -15,11 +15,11 @@ from grpc import StatusCode
 from grpc_http2.alarms import Alarms, alarms_of
 from grpc_http2.server.call import CallHandler, ServerCall
 from grpc_http2.server.connection import ServerConnection, ServerStream
-from grpc_http2.server.dealing import Dealing, DealtListener
+from grpc_http2.server.handshakes import Handshakes
 from grpc_http2.server.http1 import Http1
 from grpc_http2.server.http_exchange import Application, HttpExchange, refuse
 from grpc_http2.server.limits import ServerLimits
-from grpc_http2.server.listening import Listener, bound_sockets
+from grpc_http2.server.listening import Dealing, Listener, bound_sockets
 from grpc_http2.server.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
 from grpc_http2.server.opening import Opening
 from grpc_http2.server.policing import IdleQueue
@@ -76,14 +76,17 @@ class Server:
         """Bytes of incomplete requests."""
         self.opening: set[Opening] = set()
         """Connections of which is not known yet what they speak."""
+        self.handshakes = Handshakes(limits.max_handshakes)
+        self.introductions: set[asyncio.Task[None]] = set()
+        """What gives new connections their transports."""
         self.http1 = Http1(refuse, self.fewer)
         self._application: Application = refuse
         self._connections: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._methods: dict[bytes, Method] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
-        self._listeners: list[Listener | DealtListener] = []
-        self._dealt: DealtListener | None = None
+        self._listeners: list[Listener] = []
+        self._dealt: Listener | None = None
         self._dealing: Dealing | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event | None = None
@@ -138,13 +141,10 @@ class Server:
             OSError: the address cannot be had.
         """
         sockets = await bound_sockets(host, port, reuse_port=reuse_port)
-        listener: Listener | DealtListener
-        if dealing is None:
-            listener = Listener(sockets, lambda: Opening(self), self.limits.handshake_seconds)
-        else:
-            listener = DealtListener(sockets, lambda: Opening(self), self.limits.handshake_seconds, dealing)
+        listener = Listener(sockets, self._open_connection, _prepared(tls), dealing)
+        listener.begin()
+        if dealing is not None:
             self._dealt, self._dealing = listener, dealing
-        await listener.accept(_prepared(tls))
         self._listeners.append(listener)
         self._look()
         return listener.port
@@ -158,12 +158,12 @@ class Server:
     async def replace_tls(self, tls: ssl.SSLContext) -> None:
         """Encrypt new connections with ``tls``."""
         for listener in self._listeners:
-            await listener.accept(_prepared(tls))
+            listener.tls = _prepared(tls)
 
     async def stop(self, grace: float) -> None:
         """Accept nothing more; give calls that are under way ``grace`` seconds, then end the rest."""
         for listener in self._listeners:
-            await listener.close()
+            listener.close()
         self._listeners.clear()
         self._leave_at = time.monotonic() + grace
         for opening in list(self.opening):
@@ -174,6 +174,7 @@ class Server:
         await self._wait_until_gone(grace)
         for opening in list(self.opening):
             opening.abort()
+        await asyncio.gather(*self.introductions)
         for connection in list(self._connections):
             connection.abort("the service ends")
         self.http1.abort()
@@ -189,13 +190,7 @@ class Server:
     @property
     def connections(self) -> int:
         """Number of connections."""
-        introductions = 0 if self._dealt is None else self._dealt.introductions
-        return len(self._connections) + len(self.opening) + self.http1.connections + introductions
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there are as many connections as the server takes."""
-        return len(self._connections) + len(self.opening) + self.http1.connections >= self.limits.max_connections
+        return len(self._connections) + len(self.opening) + self.http1.connections
 
     def connection(self) -> ServerConnection:
         """Return a new connection of HTTP/2."""
@@ -245,6 +240,13 @@ class Server:
         return call
 
     # Inside.
+
+    def _open_connection(self, connection: socket.socket, tls: ssl.SSLContext | None) -> None:
+        if self.connections < self.limits.max_connections:
+            Opening(self, connection, tls).begin()
+        else:
+            connection.close()
+            self.fewer()
 
     def _looked_up(self, call: ServerCall) -> Method:
         details = _CallDetails(call)

@@ -30,7 +30,7 @@ _AT_ONCE: Final = 64
 
 
 class Dealer:
-    """A :class:`~grpc_http2.server.dealing.Dealing` of one worker. Belongs to its event loop.
+    """A :class:`~grpc_http2.server.listening.Dealing` of one worker. Belongs to its event loop.
 
     Args:
         membership: of the worker.

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import socket
 import sys
 import time
 import traceback
@@ -250,7 +251,9 @@ async def server_session(server: Server, seed: int) -> None:
     """Run one connection of a client. Raises Fault."""
     random = Random(seed)
     transport = FakeTransport(None, random.choice([None, 1_000, 30_000]))
-    opening = Opening(server)
+    with socket.socket() as unused:
+        opening = Opening(server, unused, None)
+    server.opening.add(opening)
     transport.protocol = opening
     transport.connect()
     await _play(transport, client_bytes(random), random)

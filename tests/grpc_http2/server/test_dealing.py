@@ -18,7 +18,7 @@ from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.server import Server
 from tests.builders import PATIENCE
 from tests.end_to_end.transports.certificates import Authority
-from tests.grpc_http2.server.peers import peer_of
+from tests.grpc_http2.server.peers import ConnectionEnded, peer_of
 from tests.grpc_http2.server.service import SERVICE, Service
 from tests.grpc_http2.server.test_tls import calling, serving
 
@@ -125,6 +125,18 @@ async def test_callers_who_leave_or_speak_no_tls_are_forgotten(tmp_path: Path) -
                     caller.sendall(said)
         await eventually(lambda: it.dealing.seen == 8)
         await eventually(lambda: it.connections == [0, 0])
+
+
+async def test_a_connection_too_many_is_closed_and_counts_no_longer() -> None:
+    async with pair(max_connections=1) as it:
+        it.dealing.keeps_all = True
+        async with peer_of(it.port) as peer:
+            assert (await peer.asked(b"x")).message == b"x"
+            with pytest.raises(ConnectionEnded):
+                async with peer_of(it.port) as another:
+                    await another.asked(b"x")
+            assert it.connections == [1, 0]
+            assert it.dealing.fewer_counted == 1
 
 
 async def test_those_who_wait_to_be_accepted_are_accepted_before_the_port_closes() -> None:
