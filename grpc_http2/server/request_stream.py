@@ -66,6 +66,7 @@ class RequestStream:
             else:
                 self._more = asyncio.get_running_loop().create_future()
                 await self._more
+        self._call.connection.idle_reads.credit += 1.0
         return deserialized(self._deserialize, message)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
