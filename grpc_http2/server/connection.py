@@ -29,7 +29,7 @@ from grpc_http2.engine import (
     server_connection,
 )
 from grpc_http2.server.call import ServerCall
-from grpc_http2.server.idle_reads import BYTES_FOR_ONE, IdleReads
+from grpc_http2.server.idle_reads import READ_BYTES, IdleReads
 from grpc_http2.server.pacing import CallPacing, ReadPacing
 from grpc_http2.server.policing import IdleBytes, PingPolice
 from grpc_http2.server.request_head import RequestHead
@@ -229,7 +229,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._engine.send_data(stream_id, data, end_stream=last)
         except EngineError:
             return
-        self.idle_reads.credit += 1.0
+        self.idle_reads.credit += READ_BYTES
         self.turn.write(self)
 
     def answered(self, stream_id: int, *, request_ended: bool) -> None:
@@ -437,7 +437,7 @@ class ServerConnection(asyncio.BufferedProtocol):
                 return
         self._reading.count(received, idle)
         if idle < 0 and not self._idle.is_charged:
-            self.idle_reads.credit -= idle / BYTES_FOR_ONE
+            self.idle_reads.credit -= idle
         else:
             self._charge(events, received, idle)
 
@@ -447,7 +447,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         if is_charged:
             idle -= sum(header_bytes(event.headers) for event in events if isinstance(event, RequestReceived))
         if idle < 0:
-            self.idle_reads.credit -= idle / BYTES_FOR_ONE
+            self.idle_reads.credit -= idle
         else:
             wasted = max(0, idle - self._idle.excused)
             if self.idle_reads.is_too_much(received, wasted, self._heard_at):

@@ -11,13 +11,13 @@ from typing import Final
 
 from grpc_http2.server.limits import ServerLimits
 
-BYTES_FOR_ONE: Final = 512
+READ_BYTES: Final = 512
 """Bytes of use that pay for one read without use."""
-_WRITTEN_FOR_ONE: Final = 16 << 10
 _BYTES_OF_USE: Final = 1 << 10
-# The largest frame in parts of 1,448 bytes, as Ethernet carries them, counts for less than a connection has.
-_IDLE_BYTES_FOR_ONE: Final = 1 << 10
-# A read of ten bytes takes as long as the frames of one byte in a hundred and more.
+_WRITTEN_FOR_ONE_OF_USE: Final = 32
+# So the largest frame, in parts of 1,448 bytes as Ethernet carries them, costs less than a connection has at first.
+_IDLE_FOR_ONE_OF_USE: Final = 2
+# A read of ten bytes takes as long as a hundred bytes more of tiny frames.
 _IDLE_BYTES_FOR_A_PLACE: Final = 128
 _LONGEST_WAIT_SECONDS: Final = 5.0
 
@@ -33,27 +33,29 @@ class IdleReads:
         now: in seconds.
     """
 
-    __slots__ = ("_counted_at", "_limits", "credit")
+    __slots__ = ("_counted_at", "_limits", "_most", "credit")
 
     def __init__(self, limits: ServerLimits, now: float) -> None:
         self._limits = limits
+        self._most = limits.idle_reads * READ_BYTES
+        self.credit = self._most
+        """Bytes of use that pay for reads without; what is beyond the limit is lost with the next of them."""
         self._counted_at = now
-        self.credit = float(limits.idle_reads)
-        """Number of reads without use that are left; more than the limit counts as the limit with the next of them."""
 
     def earn(self, written: int) -> None:
         """Take in that ``written`` bytes were sent to the caller, who makes room for them."""
-        self.credit += 1.0 + written / _WRITTEN_FOR_ONE
+        self.credit += READ_BYTES + written // _WRITTEN_FOR_ONE_OF_USE
 
     def is_too_much(self, received: int, idle: int, now: float) -> bool:
         """Charge a read of ``received`` bytes, ``idle`` of them without use; return whether the credit is spent."""
         if received - idle >= _BYTES_OF_USE:
             return False
-        earned = (now - self._counted_at) * self._limits.idle_reads_per_second
-        self._counted_at = now
-        left = min(self._limits.idle_reads, self.credit + earned) - (1.0 + idle / _IDLE_BYTES_FOR_ONE)
-        self.credit = max(0.0, left)
-        return left < 0.0
+        earned = int((now - self._counted_at) * self._limits.idle_reads_per_second * READ_BYTES)
+        if earned:
+            self._counted_at = now
+        left = min(self._most, self.credit + earned) - READ_BYTES - idle // _IDLE_FOR_ONE_OF_USE
+        self.credit = max(0, left)
+        return left < 0
 
 
 class IdleReadQueue:

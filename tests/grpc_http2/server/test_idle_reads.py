@@ -14,7 +14,7 @@ import pytest
 from hyperframe.frame import DataFrame, Frame, WindowUpdateFrame
 
 from grpc_http2.server.connection import ServerConnection
-from grpc_http2.server.idle_reads import BYTES_FOR_ONE, IdleReadQueue, IdleReads
+from grpc_http2.server.idle_reads import IdleReadQueue, IdleReads
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.wire import framed
 from tests.builders import PATIENCE
@@ -53,7 +53,7 @@ def test_a_large_frame_may_come_in_parts_and_is_of_use_as_a_whole(size: int) -> 
     for _ in range(100):
         for _ in range(0, FRAME_BYTES - size, size):
             assert not reads.is_too_much(size, size, 0.0)
-        reads.credit += (FRAME_BYTES - size) / BYTES_FOR_ONE
+        reads.credit += FRAME_BYTES - size
 
 
 def test_reads_that_bring_much_of_use_cost_nothing() -> None:
