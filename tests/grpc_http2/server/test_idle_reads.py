@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import pytest
-from hyperframe.frame import DataFrame, Frame, WindowUpdateFrame
+from hyperframe.frame import DataFrame, Frame, SettingsFrame, WindowUpdateFrame
 
 from grpc_http2.server.connection import ServerConnection
 from grpc_http2.server.idle_reads import IdleReadQueue, IdleReads
@@ -19,8 +21,8 @@ from grpc_http2.server.limits import ServerLimits
 from grpc_http2.wire import framed
 from tests.builders import PATIENCE
 from tests.end_to_end.transports.certificates import Authority
-from tests.grpc_http2.server.peers import Peer, peer_of
-from tests.grpc_http2.server.service import BOTH, MANY, ONE, SUM, Hosted, hosted
+from tests.grpc_http2.server.peers import peer_of
+from tests.grpc_http2.server.service import BOTH, MANY, ONE, SUM, hosted
 from tests.grpc_http2.server.test_tls import calling, serving
 
 LIMITS: Final = ServerLimits(idle_reads=32, idle_reads_per_second=0.1, idle_reads_per_second_of_all=100)
@@ -130,15 +132,20 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+@dataclass(frozen=True)
+class Ways:
+    """How a server is hosted, and how its callers connect."""
+
+    tls: ssl.SSLContext | None = None
+    caller: ssl.SSLContext | None = None
+
+
 @pytest.fixture(params=["in clear", "over TLS"])
-async def secured(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Hosted, dict[str, Any]]]:
-    """A server that reads next to nothing of those who have no reads left, and how its callers connect."""
-    server, caller = None, {}
-    if request.param == "over TLS":
-        authority = Authority(tmp_path, "authority")
-        server, caller = serving(authority.signed("server")), {"tls": calling(authority, "h2")}
-    async with hosted(tls=server, **NEARLY_NEVER) as served:
-        yield served, caller
+def ways(request: pytest.FixtureRequest, tmp_path: Path) -> Ways:
+    if request.param == "in clear":
+        return Ways()
+    authority = Authority(tmp_path, "authority")
+    return Ways(serving(authority.signed("server")), calling(authority, "h2"))
 
 
 WITHOUT_USE: Final[dict[str, Callable[[int], Frame]]] = {
@@ -150,16 +157,15 @@ WITHOUT_USE: Final[dict[str, Callable[[int], Frame]]] = {
 
 @pytest.mark.parametrize("kind", WITHOUT_USE)
 async def test_many_slow_writers_are_read_seldom_and_their_neighbour_as_ever(
-    secured: tuple[Hosted, dict[str, Any]], reads: Counter[ServerConnection], kind: str
+    ways: Ways, reads: Counter[ServerConnection], kind: str
 ) -> None:
-    served, caller = secured
-    async with AsyncExitStack() as stack:
-        writers = [await stack.enter_async_context(peer_of(served.port, **caller)) for _ in range(10)]
+    async with hosted(tls=ways.tls, **NEARLY_NEVER) as served, AsyncExitStack() as stack:
+        writers = [await stack.enter_async_context(peer_of(served.port, tls=ways.caller)) for _ in range(10)]
         for writer in writers:
             writer.headers(stream=1)
             writer.data(1, framed(b"x" * 10_000)[:1_000])
             await writer.ping()
-        neighbour = await stack.enter_async_context(peer_of(served.port, **caller))
+        neighbour = await stack.enter_async_context(peer_of(served.port, tls=ways.caller))
         reads.clear()
         for _ in range(50):
             for writer in writers:
@@ -174,34 +180,43 @@ async def test_many_slow_writers_are_read_seldom_and_their_neighbour_as_ever(
 
 async def test_tls_gathers_nothing_of_connections_that_are_not_read(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "authority")
-    tls, caller = serving(authority.signed("server")), calling(authority, "h2")
+    caller = calling(authority, "h2")
     async with (
-        hosted(tls=tls, **NEARLY_NEVER) as served,
+        hosted(tls=serving(authority.signed("server")), **NEARLY_NEVER) as served,
         peer_of(served.port, tls=caller) as writer,
         peer_of(served.port, tls=caller) as neighbour,
     ):
+        transports: list[Any] = [connection._transport for connection in served.server._connections]
         writer.headers(stream=1)
         for _ in range(100):
             writer.send(DataFrame(1, b"x"))
             await neighbour.asked(b"a")
-        gathered = [connection._transport.get_read_buffer_size() for connection in served.server._connections]  # type: ignore[union-attr]
-    assert max(gathered) < 200
+        assert max(transport.get_read_buffer_size() for transport in transports) < 200
 
 
-async def test_a_slow_writer_comes_to_its_answer() -> None:
-    limits: dict[str, Any] = {"idle_reads": 2, "idle_reads_per_second": 0, "idle_reads_per_second_of_all": 50.0}
-    async with hosted(**limits) as served, peer_of(served.port) as peer:
-        stream = peer.headers()
-        message = framed(b"x" * 50)
+async def test_a_slow_writer_comes_to_its_answer_and_is_read_as_ever_afterwards(ways: Ways) -> None:
+    limits: dict[str, Any] = {"idle_reads_per_second": 0, "idle_reads_per_second_of_all": 500.0}
+    async with (
+        hosted(tls=ways.tls, **limits) as served,
+        peer_of(served.port, tls=ways.caller) as writer,
+        peer_of(served.port, tls=ways.caller) as neighbour,
+    ):
+        stream = writer.headers()
+        message = framed(b"x" * 100)
         for at in range(len(message)):
-            peer.data(stream, message[at : at + 1], last=at == len(message) - 1)
-            await asyncio.sleep(0)
-        assert (await peer.response(stream)).message == b"x" * 50
+            writer.data(stream, message[at : at + 1], last=at == len(message) - 1)
+            await neighbour.asked(b"a")
+        assert (await writer.response(stream)).message == b"x" * 100
+        for _ in range(3):
+            assert (await writer.asked(b"y" * 200_000)).message == b"y" * 200_000
 
 
-async def test_a_server_ends_though_connections_are_not_read(secured: tuple[Hosted, dict[str, Any]]) -> None:
-    served, caller = secured
-    async with peer_of(served.port, **caller) as writer, peer_of(served.port, **caller) as neighbour:
+async def test_a_server_ends_though_connections_are_not_read(ways: Ways) -> None:
+    async with (
+        hosted(tls=ways.tls, **NEARLY_NEVER) as served,
+        peer_of(served.port, tls=ways.caller) as writer,
+        peer_of(served.port, tls=ways.caller) as neighbour,
+    ):
         for _ in range(20):
             writer.send(WindowUpdateFrame(0, window_increment=1))
             await neighbour.asked(b"a")
@@ -295,6 +310,29 @@ async def test_callers_who_use_their_connection_never_wait_for_a_place(
     assert waits == []
 
 
+async def test_who_makes_room_for_each_part_of_a_large_answer_never_waits_for_a_place(waits: list[int]) -> None:
+    async with hosted() as served, peer_of(served.port, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 16_384}) as peer:
+        stream = peer.call(b"size 2000000")
+        while not peer.responses[stream].ended:
+            frame = await peer.frame()
+            if isinstance(frame, DataFrame) and frame.data:
+                peer.send(WindowUpdateFrame(stream, window_increment=len(frame.data)))
+    assert waits == []
+
+
+async def test_who_makes_room_for_each_small_message_never_waits_for_a_place(waits: list[int]) -> None:
+    async with hosted() as served, peer_of(served.port) as peer, peer_of(served.port) as neighbour:
+        stream = peer.headers(BOTH)
+        for number in range(200):
+            peer.data(stream, framed(b"a"))
+            while len(peer.responses[stream].body) < 6 * (number + 1):
+                await peer.frame()
+            peer.send(WindowUpdateFrame(stream, window_increment=1))
+            # The one is read without the other.
+            await neighbour.asked(b"a")
+    assert waits == []
+
+
 async def test_what_a_caller_sends_before_it_hears_of_a_refusal_does_not_make_it_wait(waits: list[int]) -> None:
     async with hosted(max_message_bytes=1_000, stream_window_bytes=65_535) as served, peer_of(served.port) as peer:
         for _ in range(10):
@@ -304,16 +342,16 @@ async def test_what_a_caller_sends_before_it_hears_of_a_refusal_does_not_make_it
     assert waits == []
 
 
-async def test_a_caller_that_is_told_of_a_refusal_has_no_more_tiny_reads_for_it(waits: list[int]) -> None:
-    async with hosted(max_message_bytes=1_000) as served, peer_of(served.port) as peer:
+async def test_a_refusal_is_no_leave_for_tiny_reads(waits: list[int]) -> None:
+    async with (
+        hosted(max_message_bytes=1_000) as served,
+        peer_of(served.port) as peer,
+        peer_of(served.port) as neighbour,
+    ):
         stream = peer.headers()
         peer.data(stream, framed(b"x" * 2_000))
         assert (await peer.response(stream)).status == "8"
-        await _written_one_by_one(peer, DataFrame(stream, b"x"), 100)
+        for _ in range(100):
+            peer.send(DataFrame(stream, b"x"))
+            await neighbour.asked(b"a")
     assert len(waits) > 10
-
-
-async def _written_one_by_one(peer: Peer, frame: DataFrame, number: int) -> None:
-    for _ in range(number):
-        peer.send(frame)
-        await asyncio.sleep(0.001)
