@@ -29,6 +29,7 @@ from grpc_http2.engine import (
     server_connection,
 )
 from grpc_http2.server.call import ServerCall
+from grpc_http2.server.idle_reads import READ_BYTES, IdleReads
 from grpc_http2.server.pacing import CallPacing, ReadPacing
 from grpc_http2.server.policing import IdleBytes, PingPolice
 from grpc_http2.server.request_head import RequestHead
@@ -109,6 +110,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._asked_at: float | None = None
         self._pings = PingPolice(limits)
         self._idle = IdleBytes(limits, now)
+        self.idle_reads = IdleReads(limits, now)
+        """The reads without use that the caller may still cause."""
         self._waits = 0.0
         self._renew_at = now + limits.connection_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
         self._leave_at: float | None = None
@@ -149,7 +152,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         if self._engine.want_write or self._said_goodbye:
             self.turn.write(self)
         if self._waits:
-            transport.pause_reading()
+            self._pause_reading(transport)
             self.alarms.after(self._waits, self._read_on)
             self._waits = 0.0
         elif nbytes == len(buffer):
@@ -227,6 +230,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._engine.send_data(stream_id, data, end_stream=last)
         except EngineError:
             return
+        self.idle_reads.credit += READ_BYTES
         self.turn.write(self)
 
     def answered(self, stream_id: int, *, request_ended: bool) -> None:
@@ -388,6 +392,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             # Callers measure their way while they are sent a body, and make room for it.
             self._pings.forgive()
             self._idle.earn(size)
+            self.idle_reads.earn(size)
 
     def _close_transport(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -396,9 +401,19 @@ class ServerConnection(asyncio.BufferedProtocol):
             farewell = time.monotonic() + _FAREWELL_SECONDS
             self._leave_at = farewell if self._leave_at is None else min(farewell, self._leave_at)
 
+    def _pause_reading(self, transport: asyncio.Transport) -> None:
+        """Leave what comes to the kernel."""
+        transport.pause_reading()
+        if self._tls is not None and not transport.is_closing():
+            # TLS would read on until it has gathered much itself.
+            cast("Any", transport).set_read_buffer_limits(high=1, low=0)
+
     def _read_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            if self._tls is not None:
+                cast("Any", transport).set_read_buffer_limits()
+            transport.resume_reading()
 
     def _take_events(self, received: int) -> None:
         idle = received
@@ -422,13 +437,25 @@ class ServerConnection(asyncio.BufferedProtocol):
             elif not self._goes_on_after(event):
                 return
         self._reading.count(received, idle)
-        # After the last word the engine tells nothing of further requests.
-        if (idle > 0 or self._idle.is_charged) and not self._said_goodbye:
+        if idle < 0 and not self._idle.is_charged:
+            self.idle_reads.credit -= idle
+        else:
+            self._charge(events, received, idle)
+
+    def _charge(self, events: Sequence[Event], received: int, idle: int) -> None:
+        """Charge a read that brought little of use, or give back what the former ones were charged for parts of it."""
+        is_charged = idle > 0 or self._idle.is_charged
+        if is_charged:
             idle -= sum(header_bytes(event.headers) for event in events if isinstance(event, RequestReceived))
-            if self._idle.is_too_much(idle, self._heard_at):
-                self._hang_up(b"too many frames without use")
-            elif idle > 0 and self._idle.is_suspicious:
-                self._waits = self.server.idle_queue.wait(idle, self._heard_at)
+        if idle < 0:
+            self.idle_reads.credit -= idle
+        else:
+            wasted = max(0, idle - self._idle.excused)
+            if self.idle_reads.is_too_much(received, wasted, self._heard_at):
+                self._waits = self.server.idle_reads.wait(wasted, self._heard_at)
+        # After the last word the engine tells nothing of further requests.
+        if is_charged and not self._said_goodbye and self._idle.is_too_much(idle, self._heard_at):
+            self._hang_up(b"too many frames without use")
 
     def _goes_on_after(self, event: Event) -> bool:
         """Take in an event that few reads bring; return whether the connection goes on."""

@@ -39,8 +39,12 @@ class ServerLimits:
     """Bytes of frames without use (window updates, pings, priorities, tiny data) that a connection may send at once."""
     idle_bytes_per_second: int = 32 << 10
     """Rate at which a connection earns these bytes back, in bytes per second."""
-    idle_bytes_per_second_of_all: int = 128 << 10
-    """Rate at which frames without use are read from all connections together that send many, in bytes per second."""
+    idle_reads: int = 32
+    """Reads without use that a connection may cause at once; each KiB without use counts for one more."""
+    idle_reads_per_second: float = 0.1
+    """Rate at which a connection earns these reads back with time."""
+    idle_reads_per_second_of_all: float = 1_000.0
+    """Rate of reads without use of all connections together that have none left; 128 bytes count for one more."""
     handshake_seconds: float = 10.0
     """Time for TLS and for the first bytes of a connection, in seconds."""
     request_seconds: float = 60.0

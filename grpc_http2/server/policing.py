@@ -8,11 +8,6 @@ from grpc_http2.server.limits import ServerLimits
 
 # Two window updates of 13 bytes each for every 1.6 KB; no client writes them for less.
 _WRITTEN_FOR_ONE: Final = 64
-
-
-# The part of a frame that has come looks useless until the rest is there: a frame has 16 KiB.
-_HONEST_BYTES: Final = 20 << 10
-_LONGEST_WAIT_SECONDS: Final = 5.0
 _LONG_AGO: Final = float("-inf")
 
 
@@ -48,24 +43,20 @@ class IdleBytes:
     for what it is sent.
     """
 
-    __slots__ = ("_allowance", "_earned_at", "_excused", "_limits", "is_charged")
+    __slots__ = ("_allowance", "_earned_at", "_limits", "excused", "is_charged")
 
     def __init__(self, limits: ServerLimits, now: float) -> None:
         self._limits = limits
         self._allowance = float(limits.idle_bytes)
         self._earned_at = now
-        self._excused = 0
+        self.excused = 0
+        """Bytes without use that are expected: they are not charged."""
         self.is_charged = False
         """Whether less is left than there may be."""
 
-    @property
-    def is_suspicious(self) -> bool:
-        """Whether more came without use than an honest client sends at once."""
-        return self._allowance < self._limits.idle_bytes - _HONEST_BYTES
-
     def excuse(self, count: int) -> None:
         """Expect ``count`` bytes that are of no use: the rest of a request that was ended before it was complete."""
-        self._excused = min(self._limits.connection_window_bytes, self._excused + count)
+        self.excused = min(self._limits.connection_window_bytes, self.excused + count)
 
     def earn(self, written: int) -> None:
         """Take in that ``written`` bytes were sent to the caller."""
@@ -76,31 +67,11 @@ class IdleBytes:
 
         What looked useless, because the rest was still to come, is given back: then ``count`` is negative.
         """
-        excused = min(max(count, 0), self._excused)
-        self._excused -= excused
+        excused = min(max(count, 0), self.excused)
+        self.excused -= excused
         earned = (now - self._earned_at) * self._limits.idle_bytes_per_second
         self._earned_at = now
         most = self._limits.idle_bytes
         self._allowance = min(most, min(most, self._allowance + earned) - (count - excused))
         self.is_charged = self._allowance < most
         return self._allowance < 0.0
-
-
-class IdleQueue:
-    """When connections that send much without use are read on: all of them together at a bounded rate.
-
-    Each connection alone has its bound in :class:`IdleBytes`. Hundreds of them would still fill every turn of the event
-    loop, and their neighbours would wait.
-    """
-
-    __slots__ = ("_bytes_per_second", "_next")
-
-    def __init__(self, limits: ServerLimits) -> None:
-        self._bytes_per_second = limits.idle_bytes_per_second_of_all
-        self._next = _LONG_AGO
-
-    def wait(self, count: int, now: float) -> float:
-        """Return for how many seconds a connection is not read that has just brought ``count`` bytes without use."""
-        begins = min(max(self._next, now), now + _LONGEST_WAIT_SECONDS)
-        self._next = begins + count / self._bytes_per_second
-        return begins - now

@@ -11,6 +11,7 @@ import grpc
 from grpc import StatusCode
 
 from grpc_http2.server.call import ServerCall
+from grpc_http2.server.idle_reads import READ_BYTES
 from grpc_http2.wire import IDENTITY, MessageReader, WireError
 
 
@@ -66,6 +67,7 @@ class RequestStream:
             else:
                 self._more = asyncio.get_running_loop().create_future()
                 await self._more
+        self._call.connection.idle_reads.credit += READ_BYTES
         return deserialized(self._deserialize, message)
 
     async def __aiter__(self) -> AsyncIterator[Any]:

@@ -18,11 +18,11 @@ from grpc_http2.server.connection import ServerConnection, ServerStream
 from grpc_http2.server.handshakes import Handshakes
 from grpc_http2.server.http1 import Http1
 from grpc_http2.server.http_exchange import Application, HttpExchange, refuse
+from grpc_http2.server.idle_reads import IdleReadQueue
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.listening import Dealing, Listener, bound_sockets
 from grpc_http2.server.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
 from grpc_http2.server.opening import Opening
-from grpc_http2.server.policing import IdleQueue
 from grpc_http2.server.request_head import RequestHead
 from grpc_http2.turn import Turn
 from grpc_http2.wire import Header, WireError
@@ -70,8 +70,8 @@ class Server:
         """Where every connection reads into: it is taken in before another one reads."""
         self.unsent_bytes = 0
         """Bytes of answers that callers have not read."""
-        self.idle_queue = IdleQueue(limits)
-        """When connections are read on that send much without use."""
+        self.idle_reads = IdleReadQueue(limits)
+        """When connections are read on that are read without use again and again."""
         self.held_bytes = 0
         """Bytes of incomplete requests."""
         self.opening: set[Opening] = set()

@@ -189,10 +189,6 @@ def attacked(address: str, attack: str) -> Iterator[None]:
             process.kill()
 
 
-NOT_YET_BOUNDED: Final = frozenset({"slow_writers"})
-"""Attacks beside which a neighbour may wait longer: many connections may each send something at once."""
-
-
 def asked_for(seconds: float, address: str, *, all_answered: bool = True, authority: Path | None = None) -> list[float]:
     """Return the times of a neighbour's calls, in order of size."""
     with Neighbour(address, authority) as neighbour:
@@ -238,7 +234,7 @@ def test_what_a_neighbour_feels_of_an_attack(
     )
     if transport_of_figures == "http2":
         assert grown <= 64
-        assert second <= 10 * first or attack in NOT_YET_BOUNDED
+        assert second <= 10 * first
 
 
 @pytest.mark.alone

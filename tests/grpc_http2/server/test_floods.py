@@ -168,7 +168,7 @@ async def test_a_neighbour_has_its_turn_between_reads_of_a_flood(monkeypatch: py
     monkeypatch.setattr(ServerConnection, "buffer_updated", counted)
     without_bound = 1 << 30
     async with (
-        hosted(max_read_bytes=4_096, idle_bytes=without_bound, idle_bytes_per_second_of_all=without_bound) as served,
+        hosted(max_read_bytes=4_096, idle_bytes=without_bound, idle_reads=without_bound) as served,
         peer_of(served.port) as flooding,
     ):
         await flooding.ping()
