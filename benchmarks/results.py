@@ -109,7 +109,8 @@ class Machine:
             os.cpu_count() or 0,
             round(psutil.virtual_memory().total / (1 << 30), 1),
             f"{platform.system()} {platform.release()}",
-            f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
+            f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+            f"{' of the operating system' if sys.base_prefix == '/usr' else ''}",
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from grpc import StatusCode
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.partitions import partition_of
+from frontend.backends.submission import BatchDone, Withdraw
 from serving.call import Call
 from serving.deadline import Deadline
 from serving.errors import (
@@ -410,6 +412,104 @@ def test_whatever_comes_and_leaves_everybody_gets_their_own_answer(
             assert not any(group._batches or group._waiting for group in backend._groups.values())
 
     asyncio.run(run())
+
+
+class FakeHandOver:
+    """A fake: takes batches without a task, and is told by the test how they end."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[str], BatchDone]] = []
+        self.withdrawn = 0
+        self.has_to_wait = False
+        self.at_once: ServingError | None = None
+
+    def submit(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw | None:
+        if self.has_to_wait:
+            return None
+        self.batches.append(([item.document for item in queries], done))
+        if self.at_once is not None:
+            done(self.at_once)
+
+        def withdraw() -> None:
+            self.withdrawn += 1
+
+        return withdraw
+
+
+@asynccontextmanager
+async def handing_over(to: FakeHandOver, *, calls: int = 1) -> AsyncIterator[CoalescingBackend]:
+    backend = CoalescingBackend(FakeEngine(), calls=calls, submit_batch=to.submit)
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def test_a_batch_that_is_handed_over_is_answered_when_its_outcomes_are_told() -> None:
+    to = FakeHandOver()
+    async with handing_over(to) as backend:
+        tasks = asked(backend, query("a"), query("b"))
+        await a_turn()
+        late = asked(backend, query("c"))
+        await a_turn()
+        ((documents, done),) = to.batches
+        assert documents == ["a", "b"]
+        done([_answer(query("a")), ModelNotFound("no model has this runId")])
+        first, second = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(first, Prediction)
+        assert isinstance(second, ModelNotFound)
+        documents, done = to.batches[1]
+        assert documents == ["c"]
+        done([None])
+        assert (await late[0]).label == "c", "asked for alone"
+        assert to.withdrawn == 0
+
+
+async def test_a_batch_that_is_refused_as_it_is_handed_over_lets_the_next_one_go() -> None:
+    to = FakeHandOver()
+    to.at_once = Unavailable("no server can be reached")
+    async with handing_over(to) as backend:
+        # More batches than calls can be nested: none is sent from within another.
+        tasks = asked(backend, *[query("x" * (1 << 16))] * 2000)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    assert len(to.batches) == 1000
+
+
+@pytest.mark.parametrize("outcomes", [[], [None, None], ZeroDivisionError("secret")])
+async def test_outcomes_that_do_not_fit_the_batch_are_a_fault_and_nobody_waits_on(outcomes: Any) -> None:
+    to = FakeHandOver()
+    async with handing_over(to) as backend:
+        (task,) = asked(backend, query())
+        await a_turn()
+        to.batches[0][1](outcomes)
+        with pytest.raises(ServingError, match="internal error"):
+            await task
+
+
+async def test_a_batch_whose_callers_have_all_left_is_withdrawn_and_what_it_brings_is_told_to_nobody() -> None:
+    to = FakeHandOver()
+    async with handing_over(to) as backend:
+        tasks = asked(backend, query("a"), query("b"))
+        await a_turn()
+        tasks[0].cancel()
+        await a_turn()
+        assert to.withdrawn == 0
+        tasks[1].cancel()
+        (next_one,) = asked(backend, query("c"))
+        await a_turn()
+        assert to.withdrawn == 1
+        to.batches[0][1]([_answer(query("a")), _answer(query("b"))])
+        to.batches[1][1]([_answer(query("c"))])
+        assert (await next_one).label == "c"
+
+
+async def test_a_batch_that_has_to_wait_for_something_is_waited_for() -> None:
+    to = FakeHandOver()
+    to.has_to_wait = True
+    async with handing_over(to) as backend:
+        (task,) = asked(backend, query("a"))
+        assert (await task).label == "a"
 
 
 async def test_a_query_that_cannot_be_written_fails_alone() -> None:

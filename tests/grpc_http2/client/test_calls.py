@@ -167,6 +167,33 @@ async def test_who_waits_and_is_cancelled_cancels_the_call(channel: Channel, ser
     await asyncio.wait_for(service.ended.wait(), PATIENCE)
 
 
+async def test_the_answer_of_a_call_that_has_ended_is_there_without_a_wait(channel: Channel) -> None:
+    call = one_of(channel)(b"x")
+    with pytest.raises(asyncio.InvalidStateError):
+        call.result()
+    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    call.add_done_callback(lambda ended: told.set_result(ended.result()))
+    assert await told == b"x"
+    cancelled = one_of(channel)(b"x")
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        cancelled.result()
+
+
+async def test_a_callback_that_fails_costs_the_other_calls_of_the_connection_nothing(channel: Channel) -> None:
+    failed: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["message"]))
+
+    def fail(_: Call) -> None:
+        raise ZeroDivisionError
+
+    calls = [one_of(channel)(b"x") for _ in range(3)]
+    for call in calls:
+        call.add_done_callback(fail)
+    assert await asyncio.gather(*calls) == [b"x"] * 3
+    assert failed == ["a callback of a call failed"] * 3
+
+
 async def test_a_call_that_is_cancelled_wakes_whoever_waits_for_it(channel: Channel, service: Service) -> None:
     for method, request in ((one_of(channel), b"wait"), (channel.unary_stream(MANY), b"0x0")):
         call = method(request)
