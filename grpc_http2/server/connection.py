@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import ssl
 import time
 from collections import deque
@@ -30,6 +29,7 @@ from grpc_http2.engine import (
 )
 from grpc_http2.server.call import ServerCall
 from grpc_http2.server.idle_reads import READ_BYTES, IdleReads
+from grpc_http2.server.lifetime import Lifetime
 from grpc_http2.server.pacing import CallPacing, ReadPacing
 from grpc_http2.server.policing import IdleBytes, PingPolice
 from grpc_http2.server.request_head import RequestHead
@@ -41,14 +41,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _WRITE_BYTES: Final = 256 << 10
-_FAREWELL_SECONDS: Final = 1.0
 _FRAME_HEADER_BYTES: Final = 9
 # The headers of nearly all requests, which are looked at only where the sum of a read is conspicuous.
 _REQUEST_BYTES: Final = 1024
 # More than the acknowledgements of pings that are tolerated.
 _BODY_BYTES: Final = 256
-_KEEPALIVE: Final = b"keepaliv"
-_FAREWELL: Final = b"farewell"
 
 
 class ServerStream(Protocol):
@@ -106,16 +103,12 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._parked: deque[ServerCall] = deque()
         self._unfinished: list[int] = []
         now = time.monotonic()
-        self._heard_at = now
-        self._asked_at: float | None = None
+        self._lifetime = Lifetime(self._engine, limits, self.alarms, now)
         self._pings = PingPolice(limits)
         self._idle = IdleBytes(limits, now)
         self.idle_reads = IdleReads(limits, now)
         """The reads without use that the caller may still cause."""
         self._waits = 0.0
-        self._renew_at = now + limits.connection_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
-        self._leave_at: float | None = None
-        self._said_goodbye = False
 
     # What the transport calls.
 
@@ -147,9 +140,9 @@ class ServerConnection(asyncio.BufferedProtocol):
             # The engine says no goodbye, and what it has to say of streams means nothing any more.
             self.abort(f"{type(error).__name__}: {error}")
             return
-        self._heard_at = time.monotonic()
+        self._lifetime.heard_at = time.monotonic()
         self._take_events(nbytes)
-        if self._engine.want_write or self._said_goodbye:
+        if self._engine.want_write or self._lifetime.said_goodbye:
             self.turn.write(self)
         if self._waits:
             self._pause_reading(transport)
@@ -305,42 +298,29 @@ class ServerConnection(asyncio.BufferedProtocol):
         """Whether no call is under way."""
         return not self.streams
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a transport."""
+        return self._transport is not None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the transport is there still, and takes nothing more."""
+        return self._transport is not None and self._transport.is_closing()
+
+    def write_soon(self) -> None:
+        """Write what there is for the caller in this turn."""
+        self.turn.write(self)
+
     def look(self, now: float) -> None:
-        """Care for what happens by the clock: signs of life, age, the end. ``now`` is in seconds of ``monotonic()``."""
-        if self._leave_at is not None:
-            if now >= self._leave_at and self._transport is not None and self._transport.is_closing():
-                self.abort("the caller does not read what it is sent")
-            elif now >= self._leave_at or (self._said_goodbye and self.is_idle):
-                self.close()
-        elif now >= self._renew_at:
-            self.say_goodbye(self.limits.connection_grace_seconds)
-        if self._asked_at is not None:
-            if self._heard_at >= self._asked_at:
-                self._asked_at = None
-            elif now - self._asked_at >= self.limits.keepalive_timeout_seconds:
-                self.abort("the caller gives no sign of life")
-        elif now - self._heard_at >= self.limits.keepalive_seconds:
-            self._asked_at = now
-            self._ping(_KEEPALIVE)
+        """Care for what happens by the clock. ``now`` is in seconds of ``time.monotonic()``."""
+        self._lifetime.look(self, now)
         for stream in list(self.streams.values()):
             stream.look(now)
 
     def say_goodbye(self, grace: float) -> None:
-        """Have the caller go elsewhere with its next calls; those that are under way have ``grace`` seconds.
-
-        First a notice, so that calls which are on their way are served too; once it was heard, the last word.
-        """
-        if self._transport is None or self._leave_at is not None:
-            return
-        self._leave_at = time.monotonic() + grace
-        try:
-            self._engine.send_shutdown_notice()
-        except EngineError:
-            self.close()
-            return
-        self._ping(_FAREWELL)
-        # A caller that answers no ping hears the last word all the same.
-        self.alarms.after(min(_FAREWELL_SECONDS, grace), self._say_last_word)
+        """Have the caller go elsewhere with its next calls; those that are under way have ``grace`` seconds."""
+        self._lifetime.say_goodbye(self, grace)
 
     def close(self) -> None:
         """Write what there is to write, and close."""
@@ -382,7 +362,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._room = self._pacing.calls_of_a_turn()
         if self._parked and not self._is_congested():
             self._unpark()
-        if self._said_goodbye and not self.streams:
+        if self._lifetime.said_goodbye and not self.streams:
             transport.close()
 
     # Inside.
@@ -397,9 +377,7 @@ class ServerConnection(asyncio.BufferedProtocol):
     def _close_transport(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
-            # A caller that does not read would keep a closed transport for ever.
-            farewell = time.monotonic() + _FAREWELL_SECONDS
-            self._leave_at = farewell if self._leave_at is None else min(farewell, self._leave_at)
+            self._lifetime.closes()
 
     def _pause_reading(self, transport: asyncio.Transport) -> None:
         """Leave what comes to the kernel."""
@@ -451,10 +429,10 @@ class ServerConnection(asyncio.BufferedProtocol):
             self.idle_reads.credit -= idle
         else:
             wasted = max(0, idle - self._idle.excused)
-            if self.idle_reads.is_too_much(received, wasted, self._heard_at):
-                self._waits = self.server.idle_reads.wait(wasted, self._heard_at)
+            if self.idle_reads.is_too_much(received, wasted, self._lifetime.heard_at):
+                self._waits = self.server.idle_reads.wait(wasted, self._lifetime.heard_at)
         # After the last word the engine tells nothing of further requests.
-        if is_charged and not self._said_goodbye and self._idle.is_too_much(idle, self._heard_at):
+        if is_charged and not self._lifetime.said_goodbye and self._idle.is_too_much(idle, self._lifetime.heard_at):
             self._hang_up(b"too many frames without use")
 
     def _goes_on_after(self, event: Event) -> bool:
@@ -464,12 +442,11 @@ class ServerConnection(asyncio.BufferedProtocol):
             if stream is not None and not stream.request_ended:
                 stream.receive(b"", last=True)
         elif isinstance(event, PingReceived):
-            if self._pings.is_too_many(self._heard_at):
+            if self._pings.is_too_many(self._lifetime.heard_at):
                 self._hang_up(b"too_many_pings")
                 return False
         elif isinstance(event, PingAcknowledged):
-            if event.opaque_data == _FAREWELL:
-                self._say_last_word()
+            self._lifetime.ping_answered(self, event.opaque_data)
         elif isinstance(event, ConnectionClosed):
             self.close()
             return False
@@ -573,24 +550,6 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._engine.reset_stream(stream_id, code)
         except EngineError:
             return
-
-    def _ping(self, data: bytes) -> None:
-        try:
-            self._engine.ping(data)
-        except EngineError:
-            return
-        self.turn.write(self)
-
-    def _say_last_word(self) -> None:
-        if self._said_goodbye or self._transport is None:
-            return
-        self._said_goodbye = True
-        try:
-            self._engine.send_goaway(ErrorCode.NO_ERROR)
-        except EngineError:
-            self.close()
-            return
-        self.flush()
 
     def _hang_up(self, reason: bytes) -> None:
         """End the connection of a caller that asks too much of it."""
