@@ -33,9 +33,6 @@ class Living(Protocol):
     def write_soon(self) -> None:
         """Write what there is for the caller in this turn."""
 
-    def flush(self) -> None:
-        """Write what there is for the caller."""
-
     def close(self) -> None:
         """Write what there is to write, and close."""
 
@@ -132,7 +129,8 @@ class Lifetime:
         except EngineError:
             connection.close()
             return
-        connection.flush()
+        # Not at once: requests may have come in the same read, and are still to be opened.
+        connection.write_soon()
 
     def _ping(self, connection: Living, data: bytes) -> None:
         try:

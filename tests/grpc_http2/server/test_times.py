@@ -119,6 +119,24 @@ async def test_a_drain_says_a_notice_waits_and_loses_no_call() -> None:
         await asyncio.wait_for(stopping, PATIENCE)
 
 
+async def test_calls_that_come_together_with_the_answer_to_the_farewell_are_served() -> None:
+    async with hosted() as served, peer_of(served.port) as peer:
+        await peer.asked(b"before")
+        peer.answers_pings = False
+        stopping = asyncio.ensure_future(served.server.stop(PATIENCE))
+        while not peer.pings:
+            await peer.frame()
+        with peer.gathering() as together:
+            peer.send(PingFrame(0, peer.pings[0], flags=["ACK"]))
+            streams = [peer.call(str(number).encode()) for number in range(8)]
+        peer.writer.write(bytes(together))
+        assert [(await peer.response(stream)).message for stream in streams] == [
+            str(number).encode() for number in range(8)
+        ]
+        await peer.end()
+        await stopping
+
+
 async def test_a_caller_that_answers_no_ping_hears_the_last_word_all_the_same() -> None:
     async with hosted() as served, peer_of(served.port) as peer:
         peer.answers_pings = False
