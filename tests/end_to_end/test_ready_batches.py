@@ -14,6 +14,7 @@ from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from tests.builders import PATIENCE
 from tests.conftest import ROOT
 from tests.end_to_end.processes import running_service, transports
+from tests.end_to_end.test_uploads import eventually
 
 pytestmark = pytest.mark.end_to_end
 
@@ -44,7 +45,8 @@ def test_long_documents_of_a_model_in_memory_are_answered_and_those_of_another_a
     with running_service("predictor", volume, tmp_path, *flags, transport=transport) as predictor:
         address = predictor.address
 
-        # Asked for alone it would cost a second trip, and its frontend would not learn from it how much to let in.
-        assert asked(address, ("ready", LONG), ("ready", LONG)) == ["balance", "balance"]
-        assert asked(address, ("ready", SHORT), ("cold", SHORT)) == ["balance", None]
+        # Asked for alone it would cost a second trip, and its frontend would not learn from it how much to let in. Now
+        # and then the files of a model are due for a look, and it is not ready.
+        eventually(lambda: asked(address, ("ready", LONG), ("ready", LONG)) == ["balance", "balance"])
+        eventually(lambda: asked(address, ("ready", SHORT), ("cold", SHORT)) == ["balance", None])
         assert asked(address, ("cold", SHORT), ("cold", LONG)) == [None, None]
