@@ -83,7 +83,13 @@ class PredictorServicer:
         if not request.ready_only or len(queries) > LARGE_BATCH:
             served.run(self._predict_batch(queries, served, ready_only=request.ready_only))
             return
-        served.outcomes = outcomes = self._engine.predict_now(queries, served, self._check(served))
+        outcomes = self._engine.predict_now(queries, served, self._check(served))
+        if queries and not any(outcomes):
+            # Long work of models that are ready is waited for here: asked for alone it would cost a second trip, and
+            # the frontend would not learn how much it may let in.
+            served.run(self._predict_batch(queries, served, ready_only=True))
+            return
+        served.outcomes = outcomes
         served.send(batch_answer_bytes(outcomes, REPLICA))
 
     async def _predict_batch(
