@@ -20,7 +20,7 @@ pytestmark = pytest.mark.end_to_end
 
 SAMPLE = ROOT / "models" / "clinc150-banking"
 SHORT = "what is my balance"
-LONG = SHORT * 2000
+LONG = f"{SHORT} " * 2000
 """Too long for the event loop: it waits for a thread."""
 
 
