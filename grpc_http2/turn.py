@@ -62,7 +62,7 @@ class Turn:
         self._at_end: list[Callable[[], object]] = []
         self._unwritten: dict[Writer, None] = {}
         self._is_scheduled = False
-        # Most calls are answered before an alarm could ring: theirs is set only where they are still there then.
+        # Most calls are answered before an alarm could ring: an alarm is set only for calls that are left by then.
         self._alarms = alarms_of(loop)
         self._young: list[TurnCall] = []
         self._is_growing = False

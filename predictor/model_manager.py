@@ -31,8 +31,8 @@ from serving.errors import (
     ModelUnusable,
     ServingError,
     TooManyLoads,
-    Unavailable,
     again,
+    service_ends,
 )
 from serving.looks import BackgroundLooks
 from serving.model_id import ModelId
@@ -228,7 +228,7 @@ class ModelManager(Generic[Model]):
 
     async def _loaded(self, model_id: ModelId) -> Lease[Model]:
         if self._closed:
-            raise Unavailable("the service is ending; try again")
+            raise service_ends()
         if model_id in self._unknown:
             raise ModelNotFound("no model has this runId")
         waiting = self._waiting.get(model_id)
@@ -257,7 +257,7 @@ class ModelManager(Generic[Model]):
             self._refuse(self._waiting.pop(model_id), error)
         except asyncio.CancelledError:
             self._spans.end(model_id, began, error=StatusCode.CANCELLED.name)
-            self._refuse(self._waiting.pop(model_id), Unavailable("the service is ending; try again"))
+            self._refuse(self._waiting.pop(model_id), service_ends())
             raise
         except Exception:
             # A bug: nobody may be left waiting.

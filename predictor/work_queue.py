@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
 from serving.deadline import Deadline
-from serving.errors import DeadlineExceeded, Overloaded, Unavailable
+from serving.errors import DeadlineExceeded, Overloaded, service_ends
 
 Result = TypeVar("Result")
 
@@ -79,7 +79,7 @@ class WorkQueue(Generic[Result]):
         """Refuse what waits, and wait for what is under way."""
         while self._waiting:
             work = self._next()
-            work.fail(Unavailable("the service is ending; try again"))
+            work.fail(service_ends())
             work.release()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -117,7 +117,7 @@ class WorkQueue(Generic[Result]):
         self._running.discard(work)
         work.release()
         if done.cancelled():
-            work.fail(Unavailable("the service is ending; try again"))
+            work.fail(service_ends())
             return
         error = done.exception()
         if error is not None:

@@ -262,6 +262,11 @@ _KINDS: Final[dict[StatusCode, type[ServingError]]] = {
 }
 
 
+def service_ends() -> Unavailable:
+    """Return the error of a call that the service ends before it can answer."""
+    return Unavailable("the service is ending; try again")
+
+
 def again(error: ServingError) -> ServingError:
     """Return a copy of ``error`` to raise to another caller: a raised error gathers the traceback of each raise."""
     fresh = copy.copy(error).with_traceback(None)

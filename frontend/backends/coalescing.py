@@ -28,7 +28,7 @@ from grpc_http2.alarms import Alarm, alarms_of
 from grpc_http2.turn import Turn
 from serving.call import Call, enter_call
 from serving.deadline import Deadline
-from serving.errors import INTERNAL_MESSAGE, ServingError, Unavailable, again
+from serving.errors import INTERNAL_MESSAGE, ServingError, again, service_ends
 from serving.place import aside
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import best_labels, explained_characters, fit_in_one_answer
@@ -217,7 +217,7 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
             with aside():
                 outcome = await self._backend.predict(waiting.query, waiting.call)
         except asyncio.CancelledError:
-            waiting.settle(_ending())
+            waiting.settle(service_ends())
             raise
         except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
             outcome = error
@@ -244,7 +244,7 @@ class _Group:
     def add(self, waiting: _Waiting) -> None:
         """Send the query with the next batch, once all that this turn brings has been seen."""
         if self._closed:
-            waiting.settle(_ending())
+            waiting.settle(service_ends())
             return
         if self._counts is not None:
             waiting.arrival = self._counts.came(waiting.query)
@@ -271,7 +271,7 @@ class _Group:
         self._closed = True
         for waiting in self._waiting:
             if waiting.call.deadline.remaining() > 0.0:
-                waiting.settle(_ending())
+                waiting.settle(service_ends())
         for batch in list(self._batches):
             batch.cancel()
 
@@ -364,10 +364,6 @@ def _failure_of(error: Exception) -> ServingError:
     return ServingError(INTERNAL_MESSAGE)
 
 
-def _ending() -> ServingError:
-    return Unavailable("the service is ending; try again")
-
-
 class _Batch:
     """Queries in flight together."""
 
@@ -382,14 +378,14 @@ class _Batch:
             member.batch = self
 
     def begin(self) -> None:
-        """Send it."""
+        """Send the batch."""
         members = self._members
         try:
             withdraw = self._group.owner.submit_batch(_queries_of(members), _call_of(members, self._span), self._done)
         except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
             self._done(error)
         else:
-            # It may have ended before it could be withdrawn.
+            # The batch may have ended before it could be withdrawn.
             self._withdraw = withdraw if self._members else None
 
     def leave(self) -> None:
@@ -399,13 +395,13 @@ class _Batch:
             self.cancel()
 
     def cancel(self) -> None:
-        """End it without answers."""
+        """End the batch without answers."""
         members, withdraw = self._members, self._withdraw
         if members:
             self._end(LEFT)
             if withdraw is not None:
                 withdraw()
-            _settle(self._group.owner, members, [_ending() for _ in members])
+            _settle(self._group.owner, members, [service_ends() for _ in members])
 
     def _done(self, outcomes: Sequence[Outcome | None] | Exception) -> None:
         members = self._members

@@ -22,7 +22,7 @@ from grpc_http2.client.channel import Channel
 from serving.access.own_credential import Entry, OwnCredential
 from serving.answer_bytes import outcomes_in
 from serving.call import REQUEST_ID_KEY, Call
-from serving.errors import ServingError, Unauthenticated, Unavailable
+from serving.errors import ServingError, Unauthenticated, Unavailable, service_ends
 from serving.messages import batch_request_of, outcomes_of, prediction_of, request_of
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
@@ -240,7 +240,7 @@ def _outcomes_of_ended(call: Any) -> Sequence[Outcome | None] | Exception:
         return _error_of(error)
     except asyncio.CancelledError:
         # The channel was closed.
-        return Unavailable("the service is ending; try again")
+        return service_ends()
     return outcomes
 
 

@@ -20,7 +20,7 @@ from serving.access.audit import record
 from serving.access.identity import ANYBODY, NOBODY, OPEN, Asked, Identity, Right
 from serving.call import REQUEST_ID_KEY, Call, CallNotes, enter_call, request_id_from
 from serving.deadline import NEVER
-from serving.errors import OutOfCapacity, PermissionDenied, ServingError, Unavailable, status_of
+from serving.errors import OutOfCapacity, PermissionDenied, ServingError, service_ends, status_of
 from serving.telemetry.call_log import CallLog
 from serving.transport.admission import Admission, Gate
 from serving.transport.exchange import ContextExchange, Exchange, Presented
@@ -247,7 +247,7 @@ class Boundary:
                     if not self._ends(task):
                         self._log.ended(method, StatusCode.CANCELLED, call, started)
                         raise
-                    raise _ending() from error
+                    raise service_ends() from error
                 finally:
                     self._streams.discard(task)
             except Exception as error:  # noqa: BLE001 - every error becomes a status
@@ -261,7 +261,7 @@ class Boundary:
 
     def _enter_stream(self, stream: asyncio.Task[Any]) -> None:
         if self._closing:
-            raise _ending()
+            raise service_ends()
         if len(self._streams) >= MOST_STREAMS:
             raise OutOfCapacity("the service has as many streams as it takes; end one, or try again later")
         self._streams.add(stream)
@@ -298,7 +298,3 @@ def _current_task() -> asyncio.Task[Any]:
     if task is None:
         raise RuntimeError("a stream is served by a task")
     return task
-
-
-def _ending() -> Unavailable:
-    return Unavailable("the service is ending; try again")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from serving.deadline import Deadline
-from serving.errors import DeadlineExceeded, ServingError, Unavailable, again
+from serving.errors import DeadlineExceeded, ServingError, again, service_ends
 
 Result = TypeVar("Result")
 
@@ -23,7 +23,7 @@ async def joined(task: asyncio.Task[Result], deadline: Deadline) -> Result:
     if not done:
         raise DeadlineExceeded("the deadline of the call has passed")
     if task.cancelled():
-        raise Unavailable("the service is ending; try again")
+        raise service_ends()
     try:
         return task.result()
     except ServingError as error:
