@@ -83,6 +83,18 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+_REFUSING: list[socket.socket] = []
+"""Sockets that are bound and never listen, for as long as the tests run."""
+
+
+def refusing_address() -> str:
+    """Return an address of the loopback interface that refuses connections, and that nobody else can take."""
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    _REFUSING.append(holder)
+    return f"127.0.0.1:{holder.getsockname()[1]}"
+
+
 def publish(root: Path, model_id: str, *, files: Mapping[str, bytes] | None = None, **keys: Any) -> Path:
     """Put a model folder with a manifest of ``keys`` and ``files`` below ``root``, each file replaced at once."""
     folder = root / model_id

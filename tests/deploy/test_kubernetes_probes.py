@@ -14,11 +14,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.builders import refusing_address
 from tests.conftest import ROOT
 from tests.deploy.manifests import render
 from tests.end_to_end import fake_volume
 from tests.end_to_end.fake_volume import FAULTS_VARIABLE, FakeVolume
-from tests.end_to_end.processes import Service, free_port, running_service, stack, start, transports
+from tests.end_to_end.processes import Service, running_service, stack, start, transports
 
 pytestmark = pytest.mark.end_to_end
 
@@ -52,7 +53,7 @@ def passed(kind: str, service: Service, timeout: float = 60) -> Mapping[str, boo
 
 
 def test_a_frontend_that_waits_for_a_predictor_is_not_ready_and_is_left_alone(tmp_path: Path, transport: str) -> None:
-    routes = f"intent-classification=predictor://127.0.0.1:{free_port()}"
+    routes = f"intent-classification=predictor://{refusing_address()}"
     frontend = start("frontend", ROOT / "models", tmp_path, "--routes", routes, transport=transport)
     try:
         assert passed("frontend", frontend) == LIVES

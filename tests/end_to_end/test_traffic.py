@@ -20,7 +20,7 @@ from serving.publishing import publish
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.traffic_client import ModelTraffic, ask_traffic
-from tests.builders import free_port
+from tests.builders import free_port, refusing_address
 from tests.conftest import ROOT
 from tests.end_to_end.processes import START_SECONDS, Service, grpcurl, running_service, start, transports
 from tests.end_to_end.test_uploads import eventually
@@ -188,4 +188,4 @@ def test_a_service_whose_metrics_cannot_be_told_does_not_start(tmp_path: Path, t
 
 def test_a_predictor_that_does_not_answer_is_told_as_such() -> None:
     with pytest.raises(Unavailable, match="the predictor cannot be reached"):
-        ask_traffic(f"127.0.0.1:{free_port()}", timeout=5)
+        ask_traffic(refusing_address(), timeout=5)

@@ -14,7 +14,7 @@ from grpc import StatusCode
 from serving.errors import DeadlineExceeded, InvalidManifest, InvalidRequest, ModelIncomplete, ServingError, Unavailable
 from serving.prediction import Query
 from serving.stubs import open_inference_pb2 as pb
-from tests.builders import PATIENCE, a_call, free_port, model_id
+from tests.builders import PATIENCE, a_call, free_port, model_id, refusing_address
 from tests.frontend.fake_open_inference import (
     INSIDES,
     FakeOpenInference,
@@ -156,7 +156,7 @@ async def test_a_document_that_the_model_refuses_is_told_to_the_caller(
 
 
 async def test_an_engine_that_is_down_is_told_as_unavailable() -> None:
-    async with asking(f"127.0.0.1:{free_port()}") as backend:
+    async with asking(refusing_address()) as backend:
         with pytest.raises(Unavailable) as caught:
             await backend.predict(Query("m", "a"), a_call())
         assert_fit_for_callers(caught.value)

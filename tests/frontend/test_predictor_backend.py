@@ -25,7 +25,17 @@ from serving.errors import (
     status_of,
 )
 from serving.prediction import Prediction, Query
-from tests.builders import PATIENCE, a_call, echo, fake_predictor, free_port, host_of, hosted, server_settings
+from tests.builders import (
+    PATIENCE,
+    a_call,
+    echo,
+    fake_predictor,
+    free_port,
+    host_of,
+    hosted,
+    refusing_address,
+    server_settings,
+)
 from tests.serving.refusals import assert_fit_for_callers
 
 # Whom the predictor does not know is the frontend, and not its caller.
@@ -105,7 +115,7 @@ async def test_a_bug_of_the_predictor_passes_with_the_fixed_text(tmp_path: Path)
 
 
 async def test_a_predictor_that_is_down_is_told_as_unavailable_without_its_address() -> None:
-    async with asking(f"127.0.0.1:{free_port()}") as backend:
+    async with asking(refusing_address()) as backend:
         with pytest.raises(Unavailable) as caught:
             await backend.predict(Query("a", "x"), a_call())
         assert_told_in_our_words(caught.value, StatusCode.UNAVAILABLE)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from intentctl.commands.compare import compare
 from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE
-from tests.builders import free_port
+from tests.builders import refusing_address
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import stack
 from tests.evaluation.builders import word_model
@@ -128,7 +128,7 @@ def test_a_threshold_is_that_of_both(models: Path, texts: Path) -> None:
         (("good", "bad", "absent.csv"), EXIT_USAGE, "absent.csv"),
         (("good", "texts.csv"), EXIT_USAGE, "data"),
         (("good", "bad", "texts.csv", "--split", "train"), EXIT_USAGE, "leave --split out"),
-        (("good", "bad", "texts.csv", "--frontend", f"127.0.0.1:{free_port()}"), EXIT_UNAVAILABLE, "no answer from"),
+        (("good", "bad", "texts.csv", "--frontend", refusing_address()), EXIT_UNAVAILABLE, "no answer from"),
     ],
     ids=lambda value: "",
 )

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from intentctl.commands.doctor import doctor
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from tests.builders import free_port
+from tests.builders import refusing_address
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import Service, running_service, transports
 from tests.intentctl.doctor import LABELS, MODEL_ID, WORDS, Model, baseline, change
@@ -137,7 +137,7 @@ async def test_a_predictor_that_does_not_answer_ends_with_three_behind_what_was_
     it = Model()
     it.name(["music", "weather ", "oos"])
     it.write(tmp_path)
-    address = f"127.0.0.1:{free_port()}"
+    address = refusing_address()
     result = await asyncio.to_thread(run, tmp_path, "--json", "--predictor", address)
     assert result.exit_code == 3
     assert checks(result) == {"odd-white-space": "warning"}

@@ -21,7 +21,7 @@ from intentctl.commands.evaluate import evaluate
 from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE
 from serving.errors import InvalidModelFile, Unavailable
 from serving.prediction import Outcome, Prediction, Query
-from tests.builders import FakeBackend, a_prediction, free_port, hosted_frontend, publish
+from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import stack
 from tests.evaluation.builders import word_model
@@ -337,7 +337,7 @@ async def test_an_engine_that_fails_is_told(failure: Exception, code: int, tmp_p
 
 
 def test_a_frontend_that_does_not_answer_is_told_with_what_to_do(texts: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = refusing_address()
     result = run("a", texts, "--frontend", address)
     assert (result.exit_code, result.stdout) == (EXIT_UNAVAILABLE, "")
     assert f"no answer from {address}" in said(result)

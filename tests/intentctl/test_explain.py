@@ -20,7 +20,7 @@ from intentctl.commands.explain import explain
 from serving.errors import InvalidRequest
 from serving.explanation import Explanation, LabelExplanation
 from serving.prediction import Fallback, Outcome, Query, ScoredLabel
-from tests.builders import FakeBackend, a_prediction, free_port, hosted_frontend, publish
+from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
 from tests.conftest import ROOT
 
 MODELS = ROOT / "models"
@@ -172,7 +172,7 @@ async def test_an_engine_that_explains_nothing_is_told(tmp_path: Path) -> None:
 
 
 def test_a_frontend_that_does_not_answer_is_told_with_what_to_do() -> None:
-    result = run("a", "x", "--frontend", f"127.0.0.1:{free_port()}")
+    result = run("a", "x", "--frontend", refusing_address())
     assert result.exit_code == 3
     assert "`intentctl up` starts it" in " ".join(result.stderr.split())
 

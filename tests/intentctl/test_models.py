@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from intentctl.commands.models import models
-from tests.builders import free_port, publish
+from tests.builders import publish, refusing_address
 
 app = typer.Typer()
 app.command()(models)
@@ -95,7 +95,7 @@ def test_a_folder_that_is_none_is_a_wrong_call(wrong: str, tmp_path: Path) -> No
 
 
 async def test_a_predictor_that_does_not_answer_is_told_as_such(tmp_path: Path) -> None:
-    arguments = ("--model-dir", str(tmp_path), "--resident", "--predictor", f"127.0.0.1:{free_port()}")
+    arguments = ("--model-dir", str(tmp_path), "--resident", "--predictor", refusing_address())
     result = await asyncio.to_thread(run, *arguments)
     assert result.exit_code == 3
     assert "the predictor cannot be reached" in " ".join(result.stderr.split())

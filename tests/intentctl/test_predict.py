@@ -15,7 +15,7 @@ from intentctl.commands.predict import predict
 from serving.errors import InvalidModelFile, Unavailable
 from serving.explanation import Explanation, LabelExplanation
 from serving.prediction import Fallback, Outcome, Query, ScoredLabel
-from tests.builders import FakeBackend, a_prediction, free_port, hosted_frontend, publish
+from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
 
 app = typer.Typer()
 app.command()(predict)
@@ -179,7 +179,7 @@ async def test_an_unknown_model_is_told_in_plain_words(tmp_path: Path) -> None:
 
 
 async def test_a_frontend_that_does_not_answer_is_told_with_what_to_do() -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = refusing_address()
     result = await Asking(address)("a", "x")
     assert result.exit_code == 3
     told = " ".join(result.stderr.split())

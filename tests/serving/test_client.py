@@ -24,7 +24,7 @@ from serving.errors import (
 )
 from serving.explanation import Explanation, LabelExplanation
 from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
-from tests.builders import PATIENCE, FakeBackend, a_prediction, free_port, hosted_frontend, publish
+from tests.builders import PATIENCE, FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
 
 
 class InThread:
@@ -208,7 +208,7 @@ async def test_a_call_ends_with_its_timeout(kind: str, where: str, models: Path)
 
 @BOTH
 async def test_a_frontend_that_is_down_is_told_without_its_address(kind: str) -> None:
-    async with connected(kind, f"127.0.0.1:{free_port()}") as client:
+    async with connected(kind, refusing_address()) as client:
         for call in (client.predict("a", "x"), client.predict_batch([Query("a", "x")])):
             with pytest.raises(Unavailable, match="the frontend cannot be reached") as caught:
                 await call

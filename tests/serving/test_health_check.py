@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.builders import PATIENCE, PREDICTOR, echo, fake_predictor, free_port, host_of, hosted, server_settings
+from tests.builders import PATIENCE, PREDICTOR, echo, fake_predictor, host_of, hosted, refusing_address, server_settings
 from tests.conftest import ROOT
 from tests.end_to_end.transports.certificates import Authority
 
@@ -42,7 +42,7 @@ async def test_a_service_that_it_does_not_have_is_not(tmp_path: Path) -> None:
 
 
 async def test_nothing_there_is_not() -> None:
-    code, said = await check(f"127.0.0.1:{free_port()}")
+    code, said = await check(refusing_address())
 
     assert code == 1
     assert "does not answer: UNAVAILABLE" in said

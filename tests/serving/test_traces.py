@@ -20,7 +20,7 @@ from serving.errors import ModelNotFound
 from serving.prediction import Prediction, Query
 from serving.telemetry import traces
 from serving.telemetry.traces import MOST_SPANS_WAITING, TraceSender
-from tests.builders import PATIENCE, free_port
+from tests.builders import PATIENCE, refusing_address
 from tests.end_to_end.fake_trace_receiver import FakeTraceReceiver, fake_trace_receiver
 from tests.serving.kept_spans import FakePresented, KeptSpans
 
@@ -222,7 +222,7 @@ async def test_what_waits_is_sent_at_the_end_and_counted(
 
 
 async def test_a_receiver_that_is_down_costs_a_bounded_end_and_what_it_missed_is_counted() -> None:
-    sender = TraceSender(f"127.0.0.1:{free_port()}", "frontend")
+    sender = TraceSender(refusing_address(), "frontend")
     many = MOST_SPANS_WAITING * 2
     for number in range(many):
         sender.tracer.start_span(f"span {number}").end()

@@ -15,7 +15,7 @@ import pytest
 
 from serving.client import IntentClient, Prediction, Query
 from serving.residency import ask_residency
-from tests.builders import PATIENCE, free_port, publish
+from tests.builders import PATIENCE, publish, refusing_address
 from tests.conftest import ROOT
 from tests.end_to_end.engines.clients.foreign_client import ForeignClient, foreign_client
 from tests.end_to_end.processes import Stack, running_service, stack, start
@@ -338,7 +338,7 @@ def test_kserve_is_told_what_is_wrong(kserve: ForeignClient) -> None:
 
 def test_a_frontend_whose_engine_is_away_is_live_and_not_ready(volume: Path, tmp_path: Path) -> None:
     publish(volume, "model")
-    routes = f"intent-classification=predictor://127.0.0.1:{free_port()}"
+    routes = f"intent-classification=predictor://{refusing_address()}"
     service = start("frontend", volume, tmp_path, "--routes", routes, transport=HTTP)
     try:
         address = service.wait_until_logged("listening")["address"]

@@ -15,7 +15,7 @@ from grpc.aio import EOF, AioRpcError, Metadata
 from grpc_http2.client.call import Call
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.settings import ChannelSettings
-from tests.builders import PATIENCE, free_port
+from tests.builders import PATIENCE, refusing_address
 from tests.grpc_http2.client.servers import BOTH, MANY, ONE, SUM, Service, error_of, grpcio_server, one_of, own_server
 
 SIZES = [0, 1, 100, 16_000, 70_000, 1 << 20, 4 << 20]
@@ -150,7 +150,7 @@ async def test_a_deadline_that_has_passed_asks_nobody(channel: Channel, service:
 
 
 async def test_a_deadline_passes_while_there_is_no_connection() -> None:
-    async with Channel([f"127.0.0.1:{free_port()}"]) as channel:
+    async with Channel([refusing_address()]) as channel:
         error = await error_of(one_of(channel)(b"x", timeout=0.3, wait_for_ready=True))
         assert error.code() is StatusCode.DEADLINE_EXCEEDED
 
