@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from frontend.remembered import Remembered
 from serving.errors import ModelIncomplete, ModelNotFound
+from serving.file_identity import FileIdentity
+from serving.looks.comparison import FileComparison
 from serving.manifest import Manifest
 from serving.model_id import VERSION_MARK, ModelId
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, FileIdentity, ModelStore
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, ModelStore
 
 _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
 
@@ -20,10 +23,14 @@ class Catalog:
         store: where models are.
         threads: how many manifests are read at the same time.
         freshness_seconds: a manifest is compared with its file at most once in this time, when it is asked for.
+        comparison: compares it; not closed here.
     """
 
-    def __init__(self, store: ModelStore, *, threads: int, freshness_seconds: float) -> None:
-        self._manifests: Remembered[Manifest] = Remembered(_Manifests(store, freshness_seconds), threads=threads)
+    def __init__(
+        self, store: ModelStore, *, threads: int, freshness_seconds: float, comparison: FileComparison
+    ) -> None:
+        source = _Manifests(store, freshness_seconds, comparison)
+        self._manifests: Remembered[Manifest] = Remembered(source, threads=threads)
 
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.
@@ -56,8 +63,9 @@ class _Manifests:
     kind = "manifest"
     event = "manifest cannot be read; the known one stays"
 
-    def __init__(self, store: ModelStore, freshness_seconds: float) -> None:
+    def __init__(self, store: ModelStore, freshness_seconds: float, comparison: FileComparison) -> None:
         self._store = store
+        self._comparison = comparison
         self._freshness_seconds = freshness_seconds
 
     def file_of(self, model_id: ModelId) -> FileIdentity:
@@ -74,9 +82,11 @@ class _Manifests:
         del file
         return self._store.read_manifest(model_id)
 
-    def is_still(self, model_id: ModelId, file: FileIdentity | None) -> bool:
-        """Return whether the manifest is this file still."""
-        return self._store.still_has(model_id, {MANIFEST_FILE: file})
+    async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
+        """Return of each model whether its manifest is another file by now."""
+        return await self._comparison.changed(
+            [self._store.known_files(model_id, {MANIFEST_FILE: file}) for model_id, file in known]
+        )
 
     def freshness_of(self, file: FileIdentity | None) -> float:
         """Return the same for each."""

@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
@@ -17,9 +18,9 @@ import structlog
 from cachetools import TTLCache
 
 from serving.errors import ModelNotFound, ServingError, TooManyLoads, again
-from serving.looks import BackgroundLooks
+from serving.file_identity import FileIdentity
+from serving.looks.background import BackgroundLooks
 from serving.model_id import ModelId
-from serving.model_store import FileIdentity
 
 log = structlog.get_logger()
 
@@ -48,7 +49,7 @@ class Entry(Generic[Value]):
 
 
 class Source(Protocol[Value_co]):
-    """The files. Every method blocks."""
+    """The files. Methods block unless they say otherwise."""
 
     kind: str
     """What they are."""
@@ -66,8 +67,8 @@ class Source(Protocol[Value_co]):
     def read(self, model_id: ModelId, file: FileIdentity | None) -> Value_co:
         """Return what the file says. Raises ServingError."""
 
-    def is_still(self, model_id: ModelId, file: FileIdentity | None) -> bool:
-        """Return whether nothing has changed: the cheapest look there is. Where it cannot be told, no."""
+    async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
+        """Return of each model whether its file may be another by now: the cheapest look there is. Does not block."""
 
     def freshness_of(self, file: FileIdentity | None) -> float:
         """Return how many seconds what the file says is taken on trust."""
@@ -88,7 +89,7 @@ class Remembered(Generic[Value]):
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
         self._unknown: TTLCache[ModelId, ServingError] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
         self._looks: BackgroundLooks[Entry[Value], FileIdentity | None] = BackgroundLooks(
-            self._pool, self._has_changed, self._on_change, math.inf
+            source.changed, self._on_change, math.inf
         )
         self._lookups: dict[ModelId, asyncio.Task[Entry[Value]]] = {}
 
@@ -122,6 +123,12 @@ class Remembered(Generic[Value]):
         if unknown is not None:
             raise again(unknown)
         known = self._entries.get(model_id)
+        if known is not None and known.checked_at > -math.inf:
+            changed = await self._looks.looked(known, model_id, known.file, _PATIENCE_SECONDS)
+            if not changed:
+                # While the volume hangs, what is known need not wait for it.
+                return known.value
+            known = self._entries.get(model_id)
         lookup = self._lookups.get(model_id)
         if lookup is None and len(self._lookups) >= _MAX_LOOKUPS:
             raise TooManyLoads("too many models are looked up at the moment; try again shortly")
@@ -159,9 +166,6 @@ class Remembered(Generic[Value]):
         await self._looks.close()
         # A volume that hangs must not hang the end.
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _has_changed(self, model_id: ModelId, file: FileIdentity | None) -> bool:
-        return not self._source.is_still(model_id, file)
 
     def _on_change(self, entry: Entry[Value], *, changed: bool) -> None:
         """Take in what a look in the background found: what has changed is looked up when it is asked for."""

@@ -21,6 +21,7 @@ from frontend.routes import parse_routes
 from frontend.servicer import prediction_service
 from frontend.settings import EngineSettings, FrontendSettings
 from serving.access.wiring import access_of, behind
+from serving.looks.comparison import FileComparison, ProcessComparison
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
 from serving.settings import ServerSettings
@@ -30,23 +31,31 @@ from serving.transport.lifecycle import Workload
 def build(settings: FrontendSettings) -> Workload:
     """Return the frontend that ``settings`` describe. Called on the event loop that serves it."""
     access = access_of(settings)
-    catalog = catalog_of(settings)
+    comparison = ProcessComparison()
+    catalog = catalog_of(settings, comparison)
     engines = parse_routes(settings.routes)
     counts = query_counts(settings)
     router = Router(backends_of(engines, settings, catalog, partitions=settings.partitions, counts=counts))
-    frontend = workload(settings, catalog, router)
+    frontend = workload(settings, catalog, router, comparison)
     counted = dataclasses.replace(frontend, collectors=[*frontend.collectors, *collectors_of(counts, settings)])
     return behind(access, counted)
 
 
-def catalog_of(settings: ServerSettings) -> Catalog:
+def catalog_of(settings: ServerSettings, comparison: FileComparison) -> Catalog:
     """Return the manifests of the model folder."""
-    store = ModelStore(settings.model_dir)
-    return Catalog(store, threads=settings.file_threads, freshness_seconds=settings.freshness_seconds)
+    return Catalog(
+        ModelStore(settings.model_dir),
+        threads=settings.file_threads,
+        freshness_seconds=settings.freshness_seconds,
+        comparison=comparison,
+    )
 
 
-def workload(settings: EngineSettings, catalog: Catalog, router: Router) -> Workload:
-    """Return the frontend before the engines of ``router``: its own API, and the Open Inference Protocol."""
+def workload(settings: EngineSettings, catalog: Catalog, router: Router, comparison: FileComparison) -> Workload:
+    """Return the frontend before the engines of ``router``: its own API, and the Open Inference Protocol.
+
+    It closes all that it is given.
+    """
     limits = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     releases = build_releases(
         settings.model_dir,
@@ -55,6 +64,7 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router) -> Work
         threads=settings.file_threads,
         freshness_seconds=settings.freshness_seconds,
         release_freshness_seconds=settings.release_freshness_seconds,
+        comparison=comparison,
         metrics_models=settings.metrics_models,
     )
     quotas = quotas_of(settings)
@@ -74,6 +84,7 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router) -> Work
         await managed.close()
         open_inference.close()
         await predictions.close()
+        await comparison.close()
 
     return Workload(
         [prediction_service(predictions), open_inference_service(open_inference), managed.service],

@@ -14,6 +14,7 @@ from model_service.settings import ModelServiceSettings
 from predictor.service import build_engine, collectors_of, tune_process, wanted_at_start
 from predictor.servicer import predictor_service
 from serving.access.wiring import access_of, behind
+from serving.looks.comparison import ProcessComparison
 from serving.transport.lifecycle import Workload
 
 
@@ -21,15 +22,16 @@ def build(settings: ModelServiceSettings) -> Workload:
     """Return both services as ``settings`` describe them. Called on the event loop that serves them."""
     tune_process()
     access = access_of(settings)
-    engine = build_engine(settings)
+    comparison = ProcessComparison()
+    engine = build_engine(settings, comparison)
     # No call is saved here, and yet much: queries of a model go through it together, and answers leave together.
     counts = query_metrics.query_counts(settings)
     in_process = InProcessBackend(engine, wanted_at_start(settings))
     own = coalesced(in_process, calls=1, counts=counts, predict_now=in_process.predict_now)
-    catalog = catalog_of(settings)
+    catalog = catalog_of(settings, comparison)
     others = backends_of(settings.further_engines(), settings, catalog, partitions=0, counts=counts)
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
-    both = workload(settings, catalog, router)
+    both = workload(settings, catalog, router, comparison)
     # The predictor's own service stays: it tells what is in memory, and what was asked.
     complete = dataclasses.replace(
         both,

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from predictor.intent_model import IntentModel
+from predictor.joint_pass import Asked, answers_together
 from predictor.model_manager import ModelManager
 from predictor.residency import Lease, ResidentModels
 from predictor.spans import begin_inference, inference
@@ -117,11 +118,21 @@ class InferenceEngine:
     ) -> None:
         """Put the outcomes in their places, of the models that can answer without a wait."""
         span = None if call.span is None else begin_inference(call.span, queries)
+        alone: list[tuple[int, Lease[IntentModel]]] = []
         for model_id, members in groups.items():
             asked = queries if len(members) == len(queries) else [queries[index] for index in members]
-            at_once = self._answers_at_once(model_id, asked, call.deadline)
-            if at_once is not None:
-                _put(outcomes, members, at_once)
+            lease = self._ready_lease(model_id, asked)
+            if lease is None:
+                continue
+            if len(groups) > 1 and len(members) == 1 and lease.model.is_always_finite:
+                alone.append((members[0], lease))
+            else:
+                _put(outcomes, members, self._answers_of_ready(lease, asked, call.deadline))
+        if alone:
+            leases = [lease for _, lease in alone]
+            found = self._answers_together(leases, [queries[index] for index, _ in alone], call.deadline)
+            for (index, _), outcome in zip(alone, found, strict=True):
+                outcomes[index] = outcome
         if span is not None:
             span.end()
 
@@ -245,13 +256,51 @@ class InferenceEngine:
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome] | None:
         """Return the outcomes; ``None`` where they would have to be waited for, or take long."""
-        lease = self._manager.acquire_ready(model_id) if self._is_short_for(model_id, queries) else None
-        if lease is None:
-            return None
+        lease = self._ready_lease(model_id, queries)
+        return None if lease is None else self._answers_of_ready(lease, queries, deadline)
+
+    def _ready_lease(self, model_id: ModelId, queries: Sequence[Query]) -> Lease[IntentModel] | None:
+        """Return a lease on the model; ``None`` where it would have to be waited for, or the answers take long."""
+        return self._manager.acquire_ready(model_id) if self._is_short_for(model_id, queries) else None
+
+    def _answers_of_ready(
+        self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome]:
+        model_id = lease.resident.model_id
         try:
             return self._in_line(lease, queries, deadline)
         except Exception as error:  # noqa: BLE001 - told, and no harm to the neighbours in the batch
             return _refused(error, model_id, queries)
+
+    def _answers_together(
+        self, leases: Sequence[Lease[IntentModel]], queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome]:
+        """Return the outcome of one query for each of several models."""
+        now = monotonic()
+        if deadline.at > now and all(query.until > now for query in queries):
+            try:
+                return self._in_one_pass(leases, queries)
+            except Exception:
+                # Whose fault it is shows where each is asked on its own.
+                log.exception("answering together failed", models=len(leases))
+        return [
+            outcome
+            for lease, query in zip(leases, queries, strict=True)
+            for outcome in self._answers_of_ready(lease, [query], deadline)
+        ]
+
+    def _in_one_pass(self, leases: Sequence[Lease[IntentModel]], queries: Sequence[Query]) -> Sequence[Outcome]:
+        counter_of = self._traffic.counter_of
+        residents = [lease.resident for lease in leases]
+        found = answers_together(
+            [
+                Asked(resident.model, query, counter_of(resident))
+                for resident, query in zip(residents, queries, strict=True)
+            ]
+        )
+        for lease in leases:
+            lease.release()
+        return self._counted(found)
 
     def _is_short_for(self, model_id: ModelId, queries: Sequence[Query]) -> bool:
         """Return whether the answers are short work for this model, as nearly all are for every model."""

@@ -100,15 +100,21 @@ class FoldedNetwork:
 
         REQUIRES: the network is :attr:`always_finite`.
         """
+        logits = np.empty_like(self._bias)
+        self.write_logits_of_rows(rows, logits)
+        return logits
+
+    def write_logits_of_rows(self, rows: Array, to: Array) -> None:
+        """Write the same logits to an array of their shape."""
         # The fewest calls that do it: for one document they are what costs.
         tokens = len(rows)
         if not tokens:
-            return self._bias
+            to[:] = self._bias
+            return
         mean: Array = _ONES[:tokens].dot(rows) if tokens <= len(_ONES) else np.add.reduce(rows, 0)
         mean /= np.float32(tokens)
-        logits: Array = mean.dot(self._weight)
-        logits += self._bias
-        return logits
+        mean.dot(self._weight, to)
+        to += self._bias
 
     def contributions(self, rows: Array, classes: Iterable[int]) -> Iterator[Contributions]:
         """Yield for each class what each token of a document adds to its logit, and the bias of the class.

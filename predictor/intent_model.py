@@ -102,22 +102,23 @@ class IntentModel:
             queries: of this model.
             counter: what the answers are counted in.
         """
-        if len(queries) == 1 and self._network.always_finite:
+        finite_for_sure = self.is_always_finite
+        if len(queries) == 1 and finite_for_sure:
             return [self._outcome_of_one(queries[0], counter)]
         documents = [self.encode(query.document) for query in queries]
         logits = self._network.logits([document.bag for document in documents]).astype(np.float64)
         # For each row on its own the calls would cost more than the network.
-        with nullcontext() if self._network.always_finite else np.errstate(over="ignore", invalid="ignore"):
+        with nullcontext() if finite_for_sure else np.errstate(over="ignore", invalid="ignore"):
             logits /= self.confidence.temperature
             answers = list(softmax(logits))
-        if not self._network.always_finite:
+        if not finite_for_sure:
             finite: Any = np.isfinite(logits).all(axis=1).tolist()
             return [
-                self._outcome(query, document, None, answer, counter) if is_finite else _not_a_number()
+                self.outcome(query, document, None, answer, counter) if is_finite else _not_a_number()
                 for query, document, answer, is_finite in zip(queries, documents, answers, finite, strict=True)
             ]
         return [
-            self._outcome(query, document, None, answer, counter)
+            self.outcome(query, document, None, answer, counter)
             for query, document, answer in zip(queries, documents, answers, strict=True)
         ]
 
@@ -130,11 +131,20 @@ class IntentModel:
         rows = self._network.rows(document.bag)
         logits = self._network.logits_of_rows(rows).astype(np.float64)
         logits /= self.confidence.temperature
-        return self._outcome(query, document, rows, softmax_of_one(logits), counter)
+        return self.outcome(query, document, rows, softmax_of_one(logits), counter)
 
-    def _outcome(
+    def outcome(
         self, query: Query, document: Encoded, rows: Array | None, answer: Winner, counter: TrafficCounter | None
     ) -> Outcome:
+        """Return the answer to a query, and count it.
+
+        Args:
+            query: what was asked.
+            document: its document.
+            rows: those of the document's tokens, where they are at hand.
+            answer: what its logits say.
+            counter: what the answer is counted in.
+        """
         try:
             prediction = self._prediction(query, document, rows, *answer)
         except InvalidRequest as error:
@@ -145,6 +155,21 @@ class IntentModel:
             fell_back = prediction.fallback is not None
             counter.count(len(tokens), unknown, answer[0], answer[1], is_empty=is_empty, fell_back=fell_back)
         return prediction
+
+    @property
+    def is_always_finite(self) -> bool:
+        """Whether no document can have logits that are not finite."""
+        return self._network.always_finite
+
+    def write_logits(self, document: Encoded, to: Array) -> Array:
+        """Write the logits of a document, as the network gives them, to an array of shape [classes].
+
+        Returns:
+            The rows of the document's tokens: float32, shape [tokens, dimensions].
+        """
+        rows = self._network.rows(document.bag)
+        self._network.write_logits_of_rows(rows, to)
+        return rows
 
     def logits(self, documents: Sequence[str]) -> Array:
         """Return the logits of each document, as the network gives them: float32, shape [documents, classes]."""

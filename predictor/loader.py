@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
@@ -13,6 +14,7 @@ from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel
 from predictor.vocabulary import Vocabulary, read_vocabulary
 from serving.errors import ChecksumMismatch, FilesChanged, InvalidModelFile, ModelIncomplete
+from serving.looks.comparison import FileComparison, ThreadComparison
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.model_id import ModelId
 from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
@@ -33,10 +35,17 @@ class FileLimits:
 
 
 class Loader:
-    """Reads and checks models of one store."""
+    """Reads and checks models of one store.
 
-    def __init__(self, store: ModelStore, limits: FileLimits) -> None:
+    Args:
+        store: where models are.
+        limits: the largest files that are read.
+        comparison: compares files of models that are loaded; not closed here. Left out, a thread does.
+    """
+
+    def __init__(self, store: ModelStore, limits: FileLimits, comparison: FileComparison | None = None) -> None:
         self._store = store
+        self._comparison = comparison or ThreadComparison()
         self._limits_of_files = {
             MANIFEST_FILE: MAX_MANIFEST_BYTES,
             WEIGHTS_FILE: limits.weights,
@@ -65,10 +74,14 @@ class Loader:
                 )
         return fingerprint
 
-    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
-        """Return whether the model's files may be others than these; where it cannot be told, too."""
-        files = {name: file for name, file in zip(MODEL_FILES, fingerprint.files, strict=True) if file is not None}
-        return len(files) < len(MODEL_FILES) or not self._store.still_has(model_id, files)
+    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
+        """Return of each model whether its files may be others than these; where it cannot be told, too."""
+        return await self._comparison.changed(
+            [
+                self._store.known_files(model_id, dict(zip(MODEL_FILES, fingerprint.files, strict=True)))
+                for model_id, fingerprint in known
+            ]
+        )
 
     def estimate(self, fingerprint: Fingerprint) -> int:
         """Return about how many bytes of memory the model will take, at least those of its weights."""

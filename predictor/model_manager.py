@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
@@ -34,7 +34,7 @@ from serving.errors import (
     again,
     service_ends,
 )
-from serving.looks import BackgroundLooks
+from serving.looks.background import BackgroundLooks
 from serving.model_id import ModelId
 from serving.model_store import Fingerprint
 
@@ -56,13 +56,13 @@ _REFRESH_PATIENCE_SECONDS: Final = 0.1
 
 
 class ModelSource(Protocol[Source_co]):
-    """Where models come from. Its methods block; they are called in threads."""
+    """Where models come from. Its methods block, but for the first; they are called in threads."""
+
+    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
+        """Return of each model whether its files may be others than these; where it cannot be told, too."""
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
         """Return the identity of the model's files. Raises ServingError."""
-
-    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
-        """Return whether the model's files may be others than these; where it cannot be told, too."""
 
     def estimate(self, fingerprint: Fingerprint) -> int:
         """Return about how many bytes the model will take in memory. Does not block."""
@@ -123,7 +123,7 @@ class ModelManager(Generic[Model]):
         self._spans = LoadSpans()
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
-        self._looks = BackgroundLooks(self._looking, source.has_changed, self._on_change, freshness_seconds)
+        self._looks = BackgroundLooks(source.changed, self._on_change, freshness_seconds)
         self._refreshes: dict[Resident[Model], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -358,7 +358,12 @@ class ModelManager(Generic[Model]):
     async def _refreshed(self, resident: Resident[Model]) -> None:
         """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
         resident.checked_at = time.monotonic()
-        await asyncio.wait({self._refresh_of(resident)}, timeout=_REFRESH_PATIENCE_SECONDS)
+        if resident not in self._refreshes:
+            await self._looks.looked(resident, resident.model_id, resident.fingerprint, _REFRESH_PATIENCE_SECONDS)
+        # Begun by what the look found.
+        refresh = self._refreshes.get(resident)
+        if refresh is not None:
+            await asyncio.wait({refresh}, timeout=_REFRESH_PATIENCE_SECONDS)
 
     def _on_change(self, resident: Resident[Model], *, changed: bool) -> None:
         """Take in what a look in the background found."""

@@ -22,6 +22,7 @@ from predictor.settings import PredictorSettings
 from predictor.traffic_metrics import TrafficCollector
 from predictor.traffic_registry import TrafficRegistry
 from serving.access.wiring import access_of, behind
+from serving.looks.comparison import FileComparison, ProcessComparison
 from serving.model_id import ModelId, parse_model_ids
 from serving.model_store import ModelStore
 from serving.query_limits import QueryLimits
@@ -34,16 +35,26 @@ _SWITCH_SECONDS: Final = 0.0001
 def build(settings: PredictorSettings) -> Workload:
     """Return the predictor that ``settings`` describe. Called on the event loop that serves it."""
     tune_process()
-    engine = build_engine(settings)
+    return workload(settings, ProcessComparison())
+
+
+def workload(settings: PredictorSettings, comparison: FileComparison) -> Workload:
+    """Return the predictor. It closes ``comparison``."""
+    engine = build_engine(settings, comparison)
     wanted = wanted_at_start(settings)
     access = access_of(settings)
-    workload = Workload(
+
+    async def close() -> None:
+        await engine.close()
+        await comparison.close()
+
+    served = Workload(
         [predictor_service(engine, access)],
         lambda: engine.preload(wanted),
-        engine.close,
+        close,
         collectors=collectors_of(engine, settings),
     )
-    return behind(access, workload)
+    return behind(access, served)
 
 
 def tune_process() -> None:
@@ -54,8 +65,8 @@ def tune_process() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
-def build_engine(settings: PredictorSettings) -> InferenceEngine:
-    """Return the data plane that ``settings`` describe."""
+def build_engine(settings: PredictorSettings, comparison: FileComparison) -> InferenceEngine:
+    """Return the data plane that ``settings`` describe. It does not close ``comparison``."""
     limits = FileLimits(weights=settings.max_weights_bytes, vocabulary=settings.max_vocabulary_bytes)
     residents: ResidentModels[IntentModel] = ResidentModels(
         max_bytes=model_budget(settings),
@@ -63,7 +74,7 @@ def build_engine(settings: PredictorSettings) -> InferenceEngine:
         pinned=parse_model_ids(settings.pin),
     )
     manager = ModelManager(
-        Loader(ModelStore(settings.model_dir), limits),
+        Loader(ModelStore(settings.model_dir), limits, comparison),
         residents,
         threads=settings.file_threads,
         max_loads=settings.max_loads,

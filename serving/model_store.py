@@ -10,10 +10,10 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from serving.errors import (
     FilesChanged,
@@ -25,6 +25,7 @@ from serving.errors import (
     ServingError,
     VolumeUnavailable,
 )
+from serving.file_identity import FileIdentity
 from serving.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.model_id import ModelId, parse_model_name, reference_of, versioned
 from serving.open_folder import FolderReplaced, OpenFile, OpenFolder
@@ -39,31 +40,6 @@ MODEL_FILES: Final = (MANIFEST_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 
 # What a network file system answers when it lost the file under an open name: worth one more try.
 _TRANSIENT: Final = frozenset({errno.ESTALE, errno.EIO})
-
-
-@dataclass(frozen=True, slots=True)
-class FileIdentity:
-    """Changes whenever a file is replaced or written to."""
-
-    device: int
-    inode: int
-    size: int
-    modified_nanoseconds: int
-    changed_nanoseconds: int
-    """Also moves where a writer sets the time of modification back, and with permissions."""
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Self:
-        """Return the identity of the file that has this status."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-    @classmethod
-    def at(cls, path: Path) -> Self | None:
-        """Return the identity of the file that is there now, behind links; ``None`` where there is none to be seen."""
-        try:
-            return cls.of(path.stat())
-        except OSError:
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +128,16 @@ class ModelStore:
         """
         return _persistently(lambda: self._fingerprint(model_id))
 
-    def still_has(self, model_id: ModelId, files: Mapping[str, FileIdentity | None]) -> bool:
-        """Return whether the names in ``files`` lead to these files still, or to none where it says ``None``.
+    def known_files(
+        self, model_id: ModelId, files: Mapping[str, FileIdentity | None]
+    ) -> Sequence[tuple[str, FileIdentity | None]]:
+        """Return the paths of the names in ``files``, and what was there. Does not block.
 
-        It is the cheapest look there is. A file that was known to be the model's stays so, wherever links lead; for all
-        else, and where the volume fails, the answer is no, and :meth:`fingerprint` tells more.
+        Whether they are there still is the cheapest look there is. A file that was known to be the model's stays so,
+        wherever links lead; of all else :meth:`fingerprint` tells more.
         """
         folder = os.path.join(self._root, *folders_of(model_id))
-        try:
-            return all(_identity_at(os.path.join(folder, name)) == file for name, file in files.items())
-        except OSError:
-            return False
+        return [(os.path.join(folder, name), file) for name, file in files.items()]
 
     def read(self, model_id: ModelId, name: str, limit: int) -> bytes:
         """Return the whole file ``name`` of the model.
@@ -243,13 +218,6 @@ def _fingerprint_of(folder: OpenFolder) -> Fingerprint:
 def _identity(folder: OpenFolder, name: str) -> FileIdentity | None:
     try:
         return FileIdentity.of(folder.status(name))
-    except FileNotFoundError:
-        return None
-
-
-def _identity_at(path: str) -> FileIdentity | None:
-    try:
-        return FileIdentity.of(os.stat(path))
     except FileNotFoundError:
         return None
 

@@ -24,8 +24,10 @@ from predictor.settings import PredictorSettings
 from serving.call import Call
 from serving.deadline import Deadline
 from serving.errors import ServingError
+from serving.file_identity import FileIdentity
+from serving.looks.comparison import ThreadComparison
 from serving.model_id import ModelId
-from serving.model_store import MODEL_FILES, FileIdentity, Fingerprint, ModelStore
+from serving.model_store import MODEL_FILES, Fingerprint, ModelStore
 from serving.prediction import Outcome, Prediction, Query, ScoredLabel
 from serving.query_limits import QueryLimits
 from serving.residence import Residence
@@ -230,7 +232,7 @@ async def hosted(model_dir: Path, *services: Service, **settings: Any) -> AsyncI
 @asynccontextmanager
 async def hosted_frontend(model_dir: Path, backend: Backend, **settings: Any) -> AsyncIterator[str]:
     """Host a real frontend before ``backend``; give its address."""
-    catalog = Catalog(ModelStore(model_dir), threads=2, freshness_seconds=0.0)
+    catalog = Catalog(ModelStore(model_dir), threads=2, freshness_seconds=0.0, comparison=ThreadComparison())
     limits = QueryLimits(max_document_bytes=4096, max_batch_size=8)
     predictions = RoutedPredictions(catalog, Router({"intent-classification": backend}), limits)
     try:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from serving.errors import ModelNotFound, ServingError, VolumeUnavailable
+from serving.file_identity import FileIdentity
 from serving.management.terms import ModelChange, ReleaseState
 from serving.model_id import ModelId, versioned
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, FileIdentity, Fingerprint, ModelStore
+from serving.model_store import MANIFEST_FILE, MODEL_FILES, Fingerprint, ModelStore
 from serving.releases.release import RELEASE_FILE, Release
 
 _NO_VERSIONS: Final = frozenset((*MODEL_FILES, RELEASE_FILE))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from frontend.remembered import Remembered
+from serving.file_identity import FileIdentity
+from serving.looks.comparison import FileComparison
 from serving.model_id import ModelId
-from serving.model_store import FileIdentity, ModelStore
+from serving.model_store import ModelStore
 from serving.releases.release import RELEASE_FILE, Release
 
 
@@ -17,12 +21,19 @@ class KnownReleases:
         freshness_seconds: of a name without a release it is looked for one at most once in this time, when the name is
             asked for.
         release_freshness_seconds: a release is compared with its file at most once in this time, when it is asked for.
+        comparison: compares it; not closed here.
     """
 
     def __init__(
-        self, store: ModelStore, *, threads: int, freshness_seconds: float, release_freshness_seconds: float
+        self,
+        store: ModelStore,
+        *,
+        threads: int,
+        freshness_seconds: float,
+        release_freshness_seconds: float,
+        comparison: FileComparison,
     ) -> None:
-        source = _Releases(store, freshness_seconds, release_freshness_seconds)
+        source = _Releases(store, freshness_seconds, release_freshness_seconds, comparison)
         self._releases: Remembered[Release | None] = Remembered(source, threads=threads)
 
     def has_none(self, name: ModelId) -> bool:
@@ -64,8 +75,15 @@ class _Releases:
     kind = "release"
     event = "release cannot be read; the known one stays"
 
-    def __init__(self, store: ModelStore, freshness_seconds: float, release_freshness_seconds: float) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        freshness_seconds: float,
+        release_freshness_seconds: float,
+        comparison: FileComparison,
+    ) -> None:
         self._store = store
+        self._comparison = comparison
         self._freshness_seconds = freshness_seconds
         self._release_freshness_seconds = release_freshness_seconds
 
@@ -81,9 +99,11 @@ class _Releases:
         """Return the release. Raises ServingError."""
         return None if file is None else self._store.read_release(name)
 
-    def is_still(self, name: ModelId, file: FileIdentity | None) -> bool:
-        """Return whether the release's file is this one still, or still missing."""
-        return self._store.still_has(name, {RELEASE_FILE: file})
+    async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
+        """Return of each name whether its release is another file by now, or has come or gone."""
+        return await self._comparison.changed(
+            [self._store.known_files(name, {RELEASE_FILE: file}) for name, file in known]
+        )
 
     def freshness_of(self, file: FileIdentity | None) -> float:
         """Return how long a release is taken on trust, or that there is none."""

@@ -19,6 +19,7 @@ from frontend.releases.rollouts import Rollouts
 from frontend.releases.taking_back import Change, TakingBack
 from frontend.releases.trials import Trials
 from frontend.router import Router
+from serving.looks.comparison import FileComparison
 from serving.model_store import ModelStore
 from serving.releases.writing import change_release
 
@@ -42,6 +43,7 @@ def build_releases(
     threads: int,
     freshness_seconds: float,
     release_freshness_seconds: float,
+    comparison: FileComparison,
     metrics_models: int = 0,
     change: Change | None = None,
 ) -> Releases:
@@ -54,6 +56,7 @@ def build_releases(
         threads: how many releases are read at the same time.
         freshness_seconds: how long it is taken on trust that a name has no release.
         release_freshness_seconds: how long a release is taken on trust.
+        comparison: compares files; not closed with the releases.
         metrics_models: how many names have metrics of their own.
         change: writes releases; ``None``: into ``model_dir``.
     """
@@ -62,6 +65,7 @@ def build_releases(
         threads=threads,
         freshness_seconds=freshness_seconds,
         release_freshness_seconds=release_freshness_seconds,
+        comparison=comparison,
     )
     trials = Trials()
     rollouts = Rollouts(known, trials)

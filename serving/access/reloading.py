@@ -11,8 +11,8 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 import structlog
 
 from serving.access.access_file import InvalidAccessFile
+from serving.file_identity import FileIdentity
 from serving.following import Following
-from serving.model_store import FileIdentity
 from serving.reloads import RELOAD_FAILURES
 
 log = structlog.get_logger()

@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from serving.model_store import FileIdentity
+from serving.file_identity import FileIdentity
 from serving.settings import TlsFiles
 
 # What BoringSSL serves with, which is in both transports.

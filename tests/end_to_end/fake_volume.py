@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 from predictor import service
 from predictor.settings import PredictorSettings
+from serving.looks.comparison import ThreadComparison
 from serving.model_store import MODEL_FILES
 from serving.settings import load_settings
 from serving.transport.hosting import Program, run
@@ -140,7 +141,9 @@ def build(settings: PredictorSettings) -> Workload:
     for operation, name in ((STAT, "stat"), (OPEN, "open"), (READ, "read")):
         # For as long as the process lives.
         patch.object(os, name, _failing(faults, operation, getattr(os, name))).start()
-    return service.build(settings)
+    service.tune_process()
+    # In this process, for what is patched is patched here.
+    return service.workload(settings, ThreadComparison())
 
 
 if __name__ == "__main__":

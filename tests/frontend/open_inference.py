@@ -21,6 +21,7 @@ from frontend.predictions import RoutedPredictions
 from frontend.releases.service import build_releases
 from frontend.router import Router
 from serving.explanation import Explanation, LabelExplanation
+from serving.looks.comparison import ThreadComparison
 from serving.model_store import ModelStore
 from serving.prediction import Fallback, Prediction, Query, ScoredLabel
 from serving.query_limits import QueryLimits
@@ -60,7 +61,7 @@ async def servicer_before(
 ) -> AsyncIterator[OpenInferenceServicer]:
     """Give the real servicer, over models in files, before ``backend``."""
     store = ModelStore(models)
-    catalog = Catalog(store, threads=2, freshness_seconds=freshness_seconds)
+    catalog = Catalog(store, threads=2, freshness_seconds=freshness_seconds, comparison=ThreadComparison())
     router = Router({"intent-classification": backend})
     releases = build_releases(
         models,
@@ -69,6 +70,7 @@ async def servicer_before(
         threads=1,
         freshness_seconds=freshness_seconds,
         release_freshness_seconds=freshness_seconds,
+        comparison=ThreadComparison(),
     )
     predictions = RoutedPredictions(catalog, router, LIMITS, releases.answers)
     servicer = open_inference_servicer(

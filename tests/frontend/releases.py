@@ -15,6 +15,7 @@ from frontend.releases.service import Releases, build_releases
 from frontend.releases.taking_back import Change
 from frontend.releases.trials import TrialCounts
 from frontend.router import Router
+from serving.looks.comparison import ThreadComparison
 from serving.model_id import ModelId
 from serving.model_store import ModelStore
 from serving.prediction import Outcome, Prediction, Query
@@ -90,7 +91,7 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     """Give a data plane over the models below ``root``."""
     engine = engine or FakeBackend()
-    catalog = Catalog(ModelStore(root), threads=2, freshness_seconds=NEVER)
+    catalog = Catalog(ModelStore(root), threads=2, freshness_seconds=NEVER, comparison=ThreadComparison())
     router = Router({"intent-classification": engine})
     releases = build_releases(
         root,
@@ -99,6 +100,7 @@ async def bench(
         threads=1,
         freshness_seconds=freshness_seconds,
         release_freshness_seconds=freshness_seconds,
+        comparison=ThreadComparison(),
         metrics_models=10,
         change=change,
     )

@@ -20,6 +20,7 @@ from serving.errors import (
     ServingError,
     VolumeUnavailable,
 )
+from serving.looks.comparison import ThreadComparison
 from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.model_store import Fingerprint, ModelStore
@@ -57,7 +58,7 @@ class FakeVolume(ModelStore):
 @asynccontextmanager
 async def bench(root: Path, freshness_seconds: float = NEVER) -> AsyncIterator[tuple[Catalog, FakeVolume]]:
     volume = FakeVolume(root)
-    catalog = Catalog(volume, threads=2, freshness_seconds=freshness_seconds)
+    catalog = Catalog(volume, threads=2, freshness_seconds=freshness_seconds, comparison=ThreadComparison())
     try:
         yield catalog, volume
     finally:
@@ -94,7 +95,7 @@ async def test_a_manifest_is_read_again_only_when_its_file_changed(tmp_path: Pat
     async with bench(tmp_path, freshness_seconds=0.0) as (catalog, volume):
         for _ in range(5):
             assert (await catalog.manifest(A)).model_version == "1"
-        assert (volume.looks, volume.reads) == ({A: 5}, {A: 1})
+        assert volume.reads == {A: 1}
         publish(tmp_path, "a", ModelVersion="2")
         assert (await catalog.manifest(A)).model_version == "2"
         assert volume.reads == {A: 2}

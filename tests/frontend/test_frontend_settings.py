@@ -9,6 +9,7 @@ from frontend.router import Router
 from frontend.routes import parse_routes
 from frontend.service import catalog_of
 from frontend.settings import FrontendSettings
+from serving.looks.comparison import ThreadComparison
 from serving.manifest import Manifest
 from serving.settings import load_settings
 
@@ -54,7 +55,7 @@ def test_wrong_routes_are_told_with_the_variable_and_the_flag(
 async def test_algorithms_of_one_engine_share_one_connection(tmp_path: Path) -> None:
     settings = load_settings(FrontendSettings, ["--model-dir", str(tmp_path)])
     engines = parse_routes("a=predictor://h:1,b=predictor://h:2,c=predictor://h:1")
-    router = Router(backends_of(engines, settings, catalog_of(settings), partitions=0))
+    router = Router(backends_of(engines, settings, catalog_of(settings, ThreadComparison()), partitions=0))
     a, b, c = (router.backend_for(Manifest(Algorithm=name)) for name in "abc")
     assert a is c
     assert a is not b

@@ -21,6 +21,7 @@ from serving.errors import (
     ServingError,
     Unavailable,
 )
+from serving.looks.comparison import ThreadComparison
 from serving.model_store import ModelStore
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
@@ -37,7 +38,7 @@ def models(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def routed(models: Path, left: FakeBackend, right: FakeBackend) -> AsyncIterator[RoutedPredictions]:
-    catalog = Catalog(ModelStore(models), threads=2, freshness_seconds=60.0)
+    catalog = Catalog(ModelStore(models), threads=2, freshness_seconds=60.0, comparison=ThreadComparison())
     predictions = RoutedPredictions(catalog, Router({"left": left, "right": right}), QueryLimits(100, 8))
     try:
         yield predictions

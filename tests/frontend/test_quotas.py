@@ -25,6 +25,7 @@ from frontend.router import Router
 from serving.access.identity import ANYBODY, Identity, Right
 from serving.access.limits import Limits
 from serving.errors import PermissionDenied, QuotaExceeded, ServingError
+from serving.looks.comparison import ThreadComparison
 from serving.model_store import ModelStore
 from serving.prediction import Prediction, Query
 from serving.query_limits import QueryLimits
@@ -274,7 +275,7 @@ def test_who_waits_as_long_as_they_are_told_is_served(
 
 
 def predictions_before(backend: FakeBackend, models: Path, quotas: Quotas) -> RoutedPredictions:
-    catalog = Catalog(ModelStore(models), threads=1, freshness_seconds=60.0)
+    catalog = Catalog(ModelStore(models), threads=1, freshness_seconds=60.0, comparison=ThreadComparison())
     limits = QueryLimits(max_document_bytes=4096, max_batch_size=64)
     return RoutedPredictions(catalog, Router({"intent-classification": backend}), limits, quotas=quotas)
 

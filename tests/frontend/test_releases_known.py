@@ -17,8 +17,10 @@ from frontend.releases.known import KnownReleases
 from frontend.releases.rollouts import Rollouts
 from frontend.releases.trials import Trials
 from serving.errors import InvalidRelease, ModelNotFound, ServingError, VolumeUnavailable
+from serving.file_identity import FileIdentity
+from serving.looks.comparison import ThreadComparison
 from serving.model_id import ModelId
-from serving.model_store import FileIdentity, ModelStore
+from serving.model_store import ModelStore
 from serving.releases.release import Canary, Release
 from tests.builders import PATIENCE, happened, publish
 from tests.frontend.releases import NAME, NEVER, publish_versions, write_release
@@ -58,6 +60,7 @@ async def bench(
         threads=2,
         freshness_seconds=freshness_seconds,
         release_freshness_seconds=release_freshness_seconds,
+        comparison=ThreadComparison(),
     )
     try:
         yield known, volume

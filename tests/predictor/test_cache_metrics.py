@@ -14,6 +14,7 @@ from predictor.engine import InferenceEngine
 from predictor.service import build_engine, collectors_of
 from predictor.settings import PredictorSettings
 from serving.errors import ChecksumMismatch, ForbiddenPickle, ModelNotFound
+from serving.looks.comparison import ThreadComparison
 from serving.model_id import ModelId
 from serving.model_store import WEIGHTS_FILE
 from serving.prediction import Query
@@ -62,7 +63,7 @@ async def bench(tmp_path: Path, *names: str, models: Sequence[str] = ("a", "b", 
         freshness_seconds=0.0,
         metrics_names=",".join(names),
     )
-    engine = build_engine(settings)
+    engine = build_engine(settings, ThreadComparison())
     it = Bench(tmp_path, engine, settings)
     it.publish(*models)
     try:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -93,7 +93,10 @@ class FakeSource:
             raise files
         return files
 
-    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
+        return await asyncio.to_thread(lambda: [self._has_changed(*each) for each in known])
+
+    def _has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
         try:
             return self.fingerprint(model_id) != fingerprint
         except ServingError:

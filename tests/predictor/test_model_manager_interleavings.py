@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -25,8 +25,9 @@ from predictor import model_manager
 from predictor.model_manager import ModelManager
 from predictor.residency import Lease, ResidentModels
 from serving.errors import InvalidModelFile, ModelNotFound, ServingError
+from serving.file_identity import FileIdentity
 from serving.model_id import ModelId
-from serving.model_store import FileIdentity, Fingerprint
+from serving.model_store import Fingerprint
 
 BUDGET = 100
 MODELS = [ModelId(name) for name in "abcd"]
@@ -63,7 +64,10 @@ class FakeVolume:
             raise ModelNotFound("no model has this runId") from None
         return Fingerprint((FileIdentity(0, copy, size, 0, 0),))
 
-    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
+        return await asyncio.to_thread(lambda: [self._has_changed(*each) for each in known])
+
+    def _has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
         try:
             return self.fingerprint(model_id) != fingerprint
         except ServingError:

@@ -7,6 +7,7 @@ import pytest
 from predictor.service import build_engine
 from predictor.settings import PredictorSettings
 from serving.errors import ModelNotFound
+from serving.looks.comparison import ThreadComparison
 from serving.prediction import Query
 from serving.settings import load_settings
 
@@ -48,7 +49,7 @@ def test_a_value_out_of_range_is_told_with_its_flag_and_its_variable(
 
 
 async def test_an_engine_is_built_from_settings(tmp_path: Path) -> None:
-    engine = build_engine(load_settings(PredictorSettings, ["--model-dir", str(tmp_path)]))
+    engine = build_engine(load_settings(PredictorSettings, ["--model-dir", str(tmp_path)]), ThreadComparison())
     try:
         with pytest.raises(ModelNotFound):
             await engine.predict(Query("unknown", "x"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -226,7 +227,10 @@ class FakeSource:
             raise ModelNotFound("no model has this runId")
         return fingerprint_of(1)
 
-    def has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
+        return await asyncio.to_thread(lambda: [self._has_changed(*each) for each in known])
+
+    def _has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
         try:
             return self.fingerprint(model_id) != fingerprint
         except ServingError:

@@ -14,6 +14,7 @@ from frontend.releases.known import KnownReleases
 from frontend.releases.trials import Trials
 from frontend.router import Router
 from serving.access.identity import Identity
+from serving.looks.comparison import ThreadComparison
 from serving.model_store import ModelStore
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 from serving.transport.grpcio import GrpcioHost
@@ -47,8 +48,10 @@ async def model_service(root: Path, identity: Identity | None = None) -> AsyncIt
     """Host it; what calls are answered by learns of a release from it alone."""
     store = ModelStore(root)
     backend = FakeBackend()
-    catalog = Catalog(store, threads=1, freshness_seconds=0.0)
-    known = KnownReleases(store, threads=1, freshness_seconds=3600.0, release_freshness_seconds=3600.0)
+    catalog = Catalog(store, threads=1, freshness_seconds=0.0, comparison=ThreadComparison())
+    known = KnownReleases(
+        store, threads=1, freshness_seconds=3600.0, release_freshness_seconds=3600.0, comparison=ThreadComparison()
+    )
     trials = Trials()
     managed = management(root, catalog, Router({"intent-classification": backend}), known, trials)
     guards = Guards() if identity is None else Guards(access=KnownAccess(identity))

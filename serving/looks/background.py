@@ -1,4 +1,4 @@
-"""When what is known of a model's files has to be compared with them, and comparing without anybody waiting.
+"""When what is known of a model's files has to be compared with them: many at a time, and mostly while nobody waits.
 
 Of a model that is asked for all the time the next answers show what a look finds. Would they wait for it, thousands of
 tenants that are asked for once a second each would wait all the time.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from serving.model_id import ModelId
 
@@ -18,7 +17,10 @@ Subject = TypeVar("Subject")
 Subject_contra = TypeVar("Subject_contra", contravariant=True)
 Known = TypeVar("Known")
 
-# So many take about a millisecond; then others may use the thread.
+Changed: TypeAlias = Callable[[Sequence[tuple[ModelId, Known]]], Awaitable[Sequence[bool]]]
+"""Tells of models whether their files are others than those that are known. Raises nothing."""
+
+# So many take about a millisecond; then it is another's turn.
 _MOST_AT_ONCE: Final = 64
 
 
@@ -33,24 +35,23 @@ class BackgroundLooks(Generic[Subject, Known]):
     """Compares what is known of models with their files.
 
     Args:
-        pool: where it is compared.
-        has_changed: compares; blocks, and raises nothing.
+        changed: compares.
         on_looked: told of every subject what was found.
         freshness_seconds: how long what was found is taken on trust.
     """
 
     def __init__(
         self,
-        pool: ThreadPoolExecutor,
-        has_changed: Callable[[ModelId, Known], bool],
+        changed: Changed[Known],
         on_looked: OnLooked[Subject],
         freshness_seconds: float,
     ) -> None:
-        self._pool = pool
-        self._has_changed = has_changed
+        self._changed = changed
         self._on_looked = on_looked
         self._freshness_seconds = freshness_seconds
         self._wanted: dict[Subject, tuple[ModelId, Known]] = {}
+        self._waiting: dict[Subject, list[asyncio.Future[bool]]] = {}
+        """Who waits for what a look finds."""
         self._looking: asyncio.Task[None] | None = None
 
     def may_serve(
@@ -81,6 +82,17 @@ class BackgroundLooks(Generic[Subject, Known]):
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
+    async def looked(self, subject: Subject, model_id: ModelId, known: Known, patience_seconds: float) -> bool | None:
+        """Look, and return whether the files have changed; ``None`` where that takes longer than the patience."""
+        self.look(subject, model_id, known)
+        found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(subject, []).append(found)
+        try:
+            async with asyncio.timeout(patience_seconds):
+                return await found
+        except TimeoutError:
+            return None
+
     async def close(self) -> None:
         """Stop looking."""
         if self._looking is not None:
@@ -88,17 +100,15 @@ class BackgroundLooks(Generic[Subject, Known]):
             await asyncio.gather(self._looking, return_exceptions=True)
 
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._wanted:
                 subjects = [subject for subject, _ in zip(self._wanted, range(_MOST_AT_ONCE), strict=False)]
-                wanted = [self._wanted[subject] for subject in subjects]
-                changed = await loop.run_in_executor(self._pool, self._compared, wanted)
+                changed = await self._changed([self._wanted[subject] for subject in subjects])
                 for subject, has_changed in zip(subjects, changed, strict=True):
                     del self._wanted[subject]
                     self._on_looked(subject, changed=has_changed)
+                    for caller in self._waiting.pop(subject, ()):
+                        if not caller.done():
+                            caller.set_result(has_changed)
         finally:
             self._looking = None
-
-    def _compared(self, wanted: list[tuple[ModelId, Known]]) -> list[bool]:
-        return [self._has_changed(model_id, known) for model_id, known in wanted]

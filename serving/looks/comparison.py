@@ -1,0 +1,163 @@
+"""Whether files are still the ones that were read, told of many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+from typing import Final, Protocol, TypeAlias
+
+import structlog
+
+from serving.file_identity import FileIdentity, is_still
+
+log = structlog.get_logger()
+
+KnownFile: TypeAlias = tuple[str, FileIdentity | None]
+"""A path, and the file that was there; ``None``: there was none."""
+
+PROGRAM: Final = "serving.looks.process"
+_START_AGAIN_SECONDS: Final = 10.0
+_END_SECONDS: Final = 1.0
+
+
+class FileComparison(Protocol):
+    """Compares known files with those that are there now."""
+
+    async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
+        """Return of each group whether one of its files is another by now, or cannot be seen."""
+
+    async def close(self) -> None:
+        """Compare no more."""
+
+
+class ThreadComparison:
+    """Compares in a thread of this process."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="look")
+
+    async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
+        """Return of each group whether one of its files is another by now, or cannot be seen."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _changed, groups)
+
+    async def close(self) -> None:
+        """Compare no more."""
+        # A volume that hangs must not hang the end.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class ProcessComparison:
+    """Compares in a process of its own.
+
+    A thread hands the interpreter's lock over and back with every file: with a thousand tenants that is thousands of
+    times a second, and costs their answers more than all else together. The process is started with the first
+    comparison. Until it is there, and where it cannot be, a thread compares.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadComparison()
+        self._process: _Process | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._start_at = 0.0
+        self._turn = asyncio.Lock()
+
+    async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
+        """Return of each group whether one of its files is another by now, or cannot be seen."""
+        async with self._turn:
+            found = None if self._process is None else await self._asked(self._process, groups)
+        if found is not None:
+            return found
+        if self._starting is None and time.monotonic() >= self._start_at:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        return await self._thread.changed(groups)
+
+    async def close(self) -> None:
+        """Compare no more, and have the process end."""
+        if self._starting is not None:
+            await self._starting
+        await self._thread.close()
+        if self._process is not None:
+            await self._process.end()
+
+    async def _asked(self, process: _Process, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
+        """Return what the process says; ``None`` where it has ended."""
+        with contextlib.suppress(OSError):
+            answer = await process.ask(groups)
+            if answer is not None:
+                return answer
+        log.warning("files are compared in a thread: the process that compared them has ended")
+        self._process = None
+        await process.end()
+        return None
+
+    async def _start(self) -> None:
+        self._start_at = time.monotonic() + _START_AGAIN_SECONDS
+        try:
+            self._process = await _Process.start()
+        except OSError as error:
+            log.warning("files are compared in a thread: no process can be started", reason=str(error))
+        finally:
+            self._starting = None
+
+
+class _Process:
+    """The process, and the socket that leads to it."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls) -> _Process:
+        """Start it. Raises OSError."""
+        ours, its = socket.socketpair()
+        with its:
+            try:
+                process = await asyncio.to_thread(_started, its)
+                return cls(process, *await asyncio.open_connection(sock=ours))
+            except BaseException:
+                # It ends by itself, once nobody holds the other end.
+                ours.close()
+                raise
+
+    async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
+        """Return what it answers; ``None`` where it ends instead. Raises OSError."""
+        told = [[(path, file and astuple(file)) for path, file in files] for files in groups]
+        self._writer.write(json.dumps(told).encode() + b"\n")
+        await self._writer.drain()
+        line = await self._reader.readline()
+        if not line:
+            return None
+        answer: Sequence[bool] = json.loads(line)
+        return answer
+
+    async def end(self) -> None:
+        """Have it end."""
+        self._writer.close()
+        try:
+            await asyncio.to_thread(self._process.wait, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            # The volume hangs, and it with it.
+            self._process.kill()
+
+
+def _started(its: socket.socket) -> subprocess.Popen[bytes]:
+    # A session of its own: what a terminal sends to all is for the service, which ends this process.
+    command = [sys.executable, "-m", PROGRAM]
+    stream = its.fileno()
+    return subprocess.Popen(command, stdin=stream, stdout=stream, start_new_session=True)  # noqa: S603 - our own program
+
+
+def _changed(groups: Sequence[Sequence[KnownFile]]) -> list[bool]:
+    return [not all(is_still(path, file) for path, file in files) for files in groups]

@@ -1,0 +1,31 @@
+"""The process that compares files for a service: ``python -m serving.looks.process``.
+
+Each line that comes in has groups of files, ``[[[path, identity], ...], ...]``, and is answered with a line that says
+of each group whether one of them has changed. It ends with the service.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+from serving.file_identity import FileIdentity, is_still
+
+
+def main() -> None:
+    """Answer until nobody asks any more."""
+    # The service is asked to end, and ends this process when it does.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    for line in sys.stdin.buffer:
+        changed = [
+            not all(is_still(path, identity and FileIdentity(*identity)) for path, identity in files)
+            for files in json.loads(line)
+        ]
+        sys.stdout.write(json.dumps(changed) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
