@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 
-@dataclass(frozen=True, slots=True)
-class FileIdentity:
-    """Changes whenever a file is replaced or written to."""
+class FileIdentity(NamedTuple):
+    """Changes whenever a file is replaced or written to.
+
+    A tuple, because thousands are compared, and written out, in a second.
+    """
 
     device: int
     inode: int

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -79,10 +81,16 @@ async def a_turn(turns: int = 1) -> None:
         await asyncio.sleep(0)
 
 
+# Below those that the system gives to connections: one that is made meanwhile does not take a port away.
+_PORTS = range(10_000, 20_000)
+
+
 def free_port() -> int:
     """Return a port of the loopback interface that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    while True:
+        port = secrets.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 _REFUSING: list[socket.socket] = []

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 from typing import Final, Protocol, TypeAlias
 
 import structlog
@@ -133,8 +132,7 @@ class _Process:
 
     async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
         """Return what it answers; ``None`` where it ends instead. Raises OSError."""
-        told = [[(path, file and astuple(file)) for path, file in files] for files in groups]
-        self._writer.write(json.dumps(told).encode() + b"\n")
+        self._writer.write(json.dumps(groups).encode() + b"\n")
         await self._writer.drain()
         line = await self._reader.readline()
         if not line:

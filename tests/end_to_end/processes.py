@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,18 +20,13 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.builders import free_port
 from tests.conftest import ROOT, SHARED
 
 START_SECONDS = 60
 STOP_SECONDS = 40
 TRANSPORT = os.environ.get("INTENT_TEST_TRANSPORT", "http2")
 """What services are hosted on where a test does not say."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

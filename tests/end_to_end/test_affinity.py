@@ -19,9 +19,9 @@ import pytest
 from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
 from serving.errors import DeadlineExceeded, ServingError
 from serving.residency import ask_residency
-from tests.builders import PATIENCE
+from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
-from tests.end_to_end.processes import TRANSPORT, Service, free_port, start, transports
+from tests.end_to_end.processes import TRANSPORT, Service, start, transports
 
 pytestmark = pytest.mark.end_to_end
 

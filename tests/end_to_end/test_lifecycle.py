@@ -17,8 +17,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.client import AsyncIntentClient, IntentClient, Prediction
 from serving.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.stubs import open_inference_pb2, open_inference_pb2_grpc
+from tests.builders import free_port
 from tests.conftest import ROOT
-from tests.end_to_end.processes import free_port, stack, start, transports
+from tests.end_to_end.processes import stack, start, transports
 
 pytestmark = pytest.mark.end_to_end
 

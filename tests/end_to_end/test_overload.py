@@ -19,8 +19,9 @@ import grpc
 import pytest
 
 from serving.stubs import prediction_service_pb2 as pb
+from tests.builders import free_port
 from tests.conftest import ROOT
-from tests.end_to_end.processes import free_port, stack, transports
+from tests.end_to_end.processes import stack, transports
 from tests.end_to_end.test_explanations import write_model
 from tests.end_to_end.traced_predictor import executions, stack_with_trace
 

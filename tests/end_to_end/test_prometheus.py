@@ -28,9 +28,10 @@ from serving.errors import (
 from serving.model_id import ModelId
 from serving.releases.changes import released, with_canary
 from serving.releases.writing import change_release
+from tests.builders import free_port
 from tests.conftest import ROOT
 from tests.deploy.observability import dashboard, dashboard_queries, metrics_in, queries_of_the_runbook, rules_of
-from tests.end_to_end.processes import Service, free_port, running_service, start, transports
+from tests.end_to_end.processes import Service, running_service, start, transports
 from tests.end_to_end.prometheus import Prometheus, running_prometheus
 from tests.end_to_end.transports.certificates import Authority
 from tests.predictor.builders import saved

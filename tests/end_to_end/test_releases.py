@@ -24,9 +24,9 @@ from serving.model_store import ModelStore
 from serving.releases.changes import released, rolled_back, with_canary
 from serving.releases.release import Release, Shadow
 from serving.releases.writing import change_release
-from tests.builders import PATIENCE
+from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
-from tests.end_to_end.processes import free_port, running_service, stack, transports
+from tests.end_to_end.processes import running_service, stack, transports
 
 pytestmark = pytest.mark.end_to_end
 

@@ -22,9 +22,9 @@ from serving.errors import ServingError, Unavailable
 from serving.residency import ask_residency
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from tests.builders import PATIENCE
+from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
-from tests.end_to_end.processes import Service, free_port, grpcurl, start, transports
+from tests.end_to_end.processes import Service, grpcurl, start, transports
 from tests.end_to_end.transports.certificates import Authority
 
 pytestmark = pytest.mark.end_to_end

@@ -18,9 +18,10 @@ import pytest
 from serving.stubs import open_inference_pb2, open_inference_pb2_grpc
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from tests.builders import free_port
 from tests.conftest import ROOT
 from tests.end_to_end.fake_trace_receiver import FakeTraceReceiver, ReceivedSpan, fake_trace_receiver
-from tests.end_to_end.processes import Stack, free_port, running_service, stack, transports
+from tests.end_to_end.processes import Stack, running_service, stack, transports
 
 pytestmark = pytest.mark.end_to_end
 

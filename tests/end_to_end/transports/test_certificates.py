@@ -15,8 +15,8 @@ from urllib.request import urlopen
 import grpc
 import pytest
 
-from tests.builders import PATIENCE
-from tests.end_to_end.processes import Service, free_port, start, transports
+from tests.builders import PATIENCE, free_port
+from tests.end_to_end.processes import Service, start, transports
 from tests.end_to_end.transports.callers import SyncCaller, Tls, guarded
 from tests.end_to_end.transports.certificates import Authority, der_of, shown_certificate
 from tests.end_to_end.transports.orders import Echo, Order
