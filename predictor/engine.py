@@ -7,7 +7,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import structlog
 
@@ -44,6 +44,17 @@ _MOST_LABELS: Final = 1 << 10
 # What a query costs beside its text, and each label it asks for, in the same measure.
 _COST_OF_QUERY: Final = 64
 _COST_OF_LABEL: Final = 4
+# So many queries of a model are answered faster in a pass of their own than together with those of others.
+_PASS_OF_ITS_OWN: Final = 8
+
+
+class _Ready(NamedTuple):
+    """Queries of a model that is in memory."""
+
+    lease: Lease[IntentModel]
+    members: Sequence[int]
+    """The places of their outcomes."""
+    queries: Sequence[Query]
 
 
 class InferenceEngine:
@@ -118,21 +129,18 @@ class InferenceEngine:
     ) -> None:
         """Put the outcomes in their places, of the models that can answer without a wait."""
         span = None if call.span is None else begin_inference(call.span, queries)
-        alone: list[tuple[int, Lease[IntentModel]]] = []
+        together: list[_Ready] = []
         for model_id, members in groups.items():
             asked = queries if len(members) == len(queries) else [queries[index] for index in members]
             lease = self._ready_lease(model_id, asked)
             if lease is None:
                 continue
-            if len(groups) > 1 and len(members) == 1 and lease.model.is_always_finite:
-                alone.append((members[0], lease))
+            if len(groups) > 1 and len(members) < _PASS_OF_ITS_OWN and lease.model.is_always_finite:
+                together.append(_Ready(lease, members, asked))
             else:
                 _put(outcomes, members, self._answers_of_ready(lease, asked, call.deadline))
-        if alone:
-            leases = [lease for _, lease in alone]
-            found = self._answers_together(leases, [queries[index] for index, _ in alone], call.deadline)
-            for (index, _), outcome in zip(alone, found, strict=True):
-                outcomes[index] = outcome
+        if together:
+            self._answer_together(together, outcomes, call.deadline)
         if span is not None:
             span.end()
 
@@ -272,33 +280,29 @@ class InferenceEngine:
         except Exception as error:  # noqa: BLE001 - told, and no harm to the neighbours in the batch
             return _refused(error, model_id, queries)
 
-    def _answers_together(
-        self, leases: Sequence[Lease[IntentModel]], queries: Sequence[Query], deadline: Deadline
-    ) -> Sequence[Outcome]:
-        """Return the outcome of one query for each of several models."""
+    def _answer_together(self, ready: Sequence[_Ready], outcomes: list[Outcome | None], deadline: Deadline) -> None:
+        """Put the outcomes of several models in their places."""
         now = monotonic()
-        if deadline.at > now and all(query.until > now for query in queries):
+        if deadline.at > now and all(query.until > now for _, _, queries in ready for query in queries):
             try:
-                return self._in_one_pass(leases, queries)
+                found = self._in_one_pass(ready)
             except Exception:
                 # Whose fault it is shows where each is asked on its own.
-                log.exception("answering together failed", models=len(leases))
-        return [
-            outcome
-            for lease, query in zip(leases, queries, strict=True)
-            for outcome in self._answers_of_ready(lease, [query], deadline)
-        ]
+                log.exception("answering together failed", models=len(ready))
+            else:
+                _put(outcomes, [index for _, members, _ in ready for index in members], found)
+                return
+        for lease, members, queries in ready:
+            _put(outcomes, members, self._answers_of_ready(lease, queries, deadline))
 
-    def _in_one_pass(self, leases: Sequence[Lease[IntentModel]], queries: Sequence[Query]) -> Sequence[Outcome]:
-        counter_of = self._traffic.counter_of
-        residents = [lease.resident for lease in leases]
-        found = answers_together(
-            [
-                Asked(resident.model, query, counter_of(resident))
-                for resident, query in zip(residents, queries, strict=True)
-            ]
-        )
-        for lease in leases:
+    def _in_one_pass(self, ready: Sequence[_Ready]) -> Sequence[Outcome]:
+        asked: list[Asked] = []
+        for lease, _, queries in ready:
+            resident = lease.resident
+            counter = self._traffic.counter_of(resident)
+            asked += [Asked(resident.model, query, counter) for query in queries]
+        found = answers_together(asked)
+        for lease, _, _ in ready:
             lease.release()
         return self._counted(found)
 
