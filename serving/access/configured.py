@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from serving.access.access_map import AccessMap, Tokens, read_access_map
+from serving.access.access_map import AccessMap, KnownKey, Tokens, read_access_map
 from serving.access.counters import AccessCounters, FailureReason
 from serving.access.credentials import credential_of
 from serving.access.failure_log import FailureLog
 from serving.access.identity import OPEN, Asked, Identity, Right
 from serving.access.presented import Presented
 from serving.access.reloading import Reloaded
+from serving.channels import AUTHORIZATION_KEY
 from serving.errors import PermissionDenied, Unauthenticated
 
 CertificateNames: TypeAlias = Callable[[Presented], tuple[str, ...]]
@@ -26,6 +27,9 @@ _MESSAGES: Final[dict[FailureReason, str]] = {
     "expired": "the credential has expired; ask for a new one",
     "invalid": "the credential is damaged, or not meant for this service; ask for a new one",
 }
+
+
+_MOST_REMEMBERED: Final = 4096
 
 
 class ConfiguredAccess:
@@ -47,6 +51,9 @@ class ConfiguredAccess:
         self._certificate_names = certificate_names
         self._failures = FailureLog()
         self._reloaded = Reloaded(path, partial(_read, path, self.counters))
+        self._remembered: dict[str, KnownKey] = {}
+        """Keys as they came in headers, of the version of the file that they were found in: none is hashed twice."""
+        self._remembered_of: AccessMap | None = None
 
     def identify(self, presented: Presented) -> Identity:
         """Return who makes the call that came with ``presented``.
@@ -55,7 +62,17 @@ class ConfiguredAccess:
             Unauthenticated: it is nobody that is known.
         """
         known = self._reloaded.value
-        credential = credential_of(presented)
+        if known is not self._remembered_of:
+            self._remembered, self._remembered_of = {}, known
+        authorization = presented.metadatum(AUTHORIZATION_KEY)
+        if authorization is not None:
+            remembered_key = self._remembered.get(authorization)
+            if remembered_key is not None and remembered_key.expires_at > time.time():
+                return remembered_key.identity
+        return self._found_out(known, authorization, presented)
+
+    def _found_out(self, known: AccessMap, authorization: str | None, presented: Presented) -> Identity:
+        credential = credential_of(authorization, presented)
         if credential is None:
             return self._by_certificate(known, presented)
         value = credential.value
@@ -63,6 +80,8 @@ class ConfiguredAccess:
         if key is not None:
             if key.expires_at <= time.time():
                 raise self._unknown("expired", key.identity.name)
+            if authorization is not None and len(self._remembered) < _MOST_REMEMBERED:
+                self._remembered[authorization] = key
             return key.identity
         if credential.may_be_token and known.tokens is not None and value.count(".") == 2:
             remembered = known.tokens.remembered.identity_of(value)

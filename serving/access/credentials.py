@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from serving.access.presented import Presented
-from serving.channels import AUTHORIZATION_KEY
 
 API_KEY_KEY: Final = "x-api-key"
 """Metadata key, or HTTP header, with an API key alone."""
@@ -21,9 +20,13 @@ class Credential(NamedTuple):
     may_be_token: bool
 
 
-def credential_of(presented: Presented) -> Credential | None:
-    """Return what came with the call; ``None`` where nothing did. Of several, the first ``authorization`` counts."""
-    authorization = presented.metadatum(AUTHORIZATION_KEY)
+def credential_of(authorization: str | None, presented: Presented) -> Credential | None:
+    """Return what came with the call; ``None`` where nothing did.
+
+    Args:
+        authorization: the first value of that header, which counts; ``None`` where there is none.
+        presented: all that came.
+    """
     key = presented.metadatum(API_KEY_KEY) if authorization is None else None
     if authorization is not None:
         return Credential(_after_scheme(authorization), may_be_token=True)

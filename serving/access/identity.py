@@ -75,8 +75,10 @@ class Identity:
         Raises:
             PermissionDenied: they may not; told alike whether or not there is such a model.
         """
-        self.check_right(right)
-        self.check_model(model_id)
+        # Once more together, because every call comes here.
+        if right not in self.rights or not self.may_use(model_id):
+            self.check_right(right)
+            self.check_model(model_id)
 
     def check_model(self, model_id: str) -> None:
         """Return if the model, in any version, is one of theirs.

@@ -37,9 +37,6 @@ class CallTimes:
         self._ended: dict[tuple[str, str], Histogram] = {}
         """By method and code. A pair stays, so that no counter falls."""
 
-    def began(self, method: str) -> None:
-        """Do nothing: what is in flight, the admission knows."""
-
     def ended(self, method: str, code: StatusCode, seconds: float) -> None:
         """Count a call. Every call pays for it, so it does the least that can be done."""
         histogram = self._answered.get(method) if code is _OK else None

@@ -183,9 +183,7 @@ class Boundary:
     def _found_out(self, method: str, right: Asked | None) -> Sequence[Callable[[ServedCall, Presented], None]]:
         """Return what is found out of each call of ``method`` before it is let in."""
         found: list[Callable[[ServedCall, Presented], None]] = []
-        observer, tracer, access = self._guards.observer, self._guards.tracer, self._guards.access
-        if observer is not None:
-            found.append(lambda _call, _presented: observer.began(method))
+        tracer, access = self._guards.tracer, self._guards.access
         if tracer is not None:
 
             def begin_span(call: ServedCall, presented: Presented) -> None:

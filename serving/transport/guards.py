@@ -62,9 +62,6 @@ class OpenAccess:
 class CallObserver(Protocol):
     """Is told of every call. Called on the event loop, and for each call: it must take next to no time."""
 
-    def began(self, method: str) -> None:
-        """A call of ``method``, as ``package.Service/Method``, has arrived."""
-
     def ended(self, method: str, code: StatusCode, seconds: float) -> None:
         """It has ended, ``seconds`` after it arrived."""
 

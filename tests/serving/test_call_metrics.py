@@ -31,7 +31,6 @@ def counts(times: CallTimes) -> dict[tuple[str, ...], float]:
 
 
 def end(times: CallTimes, method: str, code: StatusCode, seconds: float = 0.003) -> None:
-    times.began(method)
     times.ended(method, code, seconds)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,9 @@ def names(access: ConfiguredAccess, presented: FakePresented) -> str:
 )
 async def test_a_key_is_known_however_it_is_sent(pair: tuple[str, str], tmp_path: Path) -> None:
     async with configured(write_access(tmp_path, {"acme": identity_of("acme")})) as access:
-        assert names(access, FakePresented((("user-agent", "x"), pair))) == "acme"
+        # The second time it is remembered.
+        for _ in range(2):
+            assert names(access, FakePresented((("user-agent", "x"), pair))) == "acme"
 
 
 BAD = {
@@ -127,11 +131,18 @@ async def test_anything_else_is_refused_and_counted(name: str, tmp_path: Path, e
         assert not value or value not in f"{error} {events}"
 
 
-async def test_a_key_is_good_until_it_expires_and_another_beside_it(tmp_path: Path) -> None:
+async def test_a_key_is_good_until_it_expires_and_another_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = identity_of("acme", keys=["new", "old"])
     entry["keys"][1]["expires"] = in_the_future()
     async with configured(write_access(tmp_path, {"acme": entry})) as access:
         assert [names(access, bearing(key)) for key in ("new", "old")] == ["acme", "acme"]
+        then = time.time() + timedelta(days=40_000).total_seconds()
+        monkeypatch.setattr(time, "time", lambda: then)
+        assert names(access, bearing("new")) == "acme"
+        refusal_of(access, bearing("old"))
+        assert access.counters.failures["expired"] == 1
 
 
 async def test_tokens_and_keys_are_taken_side_by_side(tmp_path: Path) -> None:
@@ -238,6 +249,7 @@ def test_a_model_is_denied_in_the_same_words_whatever_it_is_called() -> None:
 async def test_a_new_file_is_in_force_soon(tmp_path: Path, events: list[Any]) -> None:
     path = write_access(tmp_path, {"acme": identity_of("acme")})
     async with configured(path) as access:
+        assert names(access, bearing(a_key("acme"))) == "acme"
         write_access(tmp_path, {"other": identity_of("other")})
         await becomes(lambda: any(event["event"] == "configuration reloaded" for event in events))
         refusal_of(access, bearing(a_key("acme")))
