@@ -116,6 +116,8 @@ class _Process:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._owed = 0
+        """Answers that are still to come."""
 
     @classmethod
     async def start(cls) -> _Process:
@@ -133,12 +135,15 @@ class _Process:
     async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
         """Return what it answers; ``None`` where it ends instead. Raises OSError."""
         self._writer.write(json.dumps(groups).encode() + b"\n")
+        self._owed += 1
         await self._writer.drain()
-        line = await self._reader.readline()
-        if not line:
-            return None
-        answer: Sequence[bool] = json.loads(line)
-        return answer
+        while line := await self._reader.readline():
+            self._owed -= 1
+            # Those before were for callers who left meanwhile.
+            if not self._owed:
+                answer: Sequence[bool] = json.loads(line)
+                return answer
+        return None
 
     async def end(self) -> None:
         """Have it end."""

@@ -114,3 +114,13 @@ async def test_where_no_process_can_be_started_a_thread_compares(monkeypatch: py
         assert await comparison.changed([[], [("/", None)]]) == [False, True]
         await asyncio.sleep(0.01)
     await comparison.close()
+
+
+async def test_an_answer_whose_caller_has_left_is_nobody_elses(comparison: FileComparison) -> None:
+    for _ in range(3):
+        leaving = asyncio.create_task(comparison.changed([[("/", None)]] * 3))
+        # It has asked by then.
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert await comparison.changed([[], [("/", None)]]) == [False, True]
