@@ -50,8 +50,8 @@ class BackgroundLooks(Generic[Subject, Known]):
         self._on_looked = on_looked
         self._freshness_seconds = freshness_seconds
         self._wanted: dict[Subject, tuple[ModelId, Known]] = {}
-        self._waiting: dict[Subject, list[asyncio.Future[bool]]] = {}
-        """Who waits for what a look finds."""
+        self._waiting: dict[Subject, asyncio.Future[bool]] = {}
+        """What a look will have found, where somebody waits for it: one each, however many wait and leave."""
         self._looking: asyncio.Task[None] | None = None
 
     def may_serve(
@@ -85,13 +85,11 @@ class BackgroundLooks(Generic[Subject, Known]):
     async def looked(self, subject: Subject, model_id: ModelId, known: Known, patience_seconds: float) -> bool | None:
         """Look, and return whether the files have changed; ``None`` where that takes longer than the patience."""
         self.look(subject, model_id, known)
-        found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(subject, []).append(found)
-        try:
-            async with asyncio.timeout(patience_seconds):
-                return await found
-        except TimeoutError:
-            return None
+        found = self._waiting.get(subject)
+        if found is None:
+            found = self._waiting[subject] = asyncio.get_running_loop().create_future()
+        await asyncio.wait({found}, timeout=patience_seconds)
+        return found.result() if found.done() else None
 
     async def close(self) -> None:
         """Stop looking."""
@@ -107,8 +105,8 @@ class BackgroundLooks(Generic[Subject, Known]):
                 for subject, has_changed in zip(subjects, changed, strict=True):
                     del self._wanted[subject]
                     self._on_looked(subject, changed=has_changed)
-                    for caller in self._waiting.pop(subject, ()):
-                        if not caller.done():
-                            caller.set_result(has_changed)
+                    found = self._waiting.pop(subject, None)
+                    if found is not None:
+                        found.set_result(has_changed)
         finally:
             self._looking = None

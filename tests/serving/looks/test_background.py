@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 
@@ -63,6 +64,23 @@ async def test_who_waits_for_a_volume_that_hangs_goes_on_without_it() -> None:
 
     looks: BackgroundLooks[str, bool] = BackgroundLooks(hangs, lambda _, changed: None, 30.0)
     assert await looks.looked("a", ModelId("a"), True, 0.01) is None
+    await looks.close()
+
+
+async def test_those_who_left_while_a_volume_hangs_leave_nothing_behind() -> None:
+    async def hangs(_: Sequence[tuple[ModelId, bool]]) -> Sequence[bool]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    looks: BackgroundLooks[str, bool] = BackgroundLooks(hangs, lambda _, changed: None, 30.0)
+    assert await looks.looked("a", ModelId("a"), True, 0.0) is None
+    gc.collect()
+    before = sum(isinstance(each, asyncio.Future) for each in gc.get_objects())
+    for _ in range(100):
+        assert await looks.looked("a", ModelId("a"), True, 0.0) is None
+    gc.collect()
+    after = sum(isinstance(each, asyncio.Future) for each in gc.get_objects())
+    assert after - before < 10
     await looks.close()
 
 
