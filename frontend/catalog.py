@@ -83,7 +83,7 @@ class _Manifests:
         return self._store.read_manifest(model_id)
 
     async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
-        """Return of each model whether its manifest is another file by now."""
+        """Return of each model whether its manifest is another file by now. Raises TimeoutError."""
         return await self._comparison.changed(
             [self._store.known_files(model_id, {MANIFEST_FILE: file}) for model_id, file in known]
         )

@@ -68,7 +68,11 @@ class Source(Protocol[Value_co]):
         """Return what the file says. Raises ServingError."""
 
     async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
-        """Return of each model whether its file may be another by now: the cheapest look there is. Does not block."""
+        """Return of each model whether its file may be another by now: the cheapest look there is. Does not block.
+
+        Raises:
+            TimeoutError: that takes too long.
+        """
 
     def freshness_of(self, file: FileIdentity | None) -> float:
         """Return how many seconds what the file says is taken on trust."""

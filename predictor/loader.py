@@ -75,7 +75,11 @@ class Loader:
         return fingerprint
 
     async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        """Return of each model whether its files may be others than these; where it cannot be told, too."""
+        """Return of each model whether its files may be others than these; where it cannot be told, too.
+
+        Raises:
+            TimeoutError: that takes too long.
+        """
         return await self._comparison.changed(
             [
                 self._store.known_files(model_id, dict(zip(MODEL_FILES, fingerprint.files, strict=True)))

@@ -59,7 +59,11 @@ class ModelSource(Protocol[Source_co]):
     """Where models come from. Its methods block, but for the first; they are called in threads."""
 
     async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        """Return of each model whether its files may be others than these; where it cannot be told, too."""
+        """Return of each model whether its files may be others than these; where it cannot be told, too.
+
+        Raises:
+            TimeoutError: that takes too long.
+        """
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
         """Return the identity of the model's files. Raises ServingError."""

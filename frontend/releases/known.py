@@ -100,7 +100,7 @@ class _Releases:
         return None if file is None else self._store.read_release(name)
 
     async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
-        """Return of each name whether its release is another file by now, or has come or gone."""
+        """Return of each name whether its release is another file by now, or has come or gone. Raises TimeoutError."""
         return await self._comparison.changed(
             [self._store.known_files(name, {RELEASE_FILE: file}) for name, file in known]
         )

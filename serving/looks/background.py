@@ -18,7 +18,8 @@ Subject_contra = TypeVar("Subject_contra", contravariant=True)
 Known = TypeVar("Known")
 
 Changed: TypeAlias = Callable[[Sequence[tuple[ModelId, Known]]], Awaitable[Sequence[bool]]]
-"""Tells of models whether their files are others than those that are known. Raises nothing."""
+"""Tells of models whether their files are others than those that are known. Raises TimeoutError where that cannot be
+told in time, and nothing else."""
 
 # So many take about a millisecond; then it is another's turn.
 _MOST_AT_ONCE: Final = 64
@@ -50,7 +51,7 @@ class BackgroundLooks(Generic[Subject, Known]):
         self._on_looked = on_looked
         self._freshness_seconds = freshness_seconds
         self._wanted: dict[Subject, tuple[ModelId, Known]] = {}
-        self._waiting: dict[Subject, asyncio.Future[bool]] = {}
+        self._waiting: dict[Subject, asyncio.Future[bool | None]] = {}
         """What a look will have found, where somebody waits for it: one each, however many wait and leave."""
         self._looking: asyncio.Task[None] | None = None
 
@@ -101,12 +102,20 @@ class BackgroundLooks(Generic[Subject, Known]):
         try:
             while self._wanted:
                 subjects = [subject for subject, _ in zip(self._wanted, range(_MOST_AT_ONCE), strict=False)]
-                changed = await self._changed([self._wanted[subject] for subject in subjects])
+                changed = await self._changed_in_time([self._wanted[subject] for subject in subjects])
                 for subject, has_changed in zip(subjects, changed, strict=True):
                     del self._wanted[subject]
-                    self._on_looked(subject, changed=has_changed)
+                    if has_changed is not None:
+                        self._on_looked(subject, changed=has_changed)
                     found = self._waiting.pop(subject, None)
                     if found is not None:
                         found.set_result(has_changed)
         finally:
             self._looking = None
+
+    async def _changed_in_time(self, known: Sequence[tuple[ModelId, Known]]) -> Sequence[bool | None]:
+        try:
+            return await self._changed(known)
+        except TimeoutError:
+            # One of them hangs. The next time they are asked for they are looked at again, behind all others.
+            return [None] * len(known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 import subprocess
@@ -25,13 +24,19 @@ KnownFile: TypeAlias = tuple[str, FileIdentity | None]
 PROGRAM: Final = "serving.looks.process"
 _START_AGAIN_SECONDS: Final = 10.0
 _END_SECONDS: Final = 1.0
+_BEGIN_SECONDS: Final = 10.0
+_PATIENCE_SECONDS: Final = 5.0
 
 
 class FileComparison(Protocol):
     """Compares known files with those that are there now."""
 
     async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
-        """Return of each group whether one of its files is another by now, or cannot be seen."""
+        """Return of each group whether one of its files is another by now, or cannot be seen.
+
+        Raises:
+            TimeoutError: that takes too long, as where a volume hangs.
+        """
 
     async def close(self) -> None:
         """Compare no more."""
@@ -58,18 +63,31 @@ class ProcessComparison:
 
     A thread hands the interpreter's lock over and back with every file: with a thousand tenants that is thousands of
     times a second, and costs their answers more than all else together. The process is started with the first
-    comparison. Until it is there, and where it cannot be, a thread compares.
+    comparison. Until it is there, and where it cannot be, a thread compares. One that does not answer is replaced.
+
+    Args:
+        patience_seconds: how long an answer of the process may take.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        self._patience_seconds = patience_seconds
         self._thread = ThreadComparison()
         self._process: _Process | None = None
         self._starting: asyncio.Task[None] | None = None
         self._start_at = 0.0
         self._turn = asyncio.Lock()
 
+    @property
+    def process_id(self) -> int | None:
+        """The process that compares; ``None`` while a thread does."""
+        return None if self._process is None else self._process.process_id
+
     async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
-        """Return of each group whether one of its files is another by now, or cannot be seen."""
+        """Return of each group whether one of its files is another by now, or cannot be seen.
+
+        Raises:
+            TimeoutError: the process takes too long.
+        """
         async with self._turn:
             found = None if self._process is None else await self._asked(self._process, groups)
         if found is not None:
@@ -87,24 +105,57 @@ class ProcessComparison:
             await self._process.end()
 
     async def _asked(self, process: _Process, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
-        """Return what the process says; ``None`` where it has ended."""
-        with contextlib.suppress(OSError):
-            answer = await process.ask(groups)
+        """Return what the process says; ``None`` where it has ended. Raises TimeoutError."""
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                answer = await process.ask(groups)
             if answer is not None:
                 return answer
+        except TimeoutError:
+            log.warning("the process that compares files does not answer; another takes its place")
+            self._process = None
+            self._starting = asyncio.get_running_loop().create_task(self._replace(process))
+            # Not a thread meanwhile: where the volume hangs, that would hang too, and cannot be ended.
+            await asyncio.shield(self._starting)
+            raise
+        except OSError:
+            pass
         log.warning("files are compared in a thread: the process that compared them has ended")
         self._process = None
         await process.end()
         return None
 
+    async def _replace(self, process: _Process) -> None:
+        if await process.kill():
+            await self._start()
+        else:
+            # They must not become more and more.
+            self._start_at = time.monotonic() + _START_AGAIN_SECONDS
+            self._starting = None
+
     async def _start(self) -> None:
         self._start_at = time.monotonic() + _START_AGAIN_SECONDS
         try:
-            self._process = await _Process.start()
+            self._process = await _begun()
         except OSError as error:
             log.warning("files are compared in a thread: no process can be started", reason=str(error))
         finally:
             self._starting = None
+
+
+async def _begun() -> _Process:
+    """Return a process that answers: nobody waits while it begins. Raises OSError."""
+    process = await _Process.start()
+    try:
+        async with asyncio.timeout(_BEGIN_SECONDS):
+            answer = await process.ask([])
+    except OSError:
+        await process.kill()
+        raise
+    if answer is None:
+        await process.end()
+        raise OSError("it has ended at once")
+    return process
 
 
 class _Process:
@@ -132,6 +183,11 @@ class _Process:
                 ours.close()
                 raise
 
+    @property
+    def process_id(self) -> int:
+        """Its id."""
+        return self._process.pid
+
     async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
         """Return what it answers; ``None`` where it ends instead. Raises OSError."""
         self._writer.write(json.dumps(groups).encode() + b"\n")
@@ -148,11 +204,23 @@ class _Process:
     async def end(self) -> None:
         """Have it end."""
         self._writer.close()
+        if not await self._has_ended():
+            # The volume hangs, and it with it.
+            await self.kill()
+
+    async def kill(self) -> bool:
+        """End it at once, and return whether it has ended."""
+        self._writer.close()
+        self._process.kill()
+        return await self._has_ended()
+
+    async def _has_ended(self) -> bool:
+        """Return whether it ends soon."""
         try:
             await asyncio.to_thread(self._process.wait, _END_SECONDS)
         except subprocess.TimeoutExpired:
-            # The volume hangs, and it with it.
-            self._process.kill()
+            return False
+        return True
 
 
 def _started(its: socket.socket) -> subprocess.Popen[bytes]:

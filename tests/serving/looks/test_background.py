@@ -67,6 +67,24 @@ async def test_who_waits_for_a_volume_that_hangs_goes_on_without_it() -> None:
     await looks.close()
 
 
+async def test_one_that_hangs_is_left_and_others_are_looked_at() -> None:
+    found: asyncio.Queue[str] = asyncio.Queue()
+
+    async def one_hangs(known: Sequence[tuple[ModelId, bool]]) -> Sequence[bool]:
+        if ModelId("hangs") in [model_id for model_id, _ in known]:
+            raise TimeoutError
+        return [False for _ in known]
+
+    looks: BackgroundLooks[str, bool] = BackgroundLooks(
+        one_hangs, lambda subject, changed: found.put_nowait(subject), 30.0
+    )
+    assert await looks.looked("hangs", ModelId("hangs"), True, PATIENCE) is None
+    looks.look("other", ModelId("other"), True)
+    assert await asyncio.wait_for(found.get(), PATIENCE) == "other"
+    assert await looks.looked("hangs", ModelId("hangs"), True, PATIENCE) is None
+    await looks.close()
+
+
 async def test_those_who_left_while_a_volume_hangs_leave_nothing_behind() -> None:
     async def hangs(_: Sequence[tuple[ModelId, bool]]) -> Sequence[bool]:
         await asyncio.Event().wait()

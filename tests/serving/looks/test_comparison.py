@@ -33,16 +33,12 @@ def processes() -> list[psutil.Process]:
 
 
 async def started(comparison: ProcessComparison) -> psutil.Process:
-    """Return its process, once it is there and has answered."""
-    before = processes()
+    """Return its process, once that compares."""
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
         assert await comparison.changed([[]]) == [False]
-        for process in processes():
-            if process not in before:
-                # The thread answers until the process does.
-                assert await comparison.changed([[]]) == [False]
-                return process
+        if comparison.process_id is not None:
+            return psutil.Process(comparison.process_id)
         await asyncio.sleep(0.01)
     raise AssertionError("no process has been started")
 
@@ -124,3 +120,23 @@ async def test_an_answer_whose_caller_has_left_is_nobody_elses(comparison: FileC
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         assert await comparison.changed([[], [("/", None)]]) == [False, True]
+
+
+async def test_a_process_that_does_not_answer_is_replaced() -> None:
+    comparison = ProcessComparison(patience_seconds=0.1)
+    process = await started(comparison)
+    process.suspend()
+    with pytest.raises(TimeoutError):
+        await comparison.changed([[]])
+    assert not process.is_running()
+    assert [each.pid for each in processes()] == [comparison.process_id]
+    await comparison.close()
+    assert not processes()
+
+
+async def test_a_process_that_does_not_answer_does_not_outlive_its_service() -> None:
+    comparison = ProcessComparison()
+    process = await started(comparison)
+    process.suspend()
+    await comparison.close()
+    assert not processes()
