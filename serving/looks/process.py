@@ -6,7 +6,9 @@ of each group whether one of them has changed. It ends with the service.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import sys
 
@@ -18,13 +20,14 @@ def main() -> None:
     # The service is asked to end, and ends this process when it does.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    for line in sys.stdin.buffer:
-        changed = [
-            not all(is_still(path, identity and FileIdentity(*identity)) for path, identity in files)
-            for files in json.loads(line)
-        ]
-        sys.stdout.write(json.dumps(changed) + "\n")
-        sys.stdout.flush()
+    with contextlib.suppress(ConnectionError):
+        for line in sys.stdin.buffer:
+            changed = [
+                not all(is_still(path, identity and FileIdentity(*identity)) for path, identity in files)
+                for files in json.loads(line)
+            ]
+            # Not by way of a buffer, which would be written once more at the end, when nobody is there.
+            os.write(sys.stdout.fileno(), json.dumps(changed).encode() + b"\n")
 
 
 if __name__ == "__main__":

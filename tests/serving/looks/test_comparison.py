@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -101,6 +104,20 @@ async def test_the_process_ends_with_its_service_and_not_before() -> None:
     assert process.is_running()
     await comparison.close()
     assert not processes()
+
+
+def test_the_process_ends_in_silence_where_its_service_left_without_an_answer() -> None:
+    ours, its = socket.socketpair()
+    with its:
+        process = subprocess.Popen([sys.executable, "-m", PROGRAM], stdin=its, stdout=its, stderr=subprocess.PIPE)
+    with ours:
+        ours.sendall(b"[]\n")
+        assert ours.recv(100) == b"[]\n"
+        process.send_signal(signal.SIGSTOP)
+        ours.sendall(b"[]\n")
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate(timeout=PATIENCE) == (None, b"")
+    assert process.returncode == 0
 
 
 async def test_where_no_process_can_be_started_a_thread_compares(monkeypatch: pytest.MonkeyPatch) -> None:
