@@ -109,7 +109,8 @@ async def test_the_process_ends_with_its_service_and_not_before() -> None:
 def test_the_process_ends_in_silence_where_its_service_left_without_an_answer() -> None:
     ours, its = socket.socketpair()
     with its:
-        process = subprocess.Popen([sys.executable, "-m", PROGRAM], stdin=its, stdout=its, stderr=subprocess.PIPE)
+        stream = its.fileno()
+        process = subprocess.Popen([sys.executable, "-m", PROGRAM], stdin=stream, stdout=stream, stderr=subprocess.PIPE)
     with ours:
         ours.sendall(b"[]\n")
         assert ours.recv(100) == b"[]\n"
