@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from serving.access.access_map import AccessMap, KnownKey, Tokens, read_access_map
 from serving.access.counters import AccessCounters, FailureReason
-from serving.access.credentials import credential_of
+from serving.access.credentials import SCHEME, credential_of
 from serving.access.failure_log import FailureLog
 from serving.access.identity import OPEN, Asked, Identity, Right
 from serving.access.presented import Presented
@@ -80,13 +80,18 @@ class ConfiguredAccess:
         if key is not None:
             if key.expires_at <= time.time():
                 raise self._unknown("expired", key.identity.name)
-            if authorization is not None and len(self._remembered) < _MOST_REMEMBERED:
-                self._remembered[authorization] = key
+            if authorization is not None:
+                self._remember(authorization, value, key)
             return key.identity
         if credential.may_be_token and known.tokens is not None and value.count(".") == 2:
             remembered = known.tokens.remembered.identity_of(value)
             return self._by_token(known, known.tokens, value) if remembered is None else remembered
         raise self._unknown("unknown" if value else "invalid")
+
+    def _remember(self, authorization: str, value: str, key: KnownKey) -> None:
+        # Spaces before a key, of which there may be many, would be kept with it.
+        if len(authorization) == len(SCHEME) + len(value) and len(self._remembered) < _MOST_REMEMBERED:
+            self._remembered[authorization] = key
 
     def check_method(self, identity: Identity, asked: Asked | None) -> None:
         """Return if ``identity`` may call a method that asks for ``asked``; ``None``: it says nothing of rights.

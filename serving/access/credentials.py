@@ -9,7 +9,8 @@ from serving.access.presented import Presented
 API_KEY_KEY: Final = "x-api-key"
 """Metadata key, or HTTP header, with an API key alone."""
 
-_SCHEME: Final = "bearer "
+SCHEME: Final = "bearer "
+"""What stands before a credential in ``authorization``, in any case of letters."""
 
 
 class Credential(NamedTuple):
@@ -35,4 +36,4 @@ def credential_of(authorization: str | None, presented: Presented) -> Credential
 
 def _after_scheme(value: str) -> str:
     # By RFC 9110, section 11.1, the case of the scheme does not matter.
-    return value[len(_SCHEME) :].strip() if value[: len(_SCHEME)].lower() == _SCHEME else ""
+    return value[len(SCHEME) :].strip() if value[: len(SCHEME)].lower() == SCHEME else ""

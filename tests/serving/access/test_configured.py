@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -98,6 +99,17 @@ async def test_a_key_is_known_however_it_is_sent(pair: tuple[str, str], tmp_path
         # The second time it is remembered.
         for _ in range(2):
             assert names(access, FakePresented((("user-agent", "x"), pair))) == "acme"
+
+
+async def test_a_key_takes_no_more_memory_however_it_is_written(tmp_path: Path) -> None:
+    async with configured(write_access(tmp_path, {"acme": identity_of("acme")})) as access:
+        tracemalloc.start()
+        for spaces in range(10_000, 10_200):
+            written = FakePresented((("authorization", f"Bearer {' ' * spaces}{a_key('acme')}"),))
+            assert names(access, written) == "acme"
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert taken < 500_000
 
 
 BAD = {
