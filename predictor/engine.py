@@ -46,6 +46,8 @@ _COST_OF_QUERY: Final = 64
 _COST_OF_LABEL: Final = 4
 # So many queries of a model are answered faster in a pass of their own than together with those of others.
 _PASS_OF_ITS_OWN: Final = 8
+# More gain nothing, and what is computed for all of them is memory.
+_MOST_MODELS_IN_A_PASS: Final = 64
 
 
 class _Ready(NamedTuple):
@@ -137,6 +139,9 @@ class InferenceEngine:
                 continue
             if len(groups) > 1 and len(members) < _PASS_OF_ITS_OWN and lease.model.is_always_finite:
                 together.append(_Ready(lease, members, asked))
+                if len(together) == _MOST_MODELS_IN_A_PASS:
+                    self._answer_together(together, outcomes, call.deadline)
+                    together = []
             else:
                 _put(outcomes, members, self._answers_of_ready(lease, asked, call.deadline))
         if together:

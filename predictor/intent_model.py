@@ -161,15 +161,9 @@ class IntentModel:
         """Whether no document can have logits that are not finite."""
         return self._network.always_finite
 
-    def write_logits(self, document: Encoded, to: Array) -> Array:
-        """Write the logits of a document, as the network gives them, to an array of shape [classes].
-
-        Returns:
-            The rows of the document's tokens: float32, shape [tokens, dimensions].
-        """
-        rows = self._network.rows(document.bag)
-        self._network.write_logits_of_rows(rows, to)
-        return rows
+    def write_logits(self, document: Encoded, to: Array) -> None:
+        """Write the logits of a document, as the network gives them, to an array of shape [classes]."""
+        self._network.write_logits_of_rows(self._network.rows(document.bag), to)
 
     def logits(self, documents: Sequence[str]) -> Array:
         """Return the logits of each document, as the network gives them: float32, shape [documents, classes]."""

@@ -53,14 +53,13 @@ def _answers(asked: Sequence[Asked]) -> list[Outcome]:
     # Classes that a model does not have never win, and their share of the whole is 0.
     logits = np.full((len(asked), max(widths)), -np.inf, dtype=np.float32)
     documents = [model.encode(query.document) for model, query, _ in asked]
-    rows = [
+    for (model, _, _), document, to, width in zip(asked, documents, logits, widths, strict=True):
+        # The rows of tokens are not kept: those of all long documents together are much memory.
         model.write_logits(document, to[:width])
-        for (model, _, _), document, to, width in zip(asked, documents, logits, widths, strict=True)
-    ]
     scaled = logits / np.array([[model.confidence.temperature] for model, _, _ in asked])
     return [
-        model.outcome(query, document, of_tokens, (winner, score, exponentials[:width]), counter)
-        for (model, query, counter), document, of_tokens, width, (winner, score, exponentials) in zip(
-            asked, documents, rows, widths, softmax(scaled), strict=True
+        model.outcome(query, document, None, (winner, score, exponentials[:width]), counter)
+        for (model, query, counter), document, width, (winner, score, exponentials) in zip(
+            asked, documents, widths, softmax(scaled), strict=True
         )
     ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import cast
 
+import numpy as np
 import pytest
 import structlog
 from grpc import StatusCode
@@ -23,6 +25,7 @@ from predictor.model_manager import ModelManager, ModelSource
 from predictor.residency import ResidentModels
 from predictor.traffic import TrafficCounter
 from predictor.traffic_registry import TrafficRegistry
+from predictor.vocabulary import Vocabulary
 from serving.call import Call
 from serving.deadline import NEVER
 from serving.errors import ModelNotFound, ServingError
@@ -31,7 +34,7 @@ from serving.model_store import Fingerprint
 from serving.prediction import Outcome, Prediction, Query
 from serving.query_limits import QueryLimits
 from tests.builders import fingerprint_of
-from tests.predictor.builders import model
+from tests.predictor.builders import manifest, model, network
 
 WORDS = ["<unk>", "the", "red", "blue", "!"]
 
@@ -88,6 +91,18 @@ def assert_alike(outcome: Outcome, expected: Outcome) -> None:
     assert [best.label for best in outcome.best] == [best.label for best in expected.best]
     assert [best.score for best in outcome.best] == pytest.approx([best.score for best in expected.best])
     assert (outcome.fallback is None) == (expected.fallback is None)
+
+
+def test_the_rows_of_long_documents_are_not_kept() -> None:
+    dimensions, tokens, documents = 256, 2000, 32
+    wide = IntentModel(ModelId("m"), manifest(["a", "b"]), Vocabulary.of(WORDS, 0), network(len(WORDS), dimensions, 2))
+    asked = [Asked(wide, Query("m", "the " * tokens), None)] * documents
+    tracemalloc.start()
+    answers_together(asked)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    rows = dimensions * np.dtype(np.float32).itemsize * tokens * documents
+    assert most < rows / 4
 
 
 # In the engine.
@@ -151,6 +166,20 @@ async def test_the_engine_answers_several_models_in_one_pass(monkeypatch: pytest
     assert outcomes[-1] is None
     assert_all_answered(outcomes[:-1])
     assert passes == [len(models())]
+
+
+async def test_a_pass_has_no_more_models_than_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+
+    def counted(asked: Sequence[Asked]) -> list[Outcome]:
+        passes.append(len(asked))
+        return answers_together(asked)
+
+    monkeypatch.setattr(engine_module, "answers_together", counted)
+    monkeypatch.setattr(engine_module, "_MOST_MODELS_IN_A_PASS", 3)
+    async with engine() as it:
+        assert_all_answered(it.predict_now(one_each(), Call.until(NEVER)))
+    assert passes == [3, 3, 1]
 
 
 async def test_a_fault_of_one_does_not_harm_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
