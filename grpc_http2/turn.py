@@ -7,11 +7,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-import structlog
-
 from grpc_http2.alarms import alarms_of
-
-log = structlog.get_logger()
+from grpc_http2.log import log
 
 
 class Method(Protocol):

@@ -34,10 +34,11 @@ class StackOptions:
     host: str
     frontend_port: int
     predictor_port: int
-    transport: Transport
+    transport: Transport | None = None
+    """``None`` leaves it to the settings of each service."""
     single_process: bool = False
-    workers: int = 1
-    """Processes of the service that callers meet; 0: one for each core."""
+    workers: int | None = None
+    """Processes of the service that callers meet; 0: one for each core. ``None`` leaves it to its settings."""
 
     @property
     def frontend(self) -> str:
@@ -51,8 +52,8 @@ class StackOptions:
 
     def services(self) -> tuple[_Planned, ...]:
         """Return the services in the order in which they are started."""
-        transport = ("--transport", self.transport)
-        workers = ("--workers", str(self.workers))
+        transport = () if self.transport is None else ("--transport", self.transport)
+        workers = () if self.workers is None else ("--workers", str(self.workers))
         if self.single_process:
             return (_Planned("model_service", self.frontend_port, "--port", (*transport, *workers)),)
         routes = ("--routes", f"{ALGORITHM}=predictor://{self.predictor}")

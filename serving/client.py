@@ -62,6 +62,7 @@ class IntentClient:
         self._timeout = timeout
         self._channel = open_channel(address, options)
         self._stub = pb_grpc.PredictionServiceStub(self._channel)
+        self._is_closed = False
 
     def predict(
         self,
@@ -91,7 +92,7 @@ class IntentClient:
         """
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
         try:
-            return prediction_of(self._stub.Predict(request, timeout=self._seconds(timeout)))
+            return prediction_of(self._open_stub().Predict(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
@@ -112,7 +113,7 @@ class IntentClient:
         """
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
         try:
-            return explained_prediction_of(self._stub.Explain(request, timeout=self._seconds(timeout)))
+            return explained_prediction_of(self._open_stub().Explain(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
@@ -123,13 +124,19 @@ class IntentClient:
             ServingError: the batch as a whole was refused.
         """
         try:
-            return outcomes_of(self._stub.PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
+            return outcomes_of(self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back. Every call after that raises ValueError."""
+        self._is_closed = True
         self._channel.close()
+
+    def _open_stub(self) -> pb_grpc.PredictionServiceStub:
+        if self._is_closed:
+            raise ValueError("the client is closed; make another one")
+        return self._stub
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
@@ -156,6 +163,7 @@ class AsyncIntentClient:
         self._timeout = timeout
         self._channel = open_async_channel(address, options)
         self._stub = pb_grpc.PredictionServiceStub(self._channel)
+        self._is_closed = False
 
     async def predict(
         self,
@@ -171,7 +179,7 @@ class AsyncIntentClient:
         """Return the model's answer. As :meth:`IntentClient.predict`."""
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
         try:
-            return prediction_of(await self._stub.Predict(request, timeout=self._seconds(timeout)))
+            return prediction_of(await self._open_stub().Predict(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
@@ -188,20 +196,26 @@ class AsyncIntentClient:
         """Return the model's answer with explanations. As :meth:`IntentClient.explain`."""
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
         try:
-            return explained_prediction_of(await self._stub.Explain(request, timeout=self._seconds(timeout)))
+            return explained_prediction_of(await self._open_stub().Explain(request, timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
     async def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:  # noqa: ASYNC109 - gRPC carries it to the service
         """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch`."""
         try:
-            return outcomes_of(await self._stub.PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
+            return outcomes_of(await self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back. Every call after that raises ValueError."""
+        self._is_closed = True
         await self._channel.close()
+
+    def _open_stub(self) -> Any:  # the published types of stubs know blocking calls alone
+        if self._is_closed:
+            raise ValueError("the client is closed; make another one")
+        return self._stub
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout

@@ -8,18 +8,17 @@ from collections.abc import AsyncIterable, Callable, Generator, Iterable, Sequen
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
-import structlog
 from grpc import StatusCode
 from grpc.aio import EOF, AioRpcError
 
 from grpc_http2.client.call import Call, Method, Options, compresses
 from grpc_http2.client.stream import Headers
+from grpc_http2.log import log
 from grpc_http2.wire import Metadatum
 
 if TYPE_CHECKING:
     from grpc_http2.client.channel import Channel
 
-log = structlog.get_logger()
 
 # What a reader has not taken yet; the server may send a window more.
 _UNREAD_BYTES: Final = 64 << 10

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-import structlog
 from grpc import ChannelConnectivity, StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
@@ -17,9 +16,8 @@ from grpc_http2.client.retries import jittered
 from grpc_http2.client.settings import ChannelSettings, Tls
 from grpc_http2.client.stream import Failure
 from grpc_http2.engine import EngineError
+from grpc_http2.log import log
 from grpc_http2.wire import ENCODINGS, Header
-
-log = structlog.get_logger()
 
 _USER_AGENT: Final = b"grpc-python-http2"
 _IDLE, _CONNECTING, _READY, _FAILED, _SHUTDOWN = (

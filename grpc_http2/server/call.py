@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from grpc import StatusCode
 
 from grpc_http2.alarms import Alarm
+from grpc_http2.log import log
 from grpc_http2.wire import (
     ENCODINGS,
     GZIP,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from grpc_http2.server.request_head import RequestHead
     from grpc_http2.server.request_stream import RequestStream
 
-log = structlog.get_logger()
 
 _OK: Final[Header] = (b"grpc-status", b"0")
 _OK_TRAILERS: Final[Sequence[Header]] = (_OK,)

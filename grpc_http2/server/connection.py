@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-import structlog
 from grpc import StatusCode
 
 from grpc_http2.alarms import Alarms
@@ -27,6 +26,7 @@ from grpc_http2.engine import (
     TrailersReceived,
     server_connection,
 )
+from grpc_http2.log import log
 from grpc_http2.server.call import ServerCall
 from grpc_http2.server.idle_reads import READ_BYTES, IdleReads
 from grpc_http2.server.lifetime import Lifetime
@@ -38,7 +38,6 @@ from grpc_http2.wire import PREFIX_BYTES, Header, WireError, header_bytes
 if TYPE_CHECKING:
     from grpc_http2.server.server import Server
 
-log = structlog.get_logger()
 
 _WRITE_BYTES: Final = 256 << 10
 _FRAME_HEADER_BYTES: Final = 9

@@ -8,14 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-import structlog
-
+from grpc_http2.log import log
 from grpc_http2.wire import Header
 
 if TYPE_CHECKING:
     from grpc_http2.server.connection import ServerConnection
 
-log = structlog.get_logger()
 
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]

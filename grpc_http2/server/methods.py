@@ -6,15 +6,13 @@ import asyncio
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
-import structlog
 from grpc import StatusCode
 
+from grpc_http2.log import log
 from grpc_http2.server.call import FAULT_MESSAGE, CallHandler, Ended, ServerCall
 from grpc_http2.server.context import CallContext
 from grpc_http2.server.request_stream import RequestStream, deserialized
 from grpc_http2.wire import WireError, metadata_headers
-
-log = structlog.get_logger()
 
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 

@@ -44,21 +44,22 @@ def up(
         bool, typer.Option("--single-process", help="Run the frontend with the predictor inside, in one process.")
     ] = False,
     transport: Annotated[
-        Transport,
+        Transport | None,
         typer.Option(
             parser=_transport,
             metavar=f"[{'|'.join(TRANSPORTS)}]",
-            help="Server that callers meet; http2 is the fast one, and takes REST too.",
+            help="Server that callers meet; http2, used where none is set, is the fast one, and takes REST too.",
         ),
-    ] = "http2",
+    ] = None,
     workers: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
             max=256,
-            help="Processes of the frontend, or of the single process, on one port; 0: one for each core.",
+            help="Processes of the frontend, or of the single process, on one port; 0: one for each core. One where"
+            " nothing else is set.",
         ),
-    ] = 1,
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that the start may take.")] = 60.0,
     check: Annotated[bool, typer.Option("--check", help="Stop again after the first prediction.")] = False,
 ) -> None:
@@ -112,7 +113,7 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
 
 def _where(options: StackOptions) -> str:
     if options.single_process:
-        together = "in one process" if options.workers == 1 else "together in each worker"
+        together = "in one process" if options.workers in {None, 1} else "together in each worker"
         return f"frontend and predictor {options.frontend}, {together}"
     return f"frontend {options.frontend}, predictor {options.predictor}"
 

@@ -233,3 +233,11 @@ def test_a_transport_that_is_none_is_refused_with_what_to_write(
 async def test_without_a_model_it_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await _first_prediction(StackOptions(tmp_path, "127.0.0.1", free_port(), free_port(), "grpcio"))
     assert "`intentctl train --help` says how to make one" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_no_flag_says_is_left_to_the_settings_of_the_services() -> None:
+    flags = [flag for planned in StackOptions(Path("models"), "127.0.0.1", 1, 2).services() for flag in planned.flags]
+    assert not {"--transport", "--workers"}.intersection(flags)
+    options = StackOptions(Path("models"), "127.0.0.1", 1, 2, "grpcio", workers=3)
+    (_, frontend) = options.services()
+    assert frontend.flags[:4] == ("--transport", "grpcio", "--workers", "3")

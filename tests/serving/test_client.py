@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from serving.errors import (
 from serving.explanation import Explanation, LabelExplanation
 from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 from tests.builders import PATIENCE, FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
+from tests.conftest import ROOT
 
 
 class InThread:
@@ -232,7 +235,7 @@ async def test_a_closed_asyncio_client_asks_nobody(models: Path) -> None:
         client = AsyncIntentClient(address)
         await client.close()
         await client.close()
-        with pytest.raises(Exception, match=r"(?i)closed"):
+        with pytest.raises(ValueError, match="closed"):
             await client.predict("a", "x")
     assert backend.batches == []
 
@@ -270,3 +273,18 @@ async def test_a_caller_that_leaves_cancels_its_call_all_the_way_down(models: Pa
         await asyncio.wait_for(ended.wait(), PATIENCE)
         await asyncio.wait([caller], timeout=PATIENCE)
         assert caller.cancelled()
+
+
+def test_an_asyncio_client_writes_nothing_to_standard_output() -> None:
+    program = (
+        "import asyncio, contextlib\n"
+        "from serving.client import AsyncIntentClient, ServingError\n"
+        "async def main():\n"
+        f"    async with AsyncIntentClient({refusing_address()!r}, timeout=5) as client:\n"
+        "        with contextlib.suppress(ServingError):\n"
+        "            await client.predict('a', 'x')\n"
+        "asyncio.run(main())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT)
+    assert ended.stdout == b""
+    assert b"server cannot be used" in ended.stderr

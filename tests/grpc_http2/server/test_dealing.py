@@ -143,11 +143,13 @@ async def test_those_who_wait_to_be_accepted_are_accepted_before_the_port_closes
     async with pair() as it:
         it.dealing.keeps_all = True
         callers = [socket.create_connection(("127.0.0.1", it.port)) for _ in range(200)]
+        for caller in callers:
+            # One that has said nothing when the server stops is closed without a word.
+            caller.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
         stopping = asyncio.ensure_future(it.servers[0].stop(PATIENCE))
         for caller in callers:
             caller.setblocking(False)
             reader, writer = await asyncio.open_connection(sock=caller)
-            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
             # The server's settings: the connection was accepted, and not reset.
             assert len(await reader.readexactly(9)) == 9
             writer.transport.abort()
