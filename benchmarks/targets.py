@@ -153,6 +153,14 @@ TARGETS: Final = (
 
 RATIOS: Final = (
     *(ratio for system, shape in _SHAPES for ratio in _ratios_of_shape(system, shape)),
+    *(_sooner(bare, bare, "triton") for bare in ("turn", "engine-echo", "echo")),
+    *(
+        Ratio(
+            f"{bare}: requests/s over 500 connections with 1 each, to 8 with 8",
+            *(bare, connections_throughput, bare, throughput(64)),
+        )
+        for bare in ("turn", "engine-echo")
+    ),
     *(
         Ratio(
             f"AsyncIntentClient: calls/s at {level} in flight, to a stub of grpc.aio",
