@@ -45,7 +45,9 @@ def predict(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each word adds to the best label; `explain` shows more.")
     ] = False,
-    address: Annotated[str, typer.Option(help="Where the frontend listens.")] = DEFAULT_ADDRESS,
+    frontend: Annotated[
+        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Where the frontend listens.")
+    ] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 10.0,
     as_json: AsJson = False,
     connection: ChannelOptions,
@@ -58,10 +60,10 @@ def predict(
     texts = _lines_of_standard_input() if documents == [_STANDARD_INPUT] else documents
     queries = [Query(model_id, text, k, threshold, () if explain else None) for text in texts]
     try:
-        with IntentClient(address, timeout=timeout, options=connection) as client:
+        with IntentClient(frontend, timeout=timeout, options=connection) as client:
             outcomes = [outcome for batch in outcomes_in_batches(client, queries) for outcome in batch]
     except (Unavailable, DeadlineExceeded) as error:
-        fail(f"no answer from {address}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
+        fail(f"no answer from {frontend}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
     except ServingError as error:
         fail(str(error))
     if as_json:

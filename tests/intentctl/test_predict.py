@@ -34,7 +34,7 @@ class Asking:
         self._address = address
 
     async def __call__(self, *arguments: str, text: str | bytes | None = None) -> Result:
-        command = [*arguments, "--address", self._address]
+        command = [*arguments, "--frontend", self._address]
         return await asyncio.to_thread(CliRunner().invoke, app, command, input=text)
 
 
@@ -133,6 +133,16 @@ async def test_what_each_word_adds_is_told_where_it_is_asked_for(tmp_path: Path)
             "temperature": 1.0,
             "labels": [{"label": "best", "logit": 2.0, "bias": 0.5, "contributions": [1.75, -0.25]}],
         }
+
+
+@pytest.mark.parametrize("option", ["--frontend", "--address"])
+async def test_the_frontend_has_the_name_that_all_commands_give_it_and_the_former_one(
+    option: str, tmp_path: Path
+) -> None:
+    publish(tmp_path, "a")
+    async with hosted_frontend(tmp_path, FakeBackend(a_prediction)) as address:
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["a", "hello", option, address])
+        assert (result.exit_code, result.stdout.splitlines()[1:]) == (0, ["hello\thello\t0.500"])
 
 
 async def test_a_dash_reads_one_document_a_line(tmp_path: Path) -> None:
