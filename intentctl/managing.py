@@ -41,6 +41,16 @@ OnVolume = Annotated[
         show_default=False,
     ),
 ]
+ReadVolume = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-dir",
+        exists=True,
+        file_okay=False,
+        help="Read this model folder here, instead of asking a frontend, which alone knows what trials have shown.",
+        show_default=False,
+    ),
+]
 Expected = Annotated[
     int | None,
     typer.Option(
