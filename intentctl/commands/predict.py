@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from intentctl.connection import connecting
+from intentctl.connection import LONGER, connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
 from intentctl.explanations.marked import shown
@@ -63,7 +63,7 @@ def predict(
         with IntentClient(frontend, timeout=timeout, options=connection) as client:
             outcomes = [outcome for batch in outcomes_in_batches(client, queries) for outcome in batch]
     except (Unavailable, DeadlineExceeded) as error:
-        fail(f"no answer from {frontend}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
+        fail_unanswered(frontend, error, connection)
     except ServingError as error:
         fail(str(error))
     if as_json:
@@ -97,7 +97,8 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     answered: list[tuple[str, Prediction]] = []
     for text, outcome in zip(texts, outcomes, strict=True):
         if isinstance(outcome, ServingError):
-            tell(f"{status_of(outcome).code.name}: {outcome}")
+            advice = f"; {LONGER}" if isinstance(outcome, DeadlineExceeded) else ""
+            tell(f"{status_of(outcome).code.name}: {outcome}{advice}")
         else:
             answered.append((text, outcome))
     # Columns that would be empty are left out.
