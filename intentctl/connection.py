@@ -7,16 +7,19 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
-from intentctl.output import EXIT_USAGE, fail
+from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
 from serving.channels import ChannelOptions, check_options
-from serving.errors import InvalidConnection
+from serving.errors import DeadlineExceeded, InvalidConnection, Unavailable
 
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
 """Environment variable with the caller's API key or token itself."""
+
+LONGER: Final = "give it longer with --timeout"
+"""The advice of commands with that option where the deadline has passed."""
 
 _PANEL: Final = "Connection"
 _ARGUMENT: Final = "connection"
@@ -37,6 +40,32 @@ def connecting(command: Callable[..., None]) -> Callable[..., None]:
     # Where typer looks for what a command takes.
     connected.__signature__ = own.replace(parameters=[*kept, *shared.values()])  # type: ignore[attr-defined]
     return connected
+
+
+def fail_unanswered(
+    address: str,
+    error: Unavailable | DeadlineExceeded,
+    connection: ChannelOptions,
+    *,
+    longer: str = LONGER,
+    instead: str = "",
+) -> NoReturn:
+    """End the command because a service gave no answer, or none in time, and say what to do.
+
+    Args:
+        address: of the service, ``host:port``.
+        error: what the call ended with.
+        connection: how the service was connected to.
+        longer: the advice where the deadline has passed.
+        instead: what does without a service, as the end of a sentence.
+    """
+    if isinstance(error, DeadlineExceeded):
+        fail(f"no answer from {address} in time: {error}; {longer}", EXIT_UNAVAILABLE)
+    if connection.is_encrypted:
+        advice = "is it running, does it speak TLS, and is its certificate for this name and of an authority you trust?"
+    else:
+        advice = f"is it running? `intentctl up` starts it{instead}; one that speaks TLS needs --tls or --tls-authority"
+    fail(f"no answer from {address}: {error} ({advice})", EXIT_UNAVAILABLE)
 
 
 def _file(variable: str, what: str) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from intentctl.connection import fail_unanswered
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, errors, fail
 from serving.channels import ChannelOptions
 from serving.client import IntentClient
@@ -153,7 +154,7 @@ class Asking:
         except (Unavailable, DeadlineExceeded) as error:
             if self.frontend is None:
                 fail(str(error), EXIT_UNAVAILABLE)
-            fail(f"no answer from {self.frontend}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
+            fail_unanswered(self.frontend, error, self.connection)
         except InvalidModelId as error:
             fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
         except ModelNotFound:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
+from intentctl.connection import fail_unanswered
 from intentctl.explanations.marked import shown
 from intentctl.output import (
     EXIT_CONFLICT,
@@ -38,6 +39,16 @@ OnVolume = Annotated[
         exists=True,
         file_okay=False,
         help="Change this model folder here, instead of asking a frontend: where services may only read it.",
+        show_default=False,
+    ),
+]
+ReadVolume = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-dir",
+        exists=True,
+        file_okay=False,
+        help="Read this model folder here, instead of asking a frontend, which alone knows what trials have shown.",
         show_default=False,
     ),
 ]
@@ -81,7 +92,7 @@ _TRIALS: Final = (
 @contextlib.contextmanager
 def managing(frontend: str, connection: ChannelOptions, model_dir: Path | None = None) -> Iterator[Manager]:
     """Give whom to ask: a frontend, or a model folder. An error ends the command with the code that it stands for."""
-    with ending_by_code(frontend if model_dir is None else None):
+    with ending_by_code(frontend if model_dir is None else None, connection):
         if model_dir is not None:
             yield _on_volume(model_dir)
             return
@@ -90,14 +101,14 @@ def managing(frontend: str, connection: ChannelOptions, model_dir: Path | None =
 
 
 @contextlib.contextmanager
-def ending_by_code(frontend: str | None) -> Iterator[None]:
+def ending_by_code(frontend: str | None, connection: ChannelOptions) -> Iterator[None]:
     """End the command where an error comes, with the code that it stands for."""
     try:
         yield
     except (Unavailable, DeadlineExceeded) as error:
         if frontend is None:
             fail(str(error), EXIT_UNAVAILABLE)
-        fail(f"no answer from {frontend}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
+        fail_unanswered(frontend, error, connection, longer="ask again, or look at what keeps the frontend busy")
     except ReleaseConflict as error:
         fail(f"{error} (`intentctl history` shows it)", EXIT_CONFLICT)
     except InvalidRequest as error:

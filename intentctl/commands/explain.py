@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from intentctl.connection import connecting
+from intentctl.connection import connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
-from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, console, fail, print_json
+from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
 from intentctl.predictions import as_dict
 from serving.channels import ChannelOptions
 from serving.client import DEFAULT_ADDRESS, IntentClient, Prediction, Query, ServingError
@@ -89,10 +89,7 @@ def _from_service(query: Query, address: str, timeout: float, connection: Channe
         with IntentClient(address, timeout=timeout, options=connection) as client:
             return client.explain(query.model_id, query.document, query.explain or (), threshold=query.threshold)
     except (Unavailable, DeadlineExceeded) as error:
-        fail(
-            f"no answer from {address}: {error} (is it running? `intentctl up` starts it, and --model-dir needs none)",
-            EXIT_UNAVAILABLE,
-        )
+        fail_unanswered(address, error, connection, instead=", and --model-dir needs none")
     except ServingError as error:
         fail(str(error))
 

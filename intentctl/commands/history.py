@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from intentctl.connection import connecting
-from intentctl.managing import FRONTEND, Frontend, Name, OnVolume, managing, print_state
+from intentctl.managing import FRONTEND, Frontend, Name, ReadVolume, managing, print_state
 from intentctl.output import AsJson
 from serving.channels import ChannelOptions
 from serving.releases.release import MAX_HISTORY
@@ -19,7 +19,7 @@ def history(
     *,
     limit: Annotated[int, typer.Option(min=0, help="Most changes to show, the latest first.")] = MAX_HISTORY,
     frontend: Frontend = FRONTEND,
-    model_dir: OnVolume = None,
+    model_dir: ReadVolume = None,
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from intentctl.connection import connecting
+from intentctl.connection import LONGER, connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
 from intentctl.explanations.marked import shown
@@ -45,7 +45,9 @@ def predict(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each word adds to the best label; `explain` shows more.")
     ] = False,
-    address: Annotated[str, typer.Option(help="Where the frontend listens.")] = DEFAULT_ADDRESS,
+    frontend: Annotated[
+        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Where the frontend listens.")
+    ] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 10.0,
     as_json: AsJson = False,
     connection: ChannelOptions,
@@ -58,10 +60,10 @@ def predict(
     texts = _lines_of_standard_input() if documents == [_STANDARD_INPUT] else documents
     queries = [Query(model_id, text, k, threshold, () if explain else None) for text in texts]
     try:
-        with IntentClient(address, timeout=timeout, options=connection) as client:
+        with IntentClient(frontend, timeout=timeout, options=connection) as client:
             outcomes = [outcome for batch in outcomes_in_batches(client, queries) for outcome in batch]
     except (Unavailable, DeadlineExceeded) as error:
-        fail(f"no answer from {address}: {error} (is it running? `intentctl up` starts it)", EXIT_UNAVAILABLE)
+        fail_unanswered(frontend, error, connection)
     except ServingError as error:
         fail(str(error))
     if as_json:
@@ -95,7 +97,8 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     answered: list[tuple[str, Prediction]] = []
     for text, outcome in zip(texts, outcomes, strict=True):
         if isinstance(outcome, ServingError):
-            tell(f"{status_of(outcome).code.name}: {outcome}")
+            advice = f"; {LONGER}" if isinstance(outcome, DeadlineExceeded) else ""
+            tell(f"{status_of(outcome).code.name}: {outcome}{advice}")
         else:
             answered.append((text, outcome))
     # Columns that would be empty are left out.

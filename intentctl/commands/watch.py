@@ -28,7 +28,7 @@ def watch(
 ) -> None:
     """Show models that come, change and go, and releases, a line each, until Ctrl-C. With --json a JSON text a line."""
     with (
-        ending_by_code(frontend),
+        ending_by_code(frontend, connection),
         ManagementClient(frontend, options=connection) as client,
         contextlib.suppress(KeyboardInterrupt),
     ):

@@ -159,7 +159,10 @@ def test_the_command_line_with_a_certificate_is_answered(secured: Secured, calle
     )  # fmt: skip
     assert [model["id"] for model in json.loads(resident.stdout)["models"]] == [MODEL], resident.stderr
 
-    assert intentctl(*asked, "--timeout", "5").returncode == 3
+    plain = intentctl(*asked, "--timeout", "5")
+    assert (plain.returncode, "--tls-authority" in plain.stderr) == (3, True), plain.stderr
+    distrusted = intentctl(*asked, "--tls", "--timeout", "5")
+    assert (distrusted.returncode, "an authority you trust?" in distrusted.stderr) == (3, True), distrusted.stderr
 
 
 def test_plain_http_is_answered_over_tls(secured: Secured, caller: Pair) -> None:

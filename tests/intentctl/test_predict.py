@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from intentctl.commands.predict import predict
-from serving.errors import InvalidModelFile, Unavailable
+from serving.errors import DeadlineExceeded, InvalidModelFile, Unavailable
 from serving.explanation import Explanation, LabelExplanation
 from serving.prediction import Fallback, Outcome, Query, ScoredLabel
 from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
@@ -34,7 +35,7 @@ class Asking:
         self._address = address
 
     async def __call__(self, *arguments: str, text: str | bytes | None = None) -> Result:
-        command = [*arguments, "--address", self._address]
+        command = [*arguments, "--frontend", self._address]
         return await asyncio.to_thread(CliRunner().invoke, app, command, input=text)
 
 
@@ -51,6 +52,8 @@ def answer_by_document(query: Query) -> Outcome:
             return InvalidModelFile("model.pth is damaged")
         case "away":
             return Unavailable("try again")
+        case "late":
+            return DeadlineExceeded("the deadline of the call has passed")
         case _:
             return a_prediction(query)
 
@@ -135,6 +138,16 @@ async def test_what_each_word_adds_is_told_where_it_is_asked_for(tmp_path: Path)
         }
 
 
+@pytest.mark.parametrize("option", ["--frontend", "--address"])
+async def test_the_frontend_has_the_name_that_all_commands_give_it_and_the_former_one(
+    option: str, tmp_path: Path
+) -> None:
+    publish(tmp_path, "a")
+    async with hosted_frontend(tmp_path, FakeBackend(a_prediction)) as address:
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["a", "hello", option, address])
+        assert (result.exit_code, result.stdout.splitlines()[1:]) == (0, ["hello\thello\t0.500"])
+
+
 async def test_a_dash_reads_one_document_a_line(tmp_path: Path) -> None:
     async with frontend(tmp_path) as ask:
         result = await ask("a", "-", "--json", text="first\n\n third \nlast")
@@ -185,7 +198,28 @@ async def test_a_frontend_that_does_not_answer_is_told_with_what_to_do() -> None
     told = " ".join(result.stderr.split())
     assert f"no answer from {address}" in told
     assert "`intentctl up` starts it" in told
+    assert "needs --tls or --tls-authority" in told
     assert "Traceback" not in result.stderr
+
+
+async def test_a_deadline_that_passes_is_told_as_such_and_no_start_is_advised() -> None:
+    # It takes connections, and says nothing on them.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        result = await Asking(address)("a", "x", "--timeout", "0.3")
+    assert result.exit_code == 3
+    told = " ".join(result.stderr.split())
+    assert f"no answer from {address} in time: the deadline of the call has passed" in told
+    assert "give it longer with --timeout" in told
+    assert "intentctl up" not in told
+
+
+async def test_one_document_that_is_late_is_told_with_what_to_do(tmp_path: Path) -> None:
+    async with frontend(tmp_path, answer_by_document) as ask:
+        result = await ask("a", "good", "late")
+        assert result.exit_code == 3
+        assert "DEADLINE_EXCEEDED" in result.stderr
+        assert "give it longer with --timeout" in result.stderr
 
 
 async def test_a_batch_that_is_refused_as_a_whole_is_asked_in_parts(tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ def test_a_sample_model_is_small_and_has_no_other_files(name: str) -> None:
     assert sum(path.stat().st_size for path in files) <= 2_000_000
 
 
+def test_the_project_s_read_me_tells_how_many_bytes_it_has(name: str) -> None:
+    size = sum(path.stat().st_size for path in (MODELS / name).iterdir())
+    (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"│ {name} "))
+    assert row.strip("│").split("│")[5].strip() == str(size)
+
+
 def test_the_read_me_tells_the_figures_of_the_manifest(name: str) -> None:
     accuracy = training_of(name)["accuracy"]
     (row,) = (line for line in (MODELS / "README.md").read_text().splitlines() if line.startswith(f"| `{name}` |"))
