@@ -19,6 +19,7 @@ from serving.management.client import ManagementClient
 from serving.management.terms import ModelChange
 from serving.model_id import parse_model_id
 from serving.publishing import publish
+from serving.residency import ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, Stack, grpcurl, running_service, stack, transports
 from tests.end_to_end.test_uploads import eventually
@@ -120,6 +121,24 @@ def test_models_are_loaded_described_and_unloaded_where_they_are(running: Stack)
     assert not (running.models / "bot" / "2").exists()
     assert "Code: NotFound" in grpcurl_of(frontend, "DescribeModel", runId="bot@2").stderr
     assert answering(frontend, "bot") == "bot@1"
+
+
+def test_a_deleted_model_leaves_the_memory_of_the_predictor(running: Stack) -> None:
+    frontend, predictor = running.frontend, running.predictor
+    publish(BANKING, running.models, parse_model_id("flat"))
+    asked(frontend, "Release", name="bot", version="1")
+    for model_id in ("flat", "bot@1", "bot@2", "clinc150-kitchen"):
+        answering(frontend, model_id)
+
+    def held() -> set[str]:
+        return {model.id for model in ask_residency(predictor.address).models}
+
+    assert held() == {"flat", "bot@1", "bot@2", "clinc150-kitchen"}
+    asked(frontend, "DeleteModel", runId="flat", force=True)
+    assert held() == {"bot@1", "bot@2", "clinc150-kitchen"}
+    asked(frontend, "DeleteModel", runId="bot", force=True)
+    assert held() == {"clinc150-kitchen"}
+    assert not [line for line in frontend.events() if "not unloaded" in line["event"]]
 
 
 def test_a_list_pages_through_thousands_of_names_while_calls_are_answered(running: Stack) -> None:
