@@ -124,21 +124,22 @@ def test_models_are_loaded_described_and_unloaded_where_they_are(running: Stack)
 
 
 def test_a_deleted_model_leaves_the_memory_of_the_predictor(running: Stack) -> None:
-    frontend, predictor = running.frontend, running.predictor
     publish(BANKING, running.models, parse_model_id("flat"))
-    asked(frontend, "Release", name="bot", version="1")
-    for model_id in ("flat", "bot@1", "bot@2", "clinc150-kitchen"):
-        answering(frontend, model_id)
+    publish(TRAVEL, running.models, parse_model_id("other"))
 
     def held() -> set[str]:
-        return {model.id for model in ask_residency(predictor.address).models}
+        return {model.id for model in ask_residency(running.predictor.address).models}
 
-    assert held() == {"flat", "bot@1", "bot@2", "clinc150-kitchen"}
-    asked(frontend, "DeleteModel", runId="flat", force=True)
-    assert held() == {"bot@1", "bot@2", "clinc150-kitchen"}
-    asked(frontend, "DeleteModel", runId="bot", force=True)
-    assert held() == {"clinc150-kitchen"}
-    assert not [line for line in frontend.events() if "not unloaded" in line["event"]]
+    with ManagementClient(running.frontend.address) as client:
+        client.release("bot", "1")
+        for model_id in ("flat", "other", "bot@1", "bot@2"):
+            answering(running.frontend, model_id)
+        assert held() == {"flat", "other", "bot@1", "bot@2"}
+        client.delete("flat", force=True)
+        assert held() == {"other", "bot@1", "bot@2"}
+        client.delete("bot", force=True)
+        assert held() == {"other"}
+    assert not [line for line in running.frontend.events() if "not unloaded" in line["event"]]
 
 
 def test_a_list_pages_through_thousands_of_names_while_calls_are_answered(running: Stack) -> None:

@@ -11,8 +11,8 @@ import pytest
 import structlog
 from grpc import StatusCode
 
-from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.backend import Removed
+from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.torchserve.backend import TorchServeBackend
 from frontend.backends.torchserve.options import TorchServeOptions
 from serving.errors import (
@@ -766,7 +766,8 @@ async def test_unload_takes_what_others_have_registered_too_and_leaves_other_mod
 
 
 async def test_a_removed_model_is_unregistered_with_its_last_manifest_or_none() -> None:
-    async with running(FakeTorchServe(a=Archive(plain("a")), b=Archive(plain("b")))) as fake, asking(fake) as backend:
+    archives = {name: Archive(plain(name)) for name in ("a", "b", "gone")}
+    async with running(FakeTorchServe(**archives)) as fake, asking(fake) as backend:
         for name in ("a", "b"):
             await label(backend, name)
         fake.put("mine-2.0", "model-gone.mar")
