@@ -15,8 +15,9 @@ from grpc import StatusCode
 from frontend.backends.backend import Removed
 from frontend.management import deletion
 from serving.errors import Unavailable, VolumeUnavailable
+from serving.management.deleting import take_away
 from serving.stubs import model_service_pb2 as pb
-from tests.builders import happened, publish
+from tests.builders import PATIENCE, happened, publish
 from tests.frontend.management.model_service import Running, model_service, versions
 
 
@@ -114,13 +115,14 @@ async def test_the_engine_lets_go_though_files_are_left_on_the_volume(
 
 async def test_the_engine_lets_go_though_the_caller_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path, "flat")
-    removing, go_on = threading.Event(), threading.Event()
+    gone, go_on = threading.Event(), threading.Event()
 
-    def wait(_: Path) -> None:
-        removing.set()
-        assert go_on.wait(30)
+    def take_away_slowly(*arguments: Any, **keywords: Any) -> None:
+        take_away(*arguments, **keywords)
+        gone.set()
+        assert go_on.wait(PATIENCE)
 
-    monkeypatch.setattr(deletion, "remove_hidden", wait)
+    monkeypatch.setattr(deletion, "take_away", take_away_slowly)
     async with model_service(tmp_path) as running:
         told = asyncio.Event()
 
@@ -130,10 +132,12 @@ async def test_the_engine_lets_go_though_the_caller_has_left(tmp_path: Path, mon
         monkeypatch.setattr(running.backend, "forget", forget)
         call = running.stub.DeleteModel(pb.DeleteModelRequest(runId="flat", force=True))
         asked = asyncio.ensure_future(call)
-        await happened(removing)
+        await happened(gone)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
+        # It has the same connection: once it is answered, the service knows that the first caller has left.
+        await running.stub.ListModels(pb.ListModelsRequest())
         go_on.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await told.wait()
