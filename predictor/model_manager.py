@@ -171,11 +171,15 @@ class ModelManager(Generic[Model]):
         """Let go of the model, and return whether it was in memory. Leases given out stay valid.
 
         Raises:
-            ModelPinned: it is kept in memory by the settings.
+            ModelPinned: it is kept in memory by the settings. Where its files were removed, it goes all the same, in a
+                moment.
         """
-        if self._residents.is_pinned(model_id):
-            raise ModelPinned("the predictor's settings keep the model in memory; it cannot be unloaded")
         resident = self._residents.get(model_id)
+        if self._residents.is_pinned(model_id):
+            if resident is not None:
+                # Removed files end the stay of a pinned model too, though nobody asks for it any more.
+                self._refresh_of(resident)
+            raise ModelPinned("the predictor's settings keep the model in memory while its files are there")
         if resident is None:
             return False
         self._residents.discard(model_id)

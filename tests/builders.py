@@ -16,7 +16,7 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from frontend.backends.backend import Backend
+from frontend.backends.backend import Backend, Removed
 from frontend.backends.submission import Done, Withdraw
 from frontend.catalog import Catalog
 from frontend.predictions import RoutedPredictions
@@ -148,6 +148,7 @@ class FakeBackend(SubmitsAlone):
         self.loaded: list[ModelId] = []
         self.pinned: set[ModelId] = set()
         self.unloaded: list[ModelId] = []
+        self.forgotten: list[Removed] = []
         self.ready = asyncio.Event()
         self.closed = 0
 
@@ -175,6 +176,11 @@ class FakeBackend(SubmitsAlone):
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         self.unloaded.append(model_id)
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        self.forgotten += models
+        if self.failure is not None:
+            raise self.failure
 
     async def wait_until_ready(self) -> None:
         await self.ready.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from frontend.backends.submission import Submit
 from serving.call import Call
@@ -22,6 +22,14 @@ class Manifests(Protocol):
         Raises:
             ServingError: it cannot be had.
         """
+
+
+class Removed(NamedTuple):
+    """A model that is no longer on the volume."""
+
+    model_id: ModelId
+    manifest: Manifest | None
+    """Its last manifest; ``None`` where it could not be read."""
 
 
 class EngineBackend(Protocol):
@@ -60,6 +68,15 @@ class EngineBackend(Protocol):
 
         Raises:
             ServingError: it cannot be let go.
+        """
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        """Let go of models that were removed from the volume, at every replica that may hold a copy.
+
+        One failure does not keep the other models and replicas from being asked.
+
+        Raises:
+            ServingError: the first failure.
         """
 
     async def wait_until_ready(self) -> None:

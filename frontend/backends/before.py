@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from frontend.backends.backend import EngineBackend
+from frontend.backends.backend import EngineBackend, Removed
 from serving.call import Call
 from serving.model_id import ModelId
 from serving.residence import Residence
@@ -34,6 +34,10 @@ class BackendBefore(Generic[Behind]):
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Let the engine let go of the model. Raises ServingError."""
         await self._backend.unload(model_id, call)
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        """Let the engine let go of models that were removed. Raises ServingError."""
+        await self._backend.forget(models, call)
 
     async def wait_until_ready(self) -> None:
         """Return once the engine can answer."""

@@ -11,6 +11,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from frontend.backends.backend import Removed
 from frontend.backends.channel import channel_to
 from frontend.backends.groups import asked_in_groups
 from frontend.backends.partitions import partition_of
@@ -22,7 +23,7 @@ from grpc_http2.client.channel import Channel
 from serving.access.own_credential import Entry, OwnCredential
 from serving.answer_bytes import outcomes_in
 from serving.call import REQUEST_ID_KEY, Call
-from serving.errors import ServingError, Unauthenticated, Unavailable, service_ends
+from serving.errors import DeadlineExceeded, ServingError, Unauthenticated, Unavailable, service_ends
 from serving.messages import batch_request_of, outcomes_of, prediction_of, request_of
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
@@ -78,11 +79,12 @@ class PredictorBackend:
         self._target = target
         self._credential = credential
         self._partitions = partitions
+        self._tls = None if tls is None else tls.to(target)
         # As the ring takes them.
         self._affinities = [str(partition) for partition in range(partitions)]
         self._replicas = Replicas(
             target,
-            lambda addresses: channel_to(addresses, _SERVICE, tls=None if tls is None else tls.to(target)),
+            lambda addresses: channel_to(addresses, _SERVICE, tls=self._tls),
             _Stubs.of,
             look_up,
             None if tls is None else tls.has_changed,
@@ -168,6 +170,35 @@ class PredictorBackend:
         """Let the replica that has the model let go of it. Raises its error."""
         request = pb.UnloadRequest(runId=model_id, caller=call.identity.name)
         await self._ask("Unload", request, call, partition_of(model_id, self._partitions))
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        """Let every replica let go of models that were removed: one to which their calls went before may hold a copy.
+
+        Raises:
+            ServingError: the first failure.
+        """
+        addresses = await self._replicas.addresses()
+        failures = await asyncio.gather(*(self._forget_at(address, models, call) for address in addresses))
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def _forget_at(self, address: str, models: Sequence[Removed], call: Call) -> ServingError | None:
+        """Let one replica let go of models. Return the first failure."""
+        first: ServingError | None = None
+        # Calls of the shared channel go where their models are answered.
+        async with channel_to([address], tls=self._tls) as channel:
+            unload = _Stubs.of(channel).predictor.Unload
+            for model in models:
+                request = pb.UnloadRequest(runId=model.model_id, caller=call.identity.name)
+                try:
+                    await _told(self._begun(unload, "Unload", request, call, 0))
+                except ServingError as error:
+                    log.info("replica keeps a removed model", address=address, model=model.model_id, reason=str(error))
+                    first = first or error
+                    if isinstance(error, Unavailable | DeadlineExceeded):
+                        break
+        return first
 
     async def wait_until_ready(self) -> None:
         """Return once the health of a replica is SERVING."""

@@ -122,6 +122,15 @@ class Replicas(Generic[Stub]):
             raise Unavailable("the engine's name stands for no address at the moment; try again")
         return self._stub
 
+    async def addresses(self) -> Sequence[str]:
+        """Return the addresses of all replicas, those that get no calls at the moment among them.
+
+        Raises:
+            Unavailable: the name stands for nobody.
+        """
+        await self.stub()
+        return self._addresses
+
     def address_for(self, affinity: str) -> str | None:
         """Return the address of the replica that calls of ``affinity`` go to now; ``None`` where none can be used."""
         return self._channel.address_for(affinity)

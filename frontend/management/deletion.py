@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
+from frontend.backends.backend import Backend, Removed
 from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.call import Call
 from serving.errors import ModelInService, ModelNotFound, ModelUnusable, ServingError
-from serving.management.deleting import delete
+from serving.management.deleting import models_in, remove_hidden, take_away
 from serving.model_id import ModelId, parse_model_id
 
 log = structlog.get_logger()
@@ -23,7 +26,7 @@ class Deletions:
     Args:
         root: the model folder.
         volume: changes it.
-        residences: knows what is pinned.
+        residences: knows what is pinned, and which engines may hold a model.
         watch: is told.
     """
 
@@ -32,9 +35,12 @@ class Deletions:
         self._volume = volume
         self._residences = residences
         self._watch = watch
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def delete(self, run_id: str, call: Call, *, force: bool) -> None:
-        """Take a model, or a version, away.
+        """Take a model, or a version, away, and have every replica of its engines let go of it.
+
+        An engine that does not let go is logged; the model is gone from the volume all the same.
 
         Raises:
             InvalidModelId: ``run_id`` is none.
@@ -45,13 +51,39 @@ class Deletions:
         model_id = parse_model_id(run_id)
         if not force and await self._is_pinned(model_id, call):
             raise ModelInService("the model is pinned in memory by a predictor's settings; say so with force")
-        await self._volume.writing(delete, self._root, model_id, force=force)
+        work = asyncio.get_running_loop().create_task(self._delete(model_id, call, force=force))
+        self._tasks.add(work)
+        work.add_done_callback(self._done)
+        # Once the model is gone, engines have to let go of it, though the caller may have left.
+        await asyncio.shield(work)
+
+    async def close(self) -> None:
+        """Wait for deletions under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _delete(self, model_id: ModelId, call: Call, *, force: bool) -> None:
+        # Once the folder is gone, nobody can tell which versions it had, and which engines served them.
+        models = await self._volume.reading(models_in, self._root, model_id)
+        holders = await self._residences.holders(models)
+        await self._volume.writing(take_away, self._root, model_id, force=force)
         self._watch.look_now()
         try:
-            await self._residences.unload(model_id, call)
-        except ServingError as error:
-            # Its engine finds out by itself when it looks at the files.
-            log.info("deleted model not unloaded", model=model_id, reason=str(error))
+            await self._volume.writing(remove_hidden, self._root)
+        finally:
+            await self._forget(holders, call)
+
+    async def _forget(self, holders: Mapping[Backend, Sequence[Removed]], call: Call) -> None:
+        for backend, removed in holders.items():
+            try:
+                await backend.forget(removed, call)
+            except ServingError as error:
+                models = [model.model_id for model in removed]
+                log.warning("deleted models not unloaded everywhere", models=models, reason=str(error))
+
+    def _done(self, work: asyncio.Task[None]) -> None:
+        self._tasks.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            log.info("model not deleted", reason=str(error))
 
     async def _is_pinned(self, model_id: ModelId, call: Call) -> bool:
         try:

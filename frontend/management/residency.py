@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from frontend.backends.backend import Backend, Manifests
+from frontend.backends.backend import Backend, Manifests, Removed
 from frontend.router import Router
 from serving.call import Call
+from serving.errors import NoBackend, ServingError
+from serving.manifest import Manifest
 from serving.model_id import ModelId
 from serving.residence import Residence
 
@@ -46,6 +48,29 @@ class Residences:
             ServingError: they cannot be asked.
         """
         return await (await self._backend_of(model_id)).residence(model_id, call)
+
+    async def holders(self, model_ids: Sequence[ModelId]) -> Mapping[Backend, Sequence[Removed]]:
+        """Return which engines may hold each model, to be told once the models are removed.
+
+        Every engine may hold a model whose manifest cannot be read.
+        """
+        holders: dict[Backend, list[Removed]] = {}
+        for model_id in model_ids:
+            try:
+                manifest: Manifest | None = await self._manifests.manifest(model_id)
+            except ServingError:
+                manifest = None
+            for backend in self._backends_for(manifest):
+                holders.setdefault(backend, []).append(Removed(model_id, manifest))
+        return holders
+
+    def _backends_for(self, manifest: Manifest | None) -> Sequence[Backend]:
+        if manifest is None:
+            return self._router.backends
+        try:
+            return (self._router.backend_for(manifest),)
+        except NoBackend:
+            return ()
 
     async def _backend_of(self, model_id: ModelId) -> Backend:
         return self._router.backend_for(await self._manifests.manifest(model_id))

@@ -29,11 +29,13 @@ class Management:
 
     service: Service
     releases: Releases
+    deletions: Deletions
     volume: Volume
 
     async def close(self) -> None:
-        """Wait for what is being written, and give threads back."""
+        """Wait for what is being written and deleted, and give threads back."""
         await self.releases.close()
+        await self.deletions.close()
         self.volume.close()
 
 
@@ -61,14 +63,15 @@ def management(root: Path, manifests: Manifests, router: Router, known: KnownRel
         known=known,
         watch=watch,
     )
+    deletions = Deletions(root, volume, residences, watch)
     servicer = ModelServicer(
         volume=volume,
         listing=Listing(inventory, volume),
         descriptions=Descriptions(inventory, store, volume, states, residences),
         residences=residences,
-        deletions=Deletions(root, volume, residences, watch),
+        deletions=deletions,
         states=states,
         releases=releases,
         watch=watch,
     )
-    return Management(model_service(servicer), releases, volume)
+    return Management(model_service(servicer), releases, deletions, volume)

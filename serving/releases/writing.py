@@ -112,6 +112,7 @@ def release_lock(root: Path, name: ModelId) -> Iterator[int]:
                 raise ReleaseConflict(
                     "the release is being changed by somebody else; look at it, and try again"
                 ) from error
+            _expect_lock_file(folder, lock)
             _expect_its_name(root, name, folder)
         yield folder
 
@@ -165,6 +166,16 @@ def _set_apart(folder: int, staged: int) -> None:
         former = os.stat(RELEASE_FILE, dir_fd=folder, follow_symlinks=False).st_mtime_ns
         moment = max(time.time_ns(), former + 1)
         os.utime(staged, ns=(moment, moment))
+
+
+def _expect_lock_file(folder: int, lock: int) -> None:
+    """Raise ReleaseConflict where the locked file was removed meanwhile: others lock a new one."""
+    try:
+        named = os.stat(LOCK_FILE, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        named = None
+    if named is None or not os.path.samestat(named, os.fstat(lock)):
+        raise ReleaseConflict("the model's folder was taken away or replaced meanwhile; look at it, and try again")
 
 
 def _expect_its_name(root: Path, name: ModelId, folder: int) -> None:

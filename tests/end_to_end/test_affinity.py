@@ -16,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from serving.channels import open_channel
 from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
 from serving.errors import DeadlineExceeded, ServingError
+from serving.management.client import ManagementClient
 from serving.residency import ask_residency
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import TRANSPORT, Service, start, transports
@@ -242,3 +246,16 @@ def test_when_no_replica_is_left_the_answer_comes_at_once(volume: Path, tmp_path
             predictor.kill()
         with pytest.raises(ServingError, match="the predictor cannot be reached"):
             client.predict(MODELS[0], DOCUMENT)
+
+
+def test_a_deleted_model_leaves_the_memory_of_every_predictor(volume: Path, tmp_path: Path) -> None:
+    name = MODELS[0]
+    with replicas(volume, tmp_path) as them:
+        for predictor in them.predictors:
+            # As one has it that answered for the model before others joined.
+            with open_channel(predictor.address) as channel:
+                pb_grpc.PredictorStub(channel).Load(pb.LoadRequest(runId=name), timeout=PATIENCE)
+        assert them.held() == [{name}] * 3
+        with ManagementClient(them.frontend.address) as client:
+            client.delete(name, force=True)
+        assert them.held() == [set()] * 3

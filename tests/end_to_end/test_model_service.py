@@ -19,6 +19,7 @@ from serving.management.client import ManagementClient
 from serving.management.terms import ModelChange
 from serving.model_id import parse_model_id
 from serving.publishing import publish
+from serving.residency import ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, Stack, grpcurl, running_service, stack, transports
 from tests.end_to_end.test_uploads import eventually
@@ -120,6 +121,25 @@ def test_models_are_loaded_described_and_unloaded_where_they_are(running: Stack)
     assert not (running.models / "bot" / "2").exists()
     assert "Code: NotFound" in grpcurl_of(frontend, "DescribeModel", runId="bot@2").stderr
     assert answering(frontend, "bot") == "bot@1"
+
+
+def test_a_deleted_model_leaves_the_memory_of_the_predictor(running: Stack) -> None:
+    publish(BANKING, running.models, parse_model_id("flat"))
+    publish(TRAVEL, running.models, parse_model_id("other"))
+
+    def held() -> set[str]:
+        return {model.id for model in ask_residency(running.predictor.address).models}
+
+    with ManagementClient(running.frontend.address) as client:
+        client.release("bot", "1")
+        for model_id in ("flat", "other", "bot@1", "bot@2"):
+            answering(running.frontend, model_id)
+        assert held() == {"flat", "other", "bot@1", "bot@2"}
+        client.delete("flat", force=True)
+        assert held() == {"other", "bot@1", "bot@2"}
+        client.delete("bot", force=True)
+        assert held() == {"other"}
+    assert not [line for line in running.frontend.events() if "not unloaded" in line["event"]]
 
 
 def test_a_list_pages_through_thousands_of_names_while_calls_are_answered(running: Stack) -> None:

@@ -11,6 +11,7 @@ from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frontend.backends.backend import Removed
 from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.partitions import partition_of
 from frontend.backends.submission import BatchDone, Withdraw
@@ -86,6 +87,9 @@ class FakeEngine:
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         self.unloaded.append(model_id)
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        self.unloaded += [model.model_id for model in models]
 
     async def wait_until_ready(self) -> None:
         """It is."""

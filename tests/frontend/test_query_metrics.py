@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.backends.backend import Backend
+from frontend.backends.backend import Backend, Removed
 from frontend.backends.counts import QueryCounts
 from frontend.backends.timed import coalesced
 from frontend.query_metrics import collectors_of, query_counts
@@ -59,6 +59,9 @@ class FakeEngine:
         raise NotImplementedError
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
+        raise NotImplementedError
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
         raise NotImplementedError
 
     async def wait_until_ready(self) -> None:

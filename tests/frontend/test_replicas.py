@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,24 @@ from typing import Any
 import pytest
 import structlog
 
+from frontend.backends.backend import Removed
 from frontend.backends.predictor import PredictorBackend
-from serving.errors import DeadlineExceeded, ModelNotFound, OutOfCapacity, ServingError, Unavailable
+from serving.errors import DeadlineExceeded, ModelNotFound, ModelPinned, OutOfCapacity, ServingError, Unavailable
+from serving.model_id import ModelId
 from serving.prediction import Prediction, Query
-from tests.builders import PATIENCE, a_call, a_turn, fake_predictor, host_of, server_settings
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.transport.service import service
+from tests.builders import (
+    PATIENCE,
+    PREDICTOR,
+    a_call,
+    a_turn,
+    fake_predictor,
+    free_port,
+    host_of,
+    server_settings,
+)
 
 MODELS = [f"model-{number}" for number in range(60)]
 
@@ -277,3 +291,38 @@ async def test_a_call_in_flight_outlasts_the_change_of_the_others(tmp_path: Path
         for replica in replicas.values():
             replica.may_answer.set()
         assert {answer.label for answer in await asyncio.gather(*asking)} == set(replicas)
+
+
+class _Memory(pb_grpc.PredictorServicer):
+    """A fake predictor that lets go of models, or refuses as it is told."""
+
+    def __init__(self, refusals: Mapping[str, ServingError]) -> None:
+        self.unloaded: list[str] = []
+        self._refusals = refusals
+
+    async def Unload(self, request: pb.UnloadRequest, context: Any) -> pb.UnloadResponse:  # noqa: N802
+        del context
+        self.unloaded.append(request.runId)
+        if request.runId in self._refusals:
+            raise self._refusals[request.runId]
+        return pb.UnloadResponse()
+
+
+async def test_every_replica_lets_go_of_removed_models_whoever_answers_for_them(tmp_path: Path) -> None:
+    removed = [Removed(ModelId(name), None) for name in MODELS[:3]]
+    refusals = {MODELS[0]: ModelPinned("the predictor's settings keep the model in memory")}
+    kind: Any = _Memory
+    memories = [kind(refusals), kind({})]
+    async with AsyncExitStack() as stack:
+        addresses = [f"127.0.0.1:{free_port()}"]  # of one that is down
+        for memory in memories:
+            unloads = service(PREDICTOR, pb_grpc.add_PredictorServicer_to_server, memory)
+            host = host_of(server_settings(tmp_path), [unloads])
+            addresses.append(await host.start())
+            stack.push_async_callback(host.stop, 0)
+        # NOT_SERVING, as all of them are: no calls of models go there.
+        backend = PredictorBackend(f"ipv4:{','.join(addresses)}", partitions=256)
+        stack.push_async_callback(backend.close)
+        with pytest.raises(Unavailable):
+            await backend.forget(removed, a_call())
+        assert [memory.unloaded for memory in memories] == [MODELS[:3], MODELS[:3]]

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from grpc import StatusCode
 
+from frontend.backends.backend import Removed
 from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.torchserve.backend import TorchServeBackend
 from frontend.backends.torchserve.options import TorchServeOptions
@@ -762,6 +763,17 @@ async def test_unload_takes_what_others_have_registered_too_and_leaves_other_mod
         await backend.unload(model_id("a"), a_call())
         assert fake.registered == {"intent-1.0": "model-b.mar"}
         await backend.unload(model_id("a"), a_call())
+
+
+async def test_a_removed_model_is_unregistered_with_its_last_manifest_or_none() -> None:
+    archives = {name: Archive(plain(name)) for name in ("a", "b", "gone")}
+    async with running(FakeTorchServe(**archives)) as fake, asking(fake) as backend:
+        for name in ("a", "b"):
+            await label(backend, name)
+        fake.put("mine-2.0", "model-gone.mar")
+        last = Manifest(Algorithm="intent-classification", ModelName="mine", ModelVersion="2.0", classes={"0": "no"})
+        await backend.forget([Removed(model_id("gone"), last), Removed(model_id("a"), None)], a_call())
+        assert set(fake.registered.values()) == {"model-b.mar"}
 
 
 # The engine itself.

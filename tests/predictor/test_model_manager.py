@@ -27,6 +27,7 @@ from serving.errors import (
     MemoryInUse,
     ModelIncomplete,
     ModelNotFound,
+    ModelPinned,
     ModelTooLarge,
     ModelUnusable,
     ServingError,
@@ -810,6 +811,21 @@ async def test_files_that_were_not_looked_at_for_long_are_waited_for_even_when_t
         resident = await busy(it)
         resident.checked_at -= 61.0
         assert ready(it, A) is None
+
+
+async def test_a_pinned_model_that_was_removed_is_gone_once_it_is_to_be_unloaded() -> None:
+    source = FakeSource()
+    source.files = {A: fingerprint_of(1)}
+    residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=1000, max_models=100, pinned=[A])
+    manager = ModelManager(source, residents, threads=1, max_loads=1, freshness_seconds=NEVER)
+    (await manager.acquire(A)).release()
+    for left in (1, 0):
+        with pytest.raises(ModelPinned):
+            manager.unload(A)
+        await asyncio.gather(*manager.background_tasks())
+        assert len(residents) == left
+        source.files.clear()
+    await manager.close()
 
 
 async def test_a_busy_model_that_was_removed_is_gone_once_it_was_looked_for() -> None:

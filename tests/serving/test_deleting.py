@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from serving.errors import ModelInService, ModelNotFound, ModelUnusable, ReleaseConflict, VolumeUnavailable
-from serving.management.deleting import HIDDEN, delete
+from serving.management.deleting import HIDDEN, delete, models_in
 from serving.model_id import ModelId, parse_model_id
+from serving.publishing import publish as published
 from serving.releases.changes import rolled_back
-from serving.releases.writing import LOCK_FILE
+from serving.releases.writing import LOCK_FILE, release_lock
 from tests.builders import publish
 from tests.frontend.releases import write_release
 from tests.serving.test_release_changes import AT, of
@@ -92,3 +93,70 @@ def test_files_that_stay_are_told_though_the_model_is_gone(bot: Path, monkeypatc
     with pytest.raises(VolumeUnavailable, match="gone"):
         delete(bot, ModelId("bot@3"))
     assert names(bot / "bot") == ["1", "2", "release.json"]
+
+
+def test_the_folder_of_a_name_goes_with_its_last_version(tmp_path: Path) -> None:
+    source = publish(tmp_path / "made", "model")
+    (tmp_path / "volume").mkdir()
+    for model_id in ("bot@1", "bot"):
+        published(source, tmp_path / "volume", parse_model_id(model_id))
+        delete(tmp_path / "volume", parse_model_id(model_id), force=True)
+        assert list((tmp_path / "volume").iterdir()) == []
+
+
+def test_what_else_there_is_under_a_name_outlasts_its_last_version(tmp_path: Path) -> None:
+    for name in ("released", "flat"):
+        publish(tmp_path / name, "1")
+        write_release(tmp_path, of("1"), "released")
+    publish(tmp_path, "flat")
+    for name in ("released", "flat"):
+        delete(tmp_path, ModelId(f"{name}@1"), force=True)
+    assert names(tmp_path / "released") == ["release.json"]
+    assert names(tmp_path / "flat") == ["manifest.json", "model.pth", "vocab.pth"]
+
+
+def test_a_version_that_is_published_while_the_last_one_goes_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "bot", "1")
+    remove = Path.rmdir
+
+    def too_late(folder: Path) -> None:
+        publish(folder, "2")
+        remove(folder)
+
+    monkeypatch.setattr(Path, "rmdir", too_late)
+    delete(tmp_path, ModelId("bot@1"), force=True)
+    assert names(tmp_path / "bot") == ["2"]
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(bot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = fcntl.flock
+
+    def too_late(file: int, operation: int) -> None:
+        lock(file, operation)
+        (bot / "bot" / LOCK_FILE).unlink()
+
+    monkeypatch.setattr("serving.releases.writing.fcntl.flock", too_late)
+    with pytest.raises(ReleaseConflict), release_lock(bot, ModelId("bot")):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("model_id", "models"),
+    [("bot", ["bot@1", "bot@2", "bot@3"]), ("bot@2", ["bot@2"]), ("flat", ["flat"]), ("both", ["both", "both@1"])],
+)
+def test_a_deletion_removes_these_models(bot: Path, model_id: str, models: list[str]) -> None:
+    publish(bot, "flat")
+    publish(bot, "both")
+    publish(bot / "both", "1")
+    assert models_in(bot, parse_model_id(model_id)) == models
+
+
+def test_a_damaged_version_counts_and_other_files_do_not(bot: Path) -> None:
+    (bot / "bot" / "1" / "manifest.json").unlink()
+    (bot / "bot" / "notes").touch()
+    (bot / "bot" / "no name").mkdir()
+    assert models_in(bot, ModelId("bot")) == ["bot@1", "bot@2", "bot@3"]
+    with pytest.raises(ModelNotFound):
+        models_in(bot, ModelId("nobody"))

@@ -13,7 +13,7 @@ from typing import Final
 import grpc
 import structlog
 
-from frontend.backends.backend import Manifests
+from frontend.backends.backend import Manifests, Removed
 from frontend.backends.groups import asked_in_groups, parts_of
 from frontend.backends.open_inference.answer import outcomes_of
 from frontend.backends.open_inference.refusals import may_be_of_one
@@ -97,6 +97,11 @@ class OpenInferenceBackend:
         """Refuse: what the engine holds in memory is its own business."""
         del model_id, call
         raise RemoteError("the model is in an engine that loads and unloads by itself", grpc.StatusCode.UNIMPLEMENTED)
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        """Refuse, as :meth:`unload` does."""
+        for model in models:
+            await self.unload(model.model_id, call)
 
     async def wait_until_ready(self) -> None:
         """Return once the engine says that it is ready."""

@@ -10,7 +10,7 @@ import grpc
 import structlog
 from grpc import StatusCode
 
-from frontend.backends.backend import Manifests
+from frontend.backends.backend import Manifests, Removed
 from frontend.backends.groups import asked_in_groups, parts_of
 from frontend.backends.torchserve.answers import outcomes_in, prediction_in
 from frontend.backends.torchserve.connection import Connection
@@ -136,6 +136,22 @@ class TorchServeBackend:
         """
         key = Key.of(model_id, await self._manifests.manifest(model_id))
         await self._registrations.unload(key, call.deadline)
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        """Unregister models that were removed; of one without a manifest, what this frontend has registered.
+
+        Raises:
+            ServingError: the first failure.
+        """
+        failure: ServingError | None = None
+        for model_id, manifest in models:
+            key = Key(model_id, "") if manifest is None else Key.of(model_id, manifest)
+            try:
+                await self._registrations.unload(key, call.deadline)
+            except ServingError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     async def wait_until_ready(self) -> None:
         """Return once TorchServe answers."""
