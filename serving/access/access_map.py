@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from serving.access.access_file import AccessFile, read_access_file
 from serving.access.counters import AccessCounters
 from serving.access.identity import Identity
+from serving.access.remembered import RememberedCredentials
 
 if TYPE_CHECKING:
-    from serving.access.tokens import RememberedTokens, TokenVerifier
+    from serving.access.tokens import TokenVerifier
 
 
 class KnownKey(NamedTuple):
@@ -27,7 +28,7 @@ class Tokens(NamedTuple):
     """What is needed for tokens."""
 
     verifier: TokenVerifier
-    remembered: RememberedTokens
+    remembered: RememberedCredentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class AccessMap:
     """``None``: none are taken."""
     files: tuple[Path, ...]
     """All that were read."""
+    remembered_keys: RememberedCredentials = field(default_factory=RememberedCredentials, repr=False, compare=False)
+    """Keys as ``authorization`` has them."""
 
 
 def read_access_map(path: Path, counters: AccessCounters) -> AccessMap:
@@ -73,6 +76,6 @@ def _tokens_of(file: AccessFile, folder: Path) -> Tokens | None:
     if file.jwt is None:
         return None
     # Cryptography of public keys is several megabytes, for those who need it.
-    from serving.access.tokens import RememberedTokens, TokenVerifier  # noqa: PLC0415
+    from serving.access.tokens import TokenVerifier  # noqa: PLC0415
 
-    return Tokens(TokenVerifier.read(file.jwt, folder), RememberedTokens())
+    return Tokens(TokenVerifier.read(file.jwt, folder), RememberedCredentials())

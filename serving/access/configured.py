@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from serving.access.access_map import AccessMap, KnownKey, Tokens, read_access_map
+from serving.access.access_map import AccessMap, Tokens, read_access_map
 from serving.access.counters import AccessCounters, FailureReason
 from serving.access.credentials import SCHEME, credential_of
 from serving.access.failure_log import FailureLog
@@ -27,9 +27,6 @@ _MESSAGES: Final[dict[FailureReason, str]] = {
     "expired": "the credential has expired; ask for a new one",
     "invalid": "the credential is damaged, or not meant for this service; ask for a new one",
 }
-
-
-_MOST_REMEMBERED: Final = 4096
 
 
 class ConfiguredAccess:
@@ -51,9 +48,6 @@ class ConfiguredAccess:
         self._certificate_names = certificate_names
         self._failures = FailureLog()
         self._reloaded = Reloaded(path, partial(_read, path, self.counters))
-        self._remembered: dict[str, KnownKey] = {}
-        """Keys as they came in headers, of the version of the file that they were found in: none is hashed twice."""
-        self._remembered_of: AccessMap | None = None
 
     def identify(self, presented: Presented) -> Identity:
         """Return who makes the call that came with ``presented``.
@@ -62,14 +56,9 @@ class ConfiguredAccess:
             Unauthenticated: it is nobody that is known.
         """
         known = self._reloaded.value
-        if known is not self._remembered_of:
-            self._remembered, self._remembered_of = {}, known
         authorization = presented.metadatum(AUTHORIZATION_KEY)
-        if authorization is not None:
-            remembered_key = self._remembered.get(authorization)
-            if remembered_key is not None and remembered_key.expires_at > time.time():
-                return remembered_key.identity
-        return self._found_out(known, authorization, presented)
+        remembered = None if authorization is None else known.remembered_keys.identity_of(authorization)
+        return self._found_out(known, authorization, presented) if remembered is None else remembered
 
     def _found_out(self, known: AccessMap, authorization: str | None, presented: Presented) -> Identity:
         credential = credential_of(authorization, presented)
@@ -80,18 +69,14 @@ class ConfiguredAccess:
         if key is not None:
             if key.expires_at <= time.time():
                 raise self._unknown("expired", key.identity.name)
-            if authorization is not None:
-                self._remember(authorization, value, key)
+            # Not with spaces before the key, of which there may be many: all would be kept.
+            if authorization is not None and len(authorization) == len(SCHEME) + len(value):
+                known.remembered_keys.keep(authorization, key.identity, key.expires_at)
             return key.identity
         if credential.may_be_token and known.tokens is not None and value.count(".") == 2:
             remembered = known.tokens.remembered.identity_of(value)
             return self._by_token(known, known.tokens, value) if remembered is None else remembered
         raise self._unknown("unknown" if value else "invalid")
-
-    def _remember(self, authorization: str, value: str, key: KnownKey) -> None:
-        # Spaces before a key, of which there may be many, would be kept with it.
-        if len(authorization) == len(SCHEME) + len(value) and len(self._remembered) < _MOST_REMEMBERED:
-            self._remembered[authorization] = key
 
     def check_method(self, identity: Identity, asked: Asked | None) -> None:
         """Return if ``identity`` may call a method that asks for ``asked``; ``None``: it says nothing of rights.

@@ -1,4 +1,4 @@
-"""JSON Web Tokens: what makes one good, and a short memory of those that were.
+"""JSON Web Tokens: what makes one good.
 
 RFC 7519, and what RFC 8725 asks of those who check tokens: algorithms are chosen by configuration and by the kind of
 the key, never by the token; issuer, audience and expiry have to be there.
@@ -6,8 +6,7 @@ the key, never by the token; issuer, audience and expiry have to be there.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -21,7 +20,6 @@ from jwt.exceptions import ExpiredSignatureError, PyJWTError
 
 from serving.access.access_file import InvalidAccessFile, JwtSection, read_part
 from serving.access.counters import FailureReason
-from serving.access.identity import Identity
 from serving.strict_json import NotStrictJson, parse_json
 
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes
@@ -31,10 +29,6 @@ _SHORTEST_SECRET: Final = 32
 """Bytes; RFC 7518, section 3.2, asks for as many as the hash has."""
 _SHORTEST_RSA_BITS: Final = 2048
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-
-MOST_REMEMBERED: Final = 10_000
-REMEMBERED_SECONDS: Final = 60.0
-"""Checking a signature takes tens of microseconds: it is not done again for so long."""
 
 
 class BadToken(Exception):
@@ -138,42 +132,6 @@ class TokenVerifier:
         if not isinstance(subject, str):
             raise BadToken("invalid")
         return VerifiedToken(subject, float(claims["exp"]) + section.leeway_seconds)
-
-
-class RememberedTokens:
-    """Who sent which good token, for a short time. Belongs to one version of the access file.
-
-    Args:
-        most: tokens.
-        clock: tells the seconds since 1970.
-    """
-
-    def __init__(self, most: int = MOST_REMEMBERED, clock: Callable[[], float] = time.time) -> None:
-        self._most = most
-        self._clock = clock
-        # Oldest first: a dictionary keeps the order in which it was filled.
-        self._known: dict[str, tuple[float, Identity]] = {}
-
-    def identity_of(self, token: str) -> Identity | None:
-        """Return who sends the token; ``None`` where it has to be checked."""
-        known = self._known.get(token)
-        if known is None:
-            return None
-        until, identity = known
-        if self._clock() < until:
-            return identity
-        del self._known[token]
-        return None
-
-    def keep(self, token: str, identity: Identity, expires_at: float) -> None:
-        """Remember a token that was checked."""
-        self._known.pop(token, None)
-        if len(self._known) >= self._most:
-            del self._known[next(iter(self._known))]
-        self._known[token] = (min(expires_at, self._clock() + REMEMBERED_SECONDS), identity)
-
-    def __len__(self) -> int:
-        return len(self._known)
 
 
 def _fitting(key: PublicKey, section: JwtSection, what: str) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from serving.access.access_file import InvalidAccessFile, JwtSection
 from serving.access.identity import Identity
-from serving.access.tokens import REMEMBERED_SECONDS, BadToken, RememberedTokens, TokenVerifier
+from serving.access.remembered import REMEMBERED_SECONDS, RememberedCredentials
+from serving.access.tokens import BadToken, TokenVerifier
 from tests.access import AUDIENCE, ISSUER, LEEWAY_SECONDS, Issuer, jwt_section
 
 ISSUER_OF_TESTS = Issuer()
@@ -198,7 +199,7 @@ ACME = Identity("acme", frozenset(), ())
 
 def test_a_token_is_remembered_until_it_expires() -> None:
     now = [1000.0]
-    remembered = RememberedTokens(clock=lambda: now[0])
+    remembered = RememberedCredentials(clock=lambda: now[0])
     remembered.keep("token", ACME, 1010.0)
     assert remembered.identity_of("token") is ACME
     now[0] = 1010.0
@@ -208,7 +209,7 @@ def test_a_token_is_remembered_until_it_expires() -> None:
 
 def test_a_token_is_remembered_for_a_short_time_however_long_it_is_good() -> None:
     now = [1000.0]
-    remembered = RememberedTokens(clock=lambda: now[0])
+    remembered = RememberedCredentials(clock=lambda: now[0])
     remembered.keep("token", ACME, 1e9)
     now[0] += REMEMBERED_SECONDS - 1
     assert remembered.identity_of("token") is ACME
@@ -217,7 +218,7 @@ def test_a_token_is_remembered_for_a_short_time_however_long_it_is_good() -> Non
 
 
 def test_so_many_are_remembered_and_the_oldest_go() -> None:
-    remembered = RememberedTokens(most=3, clock=lambda: 1000.0)
+    remembered = RememberedCredentials(most=3, clock=lambda: 1000.0)
     for number in range(10):
         remembered.keep(str(number), ACME, 1e9)
     assert [str(number) for number in range(10) if remembered.identity_of(str(number))] == ["7", "8", "9"]
