@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 
 from frontend.backends.backend import Removed
+from frontend.backends.forgetting import forget_each
 from predictor.engine import InferenceEngine
 from predictor.residency_messages import resident_message
 from predictor.servicer import REPLICA
 from predictor.traffic_messages import traffic_message
 from serving.call import Call
-from serving.errors import ServingError
 from serving.model_id import ModelId
 from serving.prediction import Outcome, Prediction, Query
 from serving.residence import Residence
@@ -65,15 +65,7 @@ class InProcessBackend:
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
         """Let go of models that were removed. Raises ModelPinned, once the others were let go."""
-        del call
-        failure: ServingError | None = None
-        for model in models:
-            try:
-                self._engine.unload(model.model_id)
-            except ServingError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        await forget_each(models, lambda model: self.unload(model.model_id, call))
 
     async def wait_until_ready(self) -> None:
         """Return once the wanted models are in memory."""

@@ -14,6 +14,7 @@ import grpc
 import structlog
 
 from frontend.backends.backend import Manifests, Removed
+from frontend.backends.forgetting import forget_each
 from frontend.backends.groups import asked_in_groups, parts_of
 from frontend.backends.open_inference.answer import outcomes_of
 from frontend.backends.open_inference.refusals import may_be_of_one
@@ -100,8 +101,7 @@ class OpenInferenceBackend:
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
         """Refuse, as :meth:`unload` does."""
-        for model in models:
-            await self.unload(model.model_id, call)
+        await forget_each(models, lambda model: self.unload(model.model_id, call))
 
     async def wait_until_ready(self) -> None:
         """Return once the engine says that it is ready."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 import grpc
@@ -11,6 +11,7 @@ import structlog
 from grpc import StatusCode
 
 from frontend.backends.backend import Manifests, Removed
+from frontend.backends.forgetting import forget_each
 from frontend.backends.groups import asked_in_groups, parts_of
 from frontend.backends.torchserve.answers import outcomes_in, prediction_in
 from frontend.backends.torchserve.connection import Connection
@@ -143,15 +144,13 @@ class TorchServeBackend:
         Raises:
             ServingError: the first failure.
         """
-        failure: ServingError | None = None
-        for model_id, manifest in models:
+
+        def unregister(model: Removed) -> Awaitable[None]:
+            model_id, manifest = model
             key = Key(model_id, "") if manifest is None else Key.of(model_id, manifest)
-            try:
-                await self._registrations.unload(key, call.deadline)
-            except ServingError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+            return self._registrations.unload(key, call.deadline)
+
+        await forget_each(models, unregister)
 
     async def wait_until_ready(self) -> None:
         """Return once TorchServe answers."""
