@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -34,8 +35,13 @@ class FileIdentity(NamedTuple):
             return None
 
 
-def is_still(path: str, file: FileIdentity | None) -> bool:
-    """Return whether ``path`` leads to this file, or to none where there was none. Where it cannot be told, no."""
+def have_changed(files: Iterable[tuple[str, FileIdentity | None]]) -> bool:
+    """Return whether one of the paths leads to another file than it did, or cannot be seen."""
+    return not all(_is_still(path, file) for path, file in files)
+
+
+def _is_still(path: str, file: FileIdentity | None) -> bool:
+    """Return whether ``path`` leads to this file, or to none if there was none; False if the path cannot be read."""
     try:
         return FileIdentity.of(os.stat(path)) == file
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias
 
 import structlog
 
-from serving.file_identity import FileIdentity, is_still
+from serving.file_identity import FileIdentity, have_changed
 
 log = structlog.get_logger()
 
@@ -172,7 +172,7 @@ class _Process:
 
     @classmethod
     async def start(cls) -> _Process:
-        """Start it. Raises OSError."""
+        """Start the process. Raises OSError."""
         ours, its = socket.socketpair()
         with its:
             try:
@@ -185,7 +185,7 @@ class _Process:
 
     @property
     def process_id(self) -> int:
-        """Its id."""
+        """Id that the system gave the process."""
         return self._process.pid
 
     async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
@@ -202,20 +202,20 @@ class _Process:
         return None
 
     async def end(self) -> None:
-        """Have it end."""
+        """Ask the process to end, and kill it if it does not."""
         self._writer.close()
         if not await self._has_ended():
             # The volume hangs, and it with it.
             await self.kill()
 
     async def kill(self) -> bool:
-        """End it at once, and return whether it has ended."""
+        """Kill the process, and return whether it has ended."""
         self._writer.close()
         self._process.kill()
         return await self._has_ended()
 
     async def _has_ended(self) -> bool:
-        """Return whether it ends soon."""
+        """Return whether the process ends soon."""
         try:
             await asyncio.to_thread(self._process.wait, _END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -231,4 +231,4 @@ def _started(its: socket.socket) -> subprocess.Popen[bytes]:
 
 
 def _changed(groups: Sequence[Sequence[KnownFile]]) -> list[bool]:
-    return [not all(is_still(path, file) for path, file in files) for files in groups]
+    return [have_changed(files) for files in groups]

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from serving.file_identity import FileIdentity, is_still
+from serving.file_identity import FileIdentity, have_changed
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     with contextlib.suppress(ConnectionError):
         for line in sys.stdin.buffer:
             changed = [
-                not all(is_still(path, identity and FileIdentity(*identity)) for path, identity in files)
+                have_changed((path, identity and FileIdentity(*identity)) for path, identity in files)
                 for files in json.loads(line)
             ]
             # Not by way of a buffer, which would be written once more at the end, when nobody is there.

@@ -153,14 +153,20 @@ def assert_all_answered(outcomes: Sequence[Outcome | None]) -> None:
     assert [outcome.model_id for outcome in outcomes if isinstance(outcome, Prediction)] == ["m"] * len(models())
 
 
-async def test_the_engine_answers_several_models_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes: list[int] = []
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The queries of each pass."""
+    sizes: list[int] = []
 
     def counted(asked: Sequence[Asked]) -> list[Outcome]:
-        passes.append(len(asked))
+        sizes.append(len(asked))
         return answers_together(asked)
 
     monkeypatch.setattr(engine_module, "answers_together", counted)
+    return sizes
+
+
+async def test_the_engine_answers_several_models_in_one_pass(passes: list[int]) -> None:
     async with engine() as it:
         outcomes = it.predict_now([*one_each(), Query("absent", "x")], Call.until(NEVER))
     assert outcomes[-1] is None
@@ -168,14 +174,7 @@ async def test_the_engine_answers_several_models_in_one_pass(monkeypatch: pytest
     assert passes == [len(models())]
 
 
-async def test_a_pass_has_no_more_models_than_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes: list[int] = []
-
-    def counted(asked: Sequence[Asked]) -> list[Outcome]:
-        passes.append(len(asked))
-        return answers_together(asked)
-
-    monkeypatch.setattr(engine_module, "answers_together", counted)
+async def test_a_pass_has_no_more_models_than_pay(passes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_MOST_MODELS_IN_A_PASS", 3)
     async with engine() as it:
         assert_all_answered(it.predict_now(one_each(), Call.until(NEVER)))

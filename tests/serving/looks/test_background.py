@@ -36,6 +36,11 @@ async def test_every_subject_is_looked_at_once_however_often_it_is_wanted() -> N
     assert found == {str(number): number % 2 == 1 for number in range(200)}
 
 
+async def hangs(_: Sequence[tuple[ModelId, bool]]) -> Sequence[bool]:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 async def as_known(known: Sequence[tuple[ModelId, bool]]) -> Sequence[bool]:
     return [changed for _, changed in known]
 
@@ -58,10 +63,6 @@ async def test_who_waits_for_a_look_hears_what_it_found() -> None:
 
 
 async def test_who_waits_for_a_volume_that_hangs_goes_on_without_it() -> None:
-    async def hangs(_: Sequence[tuple[ModelId, bool]]) -> Sequence[bool]:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     looks: BackgroundLooks[str, bool] = BackgroundLooks(hangs, lambda _, changed: None, 30.0)
     assert await looks.looked("a", ModelId("a"), True, 0.01) is None
     await looks.close()
@@ -86,10 +87,6 @@ async def test_one_that_hangs_is_left_and_others_are_looked_at() -> None:
 
 
 async def test_those_who_left_while_a_volume_hangs_leave_nothing_behind() -> None:
-    async def hangs(_: Sequence[tuple[ModelId, bool]]) -> Sequence[bool]:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     looks: BackgroundLooks[str, bool] = BackgroundLooks(hangs, lambda _, changed: None, 30.0)
     assert await looks.looked("a", ModelId("a"), True, 0.0) is None
     gc.collect()
