@@ -298,8 +298,8 @@ class Call:
     def stream_failed(self, failure: Failure) -> None:
         """Take that nothing more comes."""
         self._let_go(reset=False)
-        if failure.code is StatusCode.CANCELLED and self._moment is not None and self._is_late():
-            # The server has looked at its clock before us.
+        if self._is_late():
+            # Whoever ended the stream has looked at its clock before us.
             self._expire()
         elif self._initial is not None:
             self._finish(failure.code, failure.details)
@@ -378,8 +378,8 @@ class Call:
         budget = self._channel.budget
         if budget is not None and code is not StatusCode.OK and self._may_repeat:
             pushback = next((value.decode("ascii", "replace") for name, value in trailers if name == _PUSHBACK), None)
-            pause = budget.pause_before(self._attempts + 1, code, pushback)
-            if pause is not None and not self._is_late(pause):
+            pause = budget.pause_before(self._attempts + 1, code, pushback, self.time_remaining())
+            if pause is not None:
                 self._attempts += 1
                 # Its deadline waits in the meantime.
                 self._pause(pause)
@@ -396,8 +396,8 @@ class Call:
         self._alarm = None if self._moment is None else self._channel.alarms.at(self._moment, self._expire)
         self._repeat()
 
-    def _is_late(self, seconds: float = 0.0) -> bool:
-        return self._moment is not None and self._channel.alarms.now() + seconds >= self._moment
+    def _is_late(self) -> bool:
+        return self.time_remaining() == 0.0
 
     def _expire(self) -> None:
         self._let_go(reset=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -41,13 +42,16 @@ class RetryBudget:
         """Count a call that has ended with an answer, or with a status that another attempt would not change."""
         self._tokens = min(self._tokens + self.policy.tokens_back, self.policy.most_tokens)
 
-    def pause_before(self, attempt: int, code: StatusCode, pushback: str | None) -> float | None:
+    def pause_before(
+        self, attempt: int, code: StatusCode, pushback: str | None, seconds_left: float | None = None
+    ) -> float | None:
         """Count a failed attempt; return the seconds until the next one, ``None`` where there is none.
 
         Args:
             attempt: the number of the next attempt; the first of all is 1.
             code: why the last one failed.
             pushback: what the server says of it in ``grpc-retry-pushback-ms``.
+            seconds_left: until the deadline of the call; ``None`` where it has none.
         """
         policy = self.policy
         if code not in policy.codes:
@@ -56,11 +60,16 @@ class RetryBudget:
         self._tokens = max(self._tokens - 1, 0.0)
         if attempt > policy.most_attempts or self._tokens <= policy.most_tokens / 2:
             return None
+        left = math.inf if seconds_left is None else seconds_left
         if pushback is not None:
             # A server that wants no repetition says so with a negative number, or with nonsense.
-            return int(pushback) / 1000 if pushback.isdecimal() and len(pushback) < 10 else None
+            asked = int(pushback) / 1000 if pushback.isdecimal() and len(pushback) < 10 else math.inf
+            return asked if asked < left else None
+        if left <= 0.0:
+            return None
         pause = policy.first_backoff_seconds * policy.backoff_factor ** (attempt - 2)
-        return jittered(min(pause, policy.max_backoff_seconds))
+        # A shorter pause is worth more to a call near its deadline than a failure is; half is left for the answer.
+        return min(jittered(min(pause, policy.max_backoff_seconds)), left / 2)
 
 
 def jittered(seconds: float) -> float:

@@ -99,13 +99,31 @@ async def test_a_server_may_say_when_to_come_back_or_never(pushback: bytes, atte
         assert server.requests == attempts
 
 
-async def test_asking_again_ends_with_the_deadline() -> None:
-    async with peers(each_in_turn(unavailable)) as server, Channel([server.address], SETTINGS) as channel:
-        await one_of(channel)(b"x", timeout=PATIENCE).code()
-        before = server.requests
-        error = await error_of(one_of(channel)(b"x", timeout=0.02))
-        assert error.code() in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
-        assert server.requests == before + 1
+async def test_a_call_near_its_deadline_is_asked_again_while_there_is_time_for_an_answer() -> None:
+    unhurried = ChannelSettings(retries=RetryPolicy(first_backoff_seconds=1000.0, max_backoff_seconds=1000.0))
+    async with peers(each_in_turn(unavailable, answer)) as server, Channel([server.address], unhurried) as channel:
+        assert await one_of(channel)(b"x", timeout=1.0) == b"answer"
+
+
+async def test_what_a_server_asks_for_beyond_the_deadline_is_not_waited_for() -> None:
+    def refuse(peer: Peer, stream: int) -> None:
+        peer.refuse(stream, StatusCode.UNAVAILABLE, (PUSHBACK, b"100000"))
+
+    async with peers(each_in_turn(refuse)) as server, Channel([server.address], SETTINGS) as channel:
+        assert await one_of(channel)(b"x", timeout=50.0).code() is StatusCode.UNAVAILABLE
+        assert server.requests == 1
+
+
+@pytest.mark.parametrize("left", [1000.0, 1.0, 0.01, 0.0001])
+def test_no_pause_takes_more_than_half_of_the_time_that_is_left(left: float) -> None:
+    for attempt in (2, 3, 4):
+        pause = RetryBudget(RetryPolicy()).pause_before(attempt, StatusCode.UNAVAILABLE, None, left)
+        assert pause is not None
+        assert 0.0 < pause <= left / 2
+
+
+def test_nothing_is_asked_again_once_the_deadline_has_passed() -> None:
+    assert RetryBudget(RetryPolicy()).pause_before(2, StatusCode.UNAVAILABLE, None, 0.0) is None
 
 
 async def test_a_call_that_waits_to_be_asked_again_can_be_cancelled() -> None:
