@@ -22,11 +22,11 @@ import grpc
 
 from benchmarks.tenants import load_directly, make_tenants, zipf
 from predictor.intent_model import IntentModel
-from serving.model_id import ModelId
-from serving.prediction import Prediction, Query
-from serving.residency import ask_residency
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.wire.residency_client import ask_residency
 from tests.end_to_end.processes import Service, start
 
 DOCUMENTS = (

@@ -17,8 +17,8 @@ from benchmarks.systems.base import Running
 from benchmarks.systems.predictions import PREDICT
 from benchmarks.tenants import load_directly, make_tenants
 from benchmarks.workload import DOCUMENT, MODEL_ID, MODELS
-from serving.model_id import ModelId
-from serving.prediction import Prediction, Query
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 
 _KINDS: Final = 20

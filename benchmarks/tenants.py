@@ -15,8 +15,8 @@ import torch
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
 from predictor.vocabulary import Vocabulary, read_vocabulary
-from serving.model_id import ModelId, parse_model_id
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from training.torchtext_file import vocabulary_file
 
 EMBEDDING: Final = "embedding.weight"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from serving.prediction import Prediction
+from serving.domain.prediction import Prediction
 
 
 class Answer(NamedTuple):

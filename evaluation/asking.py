@@ -11,13 +11,13 @@ from evaluation.answers import Answer, Answers
 from evaluation.errors import RowRefused
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
-from serving.batches import outcomes_in_batches
-from serving.client import IntentClient
-from serving.confidence import FALLBACK_LABEL
-from serving.errors import InvalidRequest, OutOfCapacity, ServingError
-from serving.model_id import parse_model_id
-from serving.model_store import ModelStore
-from serving.prediction import Outcome, Prediction, Query
+from serving.domain.confidence import FALLBACK_LABEL
+from serving.domain.errors import InvalidRequest, OutOfCapacity, ServingError
+from serving.domain.model_id import parse_model_id
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.volume.model_store import ModelStore
+from serving.wire.batches import outcomes_in_batches
+from serving.wire.client import IntentClient
 
 _BATCH: Final = 256
 _ANY_DOCUMENT: Final = "hello"

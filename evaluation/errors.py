@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.errors import ServingError
+from serving.domain.errors import ServingError
 
 
 class EvaluationError(Exception):

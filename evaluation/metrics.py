@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from serving.confidence import FALLBACK_LABEL
+from serving.domain.confidence import FALLBACK_LABEL
 
 BINS: Final = 15
 """As many as Guo et al. take."""

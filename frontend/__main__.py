@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from frontend.settings import FrontendSettings
-from serving.settings import load_settings
-from serving.transport.hosting import Program, run
+from serving.runtime.hosting import Program, run
+from serving.runtime.settings import load_settings
 
 
 def main() -> None:

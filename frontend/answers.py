@@ -11,10 +11,10 @@ import structlog
 from frontend.backends.backend import Backend
 from frontend.catalog import Catalog
 from frontend.router import Router
-from serving.call import Call
-from serving.errors import INTERNAL_MESSAGE, ServingError
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call
+from serving.domain.errors import INTERNAL_MESSAGE, ServingError
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
 
 log = structlog.get_logger()
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from frontend.remembered import Remembered
-from serving.errors import ModelIncomplete, ModelNotFound
-from serving.file_identity import FileIdentity
-from serving.looks.comparison import FileComparison
-from serving.manifest import Manifest
-from serving.model_id import VERSION_MARK, ModelId
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, ModelStore
+from serving.domain.errors import ModelIncomplete, ModelNotFound
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import VERSION_MARK, ModelId
+from serving.volume.file_identity import FileIdentity
+from serving.volume.freshness.comparison import FileComparison
+from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, ModelStore
 
 _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
 

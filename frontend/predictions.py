@@ -18,12 +18,12 @@ from frontend.releases.released import ReleasedAnswers, RoutedQuery
 from frontend.releases.rollouts import Rollout, Route
 from frontend.router import Router
 from grpc_http2.turn import Turn
-from serving.access.identity import ANYBODY, Right
-from serving.call import Call, enter_call
-from serving.errors import ServingError
-from serving.model_id import ModelId, parse_model_id
-from serving.prediction import Outcome, Prediction, Query
-from serving.query_limits import QueryLimits
+from serving.call.call import Call, enter_call
+from serving.call.identity import ANYBODY, Right
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
 
 log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 
 from frontend.backends.counts import QueryCounts
 from frontend.backends.model_times import ModelTimes
-from serving.model_id import ModelId, reference_of
-from serving.settings import ServerSettings
+from serving.domain.model_id import ModelId, reference_of
+from serving.runtime.settings import ServerSettings
 from serving.telemetry.busiest import BusiestCounts
 from serving.telemetry.dialects import MODELMESH, TRITON
 from serving.telemetry.modelmesh import Milliseconds

@@ -13,7 +13,7 @@ from frontend.quotas_ledger import Ledger
 from frontend.quotas_local import LocalLedger
 from frontend.quotas_shared import Place, SharedLedger
 from frontend.settings import EngineSettings
-from serving.access.limits import NO_LIMITS
+from serving.call.limits import NO_LIMITS
 
 
 class QuotaCollector(Collector):

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from frontend.quotas_ledger import Ledger, Tenant
-from serving.access.identity import ANYBODY, Identity
-from serving.access.limits import Limits
-from serving.errors import QuotaExceeded
-from serving.model_id import VERSION_MARK
+from serving.call.identity import ANYBODY, Identity
+from serving.call.limits import Limits
+from serving.domain.errors import QuotaExceeded
+from serving.domain.model_id import VERSION_MARK
 
 __all__ = ["MOST_REFUSED", "QuotaCounters", "Quotas", "Tenant"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from serving.access.limits import Limits
-from serving.errors import QuotaExceeded
+from serving.call.limits import Limits
+from serving.domain.errors import QuotaExceeded
 
 MOST_TENANTS: Final = 65_536
 """Tenants without a call in flight that are remembered."""

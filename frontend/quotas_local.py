@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from frontend.quotas_ledger import MOST_TENANTS, check_bucket, check_in_flight, full_at_first
-from serving.access.limits import Limits
-from serving.errors import QuotaExceeded
+from serving.call.limits import Limits
+from serving.domain.errors import QuotaExceeded
 
 _CLOCK_ROUNDING_SECONDS: Final = 1e-9
 

@@ -32,7 +32,7 @@ from typing import Any, Final, TypeAlias
 
 from frontend.quotas_ledger import MOST_TENANTS, Tenant, check_bucket, check_in_flight, full_at_first
 from frontend.quotas_local import LocalLedger
-from serving.access.limits import Limits
+from serving.call.limits import Limits
 
 FRESH_SECONDS: Final = 5.0
 """Pause of a tenant after which its slot is looked for anew."""

@@ -17,10 +17,10 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 from cachetools import TTLCache
 
-from serving.errors import ModelNotFound, ServingError, TooManyLoads, again
-from serving.file_identity import FileIdentity
-from serving.looks.background import BackgroundLooks
-from serving.model_id import ModelId
+from serving.domain.errors import ModelNotFound, ServingError, TooManyLoads, again
+from serving.domain.model_id import ModelId
+from serving.volume.file_identity import FileIdentity
+from serving.volume.freshness.background import BackgroundLooks
 
 log = structlog.get_logger()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from frontend.backends.backend import Backend
-from serving.errors import NoBackend
-from serving.manifest import Manifest
+from serving.domain.errors import NoBackend
+from serving.domain.manifest import Manifest
 
 
 class Router:

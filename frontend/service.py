@@ -20,12 +20,12 @@ from frontend.router import Router
 from frontend.routes import parse_routes
 from frontend.servicer import prediction_service
 from frontend.settings import EngineSettings, FrontendSettings
-from serving.access.wiring import access_of, behind
-from serving.looks.comparison import FileComparison, ProcessComparison
-from serving.model_store import ModelStore
-from serving.query_limits import QueryLimits
-from serving.settings import ServerSettings
-from serving.transport.lifecycle import Workload
+from serving.domain.query_limits import QueryLimits
+from serving.runtime.assembly.access import access_of, behind
+from serving.runtime.lifecycle import Workload
+from serving.runtime.settings import ServerSettings
+from serving.volume.freshness.comparison import FileComparison, ProcessComparison
+from serving.volume.model_store import ModelStore
 
 
 def build(settings: FrontendSettings) -> Workload:

@@ -8,21 +8,21 @@ from typing import Final
 
 from frontend.backends.thresholds import unexplained
 from frontend.predictions import RoutedPredictions
-from serving.access.identity import Right
-from serving.answer_bytes import answer_bytes
-from serving.call import Call
-from serving.messages import (
+from serving.call.call import Call
+from serving.call.identity import Right
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.transport.served_call import ServedCall
+from serving.transport.service import Service, service
+from serving.wire.answer_bytes import answer_bytes
+from serving.wire.messages import (
     LARGE_BATCH,
     batch_response_of,
     explain_response_of,
     query_of,
     query_to_explain,
 )
-from serving.prediction import Outcome, Prediction, Query
-from serving.stubs import prediction_service_pb2 as pb
-from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.transport.served_call import ServedCall
-from serving.transport.service import Service, service
 
 NAME = pb.DESCRIPTOR.services_by_name["PredictionService"].full_name
 

@@ -11,10 +11,10 @@ from pydantic import Field, FilePath, field_validator, model_validator
 from frontend.backends.torchserve.options import TorchServeOptions
 from frontend.routes import PREDICTOR, Engine, parse_routes
 from grpc_http2.client.addresses import addresses_in
-from serving.access.limits import Limits
 from serving.access.own_credential import read_credential
-from serving.settings import Seconds, ServerSettings, TlsFiles, service_settings
-from serving.tls.material import UnusableCertificate, read_material
+from serving.call.limits import Limits
+from serving.files.material import UnusableCertificate, read_material
+from serving.runtime.settings import Seconds, ServerSettings, TlsFiles, service_settings
 from serving.workers.cores import usable_cores
 
 _TORCHSERVE: Final = TorchServeOptions()

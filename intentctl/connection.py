@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
-from serving.channels import ChannelOptions, check_options
-from serving.errors import DeadlineExceeded, InvalidConnection, Unavailable
+from serving.domain.errors import DeadlineExceeded, InvalidConnection, Unavailable
+from serving.wire.channels import ChannelOptions, check_options
 
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
 """Environment variable with the caller's API key or token itself."""

@@ -13,10 +13,10 @@ import typer
 
 from intentctl.connection import fail_unanswered
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, errors, fail
-from serving.channels import ChannelOptions
-from serving.client import IntentClient
-from serving.confidence import FALLBACK_LABEL
-from serving.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
+from serving.domain.confidence import FALLBACK_LABEL
+from serving.domain.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
+from serving.wire.channels import ChannelOptions
+from serving.wire.client import IntentClient
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers

@@ -21,11 +21,11 @@ from intentctl.output import (
     print_json,
     print_table,
 )
-from serving.channels import ChannelOptions
-from serving.client import DEFAULT_ADDRESS
-from serving.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
-from serving.management.client import ManagementClient
-from serving.management.terms import ReleaseState
+from serving.domain.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
+from serving.domain.management import ReleaseState
+from serving.wire.channels import ChannelOptions
+from serving.wire.client import DEFAULT_ADDRESS
+from serving.wire.management_client import ManagementClient
 
 if TYPE_CHECKING:
     from intentctl.volume_releases import VolumeReleases

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.errors import ServingError, status_of
-from serving.prediction import Outcome
+from serving.domain.errors import ServingError, status_of
+from serving.domain.prediction import Outcome
 
 
 def as_dict(document: str, outcome: Outcome) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.settings import Transport
+from serving.runtime.settings import Transport
 
 ALGORITHM: Final = "intent-classification"
 """What the local predictor serves."""

@@ -11,21 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from predictor.loader import FileLimits, Loader
-from serving.errors import ModelNotFound, ReleaseRefused, ServingError
-from serving.management.deleting import delete
-from serving.management.inventory import Inventory
-from serving.management.planning import Transition, planned, releasing
-from serving.management.terms import ReleaseState, Role
-from serving.model_id import ModelId, parse_model_id, parse_model_name, versioned
-from serving.model_store import ModelStore
-from serving.releases.changes import Trial, promoted, rolled_back, withdrawn
-from serving.releases.example import check_answer, example_query
-from serving.releases.release import MAX_HISTORY
-from serving.releases.writing import change_release
+from serving.domain.errors import ModelNotFound, ReleaseRefused, ServingError
+from serving.domain.management import ReleaseState, Role
+from serving.domain.model_id import ModelId, parse_model_id, parse_model_name, versioned
+from serving.domain.releases.changes import Trial, promoted, rolled_back, withdrawn
+from serving.domain.releases.example import check_answer, example_query
+from serving.domain.releases.release import MAX_HISTORY
+from serving.volume.deleting import delete
+from serving.volume.inventory import Inventory
+from serving.volume.model_store import ModelStore
+from serving.volume.planning import Transition, planned, releasing
+from serving.volume.release_writing import change_release
 
 
 class VolumeReleases:
-    """Does with a model folder what :class:`~serving.management.client.ManagementClient` asks of a frontend.
+    """Does with a model folder what :class:`~serving.wire.management_client.ManagementClient` asks of a frontend.
 
     Args:
         root: the model folder.
@@ -37,7 +37,7 @@ class VolumeReleases:
         self._inventory = Inventory(self._store)
 
     def delete(self, model_id: str, *, force: bool = False) -> None:
-        """Take a model, or a version, from the volume. Raises as :func:`~serving.management.deleting.delete` does."""
+        """Take a model, or a version, from the volume. Raises as :func:`~serving.volume.deleting.delete` does."""
         delete(self._root, parse_model_id(model_id), force=force)
 
     def release_of(self, name: str, *, history: int = MAX_HISTORY) -> ReleaseState:
@@ -69,7 +69,7 @@ class VolumeReleases:
 
         Raises:
             ReleaseRefused: it makes no sense, or the version cannot go live.
-            ServingError: as :func:`~serving.releases.writing.change_release` does.
+            ServingError: as :func:`~serving.volume.release_writing.change_release` does.
         """
         bounds = {"max_error_rate": max_error_rate, "max_disagreement": max_disagreement, "min_answers": min_answers}
         checked = parse_model_name(name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from model_service.settings import ModelServiceSettings
-from serving.settings import load_settings
-from serving.transport.hosting import Program, run
+from serving.runtime.hosting import Program, run
+from serving.runtime.settings import load_settings
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ from predictor.engine import InferenceEngine
 from predictor.residency_messages import resident_message
 from predictor.servicer import REPLICA
 from predictor.traffic_messages import traffic_message
-from serving.call import Call
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
-from serving.residence import Residence
-from serving.residency import residence_of, statistics_of
+from serving.call.call import Call
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.residency import Residence
+from serving.wire.residency_client import residence_of, statistics_of
 
 
 class InProcessBackend:

@@ -13,9 +13,9 @@ from model_service.in_process import InProcessBackend
 from model_service.settings import ModelServiceSettings
 from predictor.service import build_engine, collectors_of, tune_process, wanted_at_start
 from predictor.servicer import predictor_service
-from serving.access.wiring import access_of, behind
-from serving.looks.comparison import ProcessComparison
-from serving.transport.lifecycle import Workload
+from serving.runtime.assembly.access import access_of, behind
+from serving.runtime.lifecycle import Workload
+from serving.volume.freshness.comparison import ProcessComparison
 
 
 def build(settings: ModelServiceSettings) -> Workload:

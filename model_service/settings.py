@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from frontend.routes import Engine, parse_routes
 from frontend.settings import EngineSettings
 from predictor.settings import PredictorSettings
-from serving.settings import Share, service_settings
+from serving.runtime.settings import Share, service_settings
 
 
 class ModelServiceSettings(PredictorSettings, EngineSettings):

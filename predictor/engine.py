@@ -20,13 +20,13 @@ from predictor.tokenizer import Tokenizer
 from predictor.traffic import TrafficCounter
 from predictor.traffic_registry import TrafficRegistry
 from predictor.work_queue import WorkQueue
-from serving.call import Call, span_of_call
-from serving.deadline import NEVER, Deadline
-from serving.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
-from serving.model_id import ModelId, parse_model_id
-from serving.place import aside
-from serving.prediction import Outcome, Prediction, Query
-from serving.query_limits import QueryLimits
+from serving.call.call import Call, span_of_call
+from serving.call.deadline import NEVER, Deadline
+from serving.call.slots import aside
+from serving.domain.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
 
 log = structlog.get_logger()
 

@@ -18,11 +18,11 @@ from predictor.softmax import Winner, softmax, softmax_of_one
 from predictor.tokenizer import GRAMMAR, Tokenizer, TokenizerName
 from predictor.traffic import TrafficCounter
 from predictor.vocabulary import Vocabulary
-from serving.errors import InvalidManifest, InvalidModelFile, InvalidRequest, NonFiniteLogits
-from serving.explanation import Explanation, LabelExplanation
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.domain.errors import InvalidManifest, InvalidModelFile, InvalidRequest, NonFiniteLogits
+from serving.domain.explanation import Explanation, LabelExplanation
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query, ScoredLabel
 
 _SPECIAL_TOKEN: Final = re.compile(r"<\w+>|\[[A-Z]+\]")
 

@@ -16,7 +16,7 @@ import numpy as np
 from predictor.intent_model import IntentModel
 from predictor.softmax import softmax
 from predictor.traffic import TrafficCounter
-from serving.prediction import Outcome, Query
+from serving.domain.prediction import Outcome, Query
 
 
 class Asked(NamedTuple):

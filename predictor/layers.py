@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from predictor.files.tensors import Array
-from serving.errors import InvalidModelFile
+from serving.domain.errors import InvalidModelFile
 
 _EMBEDDING: Final = "embedding.weight"
 _LINEAR_WEIGHT: Final = re.compile(r"fc[1-9][0-9]*\.weight")

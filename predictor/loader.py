@@ -13,11 +13,18 @@ from predictor.files.tensors import read_state_dict
 from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel
 from predictor.vocabulary import Vocabulary, read_vocabulary
-from serving.errors import ChecksumMismatch, FilesChanged, InvalidModelFile, ModelIncomplete
-from serving.looks.comparison import FileComparison, ThreadComparison
-from serving.manifest import MAX_MANIFEST_BYTES, Manifest
-from serving.model_id import ModelId
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
+from serving.domain.errors import ChecksumMismatch, FilesChanged, InvalidModelFile, ModelIncomplete
+from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
+from serving.domain.model_id import ModelId
+from serving.volume.freshness.comparison import FileComparison, ThreadComparison
+from serving.volume.model_store import (
+    MANIFEST_FILE,
+    MODEL_FILES,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    Fingerprint,
+    ModelStore,
+)
 
 # A copy that arrives file by file has parts of two models in it; between its files there is less time than this.
 _SETTLING_SECONDS: Final = 1.0

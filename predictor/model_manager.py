@@ -20,7 +20,7 @@ from grpc import StatusCode
 
 from predictor.residency import Lease, Model, Reservation, Resident, ResidentModels
 from predictor.spans import LoadSpans
-from serving.errors import (
+from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
     FilesChanged,
@@ -34,9 +34,9 @@ from serving.errors import (
     again,
     service_ends,
 )
-from serving.looks.background import BackgroundLooks
-from serving.model_id import ModelId
-from serving.model_store import Fingerprint
+from serving.domain.model_id import ModelId
+from serving.volume.freshness.background import BackgroundLooks
+from serving.volume.model_store import Fingerprint
 
 log = structlog.get_logger()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from serving.access.identity import Identity, Right
-from serving.model_id import ModelId
-from serving.prediction import Query
+from serving.call.identity import Identity, Right
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Query
 from serving.transport.guards import Access
 
 

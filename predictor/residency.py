@@ -15,9 +15,9 @@ from typing import Generic, Protocol, TypeVar
 from cachetools import Cache, LRUCache
 
 from predictor.statistics import CacheStatistics
-from serving.errors import MemoryInUse, ModelTooLarge
-from serving.model_id import ModelId
-from serving.model_store import Fingerprint
+from serving.domain.errors import MemoryInUse, ModelTooLarge
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import Fingerprint
 
 
 class Sized(Protocol):

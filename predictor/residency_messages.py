@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from predictor.intent_model import IntentModel
 from predictor.residency import Resident, ResidentModels
-from serving.model_id import parse_model_id
+from serving.domain.model_id import parse_model_id
 from serving.stubs import prediction_service_pb2 as pb
 
 

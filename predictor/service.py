@@ -21,13 +21,13 @@ from predictor.servicer import predictor_service
 from predictor.settings import PredictorSettings
 from predictor.traffic_metrics import TrafficCollector
 from predictor.traffic_registry import TrafficRegistry
-from serving.access.wiring import access_of, behind
-from serving.looks.comparison import FileComparison, ProcessComparison
-from serving.model_id import ModelId, parse_model_ids
-from serving.model_store import ModelStore
-from serving.query_limits import QueryLimits
+from serving.domain.model_id import ModelId, parse_model_ids
+from serving.domain.query_limits import QueryLimits
+from serving.runtime.assembly.access import access_of, behind
+from serving.runtime.lifecycle import Workload
 from serving.telemetry.dialects import MODELMESH
-from serving.transport.lifecycle import Workload
+from serving.volume.freshness.comparison import FileComparison, ProcessComparison
+from serving.volume.model_store import ModelStore
 
 _SWITCH_SECONDS: Final = 0.0001
 

@@ -13,17 +13,17 @@ from predictor.permissions import Permissions
 from predictor.residency_messages import residency_response, resident_message
 from predictor.traffic_messages import traffic_message, traffic_response
 from serving.access.audit import audited
-from serving.access.identity import ANYBODY, Asked, Identity, Right
-from serving.answer_bytes import answer_bytes, batch_answer_bytes
-from serving.call import Call, current_call, note_model
-from serving.errors import ServingError
-from serving.messages import LARGE_BATCH, delegated_query_of, predictor_batch_response_of, response_of
-from serving.prediction import Query
+from serving.call.call import Call, current_call, note_model
+from serving.call.identity import ANYBODY, Asked, Identity, Right
+from serving.domain.errors import ServingError
+from serving.domain.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.guards import Access, OpenAccess
 from serving.transport.served_call import ServedCall
 from serving.transport.service import Service, service
+from serving.wire.answer_bytes import answer_bytes, batch_answer_bytes
+from serving.wire.messages import LARGE_BATCH, delegated_query_of, predictor_batch_response_of, response_of
 
 NAME = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
 

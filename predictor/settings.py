@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ByteSize, Field
 
-from serving.errors import InvalidModelId
-from serving.model_id import parse_model_ids
-from serving.settings import ServerSettings, Share, service_settings
+from serving.domain.errors import InvalidModelId
+from serving.domain.model_id import parse_model_ids
+from serving.runtime.settings import ServerSettings, Share, service_settings
 
 
 def _well_written(value: str) -> str:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, TypeVar
 
-from serving.call import span_of_call
-from serving.errors import ServingError
-from serving.model_id import ModelId
-from serving.spans import Span
+from serving.call.call import span_of_call
+from serving.call.spans import Span
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId
 
 Answer = TypeVar("Answer")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 
-from serving.traffic import CONFIDENCE_BINS, Traffic
+from serving.domain.traffic import CONFIDENCE_BINS, Traffic
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 
 from predictor.traffic import TrafficTotals
 from predictor.traffic_registry import CountedModel, TrafficRegistry
-from serving.drift import Verdict, drift_of
-from serving.traffic import CONFIDENCE_BINS, Traffic
+from serving.domain.drift import Verdict, drift_of
+from serving.domain.traffic import CONFIDENCE_BINS, Traffic
 
 _LABELS: Final = 10
 _BOUNDS: Final = (*(f"{number / CONFIDENCE_BINS:g}" for number in range(1, CONFIDENCE_BINS)), "+Inf")

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from predictor.intent_model import IntentModel
 from predictor.residency import Resident
 from predictor.traffic import TrafficCounter, TrafficTotals
-from serving.model_id import ModelId, parse_model_id
-from serving.model_store import Fingerprint
-from serving.traffic import Traffic
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.traffic import Traffic
+from serving.volume.model_store import Fingerprint
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 from predictor.files.container import STORAGES, open_torch_file
 from predictor.files.pickle_reader import CONTAINERS, Global, Instance
-from serving.errors import InvalidModelFile
+from serving.domain.errors import InvalidModelFile
 
 UNKNOWN_TOKEN: Final = "<unk>"  # noqa: S105 - a token of text, no password
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
-from serving.deadline import Deadline
-from serving.errors import DeadlineExceeded, Overloaded, service_ends
+from serving.call.deadline import Deadline
+from serving.domain.errors import DeadlineExceeded, Overloaded, service_ends
 
 Result = TypeVar("Result")
 

@@ -23,25 +23,25 @@ from frontend.predictions import RoutedPredictions
 from frontend.router import Router
 from frontend.servicer import prediction_service
 from predictor.settings import PredictorSettings
-from serving.call import Call
-from serving.deadline import Deadline
-from serving.errors import ServingError
-from serving.file_identity import FileIdentity
-from serving.looks.comparison import ThreadComparison
-from serving.model_id import ModelId
-from serving.model_store import MODEL_FILES, Fingerprint, ModelStore
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel
-from serving.query_limits import QueryLimits
-from serving.residence import Residence
-from serving.settings import ServerSettings
+from serving.call.call import Call
+from serving.call.deadline import Deadline
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.domain.query_limits import QueryLimits
+from serving.domain.residency import Residence
+from serving.runtime.lifecycle import Host
+from serving.runtime.settings import ServerSettings
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.admission import Admission
-from serving.transport.grpcio import GrpcioHost
 from serving.transport.guards import Guards
-from serving.transport.http2 import Http2Host
-from serving.transport.lifecycle import Host
+from serving.transport.hosts.grpcio import GrpcioHost
+from serving.transport.hosts.http2 import Http2Host
 from serving.transport.service import Service, service
+from serving.volume.file_identity import FileIdentity
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import MODEL_FILES, Fingerprint, ModelStore
 
 PATIENCE: Final = 30.0
 """Seconds after which a test that waits has failed; no test of a sound product comes near."""

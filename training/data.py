@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from serving.confidence import FALLBACK_LABEL
+from serving.domain.confidence import FALLBACK_LABEL
 from training.errors import BadData
 
 OUT_OF_SCOPE: Final = FALLBACK_LABEL

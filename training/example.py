@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from serving.manifest import ModelExample
-from serving.prediction import Prediction
+from serving.domain.manifest import ModelExample
+from serving.domain.prediction import Prediction
 from training.data import OUT_OF_SCOPE, Example
 
 _MOST_CHARACTERS: Final = 200

@@ -18,11 +18,11 @@ from predictor.ngram_index import NgramIndex
 from predictor.tokenizer import Tokenizer
 from predictor.traffic import TrafficCounter
 from predictor.vocabulary import Vocabulary
-from serving.confidence import Confidence
-from serving.manifest import Manifest, ModelExample
-from serving.model_id import ModelId
-from serving.prediction import Prediction, Query
-from serving.traffic import Traffic
+from serving.domain.confidence import Confidence
+from serving.domain.manifest import Manifest, ModelExample
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
+from serving.domain.traffic import Traffic
 from training.calibration import choose_threshold, fit_temperature
 from training.data import OUT_OF_SCOPE, DataSet, Example, labels_of
 from training.errors import BadData

@@ -19,9 +19,9 @@ from benchmarks.quality.results import Run
 from evaluation.metrics import threshold_curve
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.prediction import Prediction, Query
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
+from serving.volume.model_store import ModelStore
 from training.data import OUT_OF_SCOPE, Example
 
 _MODEL: Final = ModelId("measured")

@@ -11,8 +11,8 @@ from benchmarks.calls import Call, WrongAnswer
 from benchmarks.systems.base import check_label
 from benchmarks.tenants import load_directly
 from benchmarks.workload import BATCH_SIZE, DOCUMENT, LABEL, MODEL_ID, MODELS
-from serving.model_id import parse_model_id
-from serving.prediction import Prediction, Query
+from serving.domain.model_id import parse_model_id
+from serving.domain.prediction import Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 
 PREDICT: Final = "/prediction.PredictionService/Predict"

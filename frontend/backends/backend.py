@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from frontend.backends.submission import Submit
-from serving.call import Call
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
-from serving.residence import Residence
+from serving.call.call import Call
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.residency import Residence
 
 
 class Manifests(Protocol):

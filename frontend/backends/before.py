@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from frontend.backends.backend import EngineBackend, Removed
-from serving.call import Call
-from serving.model_id import ModelId
-from serving.residence import Residence
+from serving.call.call import Call
+from serving.domain.model_id import ModelId
+from serving.domain.residency import Residence
 
 Behind = TypeVar("Behind", bound=EngineBackend)
 

@@ -26,13 +26,13 @@ from frontend.backends.submission import BatchDone, Done, SubmitBatch, Withdraw,
 from frontend.backends.traced import LEFT, batch_of, end_batch
 from grpc_http2.alarms import Alarm, alarms_of
 from grpc_http2.turn import Turn
-from serving.call import Call, enter_call
-from serving.deadline import Deadline
-from serving.errors import INTERNAL_MESSAGE, ServingError, again, service_ends
-from serving.place import aside
-from serving.prediction import Outcome, Prediction, Query
-from serving.query_limits import best_labels, explained_characters, fit_in_one_answer
-from serving.spans import Span
+from serving.call.call import Call, enter_call
+from serving.call.deadline import Deadline
+from serving.call.slots import aside
+from serving.call.spans import Span
+from serving.domain.errors import INTERNAL_MESSAGE, ServingError, again, service_ends
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import best_labels, explained_characters, fit_in_one_answer
 
 log = structlog.get_logger()
 

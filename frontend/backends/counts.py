@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from frontend.backends.model_times import ModelTimes
-from serving.prediction import Query
+from serving.domain.prediction import Query
 from serving.telemetry.busiest import BusiestCounts
 from serving.telemetry.histogram import Histogram
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from frontend.backends.backend import Removed
-from serving.errors import ServingError
+from serving.domain.errors import ServingError
 
 
 async def forget_each(models: Sequence[Removed], forget: Callable[[Removed], Awaitable[None]]) -> None:

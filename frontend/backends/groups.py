@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from serving.errors import ServingError
-from serving.prediction import Outcome, Query
+from serving.domain.errors import ServingError
+from serving.domain.prediction import Outcome, Query
 
 Found = TypeVar("Found", bound=Outcome | None)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from grpc import StatusCode
 
-from serving.errors import status_of
+from serving.domain.errors import status_of
 
 REASONS: Final = ("OTHER", "REJECTED", "CANCELED", "BACKEND")
 """Why requests fail, in Triton's words."""

@@ -21,17 +21,17 @@ from frontend.backends.tls import EngineTls
 from frontend.backends.traced import asked
 from grpc_http2.client.channel import Channel
 from serving.access.own_credential import Entry, OwnCredential
-from serving.answer_bytes import outcomes_in
-from serving.call import REQUEST_ID_KEY, Call
-from serving.errors import DeadlineExceeded, ServingError, Unauthenticated, Unavailable, service_ends
-from serving.messages import batch_request_of, outcomes_of, prediction_of, request_of
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
-from serving.remote import error_of_call
-from serving.residence import Residence
-from serving.residency import residence_of, statistics_of
+from serving.call.call import REQUEST_ID_KEY, Call
+from serving.domain.errors import DeadlineExceeded, ServingError, Unauthenticated, Unavailable, service_ends
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.residency import Residence
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.wire.answer_bytes import outcomes_in
+from serving.wire.messages import batch_request_of, outcomes_of, prediction_of, request_of
+from serving.wire.remote import error_of_call
+from serving.wire.residency_client import residence_of, statistics_of
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ import structlog
 
 from grpc_http2.client.addresses import addresses_in
 from grpc_http2.client.channel import Channel
-from serving.errors import Unavailable
+from serving.domain.errors import Unavailable
 
 log = structlog.get_logger()
 

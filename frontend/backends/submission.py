@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from serving.call import Call
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call
+from serving.domain.prediction import Outcome, Prediction, Query
 
 Done: TypeAlias = Callable[[Prediction | Exception], object]
 """Takes the outcome of a query, once: its answer, or why there is none."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from serving.confidence import Confidence
-from serving.errors import ModelUnusable
-from serving.prediction import Outcome, Prediction, Query
+from serving.domain.confidence import Confidence
+from serving.domain.errors import ModelUnusable
+from serving.domain.prediction import Outcome, Prediction, Query
 
 
 def held_against_threshold(

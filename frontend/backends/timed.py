@@ -14,9 +14,9 @@ from frontend.backends.coalescing import BatchingBackend, CoalescingBackend, Pre
 from frontend.backends.counts import QueryCounts
 from frontend.backends.model_times import ModelTimes
 from frontend.backends.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
-from serving.call import Call
-from serving.errors import ServingError
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call
+from serving.domain.errors import ServingError
+from serving.domain.prediction import Outcome, Prediction, Query
 
 
 class GroupingBackend(BatchingBackend, Protocol):

@@ -8,9 +8,9 @@ from typing import Final
 from frontend.backends.replicas import name_in
 from grpc_http2.client.encryption import client_context
 from grpc_http2.client.settings import Tls
-from serving.settings import TlsFiles
-from serving.tls.certificates import Certificates
-from serving.tls.material import TlsMaterial
+from serving.files.certificates import Certificates
+from serving.files.material import TlsMaterial
+from serving.runtime.settings import TlsFiles
 
 _USED_FOR: Final = "predictors"
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.call import Call
-from serving.spans import Span
+from serving.call.call import Call
+from serving.call.spans import Span
 
 LEFT = "CANCELLED"
 """The error of a span whose work was not waited for to its end."""

@@ -12,10 +12,10 @@ from frontend.backends.backend import Backend, Removed
 from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
-from serving.call import Call
-from serving.errors import ModelInService, ModelNotFound, ModelUnusable, ServingError
-from serving.management.deleting import models_in, remove_hidden, take_away
-from serving.model_id import ModelId, parse_model_id
+from serving.call.call import Call
+from serving.domain.errors import ModelInService, ModelNotFound, ModelUnusable, ServingError
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.volume.deleting import models_in, remove_hidden, take_away
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class Deletions:
         Raises:
             InvalidModelId: ``run_id`` is none.
             ModelInService: it is protected, or pinned in memory, and ``force`` is false.
-            ServingError: as :func:`~serving.management.deleting.delete` does; and its engine cannot be asked what is
+            ServingError: as :func:`~serving.volume.deleting.delete` does; and its engine cannot be asked what is
                 pinned.
         """
         model_id = parse_model_id(run_id)

@@ -10,14 +10,14 @@ import structlog
 from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.releases.trials import TrialCounts, Trials
-from serving.call import Call
-from serving.errors import ModelNotFound, ServingError
-from serving.management.inventory import Inventory
-from serving.management.terms import ModelDescription, ModelSummary, ReleaseState, Role, Trial, VersionDescription
-from serving.model_id import ModelId, reference_of
-from serving.model_store import ModelStore
-from serving.releases.release import Release
-from serving.residence import Residence
+from serving.call.call import Call
+from serving.domain.errors import ModelNotFound, ServingError
+from serving.domain.management import ModelDescription, ModelSummary, ReleaseState, Role, Trial, VersionDescription
+from serving.domain.model_id import ModelId, reference_of
+from serving.domain.releases.release import Release
+from serving.domain.residency import Residence
+from serving.volume.inventory import Inventory
+from serving.volume.model_store import ModelStore
 
 log = structlog.get_logger()
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from frontend.management.volume import Volume
-from serving.errors import InvalidModelId, InvalidRequest
-from serving.management.inventory import Inventory
-from serving.management.terms import ModelPage, ModelSummary
-from serving.model_id import parse_model_name
+from serving.domain.errors import InvalidModelId, InvalidRequest
+from serving.domain.management import ModelPage, ModelSummary
+from serving.domain.model_id import parse_model_name
+from serving.volume.inventory import Inventory
 
 MOST_ON_A_PAGE: Final = 1000
 _ON_A_PAGE: Final = 100

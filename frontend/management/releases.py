@@ -15,13 +15,13 @@ from frontend.management.trying import Trying
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
-from serving.call import Call
-from serving.management.inventory import Inventory
-from serving.management.planning import PlannedChange, Transition, planned, releasing
-from serving.management.terms import Role
-from serving.model_id import ModelId
-from serving.releases.release import Release
-from serving.releases.writing import change_release
+from serving.call.call import Call
+from serving.domain.management import Role
+from serving.domain.model_id import ModelId
+from serving.domain.releases.release import Release
+from serving.volume.inventory import Inventory
+from serving.volume.planning import PlannedChange, Transition, planned, releasing
+from serving.volume.release_writing import change_release
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class Releases:
             ModelNotFound: there is no such name, or version.
             ReleaseRefused: it makes no sense, or the version cannot go live.
             ReleaseConflict: somebody else has changed the release.
-            ServingError: as :func:`~serving.releases.writing.change_release` does, or an engine cannot be asked.
+            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot be asked.
         """
         change = functools.partial(transition, by=call.identity.name, at=datetime.now(UTC), comment=comment)
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)
@@ -95,7 +95,7 @@ class Releases:
     def releasing(
         self, name: ModelId, version: str, role: Role, label: str, *, share: float | None, bounds: Mapping[str, Any]
     ) -> Transition:
-        """Return the transition that makes a version live, as :func:`~serving.management.planning.releasing` does."""
+        """Return the transition that makes a version live, as :func:`~serving.volume.planning.releasing` does."""
         return releasing(self._inventory, name, version, role, label=label, share=share, bounds=bounds)
 
     async def close(self) -> None:

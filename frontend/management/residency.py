@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from frontend.backends.backend import Backend, Manifests, Removed
 from frontend.router import Router
-from serving.call import Call
-from serving.errors import NoBackend, ServingError
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.residence import Residence
+from serving.call.call import Call
+from serving.domain.errors import NoBackend, ServingError
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.residency import Residence
 
 
 class Residences:

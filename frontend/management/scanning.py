@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from serving.errors import ModelNotFound, ServingError, VolumeUnavailable
-from serving.file_identity import FileIdentity
-from serving.management.terms import ModelChange, ReleaseState
-from serving.model_id import ModelId, versioned
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, Fingerprint, ModelStore
-from serving.releases.release import RELEASE_FILE, Release
+from serving.domain.errors import ModelNotFound, ServingError, VolumeUnavailable
+from serving.domain.management import ModelChange, ReleaseState
+from serving.domain.model_id import ModelId, versioned
+from serving.domain.releases.release import RELEASE_FILE, Release
+from serving.volume.file_identity import FileIdentity
+from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, Fingerprint, ModelStore
 
 _NO_VERSIONS: Final = frozenset((*MODEL_FILES, RELEASE_FILE))
 _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)

@@ -18,9 +18,9 @@ from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import Trials
 from frontend.router import Router
-from serving.management.inventory import Inventory
-from serving.model_store import ModelStore
 from serving.transport.service import Service
+from serving.volume.inventory import Inventory
+from serving.volume.model_store import ModelStore
 
 
 @dataclass(frozen=True, slots=True)

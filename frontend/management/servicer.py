@@ -17,10 +17,16 @@ from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.access.audit import audited
-from serving.access.identity import Right
-from serving.call import current_call, note_model
-from serving.errors import InvalidRequest
-from serving.management.messages import (
+from serving.call.call import current_call, note_model
+from serving.call.identity import Right
+from serving.domain.errors import InvalidRequest
+from serving.domain.model_id import ModelId, parse_model_id, parse_model_name
+from serving.domain.releases.changes import promoted, rolled_back, withdrawn
+from serving.stubs import model_service_pb2 as pb
+from serving.stubs import model_service_pb2_grpc as pb_grpc
+from serving.transport.service import Service, service
+from serving.volume.planning import Transition
+from serving.wire.management_messages import (
     description_message,
     page_message,
     residence_message,
@@ -28,12 +34,6 @@ from serving.management.messages import (
     state_message,
     watched_message,
 )
-from serving.management.planning import Transition
-from serving.model_id import ModelId, parse_model_id, parse_model_name
-from serving.releases.changes import promoted, rolled_back, withdrawn
-from serving.stubs import model_service_pb2 as pb
-from serving.stubs import model_service_pb2_grpc as pb_grpc
-from serving.transport.service import Service, service
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["ModelService"].full_name
 

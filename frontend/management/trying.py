@@ -6,8 +6,8 @@ from typing import Final
 
 from frontend.management.volume import Volume
 from frontend.router import Router
-from serving.call import Call
-from serving.errors import (
+from serving.call.call import Call
+from serving.domain.errors import (
     DeadlineExceeded,
     OutOfCapacity,
     PermissionDenied,
@@ -16,9 +16,9 @@ from serving.errors import (
     Unauthenticated,
     Unavailable,
 )
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.releases.example import check_answer, example_query
+from serving.domain.model_id import ModelId
+from serving.domain.releases.example import check_answer, example_query
+from serving.volume.model_store import ModelStore
 
 # They say nothing of the version: trying again may help, or whoever runs the services has to act.
 _NOT_OF_THE_VERSION: Final = (Unavailable, DeadlineExceeded, OutOfCapacity, Unauthenticated, PermissionDenied)

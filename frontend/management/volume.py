@@ -7,10 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
-from serving.errors import ModelNotFound
-from serving.management.inventory import Inventory
-from serving.model_id import ModelId, parse_model_id, reference_of, versioned
-from serving.releases.release import Release
+from serving.domain.errors import ModelNotFound
+from serving.domain.model_id import ModelId, parse_model_id, reference_of, versioned
+from serving.domain.releases.release import Release
+from serving.volume.inventory import Inventory
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -11,11 +11,11 @@ import structlog
 
 from frontend.management.scanning import Seen, differences, everything, scan
 from frontend.management.volume import Volume
-from serving.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError, again
-from serving.management.terms import ModelChange, ReleaseState
-from serving.model_id import VERSION_MARK, ModelId
-from serving.model_store import ModelStore
-from serving.releases.release import Release
+from serving.domain.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError, again
+from serving.domain.management import ModelChange, ReleaseState
+from serving.domain.model_id import VERSION_MARK, ModelId
+from serving.domain.releases.release import Release
+from serving.volume.model_store import ModelStore
 
 log = structlog.get_logger()
 

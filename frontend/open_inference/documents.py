@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from frontend.open_inference.tensors import BYTES, DOCUMENT, InputTensor
-from serving.errors import InvalidRequest
+from serving.domain.errors import InvalidRequest
 
 
 def documents_of(inputs: Sequence[InputTensor], most: int) -> list[str]:

@@ -12,11 +12,11 @@ from frontend.open_inference.outputs import WantedOutputs
 from frontend.open_inference.statistics import InferenceStatistics, Times
 from frontend.open_inference.tensors import InferenceAnswer, InferenceRequest, OutputTensor
 from frontend.predictions import RoutedPredictions
-from serving.call import Call
-from serving.deadline import Deadline
-from serving.errors import DeadlineExceeded, ServingError, Unavailable, again
-from serving.model_id import ModelId, reference_of
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call
+from serving.call.deadline import Deadline
+from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, again
+from serving.domain.model_id import ModelId, reference_of
+from serving.domain.prediction import Outcome, Prediction, Query
 
 
 class Inferences:

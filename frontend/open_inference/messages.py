@@ -17,7 +17,7 @@ from frontend.open_inference.tensors import (
     OutputTensor,
     RequestedOutput,
 )
-from serving.errors import InvalidRequest
+from serving.domain.errors import InvalidRequest
 from serving.stubs import open_inference_pb2 as pb
 
 Parameters = Mapping[str, pb.InferParameter]

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 from frontend.backends.backend import Manifests
 from frontend.releases.rollouts import Rollout, Route
 from frontend.router import Router
-from serving.errors import InvalidModelId, ModelNotFound, ModelUnusable
-from serving.manifest import Manifest
-from serving.model_id import VERSION_MARK, ModelId, parse_model_id, parse_model_name, reference_of, versioned
+from serving.domain.errors import InvalidModelId, ModelNotFound, ModelUnusable
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import VERSION_MARK, ModelId, parse_model_id, parse_model_name, reference_of, versioned
 
 FIRST_VERSION: Final = "1"
 """What Triton calls it: the version of models whose manifests tell none."""

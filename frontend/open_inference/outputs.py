@@ -20,10 +20,10 @@ from frontend.open_inference.tensors import (
     OutputTensor,
     RequestedOutput,
 )
-from serving.errors import InvalidRequest, ModelUnusable
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.prediction import Prediction, Query, ScoredLabel
+from serving.domain.errors import InvalidRequest, ModelUnusable
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query, ScoredLabel
 
 
 class WantedOutputs:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from serving.errors import InvalidRequest
+from serving.domain.errors import InvalidRequest
 
 _LENGTH: Final = struct.Struct("<I")
 _CODES: Final = {"FP32": "f", "FP64": "d"}

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 from frontend.open_inference.models import NamedModel, NamedModels, in_words_of_the_protocol
 from frontend.predictions import RoutedPredictions
-from serving.call import Call
-from serving.errors import ServingError
-from serving.model_id import ModelId, reference_of
+from serving.call.call import Call
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId, reference_of
 
 # Of thousands of manifests that have to be read, so many stand before those that callers wait for.
 _LOOKED_UP_AT_ONCE: Final = 16

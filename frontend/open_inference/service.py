@@ -12,8 +12,8 @@ from frontend.open_inference.servicer import OpenInferenceServicer
 from frontend.open_inference.statistics import InferenceStatistics
 from frontend.predictions import RoutedPredictions
 from frontend.router import Router
-from serving.model_store import ModelStore
-from serving.query_limits import QueryLimits
+from serving.domain.query_limits import QueryLimits
+from serving.volume.model_store import ModelStore
 
 
 def open_inference_servicer(

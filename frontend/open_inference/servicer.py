@@ -16,14 +16,14 @@ from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
 from frontend.open_inference.statistics import InferenceStatistics
 from serving.access.audit import audited
-from serving.access.identity import ANYBODY, Right
-from serving.call import current_call, note_model
-from serving.errors import InvalidRequest
-from serving.messages import LARGE_BATCH
+from serving.call.call import current_call, note_model
+from serving.call.identity import ANYBODY, Right
+from serving.domain.errors import InvalidRequest
+from serving.domain.version import VERSION
 from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
-from serving.version import VERSION
+from serving.wire.messages import LARGE_BATCH
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 

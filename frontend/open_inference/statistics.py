@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from frontend.open_inference.models import NamedModel
-from serving.model_id import ModelId
+from serving.domain.model_id import ModelId
 
 MOST_MODELS: Final = 10_000
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from grpc import StatusCode
 
-from serving.errors import DeadlineExceeded, ServingError
+from serving.domain.errors import DeadlineExceeded, ServingError
 
 # An engine that cannot be reached, or a caller who may not ask, would be the same with any version.
 _OF_OTHERS: Final = frozenset({StatusCode.UNAVAILABLE, StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED})

@@ -15,11 +15,11 @@ import structlog
 from frontend.answers import ModelAnswers
 from frontend.releases.blame import TooSlow, speaks_against
 from frontend.releases.trials import TrialCounts
-from serving.call import Call, enter_call
-from serving.deadline import Deadline
-from serving.errors import ServingError
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call, enter_call
+from serving.call.deadline import Deadline
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
 
 log = structlog.get_logger()
 

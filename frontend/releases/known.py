@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from frontend.remembered import Remembered
-from serving.file_identity import FileIdentity
-from serving.looks.comparison import FileComparison
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.releases.release import RELEASE_FILE, Release
+from serving.domain.model_id import ModelId
+from serving.domain.releases.release import RELEASE_FILE, Release
+from serving.volume.file_identity import FileIdentity
+from serving.volume.freshness.comparison import FileComparison
+from serving.volume.model_store import ModelStore
 
 
 class KnownReleases:

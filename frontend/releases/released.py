@@ -22,11 +22,11 @@ from frontend.releases.comparisons import Answered, Comparison, Comparisons
 from frontend.releases.rollouts import OnTrial, Rollout, Rollouts, Route
 from frontend.releases.taking_back import TakingBack
 from frontend.releases.trials import CANARY, STABLE
-from serving.call import Call
-from serving.deadline import Deadline
-from serving.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
-from serving.model_id import ModelId, reference_of
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call
+from serving.call.deadline import Deadline
+from serving.domain.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
+from serving.domain.model_id import ModelId, reference_of
+from serving.domain.prediction import Outcome, Prediction, Query
 
 log = structlog.get_logger()
 

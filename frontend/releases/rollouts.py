@@ -11,8 +11,8 @@ from typing import Final
 
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import CANARY, SHADOW, STABLE, TrialCounts, Trials
-from serving.model_id import ModelId, versioned
-from serving.releases.release import Canary, Release, Shadow, falls_within
+from serving.domain.model_id import ModelId, versioned
+from serving.domain.releases.release import Canary, Release, Shadow, falls_within
 
 _MAX_ROLLOUTS: Final = 10_000
 

@@ -19,9 +19,9 @@ from frontend.releases.rollouts import Rollouts
 from frontend.releases.taking_back import Change, TakingBack
 from frontend.releases.trials import Trials
 from frontend.router import Router
-from serving.looks.comparison import FileComparison
-from serving.model_store import ModelStore
-from serving.releases.writing import change_release
+from serving.volume.freshness.comparison import FileComparison
+from serving.volume.model_store import ModelStore
+from serving.volume.release_writing import change_release
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ import structlog
 from frontend.releases.known import KnownReleases
 from frontend.releases.rollouts import OnTrial, Rollout
 from frontend.releases.trials import Trials, why_beyond_bounds
-from serving.errors import ReleaseConflict, ReleaseRefused, ServingError, VolumeReadOnly, VolumeUnavailable
-from serving.model_id import ModelId
-from serving.releases.changes import taken_back
-from serving.releases.release import Canary, Release
+from serving.domain.errors import ReleaseConflict, ReleaseRefused, ServingError, VolumeReadOnly, VolumeUnavailable
+from serving.domain.model_id import ModelId
+from serving.domain.releases.changes import taken_back
+from serving.domain.releases.release import Canary, Release
 
 log = structlog.get_logger()
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from serving.model_id import ModelId
-from serving.releases.release import Canary
+from serving.domain.model_id import ModelId
+from serving.domain.releases.release import Canary
 
 STABLE: Final = "stable"
 CANARY: Final = "canary"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from intentctl.capacity.errors import BadCounts, NothingMeasured
-from serving.errors import ServingError
-from serving.model_id import ModelId
-from serving.model_store import Fingerprint, ModelStore
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import Fingerprint, ModelStore
 
 _COLUMNS: Final = ["model", "requests"]
 _MOST_REQUESTS: Final = 1e18

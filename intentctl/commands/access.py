@@ -11,8 +11,8 @@ import typer
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
 from serving.access.access_file import InvalidAccessFile, entry_of_key, read_access_file
 from serving.access.access_map import read_access_map
-from serving.access.counters import AccessCounters
 from serving.access.keys import hash_of, new_key
+from serving.call.counters import AccessCounters
 
 _COLUMNS: Final = ("identity", "rights", "models", "keys", "expired", "certificates", "limits")
 

@@ -17,7 +17,7 @@ from intentctl.capacity.measured import measured_sizes, read_counts
 from intentctl.capacity.plot import Curve, draw
 from intentctl.capacity.replicas import MOST_REPLICAS, Affinity, Speed, with_affinity
 from intentctl.output import EXIT_USAGE, AsJson, Column, fail, print_json, print_table
-from serving.errors import ServingError
+from serving.domain.errors import ServingError
 
 _POINTS: Final = 50
 _HEADINGS: Final = (

@@ -23,7 +23,7 @@ from intentctl.evaluating import (
     read_rows,
 )
 from intentctl.output import EXIT_FAILED, AsJson, Column, print_json, print_table
-from serving.channels import ChannelOptions
+from serving.wire.channels import ChannelOptions
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison, Difference

@@ -9,7 +9,7 @@ import typer
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, OnVolume, managing
 from intentctl.output import console
-from serving.channels import ChannelOptions
+from serving.wire.channels import ChannelOptions
 
 
 @connecting

@@ -9,10 +9,10 @@ import typer
 
 from intentctl.connection import connecting
 from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, fail
-from serving.channels import ChannelOptions
-from serving.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
-from serving.model_id import ModelId, parse_model_id
-from serving.traffic_client import ModelTraffic, ask_traffic
+from serving.domain.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.wire.channels import ChannelOptions
+from serving.wire.traffic_client import ModelTraffic, ask_traffic
 
 if TYPE_CHECKING:
     from intentctl.doctor.examine import Examination

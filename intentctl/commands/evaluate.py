@@ -26,7 +26,7 @@ from intentctl.evaluating import (
     share,
 )
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_table, tell
-from serving.channels import ChannelOptions
+from serving.wire.channels import ChannelOptions
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers

@@ -13,10 +13,10 @@ from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
 from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
 from intentctl.predictions import as_dict
-from serving.channels import ChannelOptions
-from serving.client import DEFAULT_ADDRESS, IntentClient, Prediction, Query, ServingError
-from serving.errors import DeadlineExceeded, Unavailable
-from serving.explanation import Explanation
+from serving.domain.errors import DeadlineExceeded, Unavailable
+from serving.domain.explanation import Explanation
+from serving.wire.channels import ChannelOptions
+from serving.wire.client import DEFAULT_ADDRESS, IntentClient, Prediction, Query, ServingError
 
 
 @connecting
@@ -101,8 +101,8 @@ def _from_folder(query: Query, model_dir: Path) -> Prediction:
         from predictor.loader import FileLimits, Loader  # noqa: PLC0415 - NumPy, which a service does without here
     except ModuleNotFoundError as error:
         fail(f"--model-dir takes the predictor's packages, and {error.name} is not installed; ask a service")
-    from serving.model_id import parse_model_id  # noqa: PLC0415
-    from serving.model_store import ModelStore  # noqa: PLC0415
+    from serving.domain.model_id import parse_model_id  # noqa: PLC0415
+    from serving.volume.model_store import ModelStore  # noqa: PLC0415
 
     try:
         checked_id = parse_model_id(query.model_id)

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from intentctl.output import EXIT_USAGE, AsJson, Column, fail, print_json, print_table
-from serving.errors import InvalidModelId, ServingError
-from serving.model_id import parse_model_id
-from serving.model_store import folders_of
+from serving.domain.errors import InvalidModelId, ServingError
+from serving.domain.model_id import parse_model_id
+from serving.volume.model_store import folders_of
 
 
 def export(

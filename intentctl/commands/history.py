@@ -9,8 +9,8 @@ import typer
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, Name, ReadVolume, managing, print_state
 from intentctl.output import AsJson
-from serving.channels import ChannelOptions
-from serving.releases.release import MAX_HISTORY
+from serving.domain.releases.release import MAX_HISTORY
+from serving.wire.channels import ChannelOptions
 
 
 @connecting

@@ -10,13 +10,13 @@ import typer
 
 from intentctl.connection import connecting
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
-from serving.channels import ChannelOptions
-from serving.errors import DeadlineExceeded, ServingError, Unavailable
-from serving.management.client import ManagementClient
-from serving.management.terms import ModelSummary
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.residency import Residency, ask_residency
+from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
+from serving.domain.management import ModelSummary
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import ModelStore
+from serving.wire.channels import ChannelOptions
+from serving.wire.management_client import ManagementClient
+from serving.wire.residency_client import Residency, ask_residency
 
 _ON_DISK: Final = ("id", "version", "algorithm", "labels", "tokenizer", "bytes", "state")
 _IN_MEMORY: Final = ("id", "version", "generation", "bytes", "idle_seconds", "leases", "hits", "pinned")

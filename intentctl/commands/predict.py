@@ -25,10 +25,10 @@ from intentctl.output import (
     tell,
 )
 from intentctl.predictions import as_dict
-from serving.batches import outcomes_in_batches
-from serving.channels import ChannelOptions
-from serving.client import DEFAULT_ADDRESS, Explanation, IntentClient, Outcome, Prediction, Query, ServingError
-from serving.errors import DeadlineExceeded, Unavailable, status_of
+from serving.domain.errors import DeadlineExceeded, Unavailable, status_of
+from serving.wire.batches import outcomes_in_batches
+from serving.wire.channels import ChannelOptions
+from serving.wire.client import DEFAULT_ADDRESS, Explanation, IntentClient, Outcome, Prediction, Query, ServingError
 
 _STANDARD_INPUT: Final = "-"
 

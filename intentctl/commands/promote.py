@@ -5,7 +5,7 @@ from __future__ import annotations
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import AsJson
-from serving.channels import ChannelOptions
+from serving.wire.channels import ChannelOptions
 
 
 @connecting

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
-from serving.errors import InvalidModelId, ServingError
-from serving.model_id import parse_model_id
-from serving.publishing import publish as publish_model
+from serving.domain.errors import InvalidModelId, ServingError
+from serving.domain.model_id import parse_model_id
+from serving.volume.publishing import publish as publish_model
 
 
 def publish(

@@ -10,8 +10,8 @@ from intentctl.connection import connecting
 from intentctl.evaluating import share
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import EXIT_USAGE, AsJson, fail
-from serving.channels import ChannelOptions
-from serving.management.terms import Role
+from serving.domain.management import Role
+from serving.wire.channels import ChannelOptions
 
 
 def _share(text: str) -> float:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from intentctl.output import EXIT_USAGE, AsJson, Column, errors, fail, print_json, print_table
-from serving.errors import InvalidModelId, ServingError
-from serving.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id, reference_of
+from serving.domain.errors import InvalidModelId, ServingError
+from serving.domain.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id, reference_of
 from training.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import typer
 
 from intentctl.output import console, fail, tell
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
-from serving.client import AsyncIntentClient, Prediction, ServingError
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.settings import TRANSPORTS, Transport, known_transport
+from serving.domain.model_id import ModelId
+from serving.runtime.settings import TRANSPORTS, Transport, known_transport
+from serving.volume.model_store import ModelStore
+from serving.wire.client import AsyncIntentClient, Prediction, ServingError
 
 _FIRST_CHOICE: Final = "clinc150"
 _DOCUMENT: Final = "make a 10 minute timer"

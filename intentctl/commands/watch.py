@@ -12,9 +12,9 @@ import typer
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, ending_by_code, told
 from intentctl.output import AsJson
-from serving.channels import ChannelOptions
-from serving.management.client import ManagementClient
-from serving.management.terms import ModelChange
+from serving.domain.management import ModelChange
+from serving.wire.channels import ChannelOptions
+from serving.wire.management_client import ManagementClient
 
 
 @connecting

@@ -9,8 +9,8 @@ import typer
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import EXIT_USAGE, AsJson, fail
-from serving.channels import ChannelOptions
-from serving.releases.changes import Trial
+from serving.domain.releases.changes import Trial
+from serving.wire.channels import ChannelOptions
 
 
 @connecting

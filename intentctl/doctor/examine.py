@@ -15,11 +15,18 @@ from predictor.folded_network import FoldedNetwork
 from predictor.layers import Layers
 from predictor.loader import FileLimits, Loader
 from predictor.vocabulary import read_vocabulary
-from serving.errors import InvalidManifest, ModelIncomplete, ModelNotFound, ServingError
-from serving.manifest import MAX_MANIFEST_BYTES, Manifest
-from serving.model_id import ModelId
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, Fingerprint, ModelStore
-from serving.strict_json import NotStrictJson, parse_json
+from serving.domain.errors import InvalidManifest, ModelIncomplete, ModelNotFound, ServingError
+from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.strict_json import NotStrictJson, parse_json
+from serving.volume.model_store import (
+    MANIFEST_FILE,
+    MODEL_FILES,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    Fingerprint,
+    ModelStore,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from intentctl.doctor.finding import Finding, Severity, error, note, warning
-from serving.drift import FEWEST_DOCUMENTS, Drift, Signal, Verdict, drift_of
-from serving.manifest import Manifest
-from serving.traffic import Traffic
-from serving.traffic_client import ModelTraffic
+from serving.domain.drift import FEWEST_DOCUMENTS, Drift, Signal, Verdict, drift_of
+from serving.domain.manifest import Manifest
+from serving.domain.traffic import Traffic
+from serving.wire.traffic_client import ModelTraffic
 
 _MANY_UNKNOWN: Final = 0.50
 _MANY_EMPTY: Final = 0.10

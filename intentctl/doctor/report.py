@@ -11,8 +11,8 @@ from rich.text import Text
 
 from intentctl.doctor.finding import Finding, Severity
 from intentctl.output import Column, console, print_json, print_table
-from serving.drift import Drift, Signal, Verdict
-from serving.traffic_client import ModelTraffic
+from serving.domain.drift import Drift, Signal, Verdict
+from serving.wire.traffic_client import ModelTraffic
 
 _STYLES: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _VERDICTS: Final = {Verdict.STRONG: "bold red", Verdict.SOME: "yellow", Verdict.NONE: "green", Verdict.TOO_FEW: "dim"}

@@ -16,8 +16,8 @@ from predictor.intent_model import NO_INDEX, IntentModel
 from predictor.layers import Layers
 from predictor.tokenizer import Tokenizer
 from predictor.vocabulary import Vocabulary
-from serving.manifest import Manifest
-from serving.model_id import ModelId
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
 
 _ROWS_AT_ONCE: Final = 4096
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from intentctl.explanations.shares import Token, Word, tokens_of, words_of
-from serving.explanation import Explanation, LabelExplanation
-from serving.prediction import Prediction, ScoredLabel
+from serving.domain.explanation import Explanation, LabelExplanation
+from serving.domain.prediction import Prediction, ScoredLabel
 
 
 @dataclass(frozen=True, slots=True)

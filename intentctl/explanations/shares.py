@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from predictor.ngrams import MARK, is_ngram, spans
-from serving.explanation import Explanation, LabelExplanation
+from serving.domain.explanation import Explanation, LabelExplanation
 
 
 class Word(NamedTuple):

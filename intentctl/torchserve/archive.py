@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from serving.errors import InvalidModelFile, ModelIncomplete
+from serving.domain.errors import InvalidModelFile, ModelIncomplete
 
 MAR_MANIFEST: Final = "MAR-INF/MANIFEST.json"
 MAX_MAR_MANIFEST_BYTES: Final = 1 << 20

@@ -16,12 +16,12 @@ from intentctl.torchserve.model_files import INTENT, INTENT_AT_TORCHSERVE, LIMIT
 from predictor.intent_model import NO_INDEX, IntentModel
 from predictor.loader import Loader
 from predictor.vocabulary import Vocabulary, read_vocabulary
-from serving.confidence import Confidence
-from serving.errors import ModelExists, ModelUnusable
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
-from serving.publishing import publish
+from serving.domain.confidence import Confidence
+from serving.domain.errors import ModelExists, ModelUnusable
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
+from serving.volume.publishing import publish
 
 HANDLER_FILE: Final = "intent_handler.py"
 TOKENS_FILE: Final = "vocabulary.json"

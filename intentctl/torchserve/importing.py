@@ -12,11 +12,11 @@ from intentctl.torchserve.archive import Archive
 from intentctl.torchserve.model_files import INTENT, LIMITS, MOST_BYTES, with_algorithm
 from predictor.intent_model import IntentModel
 from predictor.loader import Loader
-from serving.manifest import Manifest
-from serving.model_id import ModelId, parse_model_id
-from serving.model_store import MANIFEST_FILE, ModelStore, folders_of
-from serving.open_folder import OpenFile
-from serving.publishing import publish
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.volume.model_store import MANIFEST_FILE, ModelStore, folders_of
+from serving.volume.open_folder import OpenFile
+from serving.volume.publishing import publish
 
 _NAME: Final = re.compile(r"model-(.+)\.mar")
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from predictor.loader import FileLimits
-from serving.manifest import MAX_MANIFEST_BYTES, Manifest
-from serving.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
+from serving.volume.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
 INTENT: Final = "intent-classification"
 """The algorithm of models that the predictor serves."""

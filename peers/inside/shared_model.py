@@ -10,9 +10,9 @@ from typing import Final
 from predictor.files.tensors import Array
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
-from serving.model_id import ModelId, parse_model_id
-from serving.model_store import ModelStore
-from serving.prediction import Prediction, Query
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.prediction import Prediction, Query
+from serving.volume.model_store import ModelStore
 
 MODELS_VARIABLE: Final = "PEERS_MODELS"
 MODEL_ID_VARIABLE: Final = "PEERS_MODEL_ID"

@@ -17,7 +17,7 @@ from typing import Any, Final
 from zlib_ng import zlib_ng
 
 from predictor.files.pickle_reader import Global, read_pickle
-from serving.errors import InvalidModelFile
+from serving.domain.errors import InvalidModelFile
 
 _LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL: Final = 1001

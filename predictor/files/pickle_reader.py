@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from predictor.files.text_runs import TextRun, TextRuns
-from serving.errors import ForbiddenPickle, InvalidModelFile
+from serving.domain.errors import ForbiddenPickle, InvalidModelFile
 
 
 class Global(NamedTuple):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from predictor.files.container import STORAGES, Storage, TorchFile, open_torch_file
 from predictor.files.pickle_reader import ORDERED_DICT, Global, Instance
-from serving.errors import ForbiddenPickle, InvalidModelFile
+from serving.domain.errors import ForbiddenPickle, InvalidModelFile
 
 Array = npt.NDArray[np.float32]
 

@@ -11,9 +11,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from serving.access.identity import Identity, Right
-from serving.access.limits import Limits
-from serving.strict_json import NotStrictJson, parse_json
+from serving.call.identity import Identity, Right
+from serving.call.limits import Limits
+from serving.domain.strict_json import NotStrictJson, parse_json
 
 MAX_FILE_BYTES: Final = 16 << 20
 _MAX_FAULTS_TOLD: Final = 5

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from serving.access.access_file import AccessFile, read_access_file
-from serving.access.counters import AccessCounters
-from serving.access.identity import Identity
 from serving.access.remembered import RememberedCredentials
+from serving.call.counters import AccessCounters
+from serving.call.identity import Identity
 
 if TYPE_CHECKING:
     from serving.access.tokens import TokenVerifier

@@ -10,8 +10,8 @@ from typing import Final
 import structlog
 from grpc import StatusCode
 
-from serving.call import Call, current_call
-from serving.errors import status_of
+from serving.call.call import Call, current_call
+from serving.domain.errors import status_of
 
 _LOGGER: Final = "intent.audit"
 _LONGEST_TEXT: Final = 160

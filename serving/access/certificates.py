@@ -10,7 +10,7 @@ import structlog
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from serving.access.presented import Presented
+from serving.call.presented import Presented
 
 log = structlog.get_logger()
 

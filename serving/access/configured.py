@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from serving.access.access_map import AccessMap, Tokens, read_access_map
-from serving.access.counters import AccessCounters, FailureReason
 from serving.access.credentials import SCHEME, credential_of
 from serving.access.failure_log import FailureLog
-from serving.access.identity import OPEN, Asked, Identity, Right
-from serving.access.presented import Presented
-from serving.access.reloading import Reloaded
-from serving.channels import AUTHORIZATION_KEY
-from serving.errors import PermissionDenied, Unauthenticated
+from serving.call.counters import AccessCounters, FailureReason
+from serving.call.identity import OPEN, Asked, Identity, Right
+from serving.call.presented import Presented
+from serving.domain.errors import PermissionDenied, Unauthenticated
+from serving.files.reloaded import Reloaded
+from serving.wire.channels import AUTHORIZATION_KEY
 
 CertificateNames: TypeAlias = Callable[[Presented], tuple[str, ...]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from serving.access.presented import Presented
+from serving.call.presented import Presented
 
 API_KEY_KEY: Final = "x-api-key"
 """Metadata key, or HTTP header, with an API key alone."""

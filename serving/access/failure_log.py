@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from serving.access.counters import FailureReason
+from serving.call.counters import FailureReason
 
 log = structlog.get_logger()
 

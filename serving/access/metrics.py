@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from serving.access.counters import AccessCounters
+from serving.call.counters import AccessCounters
 
 
 class AccessCollector(Collector):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from serving.access.access_file import InvalidAccessFile, read_part
-from serving.access.reloading import Reloaded
-from serving.channels import AUTHORIZATION_KEY, bearer
-from serving.errors import InvalidConnection
+from serving.domain.errors import InvalidConnection
+from serving.files.reloaded import Reloaded
+from serving.wire.channels import AUTHORIZATION_KEY, bearer
 
 Entry: TypeAlias = tuple[str, str]
 """Of metadata."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from serving.access.identity import Identity
+from serving.call.identity import Identity
 
 MOST_REMEMBERED: Final = 10_000
 REMEMBERED_SECONDS: Final = 60.0

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.exceptions import ExpiredSignatureError, PyJWTError
 
 from serving.access.access_file import InvalidAccessFile, JwtSection, read_part
-from serving.access.counters import FailureReason
-from serving.strict_json import NotStrictJson, parse_json
+from serving.call.counters import FailureReason
+from serving.domain.strict_json import NotStrictJson, parse_json
 
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes
 

@@ -10,10 +10,10 @@ from typing import Any, Final, Literal
 import structlog
 from grpc import StatusCode
 
-from serving.call import Call, CallNotes
-from serving.errors import InvalidModelId, ServingError, Status
-from serving.model_id import parse_model_id
-from serving.prediction import Query
+from serving.call.call import Call, CallNotes
+from serving.domain.errors import InvalidModelId, ServingError, Status
+from serving.domain.model_id import parse_model_id
+from serving.domain.prediction import Query
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import structlog
 
-from serving.call import request_id_of_call, span_of_call
+from serving.call.call import request_id_of_call, span_of_call
 
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]

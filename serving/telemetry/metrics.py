@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from serving.transport.lifecycle import CannotListen, Workload
+from serving.runtime.lifecycle import CannotListen, Workload
 
 log = structlog.get_logger()
 

@@ -39,13 +39,13 @@ from opentelemetry.trace import StatusCode as SpanStatus
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from serving.access.presented import Presented
-from serving.call import Call
-from serving.settings import ServerSettings
-from serving.spans import Attribute, Kind, Span
+from serving.call.call import Call
+from serving.call.presented import Presented
+from serving.call.spans import Attribute, Kind, Span
+from serving.domain.version import VERSION
+from serving.runtime.lifecycle import Workload
+from serving.runtime.settings import ServerSettings
 from serving.telemetry.call_log import failed_of, model_of
-from serving.transport.lifecycle import Workload
-from serving.version import VERSION
 
 log = structlog.get_logger()
 
@@ -93,7 +93,7 @@ class _Parent(NamedTuple):
 
 
 class SdkSpan:
-    """A :class:`~serving.spans.Span` of OpenTelemetry's SDK."""
+    """A :class:`~serving.call.spans.Span` of OpenTelemetry's SDK."""
 
     __slots__ = ("_ended", "_tracer", "recorded")
 

@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Final
 
 from grpc_http2.alarms import alarms_of
-from serving.call import Call
-from serving.errors import DeadlineExceeded, Overloaded, QuotaExceeded, ServingError
+from serving.call.call import Call
+from serving.domain.errors import DeadlineExceeded, Overloaded, QuotaExceeded, ServingError
 from serving.transport.concurrency import ConcurrencyLimit, Goal
 
 MOST_WAITING: Final = 16_384

@@ -17,10 +17,10 @@ import grpc
 from grpc import StatusCode
 
 from serving.access.audit import record
-from serving.access.identity import ANYBODY, NOBODY, OPEN, Asked, Identity, Right
-from serving.call import REQUEST_ID_KEY, Call, CallNotes, enter_call, request_id_from
-from serving.deadline import NEVER
-from serving.errors import OutOfCapacity, PermissionDenied, ServingError, service_ends, status_of
+from serving.call.call import REQUEST_ID_KEY, Call, CallNotes, enter_call, request_id_from
+from serving.call.deadline import NEVER
+from serving.call.identity import ANYBODY, NOBODY, OPEN, Asked, Identity, Right
+from serving.domain.errors import OutOfCapacity, PermissionDenied, ServingError, service_ends, status_of
 from serving.telemetry.call_log import CallLog
 from serving.transport.admission import Admission, Gate
 from serving.transport.exchange import ContextExchange, Exchange, Presented
@@ -53,8 +53,8 @@ class GuardedMethod:
     name: str
     """The method in log lines: ``package.Service/Method``, or a verb and a path."""
     handler: Callable[..., Any]
-    """A coroutine function of the request and its :class:`~serving.call.Call`, or a plain function of the request and
-    its :class:`ServedCall`, which answers now or later."""
+    """A coroutine function of the request and its :class:`~serving.call.call.Call`, or a plain function of the request
+    and its :class:`ServedCall`, which answers now or later."""
     is_coroutine: bool
     read: Callable[[Any], Any]
     """Makes the request of what the transport gives. Raises InvalidRequest."""

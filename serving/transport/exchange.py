@@ -11,7 +11,7 @@ from grpc import StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
 from grpc_http2.server.call import Ended
-from serving.access.presented import Presented
+from serving.call.presented import Presented
 
 __all__ = ["CERTIFICATE_KEY", "Awaited", "ContextExchange", "Ended", "Exchange", "Metadata", "Presented", "RawMetadata"]
 

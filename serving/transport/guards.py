@@ -7,10 +7,10 @@ from typing import Final, Protocol
 
 from grpc import StatusCode
 
-from serving.access.identity import ANYBODY, Asked, Identity
-from serving.access.presented import Presented
-from serving.call import Call
-from serving.spans import Span
+from serving.call.call import Call
+from serving.call.identity import ANYBODY, Asked, Identity
+from serving.call.presented import Presented
+from serving.call.spans import Span
 from serving.telemetry.call_log import CallLog
 from serving.transport.admission import Admission
 

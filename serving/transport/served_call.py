@@ -11,11 +11,11 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from grpc_http2.wire import PUSHBACK_KEY
-from serving.access.identity import Identity
-from serving.call import REQUEST_ID_KEY, RETRY_AFTER_KEY, Call, CallNotes, enter_call, request_id_from
-from serving.deadline import Deadline
-from serving.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, status_of
-from serving.spans import Span
+from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY, Call, CallNotes, enter_call, request_id_from
+from serving.call.deadline import Deadline
+from serving.call.identity import Identity
+from serving.call.spans import Span
+from serving.domain.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, status_of
 from serving.transport.exchange import Ended, Exchange, Metadata
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.access.identity import Asked
+from serving.call.identity import Asked
 
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 

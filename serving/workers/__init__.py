@@ -1,1 +1,1 @@
-"""One service as several processes on one port, under a supervisor. ``docs/scaling.md`` says when and how."""
+"""What the worker processes of one service share: memory, ports and connections."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from benchmarks.explanations import NGRAMS, Figures, at_the_model, by_turns, make_model_with_ngrams
 from predictor.loader import FileLimits, Loader
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.prediction import Prediction, Query
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
+from serving.volume.model_store import ModelStore
 
 TEXTS = ["make a timer", "what is my balance", "make a timer please"]
 

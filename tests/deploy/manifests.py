@@ -19,7 +19,7 @@ from pydantic import ByteSize, TypeAdapter
 
 from frontend.settings import FrontendSettings
 from predictor.settings import PredictorSettings
-from serving.settings import ServerSettings
+from serving.runtime.settings import ServerSettings
 from tests.conftest import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"

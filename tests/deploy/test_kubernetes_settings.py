@@ -12,7 +12,7 @@ from frontend.routes import parse_routes
 from frontend.settings import FrontendSettings
 from predictor.memory import default_budget
 from predictor.settings import PredictorSettings
-from serving.settings import variables_of
+from serving.runtime.settings import variables_of
 from tests.conftest import ROOT
 from tests.deploy.manifests import SERVICES, Manifests, bytes_of, render
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from frontend.settings import FrontendSettings
-from serving.settings import ServerSettings, variables_of
+from serving.runtime.settings import ServerSettings, variables_of
 from tests.conftest import ROOT
 from tests.deploy.manifests import SERVICES, Pod, render_with
 from tests.end_to_end.transports.certificates import Authority

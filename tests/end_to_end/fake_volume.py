@@ -18,11 +18,11 @@ from unittest.mock import patch
 
 from predictor import service
 from predictor.settings import PredictorSettings
-from serving.looks.comparison import ThreadComparison
-from serving.model_store import MODEL_FILES
-from serving.settings import load_settings
-from serving.transport.hosting import Program, run
-from serving.transport.lifecycle import Workload
+from serving.runtime.hosting import Program, run
+from serving.runtime.lifecycle import Workload
+from serving.runtime.settings import load_settings
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import MODEL_FILES
 from tests.conftest import ROOT
 from tests.end_to_end.processes import START_SECONDS, TRANSPORT, Stack, start
 

@@ -14,9 +14,9 @@ import grpc
 import pytest
 import torch
 
-from serving.client import AsyncIntentClient, IntentClient
-from serving.errors import DeadlineExceeded, OutOfCapacity, ServingError
-from serving.residency import ask_residency
+from serving.domain.errors import DeadlineExceeded, OutOfCapacity, ServingError
+from serving.wire.client import AsyncIntentClient, IntentClient
+from serving.wire.residency_client import ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack
 from tests.end_to_end.test_deadlines_and_cancellation import ask_batch

@@ -14,12 +14,12 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.errors import InvalidRequest, Unavailable
-from serving.model_id import ModelId
-from serving.publishing import publish
+from serving.domain.errors import InvalidRequest, Unavailable
+from serving.domain.model_id import ModelId
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.traffic_client import ModelTraffic, ask_traffic
+from serving.volume.publishing import publish
+from serving.wire.traffic_client import ModelTraffic, ask_traffic
 from tests.builders import free_port, refusing_address
 from tests.conftest import ROOT
 from tests.end_to_end.processes import START_SECONDS, Service, grpcurl, running_service, start, transports

@@ -13,10 +13,10 @@ from unittest.mock import patch
 from predictor import service
 from predictor.intent_model import IntentModel
 from predictor.settings import PredictorSettings
-from serving.prediction import Outcome, Query
-from serving.settings import load_settings
-from serving.transport.hosting import Program, run
-from serving.transport.lifecycle import Workload
+from serving.domain.prediction import Outcome, Query
+from serving.runtime.hosting import Program, run
+from serving.runtime.lifecycle import Workload
+from serving.runtime.settings import load_settings
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, start
 

@@ -21,7 +21,7 @@ from evaluation.metrics import (
     reliability,
     threshold_curve,
 )
-from serving.confidence import Confidence
+from serving.domain.confidence import Confidence
 
 LABELS = st.sampled_from(["a", "b", "c", "a\0", "", "oos"])
 PAIRS = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=60)

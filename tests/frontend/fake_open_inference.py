@@ -12,10 +12,10 @@ from grpc import StatusCode
 
 from frontend.backends.open_inference.backend import OpenInferenceBackend
 from frontend.open_inference.raw_tensors import pack_bytes, pack_floats, unpack_bytes
-from serving.errors import ModelNotFound
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
+from serving.domain.errors import ModelNotFound
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import open_inference_pb2 as pb
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name

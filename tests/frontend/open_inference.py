@@ -20,13 +20,13 @@ from frontend.open_inference.servicer import OpenInferenceServicer, open_inferen
 from frontend.predictions import RoutedPredictions
 from frontend.releases.service import build_releases
 from frontend.router import Router
-from serving.explanation import Explanation, LabelExplanation
-from serving.looks.comparison import ThreadComparison
-from serving.model_store import ModelStore
-from serving.prediction import Fallback, Prediction, Query, ScoredLabel
-from serving.query_limits import QueryLimits
+from serving.domain.explanation import Explanation, LabelExplanation
+from serving.domain.prediction import Fallback, Prediction, Query, ScoredLabel
+from serving.domain.query_limits import QueryLimits
 from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, channel_to, hosted
 
 LIMITS: Final = QueryLimits(max_document_bytes=64, max_batch_size=8)

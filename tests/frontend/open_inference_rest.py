@@ -15,7 +15,7 @@ from frontend.backends.backend import Backend
 from frontend.open_inference.rest.application import rest_application
 from serving.transport.admission import Admission
 from serving.transport.guards import Guards
-from serving.transport.http2 import Http2Host
+from serving.transport.hosts.http2 import Http2Host
 from tests.builders import PATIENCE, server_settings
 from tests.frontend.open_inference import servicer_before
 

@@ -15,12 +15,12 @@ from frontend.releases.service import Releases, build_releases
 from frontend.releases.taking_back import Change
 from frontend.releases.trials import TrialCounts
 from frontend.router import Router
-from serving.looks.comparison import ThreadComparison
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.prediction import Outcome, Prediction, Query
-from serving.query_limits import QueryLimits
-from serving.releases.release import RELEASE_FILE, Release
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
+from serving.domain.releases.release import RELEASE_FILE, Release
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, FakeBackend, a_call, a_prediction, publish
 
 NAME: Final = ModelId("intent")

@@ -13,17 +13,17 @@ from cachetools import TTLCache
 
 from frontend import remembered
 from frontend.catalog import Catalog
-from serving.errors import (
+from serving.domain.errors import (
     InvalidManifest,
     ModelIncomplete,
     ModelNotFound,
     ServingError,
     VolumeUnavailable,
 )
-from serving.looks.comparison import ThreadComparison
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.model_store import Fingerprint, ModelStore
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import Fingerprint, ModelStore
 from tests.builders import PATIENCE, a_turn, happened, publish
 
 A = ModelId("a")

@@ -15,9 +15,9 @@ from frontend.backends.backend import Removed
 from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.partitions import partition_of
 from frontend.backends.submission import BatchDone, Withdraw
-from serving.call import Call
-from serving.deadline import Deadline
-from serving.errors import (
+from serving.call.call import Call
+from serving.call.deadline import Deadline
+from serving.domain.errors import (
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
@@ -26,10 +26,10 @@ from serving.errors import (
     ServingError,
     Unavailable,
 )
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
-from serving.query_limits import QueryLimits
-from serving.residence import Residence
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
+from serving.domain.residency import Residence
 from tests.builders import PATIENCE
 
 

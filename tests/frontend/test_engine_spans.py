@@ -8,9 +8,9 @@ import pytest
 from grpc import StatusCode
 
 from frontend.backends.coalescing import CoalescingBackend
-from serving.call import Call, current_call, enter_call, span_of_call
-from serving.errors import ServingError, Unavailable
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call, current_call, enter_call, span_of_call
+from serving.domain.errors import ServingError, Unavailable
+from serving.domain.prediction import Outcome, Prediction, Query
 from tests.builders import FakeBackend, a_call, a_prediction, a_turn
 from tests.frontend.fake_open_inference import FakeOpenInference, Refusal, before
 from tests.frontend.test_torchserve_backend import asking

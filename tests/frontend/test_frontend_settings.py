@@ -9,9 +9,9 @@ from frontend.router import Router
 from frontend.routes import parse_routes
 from frontend.service import catalog_of
 from frontend.settings import FrontendSettings
-from serving.looks.comparison import ThreadComparison
-from serving.manifest import Manifest
-from serving.settings import load_settings
+from serving.domain.manifest import Manifest
+from serving.runtime.settings import load_settings
+from serving.volume.freshness.comparison import ThreadComparison
 
 ROUTES = "INTENT_FRONTEND_ROUTES"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from frontend.open_inference.raw_tensors import pack_bytes
 from frontend.open_inference.rest.json_tensors import elements_of, raw_of
-from serving.errors import InvalidRequest
+from serving.domain.errors import InvalidRequest
 
 ELEMENTS: dict[str, st.SearchStrategy[Any]] = {
     "BOOL": st.booleans(),

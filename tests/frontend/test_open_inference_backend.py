@@ -16,8 +16,8 @@ from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.groups import parts_of
 from frontend.backends.open_inference.request import MOST_CHARACTERS, request_of
 from frontend.open_inference.raw_tensors import pack_bytes
-from serving.errors import ModelNotFound, ModelUnusable, ServingError
-from serving.prediction import Prediction, Query, ScoredLabel
+from serving.domain.errors import ModelNotFound, ModelUnusable, ServingError
+from serving.domain.prediction import Prediction, Query, ScoredLabel
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import PATIENCE, a_call
 from tests.frontend.fake_open_inference import (

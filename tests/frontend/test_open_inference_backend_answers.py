@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from frontend.backends.open_inference.answer import outcomes_of
 from frontend.backends.open_inference.softmax import most_likely, softmax
 from frontend.open_inference.raw_tensors import pack_bytes, pack_floats
-from serving.confidence import Confidence
-from serving.errors import ModelUnusable, NonFiniteLogits, ServingError
-from serving.manifest import Manifest
-from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
+from serving.domain.confidence import Confidence
+from serving.domain.errors import ModelUnusable, NonFiniteLogits, ServingError
+from serving.domain.manifest import Manifest
+from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 from serving.stubs import open_inference_pb2 as pb
 from tests.serving.refusals import assert_fit_for_callers, refused
 

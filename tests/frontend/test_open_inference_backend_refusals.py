@@ -11,8 +11,15 @@ import pytest
 import structlog
 from grpc import StatusCode
 
-from serving.errors import DeadlineExceeded, InvalidManifest, InvalidRequest, ModelIncomplete, ServingError, Unavailable
-from serving.prediction import Query
+from serving.domain.errors import (
+    DeadlineExceeded,
+    InvalidManifest,
+    InvalidRequest,
+    ModelIncomplete,
+    ServingError,
+    Unavailable,
+)
+from serving.domain.prediction import Query
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import PATIENCE, a_call, free_port, model_id, refusing_address
 from tests.frontend.fake_open_inference import (

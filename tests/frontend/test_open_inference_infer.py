@@ -15,9 +15,9 @@ import pytest
 from grpc import StatusCode
 
 from frontend.open_inference.raw_tensors import unpack_bytes, unpack_floats
-from serving.call import Call
-from serving.errors import NonFiniteLogits, OutOfCapacity, ServingError, Unavailable
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call
+from serving.domain.errors import NonFiniteLogits, OutOfCapacity, ServingError, Unavailable
+from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import FakeBackend, a_prediction, publish
 from tests.frontend.open_inference import (

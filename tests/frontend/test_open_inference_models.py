@@ -8,9 +8,9 @@ import pytest
 from google.protobuf import json_format
 from grpc import StatusCode
 
-from serving.errors import ServingError
-from serving.model_store import ModelStore
+from serving.domain.errors import ServingError
 from serving.stubs import open_inference_pb2 as pb
+from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, FakeBackend, publish
 from tests.frontend.open_inference import CLASSES, LIMITS, calling
 from tests.serving.refusals import assert_fit_for_callers

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.open_inference.raw_tensors import pack_bytes, unpack_bytes, unpack_floats
-from serving.call import enter_call
-from serving.errors import ServingError
+from serving.call.call import enter_call
+from serving.domain.errors import ServingError
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import FakeBackend, a_call, publish
 from tests.frontend.open_inference import CLASSES, LIMITS, an_answer_with_reasons, servicer_before

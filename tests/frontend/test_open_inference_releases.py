@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from serving.errors import NonFiniteLogits, ServingError
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel
-from serving.releases.release import Canary, Release
+from serving.domain.errors import NonFiniteLogits, ServingError
+from serving.domain.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.domain.releases.release import Canary, Release
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import PATIENCE, FakeBackend, publish
 from tests.frontend.open_inference import Caller, calling, classes_of, typed

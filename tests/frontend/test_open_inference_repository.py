@@ -12,11 +12,11 @@ import pytest
 from grpc import StatusCode
 
 from frontend.catalog import Catalog
-from serving.errors import ModelIncomplete, ModelNotFound, OutOfCapacity, ServingError, VolumeUnavailable
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
+from serving.domain.errors import ModelIncomplete, ModelNotFound, OutOfCapacity, ServingError, VolumeUnavailable
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
 from serving.stubs import open_inference_pb2 as pb
+from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, FakeBackend, happened, publish
 from tests.frontend.open_inference import Caller, calling, typed
 from tests.serving.refusals import assert_fit_for_callers

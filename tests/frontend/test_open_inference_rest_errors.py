@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.open_inference.rest.refusals import http_status_of
-from serving import errors
-from serving.call import Call, current_call
-from serving.errors import INTERNAL_MESSAGE, ServingError
-from serving.prediction import Prediction, Query
+from serving.call.call import Call, current_call
+from serving.domain import errors
+from serving.domain.errors import INTERNAL_MESSAGE, ServingError
+from serving.domain.prediction import Prediction, Query
 from serving.telemetry.logs import with_request_id
 from tests.builders import PATIENCE, FakeBackend, a_prediction, publish
 from tests.frontend.open_inference import CLASSES, an_answer

@@ -13,10 +13,10 @@ import pytest
 
 from frontend.open_inference.models import NamedModel
 from frontend.open_inference.statistics import InferenceStatistics, ModelCounts, Times
-from serving.call import Call
-from serving.errors import Unavailable
-from serving.manifest import Manifest
-from serving.prediction import Outcome, Prediction, Query
+from serving.call.call import Call
+from serving.domain.errors import Unavailable
+from serving.domain.manifest import Manifest
+from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import PATIENCE, FakeBackend, model_id, publish
 from tests.frontend.open_inference import Caller, calling, typed

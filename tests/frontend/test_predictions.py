@@ -11,7 +11,7 @@ from grpc import StatusCode
 from frontend.catalog import Catalog
 from frontend.predictions import RoutedPredictions
 from frontend.router import Router
-from serving.errors import (
+from serving.domain.errors import (
     DocumentTooLarge,
     InvalidModelId,
     InvalidRequest,
@@ -21,10 +21,10 @@ from serving.errors import (
     ServingError,
     Unavailable,
 )
-from serving.looks.comparison import ThreadComparison
-from serving.model_store import ModelStore
-from serving.prediction import Outcome, Prediction, Query
-from serving.query_limits import QueryLimits
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, FakeBackend, a_call, a_prediction, a_turn, publish
 
 

@@ -12,8 +12,8 @@ import structlog
 from grpc import StatusCode
 
 from frontend.backends.predictor import PredictorBackend
-from serving.call import current_call
-from serving.errors import (
+from serving.call.call import current_call
+from serving.domain.errors import (
     INTERNAL_MESSAGE,
     DeadlineExceeded,
     OutOfCapacity,
@@ -24,7 +24,7 @@ from serving.errors import (
     error_of,
     status_of,
 )
-from serving.prediction import Prediction, Query
+from serving.domain.prediction import Prediction, Query
 from tests.builders import (
     PATIENCE,
     a_call,

@@ -15,11 +15,11 @@ from frontend.backends.counts import QueryCounts
 from frontend.backends.timed import coalesced
 from frontend.query_metrics import collectors_of, query_counts
 from frontend.settings import FrontendSettings
-from serving.call import Call
-from serving.errors import InvalidRequest, ModelNotFound, OutOfCapacity, ServingError, Unavailable
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
-from serving.residence import Residence
+from serving.call.call import Call
+from serving.domain.errors import InvalidRequest, ModelNotFound, OutOfCapacity, ServingError, Unavailable
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.residency import Residence
 from tests.builders import a_call, a_turn
 from tests.exposition import Exposition, fallen
 

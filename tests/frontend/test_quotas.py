@@ -22,13 +22,13 @@ from frontend.quotas_ledger import Ledger, Tenant
 from frontend.quotas_local import LocalLedger
 from frontend.quotas_shared import Place, SharedLedger
 from frontend.router import Router
-from serving.access.identity import ANYBODY, Identity, Right
-from serving.access.limits import Limits
-from serving.errors import PermissionDenied, QuotaExceeded, ServingError
-from serving.looks.comparison import ThreadComparison
-from serving.model_store import ModelStore
-from serving.prediction import Prediction, Query
-from serving.query_limits import QueryLimits
+from serving.call.identity import ANYBODY, Identity, Right
+from serving.call.limits import Limits
+from serving.domain.errors import PermissionDenied, QuotaExceeded, ServingError
+from serving.domain.prediction import Prediction, Query
+from serving.domain.query_limits import QueryLimits
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import ModelStore
 from tests.builders import FakeBackend, a_call, publish
 from tests.serving.refusals import assert_fit_for_callers
 

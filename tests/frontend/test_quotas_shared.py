@@ -13,8 +13,8 @@ import pytest
 
 from frontend.quotas_ledger import Tenant
 from frontend.quotas_shared import FORGET_SECONDS, FRESH_SECONDS, Place, SharedLedger
-from serving.access.limits import Limits
-from serving.errors import QuotaExceeded
+from serving.call.limits import Limits
+from serving.domain.errors import QuotaExceeded
 from tests.builders import PATIENCE
 
 WORKERS = 4

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.open_inference.raw_tensors import pack_bytes, pack_floats, unpack_bytes, unpack_floats
-from serving.errors import InvalidRequest
+from serving.domain.errors import InvalidRequest
 from tests.serving.refusals import refused
 
 ELEMENTS = st.lists(st.binary(max_size=300), max_size=20)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.access.identity import Identity, Right
-from serving.errors import InvalidRelease, ModelIncomplete, ModelNotFound, PermissionDenied
-from serving.prediction import Query
-from serving.releases.release import Canary, Release, Shadow
+from serving.call.identity import Identity, Right
+from serving.domain.errors import InvalidRelease, ModelIncomplete, ModelNotFound, PermissionDenied
+from serving.domain.prediction import Query
+from serving.domain.releases.release import Canary, Release, Shadow
 from tests.builders import FakeBackend, a_call, publish
 from tests.frontend.releases import NAME, bench, publish_versions, write_release
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from frontend.releases import comparisons, released
 from frontend.releases.rollouts import Rollout
-from serving.call import Call, current_call
-from serving.errors import (
+from serving.call.call import Call, current_call
+from serving.domain.errors import (
     ChecksumMismatch,
     InvalidRequest,
     ModelNotFound,
@@ -24,8 +24,8 @@ from serving.errors import (
     ServingError,
     Unavailable,
 )
-from serving.prediction import Outcome, Query
-from serving.releases.release import Canary, Release, Shadow
+from serving.domain.prediction import Outcome, Query
+from serving.domain.releases.release import Canary, Release, Shadow
 from tests.builders import FakeBackend, a_call, a_prediction, a_turn
 from tests.frontend.releases import NAME, NEVER, bench, by_version, publish_versions, until, write_release
 

@@ -16,12 +16,12 @@ from frontend.releases import rollouts
 from frontend.releases.known import KnownReleases
 from frontend.releases.rollouts import Rollouts
 from frontend.releases.trials import Trials
-from serving.errors import InvalidRelease, ModelNotFound, ServingError, VolumeUnavailable
-from serving.file_identity import FileIdentity
-from serving.looks.comparison import ThreadComparison
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.releases.release import Canary, Release
+from serving.domain.errors import InvalidRelease, ModelNotFound, ServingError, VolumeUnavailable
+from serving.domain.model_id import ModelId
+from serving.domain.releases.release import Canary, Release
+from serving.volume.file_identity import FileIdentity
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, happened, publish
 from tests.frontend.releases import NAME, NEVER, publish_versions, write_release
 

@@ -15,12 +15,12 @@ from structlog.testing import capture_logs
 
 from frontend.releases import taking_back
 from frontend.releases.trials import CANARY, TrialCounts, least_rate, why_beyond_bounds
-from serving.errors import ModelUnusable, ReleaseConflict, ServingError, VolumeReadOnly, VolumeUnavailable
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.prediction import Outcome, Query
-from serving.releases.release import Canary, Change, Release
-from serving.releases.writing import change_release
+from serving.domain.errors import ModelUnusable, ReleaseConflict, ServingError, VolumeReadOnly, VolumeUnavailable
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Query
+from serving.domain.releases.release import Canary, Change, Release
+from serving.volume.model_store import ModelStore
+from serving.volume.release_writing import change_release
 from tests.builders import PATIENCE, FakeBackend, a_prediction, happened
 from tests.frontend.releases import NAME, Bench, bench, by_version, publish_versions, until, write_release
 

@@ -14,9 +14,9 @@ import structlog
 
 from frontend.backends.backend import Removed
 from frontend.backends.predictor import PredictorBackend
-from serving.errors import DeadlineExceeded, ModelNotFound, ModelPinned, OutOfCapacity, ServingError, Unavailable
-from serving.model_id import ModelId
-from serving.prediction import Prediction, Query
+from serving.domain.errors import DeadlineExceeded, ModelNotFound, ModelPinned, OutOfCapacity, ServingError, Unavailable
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.service import service

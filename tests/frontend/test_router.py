@@ -4,8 +4,8 @@ import pytest
 from grpc import StatusCode
 
 from frontend.router import Router
-from serving.errors import NoBackend, status_of
-from serving.manifest import Manifest
+from serving.domain.errors import NoBackend, status_of
+from serving.domain.manifest import Manifest
 from tests.builders import FakeBackend
 from tests.serving.refusals import refused
 

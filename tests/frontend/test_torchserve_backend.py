@@ -15,7 +15,7 @@ from frontend.backends.backend import Removed
 from frontend.backends.coalescing import CoalescingBackend
 from frontend.backends.torchserve.backend import TorchServeBackend
 from frontend.backends.torchserve.options import TorchServeOptions
-from serving.errors import (
+from serving.domain.errors import (
     INTERNAL_MESSAGE,
     DeadlineExceeded,
     InvalidModelFile,
@@ -27,10 +27,10 @@ from serving.errors import (
     ServingError,
     Unavailable,
 )
-from serving.explanation import Explanation, LabelExplanation
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.prediction import Fallback, Prediction, Query, ScoredLabel
+from serving.domain.explanation import Explanation, LabelExplanation
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Fallback, Prediction, Query, ScoredLabel
 from tests.builders import PATIENCE, a_call, free_port, model_id
 from tests.frontend.torchserve import Archive, FakeTorchServe, HandlerError, Inputs, documents, plain, running
 from tests.serving.refusals import assert_fit_for_callers, refused

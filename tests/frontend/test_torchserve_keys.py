@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from serving.errors import Unavailable
+from serving.domain.errors import Unavailable
 from tests.builders import PATIENCE
 from tests.frontend.test_torchserve_backend import asking, label
 from tests.frontend.torchserve import Archive, FakeTorchServe, plain, running

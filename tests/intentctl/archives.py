@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 from intentctl.__main__ import app
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import ModelStore
 from tests.builders import publish
 from tests.conftest import shared
 from tests.predictor.builders import fake_torchtext, modern_vocab, saved, state_dict

@@ -18,8 +18,8 @@ from intentctl.commands.capacity import capacity
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
 from predictor.loader import FileLimits, Loader
 from predictor.memory import default_budget
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import ModelStore
 from tests.builders import publish
 from tests.conftest import ROOT
 

@@ -26,7 +26,7 @@ from intentctl.capacity.replicas import (
     with_affinity,
 )
 from predictor.residency import ResidentModels
-from serving.model_id import ModelId
+from serving.domain.model_id import ModelId
 from tests.builders import fingerprint_of
 
 FILES = fingerprint_of(1)

@@ -13,10 +13,10 @@ import torch
 
 from intentctl.doctor.examine import examine
 from predictor.loader import FileLimits, Loader
-from serving.errors import ModelNotFound
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.prediction import Prediction, Query
+from serving.domain.errors import ModelNotFound
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
+from serving.volume.model_store import ModelStore
 from tests.conftest import ROOT, shared
 from tests.intentctl.doctor import LABELS, MODEL_ID, WORDS, Model, baseline, change, found, problem, weights_of
 from tests.predictor.builders import legacy_vocab

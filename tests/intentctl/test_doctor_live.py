@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from intentctl.doctor.live import drift_from_validation, findings_of
-from serving.manifest import Manifest
-from serving.traffic import CONFIDENCE_BINS, Traffic
-from serving.traffic_client import ModelTraffic
+from serving.domain.manifest import Manifest
+from serving.domain.traffic import CONFIDENCE_BINS, Traffic
+from serving.wire.traffic_client import ModelTraffic
 from tests.intentctl.doctor import Model
 
 LABELS = [f"label-{number}" for number in range(10)]

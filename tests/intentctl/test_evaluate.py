@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 
 from intentctl.commands.evaluate import evaluate
 from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE
-from serving.errors import InvalidModelFile, Unavailable
-from serving.prediction import Outcome, Prediction, Query
+from serving.domain.errors import InvalidModelFile, Unavailable
+from serving.domain.prediction import Outcome, Prediction, Query
 from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import stack

@@ -17,9 +17,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from intentctl.commands.explain import explain
-from serving.errors import InvalidRequest
-from serving.explanation import Explanation, LabelExplanation
-from serving.prediction import Fallback, Outcome, Query, ScoredLabel
+from serving.domain.errors import InvalidRequest
+from serving.domain.explanation import Explanation, LabelExplanation
+from serving.domain.prediction import Fallback, Outcome, Query, ScoredLabel
 from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
 from tests.conftest import ROOT
 

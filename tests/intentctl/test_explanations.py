@@ -19,8 +19,8 @@ from intentctl.explanations.plot import draw
 from intentctl.explanations.shares import strength, tokens_of, words_of
 from intentctl.explanations.terminal import marked, rows_of
 from predictor.tokenizer import Tokenizer
-from serving.explanation import Explanation, LabelExplanation
-from serving.prediction import Fallback, Prediction, ScoredLabel
+from serving.domain.explanation import Explanation, LabelExplanation
+from serving.domain.prediction import Fallback, Prediction, ScoredLabel
 
 NGRAMS = Tokenizer.parse("basic_english+words:2+characters:2-4")
 TEXTS = st.text(st.one_of(st.sampled_from("aB '.<>\"&;$"), st.characters()), max_size=30)

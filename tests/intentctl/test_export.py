@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
-from serving.errors import NonFiniteLogits
-from serving.prediction import Prediction, Query
+from serving.domain.errors import NonFiniteLogits
+from serving.domain.prediction import Prediction, Query
 from tests.conftest import ROOT, shared
 from tests.intentctl.archives import (
     Reply,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import Result
 
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
-from serving.prediction import Prediction, Query
+from serving.domain.prediction import Prediction, Query
 from tests.conftest import shared
 from tests.intentctl.archives import clinc150_rows, intentctl, loaded, small_model
 

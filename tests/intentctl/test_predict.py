@@ -13,9 +13,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from intentctl.commands.predict import predict
-from serving.errors import DeadlineExceeded, InvalidModelFile, Unavailable
-from serving.explanation import Explanation, LabelExplanation
-from serving.prediction import Fallback, Outcome, Query, ScoredLabel
+from serving.domain.errors import DeadlineExceeded, InvalidModelFile, Unavailable
+from serving.domain.explanation import Explanation, LabelExplanation
+from serving.domain.prediction import Fallback, Outcome, Query, ScoredLabel
 from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
 
 app = typer.Typer()
@@ -158,7 +158,7 @@ async def test_a_dash_reads_one_document_a_line(tmp_path: Path) -> None:
 async def test_more_documents_than_fit_into_a_batch_are_all_answered_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.batches._BATCH", 8)
+    monkeypatch.setattr("serving.wire.batches._BATCH", 8)
     async with frontend(tmp_path) as ask:
         texts = [f"document {number}" for number in range(30)]
         result = await ask("a", "-", "--json", text="\n".join(texts))

@@ -19,9 +19,9 @@ from frontend.backends.open_inference.answer import outcomes_of
 from frontend.backends.torchserve.answers import documents_input, outcomes_in
 from predictor.intent_model import IntentModel
 from predictor.tokenizer import Tokenizer
-from serving.errors import InvalidRequest, ServingError
-from serving.manifest import Manifest
-from serving.prediction import Outcome, Prediction, Query
+from serving.domain.errors import InvalidRequest, ServingError
+from serving.domain.manifest import Manifest
+from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import open_inference_pb2 as pb
 from tests.intentctl.archives import Request, Workers, intentctl, loaded, small_model, workers
 from tests.predictor.builders import state_dict

@@ -21,8 +21,8 @@ from torch import nn
 from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel
 from predictor.vocabulary import Vocabulary
-from serving.manifest import Manifest
-from serving.model_id import ModelId
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
 
 
 def saved(value: object, *, legacy: bool = False) -> bytes:

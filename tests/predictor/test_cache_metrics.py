@@ -13,12 +13,12 @@ from pydantic import ByteSize
 from predictor.engine import InferenceEngine
 from predictor.service import build_engine, collectors_of
 from predictor.settings import PredictorSettings
-from serving.errors import ChecksumMismatch, ForbiddenPickle, ModelNotFound
-from serving.looks.comparison import ThreadComparison
-from serving.model_id import ModelId
-from serving.model_store import WEIGHTS_FILE
-from serving.prediction import Query
-from serving.publishing import publish
+from serving.domain.errors import ChecksumMismatch, ForbiddenPickle, ModelNotFound
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Query
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import WEIGHTS_FILE
+from serving.volume.publishing import publish
 from tests.builders import a_turn
 from tests.conftest import ROOT
 from tests.end_to_end.test_bad_models import pickle_that_runs_a_command

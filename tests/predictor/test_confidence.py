@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.prediction import Prediction, Query
+from serving.domain.prediction import Prediction, Query
 from tests.predictor.builders import model
 
 LABELS = ["alpha", "oos", "gamma", "delta"]

@@ -13,7 +13,7 @@ from predictor.files.container import Storage, open_torch_file
 from predictor.files.pickle_reader import Global
 from predictor.files.tensors import TENSOR_GLOBALS, read_state_dict
 from predictor.vocabulary import read_vocabulary
-from serving.errors import InvalidModelFile
+from serving.domain.errors import InvalidModelFile
 from tests.predictor.builders import archive, members_of, saved
 from tests.predictor.hostile import MAGIC, PROTOCOL, SYSTEM, legacy
 from tests.serving.refusals import refused

@@ -22,8 +22,8 @@ from predictor.residency import ResidentModels
 from predictor.tokenizer import Tokenizer
 from predictor.traffic import TrafficCounter
 from predictor.traffic_registry import TrafficRegistry
-from serving.deadline import Deadline
-from serving.errors import (
+from serving.call.deadline import Deadline
+from serving.domain.errors import (
     DeadlineExceeded,
     DocumentTooLarge,
     InvalidModelId,
@@ -33,10 +33,10 @@ from serving.errors import (
     NonFiniteLogits,
     ServingError,
 )
-from serving.model_id import ModelId
-from serving.model_store import Fingerprint, ModelStore
-from serving.prediction import Outcome, Prediction, Query
-from serving.query_limits import QueryLimits
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
+from serving.volume.model_store import Fingerprint, ModelStore
 from tests.builders import PATIENCE, a_prediction, a_turn, fingerprint_of, happened
 
 LIMIT = 10_000

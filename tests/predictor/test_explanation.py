@@ -23,11 +23,11 @@ from predictor.intent_model import IntentModel
 from predictor.network import IntentNetwork
 from predictor.tokenizer import Tokenizer
 from predictor.vocabulary import Vocabulary, read_vocabulary
-from serving.errors import InvalidRequest, NonFiniteLogits
-from serving.explanation import Explanation
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.prediction import Prediction, Query
+from serving.domain.errors import InvalidRequest, NonFiniteLogits
+from serving.domain.explanation import Explanation
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
 from tests.conftest import ROOT, shared
 from tests.predictor.builders import manifest, model, network, state_dict
 from tests.serving.refusals import assert_fit_for_callers

@@ -18,11 +18,11 @@ from predictor.memory import give_memory_back, keep_memory_returnable
 from predictor.model_manager import ModelManager
 from predictor.residency import ResidentModels
 from predictor.traffic_registry import TrafficRegistry
-from serving.errors import ServingError
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.prediction import Prediction, Query
-from serving.query_limits import QueryLimits
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
+from serving.domain.query_limits import QueryLimits
+from serving.volume.model_store import ModelStore
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow

@@ -16,9 +16,9 @@ from predictor.folded_network import Bag, FoldedNetwork
 from predictor.intent_model import IntentModel
 from predictor.network import IntentNetwork
 from predictor.vocabulary import read_vocabulary
-from serving.errors import InvalidModelFile
-from serving.manifest import Manifest
-from serving.model_id import ModelId
+from serving.domain.errors import InvalidModelFile
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
 from tests.conftest import ROOT, shared
 from tests.predictor.builders import state_dict
 

@@ -17,10 +17,10 @@ from predictor.folded_network import FoldedNetwork
 from predictor.intent_model import IntentModel, choose_tokenizer
 from predictor.tokenizer import Tokenizer, TokenizerName
 from predictor.vocabulary import Vocabulary, read_vocabulary
-from serving.errors import InvalidManifest, InvalidModelFile, NonFiniteLogits
-from serving.manifest import Manifest
-from serving.model_id import ModelId
-from serving.prediction import Outcome, Prediction, Query
+from serving.domain.errors import InvalidManifest, InvalidModelFile, NonFiniteLogits
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
 from tests.conftest import shared
 from tests.predictor.builders import manifest, model, network
 from tests.serving.refusals import assert_fit_for_callers, refused

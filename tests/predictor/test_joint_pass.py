@@ -26,13 +26,13 @@ from predictor.residency import ResidentModels
 from predictor.traffic import TrafficCounter
 from predictor.traffic_registry import TrafficRegistry
 from predictor.vocabulary import Vocabulary
-from serving.call import Call
-from serving.deadline import NEVER
-from serving.errors import ModelNotFound, ServingError
-from serving.model_id import ModelId
-from serving.model_store import Fingerprint
-from serving.prediction import Outcome, Prediction, Query
-from serving.query_limits import QueryLimits
+from serving.call.call import Call
+from serving.call.deadline import NEVER
+from serving.domain.errors import ModelNotFound, ServingError
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
+from serving.volume.model_store import Fingerprint
 from tests.builders import fingerprint_of
 from tests.predictor.builders import manifest, model, network
 

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from predictor.loader import FileLimits, Loader
-from serving import open_folder
-from serving.errors import (
+from serving.domain.errors import (
     ChecksumMismatch,
     FilesChanged,
     ForbiddenPickle,
@@ -26,9 +25,10 @@ from serving.errors import (
     ModelNotFound,
     ModelUnusable,
 )
-from serving.model_id import parse_model_id
-from serving.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
-from serving.prediction import Prediction, Query
+from serving.domain.model_id import parse_model_id
+from serving.domain.prediction import Prediction, Query
+from serving.volume import open_folder
+from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from tests.conftest import shared
 from tests.predictor.builders import saved, state_dict
 from tests.serving.refusals import refused

@@ -19,7 +19,7 @@ from grpc import StatusCode
 from predictor import model_manager
 from predictor.model_manager import ModelManager
 from predictor.residency import Lease, Resident, ResidentModels
-from serving.errors import (
+from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
     FilesChanged,
@@ -37,8 +37,8 @@ from serving.errors import (
     VolumeUnavailable,
     status_of,
 )
-from serving.model_id import ModelId
-from serving.model_store import Fingerprint
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import Fingerprint
 from tests.builders import PATIENCE, a_turn, fingerprint_of, happened
 
 A, B, C = ModelId("a"), ModelId("b"), ModelId("c")

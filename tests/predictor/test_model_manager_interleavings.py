@@ -24,10 +24,10 @@ from hypothesis.stateful import (
 from predictor import model_manager
 from predictor.model_manager import ModelManager
 from predictor.residency import Lease, ResidentModels
-from serving.errors import InvalidModelFile, ModelNotFound, ServingError
-from serving.file_identity import FileIdentity
-from serving.model_id import ModelId
-from serving.model_store import Fingerprint
+from serving.domain.errors import InvalidModelFile, ModelNotFound, ServingError
+from serving.domain.model_id import ModelId
+from serving.volume.file_identity import FileIdentity
+from serving.volume.model_store import Fingerprint
 
 BUDGET = 100
 MODELS = [ModelId(name) for name in "abcd"]

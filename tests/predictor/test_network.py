@@ -11,7 +11,7 @@ from torch import Tensor
 
 from predictor.files.tensors import Array, read_state_dict
 from predictor.network import IntentNetwork
-from serving.errors import InvalidModelFile
+from serving.domain.errors import InvalidModelFile
 from tests.predictor.builders import saved, state_dict
 from tests.serving.refusals import refused
 

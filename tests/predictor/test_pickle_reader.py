@@ -15,7 +15,7 @@ from predictor.files.pickle_reader import CONTAINERS as CONTAINER_GLOBALS
 from predictor.files.pickle_reader import Global, Instance, read_pickle
 from predictor.files.tensors import read_state_dict
 from predictor.vocabulary import read_vocabulary
-from serving.errors import ForbiddenPickle, InvalidModelFile
+from serving.domain.errors import ForbiddenPickle, InvalidModelFile
 from tests.predictor.hostile import (
     CONTAINERS,
     HASH_BOMB,

@@ -6,10 +6,10 @@ import pytest
 
 from predictor.service import build_engine
 from predictor.settings import PredictorSettings
-from serving.errors import ModelNotFound
-from serving.looks.comparison import ThreadComparison
-from serving.prediction import Query
-from serving.settings import load_settings
+from serving.domain.errors import ModelNotFound
+from serving.domain.prediction import Query
+from serving.runtime.settings import load_settings
+from serving.volume.freshness.comparison import ThreadComparison
 
 
 @pytest.mark.parametrize(

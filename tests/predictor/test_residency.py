@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from predictor.residency import Lease, Reservation, Resident, ResidentModels
-from serving.errors import MemoryInUse, ModelTooLarge, ServingError
-from serving.model_id import ModelId
+from serving.domain.errors import MemoryInUse, ModelTooLarge, ServingError
+from serving.domain.model_id import ModelId
 from tests.builders import fingerprint_of
 
 FILES = fingerprint_of(1)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from predictor.files.tensors import read_state_dict
-from serving.errors import ForbiddenPickle, InvalidModelFile
+from serving.domain.errors import ForbiddenPickle, InvalidModelFile
 from tests.conftest import SHARED, shared
 from tests.predictor.builders import archive, members_of, saved, state_dict
 from tests.predictor.hostile import HASH_BOMB, ends_within, in_zip, legacy, named, program, text, with_pickle

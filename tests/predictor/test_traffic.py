@@ -12,10 +12,10 @@ from predictor.intent_model import IntentModel
 from predictor.residency import Resident
 from predictor.traffic import TrafficCounter, TrafficTotals
 from predictor.traffic_registry import TrafficRegistry
-from serving.errors import InvalidModelId
-from serving.model_id import ModelId
-from serving.prediction import Prediction, Query
-from serving.traffic import Traffic
+from serving.domain.errors import InvalidModelId
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
+from serving.domain.traffic import Traffic
 from tests.builders import PATIENCE, fingerprint_of
 from tests.predictor.builders import model
 

@@ -14,8 +14,8 @@ from predictor.intent_model import IntentModel
 from predictor.residency import Resident
 from predictor.traffic_metrics import TrafficCollector
 from predictor.traffic_registry import TrafficRegistry
-from serving.model_id import ModelId
-from serving.traffic import CONFIDENCE_BINS, Traffic
+from serving.domain.model_id import ModelId
+from serving.domain.traffic import CONFIDENCE_BINS, Traffic
 from tests.builders import fingerprint_of
 from tests.predictor.builders import model
 

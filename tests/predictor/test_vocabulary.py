@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from predictor.tokenizer import basic_english
 from predictor.vocabulary import Vocabulary, read_vocabulary
-from serving.errors import ForbiddenPickle, InvalidModelFile
+from serving.domain.errors import ForbiddenPickle, InvalidModelFile
 from tests.conftest import SHARED, shared
 from tests.predictor.builders import (
     FakeInnerVocab,

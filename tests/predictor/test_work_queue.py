@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from predictor.work_queue import WorkQueue
-from serving.deadline import NEVER, Deadline
-from serving.errors import DeadlineExceeded, Overloaded, Unavailable
+from serving.call.deadline import NEVER, Deadline
+from serving.domain.errors import DeadlineExceeded, Overloaded, Unavailable
 from tests.builders import PATIENCE
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from serving import errors
-from serving.errors import ServingError
+from serving.domain import errors
+from serving.domain.errors import ServingError
 
 MOST_CHARACTERS = 600
 

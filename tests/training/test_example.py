@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from predictor.loader import FileLimits, Loader
-from serving.model_store import ModelStore
-from serving.prediction import Fallback, Prediction, ScoredLabel
-from serving.releases.example import check_answer, example_query
+from serving.domain.prediction import Fallback, Prediction, ScoredLabel
+from serving.domain.releases.example import check_answer, example_query
+from serving.volume.model_store import ModelStore
 from tests.conftest import ROOT
 from training.data import Example
 from training.example import chosen_example

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from predictor.loader import FileLimits, Loader
-from serving.errors import ModelExists
-from serving.model_id import ModelId
-from serving.model_store import MODEL_FILES, ModelStore
+from serving.domain.errors import ModelExists
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import MODEL_FILES, ModelStore
 from training.data import DataSet, Example
 from training.errors import FolderUnwritable
 from training.model import measure, train_model

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from predictor.loader import FileLimits, Loader
-from serving.model_id import parse_model_id
-from serving.model_store import MODEL_FILES, ModelStore
+from serving.domain.model_id import parse_model_id
+from serving.volume.model_store import MODEL_FILES, ModelStore
 from tests.conftest import ROOT, shared
 from training.data import DataSet
 from training.model import measure

@@ -20,7 +20,7 @@ from peers.inside.shared_model import MODELS_VARIABLE
 from predictor.network import IntentNetwork
 from predictor.tokenizer import basic_english
 from predictor.vocabulary import read_vocabulary
-from serving.manifest import Manifest
+from serving.domain.manifest import Manifest
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 

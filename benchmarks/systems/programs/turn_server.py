@@ -22,12 +22,12 @@ from benchmarks.systems.programs.engine import Call, EngineConnection, serve
 from benchmarks.tenants import load_directly
 from benchmarks.workload import MODEL_ID, MODELS
 from predictor.intent_model import IntentModel
-from serving.errors import ServingError
-from serving.messages import query_of, response_of
-from serving.model_id import ModelId, parse_model_id
-from serving.prediction import Prediction, Query
-from serving.query_limits import QueryLimits
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.prediction import Prediction, Query
+from serving.domain.query_limits import QueryLimits
 from serving.stubs import prediction_service_pb2 as pb
+from serving.wire.messages import query_of, response_of
 
 _PREFIX_BYTES: Final = 5
 _DEADLINE_SECONDS: Final = 10.0

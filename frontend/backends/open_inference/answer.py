@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from frontend.backends.open_inference.softmax import most_likely, softmax
 from frontend.backends.open_inference.tensors import numbers_in, tensor_of, texts_in, unfit
 from frontend.backends.thresholds import held_against_threshold, unexplained, without_score
-from serving.confidence import Confidence
-from serving.errors import InvalidManifest, NonFiniteLogits
-from serving.manifest import Manifest
-from serving.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.domain.confidence import Confidence
+from serving.domain.errors import InvalidManifest, NonFiniteLogits
+from serving.domain.manifest import Manifest
+from serving.domain.prediction import Outcome, Prediction, Query, ScoredLabel
 from serving.stubs import open_inference_pb2 as pb
 
 

@@ -21,12 +21,12 @@ from frontend.backends.open_inference.refusals import may_be_of_one
 from frontend.backends.open_inference.request import MOST_CHARACTERS, most_documents, request_of
 from frontend.backends.open_inference.server import OpenInferenceServer
 from frontend.backends.replicas import LookUp, look_up
-from serving.call import Call
-from serving.errors import RemoteError, ServingError, again
-from serving.manifest import Manifest
-from serving.model_id import ModelId, parse_model_id
-from serving.prediction import Outcome, Prediction, Query
-from serving.residence import Residence
+from serving.call.call import Call
+from serving.domain.errors import RemoteError, ServingError, again
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.residency import Residence
 
 log = structlog.get_logger()
 

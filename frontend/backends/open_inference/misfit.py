@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serving.errors import InvalidManifest
-from serving.manifest import OpenInferenceModel
+from serving.domain.errors import InvalidManifest
+from serving.domain.manifest import OpenInferenceModel
 from serving.stubs import open_inference_pb2 as pb
 
 # Sizes that a document, or some of them, can have; -1 is any.

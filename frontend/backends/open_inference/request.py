@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from frontend.open_inference.raw_tensors import pack_bytes
-from serving.errors import InvalidRequest
-from serving.manifest import Manifest
-from serving.model_id import ModelId, reference_of
-from serving.prediction import Query
+from serving.domain.errors import InvalidRequest
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId, reference_of
+from serving.domain.prediction import Query
 from serving.stubs import open_inference_pb2 as pb
 
 _DOCUMENTS: Final = -1

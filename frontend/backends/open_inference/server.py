@@ -15,9 +15,9 @@ from frontend.backends.open_inference.refusals import error_of_refusal, refuses_
 from frontend.backends.partitions import partition_of
 from frontend.backends.replicas import FRESH_SECONDS, LookUp, Replicas
 from frontend.backends.traced import asked
-from serving.call import REQUEST_ID_KEY, Call
-from serving.errors import ModelIncomplete, ServingError, Unavailable
-from serving.manifest import OpenInferenceModel
+from serving.call.call import REQUEST_ID_KEY, Call
+from serving.domain.errors import ModelIncomplete, ServingError, Unavailable
+from serving.domain.manifest import OpenInferenceModel
 from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from frontend.open_inference.raw_tensors import unpack_bytes, unpack_floats
-from serving.errors import InvalidRequest, ModelUnusable
+from serving.domain.errors import InvalidRequest, ModelUnusable
 from serving.stubs import open_inference_pb2 as pb
 
 

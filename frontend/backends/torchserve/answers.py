@@ -16,10 +16,10 @@ from typing import Any, Final
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from frontend.backends.thresholds import held_against_threshold, unexplained, without_score
-from serving.errors import InvalidRequest, OutOfCapacity, ServingError
-from serving.explanation import Explanation
-from serving.manifest import Manifest
-from serving.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
+from serving.domain.errors import InvalidRequest, OutOfCapacity, ServingError
+from serving.domain.explanation import Explanation
+from serving.domain.manifest import Manifest
+from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 
 DOCUMENT_INPUT: Final = "data"
 """The input that every handler takes: one document."""

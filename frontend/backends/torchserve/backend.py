@@ -23,13 +23,13 @@ from frontend.backends.torchserve.questions import Questions
 from frontend.backends.torchserve.registration import Key
 from frontend.backends.torchserve.registrations import Registrations
 from frontend.backends.torchserve.shared import Tasks
-from serving.call import Call
-from serving.deadline import Deadline
-from serving.errors import ServingError
-from serving.manifest import Manifest
-from serving.model_id import ModelId, parse_model_id
-from serving.prediction import Outcome, Prediction, Query
-from serving.residence import Residence
+from serving.call.call import Call
+from serving.call.deadline import Deadline
+from serving.domain.errors import ServingError
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.residency import Residence
 
 log = structlog.get_logger()
 

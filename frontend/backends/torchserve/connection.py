@@ -17,8 +17,8 @@ from frontend.backends.torchserve.shared import Tasks
 from frontend.backends.traced import asked
 from grpc_http2.client.addresses import addresses_in
 from grpc_http2.client.channel import Channel
-from serving.call import span_of_call
-from serving.deadline import Deadline
+from serving.call.call import span_of_call
+from serving.call.deadline import Deadline
 from serving.stubs import torchserve_inference_pb2 as inference
 from serving.stubs import torchserve_inference_pb2_grpc as inference_grpc
 from serving.stubs import torchserve_management_pb2 as management

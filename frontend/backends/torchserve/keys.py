@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from frontend.backends.torchserve.shared import Looks, Tasks
-from serving.deadline import Deadline
+from serving.call.deadline import Deadline
 
 log = structlog.get_logger()
 

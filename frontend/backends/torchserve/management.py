@@ -17,8 +17,8 @@ from frontend.backends.torchserve.failures import (
     is_unknown_model,
 )
 from frontend.backends.torchserve.options import TorchServeOptions
-from serving.deadline import Deadline
-from serving.errors import InvalidModelFile, ModelIncomplete, ServingError
+from serving.call.deadline import Deadline
+from serving.domain.errors import InvalidModelFile, ModelIncomplete, ServingError
 from serving.stubs import torchserve_management_pb2 as pb
 
 EVERY_VERSION: Final = "all"

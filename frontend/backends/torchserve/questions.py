@@ -14,9 +14,9 @@ from frontend.backends.torchserve.failures import error_of_prediction, is_of_tor
 from frontend.backends.torchserve.registration import Key, Registered, Registration
 from frontend.backends.torchserve.registrations import Registrations
 from frontend.backends.torchserve.shared import Tasks
-from serving.deadline import Deadline
-from serving.errors import Unavailable
-from serving.prediction import Query
+from serving.call.deadline import Deadline
+from serving.domain.errors import Unavailable
+from serving.domain.prediction import Query
 
 # TorchServe never answers what it was asked of a model that was then unregistered, by whomever.
 _LOOK_AFTER_SECONDS: Final = 1.0

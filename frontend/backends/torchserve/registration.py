@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from frontend.backends.torchserve.management import Described
 from frontend.backends.torchserve.shared import Looks, Tasks
-from serving.deadline import Deadline
-from serving.manifest import Manifest
-from serving.model_id import ModelId
+from serving.call.deadline import Deadline
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
 
 # These names have no "@": what is qualified is nobody's own name, and behind its first "@" stands the model id.
 _OWN_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")

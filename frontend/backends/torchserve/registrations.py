@@ -27,8 +27,8 @@ from frontend.backends.torchserve.management import Described, Management
 from frontend.backends.torchserve.options import TorchServeOptions
 from frontend.backends.torchserve.registration import Key, Registered, Registration
 from frontend.backends.torchserve.shared import Tasks, joined
-from serving.deadline import Deadline
-from serving.errors import (
+from serving.call.deadline import Deadline
+from serving.domain.errors import (
     DeadlineExceeded,
     InvalidModelFile,
     ModelUnusable,

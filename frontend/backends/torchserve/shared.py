@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from serving.deadline import Deadline
-from serving.errors import DeadlineExceeded, ServingError, again, service_ends
+from serving.call.deadline import Deadline
+from serving.domain.errors import DeadlineExceeded, ServingError, again, service_ends
 
 Result = TypeVar("Result")
 

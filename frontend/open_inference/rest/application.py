@@ -14,7 +14,7 @@ from frontend.open_inference.rest.calls import RestCalls
 from frontend.open_inference.rest.endpoint import Endpoint, Serve
 from frontend.open_inference.rest.refusals import refusal
 from grpc_http2.server.http_exchange import Application
-from serving.access.identity import OPEN, Asked, Right
+from serving.call.identity import OPEN, Asked, Right
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.boundary import Boundary
 

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import Receive
 
-from serving.errors import CallerLeft, InvalidRequest, OutOfCapacity
+from serving.domain.errors import CallerLeft, InvalidRequest, OutOfCapacity
 
 # `deflate` in HTTP is zlib's container: RFC 9110, section 8.4.1.
 _WINDOWS: Final = {"gzip": 31, "deflate": 15}

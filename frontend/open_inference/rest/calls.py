@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from frontend.open_inference.rest.inference import JSON_LENGTH_HEADER, answer_of, inference_of
 from frontend.open_inference.rest.json_requests import RestIndex, RestRequest, parse_request
-from serving.errors import InvalidRequest
+from serving.domain.errors import InvalidRequest
 from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 

@@ -15,9 +15,9 @@ from frontend.open_inference.rest.bodies import BodyTooLarge, UnknownEncoding, b
 from frontend.open_inference.rest.calls import RestCall
 from frontend.open_inference.rest.exchange import RestExchange
 from frontend.open_inference.rest.refusals import http_status_of, refusal
-from serving.access.identity import Asked
-from serving.call import Call
-from serving.errors import CallerLeft, InvalidRequest
+from serving.call.call import Call
+from serving.call.identity import Asked
+from serving.domain.errors import CallerLeft, InvalidRequest
 from serving.transport.boundary import Boundary
 
 Serve: TypeAlias = Callable[[RestCall], Awaitable[Response]]

@@ -12,8 +12,8 @@ from starlette.types import Scope
 
 from frontend.open_inference.rest.refusals import headers_of, http_status_of, refusal
 from grpc_http2.wire import WireError, seconds_of_timeout
-from serving.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
-from serving.errors import InvalidRequest
+from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
+from serving.domain.errors import InvalidRequest
 from serving.transport.exchange import Awaited, Ended, Metadata, RawMetadata
 
 # KServe and Triton have none; gateways of gRPC take its own.

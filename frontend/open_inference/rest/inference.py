@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from frontend.open_inference.rest.bodies import size_in
 from frontend.open_inference.rest.json_requests import RestInference, RestInput, Value, parse_request
 from frontend.open_inference.rest.json_tensors import elements_of, raw_of
-from serving.errors import InvalidRequest
+from serving.domain.errors import InvalidRequest
 from serving.stubs import open_inference_pb2 as pb
 
 JSON_LENGTH_HEADER: Final = "inference-header-content-length"

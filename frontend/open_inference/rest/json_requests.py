@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 
-from serving.errors import InvalidRequest
-from serving.strict_json import NotStrictJson, parse_json
+from serving.domain.errors import InvalidRequest
+from serving.domain.strict_json import NotStrictJson, parse_json
 
 _MOST_DIMENSIONS: Final = 16
 _LEAST_INTEGER: Final = -(1 << 63)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from frontend.open_inference.raw_tensors import pack_bytes, unpack_bytes
 from frontend.open_inference.tensors import BYTES
-from serving.errors import InvalidRequest
+from serving.domain.errors import InvalidRequest
 
 _NUMBERS: Final = (int, float)
 

@@ -8,7 +8,7 @@ from typing import Final
 from intentctl.doctor.checks import baseline, confidence, files, labels, network, tokens, vocabulary
 from intentctl.doctor.finding import Finding
 from intentctl.doctor.subject import Folder, Subject
-from serving.manifest import Manifest
+from serving.domain.manifest import Manifest
 
 OF_FOLDERS: Final[Sequence[Callable[[Folder], Iterator[Finding]]]] = (
     files.classes_turned_around,

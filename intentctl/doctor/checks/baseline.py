@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from intentctl.doctor.finding import Finding, error, note, some_of, warning
-from serving.drift import FEWEST_VALIDATED
-from serving.manifest import Manifest
+from serving.domain.drift import FEWEST_VALIDATED
+from serving.domain.manifest import Manifest
 
 _MANY_UNKNOWN: Final = 0.30
 _MANY_EMPTY: Final = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from intentctl.doctor.finding import Finding, note, warning
-from serving.manifest import Manifest
+from serving.domain.manifest import Manifest
 
 
 def no_temperature(manifest: Manifest) -> Iterator[Finding]:

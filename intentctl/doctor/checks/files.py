@@ -7,8 +7,8 @@ from typing import Final
 
 from intentctl.doctor.finding import Finding, error, note, warning
 from intentctl.doctor.subject import Folder
-from serving.manifest import Manifest
-from serving.model_store import VOCABULARY_FILE, WEIGHTS_FILE
+from serving.domain.manifest import Manifest
+from serving.volume.model_store import VOCABULARY_FILE, WEIGHTS_FILE
 
 LARGEST_BYTES: Final = 8_000_000
 """Of a model's files together: thousands of such models are to fit into one process."""

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from intentctl.doctor.finding import Finding, error, some_of, warning
-from serving.manifest import Manifest
+from serving.domain.manifest import Manifest
 
 
 def one_label(manifest: Manifest) -> Iterator[Finding]:

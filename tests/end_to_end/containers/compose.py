@@ -17,7 +17,7 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.residency import Residency, ask_residency
+from serving.wire.residency_client import Residency, ask_residency
 from tests.builders import SERVING, free_port
 from tests.conftest import ROOT
 from tests.end_to_end.containers.engine import docker

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.client import AsyncIntentClient, IntentClient, Prediction
+from serving.wire.client import AsyncIntentClient, IntentClient, Prediction
 from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
 from tests.end_to_end.containers.compose import (
@@ -28,7 +28,7 @@ KILL_A_WORKER = """
 import os, pathlib, signal
 files = pathlib.Path("/proc").glob("[0-9]*/cmdline")
 commands = {int(file.parent.name): file.read_bytes().split(b"\\0") for file in files}
-os.kill(min(number for number, command in commands.items() if b"serving.workers.worker" in command), signal.SIGKILL)
+os.kill(min(number for number, command in commands.items() if b"serving.runtime.worker" in command), signal.SIGKILL)
 """
 CHECK = ("python", "-m", "serving.health_check")
 

@@ -20,7 +20,7 @@ from google.protobuf.empty_pb2 import Empty
 from peers.environments import CannotInstall
 from peers.programs import Program
 from peers.torchserve import TorchServe, torchserve
-from serving.prediction import Prediction, Query
+from serving.domain.prediction import Prediction, Query
 from serving.stubs import torchserve_inference_pb2 as inference
 from serving.stubs import torchserve_inference_pb2_grpc as inference_grpc
 from serving.stubs import torchserve_management_pb2 as management

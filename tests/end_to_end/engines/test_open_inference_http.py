@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from serving.client import IntentClient, Prediction, Query
-from serving.residency import ask_residency
+from serving.wire.client import IntentClient, Prediction, Query
+from serving.wire.residency_client import ask_residency
 from tests.builders import PATIENCE, publish, refusing_address
 from tests.conftest import ROOT
 from tests.end_to_end.engines.clients.foreign_client import ForeignClient, foreign_client

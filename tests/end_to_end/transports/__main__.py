@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serving.settings import load_settings
-from serving.transport.hosting import run
+from serving.runtime.hosting import run
+from serving.runtime.settings import load_settings
 from tests.end_to_end.transports.program import PROGRAM, Settings
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 
 from serving.access.certificates import certificate_names
-from serving.access.identity import Asked, Identity, Right
-from serving.access.presented import Presented
-from serving.call import Call
-from serving.settings import ServerSettings, service_settings
+from serving.call.call import Call
+from serving.call.identity import Asked, Identity, Right
+from serving.call.presented import Presented
+from serving.runtime.hosting import Program
+from serving.runtime.lifecycle import Workload
+from serving.runtime.settings import ServerSettings, service_settings
 from serving.transport.boundary import Boundary
 from serving.transport.exchange import ContextExchange
 from serving.transport.guards import Guards
-from serving.transport.hosting import Program
-from serving.transport.lifecycle import Workload
 from serving.transport.service import Registry, Service
 from tests.end_to_end.transports.notebook import Notebook
 from tests.end_to_end.transports.orders import Echo, Order

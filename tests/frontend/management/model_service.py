@@ -13,12 +13,12 @@ from frontend.management.service import management
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import Trials
 from frontend.router import Router
-from serving.access.identity import Identity
-from serving.looks.comparison import ThreadComparison
-from serving.model_store import ModelStore
+from serving.call.identity import Identity
 from serving.stubs import model_service_pb2_grpc as pb_grpc
-from serving.transport.grpcio import GrpcioHost
 from serving.transport.guards import Guards, OpenAccess
+from serving.transport.hosts.grpcio import GrpcioHost
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import ModelStore
 from tests.builders import FakeBackend, channel_to, publish, server_settings
 
 

@@ -14,9 +14,9 @@ from grpc import StatusCode
 
 from frontend.backends.backend import Removed
 from frontend.management import deletion
-from serving.errors import Unavailable, VolumeUnavailable
-from serving.management.deleting import take_away
+from serving.domain.errors import Unavailable, VolumeUnavailable
 from serving.stubs import model_service_pb2 as pb
+from serving.volume.deleting import take_away
 from tests.builders import PATIENCE, happened, publish
 from tests.frontend.management.model_service import Running, model_service, versions
 

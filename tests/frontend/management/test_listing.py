@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.management.listing import _name_in, _token_of
-from serving.access.identity import Identity, Right
-from serving.errors import InvalidRequest
-from serving.model_id import parse_model_name
+from serving.call.identity import Identity, Right
+from serving.domain.errors import InvalidRequest
+from serving.domain.model_id import parse_model_name
 from serving.stubs import model_service_pb2 as pb
 from tests.builders import publish
 from tests.frontend.management.model_service import model_service, versions

@@ -11,12 +11,12 @@ import pytest
 from grpc import StatusCode
 
 from frontend.releases.trials import TrialCounts
-from serving.access.identity import Identity, Right
-from serving.errors import InvalidModelFile, ModelNotFound, Unavailable
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
-from serving.prediction import Fallback, ScoredLabel
+from serving.call.identity import Identity, Right
+from serving.domain.errors import InvalidModelFile, ModelNotFound, Unavailable
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Fallback, ScoredLabel
 from serving.stubs import model_service_pb2 as pb
+from serving.volume.model_store import ModelStore
 from tests.builders import a_prediction, publish
 from tests.frontend.management.model_service import Running, model_service, versions
 

@@ -12,17 +12,17 @@ from grpc import StatusCode
 
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
-from serving.access.identity import Identity, Right
-from serving.errors import OutOfCapacity, VolumeUnavailable
-from serving.management.inventory import Inventory
-from serving.management.terms import ModelChange
-from serving.model_id import ModelId
-from serving.model_store import ModelStore
+from serving.call.identity import Identity, Right
+from serving.domain.errors import OutOfCapacity, VolumeUnavailable
+from serving.domain.management import ModelChange
+from serving.domain.model_id import ModelId
 from serving.stubs import model_service_pb2 as pb
+from serving.volume.inventory import Inventory
+from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, publish
 from tests.frontend.management.model_service import model_service, versions
 from tests.frontend.releases import write_release
-from tests.serving.test_release_changes import of
+from tests.serving.domain.releases.test_changes import of
 
 
 def everybody(name: str) -> bool:

@@ -10,10 +10,10 @@ import pytest
 
 from serving.access.access_file import AccessFile, InvalidAccessFile, read_access_file
 from serving.access.access_map import read_access_map
-from serving.access.counters import AccessCounters
-from serving.access.identity import Right
 from serving.access.keys import hash_of, new_key
-from serving.access.limits import Limits
+from serving.call.counters import AccessCounters
+from serving.call.identity import Right
+from serving.call.limits import Limits
 from tests.access import Issuer, identity_of, in_the_future, jwt_section, write_access
 
 PRIVATE = "what-nobody-may-see"

@@ -16,18 +16,18 @@ import pytest
 import structlog
 from grpc import StatusCode
 
-from serving import following
 from serving.access import failure_log
 from serving.access.audit import audited
 from serving.access.configured import ConfiguredAccess
-from serving.access.counters import AccessCounters
-from serving.access.identity import OPEN, Identity, Right
 from serving.access.metrics import AccessCollector
 from serving.access.own_credential import OwnCredential
-from serving.call import Call, enter_call
-from serving.deadline import NEVER
-from serving.errors import ModelNotFound, PermissionDenied, Unauthenticated
-from serving.reloads import RELOAD_FAILURES, ReloadFailureCollector
+from serving.call.call import Call, enter_call
+from serving.call.counters import AccessCounters
+from serving.call.deadline import NEVER
+from serving.call.identity import OPEN, Identity, Right
+from serving.domain.errors import ModelNotFound, PermissionDenied, Unauthenticated
+from serving.files import following
+from serving.files.reloads import RELOAD_FAILURES, ReloadFailureCollector
 from tests.access import (
     FakePresented,
     Issuer,

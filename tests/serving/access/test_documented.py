@@ -7,7 +7,7 @@ import re
 import pytest
 
 from serving.access.access_file import AccessFile
-from serving.access.identity import Right
+from serving.call.identity import Right
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs" / "security.md").read_text()

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.access.access_file import InvalidAccessFile, JwtSection
-from serving.access.identity import Identity
 from serving.access.remembered import REMEMBERED_SECONDS, RememberedCredentials
 from serving.access.tokens import BadToken, TokenVerifier
+from serving.call.identity import Identity
 from tests.access import AUDIENCE, ISSUER, LEEWAY_SECONDS, Issuer, jwt_section
 
 ISSUER_OF_TESTS = Issuer()

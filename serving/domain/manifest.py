@@ -1,0 +1,177 @@
+"""manifest.json: what a model is, which engine serves it, and what its outputs are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from serving.domain.confidence import Confidence
+from serving.domain.errors import InvalidManifest
+from serving.domain.strict_json import NotStrictJson, parse_json
+from serving.domain.traffic import Traffic
+
+MAX_MANIFEST_BYTES: Final = 1 << 20
+
+_MAX_FAULTS_TOLD: Final = 5
+
+
+class FileSum(BaseModel):
+    """What a file of the model must be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(ge=0)
+    """Bytes."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}\z")
+
+
+class OpenInferenceModel(BaseModel):
+    """What a model and its tensors are called at a server of the Open Inference Protocol."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="", max_length=256)
+    """Empty: the manifest's ModelName, and where it has none, the model's id, of a version without the version."""
+    version: str = Field(default="", max_length=256)
+    """Empty: the server chooses; of a version whose manifest gives no name, that version."""
+    input: str = Field(default="document", min_length=1, max_length=256)
+    """The BYTES tensor that takes documents."""
+    shape: tuple[int, ...] = Field(default=(-1, 1), min_length=1, max_length=8)
+    """Of the input; -1 stands for the number of documents. Without one, documents are sent one by one."""
+    contents: Literal["raw", "typed"] = "raw"
+    """The form in which documents are sent."""
+    max_batch_size: int = Field(default=64, ge=1, le=4096)
+    """Most documents in one request."""
+    label: str | None = Field(default=None, min_length=1, max_length=256)
+    """The BYTES output with the label of each document."""
+    score: str | None = Field(default=None, min_length=1, max_length=256)
+    """The float output with the score of each label."""
+    logits: str | None = Field(default=None, min_length=1, max_length=256)
+    """The float output with a row of logits for each document, in the order of ``classes``."""
+
+    @field_validator("shape")
+    @classmethod
+    def _of_documents(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(size not in (-1, 1) for size in value) or value.count(-1) > 1:
+            raise ValueError("has sizes other than 1 and one -1")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_outputs(cls, value: object) -> object:
+        if isinstance(value, dict) and not {"label", "score", "logits"} & value.keys():
+            return value | {"label": "label", "score": "score"}
+        return value
+
+    @model_validator(mode="after")
+    def _labels_or_logits(self) -> Self:
+        if (self.label is None) == (self.logits is None):
+            raise ValueError("must name either the output of labels or that of logits")
+        return self
+
+
+class ModelExample(BaseModel):
+    """A document that a sound copy of the model can answer. It is asked before a version goes live."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    document: str = Field(max_length=65_536)
+    label: str | None = Field(default=None, min_length=1)
+    """What the best label has to be, whatever the threshold; ``None``: any answer will do."""
+
+
+class Manifest(BaseModel):
+    """A validated manifest.
+
+    Only ``Algorithm`` and ``classes`` can be relied on in manifests of the book's system; unknown keys are kept in
+    ``model_extra`` and written back by :meth:`to_json`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    algorithm: str = Field(alias="Algorithm", min_length=1, max_length=256)
+    """Names the engine, by the frontend's routes."""
+    classes: Mapping[str, str] = Field(default_factory=dict)
+    """Index of an output, as a decimal string, to its label: "0" to "n-1" without a gap."""
+    model_name: str = Field(default="", alias="ModelName", max_length=256)
+    model_version: str = Field(default="", alias="ModelVersion", max_length=256)
+    tokenizer: str | None = Field(default=None, alias="Tokenizer", min_length=1, max_length=256)
+    """How documents become tokens; ``None`` lets the predictor tell from the vocabulary."""
+    fc_size: int | None = Field(default=None, ge=1, le=(1 << 31) - 1, strict=True)
+    """Width of the hidden layer, in newer manifests of the book's system; the network's shapes are what counts."""
+    files: Mapping[str, FileSum] = Field(default_factory=dict, alias="Files")
+    """What the model's other files must be, by name; verified where it is given."""
+    confidence: Confidence = Field(default_factory=Confidence, alias="Confidence")
+    """How scores become probabilities, and which are too low to believe."""
+    baseline: Traffic | None = Field(default=None, alias="Baseline")
+    """What the model answered to the texts that it was validated on; what it answers later is held against it."""
+    example: ModelExample | None = Field(default=None, alias="Example")
+    """What the model is asked before it goes live; without one it has to answer any document."""
+    open_inference: OpenInferenceModel = Field(default_factory=OpenInferenceModel, alias="OpenInference")
+    """Where its engine speaks the Open Inference Protocol."""
+
+    @field_validator("model_version", "model_name", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        # Hand-written manifests say 1.0 without quotes, and null where they have nothing to say.
+        if value is None:
+            return ""
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("classes")
+    @classmethod
+    def _without_a_gap(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        missing = next((index for index in range(len(value)) if str(index) not in value), None)
+        if missing is not None:
+            raise ValueError(f"has {len(value)} labels and none for index {missing}")
+        return value
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the model is at a server of the Open Inference Protocol, and needs no other file here."""
+        return "open_inference" in self.model_fields_set
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the order of the outputs."""
+        return tuple(self.classes[str(index)] for index in range(len(self.classes)))
+
+    def with_files(self, files: Mapping[str, FileSum]) -> Self:
+        """Return the same manifest with these sums of files."""
+        return self.model_copy(update={"files": files})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Return the manifest that ``data`` holds.
+
+        Raises:
+            InvalidManifest: not UTF-8 JSON, a duplicate key, a number that is not finite, nested too deeply, or keys
+                of the wrong kind. The message names every fault by its key.
+        """
+        try:
+            document = parse_json(data)
+        except NotStrictJson as error:
+            raise InvalidManifest("manifest.json is not valid JSON; write it again") from error
+        if not isinstance(document, dict):
+            raise InvalidManifest("manifest.json must hold one JSON object")
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise InvalidManifest(f"manifest.json: {_faults(error)}") from error
+
+    def to_json(self) -> str:
+        """Return the manifest as JSON text, unknown keys included."""
+        return json.dumps(self.model_dump(by_alias=True, exclude_unset=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def _faults(error: ValidationError) -> str:
+    every = (
+        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'it'}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors(include_url=False, include_input=False)
+    )
+    faults = list(dict.fromkeys(every))
+    told = "; ".join(faults[:_MAX_FAULTS_TOLD])
+    return told if len(faults) <= _MAX_FAULTS_TOLD else f"{told}; and {len(faults) - _MAX_FAULTS_TOLD} more"

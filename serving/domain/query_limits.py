@@ -1,0 +1,79 @@
+"""What a service takes in one query and in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from serving.domain.errors import DocumentTooLarge, InvalidRequest
+from serving.domain.prediction import Query
+
+_MAX_LABELS: Final = 1 << 16
+# A caller who wants all labels asks for far more than any model has.
+_MOST_LABELS_COUNTED: Final = 1 << 10
+_MAX_BYTES_PER_CHARACTER: Final = 4
+_MAX_EXPLAINED_LABELS: Final = 1 << 8
+_MAX_EXPLAINED_CHARACTERS: Final = 1 << 16
+
+
+def best_labels(query: Query) -> int:
+    """Return how many best labels a query asks for, as they are counted."""
+    return min(query.k, _MOST_LABELS_COUNTED)
+
+
+def explained_characters(query: Query) -> int:
+    """Return the characters that a query asks an explanation of: those of its document for each label."""
+    return 0 if query.explain is None else len(query.document) * (1 + len(query.explain))
+
+
+def fit_in_one_answer(labels: int, characters: int) -> bool:
+    """Return whether a batch may ask for so many :func:`best_labels` and :func:`explained_characters`."""
+    return labels <= _MAX_LABELS and characters <= _MAX_EXPLAINED_CHARACTERS
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """Bounds on queries."""
+
+    max_document_bytes: int
+    """Of a document in UTF-8."""
+    max_batch_size: int
+    """Queries in one batch."""
+
+    def check(self, query: Query) -> None:
+        """Return if the document and what is asked of it are within the bounds.
+
+        Raises:
+            DocumentTooLarge: the document is not.
+            InvalidRequest: the rest is not.
+        """
+        # NaN is within no bounds.
+        if query.threshold is not None and not 0.0 <= query.threshold <= 1.0:
+            raise InvalidRequest("threshold must be from 0 to 1; leave it out to take the model's own")
+        if query.explain is not None:
+            if len(query.explain) > _MAX_EXPLAINED_LABELS:
+                raise InvalidRequest(f"at most {_MAX_EXPLAINED_LABELS} labels are explained at once; ask for fewer")
+            if explained_characters(query) > _MAX_EXPLAINED_CHARACTERS:
+                raise InvalidRequest("the document is too long to explain so many labels; shorten it, or ask for fewer")
+        document = query.document
+        if len(document) * _MAX_BYTES_PER_CHARACTER <= self.max_document_bytes:
+            return
+        if len(document.encode("utf-8", "surrogatepass")) > self.max_document_bytes:
+            raise DocumentTooLarge(f"document must be at most {self.max_document_bytes} bytes of UTF-8; shorten it")
+
+    def check_batch(self, queries: Sequence[Query]) -> None:
+        """Return if the batch, and the answers it asks for, are within the bounds.
+
+        Raises:
+            InvalidRequest: it is not.
+        """
+        if len(queries) > self.max_batch_size:
+            raise InvalidRequest(f"a batch must have at most {self.max_batch_size} requests; split it")
+        if sum(map(best_labels, queries)) > _MAX_LABELS:
+            raise InvalidRequest(f"a batch may ask for at most {_MAX_LABELS} best labels; lower k, or split it")
+        if sum(map(explained_characters, queries)) > _MAX_EXPLAINED_CHARACTERS:
+            raise InvalidRequest(
+                f"a batch may ask for explanations of at most {_MAX_EXPLAINED_CHARACTERS} characters of documents,"
+                " for each label anew; ask for fewer labels, or split it"
+            )

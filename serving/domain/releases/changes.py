@@ -1,0 +1,328 @@
+"""How releases change: each function takes a release and returns the next one. They touch no file, and know no clock.
+
+Each refuses what makes no sense with ReleaseRefused, and what cannot stand in a release with InvalidRequest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+
+from serving.domain.errors import InvalidRequest, ReleaseRefused
+from serving.domain.model_id import parse_model_name
+from serving.domain.releases.release import MAX_HISTORY, MAX_LABELS, Action, Canary, Change, Release, Shadow
+
+RESERVED_LABELS: Final = frozenset({"stable", "canary", "shadow"})
+"""What a release calls its versions itself: neither versions nor labels may be called so."""
+
+MAX_COMMENT: Final = 1024
+"""Characters."""
+_MAX_IDENTITY: Final = 256
+
+OnTrial = TypeVar("OnTrial", Canary, Shadow)
+Trial: TypeAlias = Literal["canary", "shadow", "label"]
+"""What can be withdrawn."""
+
+
+def released(release: Release | None, *, version: str, by: str, at: datetime, comment: str = "") -> Release:
+    """Return the release with ``version`` as stable; a canary or shadow of the same version has ended with that.
+
+    Raises:
+        ReleaseRefused: it is stable already.
+    """
+    _check_version(release, version)
+    if release is None:
+        return _recorded(
+            Release(revision=1, stable=version), action="release", version=version, by=by, at=at, comment=comment
+        )
+    if release.stable == version:
+        raise ReleaseRefused(f"{version} is stable already")
+    return _next(_with_stable(release, version), action="release", version=version, by=by, at=at, comment=comment)
+
+
+def with_canary(
+    release: Release | None,
+    *,
+    version: str,
+    share: float | None = None,
+    max_error_rate: float | None = None,
+    max_disagreement: float | None = None,
+    min_answers: int | None = None,
+    by: str,
+    at: datetime,
+    comment: str = "",
+) -> Release:
+    """Return the release with a version that gets a share of the calls, in the place of another such one.
+
+    Share and bounds are those of :class:`Canary`, which also says what holds where they are ``None``.
+
+    Raises:
+        ReleaseRefused: nothing is stable yet, or this version is.
+    """
+    _check_version(release, version)
+    stable = _beside_stable(release, version)
+    update: dict[str, Any] = {
+        "canary": _valid(
+            Canary,
+            version=version,
+            share=share,
+            max_error_rate=max_error_rate,
+            max_disagreement=max_disagreement,
+            min_answers=min_answers,
+        )
+    }
+    if stable.shadow is not None and stable.shadow.version == version:
+        update["shadow"] = None
+    following = stable.model_copy(update=update)
+    return _next(following, action="canary", version=version, by=by, at=at, comment=comment)
+
+
+def with_shadow(
+    release: Release | None,
+    *,
+    version: str,
+    share: float | None = None,
+    by: str,
+    at: datetime,
+    comment: str = "",
+) -> Release:
+    """Return the release with a version whose answers are only compared, in the place of another such one.
+
+    Raises:
+        ReleaseRefused: nothing is stable yet, or this version is, or it is the canary, which is compared anyway.
+    """
+    _check_version(release, version)
+    stable = _beside_stable(release, version)
+    if stable.canary is not None and stable.canary.version == version:
+        raise ReleaseRefused(f"{version} is the canary; withdraw that first")
+    following = stable.model_copy(update={"shadow": _valid(Shadow, version=version, share=share)})
+    return _next(following, action="shadow", version=version, by=by, at=at, comment=comment)
+
+
+def with_label(
+    release: Release | None,
+    *,
+    label: str,
+    version: str,
+    by: str,
+    at: datetime,
+    comment: str = "",
+    versions: Collection[str] = (),
+) -> Release:
+    """Return the release in which ``label`` means ``version``.
+
+    Args:
+        release: the release.
+        label: a new one, or one whose meaning changes.
+        version: what it means from now on.
+        by: who does it.
+        at: when.
+        comment: why.
+        versions: those that there are: a label that is called like one of them would hide it.
+
+    Raises:
+        ReleaseRefused: nothing is stable yet, the label is called like a role or a version, means this version already,
+            or is one too many.
+    """
+    parse_model_name(label)
+    _check_version(release, version)
+    if release is None:
+        raise _nothing_stable()
+    if label in RESERVED_LABELS:
+        raise ReleaseRefused(f"a label may not be called {label}: a release calls its versions so itself")
+    if label in versions or label == version:
+        raise ReleaseRefused(f"a version is called {label}; call the label otherwise")
+    if release.labels.get(label) == version:
+        raise ReleaseRefused(f"{label} means {version} already")
+    labels = {**release.labels, label: version}
+    if len(labels) > MAX_LABELS:
+        raise ReleaseRefused(f"a release has {MAX_LABELS} labels at most; withdraw one first")
+    return _next(
+        release.model_copy(update={"labels": labels}),
+        action="label",
+        version=version,
+        by=by,
+        at=at,
+        comment=comment,
+        label=label,
+    )
+
+
+def promoted(release: Release | None, *, by: str, at: datetime, comment: str = "") -> Release:
+    """Return the release with the canary as stable.
+
+    Raises:
+        ReleaseRefused: there is none.
+    """
+    if release is None:
+        raise _nothing_stable()
+    if release.canary is None:
+        raise ReleaseRefused("there is no canary to promote")
+    version = release.canary.version
+    return _next(_with_stable(release, version), action="promote", version=version, by=by, at=at, comment=comment)
+
+
+def rolled_back(release: Release | None, *, version: str = "", by: str, at: datetime, comment: str = "") -> Release:
+    """Return the release with a former stable version as stable, and without a canary.
+
+    Args:
+        release: the release.
+        version: which one; empty: :func:`former_stable`.
+        by: who does it.
+        at: when.
+        comment: why.
+
+    Raises:
+        ReleaseRefused: there is no such version, this one was not stable, or it is.
+    """
+    if release is None:
+        raise _nothing_stable()
+    if not version:
+        former = former_stable(release)
+        if former is None:
+            raise ReleaseRefused("nothing was stable before; release the version that is to answer")
+        version = former
+    elif version == release.stable:
+        raise ReleaseRefused(f"{version} is stable already")
+    elif all(change.stable != version for change in release.history):
+        raise ReleaseRefused(f"{version} was not stable in the changes that are remembered; release it instead")
+    without_canary = release.model_copy(update={"canary": None})
+    return _next(
+        _with_stable(without_canary, version), action="rollback", version=version, by=by, at=at, comment=comment
+    )
+
+
+def withdrawn(
+    release: Release | None, *, role: Trial, label: str = "", by: str, at: datetime, comment: str = ""
+) -> Release:
+    """Return the release without its canary, its shadow, or ``label``.
+
+    Raises:
+        ReleaseRefused: there is none.
+    """
+    if release is None:
+        raise _nothing_stable()
+    if role == "label":
+        if label not in release.labels:
+            raise ReleaseRefused("the release has no such label")
+        labels = {name: version for name, version in release.labels.items() if name != label}
+        without = release.model_copy(update={"labels": labels})
+        return _next(
+            without, action="withdraw", version=release.labels[label], by=by, at=at, comment=comment, label=label
+        )
+    trial = release.canary if role == "canary" else release.shadow
+    if trial is None:
+        raise ReleaseRefused(f"the release has no {role}")
+    return _next(
+        release.model_copy(update={role: None}), action="withdraw", version=trial.version, by=by, at=at, comment=comment
+    )
+
+
+def taken_back(release: Release | None, *, version: str, by: str = "", at: datetime, comment: str = "") -> Release:
+    """Return the release without its canary: what a service does by itself where one is beyond its bounds.
+
+    Raises:
+        ReleaseRefused: ``version``, which was judged, is no longer the canary.
+    """
+    if release is None or release.canary is None or release.canary.version != version:
+        raise ReleaseRefused(f"{version} is no longer the canary")
+    return _next(
+        release.model_copy(update={"canary": None}), action="taken back", version=version, by=by, at=at, comment=comment
+    )
+
+
+def former_stable(release: Release) -> str | None:
+    """Return the version that a rollback makes stable: what was stable before the present one.
+
+    A version from which somebody rolled back does not count until it is made stable again: two rollbacks go back by
+    two, never to and fro.
+    """
+    stables: list[str] = []
+    for change in reversed(release.history):
+        version = change.stable
+        if not version or (stables and stables[-1] == version):
+            continue
+        if change.action == "rollback":
+            stables = stables[: stables.index(version)] if version in stables else stables[:-1]
+        else:
+            stables = [each for each in stables if each != version]
+        stables.append(version)
+    return next((version for version in reversed(stables) if version != release.stable), None)
+
+
+def protected_versions(release: Release) -> Mapping[str, tuple[str, ...]]:
+    """Return the versions that may not go, and as what: those that are live, and ``former`` for a rollback."""
+    protected = dict(release.live_versions())
+    former = former_stable(release)
+    if former is not None:
+        protected[former] = (*protected.get(former, ()), "former")
+    return protected
+
+
+def _check_version(release: Release | None, version: str) -> None:
+    parse_model_name(version)
+    if version in RESERVED_LABELS:
+        raise ReleaseRefused(f"a version may not be called {version}: a release calls its versions so itself")
+    if release is not None and version in release.labels:
+        raise ReleaseRefused(f"a label is called {version}; withdraw it, or publish the version under another name")
+
+
+def _valid(kind: type[OnTrial], **fields: Any) -> OnTrial:
+    """Return a version on trial; fields that are ``None`` have the value that its kind gives them."""
+    try:
+        return kind.model_validate({name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        names = ", ".join(str(fault["loc"][0]) for fault in error.errors(include_url=False, include_input=False))
+        raise InvalidRequest(f"{names}: shares and rates are from 0 to 1, and min_answers from 1 to 1000000") from error
+
+
+def _beside_stable(release: Release | None, version: str) -> Release:
+    """Return the release if ``version`` can be tried beside its stable one."""
+    if release is None:
+        raise _nothing_stable()
+    if release.stable == version:
+        raise ReleaseRefused(f"{version} is stable already")
+    return release
+
+
+def _with_stable(release: Release, version: str) -> Release:
+    """Return the release with another stable version, which is not on trial beside itself."""
+    update: dict[str, Any] = {"stable": version}
+    if release.canary is not None and release.canary.version == version:
+        update["canary"] = None
+    if release.shadow is not None and release.shadow.version == version:
+        update["shadow"] = None
+    return release.model_copy(update=update)
+
+
+def _next(
+    release: Release, *, action: Action, version: str, by: str, at: datetime, comment: str, label: str = ""
+) -> Release:
+    following = release.model_copy(update={"revision": release.revision + 1})
+    return _recorded(following, action=action, version=version, by=by, at=at, comment=comment, label=label)
+
+
+def _recorded(
+    release: Release, *, action: Action, version: str, by: str, at: datetime, comment: str, label: str = ""
+) -> Release:
+    """Return the release with this change as the latest of its history."""
+    if len(comment) > MAX_COMMENT:
+        raise InvalidRequest(f"a comment has {MAX_COMMENT} characters at most")
+    change = Change(
+        revision=release.revision,
+        at=at,
+        by=by[:_MAX_IDENTITY],
+        action=action,
+        version=version,
+        label=label,
+        stable=release.stable,
+        comment=comment,
+    )
+    return release.model_copy(update={"history": (change, *release.history)[:MAX_HISTORY]})
+
+
+def _nothing_stable() -> ReleaseRefused:
+    return ReleaseRefused("nothing is released under this name yet; release a version first")

@@ -1,0 +1,1 @@
+"""Configuration files that are read again when they change, and certificates."""

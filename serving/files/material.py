@@ -1,0 +1,99 @@
+"""What one side needs for TLS, read from files and checked before it is used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from serving.runtime.settings import TlsFiles
+from serving.volume.file_identity import FileIdentity
+
+# What BoringSSL serves with, which is in both transports.
+_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_RSA_BITS: Final = 2048
+
+
+class UnusableCertificate(Exception):
+    """The files are no certificate, key and authority that can be used. The message tells the operator why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """A certificate and its key, which fit each other, and the authority of the other side, in PEM."""
+
+    certificate: bytes | None
+    """With those of the authorities between it and the one that the other side knows."""
+    key: bytes | None = field(repr=False)
+    authority: bytes | None
+    expires: float
+    """The end of the certificate's validity, in seconds since 1970; infinite where there is none."""
+
+
+def identity_of(files: TlsFiles) -> tuple[FileIdentity | None, ...]:
+    """Return what changes whenever one of the files does, however it is replaced; ``None`` for one that is missing."""
+    return tuple(FileIdentity.at(path) for path in (files.certificate, files.key, files.authority) if path is not None)
+
+
+def read_material(files: TlsFiles) -> TlsMaterial:
+    """Return what the files hold.
+
+    Raises:
+        UnusableCertificate: one cannot be read, or they do not fit each other.
+    """
+    authority = None if files.authority is None else _contents(files.authority, "authority")
+    if authority is not None:
+        _certificates(authority, "authority")
+    if files.certificate is None or files.key is None:
+        return TlsMaterial(None, None, authority, math.inf)
+    certificate, key = _contents(files.certificate, "certificate"), _contents(files.key, "key")
+    leaf = _certificates(certificate, "certificate")[0]
+    if _public_key(leaf) != _public_key_of_private(key):
+        raise UnusableCertificate("the certificate is not of this key; replace both files with those of one pair")
+    return TlsMaterial(certificate, key, authority, leaf.not_valid_after_utc.timestamp())
+
+
+def _contents(path: Path, kind: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnusableCertificate(f"the {kind} file cannot be read ({error.strerror}); look at {path}") from error
+
+
+def _certificates(contents: bytes, kind: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(contents)
+    except (ValueError, x509.InvalidVersion) as error:
+        raise UnusableCertificate(f"the {kind} file holds no certificate in PEM; write it anew") from error
+
+
+def _public_key(certificate: x509.Certificate) -> bytes:
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UnusableCertificate("the certificate's kind of key is not known; take RSA or ECDSA") from error
+    if not _is_served(key):
+        raise UnusableCertificate(f"the key must be RSA of {_RSA_BITS} bits or more, or ECDSA on P-256, P-384 or P-521")
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _is_served(key: object) -> bool:
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size >= _RSA_BITS
+    return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES)
+
+
+def _public_key_of_private(contents: bytes) -> bytes:
+    try:
+        key = load_pem_private_key(contents, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise UnusableCertificate(
+            "the key file holds no private key in PEM without a password; write it anew"
+        ) from error
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

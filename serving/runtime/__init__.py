@@ -1,0 +1,1 @@
+"""The process of a service: settings, assembly, lifecycle, hosting and supervision."""

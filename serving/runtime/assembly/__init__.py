@@ -1,0 +1,1 @@
+"""What every service has around its own workload: access, certificates, metrics and traces."""

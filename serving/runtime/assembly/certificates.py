@@ -1,0 +1,28 @@
+"""A workload whose certificate is followed from its start to its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from serving.files.certificate_metrics import CertificateCollector
+from serving.files.certificates import Certificates
+from serving.files.following import Following
+from serving.runtime.lifecycle import Workload
+
+
+def with_certificates(workload: Workload, certificates: Certificates) -> Workload:
+    """Return ``workload`` with ``certificates`` looked at while it is served, and told in its metrics."""
+    following: Following | None = None
+
+    async def get_ready() -> None:
+        nonlocal following
+        following = Following(certificates.look, "certificate")
+        await workload.get_ready()
+
+    async def close() -> None:
+        if following is not None:
+            await following.close()
+        await workload.close()
+
+    collectors = [CertificateCollector(certificates), *workload.collectors]
+    return replace(workload, get_ready=get_ready, close=close, collectors=collectors)

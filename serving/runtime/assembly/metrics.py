@@ -1,0 +1,43 @@
+"""What every service has in its metrics: its calls and its process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prometheus_client.registry import Collector
+
+from serving.files.reloads import ReloadFailureCollector
+from serving.runtime.lifecycle import Workload
+from serving.runtime.settings import ServerSettings
+from serving.telemetry.calls import CallCollector, CallTimes
+from serving.telemetry.dialects import MODELMESH
+from serving.telemetry.metrics import with_metrics
+from serving.telemetry.modelmesh import InferenceCalls
+from serving.telemetry.process import process_collectors
+
+
+def observed(workload: Workload, settings: ServerSettings, service: str) -> Workload:
+    """Return ``workload`` with its calls counted and its metrics told; as it is where the settings want no metrics.
+
+    A worker only counts.
+
+    Args:
+        workload: has the guards that its boundary will ask.
+        settings: of the service.
+        service: its name.
+    """
+    if not settings.metrics_port:
+        return workload
+    times = CallTimes()
+    calls: list[Collector] = [CallCollector(times, workload.guards.admission)]
+    if MODELMESH in settings.names_of_metrics():
+        calls.append(InferenceCalls(times))
+    watched = replace(
+        workload,
+        guards=replace(workload.guards, observer=times),
+        collectors=[*calls, *process_collectors(service), ReloadFailureCollector(), *workload.collectors],
+    )
+    if settings.membership is not None:
+        # The supervisor exports the metrics of all workers.
+        return watched
+    return with_metrics(watched, settings.host, settings.metrics_port)

@@ -1,0 +1,123 @@
+"""The life of a service: listen, become ready, serve until a signal, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+from prometheus_client.registry import Collector
+
+from grpc_http2.server.http_exchange import Application
+from serving.runtime.garbage import settle
+from serving.runtime.settings import ServerSettings
+from serving.transport.boundary import Boundary
+from serving.transport.guards import Guards
+from serving.transport.service import Service
+
+log = structlog.get_logger()
+
+
+class CannotListen(Exception):
+    """The address is taken, or is not one of this machine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a process serves. Built on the event loop that serves it."""
+
+    services: Sequence[Service]
+    get_ready: Callable[[], Awaitable[None]]
+    """Returns once the services can answer."""
+    close: Callable[[], Awaitable[None]]
+    on_drain: Callable[[], None] = lambda: None
+    """Called when the process has been asked to stop, before anything else."""
+    web: Callable[[Boundary], Application] | None = None
+    """Makes what answers requests of plain HTTP, behind the boundary it is given, where the transport takes them."""
+    guards: Guards = field(default_factory=Guards)
+    """What the boundary asks and tells of every call."""
+    collectors: Sequence[Collector] = ()
+    """What metrics tell of the services."""
+
+
+class StopSignals:
+    """That the process has been asked to stop, and asked again."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask to stop; the second time, not to wait."""
+        (self.second if self.first.is_set() else self.first).set()
+
+    @classmethod
+    def of_process(cls) -> StopSignals:
+        """Return what SIGTERM and SIGINT ask. REQUIRES: called on the main thread."""
+        asked = cls()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, asked.ask)
+        return asked
+
+
+class Host(Protocol):
+    """A transport, as the lifecycle sees it."""
+
+    async def start(self) -> str:
+        """Listen; return the address."""
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell health checks."""
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, let those in flight end within ``grace`` seconds."""
+
+
+async def serve(host: Host, settings: ServerSettings, workload: Workload, signals: StopSignals) -> None:
+    """Run ``host`` until it is asked to stop.
+
+    Health says SERVING once the workload is ready. After a signal it says NOT_SERVING, load balancers get
+    ``drain_delay_seconds`` to see it, new calls are refused, and those in flight get ``drain_grace_seconds`` to end;
+    then the workload is closed. A second signal cuts the waiting short.
+    """
+    try:
+        ready = asyncio.ensure_future(_become_ready(host, workload.get_ready))
+        stopped = asyncio.ensure_future(signals.first.wait())
+        await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            ready.result()
+            await stopped
+        else:
+            ready.cancel()
+        workload.on_drain()
+        await _drain(host, settings, signals.second)
+    finally:
+        await workload.close()
+    log.info("stopped")
+
+
+async def _become_ready(host: Host, get_ready: Callable[[], Awaitable[None]]) -> None:
+    address = await host.start()
+    log.info("listening", address=address)
+    await get_ready()
+    settle()
+    await host.set_serving(True)
+    log.info("ready", address=address)
+
+
+async def _drain(host: Host, settings: ServerSettings, hurry: asyncio.Event) -> None:
+    await host.set_serving(False)
+    log.info("draining", delay_seconds=settings.drain_delay_seconds, grace_seconds=settings.drain_grace_seconds)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(hurry.wait(), settings.drain_delay_seconds)
+    stop = asyncio.ensure_future(host.stop(settings.drain_grace_seconds))
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({stop, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not stop.done():
+        await host.stop(0)
+    await stop

@@ -1,0 +1,288 @@
+"""Settings: declared once in a typed class; read from flags and environment variables by composition roots."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    DirectoryPath,
+    Field,
+    FilePath,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+
+from serving.access.access_map import read_access_map
+from serving.call.counters import AccessCounters
+from serving.telemetry.call_log import LogCalls
+from serving.telemetry.dialects import OURS, parse_metric_names
+from serving.telemetry.logs import LogFormat, LogLevel
+from serving.workers.membership import Membership
+
+EXIT_WRONG_SETTINGS: Final = 2
+"""Exit code of a process that did not start because of its settings, as of a command with wrong flags."""
+
+_VARIABLE_AT_END: Final = re.compile(r" \[[A-Z0-9_]+\]\Z")
+_ENDPOINT: Final = r"^((https?://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})?$"
+
+Seconds = Annotated[float, Field(ge=0.0, le=86_400.0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Transport = Literal["http2", "grpcio"]
+TRANSPORTS: Final[tuple[Transport, ...]] = get_args(Transport)
+
+
+def known_transport(value: Any) -> Any:
+    """Return ``value``.
+
+    Raises:
+        ValueError: it is the name of a transport that is gone; the message says what to write instead.
+    """
+    if value == "envoy":
+        raise ValueError(
+            "envoy is not needed any more: http2, the default, serves faster; leave it out, or write http2"
+        )
+    return value
+
+
+def _known_metric_names(value: str) -> str:
+    parse_metric_names(value)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """One side of TLS: files in PEM."""
+
+    certificate: Path | None
+    """Its own; a server has one, and a client where it is asked for it."""
+    key: Path | None
+    """Of that certificate."""
+    authority: Path | None
+    """Who must have signed the certificate of the other side. A server without it asks for none."""
+
+
+def service_settings(prefix: str, program: str) -> SettingsConfigDict:
+    """Return the configuration of a service's settings class: ``PREFIX_NAME`` variables and ``--name`` flags."""
+    return SettingsConfigDict(
+        env_prefix=prefix,
+        cli_prog_name=program,
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_enforce_required=False,
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+    )
+
+
+class ServerSettings(BaseSettings):
+    """What both services have in common."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            # A class that inherits the field has another variable.
+            said = _VARIABLE_AT_END.sub("", field.description or "")
+            field.description = f"{said} [{variable_of(cls, name)}]"
+
+    model_dir: DirectoryPath = Field(
+        default=Path("/models"),
+        validation_alias=AliasChoices("model_dir", "MODEL_DIR"),
+        description="folder of the shared volume that holds one folder a model",
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: Port = Field(
+        default=51001, description="port to listen on; 0 takes a free one, named in the log line 'ready'"
+    )
+    max_message_bytes: int = Field(
+        default=1 << 20, ge=1 << 10, le=1 << 30, description="largest request taken; larger ones: RESOURCE_EXHAUSTED"
+    )
+    max_document_bytes: int = Field(
+        default=1 << 16, ge=1, le=1 << 30, description="largest document taken, in bytes of UTF-8"
+    )
+    max_batch_size: int = Field(default=4096, ge=1, le=1 << 20, description="most requests taken in one batch call")
+    max_in_flight: int = Field(
+        default=16_384, ge=1, description="most calls that are served, or wait to be, at the same time"
+    )
+    max_waiting: int = Field(
+        default=16_384, ge=0, description="most of these that wait, where the service has found out that it takes fewer"
+    )
+    min_in_flight: int = Field(
+        default=16, ge=1, description="calls of a method that are served at the same time however long they take"
+    )
+    latency_goal_seconds: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)] = Field(
+        default=0.5,
+        description="where calls take longer, and longer than without load, fewer are served at the same time",
+    )
+    latency_tolerance: Annotated[float, Field(ge=1.0, le=1000.0, allow_inf_nan=False)] = Field(
+        default=4.0,
+        description="how many times as long as without load calls may take, where that is more than the goal",
+    )
+    max_streams_per_connection: int = Field(default=1024, ge=1, description="most calls at the same time a connection")
+    max_connections: int = Field(
+        default=16_384, ge=1, description="most connections at the same time, on the transport http2; more are closed"
+    )
+    default_deadline_seconds: Seconds = Field(default=30.0, description="deadline of calls that come without one")
+    file_threads: int = Field(
+        default=1, ge=1, le=256, description="models, or manifests, read at once; a slow volume wants more"
+    )
+    freshness_seconds: Seconds = Field(
+        default=1.0, description="a model's files are looked at for changes at most once in this time"
+    )
+    connection_age_seconds: Annotated[float, Field(ge=1.0, le=86_400.0, allow_inf_nan=False)] = Field(
+        default=1800.0,
+        description="a caller's connection is renewed after this time, within which it finds new replicas",
+    )
+    drain_delay_seconds: Seconds = Field(
+        default=0.0, description="after SIGTERM, time for load balancers to see NOT_SERVING before calls are refused"
+    )
+    drain_grace_seconds: Seconds = Field(default=20.0, description="after that, time for calls in flight to end")
+    transport: Transport = Field(
+        default="http2",
+        description="server below the services: http2 is several times as fast, and also takes the REST form of the"
+        " Open Inference Protocol",
+    )
+    tls_certificate: FilePath | None = Field(default=None, description="PEM file of the certificate; with it: TLS only")
+    tls_key: FilePath | None = Field(default=None, description="PEM file of the certificate's private key")
+    tls_client_authority: FilePath | None = Field(
+        default=None, description="PEM file of the authority that must have signed the certificates of callers"
+    )
+    access_file: FilePath | None = Field(
+        default=None,
+        description="JSON file of who may call and what they may do; with it, nobody else may. Looked at every second",
+    )
+    health_port: Port = Field(
+        default=0,
+        description="port for health checks alone, never encrypted: for probes that know no TLS; 0: none",
+    )
+    metrics_port: Port = Field(default=0, description="port that Prometheus scrapes, over plain HTTP; 0: none")
+    metrics_models: int = Field(
+        default=20, ge=0, le=1000, description="models with metrics of their own, the busiest; each has up to 45 series"
+    )
+    metrics_names: Annotated[str, AfterValidator(_known_metric_names)] = Field(
+        default=OURS,
+        description="whose names metrics have, with commas: ours, intent, always; triton and modelmesh add those that"
+        " their dashboards know",
+    )
+    trace_endpoint: Annotated[str, Field(pattern=_ENDPOINT)] = Field(
+        default="",
+        description="host:port that traces are sent to, with OTLP over gRPC; https://host:port with TLS; empty: none",
+    )
+    trace_share: Share = Field(
+        default=0.01,
+        description="share of the calls without a traceparent that are traced; where there is one, it decides",
+    )
+    traces_per_second: Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)] = Field(
+        default=10.0,
+        description="most traces that are begun here in a second, however busy the service is; 0: any number",
+    )
+    log_calls: LogCalls = Field(
+        default="failed", description="calls that get a log line each; none leaves the service's own faults"
+    )
+    log_documents: bool = Field(
+        default=False,
+        description="whether those lines have the beginning of what was asked; it is personal data of callers",
+    )
+    log_level: LogLevel = Field(default="info", description="least severe log line written")
+    log_format: LogFormat = Field(default="auto", description="auto: console on a terminal, else json")
+
+    # Neither a flag nor a variable: a supervisor alone makes workers.
+    _membership: Membership | None = PrivateAttr(default=None)
+
+    @property
+    def membership(self) -> Membership | None:
+        """Of this process among the workers of a supervisor; ``None`` in a process that serves alone."""
+        return self._membership
+
+    def of_worker(self, membership: Membership) -> Self:
+        """Return the settings of the worker that has this membership."""
+        settings = self.model_copy()
+        settings._membership = membership  # noqa: SLF001 - a copy of its own
+        return settings
+
+    def worker_processes(self) -> int:
+        """Return how many processes serve on the port."""
+        return 1
+
+    @field_validator("transport", mode="before")
+    @classmethod
+    def _known_transport(cls, value: Any) -> Any:
+        return known_transport(value)
+
+    @field_validator("access_file")
+    @classmethod
+    def _usable_access(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_access_map(value, AccessCounters())
+        return value
+
+    @model_validator(mode="after")
+    def _certificate_with_its_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls-certificate and tls-key belong together; set both or none")
+        if self.tls_client_authority is not None and self.tls_certificate is None:
+            raise ValueError("tls-client-authority needs tls-certificate and tls-key")
+        return self
+
+    def names_of_metrics(self) -> frozenset[str]:
+        """Return whose names metrics have, as :mod:`serving.telemetry.dialects` calls them."""
+        return parse_metric_names(self.metrics_names)
+
+    def tls(self) -> TlsFiles | None:
+        """Return the files of TLS; ``None`` where there are none."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_authority)
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def load_settings(kind: type[AnySettings], arguments: Sequence[str] | None = None) -> AnySettings:
+    """Return settings from ``arguments`` (default: the command line) and the environment, flags first.
+
+    Exits with code 2 and one message that names every fault where a value is wrong, and with 0 after ``--help``.
+    """
+    try:
+        return CliApp.run(kind, cli_args=list(sys.argv[1:] if arguments is None else arguments))
+    except ValidationError as error:
+        faults = [_fault(kind, fault) for fault in error.errors(include_url=False)]
+    except SettingsError as error:
+        faults = [str(error)]
+    lines = [f"{kind.model_config['cli_prog_name']}: wrong settings, not started:", *faults]
+    sys.stderr.write("\n  ".join(lines) + "\n")
+    raise SystemExit(EXIT_WRONG_SETTINGS)
+
+
+def variable_of(kind: type[BaseSettings], name: str) -> str:
+    """Return the environment variable of the field ``name``."""
+    alias = kind.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[-1])
+    return f"{kind.model_config['env_prefix']}{name}".upper()
+
+
+def variables_of(kind: type[BaseSettings]) -> frozenset[str]:
+    """Return the environment variables of all fields."""
+    return frozenset(variable_of(kind, name) for name in kind.model_fields)
+
+
+def _fault(kind: type[BaseSettings], fault: ErrorDetails) -> str:
+    name = str(fault["loc"][0]).lower() if fault["loc"] else ""
+    if name not in kind.model_fields:
+        return f"{name}: {fault['msg']}"
+    flag = "--" + name.replace("_", "-")
+    return f"{flag} (or {variable_of(kind, name)}) is {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,152 @@
+"""All workers of a service together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from serving.runtime.supervision.metrics.families import Family
+from serving.runtime.supervision.metrics.merging import Merging
+from serving.runtime.supervision.order import Order
+from serving.runtime.supervision.place import Place
+from serving.runtime.supervision.process import WorkerProcess
+from serving.runtime.supervision.times import Times
+from serving.workers.board import Board
+
+log = structlog.get_logger()
+
+_FAILED: Final = 1
+
+
+class Crew:
+    """Starts the workers, and keeps them until they are to end. Belongs to one event loop.
+
+    Args:
+        order: returns what the process of a place and generation is to do.
+        board: shared with the workers.
+        environment: of the workers.
+        times: bounds.
+        busiest: number of models that metrics are exported of.
+    """
+
+    def __init__(
+        self,
+        order: Callable[[int, int], Order],
+        board: Board,
+        environment: Mapping[str, str],
+        times: Times,
+        busiest: int,
+    ) -> None:
+        self._times = times
+        self._merging = Merging(busiest)
+
+        def start(index: int, generation: int) -> Awaitable[WorkerProcess]:
+            return WorkerProcess.start(order(index, generation), environment)
+
+        self._places = [Place(index, start, board, times, self._merging.retire) for index in range(board.workers)]
+        self._keeping: Sequence[asyncio.Task[int]] = []
+
+    @property
+    def serving(self) -> int:
+        """Number of workers that are ready."""
+        return sum(place.serves for place in self._places)
+
+    @property
+    def restarts(self) -> int:
+        """Number of workers that have followed one that had ended."""
+        return sum(place.restarts for place in self._places)
+
+    def start(self) -> None:
+        """Begin to keep the workers."""
+        loop = asyncio.get_running_loop()
+        self._keeping = [loop.create_task(place.keep()) for place in self._places]
+
+    async def wait_until_listening(self) -> str:
+        """Return where they listen, once each of them does.
+
+        Raises:
+            CannotStart: one of them cannot.
+        """
+        await self._unless_one_fails(place.listened for place in self._places)
+        return self._places[0].address
+
+    async def wait_until_ready(self) -> None:
+        """Return once each of them has been ready.
+
+        Raises:
+            CannotStart: one of them cannot listen.
+        """
+        await self._unless_one_fails(place.was_ready for place in self._places)
+
+    async def metrics(self) -> Sequence[Family]:
+        """Return the metrics of all workers. One that does not answer in time is in the sums with its last counts."""
+        answers = await asyncio.gather(*map(self._told_by, range(len(self._places))))
+        told = {
+            index: families
+            for index, (worker, families) in enumerate(answers)
+            if families is not None and worker is self._places[index].worker
+        }
+        return self._merging.merged(told)
+
+    def stop(self) -> None:
+        """Have all of them drain and end; the second time, end without waiting."""
+        for place in self._places:
+            place.stop()
+
+    async def wait_for_a_fault(self) -> None:
+        """Return once a place is kept no more, though nobody has stopped it: there is a bug, which is raised."""
+        ended, _ = await asyncio.wait(self._keeping, return_when=asyncio.FIRST_COMPLETED)
+        for keeping in ended:
+            keeping.result()
+
+    async def wait(self, patience: float) -> int:
+        """Return once all have ended: 0 where each of them ended well. Those that take longer are ended.
+
+        Args:
+            patience: time that they have, in seconds.
+        """
+        _, late = await asyncio.wait(self._keeping, timeout=patience)
+        if late:
+            log.error("workers do not end; they are ended", workers=len(late), after_seconds=patience)
+        await self.close()
+        ends = await asyncio.gather(*self._keeping, return_exceptions=True)
+        return 0 if all(end == 0 for end in ends) else _FAILED
+
+    async def close(self) -> None:
+        """End at once whatever is left."""
+        for place in self._places:
+            place.kill()
+        if self._keeping:
+            await asyncio.wait(self._keeping)
+
+    async def _told_by(self, index: int) -> tuple[WorkerProcess | None, Sequence[Family] | None]:
+        """Return the process in a place and what it exports; ``None`` where it does not answer."""
+        worker = self._places[index].worker
+        if worker is None or not worker.listening.is_set():
+            return worker, None
+        families = await worker.metrics(self._times.metrics)
+        # Others may take longer to answer, and this one may end meanwhile: its counts are learned before.
+        if families is not None and worker is self._places[index].worker:
+            self._merging.learn(index, families)
+        return worker, families
+
+    async def _unless_one_fails(self, events: Iterable[asyncio.Event]) -> None:
+        """Return once all ``events`` are set. Raises CannotStart where a worker cannot start."""
+        all_set = asyncio.get_running_loop().create_task(_all_set(events))
+        waited: set[asyncio.Task[Any]] = {all_set, *self._keeping}
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            for keeping in self._keeping:
+                if keeping.done():
+                    keeping.result()
+            await all_set
+        finally:
+            all_set.cancel()
+
+
+async def _all_set(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        await event.wait()

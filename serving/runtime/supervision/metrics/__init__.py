@@ -1,0 +1,1 @@
+"""Metrics of several workers as those of one service."""

@@ -1,0 +1,59 @@
+"""Metrics of all workers, exported by their supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serving.runtime.supervision.metrics.families import Family, collected
+from serving.runtime.supervision.metrics.rules import WORKER_LABEL
+
+SUPERVISOR: Final = "supervisor"
+"""Value of the label ``worker`` of the supervisor's own process."""
+
+
+class WorkersCollector(Collector):
+    """Collects the metrics of all workers, and those of their supervision.
+
+    Args:
+        ask: asks the workers, on the event loop that makes this collector.
+        serving: returns how many workers serve.
+        restarts: returns how many workers have followed one that ended.
+        patience: time that the workers may take together, in seconds.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[Sequence[Family]]],
+        serving: Callable[[], int],
+        restarts: Callable[[], int],
+        patience: float,
+    ) -> None:
+        self._ask = ask
+        self._serving = serving
+        self._restarts = restarts
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric as it is now. Called in any thread but that of the event loop."""
+        families = asyncio.run_coroutine_threadsafe(self._asked(), self._loop).result(self._patience)
+        own = {family.name: family for family in collected([ProcessCollector(registry=None)])}
+        for family in families:
+            metric = family.as_metric()
+            beside = own.pop(family.name, None)
+            for name, labels, value in () if beside is None else beside.samples:
+                metric.add_sample(name, {**labels, WORKER_LABEL: SUPERVISOR}, value)
+            yield metric
+        yield GaugeMetricFamily("intent_workers", "Workers that serve.", value=self._serving())
+        yield CounterMetricFamily(
+            "intent_worker_restarts", "Workers that followed one that had ended.", value=self._restarts()
+        )
+
+    async def _asked(self) -> Sequence[Family]:
+        return await self._ask()

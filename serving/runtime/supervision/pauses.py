@@ -1,0 +1,27 @@
+"""Pauses before a worker that has ended is followed by the next."""
+
+from __future__ import annotations
+
+from serving.runtime.supervision.times import Times
+
+
+class RestartPauses:
+    """Pauses that grow while workers end soon after their start. Of one worker's place.
+
+    Args:
+        times: bounds of the pauses.
+    """
+
+    def __init__(self, times: Times) -> None:
+        self._times = times
+        self._restarts = 0
+
+    def after(self, lived: float) -> float:
+        """Return the seconds to wait after a process that lived for ``lived`` seconds: none after a stable one."""
+        if lived >= self._times.stable:
+            self._restarts = 0
+        restarts, self._restarts = self._restarts, self._restarts + 1
+        if not restarts:
+            return 0.0
+        # The exponent is bounded too: a worker may fail for months.
+        return min(self._times.longest_pause, self._times.first_pause * 2.0 ** min(restarts - 1, 32))

@@ -1,0 +1,62 @@
+"""The ports of a service, taken before its workers listen there."""
+
+from __future__ import annotations
+
+import socket
+from types import TracebackType
+from typing import Self
+
+from serving.runtime.lifecycle import CannotListen
+
+
+class Reservation:
+    """Sockets that are bound and never listen.
+
+    Port 0 thereby becomes one port for all workers, and a port that another process holds is noticed before there are
+    workers. ``SO_REUSEPORT`` is set only behind ``bind``: with it, a socket may be bound beside those of any other
+    process of this user that has set it too.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def take(self, host: str, port: int, purpose: str = "") -> int:
+        """Return the port that was taken on every address of ``host``.
+
+        Args:
+            host: address or name.
+            port: to take; 0: a free one.
+            purpose: completes "cannot listen on …" in the message of the error.
+
+        Raises:
+            CannotListen: it cannot be had.
+        """
+        try:
+            found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, address in found:
+                port = self._bind(family, (address[0], port, *address[2:]))
+        except OSError as error:
+            wanted = f"{host}:{port}{purpose}"
+            raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
+        return port
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for each in self._sockets:
+            each.close()
+
+    def _bind(self, family: int, address: tuple[str | int, ...]) -> int:
+        taken = socket.socket(family, socket.SOCK_STREAM)
+        self._sockets.append(taken)
+        if family == socket.AF_INET6:
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Connections of a former process may linger on the port; a second supervisor may not.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return int(taken.getsockname()[1])

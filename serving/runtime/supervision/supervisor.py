@@ -1,0 +1,151 @@
+"""Runs a service as several worker processes on one port: the process that operators see.
+
+It takes the ports, starts the workers, starts another one for each that ends, exports the metrics of all, and on a
+signal has all of them drain at the same time. It serves no calls itself; if it is killed, its workers drain and end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+
+from serving.files.material import read_material
+from serving.runtime.lifecycle import StopSignals
+from serving.runtime.settings import ServerSettings, variables_of
+from serving.runtime.supervision.crew import Crew
+from serving.runtime.supervision.metrics.collector import WorkersCollector
+from serving.runtime.supervision.order import Order, settings_of_each
+from serving.runtime.supervision.place import CannotStart
+from serving.runtime.supervision.reservation import Reservation
+from serving.runtime.supervision.times import Times
+from serving.telemetry.metrics import MetricsServer
+from serving.workers.board import Board
+from serving.workers.inboxes import Inboxes
+
+log = structlog.get_logger()
+
+_FAILED: Final = 1
+_TIMES: Final = Times()
+
+
+async def supervise(program: str, build: str, settings: ServerSettings, times: Times = _TIMES) -> int:
+    """Serve until a signal; return the exit code: that of a worker, where one cannot start.
+
+    Args:
+        program: its name.
+        build: where the function is that makes the workload of settings: ``module:function``.
+        settings: of the service.
+        times: bounds.
+
+    Raises:
+        CannotListen: a port cannot be had.
+        UnusableCertificate: the settings name one that cannot be used.
+    """
+    files = settings.tls()
+    if files is not None:
+        read_material(files)
+    with Reservation() as reservation, contextlib.ExitStack() as stack:
+        ports = _reserved(reservation, settings)
+        board = Board.create(settings.worker_processes())
+        stack.callback(board.close)
+        memory = os.memfd_create("shared", os.MFD_CLOEXEC)
+        stack.callback(os.close, memory)
+        inboxes = Inboxes(board.workers)
+        stack.callback(inboxes.close)
+        values = settings_of_each(settings, board.workers, ports)
+        kind = type(settings)
+
+        def order(index: int, generation: int) -> Order:
+            return Order(
+                program=program,
+                build=build,
+                settings_class=f"{kind.__module__}:{kind.__qualname__}",
+                settings=values,
+                workers=board.workers,
+                index=index,
+                generation=generation,
+                board=board.descriptor,
+                memory=memory,
+                inboxes=inboxes.of(index),
+            )
+
+        # The settings have the values of flags and variables already; a variable would be read once more.
+        own = variables_of(kind)
+        environment = {name: value for name, value in os.environ.items() if name.upper() not in own}
+        crew = Crew(order, board, environment, times, settings.metrics_models)
+        async with _exported(crew, settings, times):
+            return await _life(crew, settings, times)
+
+
+async def _life(crew: Crew, settings: ServerSettings, times: Times) -> int:
+    signals = StopSignals.of_process()
+    crew.start()
+    try:
+        serving = asyncio.ensure_future(_serve(crew))
+        stopped = asyncio.ensure_future(signals.first.wait())
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        serving.cancel()
+        return await _drain(crew, settings, signals, times)
+    except CannotStart as error:
+        log.error("a worker cannot start; its lines above say why", exit_code=error.code)
+        crew.stop()
+        await crew.wait(times.close)
+        return error.code if error.code > 0 else _FAILED
+    finally:
+        await crew.close()
+        log.info("stopped")
+
+
+async def _serve(crew: Crew) -> None:
+    address = await crew.wait_until_listening()
+    log.info("listening", address=address)
+    await crew.wait_until_ready()
+    log.info("ready", address=address)
+    await crew.wait_for_a_fault()
+
+
+async def _drain(crew: Crew, settings: ServerSettings, signals: StopSignals, times: Times) -> int:
+    delay, grace = settings.drain_delay_seconds, settings.drain_grace_seconds
+    log.info("draining", delay_seconds=delay, grace_seconds=grace)
+    crew.stop()
+    hurrying = asyncio.ensure_future(_hurry(crew, signals))
+    try:
+        return await crew.wait(delay + grace + times.close)
+    finally:
+        hurrying.cancel()
+
+
+async def _hurry(crew: Crew, signals: StopSignals) -> None:
+    await signals.second.wait()
+    crew.stop()
+
+
+@contextlib.asynccontextmanager
+async def _exported(crew: Crew, settings: ServerSettings, times: Times) -> AsyncIterator[None]:
+    """Export metrics within the block, where the settings want any. Raises CannotListen."""
+    if not settings.metrics_port:
+        yield
+        return
+    # Beyond the workers' own bound there is the time of merging what they answer.
+    collector = WorkersCollector(crew.metrics, lambda: crew.serving, lambda: crew.restarts, 2 * times.metrics)
+    server = MetricsServer(settings.host, settings.metrics_port, [collector])
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.close()
+
+
+def _reserved(reservation: Reservation, settings: ServerSettings) -> dict[str, int]:
+    """Return the ports that were taken, by the name of the setting. Raises CannotListen."""
+    ports = {"port": reservation.take(settings.host, settings.port)}
+    if settings.health_port:
+        ports["health_port"] = reservation.take(settings.host, settings.health_port, " for health checks")
+    return ports

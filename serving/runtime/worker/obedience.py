@@ -1,0 +1,79 @@
+"""A worker's side of its supervision, in a thread of its own.
+
+Neither does a scrape hold up the event loop, nor a busy event loop a scrape.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from serving.runtime.supervision.frames import BlockingFrames
+from serving.runtime.supervision.metrics.families import Family
+
+log = structlog.get_logger()
+
+_LEFT_ALONE: Final = 1
+
+
+class Obedience:
+    """Does what the supervisor asks for, and ends the process where there is no supervisor any more.
+
+    Args:
+        frames: leads to the supervisor.
+        stop: asks the service to drain and end, and the second time to end without waiting; called in the thread.
+        metrics: returns what the service exports; called in the thread.
+        patience: time that the process may take to end without a supervisor, in seconds.
+    """
+
+    def __init__(
+        self,
+        frames: BlockingFrames,
+        stop: Callable[[], None],
+        metrics: Callable[[], Sequence[Family]],
+        patience: float,
+    ) -> None:
+        self._frames = frames
+        self._stop = stop
+        self._metrics = metrics
+        self._patience = patience
+        self._ended = threading.Event()
+        self._was_asked_to_stop = False
+        self._thread = threading.Thread(target=self._obey, name="supervision", daemon=True)
+
+    def begin(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Note that the service has ended."""
+        self._ended.set()
+
+    def _obey(self) -> None:
+        try:
+            while (message := self._frames.receive()) is not None:
+                if message["kind"] == "stop":
+                    self._was_asked_to_stop = True
+                    self._stop()
+                elif message["kind"] == "metrics":
+                    self._frames.send("metrics", number=message["number"], families=self._exported())
+        finally:
+            self._end_alone()
+
+    def _exported(self) -> Sequence[Family] | None:
+        try:
+            return self._metrics()
+        except Exception:
+            log.exception("metrics cannot be collected")
+            return None
+
+    def _end_alone(self) -> None:
+        if not self._was_asked_to_stop:
+            self._stop()
+        if not self._ended.wait(self._patience):
+            log.error("the service does not end, and nobody supervises it; it is ended")
+            os._exit(_LEFT_ALONE)

@@ -1,1 +1,0 @@
-"""Certificates of servers: read, checked, and replaced while they serve."""

@@ -1,0 +1,277 @@
+"""Hosts services on grpcio's own asyncio server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import grpc
+from grpc import StatusCode
+
+from serving.call.call import REQUEST_ID_KEY, request_id_from
+from serving.files.certificates import Certificates
+from serving.files.material import TlsMaterial
+from serving.runtime.lifecycle import CannotListen
+from serving.runtime.settings import ServerSettings
+from serving.transport.boundary import GuardedMethod
+from serving.transport.exchange import Awaited, ContextExchange, Metadata, RawMetadata
+from serving.transport.guards import Guards
+from serving.transport.hosts.hosted import HostedServices
+from serving.transport.service import Handlers, Service
+
+_PICK_UP_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 0.05
+_ENDING: Final = "the service is ending; try again"
+
+
+class GrpcioHost:
+    """One listening server with health and reflection. It says NOT_SERVING until :meth:`set_serving`.
+
+    Args:
+        settings: of the service.
+        services: what it serves.
+        guards: what the boundary asks and tells of every call.
+        certificates: what it encrypts with, followed by somebody else; without: what the settings name, as it is now.
+
+    Raises:
+        UnusableCertificate: the settings name one that cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        services: Sequence[Service],
+        guards: Guards,
+        certificates: Certificates | None = None,
+    ) -> None:
+        self._settings = settings
+        self._certificates = certificates or Certificates.of(settings)
+        self._credentials: grpc.ServerCredentials | None = None
+        self._server = grpc.aio.server(options=_options(settings))
+        self._arrivals = Arrivals(guards)
+        self._hosted = HostedServices(settings, services, GrpcioTransport(self._server, self._arrivals), guards)
+
+    async def start(self) -> str:
+        """Listen; return the address with the port that was taken.
+
+        Raises:
+            CannotListen: the address cannot be had.
+        """
+        await self.set_serving(False)
+        wanted = f"{self._settings.host}:{self._settings.port}"
+        try:
+            port = self._listen(wanted)
+        except RuntimeError as error:
+            raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
+        await self._server.start()
+        await self._hosted.open_health_port()
+        return f"{self._settings.host}:{port}"
+
+    async def set_serving(self, serving: bool) -> None:
+        """Answer health checks with SERVING or NOT_SERVING."""
+        await self._hosted.set_serving(serving)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
+        # The server cancels calls that have arrived and are not yet picked up, so those are let in first. Where they
+        # never cease, their callers are kept waiting until none is left, and refused once they can only go elsewhere.
+        await _for_a_while(grace, self._arrivals.wait_until_quiet(_QUIET_SECONDS))
+        await _for_a_while(grace, self._arrivals.hold(_QUIET_SECONDS))
+        self._hosted.end_watches()
+        stopped = asyncio.ensure_future(self._server.stop(grace))
+        # It begins with the next turn of the loop.
+        await asyncio.sleep(0)
+        self._arrivals.refuse()
+        self._hosted.boundary.end_streams()
+        await stopped
+        await self._hosted.close()
+
+    def _listen(self, wanted: str) -> int:
+        certificates = self._certificates
+        if certificates is None:
+            return self._server.add_insecure_port(wanted)
+        material = certificates.material
+        # gRPC asks them before every handshake, and does not keep them alive.
+        self._credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(material),
+            # It may give nothing, whatever the published types say.
+            _Fetcher(certificates, material),  # type: ignore[arg-type]
+            require_client_authentication=material.authority is not None,
+        )
+        return self._server.add_secure_port(wanted, self._credentials)
+
+
+class Arrivals:
+    """Calls that arrive while the service ends.
+
+    Args:
+        guards: count the calls that are in flight.
+    """
+
+    def __init__(self, guards: Guards) -> None:
+        self._admission = guards.admission
+        self._arrival = asyncio.Event()
+        self._closing: asyncio.Event | None = None
+
+    async def pass_in(self) -> _Refusal | None:
+        """Return ``None`` where a call may be served; where the service ends, wait and return the refusal."""
+        self._arrival.set()
+        if self._closing is None:
+            return None
+        await self._closing.wait()
+        return _Refusal(StatusCode.UNAVAILABLE, _ENDING, ((REQUEST_ID_KEY, request_id_from(None)),))
+
+    async def wait_until_quiet(self, seconds: float) -> None:
+        """Return once no call is in flight and none has arrived for ``seconds``."""
+        await self._admission.wait_until_idle()
+        while await self._arrives_within(seconds):
+            await self._admission.wait_until_idle()
+
+    async def hold(self, seconds: float) -> None:
+        """Keep calls waiting that arrive from now on; return once none has arrived for ``seconds``."""
+        self._closing = self._closing or asyncio.Event()
+        while await self._arrives_within(seconds):
+            pass
+
+    def refuse(self) -> None:
+        """Refuse calls that are kept waiting, and from now on all."""
+        self._closing = self._closing or asyncio.Event()
+        self._closing.set()
+
+    async def _arrives_within(self, seconds: float) -> bool:
+        self._arrival.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._arrival.wait()
+        except TimeoutError:
+            return False
+
+
+class GrpcioTransport:
+    """A :class:`~serving.transport.boundary.Transport` on grpcio's server."""
+
+    def __init__(self, server: grpc.aio.Server, arrivals: Arrivals) -> None:
+        self._server = server
+        self._arrivals = arrivals
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Take handlers that look a method up by its name."""
+        self._server.add_generic_rpc_handlers(generic_rpc_handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
+        """Take the same handlers as a table of one service's methods."""
+        self._server.add_registered_method_handlers(service_name, method_handlers)
+
+    def add_guarded_methods(self, service_name: str, methods: Mapping[str, GuardedMethod]) -> None:
+        """Take methods of one message each way."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            # Bytes in, bytes out: a message that cannot be read is an error of the tree like any other.
+            name: grpc.unary_unary_rpc_method_handler(_behaviour(method, self._arrivals))
+            for name, method in methods.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, handlers),))
+        self._server.add_registered_method_handlers(service_name, handlers)
+
+
+class _Refusal(NamedTuple):
+    """The status that a call ends with."""
+
+    code: StatusCode
+    message: str
+    metadata: Metadata
+
+
+class _GrpcioExchange(ContextExchange, Awaited["bytes | _Refusal"]):
+    """An :class:`~serving.transport.exchange.Exchange` that a coroutine of grpcio waits for."""
+
+    def __init__(self, context: Any) -> None:
+        ContextExchange.__init__(self, context)
+        Awaited.__init__(self, self.caller_deadline())
+
+    def answer(self, response: bytes, metadata: RawMetadata = ()) -> None:
+        """Give the response."""
+        if not self.has_outcome:
+            self._context.set_trailing_metadata(tuple((key.decode(), value.decode()) for key, value in metadata))
+            self.give(response)
+
+    def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
+        """Give a status instead."""
+        self.give(_Refusal(code, message, metadata))
+
+
+def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
+    async def behaviour(data: bytes, context: Any) -> bytes:
+        # grpcio keeps in the context the error that ends the call. A frame of that error's traceback which knows the
+        # context would be in a circle with it: a service that refuses many calls would stand still again and again
+        # while the garbage collector looks through what is left of them.
+        try:
+            response = await arrivals.pass_in() or await _response(method, data, context)
+            if isinstance(response, bytes):
+                return response
+            context.set_trailing_metadata(response.metadata)
+            await context.abort(response.code, response.message)
+        finally:
+            del context
+        raise AssertionError("abort returns never")
+
+    return behaviour
+
+
+async def _response(method: GuardedMethod, data: bytes, context: Any) -> bytes | _Refusal:
+    exchange = _GrpcioExchange(context)
+    method(exchange, data)
+    return await exchange.outcome()
+
+
+async def _for_a_while(grace: float, wait: Awaitable[None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(min(grace, _PICK_UP_SECONDS)):
+            await wait
+
+
+class _Fetcher:
+    """Asked by gRPC before every handshake, in a thread of its own, one at a time: gives what is new, and only once."""
+
+    def __init__(self, certificates: Certificates, given: TlsMaterial) -> None:
+        self._certificates = certificates
+        self._given = given
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        material = self._certificates.material
+        if material is self._given:
+            return None
+        self._given = material
+        return _configuration(material)
+
+
+def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+    pair = (material.key or b"", material.certificate or b"")
+    return grpc.ssl_server_certificate_configuration([pair], material.authority)
+
+
+def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:
+    return (
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        # Clients keep to the bound by themselves; with this on, the server resets streams at random close to it.
+        ("grpc.http.overload_protection", 0),
+        # Calls that arrive faster than they are picked up wait here; gRPC would cancel those beyond a thousand.
+        ("grpc.server.max_pending_requests", settings.max_in_flight),
+        ("grpc.server.max_pending_requests_hard_limit", settings.max_in_flight),
+        # Two services on one port would share its calls at random; the workers of one are to.
+        ("grpc.so_reuseport", int(settings.membership is not None)),
+        # Reconnecting now and then lets clients find new replicas: gRPC looks a name up again when a connection ends.
+        ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", 60 * 1000),
+        # A caller that has vanished is noticed; one that wants to notice the same of us may ask twice a second.
+        ("grpc.keepalive_time_ms", 30 * 1000),
+        ("grpc.keepalive_timeout_ms", 10 * 1000),
+        ("grpc.http2.ping_timeout_ms", 10 * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),
+        # Calls that a caller cancels count as its own until it has answered a ping: who cancels without end is held up.
+        ("grpc.http2.ping_on_rst_stream_percent", 100),
+        ("grpc.server_handshake_timeout_ms", 10 * 1000),
+    )

@@ -1,0 +1,234 @@
+"""Whether files are still the ones that were read, told of many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol, TypeAlias
+
+import structlog
+
+from serving.volume.file_identity import FileIdentity, have_changed
+
+log = structlog.get_logger()
+
+KnownFile: TypeAlias = tuple[str, FileIdentity | None]
+"""A path, and the file that was there; ``None``: there was none."""
+
+PROGRAM: Final = "serving.volume.freshness.process"
+_START_AGAIN_SECONDS: Final = 10.0
+_END_SECONDS: Final = 1.0
+_BEGIN_SECONDS: Final = 10.0
+_PATIENCE_SECONDS: Final = 5.0
+
+
+class FileComparison(Protocol):
+    """Compares known files with those that are there now."""
+
+    async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
+        """Return of each group whether one of its files is another by now, or cannot be seen.
+
+        Raises:
+            TimeoutError: that takes too long, as where a volume hangs.
+        """
+
+    async def close(self) -> None:
+        """Compare no more."""
+
+
+class ThreadComparison:
+    """Compares in a thread of this process."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="look")
+
+    async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
+        """Return of each group whether one of its files is another by now, or cannot be seen."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _changed, groups)
+
+    async def close(self) -> None:
+        """Compare no more."""
+        # A volume that hangs must not hang the end.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class ProcessComparison:
+    """Compares in a process of its own.
+
+    A thread hands the interpreter's lock over and back with every file: with a thousand tenants that is thousands of
+    times a second, and costs their answers more than all else together. The process is started with the first
+    comparison. Until it is there, and where it cannot be, a thread compares. One that does not answer is replaced.
+
+    Args:
+        patience_seconds: how long an answer of the process may take.
+    """
+
+    def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        self._patience_seconds = patience_seconds
+        self._thread = ThreadComparison()
+        self._process: _Process | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._start_at = 0.0
+        self._turn = asyncio.Lock()
+
+    @property
+    def process_id(self) -> int | None:
+        """The process that compares; ``None`` while a thread does."""
+        return None if self._process is None else self._process.process_id
+
+    async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
+        """Return of each group whether one of its files is another by now, or cannot be seen.
+
+        Raises:
+            TimeoutError: the process takes too long.
+        """
+        async with self._turn:
+            found = None if self._process is None else await self._asked(self._process, groups)
+        if found is not None:
+            return found
+        if self._starting is None and time.monotonic() >= self._start_at:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        return await self._thread.changed(groups)
+
+    async def close(self) -> None:
+        """Compare no more, and have the process end."""
+        if self._starting is not None:
+            await self._starting
+        await self._thread.close()
+        if self._process is not None:
+            await self._process.end()
+
+    async def _asked(self, process: _Process, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
+        """Return what the process says; ``None`` where it has ended. Raises TimeoutError."""
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                answer = await process.ask(groups)
+            if answer is not None:
+                return answer
+        except TimeoutError:
+            log.warning("the process that compares files does not answer; another takes its place")
+            self._process = None
+            self._starting = asyncio.get_running_loop().create_task(self._replace(process))
+            # Not a thread meanwhile: where the volume hangs, that would hang too, and cannot be ended.
+            await asyncio.shield(self._starting)
+            raise
+        except OSError:
+            pass
+        log.warning("files are compared in a thread: the process that compared them has ended")
+        self._process = None
+        await process.end()
+        return None
+
+    async def _replace(self, process: _Process) -> None:
+        if await process.kill():
+            await self._start()
+        else:
+            # They must not become more and more.
+            self._start_at = time.monotonic() + _START_AGAIN_SECONDS
+            self._starting = None
+
+    async def _start(self) -> None:
+        self._start_at = time.monotonic() + _START_AGAIN_SECONDS
+        try:
+            self._process = await _begun()
+        except OSError as error:
+            log.warning("files are compared in a thread: no process can be started", reason=str(error))
+        finally:
+            self._starting = None
+
+
+async def _begun() -> _Process:
+    """Return a process that answers: nobody waits while it begins. Raises OSError."""
+    process = await _Process.start()
+    try:
+        async with asyncio.timeout(_BEGIN_SECONDS):
+            answer = await process.ask([])
+    except OSError:
+        await process.kill()
+        raise
+    if answer is None:
+        await process.end()
+        raise OSError("it has ended at once")
+    return process
+
+
+class _Process:
+    """The process, and the socket that leads to it."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._owed = 0
+        """Answers that are still to come."""
+
+    @classmethod
+    async def start(cls) -> _Process:
+        """Start the process. Raises OSError."""
+        ours, its = socket.socketpair()
+        with its:
+            try:
+                process = await asyncio.to_thread(_started, its)
+                return cls(process, *await asyncio.open_connection(sock=ours))
+            except BaseException:
+                # It ends by itself, once nobody holds the other end.
+                ours.close()
+                raise
+
+    @property
+    def process_id(self) -> int:
+        """Id that the system gave the process."""
+        return self._process.pid
+
+    async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
+        """Return what it answers; ``None`` where it ends instead. Raises OSError."""
+        self._writer.write(json.dumps(groups).encode() + b"\n")
+        self._owed += 1
+        await self._writer.drain()
+        while line := await self._reader.readline():
+            self._owed -= 1
+            # Those before were for callers who left meanwhile.
+            if not self._owed:
+                answer: Sequence[bool] = json.loads(line)
+                return answer
+        return None
+
+    async def end(self) -> None:
+        """Ask the process to end, and kill it if it does not."""
+        self._writer.close()
+        if not await self._has_ended():
+            # The volume hangs, and it with it.
+            await self.kill()
+
+    async def kill(self) -> bool:
+        """Kill the process, and return whether it has ended."""
+        self._writer.close()
+        self._process.kill()
+        return await self._has_ended()
+
+    async def _has_ended(self) -> bool:
+        """Return whether the process ends soon."""
+        try:
+            await asyncio.to_thread(self._process.wait, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def _started(its: socket.socket) -> subprocess.Popen[bytes]:
+    # A session of its own: what a terminal sends to all is for the service, which ends this process.
+    command = [sys.executable, "-m", PROGRAM]
+    stream = its.fileno()
+    return subprocess.Popen(command, stdin=stream, stdout=stream, start_new_session=True)  # noqa: S603 - our own program
+
+
+def _changed(groups: Sequence[Sequence[KnownFile]]) -> list[bool]:
+    return [have_changed(files) for files in groups]

@@ -1,0 +1,257 @@
+"""The shared volume: a model id to the files of its folder, read safely.
+
+Layout: ``ROOT/<model id>/{manifest.json, model.pth, vocab.pth}``, and of names that have versions
+``ROOT/<name>/<version>/{manifest.json, model.pth, vocab.pth}`` beside ``ROOT/<name>/release.json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from serving.domain.errors import (
+    FilesChanged,
+    InvalidModelFile,
+    InvalidModelId,
+    ModelIncomplete,
+    ModelNotFound,
+    ModelUnusable,
+    ServingError,
+    VolumeUnavailable,
+)
+from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
+from serving.domain.model_id import ModelId, parse_model_name, reference_of, versioned
+from serving.domain.releases.release import MAX_RELEASE_BYTES, RELEASE_FILE, Release
+from serving.volume.file_identity import FileIdentity
+from serving.volume.open_folder import FolderReplaced, OpenFile, OpenFolder
+
+Result = TypeVar("Result")
+
+MANIFEST_FILE: Final = "manifest.json"
+WEIGHTS_FILE: Final = "model.pth"
+VOCABULARY_FILE: Final = "vocab.pth"
+MODEL_FILES: Final = (MANIFEST_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
+
+# What a network file system answers when it lost the file under an open name: worth one more try.
+_TRANSIENT: Final = frozenset({errno.ESTALE, errno.EIO})
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a model's folder holds at one moment; equal fingerprints mean the same copy of the model."""
+
+    files: tuple[FileIdentity | None, ...]
+    """One for each of :data:`MODEL_FILES`, in order; ``None`` where the file is missing."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of the files that are not there."""
+        return tuple(name for name, file in zip(MODEL_FILES, self.files, strict=True) if file is None)
+
+
+class ModelStore:
+    """Reads model folders below ``root``. Every method blocks on the file system; none keeps state."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.realpath(root)
+
+    def folders(self, name: ModelId | None = None) -> list[ModelId]:
+        """Return what may be folders of models, or of the versions of ``name``, sorted. The cheapest listing there is.
+
+        Raises:
+            VolumeUnavailable: the volume cannot be listed.
+        """
+        try:
+            found = sorted(os.listdir(self._root if name is None else os.path.join(self._root, name)))
+        except (FileNotFoundError, NotADirectoryError):
+            if name is not None:
+                return []
+            raise VolumeUnavailable("the model volume cannot be listed at the moment") from None
+        except OSError as error:
+            raise VolumeUnavailable("the model volume cannot be listed at the moment") from error
+        return [each for text in found if (each := _as_name(text))]
+
+    def model_ids(self) -> list[ModelId]:
+        """Return the ids of all folders that have a manifest, sorted.
+
+        Raises:
+            VolumeUnavailable: the volume cannot be listed.
+        """
+        return [model_id for model_id in self.folders() if self._has(model_id, MANIFEST_FILE)]
+
+    def names(self) -> list[ModelId]:
+        """Return the names of all models, those with versions among them, sorted.
+
+        Raises:
+            VolumeUnavailable: the volume cannot be listed.
+        """
+        return [name for name in self.folders() if self._has(name, MANIFEST_FILE) or self._has(name, RELEASE_FILE)]
+
+    def versions(self, name: ModelId) -> list[ModelId]:
+        """Return the model ids of the versions that ``name`` has, sorted; none where it has no folder.
+
+        Raises:
+            VolumeUnavailable: the volume cannot be listed.
+        """
+        every = (versioned(name, version) for version in self.folders(name))
+        return [model_id for model_id in every if self._has(model_id, MANIFEST_FILE)]
+
+    def release_file(self, name: ModelId) -> FileIdentity | None:
+        """Return the identity of the name's release file; ``None`` where it has none, or no folder.
+
+        Raises:
+            ModelUnusable: it leads outside of the root, or may not be read.
+            VolumeUnavailable: the volume failed twice.
+        """
+        try:
+            return _persistently(lambda: self._identity(name, RELEASE_FILE))
+        except ModelNotFound:
+            return None
+
+    def read_release(self, name: ModelId) -> Release:
+        """Return the release of the name. Raises as :meth:`read` does, and InvalidRelease."""
+        return Release.parse(self.read(name, RELEASE_FILE, MAX_RELEASE_BYTES))
+
+    def fingerprint(self, model_id: ModelId) -> Fingerprint:
+        """Return the identity of the model's files.
+
+        Raises:
+            ModelNotFound: there is no such folder.
+            ModelUnusable: a file leads outside of the root, or may not be read.
+            VolumeUnavailable: the volume failed twice.
+        """
+        return _persistently(lambda: self._fingerprint(model_id))
+
+    def known_files(
+        self, model_id: ModelId, files: Mapping[str, FileIdentity | None]
+    ) -> Sequence[tuple[str, FileIdentity | None]]:
+        """Return the paths of the names in ``files``, and what was there. Does not block.
+
+        Whether they are there still is the cheapest look there is. A file that was known to be the model's stays so,
+        wherever links lead; of all else :meth:`fingerprint` tells more.
+        """
+        folder = os.path.join(self._root, *folders_of(model_id))
+        return [(os.path.join(folder, name), file) for name, file in files.items()]
+
+    def read(self, model_id: ModelId, name: str, limit: int) -> bytes:
+        """Return the whole file ``name`` of the model.
+
+        Raises:
+            ModelNotFound: there is no such folder.
+            ModelIncomplete: there is no such file in it.
+            FilesChanged: it changed while it was read.
+            ModelUnusable: it is larger than ``limit`` bytes, is no regular file, leads outside of the root or may not
+                be read.
+            VolumeUnavailable: the volume failed twice.
+        """
+        return _persistently(lambda: self._read(model_id, name, limit))
+
+    def read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
+        """Return the files named in ``limits`` of the copy of the model that has the identity ``fingerprint``.
+
+        Raises:
+            FilesChanged: the model is another copy by now, or a file changed while it was read.
+            ServingError: as :meth:`read` does.
+        """
+        return _persistently(lambda: self._read_copy(model_id, fingerprint, limits))
+
+    def read_manifest(self, model_id: ModelId) -> Manifest:
+        """Return the model's manifest. Raises as :meth:`read` does, and InvalidManifest."""
+        return Manifest.parse(self.read(model_id, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+
+    def _fingerprint(self, model_id: ModelId) -> Fingerprint:
+        with self._opened(model_id) as folder:
+            return _fingerprint_of(folder)
+
+    def _read(self, model_id: ModelId, name: str, limit: int) -> bytes:
+        with self._opened(model_id) as folder, _file_of(folder, name) as file:
+            return file.read(limit)
+
+    def _read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(self._opened(model_id))
+            files = {name: stack.enter_context(_file_of(folder, name)) for name in limits}
+            # Open files stay readable whatever is published meanwhile. They are one copy if their names led to it
+            # before and lead to it still.
+            if _fingerprint_of(folder) != fingerprint:
+                raise FilesChanged("the model's files are being written; finish their upload")
+            return {name: file.read(limits[name]) for name, file in files.items()}
+
+    def _opened(self, model_id: ModelId) -> OpenFolder:
+        try:
+            return OpenFolder(self._root, *folders_of(model_id))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ModelNotFound("no model has this runId") from error
+
+    def _has(self, model_id: ModelId, name: str) -> bool:
+        try:
+            return _persistently(lambda: self._is_a_file(model_id, name))
+        except ServingError:
+            return False
+
+    def _is_a_file(self, model_id: ModelId, name: str) -> bool:
+        with self._opened(model_id) as folder:
+            return stat.S_ISREG(folder.status(name).st_mode)
+
+    def _identity(self, model_id: ModelId, name: str) -> FileIdentity | None:
+        with self._opened(model_id) as folder:
+            return _identity(folder, name)
+
+
+def _file_of(folder: OpenFolder, name: str) -> OpenFile:
+    try:
+        return folder.open(name)
+    except FileNotFoundError as error:
+        raise ModelIncomplete(f"{name} of the model is missing; finish its upload") from error
+
+
+def _fingerprint_of(folder: OpenFolder) -> Fingerprint:
+    return Fingerprint(tuple(_identity(folder, name) for name in MODEL_FILES))
+
+
+def _identity(folder: OpenFolder, name: str) -> FileIdentity | None:
+    try:
+        return FileIdentity.of(folder.status(name))
+    except FileNotFoundError:
+        return None
+
+
+def folders_of(model_id: ModelId) -> tuple[str, ...]:
+    """Return the folders on the way from the root to the model's own, which is the last of them."""
+    name, version = reference_of(model_id)
+    return (name, version) if version else (name,)
+
+
+def _as_name(text: str) -> ModelId | None:
+    try:
+        return parse_model_name(text)
+    except InvalidModelId:
+        return None
+
+
+def _persistently(look: Callable[[], Result]) -> Result:
+    """Return what ``look`` finds: once more where the volume fails, and whenever the folder was replaced meanwhile."""
+    may_fail = True
+    while True:
+        try:
+            return look()
+        except FolderReplaced:
+            continue  # Each turn needs another publication, so there is an end.
+        except OSError as error:
+            if error.errno not in _TRANSIENT or not may_fail:
+                raise _translated(error) from error
+            may_fail = False
+
+
+def _translated(error: OSError) -> ServingError:
+    if isinstance(error, PermissionError):
+        return ModelUnusable("a file of the model may not be read by the service; check its permissions")
+    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO):
+        return InvalidModelFile("a file of the model cannot be opened; publish the model again")
+    return VolumeUnavailable("the model volume does not answer at the moment; try again")

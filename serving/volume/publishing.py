@@ -1,0 +1,155 @@
+"""Puts a model on the shared volume so that no reader ever sees half of it.
+
+The files are staged beside their place, written through to the disk, and put in place by one rename. Their sizes and
+SHA-256 sums stand in the manifest, so that a reader can tell a damaged copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Final
+
+from serving.domain.errors import ModelExists, ModelIncomplete, ModelInService
+from serving.domain.manifest import FileSum, Manifest
+from serving.domain.model_id import ModelId, reference_of
+from serving.domain.releases.changes import protected_versions
+from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore, folders_of
+
+_STAGING: Final = ".staging-"
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+
+# What a rename answers when another publisher was first.
+_ALREADY_THERE: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+
+# What file systems and C libraries answer that cannot exchange two folders.
+_CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+
+
+def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False, sealed: bool = True) -> Manifest:
+    """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
+
+    Readers see the old model or the new one. ``source`` stays as it is. A ``sealed`` model has the sums of its files
+    in the manifest; one that is not may still be edited where it stands.
+
+    Raises:
+        ModelIncomplete: a file is missing in ``source``.
+        InvalidManifest: its manifest cannot be understood.
+        ModelExists: there is such a model, and ``replace`` is false.
+        ModelInService: it is a version that is live, or that a rollback needs: versions stay as they went live.
+        OSError: the volume cannot be written to. Nothing of the new model is left on it.
+    """
+    missing = [name for name in MODEL_FILES if not (source / name).is_file()]
+    if missing:
+        raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
+    target = root.joinpath(*folders_of(model_id))
+    if any(folder.is_symlink() for folder in (target, target.parent) if folder != root):
+        raise ModelExists(f"{model_id} is a link to another folder; publish to that one, or remove the link")
+    if target.exists() and not replace:
+        raise _exists(model_id)
+    if target.exists():
+        _check_may_change(root, model_id)
+    staging = root / f"{_STAGING}{uuid.uuid4().hex}"
+    try:
+        manifest = _stage(source, staging, sealed=sealed)
+        _keep_other_files(target, staging)
+        if target.parent != root and not target.parent.exists():
+            target.parent.mkdir(exist_ok=True)
+            _sync_folder(root)
+        _put_in_place(staging, target, replace=replace)
+    except OSError as error:
+        if error.errno in _ALREADY_THERE:
+            raise _exists(model_id) from error
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def _check_may_change(root: Path, model_id: ModelId) -> None:
+    name, version = reference_of(model_id)
+    store = ModelStore(root)
+    released = store.release_file(name) is not None
+    if not version and (released or store.versions(name)):
+        raise ModelExists(f"{name} has versions; publish another one, as {name}@VERSION")
+    if version and released and version in protected_versions(store.read_release(name)):
+        raise ModelInService(f"{model_id} is live, or may become so by a rollback; publish another version")
+
+
+def _exists(model_id: ModelId) -> ModelExists:
+    return ModelExists(f"there is a model {model_id} already; replace it explicitly, or choose another id")
+
+
+def _stage(source: Path, staging: Path, *, sealed: bool) -> Manifest:
+    staging.mkdir()
+    sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
+    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes())
+    if sealed:
+        manifest = manifest.with_files(sums)
+    with (staging / MANIFEST_FILE).open("w", encoding="utf-8") as file:
+        file.write(manifest.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(staging)
+    return manifest
+
+
+def _keep_other_files(target: Path, staging: Path) -> None:
+    """Take files that are no part of the model, as notes or archives for another engine, along to the new copy."""
+    if target.is_dir():
+        for file in target.iterdir():
+            if file.name not in MODEL_FILES and file.is_file():
+                shutil.copy2(file, staging / file.name)
+
+
+def _copy(source: Path, target: Path) -> FileSum:
+    """Copy a file through to the disk and return what was written."""
+    digest = hashlib.sha256()
+    size = 0
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(1 << 20):
+            digest.update(chunk)
+            size += writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return FileSum(size=size, sha256=digest.hexdigest())
+
+
+def _put_in_place(staging: Path, target: Path, *, replace: bool) -> None:
+    # Where another publisher was first, the plain rename refuses.
+    if not replace or not target.exists():
+        staging.rename(target)
+    elif not _exchange(staging, target):
+        # The manifest goes last: until then its sums refuse the mixture, and readers keep the copy they have.
+        for name in (WEIGHTS_FILE, VOCABULARY_FILE, MANIFEST_FILE):
+            (staging / name).replace(target / name)
+        _sync_folder(target)
+    _sync_folder(target.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; return whether the system can."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

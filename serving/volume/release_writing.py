@@ -1,0 +1,203 @@
+"""Writes releases: compare and set, under a lock, by one rename.
+
+Readers see the former release or the next one. Who writes holds a lock of the system on a file beside the release; a
+writer that dies gives it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from serving.domain.errors import (
+    ModelNotFound,
+    ModelUnusable,
+    ReleaseConflict,
+    ServingError,
+    VolumeReadOnly,
+    VolumeUnavailable,
+)
+from serving.domain.model_id import ModelId
+from serving.domain.releases.release import RELEASE_FILE, Release
+from serving.volume.model_store import ModelStore
+
+LOCK_FILE: Final = ".release.lock"
+_STAGED: Final = ".release.staged"
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READABLE_BY_ALL: Final = 0o644
+_WRITABLE: Final = 0o666
+"""As far as the umask lets, so that several operators can share a volume."""
+_NOT_TO_BE_WRITTEN: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def change_release(
+    root: Path,
+    name: ModelId,
+    change: Callable[[Release | None], Release],
+    *,
+    expected_revision: int | None = None,
+) -> Release:
+    """Put what ``change`` makes of the release of ``name`` in its place, through to the disk, and return it. Blocks.
+
+    Args:
+        root: the model folder.
+        name: has versions in a folder of its own.
+        change: makes the next release, with the next revision, of the present one; ``None`` where there is none.
+        expected_revision: the revision that the caller knows; 0: there is no release. ``None``: whatever it is.
+
+    Raises:
+        ModelNotFound: there is no folder of this name.
+        ReleaseConflict: the release has another revision, or is being changed by somebody else.
+        InvalidRelease: what is there cannot be understood.
+        VolumeReadOnly: the volume cannot be written to from here.
+        VolumeUnavailable: the volume does not answer, or is full.
+        ServingError: what ``change`` raises. Nothing has changed then.
+    """
+    with release_lock(root, name) as folder:
+        former = _read(root, name)
+        revision = check_revision(former, expected_revision)
+        following = change(former)
+        if following.revision != revision + 1:
+            raise ValueError(f"revision {following.revision} does not follow {revision}")
+        with writing():
+            _write(folder, following.to_json().encode())
+            _expect_its_name(root, name, folder)
+        return following
+
+
+def check_revision(release: Release | None, expected: int | None) -> int:
+    """Return the revision of a release, 0 where there is none, if it is the ``expected`` one; ``None``: any is.
+
+    Raises:
+        ReleaseConflict: it is another one.
+    """
+    revision = 0 if release is None else release.revision
+    if expected is not None and expected != revision:
+        raise ReleaseConflict(
+            f"the release has revision {revision} by now, not {expected}; look at it, and decide again"
+        )
+    return revision
+
+
+@contextlib.contextmanager
+def release_lock(root: Path, name: ModelId) -> Iterator[int]:
+    """Hold the lock on the release of ``name``, and give the descriptor of its folder. Blocks on nobody.
+
+    Raises:
+        ModelNotFound: there is no such folder.
+        ModelUnusable: it is a link to another folder.
+        ReleaseConflict: somebody else holds the lock, or has just taken the folder away.
+        VolumeReadOnly: the volume cannot be written to from here.
+        VolumeUnavailable: the volume does not answer, or knows no locks.
+    """
+    with contextlib.ExitStack() as stack:
+        with writing():
+            folder = os.open(root / name, _FOLDER)
+            stack.callback(os.close, folder)
+            lock = os.open(LOCK_FILE, _LOCK, _WRITABLE, dir_fd=folder)
+            stack.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ReleaseConflict(
+                    "the release is being changed by somebody else; look at it, and try again"
+                ) from error
+            _expect_lock_file(folder, lock)
+            _expect_its_name(root, name, folder)
+        yield folder
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Turn what the file system says to a writer into errors of the tree.
+
+    Raises:
+        ModelNotFound: what is to be changed is not there.
+        ModelUnusable: it is a link.
+        VolumeReadOnly: the volume cannot be written to from here.
+        VolumeUnavailable: it does not answer, is full, or knows no locks.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ModelNotFound("no model has this name") from error
+    except OSError as error:
+        raise _translated(error) from error
+
+
+def _read(root: Path, name: ModelId) -> Release | None:
+    store = ModelStore(root)
+    return None if store.release_file(name) is None else store.read_release(name)
+
+
+def _write(folder: int, data: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_STAGED, dir_fd=folder)  # of a writer that died
+    staged = os.open(_STAGED, _NEW_FILE, _READABLE_BY_ALL, dir_fd=folder)
+    try:
+        with os.fdopen(staged, "wb") as file:
+            # What the process is told to keep from others would keep it from the services.
+            os.fchmod(staged, _READABLE_BY_ALL)
+            file.write(data)
+            file.flush()
+            _set_apart(folder, staged)
+            os.fsync(staged)
+        os.replace(_STAGED, RELEASE_FILE, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(_STAGED, dir_fd=folder)
+        raise
+    os.fsync(folder)
+
+
+def _set_apart(folder: int, staged: int) -> None:
+    """Give the file a time of its own: clocks of file systems are coarse, and readers tell releases apart by it."""
+    with contextlib.suppress(FileNotFoundError):
+        former = os.stat(RELEASE_FILE, dir_fd=folder, follow_symlinks=False).st_mtime_ns
+        moment = max(time.time_ns(), former + 1)
+        os.utime(staged, ns=(moment, moment))
+
+
+def _expect_lock_file(folder: int, lock: int) -> None:
+    """Raise ReleaseConflict where the locked file was removed meanwhile: others lock a new one."""
+    try:
+        named = os.stat(LOCK_FILE, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        named = None
+    if named is None or not os.path.samestat(named, os.fstat(lock)):
+        raise ReleaseConflict("the model's folder was taken away or replaced meanwhile; look at it, and try again")
+
+
+def _expect_its_name(root: Path, name: ModelId, folder: int) -> None:
+    """Raise ReleaseConflict unless the name leads to the folder still."""
+    try:
+        named = (root / name).lstat()
+    except FileNotFoundError:
+        named = None
+    if named is None or not os.path.samestat(named, os.fstat(folder)):
+        raise ReleaseConflict("the model's folder was taken away or replaced meanwhile; look at it, and try again")
+
+
+def _translated(error: OSError) -> ServingError:
+    if error.errno in _NOT_TO_BE_WRITTEN:
+        return VolumeReadOnly(
+            "this service may only read the model volume; where it can be written, give the same command of intentctl"
+            " with --model-dir, and the services follow"
+        )
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return ModelUnusable("the model's folder is a link to another one; name that one, or remove the link")
+    if error.errno in _FULL:
+        return VolumeUnavailable("the model volume is full; make room on it, and try again")
+    if error.errno in (errno.ENOLCK, errno.ENOTSUP):
+        return VolumeUnavailable("the model volume knows no locks; mount it with them, or change releases elsewhere")
+    return VolumeUnavailable("the model volume does not answer at the moment; try again")

@@ -1,0 +1,1 @@
+"""Between processes: protobuf messages, channels and clients."""

@@ -1,0 +1,141 @@
+"""Answers as bytes of protobuf, for the most frequent ones without a message in between.
+
+Nearly every answer is a label, a score and a model, and all but the score has been answered before. The wire takes
+fields in any order (https://protobuf.dev/programming-guides/encoding/#order), so an answer is a remembered part, which
+protobuf itself has written, and the score behind it. They are read in the same way. The messages of both services have
+the same fields.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from grpc_http2.varint import varint
+from serving.domain.errors import ServingError
+from serving.domain.prediction import Outcome, Prediction
+from serving.stubs import prediction_service_pb2 as pb
+from serving.wire.messages import fill_result, prediction_of, ready_outcome_of, ready_outcomes_of, response_of
+
+_REMEMBERED: Final = 1 << 14
+_FIXED32: Final = 5
+_LENGTH_DELIMITED: Final = 2
+
+
+def _tag(message: type, field: str, wire_type: int) -> int:
+    number: int = message.DESCRIPTOR.fields_by_name[field].number  # type: ignore[attr-defined]
+    return number << 3 | wire_type
+
+
+_SCORE: Final = struct.Struct("<Bf")
+_SCORE_TAG: Final = _tag(pb.PredictResponse, "score", _FIXED32)
+_RESPONSE_TAG: Final = bytes([_tag(pb.PredictorPredictResult, "response", _LENGTH_DELIMITED)])
+_RESULT_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "results", _LENGTH_DELIMITED)])
+_REPLICA_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "replica", _LENGTH_DELIMITED)])
+# What is longer has explanations or many labels, and does not come again.
+_MOST_BYTES_TO_REMEMBER: Final = 512
+
+
+def answer_bytes(prediction: Prediction) -> bytes:
+    """Return the response that answers ``prediction``, serialized."""
+    label, score, best, model_id, version, fallback, explanation = prediction
+    if best or fallback is not None or explanation is not None:
+        return response_of(pb.PredictResponse, prediction).SerializeToString()
+    return _all_but_the_score(label, model_id, version) + _SCORE.pack(_SCORE_TAG, score)
+
+
+def batch_answer_bytes(outcomes: Sequence[Outcome | None], replica: str) -> bytes:
+    """Return the predictor's response to a batch, serialized."""
+    parts: list[bytes] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Prediction):
+            response = answer_bytes(outcome)
+            result = _RESPONSE_TAG + varint(len(response)) + response
+        elif outcome is None:
+            result = b""
+        else:
+            result = _failure(outcome)
+        parts += (_RESULT_TAG, varint(len(result)), result)
+    parts.append(pb.PredictorPredictBatchResponse(replica=replica).SerializeToString())
+    return b"".join(parts)
+
+
+def outcomes_in(data: bytes) -> list[Outcome | None]:
+    """Return the outcomes that a predictor's response to a batch tells, ``None`` for queries to be asked alone.
+
+    Raises:
+        DecodeError: the response is damaged.
+    """
+    outcomes: list[Outcome | None] = []
+    place, end = 0, len(data)
+    try:
+        while place < end:
+            tag = data[place : place + 1]
+            size, begins = _length(data, place + 1)
+            place = begins + size
+            if tag == _RESULT_TAG and place <= end:
+                outcomes.append(_outcome_in(data[begins:place]))
+            elif tag != _REPLICA_TAG or place > end or not data[begins:place].isascii():
+                break
+        else:
+            return outcomes
+    except IndexError:
+        # It ends too soon, of which protobuf knows best what to say.
+        pass
+    return ready_outcomes_of(pb.PredictorPredictBatchResponse.FromString(data))
+
+
+def _outcome_in(result: bytes) -> Outcome | None:
+    if not result:
+        return None
+    if result[:1] == _RESPONSE_TAG:
+        size, begins = _length(result, 1)
+        ends = begins + size
+        remembered = ends - _SCORE.size
+        if ends == len(result) and begins <= remembered <= _MOST_BYTES_TO_REMEMBER:
+            tag, score = _SCORE.unpack_from(result, remembered)
+            known = _known(result[begins:remembered]) if tag == _SCORE_TAG else None
+            if known is not None:
+                # Of a field that is there twice, the last one counts.
+                label, _, best, model_id, version, fallback, explanation = known
+                return Prediction(label, score, best, model_id, version, fallback, explanation)
+    return ready_outcome_of(pb.PredictorPredictResult.FromString(result))
+
+
+def _length(data: bytes, place: int) -> tuple[int, int]:
+    """Return the length that begins at ``place``, and where it ends. Raises IndexError where the data end before."""
+    byte = data[place]
+    if byte <= 0x7F:
+        return byte, place + 1
+    length, shift = 0, 0
+    while byte > 0x7F:
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        place += 1
+        byte = data[place]
+    return length | byte << shift, place + 1
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _known(response: bytes) -> Prediction | None:
+    """Return what a response tells; ``None`` where the bytes are none."""
+    try:
+        return prediction_of(pb.PredictorPredictResponse.FromString(response))
+    except DecodeError:
+        return None
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _all_but_the_score(label: str, model_id: str, version: str) -> bytes:
+    answer = Prediction(label, 0.0, (), model_id, version)
+    return response_of(pb.PredictResponse, answer).SerializeToString()
+
+
+def _failure(error: ServingError) -> bytes:
+    result = pb.PredictorPredictResult()
+    fill_result(result, error)
+    return result.SerializeToString()

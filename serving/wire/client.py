@@ -1,0 +1,242 @@
+"""The Python client of the frontend: typed, blocking or for asyncio.
+
+with IntentClient("127.0.0.1:51001") as client:
+    print(client.predict("clinc150", "wake me up at seven").label)
+    print(client.explain("clinc150", "wake me up at seven").explanation)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+
+from serving.domain.errors import ServingError
+from serving.domain.explanation import Explanation, LabelExplanation
+from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.wire.channels import PLAIN, ChannelOptions, open_async_channel, open_channel
+from serving.wire.messages import explain_request_of, explained_prediction_of, outcomes_of, prediction_of, request_of
+from serving.wire.remote import error_of_call
+
+__all__ = [
+    "AsyncIntentClient",
+    "ChannelOptions",
+    "Explanation",
+    "Fallback",
+    "IntentClient",
+    "LabelExplanation",
+    "Outcome",
+    "Prediction",
+    "Query",
+    "ScoredLabel",
+    "ServingError",
+]
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+
+
+class IntentClient:
+    """Asks a frontend, and waits for the answer. Safe to use from several threads; close it, or use ``with``.
+
+    Args:
+        address: of the frontend, ``host:port``.
+        timeout: seconds that a call may take, unless the call says otherwise.
+        options: TLS, the caller's certificate, and its credential.
+
+    Raises:
+        InvalidConnection: the files or the credential of ``options`` cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        options: ChannelOptions = PLAIN,
+    ) -> None:
+        self._timeout = timeout
+        self._channel = open_channel(address, options)
+        self._stub = pb_grpc.PredictionServiceStub(self._channel)
+        self._is_closed = False
+
+    def predict(
+        self,
+        model_id: str,
+        document: str,
+        *,
+        k: int = 0,
+        threshold: float | None = None,
+        explain: Sequence[str] | None = None,
+        key: str = "",
+        timeout: float | None = None,
+    ) -> Prediction:
+        """Return the model's answer.
+
+        Args:
+            model_id: the model.
+            document: the text to classify.
+            k: how many of the best labels to tell.
+            threshold: the least score of an answer, from 0 to 1, instead of that of the model's manifest.
+            explain: labels to explain beside the best one; ``()`` explains that one alone, ``None`` none.
+            key: of a caller or a conversation, say: calls of one key get the same side of a canary.
+            timeout: seconds that the call may take.
+
+        Raises:
+            ServingError: why there is none; ``ModelNotFound``, ``InvalidRequest``, ``DeadlineExceeded`` and so on of
+                :mod:`serving.domain.errors`.
+        """
+        request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
+        try:
+            return prediction_of(self._open_stub().Predict(request, timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    def explain(
+        self,
+        model_id: str,
+        document: str,
+        labels: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        key: str = "",
+        timeout: float | None = None,
+    ) -> Prediction:
+        """Return the model's answer, with the explanation of its best label and of ``labels``.
+
+        Raises:
+            ServingError: as :meth:`predict` does; ``ModelUnusable`` where the model's engine explains nothing.
+        """
+        request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
+        try:
+            return explained_prediction_of(self._open_stub().Explain(request, timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:
+        """Return the outcome of each query in order: a Prediction, or the ServingError that tells why there is none.
+
+        Raises:
+            ServingError: the batch as a whole was refused.
+        """
+        try:
+            return outcomes_of(self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    def close(self) -> None:
+        """Give the connection back. Every call after that raises ValueError."""
+        self._is_closed = True
+        self._channel.close()
+
+    def _open_stub(self) -> pb_grpc.PredictionServiceStub:
+        if self._is_closed:
+            raise ValueError("the client is closed; make another one")
+        return self._stub
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncIntentClient:
+    """The same for asyncio. Belongs to the event loop it was made on; close it, or use ``async with``."""
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        options: ChannelOptions = PLAIN,
+    ) -> None:
+        self._timeout = timeout
+        self._channel = open_async_channel(address, options)
+        self._stub = pb_grpc.PredictionServiceStub(self._channel)
+        self._is_closed = False
+
+    async def predict(
+        self,
+        model_id: str,
+        document: str,
+        *,
+        k: int = 0,
+        threshold: float | None = None,
+        explain: Sequence[str] | None = None,
+        key: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109 - gRPC carries it to the service
+    ) -> Prediction:
+        """Return the model's answer. As :meth:`IntentClient.predict`."""
+        request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
+        try:
+            return prediction_of(await self._open_stub().Predict(request, timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    async def explain(
+        self,
+        model_id: str,
+        document: str,
+        labels: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        key: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+    ) -> Prediction:
+        """Return the model's answer with explanations. As :meth:`IntentClient.explain`."""
+        request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
+        try:
+            return explained_prediction_of(await self._open_stub().Explain(request, timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    async def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:  # noqa: ASYNC109 - gRPC carries it to the service
+        """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch`."""
+        try:
+            return outcomes_of(await self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+
+    async def close(self) -> None:
+        """Give the connection back. Every call after that raises ValueError."""
+        self._is_closed = True
+        await self._channel.close()
+
+    def _open_stub(self) -> Any:  # the published types of stubs know blocking calls alone
+        if self._is_closed:
+            raise ValueError("the client is closed; make another one")
+        return self._stub
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _query(model_id: str, document: str, k: int, threshold: float | None, explain: Sequence[str] | None) -> Query:
+    return Query(model_id, document, k, threshold, None if explain is None else tuple(explain))
+
+
+def _batch(queries: Iterable[Query]) -> pb.PredictBatchRequest:
+    return pb.PredictBatchRequest(requests=[request_of(pb.PredictRequest, query) for query in queries])
+
+
+def _error_of(error: Any) -> ServingError:
+    """Return the typed form of a gRPC error; those of both kinds of channel have the same methods."""
+    return error_of_call(error, "frontend")

@@ -1,0 +1,328 @@
+"""Between the messages of ModelService and the product's own terms, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from serving.domain.errors import ServingError
+from serving.domain.management import (
+    ChangeKind,
+    ModelChange,
+    ModelDescription,
+    ModelPage,
+    ModelSummary,
+    ReleaseState,
+    Role,
+    Trial,
+    VersionDescription,
+)
+from serving.domain.releases.release import Canary, Change, Release, Shadow
+from serving.domain.residency import ModelStatistics, Residence
+from serving.stubs import model_service_pb2 as pb
+
+_ROLES: Final[Mapping[Role, pb.ReleaseRole.ValueType]] = {
+    "stable": pb.STABLE,
+    "canary": pb.CANARY,
+    "shadow": pb.SHADOW,
+    "label": pb.LABEL,
+}
+_ROLES_OF: Final[Mapping[int, Role]] = {int(message): role for role, message in _ROLES.items()}
+_KINDS: Final[Mapping[ChangeKind, pb.ModelChange.Kind.ValueType]] = {
+    "added": pb.ModelChange.ADDED,
+    "changed": pb.ModelChange.CHANGED,
+    "removed": pb.ModelChange.REMOVED,
+    "released": pb.ModelChange.RELEASED,
+    "synchronized": pb.ModelChange.SYNCHRONIZED,
+}
+_KINDS_OF: Final[Mapping[int, ChangeKind]] = {int(message): kind for kind, message in _KINDS.items()}
+
+
+def role_message(role: Role) -> pb.ReleaseRole.ValueType:
+    """Return the message of a role."""
+    return _ROLES[role]
+
+
+def role_of(message: int) -> Role | None:
+    """Return the role that a message names; ``None`` where it names none."""
+    return _ROLES_OF.get(message)
+
+
+def summary_message(summary: ModelSummary) -> pb.ModelSummary:
+    """Return the message of a name in a list."""
+    message = pb.ModelSummary(
+        name=summary.name,
+        algorithm=summary.algorithm,
+        model_version=summary.model_version,
+        labels=summary.labels,
+        bytes=summary.bytes,
+        versions=summary.versions,
+        problem=summary.problem,
+    )
+    release = summary.release
+    if release is not None:
+        message.revision = release.revision
+        message.stable = release.stable
+        if release.canary is not None:
+            message.canary, message.canary_share = release.canary.version, release.canary.share
+        if release.shadow is not None:
+            message.shadow, message.shadow_share = release.shadow.version, release.shadow.share
+    return message
+
+
+def page_message(page: ModelPage) -> pb.ListModelsResponse:
+    """Return the message of a page."""
+    return pb.ListModelsResponse(models=map(summary_message, page.models), next_page_token=page.next_page_token)
+
+
+def page_of(message: pb.ListModelsResponse) -> ModelPage:
+    """Return the page that a message holds. Raises ServingError where it is not understood."""
+    return ModelPage(tuple(map(_summary_of, message.models)), message.next_page_token)
+
+
+def description_message(description: ModelDescription) -> pb.ModelDescription:
+    """Return the message of one model."""
+    return pb.ModelDescription(
+        summary=summary_message(description.summary),
+        manifest=description.manifest,
+        versions=[
+            pb.VersionDescription(
+                version=version.version,
+                model_version=version.model_version,
+                algorithm=version.algorithm,
+                labels=version.labels,
+                bytes=version.bytes,
+                problem=version.problem,
+                roles=version.roles,
+            )
+            for version in description.versions
+        ],
+        release=None if description.release is None else state_message(description.release),
+        residences=map(residence_message, description.residences),
+    )
+
+
+def description_of(message: pb.ModelDescription) -> ModelDescription:
+    """Return the model that a message describes. Raises ServingError where it is not understood."""
+    return ModelDescription(
+        _summary_of(message.summary),
+        message.manifest,
+        tuple(
+            VersionDescription(
+                version.version,
+                version.model_version,
+                version.algorithm,
+                version.labels,
+                version.bytes,
+                version.problem,
+                tuple(version.roles),
+            )
+            for version in message.versions
+        ),
+        state_of(message.release) if message.HasField("release") else None,
+        tuple(map(residence_of, message.residences)),
+    )
+
+
+def residence_message(residence: Residence) -> pb.Residence:
+    """Return the message of a model at a replica."""
+    statistics = residence.statistics
+    return pb.Residence(
+        replica=residence.replica,
+        resident=residence.resident,
+        pinned=residence.pinned,
+        generation=residence.generation,
+        bytes=residence.bytes,
+        idle_seconds=residence.idle_seconds,
+        leases=residence.leases,
+        hits=residence.hits,
+        statistics=None if statistics is None else pb.ModelStatistics(**asdict(statistics)),
+    )
+
+
+def residence_of(message: pb.Residence) -> Residence:
+    """Return what a message says of a model at a replica."""
+    return Residence(
+        message.replica,
+        message.resident,
+        message.pinned,
+        message.generation,
+        message.bytes,
+        message.idle_seconds,
+        message.leases,
+        message.hits,
+        _statistics_of(message.statistics) if message.HasField("statistics") else None,
+    )
+
+
+def _statistics_of(message: pb.ModelStatistics) -> ModelStatistics:
+    return ModelStatistics(
+        message.documents,
+        message.empty_documents,
+        message.tokens,
+        message.unknown_tokens,
+        message.fallbacks,
+        message.seconds,
+    )
+
+
+def state_message(state: ReleaseState, history: int | None = None) -> pb.ReleaseState:
+    """Return the message of a release with the latest ``history`` changes; ``None``: with all."""
+    message = pb.ReleaseState(name=state.name, trials=map(_trial_message, state.trials))
+    release = state.release
+    if release is None:
+        return message
+    message.revision = release.revision
+    message.stable = release.stable
+    if release.canary is not None:
+        message.canary.CopyFrom(_canary_message(release.canary))
+    if release.shadow is not None:
+        message.shadow.version, message.shadow.share = release.shadow.version, release.shadow.share
+    message.labels.update(release.labels)
+    message.history.extend(map(_change_message, release.history[:history]))
+    return message
+
+
+def state_of(message: pb.ReleaseState) -> ReleaseState:
+    """Return the release that a message holds. Raises ServingError where it is not understood."""
+    try:
+        return ReleaseState(message.name, _release_of(message), tuple(map(_trial_of, message.trials)))
+    except (ValidationError, ValueError) as error:
+        raise _not_understood() from error
+
+
+def watched_message(change: ModelChange) -> pb.ModelChange:
+    """Return the message of what happened to a model."""
+    return pb.ModelChange(
+        kind=_KINDS[change.kind],
+        runId=change.model_id,
+        release=None if change.release is None else state_message(change.release, history=1),
+    )
+
+
+def watched_of(message: pb.ModelChange) -> ModelChange | None:
+    """Return what happened to a model, or raise ServingError; ``None``: of a kind that is not known here."""
+    kind = _KINDS_OF.get(message.kind)
+    if kind is None:
+        return None
+    return ModelChange(kind, message.runId, state_of(message.release) if message.HasField("release") else None)
+
+
+def _summary_of(message: pb.ModelSummary) -> ModelSummary:
+    try:
+        release = (
+            Release(
+                revision=message.revision,
+                stable=message.stable,
+                canary=Canary(version=message.canary, share=message.canary_share) if message.canary else None,
+                shadow=Shadow(version=message.shadow, share=message.shadow_share) if message.shadow else None,
+            )
+            if message.revision
+            else None
+        )
+    except ValidationError as error:
+        raise _not_understood() from error
+    return ModelSummary(
+        message.name,
+        message.algorithm,
+        message.model_version,
+        message.labels,
+        message.bytes,
+        tuple(message.versions),
+        release,
+        message.problem,
+    )
+
+
+def _canary_message(canary: Canary) -> pb.CanaryState:
+    return pb.CanaryState(
+        version=canary.version,
+        share=canary.share,
+        bounds=pb.CanaryBounds(
+            max_error_rate=canary.max_error_rate,
+            max_disagreement=canary.max_disagreement,
+            min_answers=canary.min_answers,
+        ),
+    )
+
+
+def _canary_of(message: pb.CanaryState) -> Canary:
+    return Canary(
+        version=message.version,
+        share=message.share,
+        max_error_rate=message.bounds.max_error_rate,
+        max_disagreement=message.bounds.max_disagreement,
+        min_answers=message.bounds.min_answers,
+    )
+
+
+def _change_message(change: Change) -> pb.ReleaseChange:
+    return pb.ReleaseChange(
+        revision=change.revision,
+        at=_moment(change.at),
+        by=change.by,
+        action=change.action,
+        version=change.version,
+        label=change.label,
+        stable=change.stable,
+        comment=change.comment,
+    )
+
+
+def _change_of(message: pb.ReleaseChange) -> Change:
+    return Change.model_validate(
+        {name: getattr(message, name) for name in Change.model_fields} | {"at": datetime.fromisoformat(message.at)}
+    )
+
+
+def _moment(at: datetime) -> str:
+    """Return a time as RFC 3339 has it, in UTC."""
+    known = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return known.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _release_of(message: pb.ReleaseState) -> Release | None:
+    if not message.revision:
+        return None
+    return Release(
+        revision=message.revision,
+        stable=message.stable,
+        canary=_canary_of(message.canary) if message.HasField("canary") else None,
+        shadow=Shadow(version=message.shadow.version, share=message.shadow.share)
+        if message.HasField("shadow")
+        else None,
+        labels=dict(message.labels),
+        history=tuple(map(_change_of, message.history)),
+    )
+
+
+def _trial_message(trial: Trial) -> pb.Trial:
+    return pb.Trial(
+        role=_ROLES[trial.role],
+        version=trial.version,
+        answers=trial.answers,
+        errors=trial.errors,
+        compared=trial.compared,
+        agreed=trial.agreed,
+        skipped=trial.skipped,
+    )
+
+
+def _trial_of(message: pb.Trial) -> Trial:
+    return Trial(
+        _ROLES_OF.get(message.role, "label"),
+        message.version,
+        message.answers,
+        message.errors,
+        message.compared,
+        message.agreed,
+        message.skipped,
+    )
+
+
+def _not_understood() -> ServingError:
+    return ServingError("the service's answer is not understood; bring both sides to one version")

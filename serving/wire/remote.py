@@ -1,0 +1,76 @@
+"""What a failed call to another of our services means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+from grpc import StatusCode
+
+from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
+from serving.domain.errors import INTERNAL_MESSAGE, ServingError, Status, error_of
+
+
+class FailedCall(Protocol):
+    """A call's error, of a blocking or of an asyncio channel."""
+
+    def code(self) -> StatusCode:
+        """Return its status code."""
+
+    def details(self) -> str | None:
+        """Return its message."""
+
+    def trailing_metadata(self) -> Iterable[tuple[str, Any]] | None:
+        """Return what came with it."""
+
+
+# What gRPC itself answers tells how its insides went, with addresses; callers get these words instead.
+_TRANSPORT_MESSAGES: Final = {
+    StatusCode.UNAVAILABLE: "the {service} cannot be reached at the moment; try again",
+    StatusCode.DEADLINE_EXCEEDED: "the deadline of the call has passed",
+    StatusCode.CANCELLED: "the {service} did not take the call; try again",
+    StatusCode.RESOURCE_EXHAUSTED: "the {service} takes no more at the moment, or not so much at once; send less",
+    StatusCode.UNIMPLEMENTED: "the {service} does not know this call; bring both sides to one version",
+}
+
+
+_SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
+
+# Codes that gRPC itself never produces: whoever answers with one of them is the service.
+_NEVER_OF_GRPC: Final = frozenset(
+    {
+        StatusCode.INVALID_ARGUMENT,
+        StatusCode.NOT_FOUND,
+        StatusCode.ALREADY_EXISTS,
+        StatusCode.FAILED_PRECONDITION,
+        StatusCode.ABORTED,
+        StatusCode.OUT_OF_RANGE,
+        StatusCode.DATA_LOSS,
+    }
+)
+
+
+def _seconds(text: str | bytes | None) -> float | None:
+    return float(text) if isinstance(text, str) and _SECONDS.fullmatch(text) else None
+
+
+def error_of_call(failed: FailedCall, service: str) -> ServingError:
+    """Return the error of a call to ``service``.
+
+    A status that our service gave, known by the mark that it puts on its answers, passes unchanged. One that gRPC gave
+    keeps its code and gets words of ours; UNKNOWN, which says nothing, becomes INTERNAL.
+    """
+    code = failed.code()
+    metadata = dict(failed.trailing_metadata() or ())
+    if code in _NEVER_OF_GRPC or REQUEST_ID_KEY in metadata:
+        error = error_of(Status(code, failed.details() or ""))
+        error.retry_after = _seconds(metadata.get(RETRY_AFTER_KEY))
+        return error
+    if code in _TRANSPORT_MESSAGES:
+        message = _TRANSPORT_MESSAGES[code].format(service=service)
+        # The caller did not cancel, or it would not read this: the other side's queue was full.
+        return error_of(Status(StatusCode.UNAVAILABLE if code is StatusCode.CANCELLED else code, message))
+    if code in (StatusCode.UNKNOWN, StatusCode.INTERNAL):
+        return error_of(Status(StatusCode.INTERNAL, INTERNAL_MESSAGE))
+    return error_of(Status(code, f"the {service} does not allow the call"))

@@ -1,0 +1,118 @@
+"""What a predictor holds in memory, asked over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import grpc
+
+from serving.domain.residency import ModelStatistics, Residence
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.wire.channels import PLAIN, ChannelOptions, open_channel
+from serving.wire.remote import error_of_call
+
+_COUNTERS: Final = ("hits", "misses", "loads", "load_seconds", "evictions", "eviction_age_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentModel:
+    """A model in memory."""
+
+    id: str
+    version: str
+    generation: int
+    bytes: int
+    idle_seconds: float
+    leases: int
+    hits: int
+    pinned: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """What is in memory, most recently used first, and what was counted since the predictor's start."""
+
+    models: tuple[ResidentModel, ...]
+    budget_bytes: int
+    held_bytes: int
+    resident_models: int
+    counters: Mapping[str, float]
+    failures: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its fields by name."""
+        return asdict(self)
+
+
+def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, options: ChannelOptions = PLAIN) -> Residency:
+    """Return what the predictor at ``address`` holds: the ``limit`` most recently used models, all where it is 0.
+
+    Raises:
+        ServingError: why there is no answer.
+    """
+    with open_channel(address, options) as channel:
+        try:
+            answer = pb_grpc.PredictorStub(channel).Residency(pb.ResidencyRequest(limit=limit), timeout=timeout)
+        except grpc.RpcError as error:
+            failed: Any = error
+            raise error_of_call(failed, "predictor") from error
+    return Residency(
+        tuple(_resident(model) for model in answer.models),
+        answer.budget_bytes,
+        answer.held_bytes,
+        answer.resident_models,
+        {name: getattr(answer.counters, name) for name in _COUNTERS},
+        dict(answer.counters.failures),
+    )
+
+
+def residence_of(
+    replica: str, message: pb.ResidentModel | None, statistics: ModelStatistics | None = None
+) -> Residence:
+    """Return what a replica says that it has of a model; ``None``: it is not in memory there."""
+    if message is None:
+        return Residence(replica, resident=False, statistics=statistics)
+    return Residence(
+        replica,
+        resident=True,
+        pinned=message.pinned,
+        generation=message.generation,
+        bytes=message.bytes,
+        idle_seconds=message.idle_seconds,
+        leases=message.leases,
+        hits=message.hits,
+        statistics=statistics,
+    )
+
+
+def statistics_of(message: pb.ModelTraffic) -> ModelStatistics:
+    """Return what a replica has counted of a model."""
+    counts = message.counts
+    return ModelStatistics(
+        counts.documents,
+        counts.empty_documents,
+        counts.tokens,
+        counts.unknown_tokens,
+        counts.fallbacks,
+        message.seconds,
+    )
+
+
+def _resident(message: pb.ResidentModel) -> ResidentModel:
+    return ResidentModel(
+        message.model.id,
+        message.model.version,
+        message.generation,
+        message.bytes,
+        message.idle_seconds,
+        message.leases,
+        message.hits,
+        message.pinned,
+    )

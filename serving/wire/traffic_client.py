@@ -1,0 +1,75 @@
+"""What a predictor's models were asked and what they answered, asked over gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import grpc
+from pydantic import ValidationError
+
+from serving.domain.errors import ServingError
+from serving.domain.traffic import Traffic
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.wire.channels import PLAIN, ChannelOptions, open_channel
+from serving.wire.remote import error_of_call
+
+_MAX_ANSWER_BYTES: Final = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTraffic:
+    """The counts of one copy of a model."""
+
+    id: str
+    version: str
+    counts: Traffic
+    seconds: float
+    """For how long it has been counted."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its fields by name."""
+        return {"id": self.id, "version": self.version, "seconds": self.seconds, "counts": self.counts.model_dump()}
+
+
+def ask_traffic(
+    address: str, *, model_id: str = "", limit: int = 0, timeout: float = 10.0, options: ChannelOptions = PLAIN
+) -> tuple[ModelTraffic, ...]:
+    """Return what the predictor at ``address`` has counted, the busiest models first.
+
+    Args:
+        address: of the predictor.
+        model_id: of this model alone, which gives nothing where it was not asked yet; empty: of all.
+        limit: the most models; 0: all.
+        timeout: seconds.
+        options: TLS, the caller's certificate, and its credential.
+
+    Raises:
+        ServingError: why there is no answer.
+    """
+    with open_channel(address, replace(options, max_answer_bytes=_MAX_ANSWER_BYTES)) as channel:
+        try:
+            request = pb.TrafficRequest(runId=model_id, limit=limit)
+            answer = pb_grpc.PredictorStub(channel).Traffic(request, timeout=timeout)
+        except grpc.RpcError as error:
+            failed: Any = error
+            raise error_of_call(failed, "predictor") from error
+    try:
+        return tuple(_traffic(model) for model in answer.models)
+    except ValidationError as error:
+        raise ServingError("the predictor's answer is not understood; bring both sides to one version") from error
+
+
+def _traffic(message: pb.ModelTraffic) -> ModelTraffic:
+    counts = message.counts
+    traffic = Traffic(
+        documents=counts.documents,
+        empty_documents=counts.empty_documents,
+        tokens=counts.tokens,
+        unknown_tokens=counts.unknown_tokens,
+        fallbacks=counts.fallbacks,
+        confidence=tuple(counts.confidence),
+        labels=dict(counts.labels),
+    )
+    return ModelTraffic(message.model.id, message.model.version, traffic, message.seconds)
