@@ -30,9 +30,9 @@ from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
 from predictor.network import IntentNetwork
 from predictor.tokenizer import Tokenizer
+from serving.client import IntentClient, Query
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
-from serving.wire.client import IntentClient, Query
 from tests.end_to_end.processes import stack
 
 NGRAMS: Final = "basic_english+words:2+characters:3-5"

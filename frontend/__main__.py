@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from frontend.settings import FrontendSettings
-from serving.runtime.hosting import Program, run
+from serving.runtime.hosting import run
+from serving.runtime.program import Program
 from serving.runtime.settings import load_settings
 
 

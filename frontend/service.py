@@ -22,8 +22,8 @@ from frontend.servicer import prediction_service
 from frontend.settings import EngineSettings, FrontendSettings
 from serving.domain.query_limits import QueryLimits
 from serving.runtime.assembly.access import access_of, behind
-from serving.runtime.lifecycle import Workload
 from serving.runtime.settings import ServerSettings
+from serving.runtime.workload import Workload
 from serving.volume.freshness.comparison import FileComparison, ProcessComparison
 from serving.volume.model_store import ModelStore
 

@@ -13,8 +13,8 @@ from frontend.routes import PREDICTOR, Engine, parse_routes
 from grpc_http2.client.addresses import addresses_in
 from serving.access.own_credential import read_credential
 from serving.call.limits import Limits
-from serving.files.material import UnusableCertificate, read_material
-from serving.runtime.settings import Seconds, ServerSettings, TlsFiles, service_settings
+from serving.files.material import TlsFiles, UnusableCertificate, read_material
+from serving.runtime.settings import Seconds, ServerSettings, service_settings
 from serving.workers.cores import usable_cores
 
 _TORCHSERVE: Final = TorchServeOptions()

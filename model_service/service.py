@@ -14,7 +14,7 @@ from model_service.settings import ModelServiceSettings
 from predictor.service import build_engine, collectors_of, tune_process, wanted_at_start
 from predictor.servicer import predictor_service
 from serving.runtime.assembly.access import access_of, behind
-from serving.runtime.lifecycle import Workload
+from serving.runtime.workload import Workload
 from serving.volume.freshness.comparison import ProcessComparison
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from predictor.settings import PredictorSettings
-from serving.runtime.hosting import Program, run
+from serving.runtime.hosting import run
+from serving.runtime.program import Program
 from serving.runtime.settings import load_settings
 
 

@@ -24,7 +24,7 @@ from predictor.traffic_registry import TrafficRegistry
 from serving.domain.model_id import ModelId, parse_model_ids
 from serving.domain.query_limits import QueryLimits
 from serving.runtime.assembly.access import access_of, behind
-from serving.runtime.lifecycle import Workload
+from serving.runtime.workload import Workload
 from serving.telemetry.dialects import MODELMESH
 from serving.volume.freshness.comparison import FileComparison, ProcessComparison
 from serving.volume.model_store import ModelStore

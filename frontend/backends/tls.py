@@ -9,8 +9,7 @@ from frontend.backends.replicas import name_in
 from grpc_http2.client.encryption import client_context
 from grpc_http2.client.settings import Tls
 from serving.files.certificates import Certificates
-from serving.files.material import TlsMaterial
-from serving.runtime.settings import TlsFiles
+from serving.files.material import TlsFiles, TlsMaterial
 
 _USED_FOR: Final = "predictors"
 

@@ -13,10 +13,11 @@ from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
 from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
 from intentctl.predictions import as_dict
-from serving.domain.errors import DeadlineExceeded, Unavailable
+from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.domain.explanation import Explanation
+from serving.domain.prediction import Prediction, Query
 from serving.wire.channels import ChannelOptions
-from serving.wire.client import DEFAULT_ADDRESS, IntentClient, Prediction, Query, ServingError
+from serving.wire.client import DEFAULT_ADDRESS, IntentClient
 
 
 @connecting

@@ -25,10 +25,12 @@ from intentctl.output import (
     tell,
 )
 from intentctl.predictions import as_dict
-from serving.domain.errors import DeadlineExceeded, Unavailable, status_of
+from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, status_of
+from serving.domain.explanation import Explanation
+from serving.domain.prediction import Outcome, Prediction, Query
 from serving.wire.batches import outcomes_in_batches
 from serving.wire.channels import ChannelOptions
-from serving.wire.client import DEFAULT_ADDRESS, Explanation, IntentClient, Outcome, Prediction, Query, ServingError
+from serving.wire.client import DEFAULT_ADDRESS, IntentClient
 
 _STANDARD_INPUT: Final = "-"
 

@@ -12,10 +12,12 @@ import typer
 
 from intentctl.output import console, fail, tell
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
+from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction
 from serving.runtime.settings import TRANSPORTS, Transport, known_transport
 from serving.volume.model_store import ModelStore
-from serving.wire.client import AsyncIntentClient, Prediction, ServingError
+from serving.wire.client import AsyncIntentClient
 
 _FIRST_CHOICE: Final = "clinc150"
 _DOCUMENT: Final = "make a 10 minute timer"

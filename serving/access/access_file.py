@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from serving.call.identity import Identity, Right
 from serving.call.limits import Limits
 from serving.domain.strict_json import NotStrictJson, parse_json
+from serving.files.reloaded import InvalidFile
 
 MAX_FILE_BYTES: Final = 16 << 20
 _MAX_FAULTS_TOLD: Final = 5
@@ -31,7 +32,7 @@ Algorithm = Literal[
 ]
 
 
-class InvalidAccessFile(ValueError):
+class InvalidAccessFile(InvalidFile):
     """The file, or one that it names, cannot be used; the message says why and holds no secret."""
 
 

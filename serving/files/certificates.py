@@ -11,9 +11,8 @@ from typing import Self
 
 import structlog
 
-from serving.files.material import TlsMaterial, UnusableCertificate, identity_of, read_material
+from serving.files.material import TlsFiles, TlsMaterial, UnusableCertificate, identity_of, read_material
 from serving.files.reloads import RELOAD_FAILURES
-from serving.runtime.settings import ServerSettings, TlsFiles
 
 log = structlog.get_logger()
 
@@ -42,9 +41,8 @@ class Certificates:
         """In use. Replaced as a whole, so that it may be read in any thread."""
 
     @classmethod
-    def of(cls, settings: ServerSettings) -> Self | None:
-        """Return those of a service; ``None`` where it does not encrypt."""
-        files = settings.tls()
+    def of(cls, files: TlsFiles | None) -> Self | None:
+        """Return the certificates in ``files``; ``None`` where a service has none and does not encrypt."""
         return None if files is None else cls(files)
 
     def on_change(self, hand_over: Callable[[TlsMaterial], None]) -> None:

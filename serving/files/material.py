@@ -12,12 +12,23 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from serving.runtime.settings import TlsFiles
 from serving.volume.file_identity import FileIdentity
 
 # What BoringSSL serves with, which is in both transports.
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _RSA_BITS: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """One side of TLS: files in PEM."""
+
+    certificate: Path | None
+    """Its own; a server has one, and a client where it is asked for it."""
+    key: Path | None
+    """Of that certificate."""
+    authority: Path | None
+    """Who must have signed the certificate of the other side. A server without it asks for none."""
 
 
 class UnusableCertificate(Exception):

@@ -10,7 +10,6 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 
-from serving.access.access_file import InvalidAccessFile
 from serving.files.following import Following
 from serving.files.reloads import RELOAD_FAILURES
 from serving.volume.file_identity import FileIdentity
@@ -22,8 +21,12 @@ _MOST_READS: Final = 3
 Value = TypeVar("Value")
 
 Read: TypeAlias = Callable[[], tuple[Value, Sequence[Path]]]
-"""Returns what the files say, and which they are. Blocks. Raises InvalidAccessFile."""
+"""Returns what the files say, and which they are. Blocks. Raises InvalidFile."""
 FileStates: TypeAlias = tuple[FileIdentity | None, ...]
+
+
+class InvalidFile(ValueError):
+    """A file of the configuration cannot be read or understood. The message tells its owner why."""
 
 
 class _Version(NamedTuple, Generic[Value]):
@@ -41,7 +44,7 @@ class Reloaded(Generic[Value]):
         read: makes the value.
 
     Raises:
-        InvalidAccessFile: it cannot be made at the start. Later on, what was in force stays so.
+        InvalidFile: it cannot be made at the start. Later on, what was in force stays so.
     """
 
     def __init__(self, path: Path, read: Read[Value]) -> None:
@@ -66,7 +69,7 @@ class Reloaded(Generic[Value]):
             # After a fault they are read every time: what was missing may be a file that the known version lacks.
             known = None if self._fault else self._version
             found = await loop.run_in_executor(self._pool, _changed, self._read, self._version.files, known)
-        except InvalidAccessFile as error:
+        except InvalidFile as error:
             self._count_fault(str(error), await loop.run_in_executor(self._pool, _states_of, self._version.files))
             return
         if found is not None:
@@ -84,14 +87,14 @@ class Reloaded(Generic[Value]):
 
 
 def _changed(read: Read[Value], files: tuple[Path, ...], known: _Version[Value] | None) -> _Version[Value] | None:
-    """Return what the files say now; ``None`` where they are as they were. Raises InvalidAccessFile."""
+    """Return what the files say now; ``None`` where they are as they were. Raises InvalidFile."""
     if known is not None and _states_of(known.files) == known.states:
         return None
     return _current(read, files)
 
 
 def _current(read: Read[Value], files: tuple[Path, ...]) -> _Version[Value]:
-    """Return what the files say now; ``files`` are those that are probably read. Raises InvalidAccessFile."""
+    """Return what the files say now; ``files`` are those that are probably read. Raises InvalidFile."""
     for _ in range(_MOST_READS):
         states = _states_of(files)
         value, found = read()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
@@ -25,6 +24,7 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, Settings
 
 from serving.access.access_map import read_access_map
 from serving.call.counters import AccessCounters
+from serving.files.material import TlsFiles
 from serving.telemetry.call_log import LogCalls
 from serving.telemetry.dialects import OURS, parse_metric_names
 from serving.telemetry.logs import LogFormat, LogLevel
@@ -59,18 +59,6 @@ def known_transport(value: Any) -> Any:
 def _known_metric_names(value: str) -> str:
     parse_metric_names(value)
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """One side of TLS: files in PEM."""
-
-    certificate: Path | None
-    """Its own; a server has one, and a client where it is asked for it."""
-    key: Path | None
-    """Of that certificate."""
-    authority: Path | None
-    """Who must have signed the certificate of the other side. A server without it asks for none."""
 
 
 def service_settings(prefix: str, program: str) -> SettingsConfigDict:

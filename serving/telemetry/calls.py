@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from grpc import StatusCode
@@ -11,7 +11,6 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from serving.telemetry.histogram import Histogram
-from serving.transport.admission import Admission
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of how long a call may take, in seconds."""
@@ -66,13 +65,13 @@ class CallCollector(Collector):
     """Collects what was counted of calls.
 
     Args:
-        times: of calls that have ended.
-        admission: knows those that have not.
+        times: durations of the calls that have ended.
+        in_flight: returns the number of calls that have not.
     """
 
-    def __init__(self, times: CallTimes, admission: Admission) -> None:
+    def __init__(self, times: CallTimes, in_flight: Callable[[], int]) -> None:
         self._times = times
-        self._admission = admission
+        self._in_flight = in_flight
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric as it is now. Called in any thread."""
@@ -82,9 +81,7 @@ class CallCollector(Collector):
         for method, code, histogram in self._times.ends():
             histogram.add_to(family, [method, code])
         yield family
-        yield GaugeMetricFamily(
-            "intent_requests_in_flight", "Calls that are served now.", value=self._admission.in_flight
-        )
+        yield GaugeMetricFamily("intent_requests_in_flight", "Calls that are served now.", value=self._in_flight())
 
 
 def without_package(method: str) -> str:

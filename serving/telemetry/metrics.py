@@ -12,7 +12,6 @@ import socketserver
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler
 
@@ -21,7 +20,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from serving.runtime.lifecycle import CannotListen, Workload
+from serving.wire.listening import CannotListen
 
 log = structlog.get_logger()
 
@@ -68,25 +67,6 @@ class MetricsServer:
             await asyncio.to_thread(self._server.shutdown)
             await asyncio.to_thread(self._thread.join)
             self._server.server_close()
-
-
-def with_metrics(workload: Workload, host: str, port: int) -> Workload:
-    """Return ``workload`` with its metrics told at ``port`` from its start to its end; as it is where that is 0."""
-    if not port:
-        return workload
-    server = MetricsServer(host, port, workload.collectors)
-
-    async def get_ready() -> None:
-        await server.start()
-        await workload.get_ready()
-
-    async def close() -> None:
-        try:
-            await workload.close()
-        finally:
-            await server.close()
-
-    return replace(workload, get_ready=get_ready, close=close)
 
 
 async def _address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:

@@ -11,7 +11,6 @@ import random
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -43,8 +42,6 @@ from serving.call.call import Call
 from serving.call.presented import Presented
 from serving.call.spans import Attribute, Kind, Span
 from serving.domain.version import VERSION
-from serving.runtime.lifecycle import Workload
-from serving.runtime.settings import ServerSettings
 from serving.telemetry.call_log import failed_of, model_of
 
 log = structlog.get_logger()
@@ -329,23 +326,6 @@ class TraceSender(Collector):
         dropped.add_metric(["queue_full"], self._spans.dropped)
         dropped.add_metric(["not_sent"], self._exporter.lost)
         yield dropped
-
-
-def traced(workload: Workload, settings: ServerSettings, service: str) -> Workload:
-    """Return ``workload`` with its calls traced and the traces sent to where the settings say."""
-    sender = TraceSender(settings.trace_endpoint, service)
-    log.info("traces", endpoint=settings.trace_endpoint, share=settings.trace_share)
-
-    async def close() -> None:
-        try:
-            await workload.close()
-        finally:
-            await sender.close()
-
-    guards = replace(
-        workload.guards, tracer=SampledCalls(sender.tracer, settings.trace_share, settings.traces_per_second)
-    )
-    return replace(workload, guards=guards, collectors=[*workload.collectors, sender], close=close)
 
 
 def _parent_of(told: str) -> _Parent | None:

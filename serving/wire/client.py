@@ -14,27 +14,12 @@ from typing import Any, Final, Self
 import grpc
 
 from serving.domain.errors import ServingError
-from serving.domain.explanation import Explanation, LabelExplanation
-from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
+from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.channels import PLAIN, ChannelOptions, open_async_channel, open_channel
 from serving.wire.messages import explain_request_of, explained_prediction_of, outcomes_of, prediction_of, request_of
 from serving.wire.remote import error_of_call
-
-__all__ = [
-    "AsyncIntentClient",
-    "ChannelOptions",
-    "Explanation",
-    "Fallback",
-    "IntentClient",
-    "LabelExplanation",
-    "Outcome",
-    "Prediction",
-    "Query",
-    "ScoredLabel",
-    "ServingError",
-]
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0

@@ -18,9 +18,10 @@ from unittest.mock import patch
 
 from predictor import service
 from predictor.settings import PredictorSettings
-from serving.runtime.hosting import Program, run
-from serving.runtime.lifecycle import Workload
+from serving.runtime.hosting import run
+from serving.runtime.program import Program
 from serving.runtime.settings import load_settings
+from serving.runtime.workload import Workload
 from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import MODEL_FILES
 from tests.conftest import ROOT

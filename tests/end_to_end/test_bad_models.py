@@ -14,10 +14,10 @@ import grpc
 import pytest
 import torch
 
+from serving.client import IntentClient
 from serving.domain.errors import ServingError
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.client import IntentClient
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack
 from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident, told

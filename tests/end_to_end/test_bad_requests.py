@@ -12,9 +12,9 @@ import h2.connection
 import h2.events
 import pytest
 
+from serving.client import IntentClient
 from serving.domain.errors import InvalidRequest, ServingError
 from serving.stubs import prediction_service_pb2 as pb
-from serving.wire.client import IntentClient
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack, transports
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serving.wire.client import IntentClient, Prediction, Query
+from serving.client import IntentClient, Prediction, Query
 from tests.conftest import shared
 from tests.end_to_end.processes import Stack, grpcurl, stack, transports
 

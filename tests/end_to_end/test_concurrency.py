@@ -10,8 +10,8 @@ import pytest
 
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
+from serving.client import AsyncIntentClient, Prediction, Query
 from serving.volume.model_store import ModelStore
-from serving.wire.client import AsyncIntentClient, Prediction, Query
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack
 

@@ -12,10 +12,10 @@ import grpc
 import pytest
 import torch
 
+from serving.client import IntentClient
 from serving.domain.errors import OutOfCapacity, ServingError
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.client import IntentClient
 from serving.wire.residency_client import Residency, ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.fake_volume import FakeVolume, stack_over_fake_volume

@@ -16,10 +16,10 @@ import torch
 
 from predictor.loader import FileLimits, Loader
 from predictor.tokenizer import Tokenizer
+from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
 from serving.domain.errors import InvalidRequest, ModelNotFound, ServingError
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
-from serving.wire.client import AsyncIntentClient, IntentClient, Prediction, Query
 from tests.end_to_end.processes import grpcurl, running_service, stack, transports
 
 pytestmark = pytest.mark.end_to_end

@@ -14,9 +14,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from serving.client import AsyncIntentClient, IntentClient, Prediction
 from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.stubs import open_inference_pb2, open_inference_pb2_grpc
-from serving.wire.client import AsyncIntentClient, IntentClient, Prediction
 from tests.builders import free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import stack, start, transports

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tenants import make_tenants
+from serving.client import IntentClient, Query
 from serving.domain.errors import InvalidRequest, ModelNotFound, ServingError
 from serving.domain.model_id import ModelId
 from serving.domain.version import VERSION
 from serving.volume.model_store import WEIGHTS_FILE
 from serving.volume.publishing import publish
-from serving.wire.client import IntentClient, Query
 from tests.builders import free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, running_service, stack, transports

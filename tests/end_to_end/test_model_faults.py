@@ -14,8 +14,8 @@ import grpc
 import pytest
 import torch
 
+from serving.client import AsyncIntentClient, IntentClient
 from serving.domain.errors import DeadlineExceeded, OutOfCapacity, ServingError
-from serving.wire.client import AsyncIntentClient, IntentClient
 from serving.wire.residency_client import ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack

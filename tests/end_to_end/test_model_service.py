@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
+from serving.client import IntentClient, ManagementClient
 from serving.domain.errors import ReleaseConflict, Unavailable
 from serving.domain.management import ModelChange
 from serving.domain.model_id import parse_model_id
 from serving.volume.publishing import publish
-from serving.wire.client import IntentClient
-from serving.wire.management_client import ManagementClient
 from serving.wire.residency_client import ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, Stack, grpcurl, running_service, stack, transports

@@ -10,13 +10,13 @@ from pathlib import Path
 import grpc
 import pytest
 
+from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
 from serving.domain.errors import ServingError
 from serving.domain.model_id import parse_model_id
 from serving.stubs import open_inference_pb2, open_inference_pb2_grpc
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.volume.publishing import publish
-from serving.wire.client import AsyncIntentClient, IntentClient, Prediction, Query
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, running_service, transports
 from tests.end_to_end.test_concurrency import direct_models, mixed_queries

@@ -14,10 +14,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from serving.client import IntentClient
 from serving.domain.errors import ServingError
 from serving.domain.model_id import parse_model_id
 from serving.volume.publishing import publish
-from serving.wire.client import IntentClient
 from serving.wire.residency_client import ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack

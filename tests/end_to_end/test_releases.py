@@ -17,13 +17,13 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
 from serving.domain.errors import ModelNotFound
 from serving.domain.model_id import ModelId
 from serving.domain.releases.changes import released, rolled_back, with_canary
 from serving.domain.releases.release import Release, Shadow
 from serving.volume.model_store import ModelStore
 from serving.volume.release_writing import change_release
-from serving.wire.client import AsyncIntentClient, IntentClient, Prediction, Query
 from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import running_service, stack, transports

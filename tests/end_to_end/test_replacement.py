@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 
+from serving.client import IntentClient
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.volume.publishing import publish
-from serving.wire.client import IntentClient
 from serving.wire.residency_client import Residency, ResidentModel, ask_residency
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack

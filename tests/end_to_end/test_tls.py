@@ -17,10 +17,10 @@ from urllib.request import Request, urlopen
 import grpc
 import pytest
 
+from serving.client import AsyncIntentClient, ChannelOptions, IntentClient
 from serving.domain.errors import ServingError, Unavailable
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.client import AsyncIntentClient, ChannelOptions, IntentClient
 from serving.wire.residency_client import ask_residency
 from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT

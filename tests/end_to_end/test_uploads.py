@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.client import IntentClient, Prediction
 from serving.domain.errors import ModelNotFound, ModelUnusable
-from serving.wire.client import IntentClient, Prediction
 from serving.wire.residency_client import ResidentModel, ask_residency
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import Stack

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from serving.client import IntentClient
 from serving.domain.errors import Unavailable
 from serving.domain.model_id import parse_model_id
 from serving.volume.publishing import publish
-from serving.wire.client import IntentClient
 from tests.conftest import ROOT
 from tests.end_to_end.fake_volume import FOLDER, OPEN, READ, STAT, FakeVolume, stack_over_fake_volume
 from tests.end_to_end.processes import Stack

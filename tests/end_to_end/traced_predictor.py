@@ -14,9 +14,10 @@ from predictor import service
 from predictor.intent_model import IntentModel
 from predictor.settings import PredictorSettings
 from serving.domain.prediction import Outcome, Query
-from serving.runtime.hosting import Program, run
-from serving.runtime.lifecycle import Workload
+from serving.runtime.hosting import run
+from serving.runtime.program import Program
 from serving.runtime.settings import load_settings
+from serving.runtime.workload import Workload
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, start
 

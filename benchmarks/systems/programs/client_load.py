@@ -20,9 +20,9 @@ import uvloop
 from benchmarks.process_figures import memory_mebibytes
 from benchmarks.systems.base import check_label
 from benchmarks.workload import DOCUMENT, LABEL, MODEL_ID
+from serving.client import AsyncIntentClient
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.client import AsyncIntentClient
 
 Ask = Callable[[], Awaitable[str]]
 """Makes one call and returns the label."""

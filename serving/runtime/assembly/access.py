@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from serving.access.configured import ConfiguredAccess
 from serving.access.metrics import AccessCollector
-from serving.runtime.lifecycle import Workload
 from serving.runtime.settings import ServerSettings
+from serving.runtime.workload import Workload
 from serving.transport.guards import Access, OpenAccess
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from serving.files.certificate_metrics import CertificateCollector
 from serving.files.certificates import Certificates
 from serving.files.following import Following
-from serving.runtime.lifecycle import Workload
+from serving.runtime.workload import Workload
 
 
 def with_certificates(workload: Workload, certificates: Certificates) -> Workload:

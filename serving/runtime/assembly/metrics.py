@@ -7,11 +7,11 @@ from dataclasses import replace
 from prometheus_client.registry import Collector
 
 from serving.files.reloads import ReloadFailureCollector
-from serving.runtime.lifecycle import Workload
 from serving.runtime.settings import ServerSettings
+from serving.runtime.workload import Workload
 from serving.telemetry.calls import CallCollector, CallTimes
 from serving.telemetry.dialects import MODELMESH
-from serving.telemetry.metrics import with_metrics
+from serving.telemetry.metrics import MetricsServer
 from serving.telemetry.modelmesh import InferenceCalls
 from serving.telemetry.process import process_collectors
 
@@ -29,7 +29,8 @@ def observed(workload: Workload, settings: ServerSettings, service: str) -> Work
     if not settings.metrics_port:
         return workload
     times = CallTimes()
-    calls: list[Collector] = [CallCollector(times, workload.guards.admission)]
+    admission = workload.guards.admission
+    calls: list[Collector] = [CallCollector(times, lambda: admission.in_flight)]
     if MODELMESH in settings.names_of_metrics():
         calls.append(InferenceCalls(times))
     watched = replace(
@@ -41,3 +42,22 @@ def observed(workload: Workload, settings: ServerSettings, service: str) -> Work
         # The supervisor exports the metrics of all workers.
         return watched
     return with_metrics(watched, settings.host, settings.metrics_port)
+
+
+def with_metrics(workload: Workload, host: str, port: int) -> Workload:
+    """Return ``workload`` with its metrics told at ``port`` from its start to its end; as it is where that is 0."""
+    if not port:
+        return workload
+    server = MetricsServer(host, port, workload.collectors)
+
+    async def get_ready() -> None:
+        await server.start()
+        await workload.get_ready()
+
+    async def close() -> None:
+        try:
+            await workload.close()
+        finally:
+            await server.close()
+
+    return replace(workload, get_ready=get_ready, close=close)

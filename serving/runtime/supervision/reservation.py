@@ -6,7 +6,7 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from serving.runtime.lifecycle import CannotListen
+from serving.wire.listening import CannotListen
 
 
 class Reservation:

@@ -20,8 +20,10 @@ from pydantic import ValidationError
 
 from serving.files.certificates import Certificates
 from serving.files.material import UnusableCertificate
-from serving.runtime.hosting import Program, built, host_of
-from serving.runtime.lifecycle import CannotListen, serve
+from serving.runtime.assembly.assembly import built
+from serving.runtime.hosting import host_of
+from serving.runtime.lifecycle import serve
+from serving.runtime.program import Program
 from serving.runtime.settings import EXIT_WRONG_SETTINGS, ServerSettings
 from serving.runtime.supervision.frames import BlockingFrames
 from serving.runtime.supervision.metrics.families import collected
@@ -31,6 +33,7 @@ from serving.runtime.worker.obedience import Obedience
 from serving.runtime.worker.reporting import ReportingHost
 from serving.runtime.worker.stopping import Stopping
 from serving.telemetry.logs import configure_logs
+from serving.wire.listening import CannotListen
 from serving.workers.heart import Heart
 from serving.workers.membership import Membership
 
@@ -67,7 +70,7 @@ async def _serve(program: Program, settings: ServerSettings, membership: Members
     stopping = Stopping()
     collectors: list[Collector] = []
     with _supervised(frames, stopping, settings, collectors), _beating(membership):
-        certificates = Certificates.of(settings)
+        certificates = Certificates.of(settings.tls())
         workload = built(program, settings, certificates)
         collectors += workload.collectors
         host = host_of(settings, workload, certificates)

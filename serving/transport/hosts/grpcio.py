@@ -13,13 +13,13 @@ from grpc import StatusCode
 from serving.call.call import REQUEST_ID_KEY, request_id_from
 from serving.files.certificates import Certificates
 from serving.files.material import TlsMaterial
-from serving.runtime.lifecycle import CannotListen
-from serving.runtime.settings import ServerSettings
 from serving.transport.boundary import GuardedMethod
 from serving.transport.exchange import Awaited, ContextExchange, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
+from serving.wire.listening import CannotListen
 
 _PICK_UP_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.05
@@ -41,13 +41,13 @@ class GrpcioHost:
 
     def __init__(
         self,
-        settings: ServerSettings,
+        settings: HostSettings,
         services: Sequence[Service],
         guards: Guards,
         certificates: Certificates | None = None,
     ) -> None:
         self._settings = settings
-        self._certificates = certificates or Certificates.of(settings)
+        self._certificates = certificates or Certificates.of(settings.tls())
         self._credentials: grpc.ServerCredentials | None = None
         self._server = grpc.aio.server(options=_options(settings))
         self._arrivals = Arrivals(guards)
@@ -251,7 +251,7 @@ def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration
     return grpc.ssl_server_certificate_configuration([pair], material.authority)
 
 
-def _options(settings: ServerSettings) -> Sequence[tuple[str, Any]]:
+def _options(settings: HostSettings) -> Sequence[tuple[str, Any]]:
     return (
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),

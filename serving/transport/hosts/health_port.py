@@ -10,8 +10,8 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from serving.runtime.lifecycle import CannotListen
 from serving.transport.hosts.health import DrainableHealth
+from serving.wire.listening import CannotListen
 
 _MOST_AT_ONCE: Final = 16
 _OPTIONS: Final = (

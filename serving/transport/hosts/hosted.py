@@ -10,12 +10,12 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from serving.runtime.settings import ServerSettings
 from serving.transport.boundary import Boundary, Transport
 from serving.transport.guards import Guards
 from serving.transport.hosts.health import DrainableHealth
 from serving.transport.hosts.health_port import HealthPort
 from serving.transport.hosts.reflection import GuardedReflection
+from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Service
 
 log = structlog.get_logger()
@@ -30,7 +30,7 @@ class HostedServices:
     """Registers services with a transport, and tells health checks how they are."""
 
     def __init__(
-        self, settings: ServerSettings, services: Sequence[Service], transport: Transport, guards: Guards
+        self, settings: HostSettings, services: Sequence[Service], transport: Transport, guards: Guards
     ) -> None:
         self.boundary = Boundary(transport, default_deadline=settings.default_deadline_seconds, guards=guards)
         self._health = DrainableHealth()

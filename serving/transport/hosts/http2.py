@@ -18,12 +18,12 @@ from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.server import Server
 from serving.files.certificates import Certificates
 from serving.files.material import TlsMaterial
-from serving.runtime.lifecycle import CannotListen
-from serving.runtime.settings import ServerSettings
 from serving.transport.boundary import Boundary, GuardedMethod
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
+from serving.wire.listening import CannotListen
 from serving.workers.dealing import Dealer
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -45,14 +45,14 @@ class Http2Host:
 
     def __init__(
         self,
-        settings: ServerSettings,
+        settings: HostSettings,
         services: Sequence[Service],
         guards: Guards,
         certificates: Certificates | None = None,
         web: Callable[[Boundary], Application] | None = None,
     ) -> None:
         self._settings = settings
-        self._certificates = certificates or Certificates.of(settings)
+        self._certificates = certificates or Certificates.of(settings.tls())
         self._server = Server(_limits(settings))
         self._dealer: Dealer | None = None
         self._hosted = HostedServices(settings, services, Http2Transport(self._server), guards)
@@ -129,7 +129,7 @@ class Http2Transport:
             self._server.add_call_handler(f"/{service_name}/{name}", method)
 
 
-def _limits(settings: ServerSettings) -> ServerLimits:
+def _limits(settings: HostSettings) -> ServerLimits:
     return ServerLimits(
         max_message_bytes=settings.max_message_bytes,
         max_streams=settings.max_streams_per_connection,

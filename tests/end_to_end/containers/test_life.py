@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.wire.client import AsyncIntentClient, IntentClient, Prediction
+from serving.client import AsyncIntentClient, IntentClient, Prediction
 from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
 from tests.end_to_end.containers.compose import (

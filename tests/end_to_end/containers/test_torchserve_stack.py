@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.client import IntentClient
 from serving.domain.errors import ModelUnusable, Unavailable
-from serving.wire.client import IntentClient
 from tests.builders import PATIENCE
 from tests.conftest import ROOT
 from tests.end_to_end.containers.compose import (

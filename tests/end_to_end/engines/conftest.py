@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.wire.client import IntentClient
+from serving.client import IntentClient
 from tests.builders import PATIENCE
 from tests.end_to_end.engines.engines import Fleet
 

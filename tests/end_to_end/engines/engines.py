@@ -26,12 +26,12 @@ from peers.torchserve import torchserve
 from peers.triton import triton
 from predictor.tokenizer import Tokenizer
 from predictor.vocabulary import read_vocabulary
+from serving.client import IntentClient, Prediction
 from serving.domain.errors import Unavailable
 from serving.health_check import health_of
 from serving.stubs import open_inference_pb2 as oip
 from serving.stubs import open_inference_pb2_grpc as oip_grpc
 from serving.stubs import torchserve_inference_pb2_grpc as torchserve_grpc
-from serving.wire.client import IntentClient, Prediction
 from tests.builders import PATIENCE
 from tests.end_to_end.processes import Service, start
 from tests.predictor.builders import fake_torchtext, modern_vocab, saved

@@ -12,10 +12,10 @@ import pytest
 
 from predictor.intent_model import IntentModel
 from predictor.loader import FileLimits, Loader
+from serving.client import AsyncIntentClient, IntentClient, Outcome, Prediction, Query
 from serving.domain.errors import DeadlineExceeded, InvalidRequest, ModelUnusable, ServingError, Unavailable
 from serving.domain.model_id import parse_model_id
 from serving.volume.model_store import ModelStore
-from serving.wire.client import AsyncIntentClient, IntentClient, Outcome, Prediction, Query
 from tests.builders import PATIENCE
 from tests.conftest import shared
 from tests.end_to_end.engines.engines import DOCUMENT, LABEL, SAMPLE, Engine, Fleet, answer_when_reached

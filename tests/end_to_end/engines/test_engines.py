@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.wire.client import IntentClient
+from serving.client import IntentClient
 from tests.builders import PATIENCE
 from tests.end_to_end.engines.engines import (
     DOCUMENT,

@@ -17,7 +17,7 @@ import pytest
 from frontend.open_inference.raw_tensors import pack_bytes
 from peers.environments import CannotInstall
 from peers.perf_analyzer import perf_analyzer
-from serving.wire.client import IntentClient, Prediction, Query, ScoredLabel
+from serving.client import IntentClient, Prediction, Query, ScoredLabel
 from serving.wire.residency_client import ask_residency
 from tests.builders import PATIENCE, free_port, publish
 from tests.conftest import ROOT, shared

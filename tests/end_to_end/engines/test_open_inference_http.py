@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from serving.wire.client import IntentClient, Prediction, Query
+from serving.client import IntentClient, Prediction, Query
 from serving.wire.residency_client import ask_residency
 from tests.builders import PATIENCE, publish, refusing_address
 from tests.conftest import ROOT

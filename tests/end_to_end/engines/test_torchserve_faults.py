@@ -19,10 +19,10 @@ from intentctl.torchserve.archive import MAR_MANIFEST, mar_manifest, write_archi
 from peers.environments import CannotInstall
 from peers.programs import Program
 from peers.torchserve import TorchServe, torchserve
+from serving.client import AsyncIntentClient, IntentClient, Query
 from serving.domain.errors import ModelUnusable, OutOfCapacity, Unavailable
 from serving.stubs import torchserve_management_pb2 as management
 from serving.stubs import torchserve_management_pb2_grpc as management_grpc
-from serving.wire.client import AsyncIntentClient, IntentClient, Query
 from tests.builders import PATIENCE, publish
 from tests.end_to_end.engines.engines import HOST
 from tests.end_to_end.processes import Service, running_service

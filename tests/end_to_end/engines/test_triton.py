@@ -8,8 +8,8 @@ import pytest
 
 from peers.environments import is_installed
 from peers.triton import ENVIRONMENT
+from serving.client import IntentClient
 from serving.domain.errors import DeadlineExceeded
-from serving.wire.client import IntentClient
 from tests.end_to_end.engines.engines import DOCUMENT, LABEL, Engine, Fleet, fleet, predictor_engine, triton_engine
 from tests.end_to_end.engines.suite import EngineSuite, models_of_others
 

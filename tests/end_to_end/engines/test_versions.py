@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.client import IntentClient, Prediction, Query
 from serving.domain.releases.release import Release
-from serving.wire.client import IntentClient, Prediction, Query
 from tests.end_to_end.engines.engines import (
     DOCUMENT,
     LABEL,

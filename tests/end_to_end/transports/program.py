@@ -13,9 +13,9 @@ from serving.access.certificates import certificate_names
 from serving.call.call import Call
 from serving.call.identity import Asked, Identity, Right
 from serving.call.presented import Presented
-from serving.runtime.hosting import Program
-from serving.runtime.lifecycle import Workload
+from serving.runtime.program import Program
 from serving.runtime.settings import ServerSettings, service_settings
+from serving.runtime.workload import Workload
 from serving.transport.boundary import Boundary
 from serving.transport.exchange import ContextExchange
 from serving.transport.guards import Guards

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from serving.domain.version import VERSION
 from serving.runtime.assembly.metrics import observed
-from serving.runtime.lifecycle import Workload
+from serving.runtime.workload import Workload
 from serving.telemetry.calls import MOST_ENDS, OTHERS, SECONDS, CallCollector, CallTimes
 from serving.telemetry.modelmesh import InferenceCalls
-from serving.transport.admission import Admission
 from tests.builders import free_port, server_settings
 from tests.exposition import Exposition, fallen
 
@@ -21,8 +20,8 @@ PREDICT = "prediction.PredictionService/Predict"
 SERIES_OF_ONE = len(SECONDS) + 3
 
 
-def told(times: CallTimes, admission: Admission | None = None) -> Exposition:
-    return Exposition.of(CallCollector(times, admission or Admission(8)))
+def told(times: CallTimes, in_flight: int = 0) -> Exposition:
+    return Exposition.of(CallCollector(times, lambda: in_flight))
 
 
 def counts(times: CallTimes) -> dict[tuple[str, ...], float]:

@@ -15,7 +15,8 @@ from frontend.settings import FrontendSettings
 from model_service.settings import ModelServiceSettings
 from predictor.settings import PredictorSettings
 from serving.files.certificates import Certificates
-from serving.runtime.hosting import Program, built
+from serving.runtime.assembly.assembly import built
+from serving.runtime.program import Program
 from serving.runtime.settings import ServerSettings
 from tests.conftest import ROOT
 from tests.end_to_end.transports.certificates import Authority
@@ -52,7 +53,7 @@ async def exposition_of(service: str, tmp_path: Path, **values: Any) -> Expositi
     """Return what a service tells before it has started, but for calls of each kind."""
     kind, _ = SERVICES[service]
     settings = kind(model_dir=tmp_path, metrics_port=1, **values)
-    workload = built(Program(service, f"{service}.service:build"), settings, Certificates.of(settings))
+    workload = built(Program(service, f"{service}.service:build"), settings, Certificates.of(settings.tls()))
     try:
         assert workload.guards.observer is not None
         for method in ("prediction.PredictionService/Predict", "prediction.Predictor/PredictorPredict"):

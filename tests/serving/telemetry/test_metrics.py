@@ -13,8 +13,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from serving.runtime.lifecycle import CannotListen, Workload
-from serving.telemetry.metrics import MetricsServer, with_metrics
+from serving.runtime.assembly.metrics import with_metrics
+from serving.runtime.workload import Workload
+from serving.telemetry.metrics import MetricsServer
+from serving.wire.listening import CannotListen
 from tests.builders import PATIENCE, free_port
 
 MOST_AT_ONCE = 8

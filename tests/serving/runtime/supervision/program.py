@@ -14,11 +14,12 @@ from prometheus_client.metrics_core import Metric
 from pydantic import Field
 
 from serving.domain.prediction import Query
-from serving.runtime.lifecycle import CannotListen, Workload
 from serving.runtime.settings import ServerSettings, load_settings, service_settings
 from serving.runtime.supervision.supervisor import supervise
 from serving.runtime.supervision.times import Times
+from serving.runtime.workload import Workload
 from serving.telemetry.logs import configure_logs
+from serving.wire.listening import CannotListen
 from tests.builders import fake_predictor
 
 NAME = "workers"

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from serving.runtime.lifecycle import CannotListen
 from serving.runtime.supervision.reservation import Reservation
+from serving.wire.listening import CannotListen
 
 HOST = "127.0.0.1"
 

@@ -18,9 +18,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.domain.errors import Unavailable
 from serving.domain.prediction import Query
-from serving.runtime.lifecycle import CannotListen, StopSignals, Workload, serve
+from serving.runtime.lifecycle import StopSignals, serve
+from serving.runtime.workload import Workload
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.wire.listening import CannotListen
 from serving.wire.remote import error_of_call
 from tests.builders import (
     NOT_SERVING,

@@ -1,0 +1,30 @@
+"""A workload whose calls are traced. Imported where traces are on: the library of traces takes a while to load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from serving.runtime.settings import ServerSettings
+from serving.runtime.workload import Workload
+from serving.telemetry.traces import SampledCalls, TraceSender
+
+log = structlog.get_logger()
+
+
+def traced(workload: Workload, settings: ServerSettings, service: str) -> Workload:
+    """Return ``workload`` with its calls traced and the traces sent to where the settings say."""
+    sender = TraceSender(settings.trace_endpoint, service)
+    log.info("traces", endpoint=settings.trace_endpoint, share=settings.trace_share)
+
+    async def close() -> None:
+        try:
+            await workload.close()
+        finally:
+            await sender.close()
+
+    guards = replace(
+        workload.guards, tracer=SampledCalls(sender.tracer, settings.trace_share, settings.traces_per_second)
+    )
+    return replace(workload, guards=guards, collectors=[*workload.collectors, sender], close=close)
