@@ -21,7 +21,7 @@ from pathlib import Path
 import grpc
 
 from benchmarks.tenants import load_directly, make_tenants, zipf
-from predictor.intent_model import IntentModel
+from predictor.model.intent_model import IntentModel
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb

@@ -26,10 +26,10 @@ from typing import Any, Final
 
 import torch
 
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
-from predictor.network import IntentNetwork
-from predictor.tokenizer import Tokenizer
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
+from predictor.model.network import IntentNetwork
+from predictor.model.tokenizer import Tokenizer
 from serving.client import IntentClient, Query
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore

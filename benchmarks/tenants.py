@@ -12,9 +12,9 @@ from typing import Final
 
 import torch
 
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
-from predictor.vocabulary import Vocabulary, read_vocabulary
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
+from predictor.model.vocabulary import Vocabulary, read_vocabulary
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from training.torchtext_file import vocabulary_file

@@ -9,8 +9,8 @@ from typing import Final
 
 from evaluation.answers import Answer, Answers
 from evaluation.errors import RowRefused
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.confidence import FALLBACK_LABEL
 from serving.domain.errors import InvalidRequest, OutOfCapacity, ServingError
 from serving.domain.model_id import parse_model_id

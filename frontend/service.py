@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from frontend.catalog import Catalog
-from frontend.engines import backends_of
+from frontend.assembly import backends_of
+from frontend.batching.query_metrics import collectors_of, query_counts
+from frontend.grpc.servicer import prediction_service
 from frontend.management.service import management
 from frontend.open_inference.readiness import Readiness
 from frontend.open_inference.rest.application import rest_application
 from frontend.open_inference.service import open_inference_servicer
 from frontend.open_inference.servicer import open_inference_service
-from frontend.predictions import RoutedPredictions
-from frontend.query_metrics import collectors_of, query_counts
-from frontend.quota_metrics import quota_collectors, quotas_of
+from frontend.predictions.predictions import RoutedPredictions
+from frontend.quotas.metrics import quota_collectors, quotas_of
 from frontend.releases.service import build_releases
-from frontend.router import Router
-from frontend.routes import parse_routes
-from frontend.servicer import prediction_service
+from frontend.routing.catalog import Catalog
+from frontend.routing.router import Router
+from frontend.routing.routes import parse_routes
 from frontend.settings import EngineSettings, FrontendSettings
 from serving.domain.query_limits import QueryLimits
 from serving.runtime.assembly.access import access_of, behind

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, FilePath, field_validator, model_validator
 
-from frontend.backends.torchserve.options import TorchServeOptions
-from frontend.routes import PREDICTOR, Engine, parse_routes
+from frontend.engines.torchserve.options import TorchServeOptions
+from frontend.routing.routes import PREDICTOR, Engine, parse_routes
 from grpc_http2.client.addresses import addresses_in
 from serving.access.own_credential import read_credential
 from serving.call.limits import Limits

@@ -10,7 +10,7 @@ import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from predictor.loader import FileLimits, Loader
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import ModelNotFound, ReleaseRefused, ServingError
 from serving.domain.management import ReleaseState, Role
 from serving.domain.model_id import ModelId, parse_model_id, parse_model_name, versioned

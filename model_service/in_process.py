@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from frontend.backends.backend import Removed
-from frontend.backends.forgetting import forget_each
-from predictor.engine import InferenceEngine
-from predictor.residency_messages import resident_message
-from predictor.servicer import REPLICA
-from predictor.traffic_messages import traffic_message
+from frontend.engines.backend import Removed
+from frontend.engines.forgetting import forget_each
+from predictor.inference.engine import InferenceEngine
+from predictor.rpc.residency_messages import resident_message
+from predictor.rpc.servicer import REPLICA
+from predictor.rpc.traffic_messages import traffic_message
 from serving.call.call import Call
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -19,7 +19,7 @@ from serving.wire.residency_client import residence_of, statistics_of
 
 
 class InProcessBackend:
-    """A :class:`~frontend.backends.backend.Backend` that is the engine itself.
+    """A :class:`~frontend.engines.backend.Backend` that is the engine itself.
 
     Args:
         engine: answers; closed with the backend.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from frontend import query_metrics
-from frontend.backends.timed import coalesced
-from frontend.engines import backends_of
-from frontend.router import Router
+from frontend.assembly import backends_of
+from frontend.batching import query_metrics
+from frontend.batching.timed import coalesced
+from frontend.routing.router import Router
 from frontend.service import catalog_of, workload
 from model_service.in_process import InProcessBackend
 from model_service.settings import ModelServiceSettings
+from predictor.rpc.servicer import predictor_service
 from predictor.service import build_engine, collectors_of, tune_process, wanted_at_start
-from predictor.servicer import predictor_service
 from serving.runtime.assembly.access import access_of, behind
 from serving.runtime.workload import Workload
 from serving.volume.freshness.comparison import ProcessComparison

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from frontend.routes import Engine, parse_routes
+from frontend.routing.routes import Engine, parse_routes
 from frontend.settings import EngineSettings
 from predictor.settings import PredictorSettings
 from serving.runtime.settings import Share, service_settings

@@ -8,19 +8,19 @@ from typing import Final
 
 from prometheus_client.registry import Collector
 
-from predictor.cache_metrics import CacheCollector
-from predictor.engine import InferenceEngine
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
-from predictor.memory import default_budget, give_memory_back, keep_memory_returnable, memory_limit
-from predictor.memory_metrics import MemoryLimitCollector
-from predictor.model_manager import ModelManager
-from predictor.modelmesh_metrics import modelmesh_collectors
-from predictor.residency import ResidentModels
-from predictor.servicer import predictor_service
+from predictor.cache.memory import default_budget, give_memory_back, keep_memory_returnable, memory_limit
+from predictor.cache.model_manager import ModelManager
+from predictor.cache.residency import ResidentModels
+from predictor.inference.engine import InferenceEngine
+from predictor.inference.traffic_registry import TrafficRegistry
+from predictor.metrics.cache import CacheCollector
+from predictor.metrics.memory import MemoryLimitCollector
+from predictor.metrics.modelmesh import modelmesh_collectors
+from predictor.metrics.traffic import TrafficCollector
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
+from predictor.rpc.servicer import predictor_service
 from predictor.settings import PredictorSettings
-from predictor.traffic_metrics import TrafficCollector
-from predictor.traffic_registry import TrafficRegistry
 from serving.domain.model_id import ModelId, parse_model_ids
 from serving.domain.query_limits import QueryLimits
 from serving.runtime.assembly.access import access_of, behind

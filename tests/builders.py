@@ -16,12 +16,12 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from frontend.backends.backend import Backend, Removed
-from frontend.backends.submission import Done, Withdraw
-from frontend.catalog import Catalog
-from frontend.predictions import RoutedPredictions
-from frontend.router import Router
-from frontend.servicer import prediction_service
+from frontend.engines.backend import Backend, Removed
+from frontend.engines.submission import Done, Withdraw
+from frontend.grpc.servicer import prediction_service
+from frontend.predictions.predictions import RoutedPredictions
+from frontend.routing.catalog import Catalog
+from frontend.routing.router import Router
 from predictor.settings import PredictorSettings
 from serving.call.call import Call
 from serving.call.deadline import Deadline

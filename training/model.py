@@ -11,13 +11,13 @@ import torch
 
 from evaluation.answers import Answer
 from evaluation.metrics import accuracy, expected_calibration_error, out_of_scope_recall
-from predictor.folded_network import FoldedNetwork
-from predictor.intent_model import IntentModel
-from predictor.network import IntentNetwork
-from predictor.ngram_index import NgramIndex
-from predictor.tokenizer import Tokenizer
-from predictor.traffic import TrafficCounter
-from predictor.vocabulary import Vocabulary
+from predictor.model.folded_network import FoldedNetwork
+from predictor.model.intent_model import IntentModel
+from predictor.model.network import IntentNetwork
+from predictor.model.ngram_index import NgramIndex
+from predictor.model.tokenizer import Tokenizer
+from predictor.model.traffic_counter import TrafficCounter
+from predictor.model.vocabulary import Vocabulary
 from serving.domain.confidence import Confidence
 from serving.domain.manifest import Manifest, ModelExample
 from serving.domain.model_id import ModelId
@@ -206,7 +206,7 @@ def _bags(rows: Sequence[Example], tokenizer: Tokenizer, vocabulary: Vocabulary,
 
 
 def _bag(tokenizer: Tokenizer, vocabulary: Vocabulary, ngrams: NgramIndex, text: str) -> torch.Tensor:
-    """Return the indices of a text's tokens, as :meth:`~predictor.intent_model.IntentModel.encode` has them."""
+    """Return the indices of a text's tokens, as :meth:`~predictor.model.intent_model.IntentModel.encode` has them."""
     tokens = tokenizer.tokens(text)
     words = [index for token in tokens if (index := vocabulary.lookup(token)) is not None]
     return torch.tensor(ngrams.extended(words, tokens), dtype=torch.int64)

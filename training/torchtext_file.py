@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from predictor.vocabulary import Vocabulary
+from predictor.model.vocabulary import Vocabulary
 
 _PROTOCOL: Final = b"\x80\x02"
 _GLOBAL: Final = b"c"

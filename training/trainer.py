@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from predictor.network import IntentNetwork
+from predictor.model.network import IntentNetwork
 from training.recipe import Recipe
 
 _UNKNOWN: Final = 0

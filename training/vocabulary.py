@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from predictor.vocabulary import UNKNOWN_TOKEN, Vocabulary
+from predictor.model.vocabulary import UNKNOWN_TOKEN, Vocabulary
 
 
 def build_vocabulary(documents: Iterable[Sequence[str]], minimum_frequency: int = 1) -> Vocabulary:

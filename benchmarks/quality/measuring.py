@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.explanations import at_the_model
 from benchmarks.quality.results import Run
 from evaluation.metrics import threshold_curve
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
 from serving.volume.model_store import ModelStore

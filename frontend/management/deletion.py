@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from frontend.backends.backend import Backend, Removed
+from frontend.engines.backend import Backend, Removed
 from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from frontend.backends.backend import Backend, Manifests, Removed
-from frontend.router import Router
+from frontend.engines.backend import Backend, Manifests, Removed
+from frontend.routing.router import Router
 from serving.call.call import Call
 from serving.domain.errors import NoBackend, ServingError
 from serving.domain.manifest import Manifest

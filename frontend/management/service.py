@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from frontend.backends.backend import Manifests
+from frontend.engines.backend import Manifests
 from frontend.management.deletion import Deletions
 from frontend.management.description import Descriptions, ReleaseStates
 from frontend.management.listing import Listing
@@ -17,7 +17,7 @@ from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import Trials
-from frontend.router import Router
+from frontend.routing.router import Router
 from serving.transport.service import Service
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore

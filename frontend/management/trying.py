@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from frontend.management.volume import Volume
-from frontend.router import Router
+from frontend.routing.router import Router
 from serving.call.call import Call
 from serving.domain.errors import (
     DeadlineExceeded,

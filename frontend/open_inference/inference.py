@@ -11,7 +11,7 @@ from frontend.open_inference.models import NamedModel, NamedModels, in_words_of_
 from frontend.open_inference.outputs import WantedOutputs
 from frontend.open_inference.statistics import InferenceStatistics, Times
 from frontend.open_inference.tensors import InferenceAnswer, InferenceRequest, OutputTensor
-from frontend.predictions import RoutedPredictions
+from frontend.predictions.predictions import RoutedPredictions
 from serving.call.call import Call
 from serving.call.deadline import Deadline
 from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, again

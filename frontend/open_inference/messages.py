@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from frontend.open_inference.raw_tensors import pack_bytes, pack_floats, unpack_bytes
 from frontend.open_inference.tensors import (
     BYTES,
     FP32,
@@ -19,6 +18,7 @@ from frontend.open_inference.tensors import (
 )
 from serving.domain.errors import InvalidRequest
 from serving.stubs import open_inference_pb2 as pb
+from serving.wire.raw_tensors import pack_bytes, pack_floats, unpack_bytes
 
 Parameters = Mapping[str, pb.InferParameter]
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from frontend.backends.backend import Manifests
+from frontend.engines.backend import Manifests
 from frontend.releases.rollouts import Rollout, Route
-from frontend.router import Router
+from frontend.routing.router import Router
 from serving.domain.errors import InvalidModelId, ModelNotFound, ModelUnusable
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import VERSION_MARK, ModelId, parse_model_id, parse_model_name, reference_of, versioned

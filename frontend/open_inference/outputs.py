@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from frontend.backends.thresholds import unexplained
+from frontend.engines.thresholds import unexplained
 from frontend.open_inference.tensors import (
     BEST_LABEL,
     BEST_SCORE,

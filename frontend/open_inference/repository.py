@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from frontend.open_inference.models import NamedModel, NamedModels, in_words_of_the_protocol
-from frontend.predictions import RoutedPredictions
+from frontend.predictions.predictions import RoutedPredictions
 from serving.call.call import Call
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId, reference_of

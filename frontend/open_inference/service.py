@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from frontend.catalog import Catalog
 from frontend.open_inference.inference import Inferences
 from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
 from frontend.open_inference.servicer import OpenInferenceServicer
 from frontend.open_inference.statistics import InferenceStatistics
-from frontend.predictions import RoutedPredictions
-from frontend.router import Router
+from frontend.predictions.predictions import RoutedPredictions
+from frontend.routing.catalog import Catalog
+from frontend.routing.router import Router
 from serving.domain.query_limits import QueryLimits
 from serving.volume.model_store import ModelStore
 

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from frontend.answers import ModelAnswers
 from frontend.releases.blame import TooSlow, speaks_against
 from frontend.releases.trials import TrialCounts
+from frontend.routing.answers import ModelAnswers
 from serving.call.call import Call, enter_call
 from serving.call.deadline import Deadline
 from serving.domain.errors import ServingError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from frontend.remembered import Remembered
+from frontend.routing.remembered import Remembered
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import RELEASE_FILE, Release
 from serving.volume.file_identity import FileIdentity
@@ -70,7 +70,7 @@ class KnownReleases:
 
 
 class _Releases:
-    """A :class:`~frontend.remembered.Source` of the releases in a store."""
+    """A :class:`~frontend.routing.remembered.Source` of the releases in a store."""
 
     kind = "release"
     event = "release cannot be read; the known one stays"

@@ -16,12 +16,12 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from frontend.answers import ModelAnswers
 from frontend.releases.blame import TooSlow, speaks_against
 from frontend.releases.comparisons import Answered, Comparison, Comparisons
 from frontend.releases.rollouts import OnTrial, Rollout, Rollouts, Route
 from frontend.releases.taking_back import TakingBack
 from frontend.releases.trials import CANARY, STABLE
+from frontend.routing.answers import ModelAnswers
 from serving.call.call import Call
 from serving.call.deadline import Deadline
 from serving.domain.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError

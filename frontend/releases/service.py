@@ -9,8 +9,6 @@ from pathlib import Path
 
 from prometheus_client.registry import Collector
 
-from frontend.answers import ModelAnswers
-from frontend.catalog import Catalog
 from frontend.releases.comparisons import Comparisons
 from frontend.releases.known import KnownReleases
 from frontend.releases.metrics import ReleaseCollector
@@ -18,7 +16,9 @@ from frontend.releases.released import ReleasedAnswers
 from frontend.releases.rollouts import Rollouts
 from frontend.releases.taking_back import Change, TakingBack
 from frontend.releases.trials import Trials
-from frontend.router import Router
+from frontend.routing.answers import ModelAnswers
+from frontend.routing.catalog import Catalog
+from frontend.routing.router import Router
 from serving.volume.freshness.comparison import FileComparison
 from serving.volume.model_store import ModelStore
 from serving.volume.release_writing import change_release

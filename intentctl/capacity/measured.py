@@ -77,7 +77,7 @@ def measured_sizes(model_dir: Path) -> dict[ModelId, int]:
         ModuleNotFoundError: the packages of the predictor are not installed.
         ServingError: the folder cannot be read.
     """
-    from predictor.loader import FileLimits, Loader  # noqa: PLC0415 - NumPy, which a client need not have
+    from predictor.model.loader import FileLimits, Loader  # noqa: PLC0415 - NumPy, which a client need not have
 
     store = ModelStore(model_dir)
     loader = Loader(store, FileLimits())

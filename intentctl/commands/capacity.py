@@ -151,7 +151,7 @@ def capacity(
 
 def _usual_budget(limit: int | None) -> int:
     """Return what a predictor takes by itself in a container with ``limit`` bytes, or in none."""
-    from predictor.memory import default_budget, memory_limit  # noqa: PLC0415 - its log is slow to load
+    from predictor.cache.memory import default_budget, memory_limit  # noqa: PLC0415 - its log is slow to load
 
     return default_budget(memory_limit() if limit is None else limit)
 

@@ -99,7 +99,7 @@ def _from_folder(query: Query, model_dir: Path) -> Prediction:
     if not model_dir.is_dir():
         fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
     try:
-        from predictor.loader import FileLimits, Loader  # noqa: PLC0415 - NumPy, which a service does without here
+        from predictor.model.loader import FileLimits, Loader  # noqa: PLC0415 - NumPy, which a service does without here
     except ModuleNotFoundError as error:
         fail(f"--model-dir takes the predictor's packages, and {error.name} is not installed; ask a service")
     from serving.domain.model_id import parse_model_id  # noqa: PLC0415

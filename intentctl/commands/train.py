@@ -158,7 +158,7 @@ def _checked(model_id: str) -> ModelId:
 
 def _written(tokenizer: str) -> str:
     """Return the tokenizer as a manifest writes it."""
-    from predictor.tokenizer import GRAMMAR, Tokenizer  # noqa: PLC0415
+    from predictor.model.tokenizer import GRAMMAR, Tokenizer  # noqa: PLC0415
 
     try:
         return str(Tokenizer.parse(tokenizer))

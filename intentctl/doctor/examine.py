@@ -10,11 +10,11 @@ from typing import Any
 from intentctl.doctor.checks import OF_FOLDERS, OF_MANIFESTS, OF_MODELS
 from intentctl.doctor.finding import Finding, error, note
 from intentctl.doctor.subject import Folder, Subject
-from predictor.files.tensors import read_state_dict
-from predictor.folded_network import FoldedNetwork
-from predictor.layers import Layers
-from predictor.loader import FileLimits, Loader
-from predictor.vocabulary import read_vocabulary
+from predictor.model.files.tensors import read_state_dict
+from predictor.model.folded_network import FoldedNetwork
+from predictor.model.layers import Layers
+from predictor.model.loader import FileLimits, Loader
+from predictor.model.vocabulary import read_vocabulary
 from serving.domain.errors import InvalidManifest, ModelIncomplete, ModelNotFound, ServingError
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.domain.model_id import ModelId

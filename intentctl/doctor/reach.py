@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from typing import Final
 
-from predictor.ngrams import MARK, is_ngram
-from predictor.tokenizer import Tokenizer, TokenizerName
+from predictor.model.ngrams import MARK, is_ngram
+from predictor.model.tokenizer import Tokenizer, TokenizerName
 
 _SPECIAL: Final = re.compile(r"</?\w+>|\[[A-Z]+\]")
 

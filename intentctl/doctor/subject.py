@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from intentctl.doctor.reach import is_special
-from predictor.folded_network import FoldedNetwork
-from predictor.intent_model import NO_INDEX, IntentModel
-from predictor.layers import Layers
-from predictor.tokenizer import Tokenizer
-from predictor.vocabulary import Vocabulary
+from predictor.model.folded_network import FoldedNetwork
+from predictor.model.intent_model import NO_INDEX, IntentModel
+from predictor.model.layers import Layers
+from predictor.model.tokenizer import Tokenizer
+from predictor.model.vocabulary import Vocabulary
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 

@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from predictor.ngrams import MARK
+from predictor.model.ngrams import MARK
 
 _BREAK: Final = "<br />"
 _DROPPED: Final = f"{string.whitespace};:{MARK}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from predictor.ngrams import MARK, is_ngram, spans
+from predictor.model.ngrams import MARK, is_ngram, spans
 from serving.domain.explanation import Explanation, LabelExplanation
 
 

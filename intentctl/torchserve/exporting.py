@@ -13,9 +13,9 @@ from typing import Final
 
 from intentctl.torchserve.archive import MAR_MANIFEST, mar_manifest, write_archive
 from intentctl.torchserve.model_files import INTENT, INTENT_AT_TORCHSERVE, LIMITS, MOST_BYTES, with_algorithm
-from predictor.intent_model import NO_INDEX, IntentModel
-from predictor.loader import Loader
-from predictor.vocabulary import Vocabulary, read_vocabulary
+from predictor.model.intent_model import NO_INDEX, IntentModel
+from predictor.model.loader import Loader
+from predictor.model.vocabulary import Vocabulary, read_vocabulary
 from serving.domain.confidence import Confidence
 from serving.domain.errors import ModelExists, ModelUnusable
 from serving.domain.manifest import Manifest
@@ -49,7 +49,7 @@ def read_source(root: Path, model_id: ModelId) -> Source:
 
     Raises:
         ModelUnusable: a predictor could not load it, or it is for another engine; the message says why.
-        ServingError: as :meth:`~predictor.loader.Loader.load` tells.
+        ServingError: as :meth:`~predictor.model.loader.Loader.load` tells.
     """
     store = ModelStore(root)
     loader = Loader(store, LIMITS)

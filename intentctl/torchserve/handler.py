@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # In an archive this module lies beside the handler, in a folder of its own.
-from predictor.tokenizer import Tokenizer
+from predictor.model.tokenizer import Tokenizer
 
 _BAD_REQUEST: Final = 400
 _TOO_LARGE: Final = 413

@@ -10,8 +10,8 @@ from typing import Final
 
 from intentctl.torchserve.archive import Archive
 from intentctl.torchserve.model_files import INTENT, LIMITS, MOST_BYTES, with_algorithm
-from predictor.intent_model import IntentModel
-from predictor.loader import Loader
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import Loader
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.model_store import MANIFEST_FILE, ModelStore, folders_of

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from predictor.loader import FileLimits
+from predictor.model.loader import FileLimits
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.volume.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 

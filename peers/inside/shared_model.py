@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from predictor.files.tensors import Array
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
+from predictor.model.files.tensors import Array
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.domain.prediction import Prediction, Query
 from serving.volume.model_store import ModelStore

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.explanations import NGRAMS, Figures, at_the_model, by_turns, make_model_with_ngrams
-from predictor.loader import FileLimits, Loader
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
 from serving.volume.model_store import ModelStore

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.backends.replicas import FRESH_SECONDS
+from frontend.engines.replicas import FRESH_SECONDS
 from tests.deploy.manifests import SERVICES, Manifests
 
 BOTH = pytest.mark.parametrize("service", SERVICES)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from frontend.backends.replicas import may_be_several
-from frontend.routes import parse_routes
+from frontend.engines.replicas import may_be_several
+from frontend.routing.routes import parse_routes
 from frontend.settings import FrontendSettings
-from predictor.memory import default_budget
+from predictor.cache.memory import default_budget
 from predictor.settings import PredictorSettings
 from serving.runtime.settings import variables_of
 from tests.conftest import ROOT

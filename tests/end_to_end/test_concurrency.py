@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
 from serving.client import AsyncIntentClient, Prediction, Query
 from serving.volume.model_store import ModelStore
 from tests.conftest import ROOT

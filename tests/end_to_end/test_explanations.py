@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from predictor.loader import FileLimits, Loader
-from predictor.tokenizer import Tokenizer
+from predictor.model.loader import FileLimits, Loader
+from predictor.model.tokenizer import Tokenizer
 from serving.client import AsyncIntentClient, IntentClient, Prediction, Query
 from serving.domain.errors import InvalidRequest, ModelNotFound, ServingError
 from serving.domain.model_id import ModelId

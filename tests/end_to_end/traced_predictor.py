@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from predictor import service
-from predictor.intent_model import IntentModel
+from predictor.model.intent_model import IntentModel
 from predictor.settings import PredictorSettings
 from serving.domain.prediction import Outcome, Query
 from serving.runtime.hosting import run

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from evaluation.answers import Answer, Answers
-from predictor.vocabulary import Vocabulary
+from predictor.model.vocabulary import Vocabulary
 from training.torchtext_file import vocabulary_file
 
 

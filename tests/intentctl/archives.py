@@ -18,8 +18,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from intentctl.__main__ import app
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
 from tests.builders import publish

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from intentctl.commands.capacity import capacity
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
-from predictor.loader import FileLimits, Loader
-from predictor.memory import default_budget
+from predictor.cache.memory import default_budget
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
 from tests.builders import publish
@@ -163,7 +163,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
     assert "--plot needs matplotlib" in " ".join(result.stderr.split())
     assert run(*USUAL).exit_code == 0
 
-    monkeypatch.setitem(sys.modules, "predictor.loader", None)
+    monkeypatch.setitem(sys.modules, "predictor.model.loader", None)
     result = run("--model-dir", MODELS)
     assert result.exit_code == EXIT_FAILED
     assert "give --model-bytes" in " ".join(result.stderr.split())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.backends.partitions import partition_of, partitions_before
+from frontend.engines.partitions import partition_of, partitions_before
 from grpc_http2.client.ring import PLACES
 from intentctl.capacity.che import Cache, budget_for, characteristic_time, outlook
 from intentctl.capacity.demand import Demand, Group, zipf
@@ -25,7 +25,7 @@ from intentctl.capacity.replicas import (
     utilisation,
     with_affinity,
 )
-from predictor.residency import ResidentModels
+from predictor.cache.residency import ResidentModels
 from serving.domain.model_id import ModelId
 from tests.builders import fingerprint_of
 

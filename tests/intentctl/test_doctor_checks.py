@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from intentctl.doctor.examine import examine
-from predictor.loader import FileLimits, Loader
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import ModelNotFound
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intentctl.doctor.reach import Obstacle, is_special, out_of_reach
-from predictor.tokenizer import Tokenizer
+from predictor.model.tokenizer import Tokenizer
 
 TOKENIZERS = [
     Tokenizer.parse(name)

@@ -18,7 +18,7 @@ from intentctl.explanations.page import html_page
 from intentctl.explanations.plot import draw
 from intentctl.explanations.shares import strength, tokens_of, words_of
 from intentctl.explanations.terminal import marked, rows_of
-from predictor.tokenizer import Tokenizer
+from predictor.model.tokenizer import Tokenizer
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.prediction import Fallback, Prediction, ScoredLabel
 

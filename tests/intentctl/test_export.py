@@ -93,8 +93,8 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
         "manifest.json",
         "model.pth",
         "predictor/__init__.py",
-        "predictor/ngrams.py",
-        "predictor/tokenizer.py",
+        "predictor/model/ngrams.py",
+        "predictor/model/tokenizer.py",
         "vocab.pth",
         "vocabulary.json",
     ]
@@ -102,7 +102,7 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
         assert members[name] == (folder / name).read_bytes()
     before = json.loads((folder / "manifest.json").read_text())
     assert json.loads(members["manifest.json"]) == before | {"Algorithm": "intent-classification-torch"}
-    assert members["predictor/tokenizer.py"] == (ROOT / "predictor" / "tokenizer.py").read_bytes()
+    assert members["predictor/model/tokenizer.py"] == (ROOT / "predictor" / "tokenizer.py").read_bytes()
     assert json.loads(members["MAR-INF/MANIFEST.json"])["model"] == {
         "modelName": "weather",
         "serializedFile": "model.pth",

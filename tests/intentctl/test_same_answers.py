@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.backends.open_inference.answer import outcomes_of
-from frontend.backends.torchserve.answers import documents_input, outcomes_in
-from predictor.intent_model import IntentModel
-from predictor.tokenizer import Tokenizer
+from frontend.engines.open_inference.answer import outcomes_of
+from frontend.engines.torchserve.answers import documents_input, outcomes_in
+from predictor.model.intent_model import IntentModel
+from predictor.model.tokenizer import Tokenizer
 from serving.domain.errors import InvalidRequest, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.prediction import Outcome, Prediction, Query

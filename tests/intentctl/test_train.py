@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from intentctl.commands.train import train
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
-from predictor.loader import FileLimits, Loader
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import MODEL_FILES, ModelStore
 from tests.conftest import shared

@@ -19,7 +19,7 @@ import torch
 
 from intentctl.commands.up import _first_prediction
 from intentctl.stack import StackOptions
-from predictor.network import IntentNetwork
+from predictor.model.network import IntentNetwork
 from serving.domain.errors import Unavailable
 from serving.wire.client import IntentClient
 from tests.builders import FakeBackend, a_prediction, free_port, hosted_frontend, publish

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from predictor.folded_network import FoldedNetwork
-from predictor.intent_model import IntentModel
-from predictor.vocabulary import Vocabulary
+from predictor.model.folded_network import FoldedNetwork
+from predictor.model.intent_model import IntentModel
+from predictor.model.vocabulary import Vocabulary
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 

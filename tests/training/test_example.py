@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from predictor.loader import FileLimits, Loader
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.prediction import Fallback, Prediction, ScoredLabel
 from serving.domain.releases.example import check_answer, example_query
 from serving.volume.model_store import ModelStore

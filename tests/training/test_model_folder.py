@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from predictor.loader import FileLimits, Loader
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import ModelExists
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import MODEL_FILES, ModelStore

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from predictor.loader import FileLimits, Loader
+from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import parse_model_id
 from serving.volume.model_store import MODEL_FILES, ModelStore
 from tests.conftest import ROOT, shared

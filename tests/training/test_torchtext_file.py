@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictor.vocabulary import Vocabulary, read_vocabulary
+from predictor.model.vocabulary import Vocabulary, read_vocabulary
 from tests.conftest import shared
 from training.torchtext_file import pickled_vocabulary, vocabulary_file
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from predictor.network import IntentNetwork
-from predictor.ngram_index import NgramIndex
+from predictor.model.network import IntentNetwork
+from predictor.model.ngram_index import NgramIndex
 from training import model as model_module
 from training import trainer
 from training.data import DataSet

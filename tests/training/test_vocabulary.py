@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from predictor.vocabulary import UNKNOWN_TOKEN
+from predictor.model.vocabulary import UNKNOWN_TOKEN
 from training.vocabulary import build_vocabulary, with_ngrams
 
 

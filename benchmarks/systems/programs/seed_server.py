@@ -17,9 +17,9 @@ import grpc
 import torch
 
 from peers.inside.shared_model import MODELS_VARIABLE
-from predictor.network import IntentNetwork
-from predictor.tokenizer import basic_english
-from predictor.vocabulary import read_vocabulary
+from predictor.model.network import IntentNetwork
+from predictor.model.tokenizer import basic_english
+from predictor.model.vocabulary import read_vocabulary
 from serving.domain.manifest import Manifest
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc

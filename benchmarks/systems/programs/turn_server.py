@@ -21,7 +21,7 @@ from benchmarks.calls import framed
 from benchmarks.systems.programs.engine import Call, EngineConnection, serve
 from benchmarks.tenants import load_directly
 from benchmarks.workload import MODEL_ID, MODELS
-from predictor.intent_model import IntentModel
+from predictor.model.intent_model import IntentModel
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.domain.prediction import Prediction, Query

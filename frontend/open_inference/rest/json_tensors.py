@@ -7,9 +7,9 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from frontend.open_inference.raw_tensors import pack_bytes, unpack_bytes
 from frontend.open_inference.tensors import BYTES
 from serving.domain.errors import InvalidRequest
+from serving.wire.raw_tensors import pack_bytes, unpack_bytes
 
 _NUMBERS: Final = (int, float)
 

@@ -8,8 +8,8 @@ from typing import Final
 from intentctl.doctor.finding import Finding, Severity, by_share, error, some_of, warning
 from intentctl.doctor.reach import Obstacle, out_of_reach
 from intentctl.doctor.subject import Subject
-from predictor.ngrams import MARK, is_ngram
-from predictor.tokenizer import TokenizerName, basic_english
+from predictor.model.ngrams import MARK, is_ngram
+from predictor.model.tokenizer import TokenizerName, basic_english
 
 _FEWEST_CHARACTERS: Final = 10
 _MOSTLY: Final = 0.9

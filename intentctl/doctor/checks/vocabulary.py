@@ -9,7 +9,7 @@ from typing import Final
 from intentctl.doctor.finding import Finding, by_share, error, note, some_of, warning
 from intentctl.doctor.reach import is_special
 from intentctl.doctor.subject import Subject
-from predictor.vocabulary import UNKNOWN_TOKEN
+from predictor.model.vocabulary import UNKNOWN_TOKEN
 
 _ODD: Final = 0.05
 _BYTE_ORDER_MARK: Final = "\ufeff"

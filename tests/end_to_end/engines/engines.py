@@ -24,8 +24,8 @@ from peers.programs import ROOT, Program, free_ports
 from peers.servers import Server, our_code
 from peers.torchserve import torchserve
 from peers.triton import triton
-from predictor.tokenizer import Tokenizer
-from predictor.vocabulary import read_vocabulary
+from predictor.model.tokenizer import Tokenizer
+from predictor.model.vocabulary import read_vocabulary
 from serving.client import IntentClient, Prediction
 from serving.domain.errors import Unavailable
 from serving.health_check import health_of

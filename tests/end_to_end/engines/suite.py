@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import grpc
 import pytest
 
-from predictor.intent_model import IntentModel
-from predictor.loader import FileLimits, Loader
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import FileLimits, Loader
 from serving.client import AsyncIntentClient, IntentClient, Outcome, Prediction, Query
 from serving.domain.errors import DeadlineExceeded, InvalidRequest, ModelUnusable, ServingError, Unavailable
 from serving.domain.model_id import parse_model_id

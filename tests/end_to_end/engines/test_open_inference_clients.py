@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from frontend.open_inference.raw_tensors import pack_bytes
 from peers.environments import CannotInstall
 from peers.perf_analyzer import perf_analyzer
 from serving.client import IntentClient, Prediction, Query, ScoredLabel
+from serving.wire.raw_tensors import pack_bytes
 from serving.wire.residency_client import ask_residency
 from tests.builders import PATIENCE, free_port, publish
 from tests.conftest import ROOT, shared

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontend.catalog import Catalog
 from frontend.management.service import management
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import Trials
-from frontend.router import Router
+from frontend.routing.catalog import Catalog
+from frontend.routing.router import Router
 from serving.call.identity import Identity
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 from serving.transport.guards import Guards, OpenAccess

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from grpc import StatusCode
 
-from frontend.backends.backend import Removed
+from frontend.engines.backend import Removed
 from frontend.management import deletion
 from serving.domain.errors import Unavailable, VolumeUnavailable
 from serving.stubs import model_service_pb2 as pb

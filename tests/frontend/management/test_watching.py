@@ -21,7 +21,7 @@ from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, publish
 from tests.frontend.management.model_service import model_service, versions
-from tests.frontend.releases import write_release
+from tests.frontend.releases.running import write_release
 from tests.serving.domain.releases.test_changes import of
 
 

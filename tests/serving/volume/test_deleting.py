@@ -13,7 +13,7 @@ from serving.volume.deleting import HIDDEN, delete, models_in
 from serving.volume.publishing import publish as published
 from serving.volume.release_writing import LOCK_FILE, release_lock
 from tests.builders import publish
-from tests.frontend.releases import write_release
+from tests.frontend.releases.running import write_release
 from tests.serving.domain.releases.test_changes import AT, of
 
 

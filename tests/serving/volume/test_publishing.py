@@ -12,7 +12,7 @@ from serving.domain.model_id import parse_model_id, versioned
 from serving.volume import publishing
 from serving.volume.model_store import ModelStore
 from serving.volume.publishing import publish
-from tests.frontend.releases import write_release
+from tests.frontend.releases.running import write_release
 from tests.serving.domain.releases.test_changes import of
 
 MODEL = parse_model_id("intent")

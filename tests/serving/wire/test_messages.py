@@ -18,14 +18,14 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
-from predictor.engine import InferenceEngine
-from predictor.intent_model import IntentModel
-from predictor.model_manager import ModelManager, ModelSource
-from predictor.residency import ResidentModels
-from predictor.servicer import predictor_service
-from predictor.tokenizer import Tokenizer
-from predictor.traffic import TrafficCounter
-from predictor.traffic_registry import TrafficRegistry
+from predictor.cache.model_manager import ModelManager, ModelSource
+from predictor.cache.residency import ResidentModels
+from predictor.inference.engine import InferenceEngine
+from predictor.inference.traffic_registry import TrafficRegistry
+from predictor.model.intent_model import IntentModel
+from predictor.model.tokenizer import Tokenizer
+from predictor.model.traffic_counter import TrafficCounter
+from predictor.rpc.servicer import predictor_service
 from serving.domain.errors import InvalidRequest, ModelNotFound, QuotaExceeded, ServingError, Status, status_of
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.model_id import ModelId

@@ -1,0 +1,86 @@
+"""From routes to the backends that ask the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from frontend.batching.counts import QueryCounts
+from frontend.batching.timed import GroupingBackend, coalesced
+from frontend.engines.backend import Backend, Manifests
+from frontend.engines.open_inference.backend import OpenInferenceBackend
+from frontend.engines.partitions import partitions_before
+from frontend.engines.predictor.backend import PredictorBackend
+from frontend.engines.predictor.tls import EngineTls
+from frontend.engines.torchserve.backend import TorchServeBackend
+from frontend.engines.torchserve.options import TorchServeOptions
+from frontend.routing.routes import OPEN_INFERENCE, PREDICTOR, TORCHSERVE, Engine
+from frontend.settings import EngineSettings
+from serving.access.own_credential import OwnCredential
+
+
+def backends_of(
+    engines: Mapping[str, Engine],
+    settings: EngineSettings,
+    manifests: Manifests,
+    *,
+    partitions: int,
+    counts: QueryCounts | None = None,
+) -> dict[str, Backend]:
+    """Return the backend of each algorithm; algorithms of one engine share it.
+
+    Args:
+        engines: of each algorithm.
+        settings: how engines are asked.
+        manifests: for engines that know none.
+        partitions: of models; 0: as many as fit the engine.
+        counts: counts queries on their way.
+    """
+
+    def backend_of(engine: Engine) -> Backend:
+        kind = _BACKENDS[engine.kind]
+        parts = partitions or partitions_before(engine.address)
+        backend = kind(engine, settings, manifests, parts)
+        calls = settings.calls_in_flight
+        if not isinstance(backend, PredictorBackend):
+            return coalesced(backend, calls=calls, group_of=backend.group_of, counts=counts)
+        group_of = backend.group_of if parts > 1 else None
+        return coalesced(backend, calls=calls, group_of=group_of, counts=counts, submit_batch=backend.submit_batch)
+
+    backends = {engine: backend_of(engine) for engine in set(engines.values())}
+    return {algorithm: backends[engine] for algorithm, engine in engines.items()}
+
+
+def _predictor(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> GroupingBackend:
+    del manifests
+    files = settings.predictor_tls()
+    tls = None if files is None else EngineTls(files, settings.predictor_tls_server_name)
+    file = settings.predictor_credential_file
+    credential = None if file is None else OwnCredential(file)
+    return PredictorBackend(engine.address, partitions=partitions, tls=tls, credential=credential)
+
+
+def _torchserve(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> GroupingBackend:
+    del partitions
+    options = TorchServeOptions(
+        most_models=settings.torchserve_models,
+        workers=settings.torchserve_workers,
+        batch_size=settings.torchserve_batch_size,
+        batch_delay_milliseconds=settings.torchserve_batch_delay_milliseconds,
+        registration_seconds=settings.torchserve_registration_seconds,
+        response_seconds=settings.torchserve_response_seconds,
+        key_file=settings.torchserve_key_file,
+    )
+    return TorchServeBackend(engine.address, engine.management, manifests, options)
+
+
+def _open_inference(engine: Engine, settings: EngineSettings, manifests: Manifests, partitions: int) -> GroupingBackend:
+    del settings
+    return OpenInferenceBackend(engine.address, manifests=manifests, partitions=partitions)
+
+
+_BACKENDS: Final[Mapping[str, Callable[[Engine, EngineSettings, Manifests, int], GroupingBackend]]] = {
+    PREDICTOR: _predictor,
+    TORCHSERVE: _torchserve,
+    OPEN_INFERENCE: _open_inference,
+}

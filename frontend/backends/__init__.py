@@ -1,1 +1,0 @@
-"""One file an engine, all behind the interface of ``backend``."""

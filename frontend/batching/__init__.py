@@ -1,0 +1,1 @@
+"""Queries on their way to an engine: sent in batches, and counted."""

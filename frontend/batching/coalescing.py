@@ -1,0 +1,443 @@
+"""Sends to an engine in batches what comes one by one.
+
+A call costs both sides far more than a query does. So few calls are in flight to an engine at the same time; what
+arrives in one turn of the event loop, or while they are in flight, goes together. There is no timer: where nobody
+waits, nobody is made to wait. An engine in the same process answers a batch within the turn.
+
+Nobody waits for anybody else's model either: a batch is answered with what can be answered at once, and what cannot is
+asked for alone. Deadlines, cancellation and errors stay each query's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+from weakref import WeakValueDictionary
+
+import structlog
+from grpc import StatusCode
+
+from frontend.batching.counts import QueryCounts
+from frontend.engines.backend import EngineBackend
+from frontend.engines.before import BackendBefore
+from frontend.engines.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
+from frontend.engines.traced import LEFT, batch_of, end_batch
+from grpc_http2.alarms import Alarm, alarms_of
+from grpc_http2.turn import Turn
+from serving.call.call import Call, enter_call
+from serving.call.deadline import Deadline
+from serving.call.slots import aside
+from serving.call.spans import Span
+from serving.domain.errors import INTERNAL_MESSAGE, ServingError, again, service_ends
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import best_labels, explained_characters, fit_in_one_answer
+
+log = structlog.get_logger()
+
+_MOST_QUERIES: Final = 256
+_MOST_CHARACTERS: Final = 1 << 17
+# A batch of ready models takes a few milliseconds. One that hangs must not hold up those who come after it.
+_SLOT_SECONDS: Final = 0.1
+
+
+class BatchingBackend(EngineBackend, Protocol):
+    """An engine that answers batches at once, as far as it can."""
+
+    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone.
+
+        Raises:
+            ServingError: why there is none for any.
+        """
+
+
+PredictNow: TypeAlias = Callable[[Sequence[Query], Call], Sequence[Outcome | None]]
+"""The same without a wait, of an engine in this process."""
+
+
+class _Waiting:
+    """A query from its arrival to its outcome."""
+
+    settled = False
+    """Whether its outcome was told, or nobody waits for it."""
+    arrival = 0.0
+    """When it came, where that is counted."""
+    batch: _Batch | None = None
+    """The batch that it is in flight with."""
+    span: Span | None = None
+    """Where its call is traced: its wait in the queue, then its flight."""
+    task: asyncio.Task[None] | None = None
+    """Asks for it alone."""
+
+    def __init__(self, query: Query, call: Call, done: Done) -> None:
+        self.query = query
+        self.call = call
+        self._done = done
+
+    def settle(self, outcome: Prediction | Exception) -> None:
+        """Tell its outcome."""
+        if not self.settled:
+            self.settled = True
+            self._done(outcome)
+
+    def withdraw(self) -> None:
+        """Take it back."""
+        if self.settled:
+            return
+        self.settled = True
+        if self.batch is not None:
+            self.batch.leave()
+        if self.task is not None:
+            self.task.cancel()
+        if self.span is not None:
+            self.span.end(LEFT)
+
+
+class CoalescingBackend(BackendBefore[BatchingBackend]):
+    """A :class:`~frontend.engines.backend.Backend` before an engine.
+
+    Args:
+        backend: the engine.
+        calls: how many batches may be in flight for each group.
+        group_of: what is the same for queries that may go in one batch; without it all may.
+        counts: what is counted of queries, if anything.
+        predict_now: answers a batch within the turn, where the engine is in this process.
+        submit_batch: hands a batch over to the engine without a task, where the engine can take it so.
+    """
+
+    def __init__(
+        self,
+        backend: BatchingBackend,
+        *,
+        calls: int,
+        group_of: Callable[[Query], Hashable] | None = None,
+        counts: QueryCounts | None = None,
+        predict_now: PredictNow | None = None,
+        submit_batch: SubmitBatch | None = None,
+    ) -> None:
+        super().__init__(backend)
+        self._calls = calls
+        self._submit_batch = submit_batch
+        self.counts = counts
+        self.predict_now = predict_now
+        self._group_of = group_of
+        # One is there as long as somebody waits in it, or a batch of it is in flight.
+        self._groups: WeakValueDictionary[Hashable, _Group] = WeakValueDictionary()
+        self._all = _Group(self, calls) if group_of is None else None
+        """The one group, where there are no others."""
+        self._takes_batches = True
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
+        """Have the query answered together with those that come meanwhile; ``done`` is told its outcome."""
+        waiting = _Waiting(query, call, done)
+        if not self._takes_batches:
+            if self.counts is not None:
+                self.counts.asked((query,))
+            self.ask_alone(waiting)
+            return waiting.withdraw
+        (self._all or self._group(query)).add(waiting)
+        return waiting.withdraw
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer to one query. Raises the engine's error."""
+        call.deadline.check()
+        return await answer_of(self, query, call)
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        """Return the outcome of each query, in order. Raises the engine's error where it refused the batch."""
+        if self.counts is not None:
+            self.counts.asked(queries)
+        return await self._backend.predict_batch(queries, call)
+
+    async def close(self) -> None:
+        """End what is in flight, and close the engine's backend."""
+        for group in (self._all, *self._groups.values()):
+            if group is not None:
+                group.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().close()
+
+    def _group(self, query: Query) -> _Group:
+        key = None if self._group_of is None else self._group_of(query)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(self, self._calls)
+        return group
+
+    def settle(self, waiting: _Waiting, outcome: Outcome | None) -> None:
+        """Tell what a batch has brought for a query."""
+        if outcome is None:
+            # Its model is to be loaded, for which the engine has a queue of its own.
+            self.ask_alone(waiting)
+        elif isinstance(outcome, ServingError) and outcome.code is StatusCode.UNIMPLEMENTED:
+            if self._takes_batches:
+                # A predictor of the book's system takes one query at a time.
+                log.info("the engine takes no batches; queries are sent one by one")
+                self._takes_batches = False
+            self.ask_alone(waiting)
+        else:
+            waiting.settle(outcome)
+
+    def ask_alone(self, waiting: _Waiting) -> None:
+        """Ask the engine for one query."""
+        if not waiting.settled:
+            waiting.batch = None
+            waiting.task = self.start(self._alone(waiting))
+
+    def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw:
+        """Have the engine answer a batch as far as it can at once."""
+        withdraw = None if self._submit_batch is None else self._submit_batch(queries, call, done)
+        return withdraw or self.start(self._answered(queries, call, done)).cancel
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that ends with this backend."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _answered(self, queries: Sequence[Query], call: Call, done: BatchDone) -> None:
+        enter_call(call)
+        outcomes: Sequence[Outcome | None] | Exception
+        try:
+            outcomes = await self._backend.predict_ready(queries, call)
+        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+            outcomes = error
+        done(outcomes)
+
+    async def _alone(self, waiting: _Waiting) -> None:
+        enter_call(waiting.call)
+        outcome: Prediction | Exception
+        try:
+            with aside():
+                outcome = await self._backend.predict(waiting.query, waiting.call)
+        except asyncio.CancelledError:
+            waiting.settle(service_ends())
+            raise
+        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+            outcome = error
+        waiting.task = None
+        waiting.settle(outcome)
+
+
+class _Group:
+    """Queries that may go together."""
+
+    def __init__(self, owner: CoalescingBackend, calls: int) -> None:
+        self.owner = owner
+        self.alarms = alarms_of(asyncio.get_running_loop())
+        self._counts = owner.counts
+        self._predict_now = owner.predict_now
+        self._free = calls
+        self._closed = False
+        self._is_due = False
+        self._is_sending = False
+        self._waiting: deque[_Waiting] = deque()
+        self._batches: set[_Batch] = set()
+        self._turn = Turn.of_running_loop()
+
+    def add(self, waiting: _Waiting) -> None:
+        """Send the query with the next batch, once all that this turn brings has been seen."""
+        if self._closed:
+            waiting.settle(service_ends())
+            return
+        if self._counts is not None:
+            waiting.arrival = self._counts.came(waiting.query)
+        span = waiting.call.span
+        if span is not None:
+            waiting.span = span.child("queue")
+        self._waiting.append(waiting)
+        if self._free and not self._is_due:
+            self._is_due = True
+            self._turn.at_end(self._send)
+
+    def give_slot_back(self) -> None:
+        """Let the next batch go, at once: its engine should not wait while the answers of this one are given."""
+        self._free += 1
+        if not self._is_sending:
+            self._send()
+
+    def forget(self, batch: _Batch) -> None:
+        """Let go of a batch that has ended."""
+        self._batches.discard(batch)
+
+    def close(self) -> None:
+        """End what is in flight, and refuse what waits."""
+        self._closed = True
+        for waiting in self._waiting:
+            if waiting.call.deadline.remaining() > 0.0:
+                waiting.settle(service_ends())
+        for batch in list(self._batches):
+            batch.cancel()
+
+    def _send(self) -> None:
+        self._is_due = False
+        self._is_sending = True
+        try:
+            self._send_all()
+        finally:
+            self._is_sending = False
+
+    def _send_all(self) -> None:
+        while not self._closed and self._free and self._waiting:
+            waited = len(self._waiting)
+            members = self._next_members()
+            if self._counts is not None:
+                self._counts.went(waited - len(self._waiting))
+            if members:
+                if self._counts is not None:
+                    self._counts.sent(members)
+                if self._predict_now is not None:
+                    self._answer(members, self._predict_now)
+                else:
+                    self._free -= 1
+                    batch = _Batch(self, members)
+                    self._batches.add(batch)
+                    batch.begin()
+
+    def _answer(self, members: Sequence[_Waiting], predict_now: PredictNow) -> None:
+        """Have the members answered within the turn: none of them can come to its deadline meanwhile."""
+        span = batch_of(members)
+        call = _call_of(members, span)
+        outcomes: Sequence[Outcome | None]
+        fault = ""
+        try:
+            outcomes = predict_now([member.query for member in members], call)
+        except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
+            failure = _failure_of(error)
+            fault, outcomes = failure.code.name, [again(failure) for _ in members]
+        if span is not None:
+            end_batch(span, members, fault)
+        for member, outcome in zip(members, outcomes, strict=True):
+            if isinstance(outcome, Prediction):
+                member.settle(outcome)
+            else:
+                self.owner.settle(member, outcome)
+
+    def _next_members(self) -> list[_Waiting]:
+        members: list[_Waiting] = []
+        characters = labels = explained = 0
+        while self._waiting and len(members) < _MOST_QUERIES:
+            waiting = self._waiting[0]
+            # Skip callers that left or timed out.
+            if not waiting.settled:
+                query = waiting.query
+                characters += len(query.document)
+                if query.k or query.explain is not None:
+                    labels += best_labels(query)
+                    explained += explained_characters(query)
+                # What each may ask for alone may be too much together, and would be refused to all.
+                if members and not (characters <= _MOST_CHARACTERS and fit_in_one_answer(labels, explained)):
+                    break
+                members.append(waiting)
+            self._waiting.popleft()
+        return members
+
+
+def _call_of(members: Sequence[_Waiting], span: Span | None) -> Call:
+    """Return the call that a batch is asked with: the member's own where it is one, else with the last deadline."""
+    if len(members) == 1 and span is None:
+        return members[0].call
+    # Members with an earlier deadline leave earlier.
+    last = max(member.call.deadline.at for member in members)
+    call = members[0].call if len(members) == 1 else Call.until(Deadline(last))
+    return call if span is None else call.with_span(span)
+
+
+def _queries_of(members: Sequence[_Waiting]) -> Sequence[Query]:
+    """Return the queries of the members, each with its own deadline: the engine skips a member that is too late."""
+    if len(members) == 1:
+        return [members[0].query]
+    return [member.query.asked_until(member.call.deadline.at) for member in members]
+
+
+def _failure_of(error: Exception) -> ServingError:
+    """Return why a batch has no answers: a fault of ours is logged, and its callers are not told of it."""
+    if isinstance(error, ServingError):
+        return error
+    log.error("batch failed", exc_info=error)
+    return ServingError(INTERNAL_MESSAGE)
+
+
+class _Batch:
+    """Queries in flight together."""
+
+    def __init__(self, group: _Group, members: Sequence[_Waiting]) -> None:
+        self._group = group
+        self._members: Sequence[_Waiting] = members
+        self._left = len(members)
+        self._slot: Alarm | None = group.alarms.after(_SLOT_SECONDS, self._give_slot_back)
+        self._span = batch_of(members)
+        self._withdraw: Withdraw | None = None
+        for member in members:
+            member.batch = self
+
+    def begin(self) -> None:
+        """Send the batch."""
+        members = self._members
+        try:
+            withdraw = self._group.owner.submit_batch(_queries_of(members), _call_of(members, self._span), self._done)
+        except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
+            self._done(error)
+        else:
+            # The batch may have ended before it could be withdrawn.
+            self._withdraw = withdraw if self._members else None
+
+    def leave(self) -> None:
+        """Count a member that has left; when the last of them has, nobody needs the answer."""
+        self._left -= 1
+        if not self._left:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """End the batch without answers."""
+        members, withdraw = self._members, self._withdraw
+        if members:
+            self._end(LEFT)
+            if withdraw is not None:
+                withdraw()
+            _settle(self._group.owner, members, [service_ends() for _ in members])
+
+    def _done(self, outcomes: Sequence[Outcome | None] | Exception) -> None:
+        members = self._members
+        if not members:
+            return
+        if not isinstance(outcomes, Exception) and len(outcomes) != len(members):
+            outcomes = ValueError(f"{len(outcomes)} outcomes of {len(members)} queries")
+        if isinstance(outcomes, Exception):
+            failure = _failure_of(outcomes)
+            self._end(failure.code.name)
+            outcomes = [again(failure) for _ in members]
+        else:
+            self._end("")
+        _settle(self._group.owner, members, outcomes)
+
+    def _end(self, fault: str) -> None:
+        """End the batch's span, before the spans of the calls that it is a part of are ended, and let the next one go.
+
+        ``fault`` names why nobody is answered.
+        """
+        if self._span is not None:
+            end_batch(self._span, self._members, fault)
+        # The members know the batch too: in a circle, all of it would stay until the garbage collector comes.
+        self._members = ()
+        self._withdraw = None
+        self._group.forget(self)
+        self._give_slot_back()
+
+    def _give_slot_back(self) -> None:
+        if self._slot is not None:
+            self._slot.cancel()
+            self._slot = None
+            self._group.give_slot_back()
+
+
+def _settle(owner: CoalescingBackend, members: Sequence[_Waiting], outcomes: Sequence[Outcome | None]) -> None:
+    for member, outcome in zip(members, outcomes, strict=True):
+        member.batch = None
+        owner.settle(member, outcome)

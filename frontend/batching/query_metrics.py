@@ -1,0 +1,120 @@
+"""What is counted of queries on their way to the engines, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from frontend.batching.counts import QueryCounts
+from frontend.batching.model_times import ModelTimes
+from serving.domain.model_id import ModelId, reference_of
+from serving.runtime.settings import ServerSettings
+from serving.telemetry.busiest import BusiestCounts
+from serving.telemetry.dialects import MODELMESH, TRITON
+from serving.telemetry.modelmesh import Milliseconds
+
+_MICROSECONDS: Final = 1e6
+
+
+def query_counts(settings: ServerSettings) -> QueryCounts | None:
+    """Return what counts queries; ``None`` where the settings want no metrics."""
+    if not settings.metrics_port:
+        return None
+    return QueryCounts(ModelTimes() if TRITON in settings.names_of_metrics() else None)
+
+
+def collectors_of(counts: QueryCounts | None, settings: ServerSettings) -> Sequence[Collector]:
+    """Return what metrics tell of ``counts``."""
+    if counts is None:
+        return []
+    collectors: list[Collector] = [QueryCollector(counts, settings.metrics_models)]
+    if MODELMESH in settings.names_of_metrics():
+        meaning = "Time that queries wait to be sent."
+        collectors.append(Milliseconds("modelmesh_req_queue_delay_milliseconds", meaning, counts.queue_seconds))
+    if counts.times is not None:
+        collectors.append(TritonCollector(counts.models, counts.times, settings.metrics_models))
+    return collectors
+
+
+class QueryCollector(Collector):
+    """Collects what was counted of queries.
+
+    Args:
+        counts: counts.
+        models: how many models have metrics of their own: those that were asked the most.
+    """
+
+    def __init__(self, counts: QueryCounts, models: int) -> None:
+        self._counts = counts
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric as it is now. Called in any thread."""
+        counts = self._counts
+        seconds = HistogramMetricFamily("intent_queue_seconds", "Time that queries wait to be sent.", labels=())
+        counts.queue_seconds.add_to(seconds)
+        yield seconds
+        yield GaugeMetricFamily("intent_queue_length", "Queries that wait to be sent.", value=counts.waiting)
+        sizes = HistogramMetricFamily("intent_batch_size", "Queries of the batches that were sent.", labels=())
+        counts.sizes.add_to(sizes)
+        yield sizes
+        requests = CounterMetricFamily(
+            "intent_model_requests", "Queries for a model, of the busiest models.", labels=["model"]
+        )
+        for model, count in counts.models.busiest(self._models):
+            requests.add_metric([model], count)
+        yield requests
+
+
+class TritonCollector(Collector):
+    """Collects what was counted of the busiest models, under the names that Triton's dashboards know.
+
+    They have no ``_total`` at their ends, so the exposition calls them untyped; Prometheus takes them as they are.
+
+    Args:
+        models: knows the busiest.
+        times: of each.
+        limit: how many models are told of.
+    """
+
+    def __init__(self, models: BusiestCounts, times: ModelTimes, limit: int) -> None:
+        self._models = models
+        self._times = times
+        self._limit = limit
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric as it is now. Called in any thread."""
+        told = {
+            name: Metric(name, meaning, "untyped")
+            for name, meaning in (
+                ("nv_inference_request_success", "Requests that were answered, of the busiest models."),
+                ("nv_inference_request_failure", "Requests that were not answered, of the busiest models."),
+                ("nv_inference_count", "Documents that were answered, of the busiest models."),
+                ("nv_inference_exec_count", "Batches in which the busiest models were asked."),
+                ("nv_inference_request_duration_us", "Microseconds of requests that were answered, together."),
+                ("nv_inference_queue_duration_us", "Microseconds that queries waited to be sent, together."),
+                ("nv_inference_compute_infer_duration_us", "Microseconds of waits for the engine, together."),
+            )
+        }
+        for model_id, _ in self._models.busiest(self._limit):
+            times = self._times.get(model_id)
+            if times is None:
+                continue
+            model = reference_of(ModelId(model_id))
+            labels = {"model": model.name, "version": model.selector or times.version}
+            for reason, count in times.failures.items():
+                name = "nv_inference_request_failure"
+                told[name].add_sample(name, {**labels, "reason": reason}, count)
+            for name, value in (
+                ("nv_inference_request_success", times.successes),
+                ("nv_inference_count", times.documents),
+                ("nv_inference_exec_count", times.executions),
+                ("nv_inference_request_duration_us", round(times.request_seconds * _MICROSECONDS)),
+                ("nv_inference_queue_duration_us", round(times.queue_seconds * _MICROSECONDS)),
+                ("nv_inference_compute_infer_duration_us", round(times.engine_seconds * _MICROSECONDS)),
+            ):
+                told[name].add_sample(name, labels, value)
+        yield from told.values()

@@ -1,0 +1,1 @@
+"""The engines that answer queries, one room each, and what all of them use."""

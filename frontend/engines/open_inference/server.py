@@ -1,0 +1,131 @@
+"""The calls to a server of the Open Inference Protocol, or replicas of one, and what it means when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from frontend.engines.channel import channel_to
+from frontend.engines.open_inference.misfit import misfit_of
+from frontend.engines.open_inference.refusals import error_of_refusal, refuses_request, tells_unknown_model
+from frontend.engines.partitions import partition_of
+from frontend.engines.replicas import FRESH_SECONDS, LookUp, Replicas
+from frontend.engines.traced import asked
+from serving.call.call import REQUEST_ID_KEY, Call
+from serving.domain.errors import ModelIncomplete, ServingError, Unavailable
+from serving.domain.manifest import OpenInferenceModel
+from serving.stubs import open_inference_pb2 as pb
+from serving.stubs import open_inference_pb2_grpc as pb_grpc
+
+log = structlog.get_logger()
+
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+# What a refusal means is asked at a server that has just answered.
+_PATIENCE_SECONDS: Final = 1.0
+
+
+class OpenInferenceServer:
+    """A server, or replicas of one that each serve a share of the models.
+
+    Args:
+        target: where it listens, as gRPC writes it.
+        partitions: models are spread over so many; those of one partition go to one replica.
+        look_up: looks names up.
+    """
+
+    def __init__(self, target: str, partitions: int, look_up: LookUp) -> None:
+        self._target = target
+        self._partitions = partitions
+        self._replicas: Replicas[pb_grpc.GRPCInferenceServiceAsyncStub] = Replicas(
+            target,
+            functools.partial(channel_to, service=_SERVICE, pings=False),
+            pb_grpc.GRPCInferenceServiceStub,
+            look_up,
+        )
+
+    async def infer(
+        self, request: pb.ModelInferRequest, model_id: str, model: OpenInferenceModel, call: Call
+    ) -> pb.ModelInferResponse:
+        """Return the answer to ``request``, which asks ``model``, here ``model_id``.
+
+        Raises:
+            ModelIncomplete: there is no such model.
+            InvalidManifest: its tensors are others.
+            ServingError: why there is no answer, in our words.
+        """
+        call.deadline.check()
+        affinity = str(partition_of(model_id, self._partitions))
+        metadata = ((REQUEST_ID_KEY, call.request_id),)
+        method: Any = (await self._replicas.stub()).ModelInfer
+        ask: Any = functools.partial(method, affinity=affinity)
+        if call.span is not None:
+            ask = asked(ask, call.span, f"{_SERVICE}/ModelInfer", self._target)
+        try:
+            response: pb.ModelInferResponse = await ask(request, timeout=call.deadline.remaining(), metadata=metadata)
+            return response
+        except grpc.aio.AioRpcError as error:
+            options = {
+                "timeout": min(call.deadline.remaining(), _PATIENCE_SECONDS),
+                "metadata": metadata,
+                "affinity": affinity,
+            }
+            if tells_unknown_model(error):
+                raise await self._unknown_model(options) from error
+            if refuses_request(error):
+                raise await self._misfit(request, model, options) or error_of_refusal(error) from error
+            raise error_of_refusal(error) from error
+
+    async def becomes_ready(self) -> bool:
+        """Return whether it says so before the name, which may stand for others by then, is to be looked up."""
+        try:
+            async with asyncio.timeout(FRESH_SECONDS):
+                if await self._says_ready({"wait_for_ready": True}):
+                    return True
+            log.info("engine not ready")
+        except TimeoutError:
+            pass
+        except Unavailable as error:
+            log.info("engine not ready", reason=str(error))
+        except grpc.aio.AioRpcError as error:
+            log.info("engine not ready", code=error.code().name)
+        return False
+
+    async def close(self) -> None:
+        """Close the channels."""
+        await self._replicas.close()
+
+    async def _unknown_model(self, options: dict[str, Any]) -> ServingError:
+        """Return what it means that there is no such model: a server that starts, or ends, says so of every model."""
+        try:
+            ready = await self._says_ready(options)
+        except grpc.aio.AioRpcError:
+            ready = False
+        if not ready:
+            return Unavailable("the engine is not ready, and does not have the model; try again")
+        return ModelIncomplete(
+            "the engine has no model of this name and version; put it there, or correct OpenInference in manifest.json"
+        )
+
+    async def _misfit(
+        self, request: pb.ModelInferRequest, model: OpenInferenceModel, options: dict[str, Any]
+    ) -> ServingError | None:
+        """Return why the request could not be taken where the manifest is to blame, and the server tells it."""
+        question = pb.ModelMetadataRequest(name=request.model_name, version=request.model_version)
+        try:
+            metadata = await (await self._replicas.stub()).ModelMetadata(question, **options)
+        except grpc.aio.AioRpcError:
+            return None
+        return misfit_of(model, metadata)
+
+    async def _says_ready(self, options: dict[str, Any]) -> bool:
+        try:
+            return (await (await self._replicas.stub()).ServerReady(pb.ServerReadyRequest(), **options)).ready
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                # That it answers is all there is to know.
+                return True
+            raise

@@ -1,0 +1,1 @@
+"""Our own predictor as an engine."""

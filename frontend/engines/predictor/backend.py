@@ -1,0 +1,293 @@
+"""Our own predictor, over gRPC: one of it, or several that each hold a share of the models."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple, Self
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from frontend.engines.backend import Removed
+from frontend.engines.channel import channel_to
+from frontend.engines.groups import asked_in_groups
+from frontend.engines.partitions import partition_of
+from frontend.engines.predictor.tls import EngineTls
+from frontend.engines.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
+from frontend.engines.submission import BatchDone, Withdraw
+from frontend.engines.traced import asked
+from grpc_http2.client.channel import Channel
+from serving.access.own_credential import Entry, OwnCredential
+from serving.call.call import REQUEST_ID_KEY, Call
+from serving.domain.errors import DeadlineExceeded, ServingError, Unauthenticated, Unavailable, service_ends
+from serving.domain.model_id import ModelId
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.residency import Residence
+from serving.stubs import prediction_service_pb2 as pb
+from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from serving.wire.answer_bytes import outcomes_in
+from serving.wire.messages import batch_request_of, outcomes_of, prediction_of, request_of
+from serving.wire.remote import error_of_call
+from serving.wire.residency_client import residence_of, statistics_of
+
+log = structlog.get_logger()
+
+_ASK_AGAIN_SECONDS: Final = 0.5
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
+_BATCH: Final = "PredictorPredictBatch"
+
+
+class _Stubs(NamedTuple):
+    predictor: pb_grpc.PredictorAsyncStub
+    predict_ready: Any
+    """PredictorPredictBatch, whose answer is read without a message."""
+    health: Any
+    """The published types of the health stub leave Watch out."""
+
+    @classmethod
+    def of(cls, channel: Channel) -> Self:
+        predict_ready = channel.unary_unary(
+            f"/{_SERVICE}/{_BATCH}", pb.PredictorPredictBatchRequest.SerializeToString, outcomes_in
+        )
+        return cls(pb_grpc.PredictorStub(channel), predict_ready, health_pb2_grpc.HealthStub(channel))
+
+
+class PredictorBackend:
+    """A :class:`~frontend.engines.backend.Backend` that asks a predictor, or replicas of one.
+
+    Args:
+        target: where it listens, as gRPC writes it: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
+        partitions: models are spread over so many. Queries of one partition go to one replica; those of different
+            partitions may.
+        look_up: looks names up.
+        tls: encrypts; without it nothing is.
+        credential: what the predictor knows us by, which is closed with this; ``None``: it does not ask.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        partitions: int = 1,
+        look_up: LookUp = look_up,
+        tls: EngineTls | None = None,
+        credential: OwnCredential | None = None,
+    ) -> None:
+        self._target = target
+        self._credential = credential
+        self._partitions = partitions
+        self._tls = None if tls is None else tls.to(target)
+        # As the ring takes them.
+        self._affinities = [str(partition) for partition in range(partitions)]
+        self._replicas = Replicas(
+            target,
+            lambda addresses: channel_to(addresses, _SERVICE, tls=self._tls),
+            _Stubs.of,
+            look_up,
+            None if tls is None else tls.has_changed,
+        )
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer to one query. Raises the predictor's error."""
+        request = request_of(pb.PredictorPredictRequest, query)
+        return prediction_of(await self._ask("PredictorPredict", request, call, self._partition_of(query)))
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        """Return the outcome of each query, in order. Each replica is asked for what is its own.
+
+        Raises:
+            ServingError: there is one partition, and its replica refused the queries.
+        """
+        if self._partitions == 1:
+            return await self._predict_part(queries, call)
+        outcomes = await asked_in_groups(queries, self.group_of, lambda part: self.predict_ready(part, call))
+        later = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        # Models to be loaded are asked for by partition, so that no replica loads the model of another.
+        answers = await asked_in_groups(
+            [queries[index] for index in later], self._partition_of, lambda part: self._predict_part(part, call)
+        )
+        waited_for = dict(zip(later, answers, strict=True))
+        return [waited_for[index] if outcome is None else outcome for index, outcome in enumerate(outcomes)]
+
+    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone.
+
+        REQUIRES: :meth:`group_of` is the same for all queries.
+        """
+        partition = self._partition_of(queries[0]) if queries else 0
+        batch = batch_request_of(queries, ready_only=True)
+        stubs = await self._replicas.stub()
+        outcomes: Sequence[Outcome | None] = await _told(
+            self._begun(stubs.predict_ready, _BATCH, batch, call, partition)
+        )
+        return outcomes
+
+    def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw | None:
+        """Do the same without a task, as :data:`~frontend.engines.submission.SubmitBatch`.
+
+        A call that is traced has to be waited for, so that its span ends with it.
+
+        Raises:
+            DeadlineExceeded: it is too late.
+        """
+        stubs = self._replicas.stub_at_hand()
+        if stubs is None or call.span is not None:
+            return None
+        batch = batch_request_of(queries, ready_only=True)
+        begun = self._begun(stubs.predict_ready, _BATCH, batch, call, self._partition_of(queries[0]))
+        begun.add_done_callback(lambda ended: done(_outcomes_of_ended(ended)))
+        withdraw: Withdraw = begun.cancel
+        return withdraw
+
+    def group_of(self, query: Query) -> str | int:
+        """Return what is the same for queries that may go in one batch: the address of their replica.
+
+        Until the batch goes, the replica may have left. Then the batch goes to another, which answers for the models
+        that it has in memory, and the others are asked for alone.
+        """
+        if self._partitions == 1:
+            return 0
+        partition = self._partition_of(query)
+        return self._replicas.address_for(self._affinities[partition]) or partition
+
+    async def load(self, model_id: ModelId, call: Call) -> Residence:
+        """Have the model in the memory of the replica that answers for it. Raises its error."""
+        request = pb.LoadRequest(runId=model_id, caller=call.identity.name)
+        response = await self._ask("Load", request, call, partition_of(model_id, self._partitions))
+        return residence_of(response.replica, response.model)
+
+    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+        """Return what the replica that answers for the model has of it. Raises its error."""
+        request = pb.ResidencyRequest(runId=model_id, caller=call.identity.name)
+        response = await self._ask("Residency", request, call, partition_of(model_id, self._partitions))
+        statistics = statistics_of(response.traffic) if response.HasField("traffic") else None
+        return [residence_of(response.replica, next(iter(response.models), None), statistics)]
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Let the replica that has the model let go of it. Raises its error."""
+        request = pb.UnloadRequest(runId=model_id, caller=call.identity.name)
+        await self._ask("Unload", request, call, partition_of(model_id, self._partitions))
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        """Let every replica let go of models that were removed: one to which their calls went before may hold a copy.
+
+        Raises:
+            ServingError: the first failure.
+        """
+        addresses = await self._replicas.addresses()
+        failures = await asyncio.gather(*(self._forget_at(address, models, call) for address in addresses))
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def _forget_at(self, address: str, models: Sequence[Removed], call: Call) -> ServingError | None:
+        """Let one replica let go of models. Return the first failure."""
+        first: ServingError | None = None
+        # Calls of the shared channel go where their models are answered.
+        async with channel_to([address], tls=self._tls) as channel:
+            unload = _Stubs.of(channel).predictor.Unload
+            for model in models:
+                request = pb.UnloadRequest(runId=model.model_id, caller=call.identity.name)
+                try:
+                    await _told(self._begun(unload, "Unload", request, call, 0))
+                except ServingError as error:
+                    log.info("replica keeps a removed model", address=address, model=model.model_id, reason=str(error))
+                    first = first or error
+                    if isinstance(error, Unavailable | DeadlineExceeded):
+                        break
+        return first
+
+    async def wait_until_ready(self) -> None:
+        """Return once the health of a replica is SERVING."""
+        while True:
+            if await self._says_serving():
+                return
+            # A predictor that is ending ends watches at once: ask again, but not without a break.
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    async def _says_serving(self) -> bool:
+        """Return whether a replica says so before the name, which may stand for others by then, is to be looked up."""
+        watch: Any = None
+        try:
+            async with asyncio.timeout(FRESH_SECONDS):
+                watch = (await self._replicas.stub()).health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+                async for update in watch:
+                    if update.status == health_pb2.HealthCheckResponse.SERVING:
+                        return True
+        except TimeoutError:
+            pass
+        except Unavailable as error:
+            log.info("predictor not ready", reason=str(error))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                # A predictor of the book's system has no health service: that it answers is all there is to know.
+                return True
+            log.info("predictor not ready", code=error.code().name)
+        finally:
+            if watch is not None:
+                # Left open, it would be a call in flight when the predictor drains.
+                watch.cancel()
+        return False
+
+    async def close(self) -> None:
+        """Close the channels."""
+        if self._credential is not None:
+            await self._credential.close()
+        await self._replicas.close()
+
+    async def _predict_part(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        batch = batch_request_of(queries)
+        partition = self._partition_of(queries[0]) if queries else 0
+        return outcomes_of(await self._ask(_BATCH, batch, call, partition))
+
+    def _partition_of(self, query: Query) -> int:
+        return partition_of(query.model_id, self._partitions)
+
+    async def _ask(self, method: str, request: Any, call: Call, partition: int) -> Any:
+        stubs = await self._replicas.stub()
+        return await _told(self._begun(getattr(stubs.predictor, method), method, request, call, partition))
+
+    def _begun(self, ask: Callable[..., Any], method: str, request: Any, call: Call, partition: int) -> Any:
+        """Return the call to a replica, which is to be awaited. Raises DeadlineExceeded."""
+        call.deadline.check()
+        metadata: tuple[Entry, ...] = ((REQUEST_ID_KEY, call.request_id),)
+        if self._credential is not None:
+            metadata = (*metadata, *self._credential.metadata())
+        if self._partitions > 1:
+            ask = functools.partial(ask, affinity=self._affinities[partition])
+        if call.span is not None:
+            ask = asked(ask, call.span, f"{_SERVICE}/{method}", self._target)
+        return ask(request, timeout=call.deadline.remaining(), metadata=metadata)
+
+
+def _outcomes_of_ended(call: Any) -> Sequence[Outcome | None] | Exception:
+    """Return what a call has brought that has ended."""
+    try:
+        outcomes: Sequence[Outcome | None] = call.result()
+    except grpc.aio.AioRpcError as error:
+        return _error_of(error)
+    except asyncio.CancelledError:
+        # The channel was closed.
+        return service_ends()
+    return outcomes
+
+
+async def _told(call: Awaitable[Any]) -> Any:
+    """Return what a call brings. Raises ServingError."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise _error_of(error) from error
+
+
+def _error_of(failed: grpc.aio.AioRpcError) -> ServingError:
+    """Return the error for the caller, who is not to blame where it is us whom the predictor does not know."""
+    error = error_of_call(failed, "predictor")
+    if not isinstance(error, Unauthenticated):
+        return error
+    refusal = Unavailable("the engine does not know this frontend; its operator has to give it a credential")
+    refusal.tried_enough = True
+    return refusal

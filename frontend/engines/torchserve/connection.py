@@ -1,0 +1,115 @@
+"""The connections to one TorchServe: of its inference API and of its management API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import grpc
+import structlog
+from google.protobuf import empty_pb2
+from grpc import ChannelConnectivity
+
+from frontend.engines.channel import channel_to
+from frontend.engines.torchserve.failures import is_refused_key
+from frontend.engines.torchserve.keys import Api, Keys
+from frontend.engines.torchserve.shared import Tasks
+from frontend.engines.traced import asked
+from grpc_http2.client.addresses import addresses_in
+from grpc_http2.client.channel import Channel
+from serving.call.call import span_of_call
+from serving.call.deadline import Deadline
+from serving.stubs import torchserve_inference_pb2 as inference
+from serving.stubs import torchserve_inference_pb2_grpc as inference_grpc
+from serving.stubs import torchserve_management_pb2 as management
+from serving.stubs import torchserve_management_pb2_grpc as management_grpc
+
+log = structlog.get_logger()
+
+_PREDICTIONS: Final = f"{inference.DESCRIPTOR.services_by_name['InferenceAPIsService'].full_name}/Predictions"
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class Connection:
+    """Calls TorchServe, with its keys where it asks for them.
+
+    Args:
+        target: of its inference API.
+        management_target: of its management API.
+        keys: the keys.
+        tasks: owns what watches the connections.
+        on_loss: called when a connection may have been lost, and with it what is known of the server.
+    """
+
+    def __init__(
+        self, target: str, management_target: str, keys: Keys, tasks: Tasks, on_loss: Callable[[], None]
+    ) -> None:
+        self._target = target
+        # TorchServe ends the connection of who pings more than twice in five minutes.
+        self._channels = [
+            channel_to(addresses_in(address), retries=False, pings=False) for address in (target, management_target)
+        ]
+        self._inference = inference_grpc.InferenceAPIsServiceStub(self._channels[0])
+        self.management = management_grpc.ManagementAPIsServiceStub(self._channels[1])
+        self._keys = keys
+        self._on_loss = on_loss
+        self.changes = 0
+        """How often a connection has changed its state: as long as it is the same, it is the same server."""
+        for channel in self._channels:
+            tasks.start(self._watch(channel))
+
+    async def predict(self, name: str, version: str, inputs: Mapping[str, bytes], deadline: Deadline) -> bytes:
+        """Return what a model's handler answers. grpc.aio.AioRpcError where it does not."""
+        request = inference.PredictionsRequest(model_name=name, model_version=version, input=inputs)
+        ask: Any = self._inference.Predictions
+        span = span_of_call()
+        if span is not None:
+            ask = asked(ask, span, _PREDICTIONS, self._target)
+        answer: inference.PredictionResponse = await self.call(ask, request, deadline, Api.INFERENCE)
+        return answer.prediction
+
+    async def ping(self, deadline: Deadline) -> None:
+        """Return once both APIs answer. grpc.aio.AioRpcError where one does not."""
+        await self.call(self._inference.Ping, empty_pb2.Empty(), deadline, Api.INFERENCE)
+        await self.call(self.management.ListModels, management.ListModelsRequest(limit=1), deadline)
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        deadline: Deadline,
+        api: Api = Api.MANAGEMENT,
+    ) -> Answer:
+        """Return the answer of one rpc.
+
+        Raises:
+            grpc.aio.AioRpcError: there is none.
+            DeadlineExceeded: the deadline has passed.
+        """
+        deadline.check()
+        metadata = self._keys.metadata(api)
+        try:
+            return await method(request, timeout=deadline.remaining(), metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if not is_refused_key(error) or not await self._keys.changed(api, metadata, deadline):
+                raise
+        deadline.check()
+        return await method(request, timeout=deadline.remaining(), metadata=self._keys.metadata(api))
+
+    async def close(self) -> None:
+        """Close both."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def _watch(self, channel: Channel) -> None:
+        state = channel.get_state(try_to_connect=True)
+        while True:
+            await channel.wait_for_state_change(state)
+            # Whatever was before: between two looks a connection can have been lost and made again.
+            self.changes += 1
+            self._on_loss()
+            if state is ChannelConnectivity.READY:
+                log.info("connection to TorchServe lost")
+            state = channel.get_state(try_to_connect=True)

@@ -1,0 +1,100 @@
+"""Asks registered models, and sees to it that the answer is theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import grpc
+
+from frontend.engines.torchserve.answers import DOCUMENT_INPUT, DOCUMENTS_INPUT, documents_input
+from frontend.engines.torchserve.connection import Connection
+from frontend.engines.torchserve.failures import error_of_prediction, is_of_torchserve
+from frontend.engines.torchserve.registration import Key, Registered, Registration
+from frontend.engines.torchserve.registrations import Registrations
+from frontend.engines.torchserve.shared import Tasks
+from serving.call.deadline import Deadline
+from serving.domain.errors import Unavailable
+from serving.domain.prediction import Query
+
+# TorchServe never answers what it was asked of a model that was then unregistered, by whomever.
+_LOOK_AFTER_SECONDS: Final = 1.0
+
+
+class Answer(NamedTuple):
+    """What a handler answered."""
+
+    content: bytes
+    of_documents: bool
+    """Whether it was given documents, or a document."""
+
+
+class Questions:
+    """Asks models.
+
+    Args:
+        connection: asks TorchServe.
+        registrations: knows how models are registered there.
+        tasks: owns the calls.
+    """
+
+    def __init__(self, connection: Connection, registrations: Registrations, tasks: Tasks) -> None:
+        self._connection = connection
+        self._registrations = registrations
+        self._tasks = tasks
+
+    async def ask(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer:
+        """Return what the model's handler answers.
+
+        Where the model is not registered as it was known to be, it is looked for, or registered, and asked once more.
+        A handler that takes one document at a time is given the first.
+
+        Raises:
+            ServingError: as :meth:`~frontend.engines.torchserve.registrations.Registrations.enter` tells, and as
+                :func:`~frontend.engines.torchserve.failures.error_of_prediction` tells.
+        """
+        answer = await self._ask_once(key, queries, deadline) or await self._ask_once(key, queries, deadline)
+        if answer is None:
+            raise Unavailable("the model's registration at TorchServe changes all the time; try again")
+        return answer
+
+    async def _ask_once(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer | None:
+        """Return ``None`` where the model was not registered as it was known to be, or may not have been."""
+        registration, registered = await self._registrations.enter(key, deadline)
+        changes = self._connection.changes
+        try:
+            content = await self._answer(registration, registered, queries, deadline)
+            if content is not None and changes == self._connection.changes:
+                return Answer(content, registered.takes_documents)
+            self._registrations.doubt(registration, registered)
+            return None
+        finally:
+            self._registrations.leave(registration)
+
+    async def _answer(
+        self, registration: Registration, registered: Registered, queries: Sequence[Query], deadline: Deadline
+    ) -> bytes | None:
+        """Return ``None`` where the registration is gone."""
+        call = self._connection.predict(registered.name, registered.version, _inputs(registered, queries), deadline)
+        asked = self._tasks.start(call)
+        try:
+            while not asked.done():
+                await asyncio.wait({asked}, timeout=_LOOK_AFTER_SECONDS)
+                if not asked.done() and not await registration.is_still(registered, deadline):
+                    return None
+            content = asked.result()
+        except grpc.aio.AioRpcError as error:
+            # Of a model that is unregistered the worker is ended.
+            if is_of_torchserve(error) and not await registration.is_still(registered, deadline):
+                return None
+            raise error_of_prediction(error) from error
+        finally:
+            asked.cancel()
+        return content if await registration.is_still(registered, deadline) else None
+
+
+def _inputs(registered: Registered, queries: Sequence[Query]) -> Mapping[str, bytes]:
+    if registered.takes_documents:
+        return {DOCUMENTS_INPUT: documents_input(queries)}
+    return {DOCUMENT_INPUT: queries[0].document.encode()}

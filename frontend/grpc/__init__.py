@@ -1,0 +1,1 @@
+"""prediction.PredictionService, the gRPC service of the frontend."""

@@ -1,0 +1,1 @@
+"""Answers to queries: release, quota, route and engine."""

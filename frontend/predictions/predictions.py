@@ -1,0 +1,318 @@
+"""Answers queries by routing them: release, catalog, router, backend. Knows no protobuf and no transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from frontend.engines.backend import Backend
+from frontend.engines.submission import Done, Withdraw, answer_of
+from frontend.quotas.ledger import Tenant
+from frontend.quotas.quotas import Quotas
+from frontend.releases.released import ReleasedAnswers, RoutedQuery
+from frontend.releases.rollouts import Rollout, Route
+from frontend.routing.answers import ModelAnswers
+from frontend.routing.catalog import Catalog
+from frontend.routing.router import Router
+from grpc_http2.turn import Turn
+from serving.call.call import Call, enter_call
+from serving.call.identity import ANYBODY, Right
+from serving.domain.errors import ServingError
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
+
+log = structlog.get_logger()
+
+_PATIENCE_SECONDS: Final = 5.0
+
+
+class RoutedPredictions:
+    """The frontend's data plane.
+
+    A query is for a model, for a name that has a release, or for one version or label of a name.
+
+    Args:
+        catalog: knows the models.
+        router: knows the engines.
+        limits: what is taken in a query and a batch.
+        released: answers for names that have a release, and knows them; ``None``: no name has one.
+        quotas: how much tenants may ask; ``None``: as much as they like.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        router: Router,
+        limits: QueryLimits,
+        released: ReleasedAnswers | None = None,
+        quotas: Quotas | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._router = router
+        self._limits = limits
+        self._released = released
+        self._quotas = quotas
+        self._answers = ModelAnswers(catalog, router)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turn = Turn.of_running_loop()
+        self._at_hand: dict[str, tuple[ModelId, Backend]] = {}
+        """The models that were asked in this turn, as callers wrote them."""
+
+    def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
+        """Have the query answered; ``done`` is told the answer, or the ServingError that tells why there is none."""
+        quotas = self._quotas
+        tenant: Tenant | None = None
+        try:
+            model_id, backend = self._at_hand.get(query.model_id) or self._route_at_hand(query.model_id)
+            self._check(query, model_id, call)
+            if call.identity is not ANYBODY:
+                query = query._replace(caller=call.identity.name)
+            if quotas is not None:
+                tenant = quotas.enter(call.identity, model_id, 1)
+        except ServingError as error:
+            done(error)
+            return None
+        leaving: _Leaving | None = None
+        if quotas is not None and tenant is not None:
+            leaving = _Leaving(quotas, tenant, done)
+            done = leaving.done
+        if backend is None:
+            behind: Withdraw | None = self._ask_later(model_id, query, call, done)
+        else:
+            behind = backend.submit(query, call, done)
+        if leaving is None:
+            return behind
+        leaving.behind = behind
+        return leaving.withdraw
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the model's answer.
+
+        Raises:
+            ServingError: why there is none.
+        """
+        return await answer_of(self, query, call)
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
+        """Return the outcome of each query, in order. Queries of one engine go to it in one call, canaries apart.
+
+        Raises:
+            InvalidRequest: the batch is too large.
+            QuotaExceeded: the caller asks for more than they may.
+        """
+        self._limits.check_batch(queries)
+        outcomes: dict[int, Outcome] = {}
+        asked: dict[int, ModelId] = {}
+        for index, query in enumerate(queries):
+            try:
+                model_id = parse_model_id(query.model_id)
+                self._check(query, model_id, call)
+                asked[index] = model_id
+            except ServingError as error:
+                outcomes[index] = error
+        if call.identity is not ANYBODY:
+            queries = [query._replace(caller=call.identity.name) for query in queries]
+        entered: Sequence[Tenant] = ()
+        if self._quotas is not None:
+            entered, refused = self._quotas.enter_batch(call.identity, asked)
+            for index, refusal in refused.items():
+                outcomes[index] = refusal
+                del asked[index]
+        try:
+            outcomes.update(await self._outcomes_of(queries, asked, call))
+        finally:
+            if self._quotas is not None:
+                for tenant in entered:
+                    self._quotas.leave(tenant)
+        return [outcomes[index] for index in range(len(queries))]
+
+    async def _outcomes_of(
+        self, queries: Sequence[Query], asked: Mapping[int, ModelId], call: Call
+    ) -> Mapping[int, Outcome]:
+        """Return the outcome of each query that is to be asked, by its place."""
+        outcomes: dict[int, Outcome] = {}
+        routes = await self._routes_of(set(asked.values()))
+        turns: dict[int, RoutedQuery] = {}
+        for index, model_id in asked.items():
+            route = routes[model_id]
+            if isinstance(route, ServingError):
+                outcomes[index] = route
+            else:
+                turns[index] = RoutedQuery.of(route, queries[index])
+        outcomes.update(zip(turns, await self._answered(list(turns.values()), call), strict=True))
+        return outcomes
+
+    async def load(self, model_id: str, call: Call) -> None:
+        """Have engines hold the model in memory: of a name with a release, all that is live.
+
+        Raises:
+            ServingError: why they do not.
+        """
+        parsed = parse_model_id(model_id)
+        call.identity.check(Right.MANAGE, parsed)
+        for each in await self.live(parsed):
+            backend = await self._answers.backend_of(each)
+            if await backend.load(each, call) is None:
+                # An engine that does not tell is asked something.
+                await backend.predict(Query(each, "", caller=call.identity.name), call)
+
+    async def unload(self, model_id: str, call: Call) -> None:
+        """Let engines let go of what they hold in memory of the model: of a name with a release, all that is live.
+
+        Raises:
+            ServingError: why they did not.
+        """
+        parsed = parse_model_id(model_id)
+        call.identity.check(Right.MANAGE, parsed)
+        for each in await self.live(parsed):
+            await (await self._answers.backend_of(each)).unload(each, call)
+
+    async def route(self, model_id: ModelId) -> Route:
+        """Return what a query for ``model_id`` goes to: a model, or what the release of the name says.
+
+        Raises:
+            ModelNotFound: nothing has this name.
+            ServingError: it cannot be told.
+        """
+        released = self._released
+        return model_id if released is None or released.has_none(model_id) else await released.route(model_id)
+
+    async def live(self, model_id: ModelId) -> Sequence[ModelId]:
+        """Return the models that queries for ``model_id`` may reach: of a name with a release all that is live.
+
+        Raises:
+            ServingError: as :meth:`route` does.
+        """
+        route = await self.route(model_id)
+        return route.live() if isinstance(route, Rollout) else (route,)
+
+    async def wait_until_ready(self) -> None:
+        """Return once every engine can answer; the last ones are not waited for beyond a while."""
+        waits = {asyncio.ensure_future(backend.wait_until_ready()) for backend in self._router.backends}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            # An engine that is down fails its own models, and must not keep those of the others from their callers.
+            ready, late = await asyncio.wait(waits, timeout=_PATIENCE_SECONDS)
+            for wait in ready:
+                wait.result()
+            if late:
+                log.warning("ready without all engines", missing=len(late))
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close the catalog and every backend, and end what is under way in the background."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._released is not None:
+            await self._released.close()
+        await self._catalog.close()
+        await asyncio.gather(*(backend.close() for backend in self._router.backends))
+
+    def _route_at_hand(self, text: str) -> tuple[ModelId, Backend | None]:
+        """Return the model that ``text`` names, and its engine where nothing has to be waited for to know it.
+
+        Most models are no names with a release, and are known not to be; most manifests are at hand. What is found
+        holds for the rest of the turn: queries for one model come together. Raises InvalidModelId.
+        """
+        model_id = parse_model_id(text)
+        released = self._released
+        if released is not None and not released.has_none(model_id):
+            return model_id, None
+        try:
+            backend = self._answers.backend_at_hand(model_id)
+        except ServingError:
+            # Told by the way that waits, after the caller's rights were checked.
+            return model_id, None
+        if backend is not None:
+            if not self._at_hand:
+                self._turn.at_end(self._at_hand.clear)
+            self._at_hand[text] = model_id, backend
+        return model_id, backend
+
+    def _ask_later(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw:
+        """Have the query answered once what has to be waited for is known."""
+        task = asyncio.get_running_loop().create_task(self._look_up_and_ask(model_id, query, call, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task.cancel
+
+    async def _look_up_and_ask(self, model_id: ModelId, query: Query, call: Call, done: Done) -> None:
+        enter_call(call)
+        outcome: Prediction | Exception
+        try:
+            outcome = await self._looked_up(model_id, query, call)
+        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+            outcome = error
+        done(outcome)
+
+    async def _looked_up(self, model_id: ModelId, query: Query, call: Call) -> Prediction:
+        released = self._released
+        if released is None or released.has_none(model_id):
+            backend = await self._answers.backend_of(model_id)
+            return await backend.predict(query, call)
+        return await released.predict(await released.route(model_id), query, call)
+
+    def _check(self, query: Query, model_id: ModelId, call: Call) -> None:
+        """Return if the caller may ask this. Raises ServingError."""
+        if call.identity is not ANYBODY:
+            call.identity.check(Right.PREDICT if query.explain is None else Right.EXPLAIN, model_id)
+        self._limits.check(query)
+
+    async def _routes_of(self, model_ids: Collection[ModelId]) -> Mapping[ModelId, Route | ServingError]:
+        released = self._released
+        if released is None:
+            return {model_id: model_id for model_id in model_ids}
+        routes: dict[ModelId, Route | ServingError] = {}
+        unknown: list[ModelId] = []
+        for model_id in model_ids:
+            if released.has_none(model_id):
+                routes[model_id] = model_id
+            else:
+                unknown.append(model_id)
+        found = await asyncio.gather(*map(released.route, unknown), return_exceptions=True)
+        for model_id, route in zip(unknown, found, strict=True):
+            if isinstance(route, BaseException) and not isinstance(route, ServingError):
+                raise route
+            routes[model_id] = route
+        return routes
+
+    async def _answered(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
+        if self._released is None or all(turn.rollout is None for turn in turns):
+            return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
+        return await self._released.predict_batch(turns, call)
+
+
+class _Leaving:
+    """A query of a tenant, counted until its outcome is told or it is taken back."""
+
+    __slots__ = ("_done", "_quotas", "_tenant", "behind")
+
+    def __init__(self, quotas: Quotas, tenant: Tenant, done: Done) -> None:
+        self._quotas = quotas
+        self._tenant: Tenant | None = tenant
+        self._done = done
+        self.behind: Withdraw | None = None
+
+    def done(self, outcome: Prediction | Exception) -> None:
+        """Tell the outcome."""
+        self._leave()
+        self._done(outcome)
+
+    def withdraw(self) -> None:
+        """Take the query back."""
+        self._leave()
+        if self.behind is not None:
+            self.behind()
+
+    def _leave(self) -> None:
+        tenant, self._tenant = self._tenant, None
+        if tenant is not None:
+            self._quotas.leave(tenant)

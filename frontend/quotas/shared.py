@@ -1,0 +1,263 @@
+"""The quotas of a frontend with several workers: one ledger in memory that all of them map.
+
+Whichever worker a tenant's connections reach, its quota is the same one. A tenant's slot has, beside the tenant's
+digest:
+
+- documents that each worker has admitted, since the slot is the tenant's, and calls that it has in flight. Each of
+  these numbers has one writer, its worker, so that none gets lost without a lock;
+- the bucket's ``anchor``. The bucket is full again at ``anchor`` and the time that all documents together take at the
+  rate. The anchor moves on when the bucket is full.
+
+Two workers that admit calls of one tenant within the same few microseconds may not see each other's. So a tenant may
+have one call too many for each further worker at one moment; the documents are counted all the same, and the tenant
+waits for them afterwards. Calls in flight of a worker that has died count no more once the supervisor has noticed,
+because the next process in its place is another generation.
+
+Slots of new tenants, and of those that come back after a pause, are found under a lock. A slot may become another
+tenant's only after a pause twice as long, so that nobody writes to a slot that was taken away.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from frontend.quotas.ledger import MOST_TENANTS, Tenant, check_bucket, check_in_flight, full_at_first
+from frontend.quotas.local import LocalLedger
+from serving.call.limits import Limits
+
+FRESH_SECONDS: Final = 5.0
+"""Pause of a tenant after which its slot is looked for anew."""
+FORGET_SECONDS: Final = 2 * FRESH_SECONDS
+"""Pause of a tenant after which its slot may become another's."""
+
+_TOUCH_SECONDS: Final = 1.0
+_WAYS: Final = 8
+"""Slots in which a tenant may be."""
+_MOST_BYTES: Final = 64 << 20
+_HEADER_BYTES: Final = 64
+_DIGEST_BYTES: Final = 16
+_LOCK_SECONDS: Final = 0.002
+_COUNT_BITS: Final = 32
+_MOST_COUNT: Final = (1 << _COUNT_BITS) - 1
+# Sums of large numbers are off by more than a clock.
+_ROUNDING_SECONDS: Final = 1e-6
+
+_CELL_BYTES: Final = 8
+_NOBODY: Final = bytes(_DIGEST_BYTES)
+
+# Cells within a slot, behind the digest.
+_ASKED: Final = 2
+_RATE: Final = 3
+_ANCHOR: Final = 4
+_FIRST_WORKER: Final = 5
+_FIXED_VALUES: Final = 4
+
+_Values: TypeAlias = tuple[Any, ...]
+"""Contents of a slot: digest, time of the last call, rate, anchor, documents of each worker, calls of each worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """This process among those that share the ledger."""
+
+    index: int
+    """Its number, from 0."""
+    workers: int
+    """Number of processes."""
+    generations: Callable[[], Sequence[int]]
+    """Returns how many processes have ended in the place of each."""
+
+
+class SharedTenant:
+    """A tenant as this worker knows it."""
+
+    __slots__ = ("_ledger", "digest", "offset")
+
+    def __init__(self, ledger: SharedLedger, digest: bytes) -> None:
+        self._ledger = ledger
+        self.digest = digest
+        self.offset = _HEADER_BYTES
+        """Last known offset of its slot; the digest in the slot says whether it is still there."""
+
+    def leave(self) -> None:
+        """Give the slot of one call back."""
+        self._ledger.leave(self)
+
+
+class SharedLedger:
+    """A :class:`~frontend.quotas.ledger.Ledger` that several processes share.
+
+    Args:
+        descriptor: of the memory that they share, empty at first.
+        place: this process among them.
+        most_tenants: slots, rounded down to whole sets; fewer where there are many workers.
+        clock: tells seconds, alike in all processes.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        place: Place,
+        *,
+        most_tenants: int = MOST_TENANTS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._descriptor = descriptor
+        self._place = place
+        self._generation = place.generations()[place.index] & _MOST_COUNT
+        self._clock = clock
+        self._slot = struct.Struct(f"@{_DIGEST_BYTES}s3d{place.workers}d{place.workers}Q")
+        self._sets = max(1, min(most_tenants, _MOST_BYTES // self._slot.size) // _WAYS)
+        self._documents = slice(_FIXED_VALUES, _FIXED_VALUES + place.workers)
+        self._calls = slice(_FIXED_VALUES + place.workers, None)
+        self._own_documents = _FIXED_VALUES + place.index
+        self._own_calls = self._own_documents + place.workers
+        self._documents_cell = _FIRST_WORKER + place.index
+        self._calls_cell = self._documents_cell + place.workers
+        size = _HEADER_BYTES + self._sets * _WAYS * self._slot.size
+        # All of them do the same, and only the first has an effect.
+        os.ftruncate(descriptor, size)
+        self._memory = mmap.mmap(descriptor, size)
+        # A view writes a cell by one store; a struct would zero it first, which another process may see.
+        view = memoryview(self._memory)
+        self._numbers = view.cast("d")
+        self._counts = view.cast("Q")
+        self._known: dict[str, SharedTenant] = {}
+        self._alone = LocalLedger(most_tenants=most_tenants, clock=clock)
+        """For a tenant that finds no slot."""
+
+    def enter(self, name: str, limits: Limits, documents: int) -> Tenant | None:
+        """Admit a call. Raises QuotaExceeded."""
+        now = self._clock()
+        tenant = self._known.get(name) or self._meet(name)
+        values = self._slot.unpack_from(self._memory, tenant.offset)
+        if values[0] != tenant.digest or now - values[1] > FRESH_SECONDS:
+            found = self._find(tenant, limits, now)
+            if found is None:
+                return self._alone.enter(name, limits, documents)
+            values = found
+        elif now - values[1] > _TOUCH_SECONDS:
+            self._numbers[tenant.offset // _CELL_BYTES + _ASKED] = now
+        if limits.in_flight:
+            check_in_flight(self._in_flight(values), limits)
+        if limits.requests_per_second:
+            self._take(tenant, values, limits, documents, now)
+        if not limits.in_flight:
+            return None
+        self._count_call(tenant, values[self._own_calls], 1)
+        return tenant
+
+    def leave(self, tenant: SharedTenant) -> None:
+        """Count a call that has ended. The slot is the tenant's while there is one."""
+        self._count_call(tenant, self._counts[tenant.offset // _CELL_BYTES + self._calls_cell], -1)
+
+    def _count_call(self, tenant: SharedTenant, cell: int, change: int) -> None:
+        count = cell & _MOST_COUNT if cell >> _COUNT_BITS == self._generation else 0
+        cell = self._generation << _COUNT_BITS | count + change
+        self._counts[tenant.offset // _CELL_BYTES + self._calls_cell] = cell
+
+    def _meet(self, name: str) -> SharedTenant:
+        if len(self._known) >= MOST_TENANTS:
+            # Those with a call in flight are known to their calls; all are found again.
+            self._known.clear()
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+        tenant = self._known[name] = SharedTenant(self, digest)
+        return tenant
+
+    def _in_flight(self, values: _Values) -> int:
+        in_flight = 0
+        for cell, generation in zip(values[self._calls], self._place.generations(), strict=True):
+            if cell & _MOST_COUNT and cell >> _COUNT_BITS == generation & _MOST_COUNT:
+                in_flight += cell & _MOST_COUNT
+        return in_flight
+
+    def _take(self, tenant: SharedTenant, values: _Values, limits: Limits, documents: int, now: float) -> None:
+        """Take the documents out of the tenant's bucket, or raise QuotaExceeded and change nothing."""
+        rate = limits.requests_per_second
+        anchor = values[3] if values[2] == rate else self._with_rate(tenant, values, rate, now)
+        filling = sum(values[self._documents]) / rate
+        until_full = anchor + filling - now
+        if until_full < 0.0:
+            until_full = 0.0
+            self._numbers[tenant.offset // _CELL_BYTES + _ANCHOR] = now - filling
+        check_bucket(until_full, limits, documents, _ROUNDING_SECONDS)
+        admitted = values[self._own_documents] + documents
+        self._numbers[tenant.offset // _CELL_BYTES + self._documents_cell] = admitted
+
+    def _with_rate(self, tenant: SharedTenant, values: _Values, rate: float, now: float) -> float:
+        """Have the bucket filled at another rate, full at the same time as before; return its anchor."""
+        anchor = (_full_at(values, self._documents) or now) - sum(values[self._documents]) / rate
+        cells = tenant.offset // _CELL_BYTES
+        self._numbers[cells + _ANCHOR] = anchor
+        self._numbers[cells + _RATE] = rate
+        return anchor
+
+    def _find(self, tenant: SharedTenant, limits: Limits, now: float) -> _Values | None:
+        """Return what is in the tenant's slot, which it may just have got; ``None`` where there is none for it."""
+        with self._locked() as locked:
+            if not locked:
+                return None
+            number = int.from_bytes(tenant.digest[:8], "little") % self._sets
+            first = _HEADER_BYTES + number * _WAYS * self._slot.size
+            free: list[tuple[float, int]] = []
+            for offset in range(first, first + _WAYS * self._slot.size, self._slot.size):
+                values = self._slot.unpack_from(self._memory, offset)
+                if values[0] == tenant.digest:
+                    self._numbers[offset // _CELL_BYTES + _ASKED] = now
+                    tenant.offset = offset
+                    return values
+                if values[0] == _NOBODY or (now - values[1] > FORGET_SECONDS and not self._in_flight(values)):
+                    free.append((_full_at(values, self._documents), offset))
+            if not free:
+                return None
+            # The bucket that is full, or will be soonest: who owns it loses the least.
+            full_at, tenant.offset = min(free)
+            return self._give(tenant, full_at, limits, now)
+
+    def _give(self, tenant: SharedTenant, forgotten_full_at: float, limits: Limits, now: float) -> _Values:
+        """Make the slot at the tenant's offset the tenant's; return what is in it."""
+        # Any newcomer may be the one that is forgotten, and gets no second burst.
+        latest = self._numbers[0] = max(self._numbers[0], forgotten_full_at)
+        rate = limits.requests_per_second
+        anchor = full_at_first(latest, limits, now) if rate else 0.0
+        zeros = (0,) * (2 * self._place.workers)
+        # Nobody takes it for the tenant's before all of it is there.
+        self._slot.pack_into(self._memory, tenant.offset, tenant.digest, 0.0, rate, anchor, *zeros)
+        self._numbers[tenant.offset // _CELL_BYTES + _ASKED] = now
+        return self._slot.unpack_from(self._memory, tenant.offset)
+
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold the lock on all slots within the block; yield whether it was to be had in time."""
+        given_up = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+            except OSError:
+                # The holder needs microseconds, unless it was suspended; a worker that dies gives the lock back.
+                if time.monotonic() > given_up:
+                    yield False
+                    return
+                os.sched_yield()
+            else:
+                break
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
+
+
+def _full_at(values: _Values, documents: slice) -> float:
+    """Return when the bucket in a slot is full; 0 where it has none."""
+    rate: float = values[2]
+    anchor: float = values[3]
+    return anchor + sum(values[documents]) / rate if rate else 0.0

@@ -1,0 +1,36 @@
+"""From a manifest's algorithm to the engine that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from frontend.engines.backend import Backend
+from serving.domain.errors import NoBackend
+from serving.domain.manifest import Manifest
+
+
+class Router:
+    """Holds the configured backends.
+
+    Args:
+        backends: the backend of each algorithm; one may serve several.
+    """
+
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        self._backends = dict(backends)
+
+    def backend_for(self, manifest: Manifest) -> Backend:
+        """Return the backend that serves models of the manifest's algorithm.
+
+        Raises:
+            NoBackend: none is configured for it.
+        """
+        backend = self._backends.get(manifest.algorithm)
+        if backend is None:
+            raise NoBackend("no engine is configured for the model's Algorithm; add a route for it to the frontend")
+        return backend
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """Every backend, once."""
+        return tuple(dict.fromkeys(self._backends.values()))

@@ -1,0 +1,434 @@
+"""Models on request: one load however many ask, off the event loop, never in the way of models in memory.
+
+All state belongs to one event loop: between reading and changing it nothing is awaited, so no lock is needed. Files are
+read and models built in a pool of threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
+
+import structlog
+from cachetools import TTLCache
+from grpc import StatusCode
+
+from predictor.cache.residency import Lease, Model, Reservation, Resident, ResidentModels
+from predictor.inference.spans import LoadSpans
+from serving.domain.errors import (
+    INTERNAL_MESSAGE,
+    ChecksumMismatch,
+    FilesChanged,
+    ForbiddenPickle,
+    ModelIncomplete,
+    ModelNotFound,
+    ModelPinned,
+    ModelUnusable,
+    ServingError,
+    TooManyLoads,
+    again,
+    service_ends,
+)
+from serving.domain.model_id import ModelId
+from serving.volume.freshness.background import BackgroundLooks
+from serving.volume.model_store import Fingerprint
+
+log = structlog.get_logger()
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Source_co = TypeVar("Source_co", covariant=True)
+
+_UNKNOWN_SECONDS: Final = 1.0
+_MAX_UNKNOWN: Final = 65_536
+_FAILURE_SECONDS: Final = 10.0
+_MAX_FAILURES: Final = 4096
+_LOOKING_THREADS: Final = 2
+_CARE_SECONDS: Final = 5.0
+_ATTEMPTS: Final = 3
+_FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
+_REFRESH_PATIENCE_SECONDS: Final = 0.1
+
+
+class ModelSource(Protocol[Source_co]):
+    """Where models come from. Its methods block, but for the first; they are called in threads."""
+
+    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
+        """Return of each model whether its files may be others than these; where it cannot be told, too.
+
+        Raises:
+            TimeoutError: that takes too long.
+        """
+
+    def fingerprint(self, model_id: ModelId) -> Fingerprint:
+        """Return the identity of the model's files. Raises ServingError."""
+
+    def estimate(self, fingerprint: Fingerprint) -> int:
+        """Return about how many bytes the model will take in memory. Does not block."""
+
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> Source_co:
+        """Return the model; ``replacing`` tells that an older copy serves meanwhile. Raises ServingError."""
+
+
+def _do_nothing() -> None:
+    """Care for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Files that were tried and are no model."""
+
+    fingerprint: Fingerprint
+    error: ServingError
+
+
+class ModelManager(Generic[Model]):
+    """Gives out leases on loaded models.
+
+    Args:
+        source: where models come from.
+        residents: the models in memory.
+        threads: how many models are loaded at the same time.
+        max_loads: how many may wait to be loaded or be loading; more are refused.
+        freshness_seconds: a model's files are compared with the loaded copy at most once in this time, when it is
+            asked for.
+        after_evictions: called in a thread, at most every five seconds, after models were evicted.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource[Model],
+        residents: ResidentModels[Model],
+        *,
+        threads: int,
+        max_loads: int,
+        freshness_seconds: float,
+        after_evictions: Callable[[], None] = _do_nothing,
+    ) -> None:
+        self._source = source
+        self._after_evictions = after_evictions
+        self._evictions_cared_for = 0
+        self._care: asyncio.TimerHandle | None = None
+        self._residents = residents
+        self._statistics = residents.statistics
+        self._max_loads = max_loads
+        self._freshness_seconds = freshness_seconds
+        self._loading = ThreadPoolExecutor(threads, thread_name_prefix="load")
+        self._slots = asyncio.Semaphore(threads)
+        # Looking at files must not wait behind loads: models in memory are checked there too.
+        self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
+        self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
+        """Callers of each model that is being loaded."""
+        self._spans = LoadSpans()
+        self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
+        self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
+        self._looks = BackgroundLooks(source.changed, self._on_change, freshness_seconds)
+        self._refreshes: dict[Resident[Model], asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def acquire(self, model_id: ModelId) -> Lease[Model]:
+        """Return a lease on the model, loading it where it is not in memory.
+
+        A caller that is cancelled leaves at once; the load goes on for the others.
+
+        Raises:
+            ModelNotFound: no model has this id; remembered for a second.
+            ModelUnusable: its files are no model; tried again when they change, or after ten seconds.
+            OutOfCapacity: no memory, or too many loads.
+            Unavailable: the volume does not answer.
+        """
+        resident = self._residents.get(model_id)
+        if resident is None:
+            return await self._missed(model_id)
+        self._statistics.hits += 1
+        resident.hits += 1
+        lease = self._residents.lease(resident)
+        if self._is_fresh(resident):
+            return lease
+        with lease:
+            await self._refreshed(resident)
+            current = self._residents.get(model_id)
+            if current is not None:
+                return self._residents.lease(current)
+        return await self._loaded(model_id)
+
+    def acquire_ready(self, model_id: ModelId) -> Lease[Model] | None:
+        """Return a lease where that takes no wait: the model is in memory, and its files need no look now."""
+        resident = self._residents.get(model_id)
+        if resident is None or not self._looks.may_serve(resident, model_id, resident.fingerprint, resident.checked_at):
+            return None
+        self._statistics.hits += 1
+        resident.hits += 1
+        return self._residents.lease(resident)
+
+    def unload(self, model_id: ModelId) -> bool:
+        """Let go of the model, and return whether it was in memory. Leases given out stay valid.
+
+        Raises:
+            ModelPinned: it is kept in memory by the settings. Where its files were removed, it goes all the same, in a
+                moment.
+        """
+        resident = self._residents.get(model_id)
+        if self._residents.is_pinned(model_id):
+            if resident is not None:
+                # Removed files end the stay of a pinned model too, though nobody asks for it any more.
+                self._refresh_of(resident)
+            raise ModelPinned("the predictor's settings keep the model in memory while its files are there")
+        if resident is None:
+            return False
+        self._residents.discard(model_id)
+        log.info("model unloaded", model=model_id, generation=resident.generation)
+        return True
+
+    @property
+    def residents(self) -> ResidentModels[Model]:
+        """The models in memory."""
+        return self._residents
+
+    @property
+    def loads_waiting(self) -> int:
+        """Models that wait to be loaded, or are being loaded. Of any thread."""
+        return len(self._waiting)
+
+    def background_tasks(self) -> frozenset[asyncio.Task[None]]:
+        """Return the loads and checks under way, whoever waits for them."""
+        return frozenset(self._tasks)
+
+    async def preload(self, model_ids: Iterable[ModelId]) -> None:
+        """Load models before they are asked for. One that cannot be loaded is reported, and keeps nobody waiting."""
+        await asyncio.gather(*(self._preload(model_id) for model_id in dict.fromkeys(model_ids)))
+
+    async def _preload(self, model_id: ModelId) -> None:
+        try:
+            (await self.acquire(model_id)).release()
+        except ServingError as error:
+            log.error("model not preloaded", model=model_id, reason=str(error))
+
+    async def close(self) -> None:
+        """End all loads. Leases given out stay valid."""
+        self._closed = True
+        if self._care is not None:
+            self._care.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._looks.close()
+        # A volume that hangs must not hang the end.
+        self._loading.shutdown(wait=False, cancel_futures=True)
+        self._looking.shutdown(wait=False, cancel_futures=True)
+
+    def _is_fresh(self, resident: Resident[Model]) -> bool:
+        return time.monotonic() - resident.checked_at < self._freshness_seconds
+
+    async def _missed(self, model_id: ModelId) -> Lease[Model]:
+        self._statistics.misses += 1
+        asked = time.perf_counter()
+        try:
+            return await self._loaded(model_id)
+        finally:
+            self._statistics.miss_seconds.observe(time.perf_counter() - asked)
+
+    async def _loaded(self, model_id: ModelId) -> Lease[Model]:
+        if self._closed:
+            raise service_ends()
+        if model_id in self._unknown:
+            raise ModelNotFound("no model has this runId")
+        waiting = self._waiting.get(model_id)
+        if waiting is None:
+            if len(self._waiting) >= self._max_loads:
+                raise TooManyLoads("too many models are waiting to be loaded; try again shortly")
+            waiting = self._waiting[model_id] = []
+            self._start(self._load_for_waiting(model_id))
+        caller: asyncio.Future[Lease[Model]] = asyncio.get_running_loop().create_future()
+        waiting.append(caller)
+        self._spans.wait(model_id)
+        try:
+            return await caller
+        except asyncio.CancelledError:
+            if caller.done() and not caller.cancelled() and caller.exception() is None:
+                # The lease arrived in the moment in which its caller left.
+                caller.result().release()
+            raise
+
+    async def _load_for_waiting(self, model_id: ModelId) -> None:
+        began = time.time_ns()
+        try:
+            resident = await self._load_unless_it_failed(model_id)
+        except ServingError as error:
+            self._spans.end(model_id, began, error=error.code.name)
+            self._refuse(self._waiting.pop(model_id), error)
+        except asyncio.CancelledError:
+            self._spans.end(model_id, began, error=StatusCode.CANCELLED.name)
+            self._refuse(self._waiting.pop(model_id), service_ends())
+            raise
+        except Exception:
+            # A bug: nobody may be left waiting.
+            log.exception("loading failed", model=model_id)
+            self._spans.end(model_id, began, error=StatusCode.INTERNAL.name)
+            self._refuse(self._waiting.pop(model_id), ServingError(INTERNAL_MESSAGE))
+        else:
+            self._spans.end(model_id, began, size=resident.size)
+            for caller in self._waiting.pop(model_id):
+                if not caller.done():
+                    caller.set_result(self._residents.lease(resident))
+
+    def _refuse(self, callers: list[asyncio.Future[Lease[Model]]], error: ServingError) -> None:
+        for caller in callers:
+            if not caller.done():
+                caller.set_exception(again(error))
+
+    async def _load_unless_it_failed(self, model_id: ModelId) -> Resident[Model]:
+        """Load the model; where its files change meanwhile, as while it is published, begin again."""
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(FilesChanged):
+                return await self._attempt(model_id)
+        return await self._attempt(model_id)
+
+    async def _attempt(self, model_id: ModelId) -> Resident[Model]:
+        try:
+            fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
+        except ModelNotFound:
+            self._unknown[model_id] = True
+            raise
+        failure = self._failures.get(model_id)
+        if failure is not None and failure.fingerprint == fingerprint:
+            raise again(failure.error)
+        try:
+            return await self._load(model_id, fingerprint)
+        except ModelIncomplete:
+            raise
+        except _FAULTS_OF_FILES as error:
+            self._failures[model_id] = _Failure(fingerprint, error)
+            raise
+
+    async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
+        # Memory is set aside once a thread is free: models that wait for one must not use the budget up.
+        wanted = time.perf_counter()
+        async with self._slots:
+            self._statistics.load_wait_seconds.observe(time.perf_counter() - wanted)
+            return await self._load_now(model_id, fingerprint, replaces)
+
+    async def _load_now(self, model_id: ModelId, fingerprint: Fingerprint, replaces: int) -> Resident[Model]:
+        reservation = self._reserve(fingerprint, replaces)
+        try:
+            model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint, bool(replaces))
+            self._residents.resize(reservation, model.size)
+            resident = self._residents.admit(model_id, model, fingerprint, reservation)
+        except ServingError as error:
+            self._statistics.count_load_failure(error)
+            if isinstance(error, ForbiddenPickle):
+                log.error(
+                    "forbidden pickle", security=True, model=model_id, asked_for=str(error.__cause__ or "an opcode")
+                )
+            raise
+        finally:
+            self._residents.cancel(reservation)
+        self._care_for_evictions()
+        self._statistics.loads += 1
+        self._statistics.load_seconds.observe(seconds)
+        log.info(
+            "model loaded",
+            model=model_id,
+            generation=resident.generation,
+            bytes=resident.size,
+            seconds=round(seconds, 6),
+        )
+        return resident
+
+    def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint, replacing: bool) -> tuple[Model, float]:
+        """Return the model, and the seconds its load took without the wait for a thread. Runs in a thread."""
+        started = time.perf_counter()
+        model = self._source.load(model_id, fingerprint, replacing=replacing)
+        return model, time.perf_counter() - started
+
+    def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
+        try:
+            return self._residents.reserve(self._source.estimate(fingerprint), replaces=replaces)
+        except ServingError as error:
+            self._statistics.count_load_failure(error)
+            raise
+
+    def _care_for_evictions(self) -> None:
+        if self._care is None and self._statistics.evictions != self._evictions_cared_for and not self._closed:
+            self._care = asyncio.get_running_loop().call_later(_CARE_SECONDS, self._start_care)
+
+    def _start_care(self) -> None:
+        self._care = None
+        self._evictions_cared_for = self._statistics.evictions
+        self._start(_in_thread(self._looking, self._after_evictions))
+
+    async def _refreshed(self, resident: Resident[Model]) -> None:
+        """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
+        resident.checked_at = time.monotonic()
+        if resident not in self._refreshes:
+            await self._looks.looked(resident, resident.model_id, resident.fingerprint, _REFRESH_PATIENCE_SECONDS)
+        # Begun by what the look found.
+        refresh = self._refreshes.get(resident)
+        if refresh is not None:
+            await asyncio.wait({refresh}, timeout=_REFRESH_PATIENCE_SECONDS)
+
+    def _on_change(self, resident: Resident[Model], *, changed: bool) -> None:
+        """Take in what a look in the background found."""
+        resident.checked_at = time.monotonic()
+        if changed and self._residents.get(resident.model_id) is resident:
+            self._refresh_of(resident)
+
+    def _refresh_of(self, resident: Resident[Model]) -> asyncio.Task[None]:
+        """Return the refresh that is under way, or a new one."""
+        task = self._refreshes.get(resident)
+        if task is None:
+            task = self._refreshes[resident] = self._start(self._refresh(resident))
+            task.add_done_callback(lambda _: self._refreshes.pop(resident, None))
+        return task
+
+    async def _refresh(self, resident: Resident[Model]) -> None:
+        """Load the model's files beside ``resident`` if they changed, and swap; on any fault the old copy stays."""
+        model_id = resident.model_id
+        try:
+            fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
+        except ModelNotFound:
+            log.info("model removed", model=model_id)
+            if self._residents.get(model_id) is resident:
+                self._residents.discard(model_id)
+            return
+        except ServingError as error:
+            log.warning("model files cannot be checked; the loaded copy serves on", model=model_id, reason=str(error))
+            return
+        if self._residents.get(model_id) is not resident or fingerprint in (resident.fingerprint, resident.refused):
+            return
+        # The old copy must not be evicted to make room for one that may be bad.
+        with self._residents.lease(resident):
+            try:
+                await self._load(model_id, fingerprint, replaces=1)
+            except FilesChanged as error:
+                log.info("replacement not complete yet", model=model_id, reason=str(error))
+            except ServingError as error:
+                if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
+                    self._refuse_replacement(resident, fingerprint)
+                log.error("replacement refused; the loaded copy serves on", model=model_id, reason=str(error))
+            except Exception:
+                # A bug: it must not be tried again at every look.
+                self._refuse_replacement(resident, fingerprint)
+                log.exception("loading failed", model=model_id)
+
+    def _refuse_replacement(self, resident: Resident[Model], fingerprint: Fingerprint) -> None:
+        resident.refused = fingerprint
+        self._statistics.replacements_refused += 1
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _in_thread(
+    pool: ThreadPoolExecutor, function: Callable[Arguments, Result], *arguments: Arguments.args, **_: Arguments.kwargs
+) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)

@@ -1,0 +1,250 @@
+"""Which models are in memory: least recently used out, by bytes and by count. Pure bookkeeping, no loading, no waiting.
+
+Every method is called on one thread, the event loop's, and never waits: what it decides is decided at once. A model
+that is in use is never evicted; one that is replaced or removed while in use counts until its last lease ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Generic, Protocol, TypeVar
+
+from cachetools import Cache, LRUCache
+
+from predictor.cache.statistics import CacheStatistics
+from serving.domain.errors import MemoryInUse, ModelTooLarge
+from serving.domain.model_id import ModelId
+from serving.volume.model_store import Fingerprint
+
+
+class Sized(Protocol):
+    """What can be held: it knows its bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory it takes."""
+
+
+Model = TypeVar("Model", bound=Sized)
+
+
+@dataclass(slots=True, eq=False)
+class Resident(Generic[Model]):
+    """A model in memory. REQUIRES: changed by :class:`ResidentModels` and its model manager only."""
+
+    model_id: ModelId
+    model: Model
+    fingerprint: Fingerprint
+    generation: int
+    size: int
+    checked_at: float
+    """When its files were last compared with ``fingerprint``; seconds on the monotonic clock."""
+    refused: Fingerprint | None = None
+    """Files that were to replace it and could not; they are not tried again until they change."""
+    leases: int = 0
+    dismissed: bool = False
+    """Whether it has left the cache while still in use."""
+    hits: int = 0
+    last_used: float = field(default_factory=time.monotonic)
+
+
+class Lease(Generic[Model]):
+    """The right to use a model until :meth:`release`, or the end of the ``with`` block. Ends once."""
+
+    __slots__ = ("_owner", "_resident")
+
+    def __init__(self, owner: ResidentModels[Model], resident: Resident[Model]) -> None:
+        self._owner = owner
+        self._resident: Resident[Model] | None = resident
+        resident.leases += 1
+
+    @property
+    def resident(self) -> Resident[Model]:
+        """The model's place in memory. Must not be kept beyond the lease."""
+        if self._resident is None:
+            raise RuntimeError("the lease has ended")
+        return self._resident
+
+    @property
+    def model(self) -> Model:
+        """The model. Must not be kept beyond the lease."""
+        return self.resident.model
+
+    def release(self) -> None:
+        """End the lease; again does nothing."""
+        resident, self._resident = self._resident, None
+        if resident is not None:
+            self._owner.end_lease(resident)
+
+    def __enter__(self) -> Model:
+        return self.model
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Reservation:
+    """Bytes set aside for a model that is being loaded."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+class ResidentModels(Generic[Model]):
+    """The models in memory.
+
+    Args:
+        max_bytes: what models in memory, being loaded and still in use may take together.
+        max_models: how many may be in memory and being loaded.
+        pinned: models that are never evicted.
+    """
+
+    def __init__(self, *, max_bytes: int, max_models: int, pinned: Collection[ModelId] = ()) -> None:
+        self._pinned = frozenset(pinned)
+        self.statistics = CacheStatistics()
+        self._max_bytes = max_bytes
+        self._max_models = max_models
+        self._cache: LRUCache[ModelId, Resident[Model]] = LRUCache(max_bytes, getsizeof=lambda resident: resident.size)
+        self._reservations: set[Reservation] = set()
+        self._reserved_bytes = 0
+        self._dismissed_bytes = 0
+        self._generations = 0
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of models in memory, of those being loaded, and of those gone but still in use. Of any thread."""
+        return int(self._cache.currsize) + self._reserved_bytes + self._dismissed_bytes
+
+    @property
+    def budget(self) -> int:
+        """Bytes that may be held."""
+        return self._max_bytes
+
+    def residents(self) -> list[Resident[Model]]:
+        """Return every model in memory, most recently used first."""
+        # The look of LRUCache itself would make each of them the most recently used.
+        every = [self._seen(model_id) for model_id in self._cache]
+        return sorted(every, key=lambda resident: resident.last_used, reverse=True)
+
+    def seen(self, model_id: ModelId) -> Resident[Model] | None:
+        """Return the model's resident, used no more recently than before; ``None`` where it is not in memory."""
+        return self._seen(model_id) if model_id in self._cache else None
+
+    def _seen(self, model_id: ModelId) -> Resident[Model]:
+        return Cache.__getitem__(self._cache, model_id)
+
+    def is_pinned(self, model_id: ModelId) -> bool:
+        """Whether the model is never evicted."""
+        return model_id in self._pinned
+
+    def get(self, model_id: ModelId) -> Resident[Model] | None:
+        """Return the model's resident, now the most recently used; ``None`` where it is not in memory."""
+        return self._cache.get(model_id)
+
+    def lease(self, resident: Resident[Model]) -> Lease[Model]:
+        """Return a lease. REQUIRES: ``resident`` came from :meth:`get` or :meth:`admit` in this turn of the loop."""
+        resident.last_used = time.monotonic()
+        return Lease(self, resident)
+
+    def reserve(self, size: int, *, replaces: int = 0) -> Reservation:
+        """Set aside ``size`` bytes, evicting idle models, least recently used first.
+
+        Args:
+            size: bytes.
+            replaces: 1 if the model takes the place of one in memory, which then leaves the count as it is.
+
+        Raises:
+            ModelTooLarge: ``size`` exceeds the whole budget. Nothing was evicted.
+            MemoryInUse: too much is in use or being loaded. Nothing was evicted.
+        """
+        self._make_room(size, size, models=1 - replaces)
+        reservation = Reservation(size)
+        self._reservations.add(reservation)
+        self._reserved_bytes += size
+        return reservation
+
+    def resize(self, reservation: Reservation, size: int) -> None:
+        """Change a reservation to ``size`` bytes. Raises as :meth:`reserve` does, and changes nothing then."""
+        self._make_room(size, size - reservation.size, models=0)
+        self._reserved_bytes += size - reservation.size
+        reservation.size = size
+
+    def cancel(self, reservation: Reservation) -> None:
+        """Give the bytes back; again, or after :meth:`admit`, does nothing."""
+        if reservation in self._reservations:
+            self._reservations.discard(reservation)
+            self._reserved_bytes -= reservation.size
+
+    def admit(
+        self, model_id: ModelId, model: Model, fingerprint: Fingerprint, reservation: Reservation
+    ) -> Resident[Model]:
+        """Put a loaded model in the place of its reservation, and of its older copy.
+
+        REQUIRES: the reservation has the size of the model.
+        """
+        self.discard(model_id)
+        self.cancel(reservation)
+        self._generations += 1
+        resident = Resident(
+            model_id, model, fingerprint, self._generations, reservation.size, checked_at=time.monotonic()
+        )
+        self._cache[model_id] = resident
+        return resident
+
+    def discard(self, model_id: ModelId) -> None:
+        """Take the model out; if it is in use its bytes count until the last lease ends."""
+        resident = self._cache.pop(model_id, None)
+        if resident is not None and resident.leases:
+            resident.dismissed = True
+            self._dismissed_bytes += resident.size
+
+    def end_lease(self, resident: Resident[Model]) -> None:
+        """Count a lease down. Called by :class:`Lease`."""
+        resident.leases -= 1
+        if resident.dismissed and not resident.leases:
+            resident.dismissed = False
+            self._dismissed_bytes -= resident.size
+
+    def _make_room(self, size: int, more: int, *, models: int) -> None:
+        """Evict until ``more`` bytes and ``models`` fit, for a model of ``size`` bytes; nothing if they cannot."""
+        if size > self._max_bytes:
+            raise ModelTooLarge("the model alone needs more memory than the service may use for all models")
+        bytes_over = self.bytes_held + more - self._max_bytes
+        models_over = len(self._cache) + len(self._reservations) + models - self._max_models
+        if not self._evicted(bytes_over, models_over):
+            raise MemoryInUse("the memory for models is taken by models in use; try again shortly")
+
+    def _evicted(self, bytes_over: int, models_over: int) -> bool:
+        """Evict so many idle models; return whether there were as many, else evict none."""
+        taken: list[Resident[Model]] = []
+        while (bytes_over > 0 or models_over > 0) and self._cache:
+            _, resident = self._cache.popitem()
+            taken.append(resident)
+            if self._is_idle(resident):
+                bytes_over -= resident.size
+                models_over -= 1
+        enough = bytes_over <= 0 and models_over <= 0
+        for resident in taken:
+            # In use is used just now: it goes back as the most recent. All go back, in order, if there are too few.
+            if enough and self._is_idle(resident):
+                self._count_eviction(resident)
+            else:
+                self._cache[resident.model_id] = resident
+        return enough
+
+    def _is_idle(self, resident: Resident[Model]) -> bool:
+        return not resident.leases and resident.model_id not in self._pinned
+
+    def _count_eviction(self, resident: Resident[Model]) -> None:
+        self.statistics.evictions += 1
+        self.statistics.eviction_age_seconds.observe(time.monotonic() - resident.last_used)

@@ -1,0 +1,1 @@
+"""Answers of models: a lease on the model, then its answer."""

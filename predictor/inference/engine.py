@@ -1,0 +1,441 @@
+"""Answers queries: a lease on the model, then its answer. Knows no protobuf and no transport."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from time import monotonic
+from typing import Final, NamedTuple, TypeAlias
+
+import structlog
+
+from predictor.cache.model_manager import ModelManager
+from predictor.cache.residency import Lease, ResidentModels
+from predictor.inference.joint_pass import Asked, answers_together
+from predictor.inference.spans import begin_inference, inference
+from predictor.inference.traffic_registry import TrafficRegistry
+from predictor.inference.work_queue import WorkQueue
+from predictor.model.intent_model import IntentModel
+from predictor.model.tokenizer import Tokenizer
+from predictor.model.traffic_counter import TrafficCounter
+from serving.call.call import Call, span_of_call
+from serving.call.deadline import NEVER, Deadline
+from serving.call.slots import aside
+from serving.domain.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.query_limits import QueryLimits
+
+log = structlog.get_logger()
+
+Answers: TypeAlias = Callable[[ModelId, Sequence[Query], Deadline], Awaitable[Sequence[Outcome | None]]]
+Check: TypeAlias = Callable[[Query, ModelId], None]
+"""Raises ServingError where a query may not be asked."""
+
+MOST_WAITING: Final = 1024
+# Work that takes longer leaves the event loop: in tokens, each of which may cost as much as a character of plain words.
+_INLINE_TOKENS: Final = 8192
+_INLINE_QUERIES: Final = 64
+# For models that are not known yet: of the tokenizer that gives the most, and more labels than models have.
+_MOST_TOKENS_PER_CHARACTER: Final = Tokenizer.parse("basic_english+words:5+characters:2-8").tokens_per_character
+_MOST_LABELS: Final = 1 << 10
+# What a query costs beside its text, and each label it asks for, in the same measure.
+_COST_OF_QUERY: Final = 64
+_COST_OF_LABEL: Final = 4
+# So many queries of a model are answered faster in a pass of their own than together with those of others.
+_PASS_OF_ITS_OWN: Final = 8
+# More gain nothing, and what is computed for all of them is memory.
+_MOST_MODELS_IN_A_PASS: Final = 64
+
+
+class _Ready(NamedTuple):
+    """Queries of a model that is in memory."""
+
+    lease: Lease[IntentModel]
+    members: Sequence[int]
+    """The places of their outcomes."""
+    queries: Sequence[Query]
+
+
+class InferenceEngine:
+    """The predictor's data plane.
+
+    Args:
+        manager: gives out leases on models.
+        limits: what is taken in a query and a batch.
+        traffic: counts what the models answer.
+        threads: pool size for documents and batches too long for the event loop.
+        most_waiting: how many of these wait for a thread; those beyond it are refused.
+    """
+
+    def __init__(
+        self,
+        manager: ModelManager[IntentModel],
+        limits: QueryLimits,
+        traffic: TrafficRegistry,
+        *,
+        threads: int,
+        most_waiting: int = MOST_WAITING,
+    ) -> None:
+        self._manager = manager
+        self._limits = limits
+        self._traffic = traffic
+        self._long_work: WorkQueue[Sequence[Outcome]] = WorkQueue(threads, most_waiting, name="inference")
+
+    async def predict(self, query: Query, deadline: Deadline = NEVER, check: Check | None = None) -> Prediction:
+        """Return the model's answer.
+
+        Raises:
+            DeadlineExceeded: it came too late to be computed.
+            ServingError: why there is none.
+        """
+        model_id = self._checked(query, check)
+        queries = [query]
+        # Nearly always the model is there, and nothing needs to be waited for.
+        lease = self._manager.acquire_ready(model_id) or await self._acquired(model_id)
+        work = self._answers_of(lease, queries, deadline)
+        span = span_of_call()
+        outcome = (await (work if span is None else inference(span, work, queries)))[0]
+        if isinstance(outcome, ServingError):
+            raise outcome
+        return outcome
+
+    def predict_now(self, queries: Sequence[Query], call: Call, check: Check | None = None) -> list[Outcome | None]:
+        """Return the outcome of each query that can be answered without a wait, ``None`` for the others.
+
+        Raises:
+            InvalidRequest: the batch is too large.
+        """
+        self._limits.check_batch(queries)
+        outcomes: list[Outcome | None] = [None] * len(queries)
+        self._answer_now(queries, self._by_model(queries, outcomes, check), outcomes, call)
+        return outcomes
+
+    def predict_checked_now(self, queries: Sequence[Query], call: Call) -> list[Outcome | None]:
+        """Return the same for queries whose model ids and bounds were checked by whoever asks, in this process."""
+        groups: dict[ModelId, list[int]] = defaultdict(list)
+        for index, query in enumerate(queries):
+            groups[ModelId(query.model_id)].append(index)
+        outcomes: list[Outcome | None] = [None] * len(queries)
+        self._answer_now(queries, groups, outcomes, call)
+        return outcomes
+
+    def _answer_now(
+        self,
+        queries: Sequence[Query],
+        groups: Mapping[ModelId, Sequence[int]],
+        outcomes: list[Outcome | None],
+        call: Call,
+    ) -> None:
+        """Put the outcomes in their places, of the models that can answer without a wait."""
+        span = None if call.span is None else begin_inference(call.span, queries)
+        together: list[_Ready] = []
+        for model_id, members in groups.items():
+            asked = queries if len(members) == len(queries) else [queries[index] for index in members]
+            lease = self._ready_lease(model_id, asked)
+            if lease is None:
+                continue
+            if len(groups) > 1 and len(members) < _PASS_OF_ITS_OWN and lease.model.is_always_finite:
+                together.append(_Ready(lease, members, asked))
+                if len(together) == _MOST_MODELS_IN_A_PASS:
+                    self._answer_together(together, outcomes, call.deadline)
+                    together = []
+            else:
+                _put(outcomes, members, self._answers_of_ready(lease, asked, call.deadline))
+        if together:
+            self._answer_together(together, outcomes, call.deadline)
+        if span is not None:
+            span.end()
+
+    async def predict_ready(
+        self, queries: Sequence[Query], deadline: Deadline = NEVER, check: Check | None = None
+    ) -> list[Outcome | None]:
+        """Return the outcome of each query whose model can answer at once, ``None`` for the others.
+
+        Raises:
+            InvalidRequest: the batch is too large.
+        """
+        work = self._each(queries, self._answers_if_ready, deadline, check)
+        span = span_of_call()
+        return await (work if span is None else inference(span, work, queries))
+
+    async def predict_batch(
+        self, queries: Sequence[Query], deadline: Deadline = NEVER, check: Check | None = None
+    ) -> list[Outcome]:
+        """Return the outcome of each query, in order. Queries of one model go through it together.
+
+        Raises:
+            InvalidRequest: the batch is too large.
+        """
+        work = self._each(queries, self._answers, deadline, check)
+        span = span_of_call()
+        outcomes = await (work if span is None else inference(span, work, queries))
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _each(
+        self, queries: Sequence[Query], answers: Answers, deadline: Deadline, check: Check | None
+    ) -> list[Outcome | None]:
+        self._limits.check_batch(queries)
+        outcomes: list[Outcome | None] = [None] * len(queries)
+        later: list[tuple[ModelId, list[int]]] = []
+        spent = 0
+        for model_id, members in self._by_model(queries, outcomes, check).items():
+            asked = [queries[index] for index in members]
+            # Nearly always the model is there and the work is short: a task for each would cost more than its answers.
+            at_once = self._answers_at_once(model_id, asked, deadline)
+            if at_once is None:
+                later.append((model_id, members))
+                continue
+            _put(outcomes, members, at_once)
+            spent += len(asked)
+            if spent >= _INLINE_QUERIES:
+                # The event loop goes on between the models of a large batch.
+                spent = 0
+                await asyncio.sleep(0)
+        if later:
+            found_later = await asyncio.gather(
+                *(_outcomes(answers, model_id, [queries[i] for i in members], deadline) for model_id, members in later)
+            )
+            for (_, members), found in zip(later, found_later, strict=True):
+                _put(outcomes, members, found)
+        return outcomes
+
+    def _by_model(
+        self, queries: Sequence[Query], outcomes: list[Outcome | None], check: Check | None
+    ) -> dict[ModelId, list[int]]:
+        """Return which of the queries each model is asked. Those that ask none get their error as outcome."""
+        groups: dict[ModelId, list[int]] = defaultdict(list)
+        for index, query in enumerate(queries):
+            try:
+                groups[self._checked(query, check)].append(index)
+            except ServingError as error:
+                outcomes[index] = error
+        return groups
+
+    async def preload(self, model_ids: Iterable[ModelId]) -> None:
+        """Load models before they are asked for; those that cannot be loaded are reported and left out."""
+        await self._manager.preload(model_ids)
+
+    async def load(self, model_id: str) -> Lease[IntentModel]:
+        """Return a lease on the model, which is in memory then.
+
+        Raises:
+            InvalidModelId: ``model_id`` is none.
+            ServingError: why it cannot be loaded.
+        """
+        return await self._acquired(parse_model_id(model_id))
+
+    def unload(self, model_id: str) -> bool:
+        """Let go of what the model holds in memory; return whether it was there.
+
+        Raises:
+            InvalidModelId: ``model_id`` is none.
+            ModelPinned: it is kept in memory by the settings.
+        """
+        return self._manager.unload(parse_model_id(model_id))
+
+    def residency(self) -> ResidentModels[IntentModel]:
+        """Return the models in memory."""
+        return self._manager.residents
+
+    def loads_waiting(self) -> int:
+        """Return how many models wait to be loaded, or are being loaded. Of any thread."""
+        return self._manager.loads_waiting
+
+    def traffic(self) -> TrafficRegistry:
+        """Return what the models were asked and what they answered."""
+        return self._traffic
+
+    async def close(self) -> None:
+        """Wait for work in threads, and close the model manager."""
+        await self._manager.close()
+        self._long_work.close()
+
+    def _checked(self, query: Query, check: Check | None) -> ModelId:
+        model_id = parse_model_id(query.model_id)
+        if check is not None:
+            check(query, model_id)
+        self._limits.check(query)
+        return model_id
+
+    async def _acquired(self, model_id: ModelId) -> Lease[IntentModel]:
+        # Loads have a queue of their own, with a bound of its own.
+        with aside():
+            return await self._manager.acquire(model_id)
+
+    def _answers_at_once(
+        self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome] | None:
+        """Return the outcomes; ``None`` where they would have to be waited for, or take long."""
+        lease = self._ready_lease(model_id, queries)
+        return None if lease is None else self._answers_of_ready(lease, queries, deadline)
+
+    def _ready_lease(self, model_id: ModelId, queries: Sequence[Query]) -> Lease[IntentModel] | None:
+        """Return a lease on the model; ``None`` where it would have to be waited for, or the answers take long."""
+        return self._manager.acquire_ready(model_id) if self._is_short_for(model_id, queries) else None
+
+    def _answers_of_ready(
+        self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome]:
+        model_id = lease.resident.model_id
+        try:
+            return self._in_line(lease, queries, deadline)
+        except Exception as error:  # noqa: BLE001 - told, and no harm to the neighbours in the batch
+            return _refused(error, model_id, queries)
+
+    def _answer_together(self, ready: Sequence[_Ready], outcomes: list[Outcome | None], deadline: Deadline) -> None:
+        """Put the outcomes of several models in their places."""
+        now = monotonic()
+        if deadline.at > now and all(query.until > now for _, _, queries in ready for query in queries):
+            try:
+                found = self._in_one_pass(ready)
+            except Exception:
+                # Whose fault it is shows where each is asked on its own.
+                log.exception("answering together failed", models=len(ready))
+            else:
+                _put(outcomes, [index for _, members, _ in ready for index in members], found)
+                return
+        for lease, members, queries in ready:
+            _put(outcomes, members, self._answers_of_ready(lease, queries, deadline))
+
+    def _in_one_pass(self, ready: Sequence[_Ready]) -> Sequence[Outcome]:
+        asked: list[Asked] = []
+        for lease, _, queries in ready:
+            resident = lease.resident
+            counter = self._traffic.counter_of(resident)
+            asked += [Asked(resident.model, query, counter) for query in queries]
+        found = answers_together(asked)
+        for lease, _, _ in ready:
+            lease.release()
+        return self._counted(found)
+
+    def _is_short_for(self, model_id: ModelId, queries: Sequence[Query]) -> bool:
+        """Return whether the answers are short work for this model, as nearly all are for every model."""
+        if _is_short(queries):
+            return True
+        resident = self._manager.residents.get(model_id)
+        return resident is not None and _is_short_for(resident.model, queries)
+
+    async def _answers_if_ready(
+        self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome | None]:
+        lease = self._manager.acquire_ready(model_id)
+        return [None] * len(queries) if lease is None else await self._answers_of(lease, queries, deadline)
+
+    async def _answers(self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
+        return await self._answers_of(await self._acquired(model_id), queries, deadline)
+
+    async def _answers_of(
+        self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome]:
+        if _is_short_for(lease.model, queries):
+            return self._in_line(lease, queries, deadline)
+        return self._counted(await self._in_a_thread(lease, queries, deadline))
+
+    def _in_line(self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
+        with lease as model:
+            counter = self._traffic.counter_of(lease.resident)
+            return self._counted(_in_time(model, queries, deadline, counter, 0.0))
+
+    def _counted(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        for outcome in outcomes:
+            if isinstance(outcome, ServingError):
+                self._manager.residents.statistics.count_failure(outcome)
+        return outcomes
+
+    async def _in_a_thread(
+        self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
+    ) -> Sequence[Outcome]:
+        model = lease.model
+        work = functools.partial(_in_time, model, queries, deadline, self._traffic.counter_of(lease.resident))
+        # A caller may leave while the thread is still at it: the model is in use until the thread is done.
+        with aside():
+            # As long as anybody waits.
+            last = min(deadline.at, max(query.until for query in queries))
+            return await self._long_work.do(
+                work, cost=_cost_for(model, queries), deadline=Deadline(last), release=lease.release
+            )
+
+
+def _in_time(
+    model: IntentModel,
+    queries: Sequence[Query],
+    deadline: Deadline,
+    counter: TrafficCounter | None,
+    least_seconds: float,
+) -> Sequence[Outcome]:
+    """Return the outcomes; ``least_seconds`` are what the answers take at least, as far as that is known."""
+    # Timers of a busy event loop, and the queue of a busy pool, may be late; what nobody waits for is not computed.
+    deadline.check()
+    soonest = monotonic() + least_seconds
+    for query in queries:
+        if query.until <= soonest:
+            return _those_in_time(model, queries, soonest, counter)
+    return model.predict(queries, counter)
+
+
+def _those_in_time(
+    model: IntentModel, queries: Sequence[Query], soonest: float, counter: TrafficCounter | None
+) -> Sequence[Outcome]:
+    in_time = [query for query in queries if query.until > soonest]
+    answers = iter(model.predict(in_time, counter) if in_time else ())
+    late = DeadlineExceeded("the deadline of the call has passed, or is too near for its answer")
+    return [next(answers) if query.until > soonest else late for query in queries]
+
+
+def _put(outcomes: list[Outcome | None], members: Sequence[int], found: Sequence[Outcome | None]) -> None:
+    for index, outcome in zip(members, found, strict=True):
+        outcomes[index] = outcome
+
+
+async def _outcomes(
+    answers: Answers, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
+) -> Sequence[Outcome | None]:
+    try:
+        return await answers(model_id, queries, deadline)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _refused(error, model_id, queries)
+
+
+def _refused(error: Exception, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
+    if isinstance(error, ServingError):
+        return [error] * len(queries)
+    log.error("answering failed", model=model_id, exc_info=error)
+    return [ServingError(INTERNAL_MESSAGE)] * len(queries)
+
+
+def _is_short_for(model: IntentModel, queries: Sequence[Query]) -> bool:
+    return _cost_for(model, queries) <= _INLINE_TOKENS
+
+
+def _is_short(queries: Sequence[Query]) -> bool:
+    """Return whether the answers take less time than handing the work to a thread and back, whatever the model."""
+    return _cost(queries) <= _INLINE_TOKENS
+
+
+def _cost_for(model: IntentModel, queries: Sequence[Query]) -> int:
+    return _cost(queries, model.tokenizer.tokens_per_character, len(model.labels))
+
+
+def _cost(
+    queries: Sequence[Query], tokens_per_character: int = _MOST_TOKENS_PER_CHARACTER, labels: int = _MOST_LABELS
+) -> int:
+    """Return how much work the answers are at most, in tokens.
+
+    Args:
+        queries: of one model.
+        tokens_per_character: the most that the model's tokenizer gives; of any, where the model is not known.
+        labels: how many labels the model has, where that is known.
+    """
+    cost = _COST_OF_QUERY * len(queries)
+    for query in queries:
+        tokens = len(query.document) * tokens_per_character
+        cost += tokens
+        if query.k:
+            cost += _COST_OF_LABEL * min(query.k, labels)
+        if query.explain is not None:
+            # Each token has a part in the logit of each label that is explained: the best one, and those asked for.
+            cost += tokens * (1 + len(query.explain))
+    return cost

@@ -1,0 +1,133 @@
+"""The counters of all models: one for each copy of a model, kept when the copy leaves the memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from predictor.cache.residency import Resident
+from predictor.model.intent_model import IntentModel
+from predictor.model.traffic_counter import TrafficCounter, TrafficTotals
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.traffic import Traffic
+from serving.volume.model_store import Fingerprint
+
+
+@dataclass(slots=True, eq=False)
+class CountedModel:
+    """A copy of a model, and what it was asked. REQUIRES: changed by :class:`TrafficRegistry` only."""
+
+    model_id: ModelId
+    version: str
+    fingerprint: Fingerprint
+    generation: int
+    """Of its last stay in memory."""
+    counter: TrafficCounter
+    began: float = field(default_factory=time.monotonic)
+    """When counting began; seconds on the monotonic clock."""
+    model: weakref.ref[IntentModel] = field(kw_only=True)
+    """The copy itself, as long as something else holds it."""
+
+    @property
+    def baseline(self) -> Traffic | None:
+        """What the model answered when it was validated; ``None`` too where it has left the memory."""
+        model = self.model()
+        return None if model is None else model.baseline
+
+
+class TrafficRegistry:
+    """Gives every copy of a model its counter. Safe to use from several threads.
+
+    Args:
+        max_models: how many counters are kept; those of the models that were asked longest ago go.
+    """
+
+    def __init__(self, max_models: int) -> None:
+        self._max_models = max_models
+        self._lock = threading.Lock()
+        self._counted: OrderedDict[ModelId, CountedModel] = OrderedDict()
+        """Least recently asked first."""
+        self._gone = TrafficTotals()
+        """What was counted by counters that are kept no longer."""
+
+    def counter_of(self, resident: Resident[IntentModel]) -> TrafficCounter | None:
+        """Return the counter of the copy in memory; ``None`` where another has taken its place meanwhile.
+
+        The same files have the same counter, however often they are loaded.
+        """
+        with self._lock:
+            counted = self._counted.get(resident.model_id)
+            if counted is None or counted.generation != resident.generation:
+                return self._begun_or_resumed(counted, resident)
+            self._counted.move_to_end(resident.model_id)
+            return counted.counter
+
+    def listed(self, model_id: str, limit: int, may_see: Callable[[str], bool] | None = None) -> list[CountedModel]:
+        """Return what was counted, the busiest models first.
+
+        Args:
+            model_id: of this model alone, which gives nothing where it was not asked yet; empty: of all.
+            limit: the most models; 0: all.
+            may_see: tells of each model whether it is listed, where not one is asked for; without it all are.
+
+        Raises:
+            InvalidModelId: ``model_id`` is none.
+        """
+        if not model_id:
+            if may_see is None:
+                return self.busiest(limit)
+            return [counted for counted in self.busiest() if may_see(counted.model_id)][: limit or None]
+        with self._lock:
+            counted = self._counted.get(parse_model_id(model_id))
+        return [] if counted is None else [counted]
+
+    def busiest(self, limit: int = 0) -> list[CountedModel]:
+        """Return what was counted of the ``limit`` models with the most answers, of all where it is 0."""
+        with self._lock:
+            every = [*self._counted.values()]
+        # Counts go on meanwhile: each is looked at once, so that the order is one.
+        documents = {counted.model_id: counted.counter.documents for counted in every}
+        return sorted(every, key=lambda counted: documents[counted.model_id], reverse=True)[: limit or None]
+
+    def totals(self) -> TrafficTotals:
+        """Return the sums over all models since the start, those whose counters are gone among them."""
+        with self._lock:
+            totals = self._gone.copy()
+            every = [*self._counted.values()]
+        for counted in every:
+            counted.counter.add_to(totals)
+        return totals
+
+    def _begun_or_resumed(self, counted: CountedModel | None, resident: Resident[IntentModel]) -> TrafficCounter | None:
+        if counted is not None and counted.fingerprint == resident.fingerprint:
+            # It left the memory, and is here again.
+            counted.generation = max(counted.generation, resident.generation)
+            counted.model = weakref.ref(resident.model)
+            self._counted.move_to_end(resident.model_id)
+            return counted.counter
+        if counted is not None:
+            if counted.generation > resident.generation:
+                return None
+            self._let_go(resident.model_id)
+        elif len(self._counted) >= self._max_models:
+            self._let_go(next(iter(self._counted)))
+        model = resident.model
+        begun = CountedModel(
+            resident.model_id,
+            model.version,
+            resident.fingerprint,
+            resident.generation,
+            TrafficCounter(model.labels),
+            model=weakref.ref(model),
+        )
+        self._counted[resident.model_id] = begun
+        return begun.counter
+
+    def _let_go(self, model_id: ModelId) -> None:
+        counter = self._counted.pop(model_id).counter
+        counter.end()
+        counter.add_to(self._gone)

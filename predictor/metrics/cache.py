@@ -1,0 +1,77 @@
+"""What the model manager did and holds, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from predictor.inference.engine import InferenceEngine
+from serving.telemetry.histogram import Histogram
+
+_COUNTS: Final = {
+    "intent_cache_hits": ("hits", "Requests for a model in memory."),
+    "intent_cache_misses": ("misses", "Requests for a model that was not in memory."),
+    "intent_cache_loads": ("loads", "Models loaded, replacements included."),
+    "intent_cache_evictions": ("evictions", "Models taken out to make room."),
+    "intent_replacements_refused": (
+        "replacements_refused",
+        "Copies that were to replace a model in memory and are no model; the one in memory serves on.",
+    ),
+}
+"""Each counter, with what it is called in :class:`~predictor.cache.statistics.CacheStatistics`."""
+
+_HISTOGRAMS: Final = {
+    "intent_cache_miss_seconds": ("miss_seconds", "Time that requests waited for a model that was not in memory."),
+    "intent_cache_load_wait_seconds": ("load_wait_seconds", "Time that loads waited for other loads."),
+    "intent_cache_load_seconds": ("load_seconds", "Time that loads took, waits left out."),
+    "intent_cache_eviction_age_seconds": (
+        "eviction_age_seconds",
+        "Time since the last use of models that were evicted.",
+    ),
+}
+"""Each histogram, likewise."""
+
+_WATCHED: Final = dict.fromkeys(
+    ("forbidden_pickle", "checksum_mismatch", "invalid_model_file", "volume_unavailable"), 0
+)
+"""Reasons that are told before there was any, so that the first one is an increase to Prometheus."""
+
+
+class CacheCollector(Collector):
+    """Collects what the models in memory take, and what was counted of them."""
+
+    def __init__(self, engine: InferenceEngine) -> None:
+        self._engine = engine
+        self._residents = engine.residency()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric as it is now. Called in any thread."""
+        residents, counted = self._residents, self._residents.statistics
+        for name, (field, meaning) in _COUNTS.items():
+            yield CounterMetricFamily(name, meaning, value=getattr(counted, field))
+        failures = CounterMetricFamily(
+            "intent_cache_failures", "Loads, and answers of loaded models, that failed.", labels=["reason"]
+        )
+        for reason, count in {**_WATCHED, **dict(counted.failures)}.items():
+            failures.add_metric([reason], count)
+        yield failures
+        for name, (field, meaning) in _HISTOGRAMS.items():
+            family = HistogramMetricFamily(name, meaning, labels=())
+            histogram: Histogram = getattr(counted, field)
+            histogram.add_to(family)
+            yield family
+        yield GaugeMetricFamily(
+            "intent_cache_bytes",
+            "Bytes of models in memory, of those being loaded, and of those gone but still in use.",
+            value=residents.bytes_held,
+        )
+        yield GaugeMetricFamily("intent_cache_budget_bytes", "Bytes that these may be.", value=residents.budget)
+        yield GaugeMetricFamily("intent_cache_models", "Models in memory.", value=len(residents))
+        yield GaugeMetricFamily(
+            "intent_cache_loads_waiting",
+            "Models that wait to be loaded, or are being loaded.",
+            value=self._engine.loads_waiting(),
+        )

@@ -1,0 +1,58 @@
+"""What the model manager did and holds, under the names that ModelMesh's dashboards know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from predictor.inference.engine import InferenceEngine
+from serving.telemetry.modelmesh import Milliseconds
+
+_BASIS_POINTS: Final = 10_000
+
+
+def modelmesh_collectors(engine: InferenceEngine) -> Sequence[Collector]:
+    """Return what collects the figures of the models in memory."""
+    counted = engine.residency().statistics
+    return [
+        InstanceCollector(engine),
+        Milliseconds("modelmesh_cache_miss_milliseconds", "Waits for models not in memory.", counted.miss_seconds),
+        Milliseconds("modelmesh_loadmodel_milliseconds", "Time that loads took.", counted.load_seconds),
+        Milliseconds(
+            "modelmesh_loading_queue_delay_milliseconds",
+            "Time that loads waited for other loads.",
+            counted.load_wait_seconds,
+        ),
+        Milliseconds(
+            "modelmesh_age_at_eviction_milliseconds",
+            "Time since the last use of models that were evicted.",
+            counted.eviction_age_seconds,
+        ),
+    ]
+
+
+class InstanceCollector(Collector):
+    """Collects what this predictor holds. ModelMesh tells some of it once for all replicas; here each tells its own."""
+
+    def __init__(self, engine: InferenceEngine) -> None:
+        self._residents = engine.residency()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric as it is now. Called in any thread."""
+        residents = self._residents
+        used, capacity, models = residents.bytes_held, residents.budget, len(residents)
+        for name, meaning, value in (
+            ("modelmesh_models_loaded_total", "Models in memory.", models),
+            ("modelmesh_instance_models_total", "Models in memory.", models),
+            ("modelmesh_instance_capacity_bytes", "Bytes that models in memory may take.", capacity),
+            ("modelmesh_instance_used_bytes", "Bytes that they take.", used),
+            ("modelmesh_instance_used_bps", "The same in hundredths of a percent.", used * _BASIS_POINTS // capacity),
+        ):
+            yield GaugeMetricFamily(name, meaning, value=value)
+        # Counters are written with _total at their ends, which this one does not have.
+        failures = Metric("modelmesh_loadmodel_failure", "Loads that failed.", "untyped")
+        failures.add_sample("modelmesh_loadmodel_failure", {}, residents.statistics.load_failures)
+        yield failures

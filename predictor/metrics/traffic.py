@@ -1,0 +1,112 @@
+"""What models were asked and what they answered, as metrics.
+
+A counter of Prometheus may only grow: what falls is taken for a restart, and its whole value for an increase. So
+nothing is summed over "the others": a model that becomes one of the busiest would leave that sum. What all models have
+together has metrics of its own, and the others are the difference.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from predictor.inference.traffic_registry import CountedModel, TrafficRegistry
+from predictor.model.traffic_counter import TrafficTotals
+from serving.domain.drift import Verdict, drift_of
+from serving.domain.traffic import CONFIDENCE_BINS, Traffic
+
+_LABELS: Final = 10
+_BOUNDS: Final = (*(f"{number / CONFIDENCE_BINS:g}" for number in range(1, CONFIDENCE_BINS)), "+Inf")
+_VERDICTS: Final = {Verdict.NONE: 0, Verdict.SOME: 1, Verdict.STRONG: 2}
+
+_COUNTS: Final = {
+    "documents": "Documents that were answered",
+    "empty_documents": "Documents without any token that the model knows",
+    "tokens": "Tokens of the documents, n-grams left out",
+    "unknown_tokens": "Tokens that the vocabulary does not have",
+    "fallbacks": "Answers whose best label was below the threshold",
+}
+"""What is counted, by the name it has in :class:`Traffic` and :class:`TrafficTotals`."""
+
+
+class TrafficCollector(Collector):
+    """Collects what a registry has counted.
+
+    Args:
+        registry: counts.
+        models: how many models have metrics of their own: those with the most answers.
+    """
+
+    def __init__(self, registry: TrafficRegistry, models: int) -> None:
+        self._registry = registry
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric as it is now. Called in any thread."""
+        yield from _of_all(self._registry.totals())
+        if self._models:
+            yield from _of_each(self._registry.busiest(self._models))
+
+
+def _of_all(totals: TrafficTotals) -> Iterator[Metric]:
+    for name, meaning in _COUNTS.items():
+        yield CounterMetricFamily(f"intent_{name}", f"{meaning}, of all models together.", value=getattr(totals, name))
+    yield HistogramMetricFamily(
+        "intent_confidence",
+        "Scores of the best labels, of all models together.",
+        buckets=_buckets(totals.confidence),
+        sum_value=totals.scores,
+    )
+
+
+def _of_each(listed: Sequence[CountedModel]) -> Iterable[Metric]:
+    counters = {
+        name: CounterMetricFamily(f"intent_model_{name}", f"{meaning}, of the busiest models.", labels=["model"])
+        for name, meaning in _COUNTS.items()
+    }
+    confidence = HistogramMetricFamily(
+        "intent_model_confidence", "Scores of the best labels, of the busiest models.", labels=["model"]
+    )
+    labels = CounterMetricFamily(
+        "intent_model_labels",
+        f"How often a label was the best one: the {_LABELS} most frequent labels of the busiest models.",
+        labels=["model", "label"],
+    )
+    drift = GaugeMetricFamily(
+        "intent_model_drift",
+        "Change since validation: differences of shares, and population stability indexes of histograms.",
+        labels=["model", "signal"],
+    )
+    verdict = GaugeMetricFamily(
+        "intent_model_drift_verdict", "Drift of each signal: 0 none, 1 some, 2 strong.", labels=["model", "signal"]
+    )
+    for counted in listed:
+        traffic, scores = counted.counter.snapshot_with_scores()
+        model = counted.model_id
+        for name, counter in counters.items():
+            counter.add_metric([model], getattr(traffic, name))
+        confidence.add_metric([model], _buckets(traffic.confidence), scores)
+        for label, count in heapq.nlargest(_LABELS, traffic.labels.items(), key=lambda item: item[1]):
+            labels.add_metric([model, label], count)
+        _add_drift(model, traffic, counted.baseline, drift, verdict)
+    return (*counters.values(), confidence, labels, drift, verdict)
+
+
+def _add_drift(
+    model: str, traffic: Traffic, baseline: Traffic | None, drift: GaugeMetricFamily, verdict: GaugeMetricFamily
+) -> None:
+    if baseline is None:
+        return
+    for signal in drift_of(traffic, baseline).signals:
+        if signal.verdict in _VERDICTS:
+            drift.add_metric([model, signal.name], signal.change)
+            verdict.add_metric([model, signal.name], _VERDICTS[signal.verdict])
+
+
+def _buckets(confidence: Sequence[int]) -> list[tuple[str, float]]:
+    return list(zip(_BOUNDS, accumulate(confidence), strict=True))

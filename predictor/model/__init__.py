@@ -1,0 +1,1 @@
+"""One intent model: its files, its tokens, its vocabulary and its network."""

@@ -1,0 +1,232 @@
+"""The containers that PyTorch and pickle write, opened without torch: a pickled object and the storages beside it.
+
+Three are read: the zip archive of torch 1.6 and later; the concatenated pickles that torch.save wrote before it; a
+bare pickle. What they look like is told by ``torch/serialization.py`` of PyTorch (``save``, ``_legacy_save``).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from zlib_ng import zlib_ng
+
+from predictor.model.files.pickle_reader import Global, read_pickle
+from serving.domain.errors import InvalidModelFile
+
+_LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL: Final = 1001
+_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
+_LOCAL_SIGNATURE: Final = b"PK\x03\x04"
+_COUNT: Final = struct.Struct("<q")
+_DAMAGED: Final = "a file of the model is damaged; publish the model again"
+
+STORAGES: Final = {
+    Global("torch", name): size
+    for name, size in {
+        "DoubleStorage": 8,
+        "FloatStorage": 4,
+        "HalfStorage": 2,
+        "BFloat16Storage": 2,
+        "LongStorage": 8,
+        "IntStorage": 4,
+        "ShortStorage": 2,
+        "CharStorage": 1,
+        "ByteStorage": 1,
+        "BoolStorage": 1,
+    }.items()
+}
+"""Storage classes and the bytes of one of their elements."""
+
+# What zipfile raises on archives that are none, by its source.
+_ZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    struct.error,
+    ValueError,
+    OverflowError,
+    EOFError,
+    RuntimeError,
+    OSError,
+    KeyError,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Storage:
+    """A reference from the pickled object to the elements of tensors."""
+
+    kind: Global
+    """The storage class, one of :data:`STORAGES`: it tells the type of the elements."""
+    key: str
+    count: int
+    """How many elements it has."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.count * STORAGES[self.kind]
+
+
+class TorchFile(ABC):
+    """An opened file: its object, and the bytes of its storages."""
+
+    @abstractmethod
+    def read(self, allowed: Collection[Global]) -> Any:
+        """Return the pickled object, as :func:`~predictor.model.files.pickle_reader.read_pickle` gives it.
+
+        Raises:
+            ForbiddenPickle, InvalidModelFile: as there.
+        """
+
+    @abstractmethod
+    def storage(self, storage: Storage) -> memoryview:
+        """Return the bytes of the elements of ``storage``.
+
+        Raises:
+            InvalidModelFile: there is none, or it is damaged.
+        """
+
+
+def open_torch_file(data: bytes) -> TorchFile:
+    """Open a file that torch.save or pickle.dump wrote.
+
+    Raises:
+        InvalidModelFile: it is damaged, compressed, ambiguous or no such file.
+    """
+    if data[:4] == b"PK\x03\x04":
+        return _ZipFile(data)
+    return _PickleFile(data)
+
+
+class _ZipFile(TorchFile):
+    def __init__(self, data: bytes) -> None:
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                members = archive.infolist()
+        except _ZIP_ERRORS as error:
+            raise InvalidModelFile(_DAMAGED) from error
+        names = {member.filename for member in members}
+        if len(names) != len(members):
+            raise InvalidModelFile("a file of the model holds two members of one name; publish the model again")
+        stems = {name.split("/", 1)[0] for name in names}
+        if any(f"{stem}/constants.pkl" in names for stem in stems):
+            raise InvalidModelFile("a file of the model is a TorchScript archive; save the state_dict instead")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise InvalidModelFile("a file of the model is compressed; save it with torch.save, which stores")
+        # Members that overlap would be read many times over.
+        if sum(member.file_size for member in members) > len(data):
+            raise InvalidModelFile("a file of the model holds more than it has bytes; publish the model again")
+        if len(stems) != 1 or f"{(stem := stems.pop())}/data.pkl" not in names:
+            raise InvalidModelFile("a file of the model was not written by torch.save; publish the model again")
+        self._data = memoryview(data)
+        self._stem = stem
+        self._members = {member.filename: member for member in members}
+        self._storages: dict[str, memoryview] = {}
+
+    def read(self, allowed: Collection[Global]) -> Any:
+        value, _ = read_pickle(bytes(self._member("data.pkl")), allowed=allowed, persistent=_storage)
+        return value
+
+    def storage(self, storage: Storage) -> memoryview:
+        # torch tells the order of its bytes since 2.1; before that all machines it ran on were little-endian.
+        if f"{self._stem}/byteorder" in self._members and bytes(self._member("byteorder")) != b"little":
+            raise InvalidModelFile("a file of the model is big-endian; save it on a little-endian machine")
+        # Read once, however many tensors share it.
+        if storage.key not in self._storages:
+            self._storages[storage.key] = self._member(f"data/{storage.key}")
+        elements = self._storages[storage.key]
+        if len(elements) < storage.size:
+            raise InvalidModelFile(_DAMAGED)
+        return elements[: storage.size]
+
+    def _member(self, name: str) -> memoryview:
+        """Return the bytes of a member where they stand in the file, their sum checked."""
+        member = self._members.get(f"{self._stem}/{name}")
+        if member is None:
+            raise InvalidModelFile(_DAMAGED)
+        try:
+            signature, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._data, member.header_offset)
+        except struct.error as error:
+            raise InvalidModelFile(_DAMAGED) from error
+        begin = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        content = self._data[begin : begin + member.file_size]
+        if signature != _LOCAL_SIGNATURE or len(content) != member.file_size or zlib_ng.crc32(content) != member.CRC:
+            raise InvalidModelFile(_DAMAGED)
+        return content
+
+
+class _PickleFile(TorchFile):
+    """Concatenated pickles (magic number, protocol, system, object, storage keys) and raw storages; or one pickle."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._referenced: dict[str, Storage] = {}
+        self._storages: dict[str, memoryview] | None = None
+        self._behind_object: int | None = None
+
+    def read(self, allowed: Collection[Global]) -> Any:
+        value, position = self._next(allowed, 0)
+        if value != _LEGACY_MAGIC:
+            return value
+        version, position = self._next((), position)
+        if version != _LEGACY_PROTOCOL:
+            raise InvalidModelFile(_DAMAGED)
+        _, position = self._next((), position)
+        value, self._behind_object = self._next(allowed, position)
+        return value
+
+    def storage(self, storage: Storage) -> memoryview:
+        if self._storages is None:
+            self._storages = dict(self._raw_storages())
+        try:
+            return self._storages[storage.key]
+        except KeyError as error:
+            raise InvalidModelFile(_DAMAGED) from error
+
+    def _raw_storages(self) -> Iterator[tuple[str, memoryview]]:
+        if self._behind_object is None:
+            return
+        keys, position = self._next((), self._behind_object)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise InvalidModelFile(_DAMAGED)
+        for key in keys:
+            storage = self._referenced.get(key)
+            end = position + _COUNT.size + (storage.size if storage else 0)
+            if storage is None or end > len(self._data):
+                raise InvalidModelFile(_DAMAGED)
+            if _COUNT.unpack_from(self._data, position) != (storage.count,):
+                raise InvalidModelFile(_DAMAGED)
+            yield key, memoryview(self._data)[position + _COUNT.size : end]
+            position = end
+
+    def _next(self, allowed: Collection[Global], position: int) -> tuple[Any, int]:
+        return read_pickle(self._data, allowed=allowed, persistent=self._persistent, start=position)
+
+    def _persistent(self, identity: object) -> object:
+        # A class comes with its source text beside it, for a warning that torch gives.
+        if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module":
+            return identity[1]
+        storage = _storage(identity)
+        known = self._referenced.setdefault(storage.key, storage)
+        # A tensor must not be laid over fewer bytes than its own reference promises.
+        if (known.kind, known.count) != (storage.kind, storage.count):
+            raise InvalidModelFile(_DAMAGED)
+        return known
+
+
+def _storage(identity: object) -> Storage:
+    """Return what a persistent id refers to: ``("storage", class, key, device, elements[, view])``."""
+    match identity:
+        case ("storage", Global() as kind, str() as key, str(), int() as count) if kind in STORAGES and count >= 0:
+            return Storage(kind, key, count)
+        case ("storage", Global() as kind, str() as key, str(), int() as count, None) if (
+            kind in STORAGES and count >= 0
+        ):
+            return Storage(kind, key, count)
+    raise InvalidModelFile("a file of the model refers to data of a kind that is not read; save it with torch.save")

@@ -1,0 +1,390 @@
+"""Reads pickles as data: a machine for a closed set of opcodes that imports nothing and calls nothing.
+
+Python's own unpickler imports and calls what a file names, and torch's restricted one can be kept busy for ever by a
+file of a few hundred bytes (tuples of tuples as the keys of a dictionary). Here a global is only a name, a call is only
+a record of it, keys are strings or small numbers, and the work is bounded by the length of the file.
+
+The opcodes are those that protocols 2 to 5 use for containers, numbers and text; their meaning is that of CPython's
+``pickletools``.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from predictor.model.files.text_runs import TextRun, TextRuns
+from serving.domain.errors import ForbiddenPickle, InvalidModelFile
+
+
+class Global(NamedTuple):
+    """A name in a module, as a pickle states it. Nothing is imported."""
+
+    module: str
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """What a pickle wants built: a constructor, its arguments, and the state set on it. Nothing is called."""
+
+    constructor: Global
+    arguments: tuple[object, ...]
+    state: object = None
+
+
+ORDERED_DICT: Final = Global("collections", "OrderedDict")
+COUNTER: Final = Global("collections", "Counter")
+DEFAULT_DICT: Final = Global("collections", "defaultdict")
+SETS: Final = frozenset({Global("__builtin__", "set"), Global("builtins", "set")})
+CONTAINERS: Final = frozenset({ORDERED_DICT, COUNTER, DEFAULT_DICT}) | SETS
+"""Globals that stand for plain data: read as dictionaries and lists."""
+
+# In bytes. Shorter runs are read string by string: one of them could still make the unpickler reserve megabytes.
+_SHORTEST_RUN: Final = 4096
+
+_LIST_BEGINS: Final = b"\x80\x02("
+_LIST_ENDS: Final = b"l."
+
+# A state_dict has about eight for each tensor, a vocabulary a few dozen. One byte of the file makes up to 70 in memory.
+_MOST_CONTAINERS: Final = 1 << 18
+
+_NO_PICKLE: Final = "a file of the model is damaged, or in a pickle protocol that is not read; publish the model again"
+
+_MARK: Final = object()
+
+
+def read_pickle(
+    data: bytes,
+    *,
+    allowed: Collection[Global],
+    persistent: Callable[[object], object] | None = None,
+    start: int = 0,
+) -> tuple[Any, int]:
+    """Return the object of the pickle that begins at ``start``, and the position behind it.
+
+    Dictionaries, lists, tuples, text, bytes and numbers come as they are; the :data:`CONTAINERS` as dictionaries and
+    lists; everything else as :class:`Instance` and :class:`Global`.
+
+    Args:
+        data: the file.
+        allowed: the globals the pickle may name.
+        persistent: what a persistent id stands for; without it they are refused.
+        start: where the pickle begins.
+
+    Raises:
+        ForbiddenPickle: it names another global, or holds an opcode that only code needs.
+        InvalidModelFile: it is damaged, or wants more built than its length justifies.
+    """
+    machine = _Machine(data, start, allowed, persistent)
+    try:
+        return machine.run(), machine.position
+    except (IndexError, struct.error, UnicodeDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidModelFile("a file of the model is damaged; publish the model again") from error
+
+
+class _Machine:
+    """The stack, the marks and the memo of one pickle."""
+
+    def __init__(
+        self,
+        data: bytes,
+        start: int,
+        allowed: Collection[Global],
+        persistent: Callable[[object], object] | None,
+    ) -> None:
+        self.position = start
+        self._data = data
+        self._allowed = allowed
+        self._persistent = persistent
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._text_runs: TextRuns | None = None
+        self._runs: list[tuple[TextRun, list[str]]] = []
+        self._no_run_before = 0
+        self._work_left = len(data)
+        self._containers_left = _MOST_CONTAINERS
+
+    def run(self) -> Any:
+        data = self._data
+        start = self.position
+        while (code := data[self.position]) != _STOP:
+            if code == _BINUNICODE and self._push_run():
+                continue
+            operation = _OPERATIONS.get(code)
+            if operation is None:
+                # A file that begins with no opcode of data is no pickle at all, and no attempt at anything.
+                raise _refused_opcode(code) if self.position > start else InvalidModelFile(_NO_PICKLE)
+            self.position += 1
+            operation(self)
+        self.position += 1
+        if len(self._stack) != 1:
+            raise ValueError("the stack does not hold one object at the end")
+        return self._stack[0]
+
+    def _push_run(self) -> bool:
+        """Push the run of strings that begins here, and return whether there is one that is long enough."""
+        if self.position < self._no_run_before or len(self._data) < _SHORTEST_RUN:
+            return False
+        if self._text_runs is None:
+            self._text_runs = TextRuns(self._data)
+        run = self._text_runs.at(self.position)
+        if run is None:
+            return False
+        if run.end - run.start < _SHORTEST_RUN:
+            self._no_run_before = run.end
+            return False
+        # What is in a run is text and nothing else, so the unpickler, seven times as fast, may read it.
+        texts = pickle.loads(b"".join((_LIST_BEGINS, self._data[run.start : run.end], _LIST_ENDS)))  # noqa: S301
+        # Few of these strings are referred to again, so their memo entries are made when one is asked for.
+        self._runs.append((run, texts))
+        self._stack.extend(texts)
+        self.position = run.end
+        return True
+
+    def take(self, count: int) -> bytes:
+        end = self.position + count
+        if count < 0 or end > len(self._data):
+            raise ValueError("the file ends in the middle")
+        chunk = self._data[self.position : end]
+        self.position = end
+        return chunk
+
+    def number(self, layout: struct.Struct) -> Any:
+        return layout.unpack(self.take(layout.size))[0]
+
+    def text(self, count: int) -> str:
+        return _text(self.take(count))
+
+    def line(self) -> str:
+        end = self._data.index(b"\n", self.position)
+        line = self.text(end - self.position)
+        self.position += 1
+        return line
+
+    def push(self, value: object) -> None:
+        self._stack.append(value)
+
+    def push_container(self, value: object) -> None:
+        self._containers_left -= 1
+        if self._containers_left < 0:
+            raise ValueError("more is to be built than any model consists of")
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        value = self._stack.pop()
+        if value is _MARK:
+            raise ValueError("a mark where a value belongs")
+        return value
+
+    def top(self) -> Any:
+        return self._stack[-1]
+
+    def pop_to_mark(self) -> list[Any]:
+        stack = self._stack
+        for index in range(len(stack) - 1, -1, -1):
+            if stack[index] is _MARK:
+                items = stack[index + 1 :]
+                del stack[index:]
+                return items
+        raise ValueError("no mark")
+
+    def put(self, index: int) -> None:
+        self._memo[index] = self.top()
+
+    def memoize(self) -> None:
+        self._memo[len(self._memo)] = self.top()
+
+    def get(self, index: int) -> None:
+        if index not in self._memo:
+            self._remember_runs()
+        self._stack.append(self._memo[index])
+
+    def _remember_runs(self) -> None:
+        for run, texts in self._runs:
+            for memo, text in zip(run.memos.tolist(), texts, strict=True):
+                self._memo.setdefault(memo, text)
+        self._runs.clear()
+
+    def named(self, module: object, name: object) -> None:
+        # STACK_GLOBAL takes them from the stack, where anything may be.
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise TypeError("a global whose name is no text")
+        found = Global(module, name)
+        if found not in self._allowed:
+            raise ForbiddenPickle(
+                "a file of the model asks for code that model files have no business with; nothing of it was run"
+            ) from LookupError(f"{module[:80]!r} {name[:80]!r}")
+        self._stack.append(found)
+
+    def construct(self, constructor: object, arguments: object) -> None:
+        if not isinstance(constructor, Global) or not isinstance(arguments, tuple):
+            raise TypeError("only a named constructor can be called, with a tuple of arguments")
+        self.push_container(self._constructed(constructor, arguments))
+
+    def _constructed(self, constructor: Global, arguments: tuple[Any, ...]) -> object:
+        if constructor in SETS:
+            return arguments[0] if arguments else []
+        if constructor == DEFAULT_DICT:
+            return {}
+        if constructor in CONTAINERS:
+            content = arguments[0] if arguments else {}
+            if isinstance(content, dict):
+                return content
+            # Python 2 wrote ordered dictionaries as lists of pairs. One list may be named many times.
+            self._work_left -= len(content)
+            if self._work_left < 0:
+                raise ValueError("more is to be built than the file justifies")
+            result: dict[Any, Any] = {}
+            for key, value in content:
+                _set_item(result, key, value)
+            return result
+        return Instance(constructor, arguments)
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.top()
+        if not isinstance(target, dict) or len(items) % 2:
+            raise TypeError("items for something that is no dictionary")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _set_item(target, key, value)
+
+    def append(self, items: list[Any]) -> None:
+        target = self.top()
+        if not isinstance(target, list):
+            raise TypeError("items for something that is no list")
+        target.extend(items)
+
+    def build(self) -> None:
+        state = self.pop()
+        target = self.top()
+        if isinstance(target, Instance):
+            target.state = state
+        elif not isinstance(target, dict):
+            # A dictionary's state is bookkeeping of its class, such as the _metadata of a state_dict.
+            raise TypeError("state for something that has none")
+
+    def resolve_persistent(self) -> None:
+        if self._persistent is None:
+            raise ValueError("a persistent id in a file that has none")
+        self.push_container(self._persistent(self.pop()))
+
+    def skip_protocol(self) -> None:
+        if self.take(1)[0] > 5:
+            raise ValueError("an unknown pickle protocol")
+
+
+def _text(encoded: bytes) -> str:
+    # Pickles may hold lone surrogates, and Python's own reader lets them through.
+    return str(encoded, "utf-8", "surrogatepass")
+
+
+def _set_item(target: dict[Any, Any], key: object, value: object) -> None:
+    # The hash of a tuple of tuples can take for ever, and large numbers can be made to share one hash.
+    if not isinstance(key, str | int | float | None) or (isinstance(key, int) and key.bit_length() > 64):
+        raise TypeError("a key that is neither text nor a small number")
+    target[key] = value
+
+
+def _refused_opcode(code: int) -> InvalidModelFile:
+    if code in _CODE_OPCODES:
+        return ForbiddenPickle("a file of the model uses a pickle opcode that only code needs; nothing of it was run")
+    return InvalidModelFile(_NO_PICKLE)
+
+
+def _reversed_pair(machine: _Machine) -> tuple[Any, Any]:
+    second = machine.pop()
+    return machine.pop(), second
+
+
+def _tuple_of(count: int) -> Callable[[_Machine], None]:
+    def make(machine: _Machine) -> None:
+        items = [machine.pop() for _ in range(count)]
+        machine.push_container(tuple(reversed(items)))
+
+    return make
+
+
+def _set_pair(machine: _Machine) -> None:
+    key, value = _reversed_pair(machine)
+    machine.set_items([key, value])
+
+
+def _dict_from_mark(machine: _Machine) -> None:
+    items = machine.pop_to_mark()
+    machine.push_container({})
+    machine.set_items(items)
+
+
+def _append_one(machine: _Machine) -> None:
+    item = machine.pop()
+    machine.append([item])
+
+
+_UINT8: Final = struct.Struct("<B")
+_UINT16: Final = struct.Struct("<H")
+_UINT32: Final = struct.Struct("<I")
+_INT32: Final = struct.Struct("<i")
+_UINT64: Final = struct.Struct("<Q")
+_FLOAT64: Final = struct.Struct(">d")
+
+_STOP: Final = ord(".")
+_BINUNICODE: Final = ord("X")
+
+_OPERATIONS: Final[dict[int, Callable[[_Machine], object]]] = {
+    0x80: _Machine.skip_protocol,
+    0x95: lambda machine: machine.take(8),  # FRAME: how the writer grouped its output
+    ord("("): lambda machine: machine.push(_MARK),
+    ord("0"): lambda machine: machine.pop(),
+    ord("1"): _Machine.pop_to_mark,
+    # Values.
+    ord("N"): lambda machine: machine.push(None),
+    0x88: lambda machine: machine.push(True),
+    0x89: lambda machine: machine.push(False),
+    ord("J"): lambda machine: machine.push(machine.number(_INT32)),
+    ord("K"): lambda machine: machine.push(machine.number(_UINT8)),
+    ord("M"): lambda machine: machine.push(machine.number(_UINT16)),
+    0x8A: lambda machine: machine.push(int.from_bytes(machine.take(machine.number(_UINT8)), "little", signed=True)),
+    ord("G"): lambda machine: machine.push(machine.number(_FLOAT64)),
+    _BINUNICODE: lambda machine: machine.push(machine.text(machine.number(_UINT32))),
+    0x8C: lambda machine: machine.push(machine.text(machine.number(_UINT8))),
+    0x8D: lambda machine: machine.push(machine.text(machine.number(_UINT64))),
+    ord("T"): lambda machine: machine.push(machine.text(machine.number(_UINT32))),  # text of Python 2
+    ord("U"): lambda machine: machine.push(machine.text(machine.number(_UINT8))),
+    ord("B"): lambda machine: machine.push(machine.take(machine.number(_UINT32))),
+    ord("C"): lambda machine: machine.push(machine.take(machine.number(_UINT8))),
+    # Containers.
+    ord(")"): lambda machine: machine.push(()),
+    ord("]"): lambda machine: machine.push_container([]),
+    ord("}"): lambda machine: machine.push_container({}),
+    0x8F: lambda machine: machine.push_container([]),  # EMPTY_SET
+    ord("t"): lambda machine: machine.push_container(tuple(machine.pop_to_mark())),
+    ord("l"): lambda machine: machine.push_container(machine.pop_to_mark()),
+    ord("d"): _dict_from_mark,
+    0x85: _tuple_of(1),
+    0x86: _tuple_of(2),
+    0x87: _tuple_of(3),
+    ord("a"): _append_one,
+    ord("e"): lambda machine: machine.append(machine.pop_to_mark()),
+    0x90: lambda machine: machine.append(machine.pop_to_mark()),  # ADDITEMS
+    ord("s"): _set_pair,
+    ord("u"): lambda machine: machine.set_items(machine.pop_to_mark()),
+    # The memo.
+    ord("q"): lambda machine: machine.put(machine.number(_UINT8)),
+    ord("r"): lambda machine: machine.put(machine.number(_UINT32)),
+    0x94: _Machine.memoize,
+    ord("h"): lambda machine: machine.get(machine.number(_UINT8)),
+    ord("j"): lambda machine: machine.get(machine.number(_UINT32)),
+    # Names and calls, kept as data.
+    ord("c"): lambda machine: machine.named(machine.line(), machine.line()),
+    0x93: lambda machine: machine.named(*_reversed_pair(machine)),
+    ord("R"): lambda machine: machine.construct(*_reversed_pair(machine)),
+    0x81: lambda machine: machine.construct(*_reversed_pair(machine)),
+    ord("b"): _Machine.build,
+    ord("Q"): _Machine.resolve_persistent,
+}
+
+_CODE_OPCODES: Final = frozenset({ord("i"), ord("o"), ord("P"), 0x82, 0x83, 0x84, 0x92, 0x97, 0x98})
+"""INST, OBJ, PERSID, the EXT family, NEWOBJ_EX and the out-of-band buffers."""

@@ -1,0 +1,132 @@
+"""From a document to its tokens, as torchtext's ``basic_english`` does it.
+
+The source of the behaviour is ``torchtext.data.utils.get_tokenizer("basic_english")``, the same in releases 0.2 to
+0.18: lower the text, apply twelve substitutions in order, split on white space. Those substitutions only put spaces
+around some characters and drop others, so after quotes and ``<br />`` are gone one pass gives the same tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from predictor.model.ngrams import character_ngrams, word_ngrams
+
+Tokenize = Callable[[str], list[str]]
+
+_ONE_PASS: Final = str.maketrans(
+    {
+        "'": " ' ",
+        ".": " . ",
+        ",": " , ",
+        "(": " ( ",
+        ")": " ) ",
+        "!": " ! ",
+        "?": " ? ",
+        ";": " ",
+        ":": " ",
+    }
+)
+
+
+class TokenizerName(StrEnum):
+    """How a manifest names its tokenizer."""
+
+    BASIC_ENGLISH = "basic_english"
+    """Words and punctuation, lowered."""
+    BASIC_ENGLISH_CHARACTERS = "basic_english_characters"
+    """``basic_english`` over the characters of the text joined with spaces: what the book's training code did."""
+    CHARACTERS = "characters"
+    """Every character as it stands, white space included."""
+
+
+def basic_english(text: str) -> list[str]:
+    """Return the tokens of ``text``, exactly those of torchtext's ``basic_english``."""
+    # Quotes go first: without them `<b"r />` becomes a line break, as it does in torchtext.
+    return text.lower().replace('"', "").replace("<br />", " ").translate(_ONE_PASS).split()
+
+
+def basic_english_characters(text: str) -> list[str]:
+    """Return the ``basic_english`` tokens of the characters of ``text`` joined with spaces."""
+    return basic_english(" ".join(text))
+
+
+_TOKENIZERS: Final[dict[TokenizerName, Tokenize]] = {
+    TokenizerName.BASIC_ENGLISH: basic_english,
+    TokenizerName.BASIC_ENGLISH_CHARACTERS: basic_english_characters,
+    TokenizerName.CHARACTERS: list,
+}
+
+
+GRAMMAR: Final = (
+    f"{', '.join(TokenizerName)}; basic_english may have n-grams of 2 to 5 words and of 2 to 8 characters, as in"
+    " basic_english+words:2+characters:3-5"
+)
+"""How tokenizers are written, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """How a document becomes tokens, as a manifest writes it: ``basic_english+words:2+characters:3-5``.
+
+    N-grams follow the tokens that they are made of. An n-gram that the vocabulary does not have is left out; a token
+    that it does not have is the unknown token.
+    """
+
+    name: TokenizerName
+    words: int = 1
+    """Most words of an n-gram."""
+    characters: tuple[int, int] | None = None
+    """Fewest and most characters of an n-gram."""
+
+    @classmethod
+    def parse(cls, text: str) -> Tokenizer:
+        """Return the tokenizer that ``text`` names.
+
+        Raises:
+            ValueError: none is named so; see :data:`GRAMMAR`.
+        """
+        match = _WRITTEN.fullmatch(text)
+        if match is None:
+            raise ValueError("no tokenizer is written so")
+        words, shortest, longest = (int(group) if group else None for group in match.group("words", "from", "to"))
+        if shortest is not None and longest is not None and shortest > longest:
+            raise ValueError("no tokenizer is written so")
+        name = TokenizerName(match["name"])
+        return cls(name, words or 1, None if shortest is None or longest is None else (shortest, longest))
+
+    def __str__(self) -> str:
+        """Return it as a manifest writes it."""
+        words = f"+words:{self.words}" if self.words > 1 else ""
+        return self.name + words + ("+characters:{}-{}".format(*self.characters) if self.characters else "")
+
+    def tokens(self, document: str) -> list[str]:
+        """Return the tokens of ``document``, without n-grams."""
+        return _TOKENIZERS[self.name](document)
+
+    def ngrams(self, tokens: Sequence[str]) -> list[str]:
+        """Return the n-grams of a document's tokens: those of words, then those of the characters of each word."""
+        found = word_ngrams(tokens, self.words) if self.words > 1 else []
+        if self.characters:
+            for token in tokens:
+                found += character_ngrams(token, *self.characters)
+        return found
+
+    @property
+    def has_ngrams(self) -> bool:
+        """Whether there are tokens beside those of the text."""
+        return self.words > 1 or self.characters is not None
+
+    @property
+    def tokens_per_character(self) -> int:
+        """The most tokens that a character of a document gives, n-grams among them."""
+        return self.words + (self.characters[1] - self.characters[0] + 1 if self.characters else 0)
+
+
+_WRITTEN: Final = re.compile(
+    r"(?P<name>basic_english_characters|characters|basic_english)"
+    r"(?:(?<=basic_english)(?:\+words:(?P<words>[2-5]))?(?:\+characters:(?P<from>[2-8])-(?P<to>[2-8]))?)?"
+)

@@ -1,0 +1,1 @@
+"""prediction.Predictor, the gRPC service of the predictor."""

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cachetools import TTLCache
+
+from frontend.routing import remembered
+from frontend.routing.catalog import Catalog
+from serving.domain.errors import (
+    InvalidManifest,
+    ModelIncomplete,
+    ModelNotFound,
+    ServingError,
+    VolumeUnavailable,
+)
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import Fingerprint, ModelStore
+from tests.builders import PATIENCE, a_turn, happened, publish
+
+A = ModelId("a")
+NEVER = 1e9
+
+
+class FakeVolume(ModelStore):
+    """A real model store that counts what it is asked, and can hang or fail as a network volume does."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.looks: Counter[ModelId] = Counter()
+        self.reads: Counter[ModelId] = Counter()
+        self.failure: Exception | None = None
+        self.reached = threading.Event()
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def fingerprint(self, model_id: ModelId) -> Fingerprint:
+        self.looks[model_id] += 1
+        self.reached.set()
+        assert self.answers.wait(PATIENCE)
+        if self.failure is not None:
+            raise self.failure
+        return super().fingerprint(model_id)
+
+    def read_manifest(self, model_id: ModelId) -> Manifest:
+        self.reads[model_id] += 1
+        return super().read_manifest(model_id)
+
+
+@asynccontextmanager
+async def bench(root: Path, freshness_seconds: float = NEVER) -> AsyncIterator[tuple[Catalog, FakeVolume]]:
+    volume = FakeVolume(root)
+    catalog = Catalog(volume, threads=2, freshness_seconds=freshness_seconds, comparison=ThreadComparison())
+    try:
+        yield catalog, volume
+    finally:
+        volume.answers.set()
+        await catalog.close()
+
+
+async def refusal_of(catalog: Catalog, name: ModelId = A) -> ServingError:
+    with pytest.raises(ServingError) as caught:
+        await catalog.manifest(name)
+    return caught.value
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock of what a catalog made from now on remembers: set its one element to move it."""
+    now = [0.0]
+    monkeypatch.setattr(remembered, "TTLCache", partial(TTLCache, timer=lambda: now[0]))
+    return now
+
+
+async def test_a_manifest_is_read_once_and_not_looked_at_while_fresh(tmp_path: Path) -> None:
+    publish(tmp_path, "a", ModelVersion="1")
+    async with bench(tmp_path) as (catalog, volume):
+        for _ in range(5):
+            assert (await catalog.manifest(A)).model_version == "1"
+        publish(tmp_path, "a", ModelVersion="2")
+        assert (await catalog.manifest(A)).model_version == "1"
+        assert (volume.looks, volume.reads) == ({A: 1}, {A: 1})
+
+
+async def test_a_manifest_is_read_again_only_when_its_file_changed(tmp_path: Path) -> None:
+    publish(tmp_path, "a", ModelVersion="1")
+    async with bench(tmp_path, freshness_seconds=0.0) as (catalog, volume):
+        for _ in range(5):
+            assert (await catalog.manifest(A)).model_version == "1"
+        assert volume.reads == {A: 1}
+        publish(tmp_path, "a", ModelVersion="2")
+        assert (await catalog.manifest(A)).model_version == "2"
+        assert volume.reads == {A: 2}
+
+
+async def test_however_many_ask_a_manifest_is_read_once(tmp_path: Path) -> None:
+    publish(tmp_path, "a")
+    async with bench(tmp_path, freshness_seconds=0.0) as (catalog, volume):
+        volume.answers.clear()
+        early = [asyncio.create_task(catalog.manifest(A)) for _ in range(50)]
+        await happened(volume.reached)
+        late = [asyncio.create_task(catalog.manifest(A)) for _ in range(50)]
+        await a_turn()
+        volume.answers.set()
+        manifests = await asyncio.gather(*early, *late)
+        assert len({id(manifest) for manifest in manifests}) == 1
+        assert (volume.looks, volume.reads) == ({A: 1}, {A: 1})
+
+
+async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    async with bench(tmp_path) as (catalog, volume):
+        for _ in range(3):
+            assert isinstance(await refusal_of(catalog), ModelNotFound)
+        publish(tmp_path, "a")
+        clock[0] = 0.99
+        assert isinstance(await refusal_of(catalog), ModelNotFound)
+        assert volume.looks == {A: 1}
+        clock[0] = 1.0
+        assert (await catalog.manifest(A)).algorithm == "intent-classification"
+
+
+async def test_unknown_models_are_remembered_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_MAX_UNKNOWN", 10)
+    async with bench(tmp_path) as (catalog, _):
+        for number in range(30):
+            await refusal_of(catalog, ModelId(f"unknown-{number}"))
+        assert len(catalog._manifests._unknown) == 10
+
+
+async def test_a_model_without_a_manifest_is_served_as_soon_as_it_has_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    async with bench(tmp_path) as (catalog, _):
+        for _ in range(2):
+            refusal = await refusal_of(catalog)
+            assert isinstance(refusal, ModelIncomplete)
+            assert refusal.code.name == "FAILED_PRECONDITION"
+        publish(tmp_path, "a")
+        assert (await catalog.manifest(A)).labels == ("no", "yes")
+
+
+async def test_a_manifest_that_cannot_be_understood_is_told_and_read_again_when_it_is_mended(tmp_path: Path) -> None:
+    publish(tmp_path, "a", Algorithm=7)
+    async with bench(tmp_path) as (catalog, _):
+        assert isinstance(await refusal_of(catalog), InvalidManifest)
+        publish(tmp_path, "a")
+        assert (await catalog.manifest(A)).algorithm == "intent-classification"
+
+
+async def test_a_manifest_that_became_bad_stays_in_force_until_the_model_is_gone(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    folder = publish(tmp_path, "a")
+    async with bench(tmp_path, freshness_seconds=0.0) as (catalog, _):
+        await catalog.manifest(A)
+        publish(tmp_path, "a", Algorithm=7)
+        assert (await catalog.manifest(A)).algorithm != "7"
+        (folder / "manifest.json").unlink()
+        assert (await catalog.manifest(A)).algorithm != "7"
+        folder.rename(tmp_path / "b")
+        assert isinstance(await refusal_of(catalog), ModelNotFound)
+
+
+async def test_a_volume_that_fails_leaves_known_manifests_in_force(tmp_path: Path) -> None:
+    publish(tmp_path, "a", ModelVersion="1")
+    async with bench(tmp_path, freshness_seconds=0.0) as (catalog, volume):
+        await catalog.manifest(A)
+        volume.failure = VolumeUnavailable("away")
+        publish(tmp_path, "a", ModelVersion="2")
+        assert (await catalog.manifest(A)).model_version == "1"
+        assert isinstance(await refusal_of(catalog, ModelId("b")), VolumeUnavailable)
+        volume.failure = None
+        assert (await catalog.manifest(A)).model_version == "2"
+        # That the volume failed is not remembered as an unknown model.
+        publish(tmp_path, "b")
+        assert (await catalog.manifest(ModelId("b"))).classes
+
+
+async def test_a_caller_that_leaves_does_not_take_the_answer_from_the_others(tmp_path: Path) -> None:
+    publish(tmp_path, "a")
+    async with bench(tmp_path) as (catalog, volume):
+        volume.answers.clear()
+        leaving, staying = (asyncio.create_task(catalog.manifest(A)) for _ in range(2))
+        await happened(volume.reached)
+        leaving.cancel()
+        await asyncio.wait([leaving], timeout=PATIENCE)
+        assert leaving.cancelled()
+        volume.answers.set()
+        assert (await staying).algorithm == "intent-classification"
+        assert volume.looks == {A: 1}
+
+
+async def test_every_caller_gets_an_exception_of_its_own(tmp_path: Path) -> None:
+    async with bench(tmp_path) as (catalog, _):
+        refusals = await asyncio.gather(*(catalog.manifest(A) for _ in range(20)), return_exceptions=True)
+        assert {type(refusal) for refusal in refusals} == {ModelNotFound}
+        assert len({id(refusal) for refusal in refusals}) == 20
+
+
+async def test_a_bug_in_the_store_is_not_hidden_and_not_remembered(tmp_path: Path) -> None:
+    publish(tmp_path, "a")
+    async with bench(tmp_path) as (catalog, volume):
+        volume.failure = ZeroDivisionError()
+        with pytest.raises(ZeroDivisionError):
+            await catalog.manifest(A)
+        volume.failure = None
+        assert (await catalog.manifest(A)).classes
+
+
+async def test_closing_leaves_nobody_waiting(tmp_path: Path) -> None:
+    publish(tmp_path, "a")
+    async with bench(tmp_path) as (catalog, volume):
+        volume.answers.clear()
+        waiting = asyncio.create_task(catalog.manifest(A))
+        await happened(volume.reached)
+        threading.Timer(0.05, volume.answers.set).start()
+        await catalog.close()
+        done, _ = await asyncio.wait([waiting], timeout=PATIENCE)
+        assert done

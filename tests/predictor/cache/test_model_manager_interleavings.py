@@ -1,0 +1,224 @@
+"""Any interleaving of acquire, release, publish, corrupt, remove, cancel keeps the model manager's promises."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from predictor.cache import model_manager
+from predictor.cache.model_manager import ModelManager
+from predictor.cache.residency import Lease, ResidentModels
+from serving.domain.errors import InvalidModelFile, ModelNotFound, ServingError
+from serving.domain.model_id import ModelId
+from serving.volume.file_identity import FileIdentity
+from serving.volume.model_store import Fingerprint
+
+BUDGET = 100
+MODELS = [ModelId(name) for name in "abcd"]
+GATE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    model_id: ModelId
+    copy: int
+    size: int
+
+
+@dataclass
+class FakeVolume:
+    """Models without files: each publication is a new copy. Loads wait at a gate, so that anything can come between."""
+
+    copies: dict[ModelId, tuple[int, int, bool]] = field(default_factory=dict)
+    published: set[tuple[ModelId, int]] = field(default_factory=set)
+    loading: Counter[tuple[ModelId, int]] = field(default_factory=Counter)
+    most_at_once: int = 0
+    gate: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def publish(self, model_id: ModelId, copy: int, size: int, *, good: bool) -> None:
+        self.copies[model_id] = (copy, size, good)
+        if good:
+            self.published.add((model_id, copy))
+
+    def fingerprint(self, model_id: ModelId) -> Fingerprint:
+        try:
+            copy, size, _ = self.copies[model_id]
+        except KeyError:
+            raise ModelNotFound("no model has this runId") from None
+        return Fingerprint((FileIdentity(0, copy, size, 0, 0),))
+
+    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
+        return await asyncio.to_thread(lambda: [self._has_changed(*each) for each in known])
+
+    def _has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
+        try:
+            return self.fingerprint(model_id) != fingerprint
+        except ServingError:
+            return True
+
+    def estimate(self, fingerprint: Fingerprint) -> int:
+        (file,) = fingerprint.files
+        assert file is not None
+        return file.size
+
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
+        (file,) = fingerprint.files
+        assert file is not None
+        key = (model_id, file.inode)
+        with self.lock:
+            self.loading[key] += 1
+            self.most_at_once = max(self.most_at_once, self.loading[key])
+        try:
+            assert self.gate.wait(GATE_SECONDS)
+            if key not in self.published:
+                raise InvalidModelFile("this copy is damaged")
+            return FakeModel(model_id, file.inode, file.size)
+        finally:
+            with self.lock:
+                self.loading[key] -= 1
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a caller got: a lease, or nothing. Always one of these, for what is drawn next must not depend on timing."""
+
+    lease: Lease[FakeModel] | None
+
+
+class Interleavings(RuleBasedStateMachine):
+    leases: Bundle[Taken] = Bundle("leases")
+    callers: Bundle[asyncio.Task[Lease[FakeModel]]] = Bundle("callers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.volume = FakeVolume()
+        self.copy = 0
+        self.residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=BUDGET, max_models=3)
+        self.manager = ModelManager(self.volume, self.residents, threads=2, max_loads=3, freshness_seconds=0.0)
+        self.held: set[Lease[FakeModel]] = set()
+        self.asked: set[asyncio.Task[Lease[FakeModel]]] = set()
+
+    @rule(model_id=st.sampled_from(MODELS), size=st.integers(1, 60), good=st.booleans())
+    def publish(self, model_id: ModelId, size: int, *, good: bool) -> None:
+        self.copy += 1
+        self.volume.publish(model_id, self.copy, size, good=good)
+
+    @rule(model_id=st.sampled_from(MODELS))
+    def remove(self, model_id: ModelId) -> None:
+        self.volume.copies.pop(model_id, None)
+
+    @rule(model_id=st.sampled_from(MODELS), target=callers)
+    def ask(self, model_id: ModelId) -> asyncio.Task[Lease[FakeModel]]:
+        task = self.loop.create_task(self.manager.acquire(model_id))
+        self.asked.add(task)
+        self.turn()
+        return task
+
+    @rule(task=callers)
+    def cancel(self, task: asyncio.Task[Lease[FakeModel]]) -> None:
+        task.cancel()
+        self.turn()
+
+    @rule()
+    def let_loads_end(self) -> None:
+        self.volume.gate.set()
+        self.settle()
+        self.volume.gate.clear()
+
+    @rule(task=consumes(callers), target=leases)
+    def take(self, task: asyncio.Task[Lease[FakeModel]]) -> Taken:
+        self.let_loads_end()
+        self.asked.discard(task)
+        assert task.done()
+        if task.cancelled():
+            return Taken(None)
+        if error := task.exception():
+            assert isinstance(error, ServingError)
+            return Taken(None)
+        lease = task.result()
+        model = lease.model
+        assert (model.model_id, model.copy) in self.volume.published
+        self.held.add(lease)
+        return Taken(lease)
+
+    @rule(taken=consumes(leases))
+    def release(self, taken: Taken) -> None:
+        if taken.lease is not None:
+            taken.lease.release()
+            self.held.discard(taken.lease)
+
+    @invariant()
+    def the_budget_is_kept(self) -> None:
+        assert self.residents.bytes_held <= BUDGET
+        assert len(self.residents) <= 3
+
+    @invariant()
+    def what_is_leased_is_counted(self) -> None:
+        in_memory = {id(resident.model): resident.model for resident in self.residents.residents()}
+        leased = {id(lease.model): lease.model for lease in self.held}
+        assert self.residents.bytes_held >= sum(model.size for model in (in_memory | leased).values())
+
+    @invariant()
+    def one_load_for_a_copy(self) -> None:
+        assert self.volume.most_at_once <= 1
+
+    def teardown(self) -> None:
+        self.let_loads_end()
+        for task in self.asked:
+            if not task.cancelled() and task.exception() is None:
+                task.result().release()
+        for lease in self.held:
+            lease.release()
+        self.volume.gate.set()
+        self.loop.run_until_complete(self.manager.close())
+        in_memory = sum(resident.size for resident in self.residents.residents())
+        assert self.residents.bytes_held == in_memory, "every lease and reservation has ended"
+        assert all(resident.leases == 0 for resident in self.residents.residents())
+        self.loop.close()
+
+    def turn(self) -> None:
+        """Let what can run without a load's end run a little."""
+        for _ in range(3):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    def settle(self) -> None:
+        """Let every caller get an answer."""
+        pending = [task for task in self.asked if not task.done()]
+        if pending:
+            self.loop.run_until_complete(asyncio.wait(pending, timeout=GATE_SECONDS))
+        background = self.manager.background_tasks()
+        if background:
+            self.loop.run_until_complete(asyncio.wait(background, timeout=GATE_SECONDS))
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Callers wait for a newer copy for a moment only: the gate is closed, and each would wait its whole patience."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_manager, "_REFRESH_PATIENCE_SECONDS", 0.001)
+        patch.setattr(model_manager, "_UNKNOWN_SECONDS", 0.001)
+        yield
+
+
+def test_any_interleaving_keeps_the_promises() -> None:
+    checked = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    with impatient():
+        run_state_machine_as_test(Interleavings, settings=checked)
