@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from frontend.assembly import backends_of
+from frontend.assembly.engines import backends_of
+from frontend.assembly.quotas import quota_collectors, quotas_of
 from frontend.batching.query_metrics import collectors_of, query_counts
 from frontend.grpc.servicer import prediction_service
 from frontend.management.service import management
@@ -14,7 +15,6 @@ from frontend.open_inference.rest.application import rest_application
 from frontend.open_inference.service import open_inference_servicer
 from frontend.open_inference.servicer import open_inference_service
 from frontend.predictions.predictions import RoutedPredictions
-from frontend.quotas.metrics import quota_collectors, quotas_of
 from frontend.releases.service import build_releases
 from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from frontend.assembly import backends_of
+from frontend.assembly.engines import backends_of
 from frontend.batching import query_metrics
 from frontend.batching.timed import coalesced
 from frontend.routing.router import Router

@@ -1,19 +1,14 @@
-"""Quotas as settings ask for them, and how often tenants were refused, as Prometheus sees it."""
+"""Refusals of tenants beyond their quotas, as metrics."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from frontend.quotas.ledger import Ledger
-from frontend.quotas.local import LocalLedger
-from frontend.quotas.quotas import QuotaCounters, Quotas
-from frontend.quotas.shared import Place, SharedLedger
-from frontend.settings import EngineSettings
-from serving.call.limits import NO_LIMITS
+from frontend.quotas.quotas import QuotaCounters
 
 
 class QuotaCollector(Collector):
@@ -38,23 +33,3 @@ class QuotaCollector(Collector):
         for tenant, count in heapq.nlargest(self._tenants, counted.items(), key=lambda item: item[1]):
             refusals.add_metric([tenant], count)
         yield refusals
-
-
-def quotas_of(settings: EngineSettings) -> Quotas | None:
-    """Return the quotas; ``None`` where nobody has one, and no identity may have one of its own."""
-    limits = settings.tenant_limits()
-    return None if limits == NO_LIMITS and settings.access_file is None else Quotas(limits, _ledger_of(settings))
-
-
-def quota_collectors(quotas: Quotas | None, settings: EngineSettings) -> Sequence[Collector]:
-    """Return what metrics tell of quotas."""
-    counters = QuotaCounters() if quotas is None else quotas.counters
-    return [QuotaCollector(counters, settings.metrics_models)]
-
-
-def _ledger_of(settings: EngineSettings) -> Ledger:
-    membership = settings.membership
-    if membership is None:
-        return LocalLedger()
-    place = Place(membership.index, membership.workers, membership.board.generations)
-    return SharedLedger(membership.memory, place)

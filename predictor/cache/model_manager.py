@@ -18,8 +18,8 @@ import structlog
 from cachetools import TTLCache
 from grpc import StatusCode
 
+from predictor.cache.load_spans import LoadSpans
 from predictor.cache.residency import Lease, Model, Reservation, Resident, ResidentModels
-from predictor.inference.spans import LoadSpans
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,

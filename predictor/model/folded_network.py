@@ -1,7 +1,7 @@
 """The network of an intent model as it serves: there is nothing between the linear layers, so they are one matrix.
 
-``logits = mean(E[tokens]) @ W + c``, exactly the network of ``predictor.model.network`` up to rounding. For one document this
-is a handful of NumPy calls, where the layers one by one cost ten times as much.
+``logits = mean(E[tokens]) @ W + c``, exactly the network of ``predictor.model.network`` up to rounding. For one
+document this is a handful of NumPy calls, where the layers one by one cost ten times as much.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.assembly import backends_of
+from frontend.assembly.engines import backends_of
 from frontend.routing.router import Router
 from frontend.routing.routes import parse_routes
 from frontend.service import catalog_of

@@ -1,0 +1,1 @@
+"""From the settings of the frontend to its objects."""
