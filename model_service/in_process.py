@@ -14,8 +14,8 @@ from predictor.rpc.traffic_messages import traffic_message
 from serving.call.call import Call
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
-from serving.domain.residency import Residence
-from serving.wire.residency_client import residence_of, statistics_of
+from serving.domain.residency import ModelResidency
+from serving.wire.residency_client import model_residency_of, statistics_of
 
 
 class InProcessBackend:
@@ -46,14 +46,14 @@ class InProcessBackend:
         """Return the same without a wait."""
         return self._engine.predict_checked_now(queries, call)
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
         """Have the model in memory. Raises ServingError."""
         del call
         with await self._engine.load(model_id) as model:
             del model
             return self._residence(model_id)
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return what this process has of the model."""
         del call
         return [self._residence(model_id)]
@@ -75,10 +75,10 @@ class InProcessBackend:
         """Close the engine."""
         await self._engine.close()
 
-    def _residence(self, model_id: ModelId) -> Residence:
+    def _residence(self, model_id: ModelId) -> ModelResidency:
         residents = self._engine.residency()
         resident = residents.seen(model_id)
         message = None if resident is None else resident_message(resident, residents, time.monotonic())
         counted = self._engine.traffic().listed(model_id, 1)
         statistics = statistics_of(traffic_message(counted[0], time.monotonic())) if counted else None
-        return residence_of(REPLICA, message, statistics)
+        return model_residency_of(REPLICA, message, statistics)

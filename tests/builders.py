@@ -29,7 +29,7 @@ from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query, ScoredLabel
 from serving.domain.query_limits import QueryLimits
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 from serving.runtime.lifecycle import Host
 from serving.runtime.settings import ServerSettings
 from serving.stubs import prediction_service_pb2 as pb
@@ -165,14 +165,14 @@ class FakeBackend(SubmitsAlone):
             raise self.failure
         return [self.answer(query) for query in queries]
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         if self.failure is not None:
             raise self.failure
         self.loaded.append(model_id)
-        return Residence("replica", resident=True)
+        return ModelResidency("replica", resident=True)
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
-        return [Residence("replica", resident=model_id in self.loaded, pinned=model_id in self.pinned)]
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
+        return [ModelResidency("replica", resident=model_id in self.loaded, pinned=model_id in self.pinned)]
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         self.unloaded.append(model_id)

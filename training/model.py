@@ -18,11 +18,11 @@ from predictor.model.ngram_index import NgramIndex
 from predictor.model.tokenizer import Tokenizer
 from predictor.model.traffic_counter import TrafficCounter
 from predictor.model.vocabulary import Vocabulary
+from serving.domain.answer_counts import AnswerCounts
 from serving.domain.confidence import Confidence
 from serving.domain.manifest import Manifest, ModelExample
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
-from serving.domain.traffic import Traffic
 from training.calibration import choose_threshold, fit_temperature
 from training.data import OUT_OF_SCOPE, DataSet, Example, labels_of
 from training.errors import BadData
@@ -51,7 +51,7 @@ class TrainedModel:
     labels: tuple[str, ...]
     """In the order of the outputs."""
     confidence: Confidence
-    baseline: Traffic
+    baseline: AnswerCounts
     """What the model answers to the validation texts."""
     example: ModelExample | None
     """One of them, which it answers rightly."""

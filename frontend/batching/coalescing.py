@@ -21,16 +21,16 @@ from grpc import StatusCode
 
 from frontend.batching.counts import QueryCounts
 from frontend.engines.backend import EngineBackend
-from frontend.engines.before import BackendBefore
 from frontend.engines.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
 from frontend.engines.traced import LEFT, batch_of, end_batch
+from frontend.engines.wrapper import BackendWrapper
 from grpc_http2.alarms import Alarm, alarms_of
 from grpc_http2.turn import Turn
 from serving.call.call import Call, enter_call
 from serving.call.deadline import Deadline
-from serving.call.slots import aside
+from serving.call.slots import released_slot
 from serving.call.spans import Span
-from serving.domain.errors import INTERNAL_MESSAGE, ServingError, again, service_ends
+from serving.domain.errors import INTERNAL_MESSAGE, ServingError, copy_for_raise, service_ends
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import best_labels, explained_characters, fit_in_one_answer
 
@@ -95,7 +95,7 @@ class _Waiting:
             self.span.end(LEFT)
 
 
-class CoalescingBackend(BackendBefore[BatchingBackend]):
+class CoalescingBackend(BackendWrapper[BatchingBackend]):
     """A :class:`~frontend.engines.backend.Backend` before an engine.
 
     Args:
@@ -214,7 +214,7 @@ class CoalescingBackend(BackendBefore[BatchingBackend]):
         enter_call(waiting.call)
         outcome: Prediction | Exception
         try:
-            with aside():
+            with released_slot():
                 outcome = await self._backend.predict(waiting.query, waiting.call)
         except asyncio.CancelledError:
             waiting.settle(service_ends())
@@ -310,7 +310,7 @@ class _Group:
             outcomes = predict_now([member.query for member in members], call)
         except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
             failure = _failure_of(error)
-            fault, outcomes = failure.code.name, [again(failure) for _ in members]
+            fault, outcomes = failure.code.name, [copy_for_raise(failure) for _ in members]
         if span is not None:
             end_batch(span, members, fault)
         for member, outcome in zip(members, outcomes, strict=True):
@@ -412,7 +412,7 @@ class _Batch:
         if isinstance(outcomes, Exception):
             failure = _failure_of(outcomes)
             self._end(failure.code.name)
-            outcomes = [again(failure) for _ in members]
+            outcomes = [copy_for_raise(failure) for _ in members]
         else:
             self._end("")
         _settle(self._group.owner, members, outcomes)

@@ -12,8 +12,8 @@ from frontend.batching.coalescing import BatchingBackend, CoalescingBackend, Pre
 from frontend.batching.counts import QueryCounts
 from frontend.batching.model_times import ModelTimes
 from frontend.engines.backend import Backend
-from frontend.engines.before import BackendBefore
 from frontend.engines.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
+from frontend.engines.wrapper import BackendWrapper
 from serving.call.call import Call
 from serving.domain.errors import ServingError
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -48,7 +48,7 @@ def coalesced(
     return coalescing if times is None else TimedRequests(coalescing, times)
 
 
-class TimedRequests(BackendBefore[Backend]):
+class TimedRequests(BackendWrapper[Backend]):
     """A :class:`~frontend.engines.backend.Backend` that counts requests, and passes them on."""
 
     def __init__(self, backend: Backend, times: ModelTimes) -> None:
@@ -106,7 +106,7 @@ class TimedRequests(BackendBefore[Backend]):
                 self._times.failed(model_id, error)
 
 
-class TimedEngine(BackendBefore[BatchingBackend]):
+class TimedEngine(BackendWrapper[BatchingBackend]):
     """A :class:`~frontend.batching.coalescing.BatchingBackend` that counts executions, and passes them on."""
 
     def __init__(self, backend: BatchingBackend, times: ModelTimes) -> None:

@@ -10,7 +10,7 @@ from serving.call.call import Call
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 
 
 class Manifests(Protocol):
@@ -49,14 +49,14 @@ class EngineBackend(Protocol):
             ServingError: why there is none for any.
         """
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         """Have the model in memory, and return how it is there; ``None`` where the engine does not tell.
 
         Raises:
             ServingError: why it cannot be loaded.
         """
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return the replicas that answer for the model, and what each has of it; none where the engine does not tell.
 
         Raises:

@@ -15,7 +15,7 @@ from serving.domain.errors import ModelNotFound, ServingError
 from serving.domain.management import ModelDescription, ModelSummary, ReleaseState, Role, Trial, VersionDescription
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.releases.release import Release
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
 
@@ -94,7 +94,7 @@ class Descriptions:
             manifest = ""  # the summary, or the version's description, says why
         return summary, self._inventory.versions(name, summary.release), manifest
 
-    async def _of_memory(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def _of_memory(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         try:
             return await self._residences.of(model_id, call)
         except ServingError as error:

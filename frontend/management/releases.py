@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from frontend.management.trying import Trying
+from frontend.management.release_probe import ReleaseProbe
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
@@ -33,7 +33,7 @@ class Releases:
         root: the model folder.
         volume: reads and changes it.
         inventory: what there is.
-        trying: asks versions before they go live.
+        probe: asks versions before they go live.
         known: what calls are answered by; it learns what was written.
         watch: is told of what was written.
     """
@@ -44,14 +44,14 @@ class Releases:
         *,
         volume: Volume,
         inventory: Inventory,
-        trying: Trying,
+        probe: ReleaseProbe,
         known: KnownReleases,
         watch: ModelWatch,
     ) -> None:
         self._root = root
         self._volume = volume
         self._inventory = inventory
-        self._trying = trying
+        self._probe = probe
         self._known = known
         self._watch = watch
         self._tasks: set[asyncio.Task[Release]] = set()
@@ -85,7 +85,7 @@ class Releases:
         change = functools.partial(transition, by=call.identity.name, at=datetime.now(UTC), comment=comment)
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)
         if tries:
-            await self._trying.check(name, plan.version, call)
+            await self._probe.check(name, plan.version, call)
         work = asyncio.get_running_loop().create_task(self._write(name, plan, expected_revision))
         self._tasks.add(work)
         work.add_done_callback(self._done)

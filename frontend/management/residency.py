@@ -10,7 +10,7 @@ from serving.call.call import Call
 from serving.domain.errors import NoBackend, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 
 
 class Residences:
@@ -25,7 +25,7 @@ class Residences:
         self._manifests = manifests
         self._router = router
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         """Have the model in memory; ``None`` where its engine does not tell how it is there.
 
         Raises:
@@ -41,13 +41,13 @@ class Residences:
         """
         await (await self._backend_of(model_id)).unload(model_id, call)
 
-    async def of(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def of(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return what the replicas that answer for the model have of it; none where its engine does not tell.
 
         Raises:
             ServingError: they cannot be asked.
         """
-        return await (await self._backend_of(model_id)).residence(model_id, call)
+        return await (await self._backend_of(model_id)).residency(model_id, call)
 
     async def holders(self, model_ids: Sequence[ModelId]) -> Mapping[Backend, Sequence[Removed]]:
         """Return which engines may hold each model, to be told once the models are removed.

@@ -9,10 +9,10 @@ from frontend.engines.backend import Manifests
 from frontend.management.deletion import Deletions
 from frontend.management.description import Descriptions, ReleaseStates
 from frontend.management.listing import Listing
+from frontend.management.release_probe import ReleaseProbe
 from frontend.management.releases import Releases
 from frontend.management.residency import Residences
 from frontend.management.servicer import ModelServicer, model_service
-from frontend.management.trying import Trying
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
@@ -59,7 +59,7 @@ def management(root: Path, manifests: Manifests, router: Router, known: KnownRel
         root,
         volume=volume,
         inventory=inventory,
-        trying=Trying(store, volume, router),
+        probe=ReleaseProbe(store, volume, router),
         known=known,
         watch=watch,
     )

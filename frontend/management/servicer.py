@@ -28,8 +28,8 @@ from serving.transport.service import Service, service
 from serving.volume.planning import Transition
 from serving.wire.management_messages import (
     description_message,
+    model_residency_message,
     page_message,
-    residence_message,
     role_of,
     state_message,
     watched_message,
@@ -115,7 +115,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         with audited("load", request.runId):
             _check(Right.MANAGE, request.runId)
             residence = await self._residences.load(await self._volume.resolved(request.runId), current_call())
-        return pb.LoadModelResponse(residence=None if residence is None else residence_message(residence))
+        return pb.LoadModelResponse(residence=None if residence is None else model_residency_message(residence))
 
     async def UnloadModel(  # noqa: N802 - the contract names it
         self, request: pb.UnloadModelRequest, context: Context

@@ -11,7 +11,7 @@ import structlog
 
 from frontend.management.scanning import Seen, differences, everything, scan
 from frontend.management.volume import Volume
-from serving.domain.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError, again
+from serving.domain.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError, copy_for_raise
 from serving.domain.management import ModelChange, ReleaseState
 from serving.domain.model_id import VERSION_MARK, ModelId
 from serving.domain.releases.release import Release
@@ -172,7 +172,7 @@ class _Scanner:
         try:
             await asyncio.shield(self._first)
         except ServingError as error:
-            raise again(error) from error.__cause__
+            raise copy_for_raise(error) from error.__cause__
         return self._present
 
     def learn(self, name: ModelId, release: Release) -> None:

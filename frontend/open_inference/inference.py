@@ -14,7 +14,7 @@ from frontend.open_inference.tensors import InferenceAnswer, InferenceRequest, O
 from frontend.predictions.predictions import RoutedPredictions
 from serving.call.call import Call
 from serving.call.deadline import Deadline
-from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, again
+from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, copy_for_raise
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.prediction import Outcome, Prediction, Query
 
@@ -116,7 +116,7 @@ def _all_answered(outcomes: Sequence[Outcome]) -> list[Prediction]:
 
 
 def _error_of_row(row: int, error: ServingError, outcomes: Sequence[Outcome]) -> ServingError:
-    told = again(error)
+    told = copy_for_raise(error)
     # What fails every row alike is not the row's fault.
     if any(str(outcome) != str(error) for outcome in outcomes):
         told.args = (f"row {row} of {len(outcomes)}: {error}",)

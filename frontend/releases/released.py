@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 import structlog
 
 from frontend.releases.blame import TooSlow, speaks_against
+from frontend.releases.canary_guard import CanaryGuard
 from frontend.releases.comparisons import Answered, Comparison, Comparisons
 from frontend.releases.rollouts import OnTrial, Rollout, Rollouts, Route
-from frontend.releases.taking_back import TakingBack
 from frontend.releases.trials import CANARY, STABLE
 from frontend.routing.answers import ModelAnswers
 from serving.call.call import Call
@@ -62,16 +62,16 @@ class ReleasedAnswers:
         answers: asks the models.
         rollouts: know the releases.
         comparisons: compares, in the background.
-        taking_back: judges canaries.
+        canary_guard: judges canaries.
     """
 
     def __init__(
-        self, answers: ModelAnswers, rollouts: Rollouts, comparisons: Comparisons, taking_back: TakingBack
+        self, answers: ModelAnswers, rollouts: Rollouts, comparisons: Comparisons, canary_guard: CanaryGuard
     ) -> None:
         self._answers = answers
         self._rollouts = rollouts
         self._comparisons = comparisons
-        self._taking_back = taking_back
+        self._canary_guard = canary_guard
 
     def has_none(self, model_id: ModelId) -> bool:
         """Return whether ``model_id`` is known to be a name without a release; no, where :meth:`route` has to tell."""
@@ -130,7 +130,7 @@ class ReleasedAnswers:
     async def close(self) -> None:
         """End what is under way in the background."""
         await self._comparisons.close()
-        await self._taking_back.close()
+        await self._canary_guard.close()
         await self._rollouts.close()
 
     async def _of_models(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
@@ -172,7 +172,7 @@ class ReleasedAnswers:
         if speaks_against(error):
             canary.counts.answers += 1
             canary.counts.errors += 1
-            self._taking_back.judge(rollout, canary)
+            self._canary_guard.judge(rollout, canary)
 
     def _after_stable(self, answered: Iterable[tuple[RoutedQuery, Prediction]], call: Call) -> None:
         """Count stable's answers, and have shadows asked the same."""
@@ -196,7 +196,7 @@ class ReleasedAnswers:
                 turn.canary.counts.answers += 1
                 groups[turn.rollout, turn.canary].append((turn.query, answer))
         for (rollout, canary), group in groups.items():
-            judge = partial(self._taking_back.judge, rollout, canary)
+            judge = partial(self._canary_guard.judge, rollout, canary)
             self._comparisons.begin(Comparison(rollout.stable, group, canary.counts, of_canary=True, done=judge), call)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from prometheus_client.registry import Collector
 
+from frontend.releases.canary_guard import CanaryGuard, Change
 from frontend.releases.comparisons import Comparisons
 from frontend.releases.known import KnownReleases
 from frontend.releases.metrics import ReleaseCollector
 from frontend.releases.released import ReleasedAnswers
 from frontend.releases.rollouts import Rollouts
-from frontend.releases.taking_back import Change, TakingBack
 from frontend.releases.trials import Trials
 from frontend.routing.answers import ModelAnswers
 from frontend.routing.catalog import Catalog
@@ -70,6 +70,6 @@ def build_releases(
     trials = Trials()
     rollouts = Rollouts(known, trials)
     answers = ModelAnswers(catalog, router)
-    taking_back = TakingBack(change or functools.partial(change_release, model_dir), known, trials)
-    released = ReleasedAnswers(answers, rollouts, Comparisons(answers), taking_back)
+    canary_guard = CanaryGuard(change or functools.partial(change_release, model_dir), known, trials)
+    released = ReleasedAnswers(answers, rollouts, Comparisons(answers), canary_guard)
     return Releases(known, trials, released, [ReleaseCollector(rollouts, trials, metrics_models)])

@@ -17,10 +17,10 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 from cachetools import TTLCache
 
-from serving.domain.errors import ModelNotFound, ServingError, TooManyLoads, again
+from serving.domain.errors import ModelNotFound, ServingError, TooManyLoads, copy_for_raise
 from serving.domain.model_id import ModelId
 from serving.volume.file_identity import FileIdentity
-from serving.volume.freshness.background import BackgroundLooks
+from serving.volume.freshness.checks import FreshnessChecks
 
 log = structlog.get_logger()
 
@@ -92,7 +92,7 @@ class Remembered(Generic[Value]):
         # Least recently asked for first. A cache of the library takes ten times as long, with every call.
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
         self._unknown: TTLCache[ModelId, ServingError] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
-        self._looks: BackgroundLooks[Entry[Value], FileIdentity | None] = BackgroundLooks(
+        self._looks: FreshnessChecks[Entry[Value], FileIdentity | None] = FreshnessChecks(
             source.changed, self._on_change, math.inf
         )
         self._lookups: dict[ModelId, asyncio.Task[Entry[Value]]] = {}
@@ -125,7 +125,7 @@ class Remembered(Generic[Value]):
             return entry.value
         unknown = self._unknown.get(model_id)
         if unknown is not None:
-            raise again(unknown)
+            raise copy_for_raise(unknown)
         known = self._entries.get(model_id)
         if known is not None and known.checked_at > -math.inf:
             changed = await self._looks.looked(known, model_id, known.file, _PATIENCE_SECONDS)
@@ -149,7 +149,7 @@ class Remembered(Generic[Value]):
             # One caller that leaves must not take the answer from the others.
             return (await asyncio.shield(lookup)).value
         except ServingError as error:
-            raise again(error) from error.__cause__
+            raise copy_for_raise(error) from error.__cause__
 
     def known(self, model_id: ModelId) -> Value | None:
         """Return what is remembered, however old; ``None`` where nothing is."""
@@ -182,7 +182,7 @@ class Remembered(Generic[Value]):
             if (learned := self._learned_since(model_id, known)) is not None:
                 return learned
             self._entries.pop(model_id, None)
-            self._unknown[model_id] = again(error)
+            self._unknown[model_id] = copy_for_raise(error)
             raise
         except ServingError as error:
             if (learned := self._learned_since(model_id, known)) is not None:

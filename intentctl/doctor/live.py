@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from intentctl.doctor.finding import Finding, Severity, error, note, warning
+from serving.domain.answer_counts import AnswerCounts
 from serving.domain.drift import FEWEST_DOCUMENTS, Drift, Signal, Verdict, drift_of
 from serving.domain.manifest import Manifest
-from serving.domain.traffic import Traffic
 from serving.wire.traffic_client import ModelTraffic
 
 _MANY_UNKNOWN: Final = 0.50
@@ -76,7 +76,7 @@ def findings_of(manifest: Manifest | None, traffic: ModelTraffic | None, drift: 
         yield from _of_signal(signal)
 
 
-def _by_itself(counts: Traffic, manifest: Manifest | None) -> Iterator[Finding]:
+def _by_itself(counts: AnswerCounts, manifest: Manifest | None) -> Iterator[Finding]:
     unknown = counts.unknown_share
     if unknown >= _MANY_UNKNOWN:
         yield error(

@@ -31,11 +31,11 @@ from serving.domain.errors import (
     ModelUnusable,
     ServingError,
     TooManyLoads,
-    again,
+    copy_for_raise,
     service_ends,
 )
 from serving.domain.model_id import ModelId
-from serving.volume.freshness.background import BackgroundLooks
+from serving.volume.freshness.checks import FreshnessChecks
 from serving.volume.model_store import Fingerprint
 
 log = structlog.get_logger()
@@ -127,7 +127,7 @@ class ModelManager(Generic[Model]):
         self._spans = LoadSpans()
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
-        self._looks = BackgroundLooks(source.changed, self._on_change, freshness_seconds)
+        self._looks = FreshnessChecks(source.changed, self._on_change, freshness_seconds)
         self._refreshes: dict[Resident[Model], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -281,7 +281,7 @@ class ModelManager(Generic[Model]):
     def _refuse(self, callers: list[asyncio.Future[Lease[Model]]], error: ServingError) -> None:
         for caller in callers:
             if not caller.done():
-                caller.set_exception(again(error))
+                caller.set_exception(copy_for_raise(error))
 
     async def _load_unless_it_failed(self, model_id: ModelId) -> Resident[Model]:
         """Load the model; where its files change meanwhile, as while it is published, begin again."""
@@ -298,7 +298,7 @@ class ModelManager(Generic[Model]):
             raise
         failure = self._failures.get(model_id)
         if failure is not None and failure.fingerprint == fingerprint:
-            raise again(failure.error)
+            raise copy_for_raise(failure.error)
         try:
             return await self._load(model_id, fingerprint)
         except ModelIncomplete:

@@ -22,7 +22,7 @@ from predictor.model.tokenizer import Tokenizer
 from predictor.model.traffic_counter import TrafficCounter
 from serving.call.call import Call, span_of_call
 from serving.call.deadline import NEVER, Deadline
-from serving.call.slots import aside
+from serving.call.slots import released_slot
 from serving.domain.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -262,7 +262,7 @@ class InferenceEngine:
 
     async def _acquired(self, model_id: ModelId) -> Lease[IntentModel]:
         # Loads have a queue of their own, with a bound of its own.
-        with aside():
+        with released_slot():
             return await self._manager.acquire(model_id)
 
     def _answers_at_once(
@@ -351,7 +351,7 @@ class InferenceEngine:
         model = lease.model
         work = functools.partial(_in_time, model, queries, deadline, self._traffic.counter_of(lease.resident))
         # A caller may leave while the thread is still at it: the model is in use until the thread is done.
-        with aside():
+        with released_slot():
             # As long as anybody waits.
             last = min(deadline.at, max(query.until for query in queries))
             return await self._long_work.do(

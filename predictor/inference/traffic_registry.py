@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from predictor.cache.residency import Resident
 from predictor.model.intent_model import IntentModel
 from predictor.model.traffic_counter import TrafficCounter, TrafficTotals
+from serving.domain.answer_counts import AnswerCounts
 from serving.domain.model_id import ModelId, parse_model_id
-from serving.domain.traffic import Traffic
 from serving.volume.model_store import Fingerprint
 
 
@@ -33,7 +33,7 @@ class CountedModel:
     """The copy itself, as long as something else holds it."""
 
     @property
-    def baseline(self) -> Traffic | None:
+    def baseline(self) -> AnswerCounts | None:
         """What the model answered when it was validated; ``None`` too where it has left the memory."""
         model = self.model()
         return None if model is None else model.baseline

@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 
 from predictor.inference.traffic_registry import CountedModel, TrafficRegistry
 from predictor.model.traffic_counter import TrafficTotals
+from serving.domain.answer_counts import CONFIDENCE_BINS, AnswerCounts
 from serving.domain.drift import Verdict, drift_of
-from serving.domain.traffic import CONFIDENCE_BINS, Traffic
 
 _LABELS: Final = 10
 _BOUNDS: Final = (*(f"{number / CONFIDENCE_BINS:g}" for number in range(1, CONFIDENCE_BINS)), "+Inf")
@@ -31,7 +31,7 @@ _COUNTS: Final = {
     "unknown_tokens": "Tokens that the vocabulary does not have",
     "fallbacks": "Answers whose best label was below the threshold",
 }
-"""What is counted, by the name it has in :class:`Traffic` and :class:`TrafficTotals`."""
+"""What is counted, by the name it has in :class:`AnswerCounts` and :class:`TrafficTotals`."""
 
 
 class TrafficCollector(Collector):
@@ -98,7 +98,11 @@ def _of_each(listed: Sequence[CountedModel]) -> Iterable[Metric]:
 
 
 def _add_drift(
-    model: str, traffic: Traffic, baseline: Traffic | None, drift: GaugeMetricFamily, verdict: GaugeMetricFamily
+    model: str,
+    traffic: AnswerCounts,
+    baseline: AnswerCounts | None,
+    drift: GaugeMetricFamily,
+    verdict: GaugeMetricFamily,
 ) -> None:
     if baseline is None:
         return

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 
-from serving.domain.traffic import CONFIDENCE_BINS, Traffic
+from serving.domain.answer_counts import CONFIDENCE_BINS, AnswerCounts
 
 
 @dataclass(slots=True)
@@ -108,11 +108,11 @@ class TrafficCounter:
             totals.scores += self._scores
         totals.confidence = [*map(add, totals.confidence, confidence)]
 
-    def snapshot(self) -> Traffic:
+    def snapshot(self) -> AnswerCounts:
         """Return what was counted until now."""
         return self.snapshot_with_scores()[0]
 
-    def snapshot_with_scores(self) -> tuple[Traffic, float]:
+    def snapshot_with_scores(self) -> tuple[AnswerCounts, float]:
         """Return what was counted until now, and the scores of all best labels, together."""
         with self._lock:
             confidence, winners, scores = self._told_confidence(), [*self._winners], self._scores
@@ -122,7 +122,7 @@ class TrafficCounter:
             # Two outputs may have one label.
             if count:
                 labels[label] = labels.get(label, 0) + count
-        traffic = Traffic(
+        traffic = AnswerCounts(
             documents=sum(confidence),
             empty_documents=empty,
             tokens=tokens,

@@ -26,7 +26,7 @@ _numbers = itertools.count(int.from_bytes(os.urandom(4), "big"))
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class Place(Protocol):
+class Slot(Protocol):
     """One of the places that a service has for calls."""
 
     def give_back(self) -> None:
@@ -54,11 +54,11 @@ class CallNotes:
     """What was asked, where it is a batch."""
     outcomes: Sequence[Outcome | None] = ()
     """The outcome of each query of the batch; ``None`` for those to be asked alone."""
-    place: Place | None = None
+    slot: Slot | None = None
     """The place among those being served that it holds."""
-    away: int = 0
+    releases: int = 0
     """How many parts of it have stepped aside from that place."""
-    strayed: bool = False
+    was_released: bool = False
     """Whether any ever has."""
 
     def forget(self) -> None:

@@ -9,26 +9,26 @@ from serving.call.call import call_if_any
 
 
 @contextmanager
-def aside() -> Iterator[None]:
+def released_slot() -> Iterator[None]:
     """Hold no place of the service in this block.
 
     For waits that have a bound of their own and cost nobody anything, as that for a model to be loaded: those who wait
     must not take the places of those who could be answered. Outside of a call it does nothing.
     """
     call = call_if_any()
-    place = None if call is None else call.notes.place
-    if call is None or place is None:
+    slot = None if call is None else call.notes.slot
+    if call is None or slot is None:
         yield
         return
     notes = call.notes
     # Parts of a batch may be aside at the same time.
-    notes.away += 1
-    notes.strayed = True
-    if notes.away == 1:
-        place.give_back()
+    notes.releases += 1
+    notes.was_released = True
+    if notes.releases == 1:
+        slot.give_back()
     try:
         yield
     finally:
-        notes.away -= 1
-        if not notes.away:
-            place.take_back()
+        notes.releases -= 1
+        if not notes.releases:
+            slot.take_back()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from serving.domain.traffic import Traffic
+from serving.domain.answer_counts import AnswerCounts
 
 FEWEST_DOCUMENTS: Final = 200
 """Documents below which nothing is said of traffic."""
@@ -83,7 +83,7 @@ class Drift:
         return asdict(self)
 
 
-def drift_of(live: Traffic, baseline: Traffic) -> Drift:
+def drift_of(live: AnswerCounts, baseline: AnswerCounts) -> Drift:
     """Return how far ``live`` is from ``baseline``."""
     enough = live.documents >= FEWEST_DOCUMENTS and baseline.documents >= FEWEST_VALIDATED
     confidence = (live.confidence, baseline.confidence)

@@ -267,7 +267,7 @@ def service_ends() -> Unavailable:
     return Unavailable("the service is ending; try again")
 
 
-def again(error: ServingError) -> ServingError:
+def copy_for_raise(error: ServingError) -> ServingError:
     """Return a copy of ``error`` to raise to another caller: a raised error gathers the traceback of each raise."""
     fresh = copy.copy(error).with_traceback(None)
     fresh.__cause__ = error.__cause__

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from serving.domain.releases.release import Release
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 
 Role: TypeAlias = Literal["stable", "canary", "shadow", "label"]
 """What a version is in a release."""
@@ -117,7 +117,7 @@ class ModelDescription:
     """As JSON: of the model, or of the version that is described; empty where it cannot be read."""
     versions: tuple[VersionDescription, ...]
     release: ReleaseState | None
-    residences: tuple[Residence, ...]
+    residences: tuple[ModelResidency, ...]
 
 
 @dataclass(frozen=True, slots=True)

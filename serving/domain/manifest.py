@@ -8,10 +8,10 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from serving.domain.answer_counts import AnswerCounts
 from serving.domain.confidence import Confidence
 from serving.domain.errors import InvalidManifest
 from serving.domain.strict_json import NotStrictJson, parse_json
-from serving.domain.traffic import Traffic
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
 
@@ -106,7 +106,7 @@ class Manifest(BaseModel):
     """What the model's other files must be, by name; verified where it is given."""
     confidence: Confidence = Field(default_factory=Confidence, alias="Confidence")
     """How scores become probabilities, and which are too low to believe."""
-    baseline: Traffic | None = Field(default=None, alias="Baseline")
+    baseline: AnswerCounts | None = Field(default=None, alias="Baseline")
     """What the model answered to the texts that it was validated on; what it answers later is held against it."""
     example: ModelExample | None = Field(default=None, alias="Example")
     """What the model is asked before it goes live; without one it has to answer any document."""

@@ -22,7 +22,7 @@ class ModelStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Residence:
+class ModelResidency:
     """A model at a replica of its engine."""
 
     replica: str

@@ -118,7 +118,7 @@ class Gate:
             return 0.0
         self._in_work += 1
         admission.in_flight += 1
-        call.notes.place = self
+        call.notes.slot = self
         return now
 
     async def wait(self, call: Call) -> float:
@@ -148,7 +148,7 @@ class Gate:
             alarm.cancel()
             if not entered:
                 self._give_up(waiting)
-        call.notes.place = self
+        call.notes.slot = self
         return entered
 
     def leave(self, call: Call, entered: float, answered: bool) -> None:
@@ -184,7 +184,7 @@ class Gate:
 
     def _sample(self, call: Call, entered: float, now: float) -> None:
         # How long it was away says nothing of the load.
-        if not call.notes.strayed:
+        if not call.notes.was_released:
             self.limit.sample(entered, call.deadline.at, now, self._in_work, len(self._waiting))
 
     def _check_in_time(self, remaining: float) -> None:

@@ -16,15 +16,15 @@ import grpc
 from serving.domain.management import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
 from serving.domain.releases.changes import Trial
 from serving.domain.releases.release import MAX_HISTORY
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 from serving.stubs import model_service_pb2 as pb
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 from serving.wire.channels import PLAIN, ChannelOptions, open_channel
 from serving.wire.client import DEFAULT_ADDRESS
 from serving.wire.management_messages import (
     description_of,
+    model_residency_of,
     page_of,
-    residence_of,
     role_message,
     state_of,
     watched_of,
@@ -106,10 +106,10 @@ class ManagementClient:
         """Return all that is known of a model."""
         return description_of(self._ask(self._stub.DescribeModel, pb.DescribeModelRequest(runId=model_id)))
 
-    def load(self, model_id: str) -> Residence | None:
+    def load(self, model_id: str) -> ModelResidency | None:
         """Have a model in memory; ``None`` where its engine does not tell how it is there."""
         response = self._ask(self._stub.LoadModel, pb.LoadModelRequest(runId=model_id))
-        return residence_of(response.residence) if response.HasField("residence") else None
+        return model_residency_of(response.residence) if response.HasField("residence") else None
 
     def unload(self, model_id: str) -> None:
         """Let go of what a model holds in memory."""

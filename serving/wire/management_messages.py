@@ -22,7 +22,7 @@ from serving.domain.management import (
     VersionDescription,
 )
 from serving.domain.releases.release import Canary, Change, Release, Shadow
-from serving.domain.residency import ModelStatistics, Residence
+from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import model_service_pb2 as pb
 
 _ROLES: Final[Mapping[Role, pb.ReleaseRole.ValueType]] = {
@@ -102,7 +102,7 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
             for version in description.versions
         ],
         release=None if description.release is None else state_message(description.release),
-        residences=map(residence_message, description.residences),
+        residences=map(model_residency_message, description.residences),
     )
 
 
@@ -124,14 +124,14 @@ def description_of(message: pb.ModelDescription) -> ModelDescription:
             for version in message.versions
         ),
         state_of(message.release) if message.HasField("release") else None,
-        tuple(map(residence_of, message.residences)),
+        tuple(map(model_residency_of, message.residences)),
     )
 
 
-def residence_message(residence: Residence) -> pb.Residence:
+def model_residency_message(residence: ModelResidency) -> pb.ModelResidency:
     """Return the message of a model at a replica."""
     statistics = residence.statistics
-    return pb.Residence(
+    return pb.ModelResidency(
         replica=residence.replica,
         resident=residence.resident,
         pinned=residence.pinned,
@@ -144,9 +144,9 @@ def residence_message(residence: Residence) -> pb.Residence:
     )
 
 
-def residence_of(message: pb.Residence) -> Residence:
+def model_residency_of(message: pb.ModelResidency) -> ModelResidency:
     """Return what a message says of a model at a replica."""
-    return Residence(
+    return ModelResidency(
         message.replica,
         message.resident,
         message.pinned,

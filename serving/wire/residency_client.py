@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 
-from serving.domain.residency import ModelStatistics, Residence
+from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.channels import PLAIN, ChannelOptions, open_channel
@@ -73,13 +73,13 @@ def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, option
     )
 
 
-def residence_of(
+def model_residency_of(
     replica: str, message: pb.ResidentModel | None, statistics: ModelStatistics | None = None
-) -> Residence:
+) -> ModelResidency:
     """Return what a replica says that it has of a model; ``None``: it is not in memory there."""
     if message is None:
-        return Residence(replica, resident=False, statistics=statistics)
-    return Residence(
+        return ModelResidency(replica, resident=False, statistics=statistics)
+    return ModelResidency(
         replica,
         resident=True,
         pinned=message.pinned,

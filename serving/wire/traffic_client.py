@@ -8,8 +8,8 @@ from typing import Any, Final
 import grpc
 from pydantic import ValidationError
 
+from serving.domain.answer_counts import AnswerCounts
 from serving.domain.errors import ServingError
-from serving.domain.traffic import Traffic
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.channels import PLAIN, ChannelOptions, open_channel
@@ -24,7 +24,7 @@ class ModelTraffic:
 
     id: str
     version: str
-    counts: Traffic
+    counts: AnswerCounts
     seconds: float
     """For how long it has been counted."""
 
@@ -63,7 +63,7 @@ def ask_traffic(
 
 def _traffic(message: pb.ModelTraffic) -> ModelTraffic:
     counts = message.counts
-    traffic = Traffic(
+    traffic = AnswerCounts(
         documents=counts.documents,
         empty_documents=counts.empty_documents,
         tokens=counts.tokens,

@@ -12,8 +12,8 @@ import torch
 
 from intentctl.doctor.examine import examine
 from intentctl.doctor.finding import Finding
+from serving.domain.answer_counts import CONFIDENCE_BINS
 from serving.domain.model_id import ModelId
-from serving.domain.traffic import CONFIDENCE_BINS
 from serving.volume.publishing import publish
 from tests.predictor.builders import fake_torchtext, modern_vocab, saved
 

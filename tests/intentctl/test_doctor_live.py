@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from intentctl.doctor.live import drift_from_validation, findings_of
+from serving.domain.answer_counts import CONFIDENCE_BINS, AnswerCounts
 from serving.domain.manifest import Manifest
-from serving.domain.traffic import CONFIDENCE_BINS, Traffic
 from serving.wire.traffic_client import ModelTraffic
 from tests.intentctl.doctor import Model
 
@@ -35,7 +35,7 @@ def manifest(**keys: Any) -> Manifest:
 
 def found(counts: dict[str, Any], it: Manifest, version: str = "1.0") -> dict[str, str]:
     """Return the severity of each check that found something."""
-    traffic = ModelTraffic("m", version, Traffic.model_validate(counts), 60.0)
+    traffic = ModelTraffic("m", version, AnswerCounts.model_validate(counts), 60.0)
     drift = drift_from_validation(it, traffic)
     return {finding.check: str(finding.severity) for finding in findings_of(it, traffic, drift)}
 
@@ -89,6 +89,6 @@ def test_a_model_that_was_not_asked_has_no_traffic() -> None:
 
 def test_both_shares_are_told() -> None:
     it = manifest()
-    traffic = ModelTraffic("m", "1.0", Traffic.model_validate(sound() | {"unknown_tokens": 4000}), 60.0)
+    traffic = ModelTraffic("m", "1.0", AnswerCounts.model_validate(sound() | {"unknown_tokens": 4000}), 60.0)
     (finding,) = findings_of(it, traffic, drift_from_validation(it, traffic))
     assert "is 40.0%, and was 2.0%" in finding.problem

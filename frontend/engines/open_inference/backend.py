@@ -22,11 +22,11 @@ from frontend.engines.open_inference.request import MOST_CHARACTERS, most_docume
 from frontend.engines.open_inference.server import OpenInferenceServer
 from frontend.engines.replicas import LookUp, look_up
 from serving.call.call import Call
-from serving.domain.errors import RemoteError, ServingError, again
+from serving.domain.errors import RemoteError, ServingError, copy_for_raise
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.domain.prediction import Outcome, Prediction, Query
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 
 log = structlog.get_logger()
 
@@ -84,12 +84,12 @@ class OpenInferenceBackend:
         """Return what is the same for queries that may go in one batch: a request has one model."""
         return query.model_id
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         """Return at once: the engine loads by itself, and says with its answers whether it could."""
         del model_id, call
         return None
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return nothing: the engine does not tell what it holds."""
         del model_id, call
         return ()
@@ -156,7 +156,7 @@ class OpenInferenceBackend:
 
 
 def _each_gets(error: ServingError, queries: Sequence[Query]) -> list[ServingError]:
-    return [again(error) for _ in queries]
+    return [copy_for_raise(error) for _ in queries]
 
 
 def _reason(error: ServingError) -> str:

@@ -25,13 +25,13 @@ from serving.call.call import REQUEST_ID_KEY, Call
 from serving.domain.errors import DeadlineExceeded, ServingError, Unauthenticated, Unavailable, service_ends
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.answer_bytes import outcomes_in
 from serving.wire.messages import batch_request_of, outcomes_of, prediction_of, request_of
 from serving.wire.remote import error_of_call
-from serving.wire.residency_client import residence_of, statistics_of
+from serving.wire.residency_client import model_residency_of, statistics_of
 
 log = structlog.get_logger()
 
@@ -153,18 +153,18 @@ class PredictorBackend:
         partition = self._partition_of(query)
         return self._replicas.address_for(self._affinities[partition]) or partition
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
         """Have the model in the memory of the replica that answers for it. Raises its error."""
         request = pb.LoadRequest(runId=model_id, caller=call.identity.name)
         response = await self._ask("Load", request, call, partition_of(model_id, self._partitions))
-        return residence_of(response.replica, response.model)
+        return model_residency_of(response.replica, response.model)
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return what the replica that answers for the model has of it. Raises its error."""
         request = pb.ResidencyRequest(runId=model_id, caller=call.identity.name)
         response = await self._ask("Residency", request, call, partition_of(model_id, self._partitions))
         statistics = statistics_of(response.traffic) if response.HasField("traffic") else None
-        return [residence_of(response.replica, next(iter(response.models), None), statistics)]
+        return [model_residency_of(response.replica, next(iter(response.models), None), statistics)]
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Let the replica that has the model let go of it. Raises its error."""

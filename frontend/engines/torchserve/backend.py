@@ -29,7 +29,7 @@ from serving.domain.errors import ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.domain.prediction import Outcome, Prediction, Query
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 
 log = structlog.get_logger()
 
@@ -113,7 +113,7 @@ class TorchServeBackend:
         """Return what is the same for queries that may go in one batch: the model."""
         return query.model_id
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         """Have a model registered. What its workers hold, TorchServe does not tell.
 
         Raises:
@@ -124,7 +124,7 @@ class TorchServeBackend:
         self._registrations.leave(registration)
         return None
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return nothing: others may have registered the model, and what its workers hold is not told."""
         del model_id, call
         return ()

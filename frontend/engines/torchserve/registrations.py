@@ -35,7 +35,7 @@ from serving.domain.errors import (
     OutOfCapacity,
     ServingError,
     Unavailable,
-    again,
+    copy_for_raise,
 )
 
 log = structlog.get_logger()
@@ -147,7 +147,7 @@ class Registrations:
     def _begin(self, registration: Registration) -> asyncio.Task[None]:
         refusal = self._refused.get(registration.key)
         if refusal is not None:
-            raise again(refusal) from refusal.__cause__
+            raise copy_for_raise(refusal) from refusal.__cause__
         return self._start(registration, self._make)
 
     def _start(self, registration: Registration, work: _Work) -> asyncio.Task[None]:
@@ -174,7 +174,7 @@ class Registrations:
                     registration.found(registered)
                     return
         except InvalidModelFile as error:
-            self._refused[registration.key] = again(error)
+            self._refused[registration.key] = copy_for_raise(error)
             raise
         raise ModelUnusable("the model's names at TorchServe are taken by other models; unregister these there")
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from serving.call.deadline import Deadline
-from serving.domain.errors import DeadlineExceeded, ServingError, again, service_ends
+from serving.domain.errors import DeadlineExceeded, ServingError, copy_for_raise, service_ends
 
 Result = TypeVar("Result")
 
@@ -27,7 +27,7 @@ async def joined(task: asyncio.Task[Result], deadline: Deadline) -> Result:
     try:
         return task.result()
     except ServingError as error:
-        raise again(error) from error.__cause__
+        raise copy_for_raise(error) from error.__cause__
 
 
 class Tasks:

@@ -29,7 +29,7 @@ from serving.domain.errors import (
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import QueryLimits
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 from tests.builders import PATIENCE
 
 
@@ -79,10 +79,10 @@ class FakeEngine:
             raise self.refusal
         return [self._outcome(query) for query in queries]
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         raise NotImplementedError
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         raise NotImplementedError
 
     async def unload(self, model_id: ModelId, call: Call) -> None:

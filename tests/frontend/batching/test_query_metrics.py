@@ -19,7 +19,7 @@ from serving.call.call import Call
 from serving.domain.errors import InvalidRequest, ModelNotFound, OutOfCapacity, ServingError, Unavailable
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 from tests.builders import a_call, a_turn
 from tests.exposition import Exposition, fallen
 
@@ -52,10 +52,10 @@ class FakeEngine:
             raise self.failure
         return [self.outcomes.get(query.document, self._answer(query)) for query in queries]
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         raise NotImplementedError
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         raise NotImplementedError
 
     async def unload(self, model_id: ModelId, call: Call) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from frontend.predictions.predictions import RoutedPredictions
+from frontend.releases.canary_guard import Change
 from frontend.releases.service import Releases, build_releases
-from frontend.releases.taking_back import Change
 from frontend.releases.trials import TrialCounts
 from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router

@@ -12,10 +12,10 @@ from predictor.cache.residency import Resident
 from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.model.intent_model import IntentModel
 from predictor.model.traffic_counter import TrafficCounter, TrafficTotals
+from serving.domain.answer_counts import AnswerCounts
 from serving.domain.errors import InvalidModelId
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
-from serving.domain.traffic import Traffic
 from tests.builders import PATIENCE, fingerprint_of
 from tests.predictor.builders import model
 
@@ -53,7 +53,7 @@ def test_what_is_counted_is_the_sum_over_all_answers(answered: list[Counted]) ->
     found, scores = counter.snapshot_with_scores()
     winners = [LABELS[winner] for _, _, winner, *_ in answered]
     bins = [min(int(score * 20), 19) for _, _, _, score, _, _ in answered]
-    assert found == Traffic(
+    assert found == AnswerCounts(
         documents=len(answered),
         empty_documents=sum(is_empty for *_, is_empty, _ in answered),
         tokens=sum(tokens for tokens, *_ in answered),
@@ -103,7 +103,7 @@ def test_a_counter_that_has_ended_stays_as_it_is() -> None:
 # What a model counts of its answers.
 
 
-def traffic_of(it: IntentModel, *queries: Query) -> Traffic:
+def traffic_of(it: IntentModel, *queries: Query) -> AnswerCounts:
     counter = TrafficCounter(it.labels)
     it.predict(queries, counter)
     return counter.snapshot()

@@ -14,8 +14,8 @@ from predictor.cache.residency import Resident
 from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.metrics.traffic import TrafficCollector
 from predictor.model.intent_model import IntentModel
+from serving.domain.answer_counts import CONFIDENCE_BINS, AnswerCounts
 from serving.domain.model_id import ModelId
-from serving.domain.traffic import CONFIDENCE_BINS, Traffic
 from tests.builders import fingerprint_of
 from tests.predictor.builders import model
 
@@ -40,8 +40,8 @@ def values(collector: TrafficCollector, name: str) -> dict[tuple[str, ...], floa
     return {tuple(sample.labels[key] for key in sorted(sample.labels)): sample.value for sample in samples}
 
 
-def baseline(documents: int = 1000) -> Traffic:
-    return Traffic(
+def baseline(documents: int = 1000) -> AnswerCounts:
+    return AnswerCounts(
         documents=documents,
         tokens=documents,
         confidence=(0,) * (CONFIDENCE_BINS - 1) + (documents,),

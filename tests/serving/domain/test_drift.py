@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.domain.answer_counts import CONFIDENCE_BINS, AnswerCounts
 from serving.domain.drift import (
     FEWEST_DOCUMENTS,
     FEWEST_VALIDATED,
@@ -19,16 +20,15 @@ from serving.domain.drift import (
     index_by_chance,
     stability_index,
 )
-from serving.domain.traffic import CONFIDENCE_BINS, Traffic
 
 histograms = st.integers(1, 30).flatmap(
     lambda bins: st.tuples(*(st.lists(st.integers(0, 5000), min_size=bins, max_size=bins) for _ in range(2)))
 )
 
 
-def traffic(documents: int = 2000, *, unknown: float = 0.02, empty: float = 0.0, labels: int = 10) -> Traffic:
+def traffic(documents: int = 2000, *, unknown: float = 0.02, empty: float = 0.0, labels: int = 10) -> AnswerCounts:
     """Return the counts of documents with ten tokens each, of which one in every label is like the others."""
-    return Traffic(
+    return AnswerCounts(
         documents=documents,
         empty_documents=round(documents * empty),
         tokens=documents * 10,
@@ -41,11 +41,11 @@ def traffic(documents: int = 2000, *, unknown: float = 0.02, empty: float = 0.0,
 SHIFTED = dict(traffic().labels) | {"label-0": 40, "label-1": 360}
 
 
-def signals(live: Traffic, baseline: Traffic) -> dict[str, Signal]:
+def signals(live: AnswerCounts, baseline: AnswerCounts) -> dict[str, Signal]:
     return {signal.name: signal for signal in drift_of(live, baseline).signals}
 
 
-def verdicts(live: Traffic, baseline: Traffic) -> dict[str, Verdict]:
+def verdicts(live: AnswerCounts, baseline: AnswerCounts) -> dict[str, Verdict]:
     return {name: signal.verdict for name, signal in signals(live, baseline).items()}
 
 
@@ -84,7 +84,7 @@ def test_chance_alone_is_no_drift(bins: int, live: int, validated: int, figure: 
     chance = random.Random(f"{bins} {live} {validated}")
     weights = [chance.expovariate(1.0) for _ in range(bins)]
 
-    def sample(size: int) -> Traffic:
+    def sample(size: int) -> AnswerCounts:
         drawn = Counter(chance.choices(range(bins), weights, k=size))
         return traffic(size).model_copy(update={"labels": {str(label): count for label, count in drawn.items()}})
 
@@ -111,7 +111,7 @@ def test_chance_alone_is_no_drift(bins: int, live: int, validated: int, figure: 
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_each_signal_has_its_own_verdict(live: Traffic, name: str, verdict: Verdict) -> None:
+def test_each_signal_has_its_own_verdict(live: AnswerCounts, name: str, verdict: Verdict) -> None:
     found = verdicts(live, traffic())
     assert found.pop(name) is verdict
     assert set(found.values()) == {Verdict.NONE}
@@ -139,7 +139,7 @@ def test_documents_without_any_token_are_told_by_the_empty_ones() -> None:
 
 
 counts = st.builds(
-    lambda documents, empty, known, unknown, bins, labels: Traffic(
+    lambda documents, empty, known, unknown, bins, labels: AnswerCounts(
         documents=documents,
         empty_documents=min(empty, documents),
         tokens=known + unknown,
@@ -157,7 +157,7 @@ counts = st.builds(
 
 
 @given(counts, counts)
-def test_every_pair_of_counts_has_a_drift_of_finite_numbers(live: Traffic, baseline: Traffic) -> None:
+def test_every_pair_of_counts_has_a_drift_of_finite_numbers(live: AnswerCounts, baseline: AnswerCounts) -> None:
     found: Drift = drift_of(live, baseline)
     numbers: Sequence[float] = [number for signal in found.signals for number in (signal.change, signal.by_chance)]
     assert all(math.isfinite(number) for number in numbers)
@@ -165,5 +165,5 @@ def test_every_pair_of_counts_has_a_drift_of_finite_numbers(live: Traffic, basel
 
 
 @given(counts)
-def test_nothing_drifts_from_itself(same: Traffic) -> None:
+def test_nothing_drifts_from_itself(same: AnswerCounts) -> None:
     assert set(verdicts(same, same).values()) <= {Verdict.NONE, Verdict.TOO_FEW}

@@ -7,7 +7,15 @@ import pytest
 from grpc import StatusCode
 
 from serving.domain import errors
-from serving.domain.errors import INTERNAL_MESSAGE, RemoteError, ServingError, Status, again, error_of, status_of
+from serving.domain.errors import (
+    INTERNAL_MESSAGE,
+    RemoteError,
+    ServingError,
+    Status,
+    copy_for_raise,
+    error_of,
+    status_of,
+)
 
 CODES = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
@@ -99,7 +107,7 @@ def test_an_error_told_again_says_the_same_and_leaves_the_first_one_as_it_is(cod
         raise error_of(Status(code, "what to do")) from cause
     except ServingError as error:
         first = error
-    copy = again(first)
+    copy = copy_for_raise(first)
     assert copy is not first
     assert status_of(copy) == Status(code, "what to do")
     assert copy.__cause__ is cause

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serving.call.call import Call, CallNotes, enter_call
 from serving.call.deadline import Deadline
-from serving.call.slots import aside
+from serving.call.slots import released_slot
 from serving.domain.errors import DeadlineExceeded, Overloaded, QuotaExceeded
 from serving.transport.admission import Admission, Gate
 from serving.transport.admission_metrics import AdmissionCollector
@@ -195,7 +195,7 @@ async def test_a_call_that_steps_aside_lets_another_one_in_and_comes_back_withou
         enter_call(call)
         entered = await admitted(gate, call)
         try:
-            with aside(), aside():
+            with released_slot(), released_slot():
                 gone.set()
                 await loaded.wait()
         finally:
@@ -218,7 +218,7 @@ async def test_a_call_that_steps_aside_lets_another_one_in_and_comes_back_withou
 
 
 async def test_aside_outside_of_a_call_does_nothing() -> None:
-    with aside():
+    with released_slot():
         """Nobody has a place."""
 
 

@@ -17,7 +17,7 @@ from serving.domain.management import (
     VersionDescription,
 )
 from serving.domain.releases.release import Canary, Change, Release, Shadow
-from serving.domain.residency import ModelStatistics, Residence
+from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import model_service_pb2 as pb
 from serving.wire.management_messages import (
     description_message,
@@ -118,7 +118,7 @@ DESCRIPTIONS = st.builds(
     release=st.none() | STATES,
     residences=st.lists(
         st.builds(
-            Residence,
+            ModelResidency,
             replica=NAMES,
             resident=st.booleans(),
             pinned=st.booleans(),

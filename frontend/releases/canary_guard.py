@@ -31,7 +31,7 @@ Change = Callable[[ModelId, Callable[[Release | None], Release]], Release]
 """Writes what becomes of the release of a name, and returns it; blocks, and raises ServingError."""
 
 
-class TakingBack:
+class CanaryGuard:
     """Judges canaries.
 
     Args:

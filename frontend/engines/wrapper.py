@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 from frontend.engines.backend import EngineBackend, Removed
 from serving.call.call import Call
 from serving.domain.model_id import ModelId
-from serving.domain.residency import Residence
+from serving.domain.residency import ModelResidency
 
 Behind = TypeVar("Behind", bound=EngineBackend)
 
 
-class BackendBefore(Generic[Behind]):
+class BackendWrapper(Generic[Behind]):
     """The part of a :class:`~frontend.engines.backend.Backend` that is about models, which those behind it answer.
 
     Args:
@@ -23,13 +23,13 @@ class BackendBefore(Generic[Behind]):
     def __init__(self, backend: Behind) -> None:
         self._backend = backend
 
-    async def load(self, model_id: ModelId, call: Call) -> Residence | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         """Have the model in memory. Raises ServingError."""
         return await self._backend.load(model_id, call)
 
-    async def residence(self, model_id: ModelId, call: Call) -> Sequence[Residence]:
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return what the engine's replicas have of the model. Raises ServingError."""
-        return await self._backend.residence(model_id, call)
+        return await self._backend.residency(model_id, call)
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Let the engine let go of the model. Raises ServingError."""

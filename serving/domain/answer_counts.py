@@ -13,7 +13,7 @@ CONFIDENCE_BINS: Final = 20
 Count = Annotated[int, Field(ge=0, strict=True)]
 
 
-class Traffic(BaseModel):
+class AnswerCounts(BaseModel):
     """Counts over documents that a model was asked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from frontend.releases import taking_back
+from frontend.releases import canary_guard
 from frontend.releases.trials import CANARY, TrialCounts, least_rate, why_beyond_bounds
 from serving.domain.errors import ModelUnusable, ReleaseConflict, ServingError, VolumeReadOnly, VolumeUnavailable
 from serving.domain.model_id import ModelId
@@ -150,7 +150,7 @@ async def test_where_the_volume_is_read_only_the_canary_stays_away_and_the_log_s
 async def test_a_write_that_is_in_the_way_of_another_is_tried_again(
     error: ServingError, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taking_back, "_BREAKS_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(canary_guard, "_BREAKS_SECONDS", (0.01, 0.01))
     tries: list[ModelId] = []
 
     def at_the_third_try(name: ModelId, change: Callable[[Release | None], Release]) -> Release:
@@ -166,7 +166,7 @@ async def test_a_write_that_is_in_the_way_of_another_is_tried_again(
 
 
 async def test_a_volume_that_never_answers_is_given_up_and_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taking_back, "_BREAKS_SECONDS", (0.01,))
+    monkeypatch.setattr(canary_guard, "_BREAKS_SECONDS", (0.01,))
 
     def never(*_: object) -> Release:
         raise VolumeUnavailable("away")

@@ -24,7 +24,7 @@ from serving.volume.model_store import ModelStore
 _NOT_OF_THE_VERSION: Final = (Unavailable, DeadlineExceeded, OutOfCapacity, Unauthenticated, PermissionDenied)
 
 
-class Trying:
+class ReleaseProbe:
     """Asks versions before anybody else does.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from serving.domain.model_id import ModelId
-from serving.volume.freshness.background import BackgroundLooks
+from serving.volume.freshness.checks import FreshnessChecks
 from tests.builders import PATIENCE
 
 
@@ -26,7 +26,7 @@ async def test_every_subject_is_looked_at_once_however_often_it_is_wanted() -> N
         if len(found) == 200:
             done.set()
 
-    looks: BackgroundLooks[str, int] = BackgroundLooks(odd, on_looked, 30.0)
+    looks: FreshnessChecks[str, int] = FreshnessChecks(odd, on_looked, 30.0)
     for _ in range(3):
         for number in range(200):
             looks.look(str(number), ModelId(str(number)), number)
@@ -47,7 +47,7 @@ async def as_known(known: Sequence[tuple[ModelId, bool]]) -> Sequence[bool]:
 
 async def test_after_one_look_another_can_be_had() -> None:
     done: asyncio.Queue[bool] = asyncio.Queue()
-    looks: BackgroundLooks[str, bool] = BackgroundLooks(as_known, lambda _, changed: done.put_nowait(changed), 30.0)
+    looks: FreshnessChecks[str, bool] = FreshnessChecks(as_known, lambda _, changed: done.put_nowait(changed), 30.0)
     for known in (True, False, True):
         looks.look("a", ModelId("a"), known)
         assert await asyncio.wait_for(done.get(), PATIENCE) is known
@@ -55,7 +55,7 @@ async def test_after_one_look_another_can_be_had() -> None:
 
 
 async def test_who_waits_for_a_look_hears_what_it_found() -> None:
-    looks: BackgroundLooks[str, bool] = BackgroundLooks(as_known, lambda _, changed: None, 30.0)
+    looks: FreshnessChecks[str, bool] = FreshnessChecks(as_known, lambda _, changed: None, 30.0)
     wanted = [(name, changed) for name in "abcdef" for changed in (name in "ace",)]
     waiting = (looks.looked(name, ModelId(name), changed, PATIENCE) for name, changed in wanted * 2)
     assert await asyncio.gather(*waiting) == [changed for _, changed in wanted * 2]
@@ -63,7 +63,7 @@ async def test_who_waits_for_a_look_hears_what_it_found() -> None:
 
 
 async def test_who_waits_for_a_volume_that_hangs_goes_on_without_it() -> None:
-    looks: BackgroundLooks[str, bool] = BackgroundLooks(hangs, lambda _, changed: None, 30.0)
+    looks: FreshnessChecks[str, bool] = FreshnessChecks(hangs, lambda _, changed: None, 30.0)
     assert await looks.looked("a", ModelId("a"), True, 0.01) is None
     await looks.close()
 
@@ -76,7 +76,7 @@ async def test_one_that_hangs_is_left_and_others_are_looked_at() -> None:
             raise TimeoutError
         return [False for _ in known]
 
-    looks: BackgroundLooks[str, bool] = BackgroundLooks(
+    looks: FreshnessChecks[str, bool] = FreshnessChecks(
         one_hangs, lambda subject, changed: found.put_nowait(subject), 30.0
     )
     assert await looks.looked("hangs", ModelId("hangs"), True, PATIENCE) is None
@@ -87,7 +87,7 @@ async def test_one_that_hangs_is_left_and_others_are_looked_at() -> None:
 
 
 async def test_those_who_left_while_a_volume_hangs_leave_nothing_behind() -> None:
-    looks: BackgroundLooks[str, bool] = BackgroundLooks(hangs, lambda _, changed: None, 30.0)
+    looks: FreshnessChecks[str, bool] = FreshnessChecks(hangs, lambda _, changed: None, 30.0)
     assert await looks.looked("a", ModelId("a"), True, 0.0) is None
     gc.collect()
     before = sum(issubclass(type(each), asyncio.Future) for each in gc.get_objects())
@@ -109,7 +109,7 @@ async def test_a_look_that_is_due_is_taken_in_the_background_and_one_that_is_ove
         asked.extend(model_id for model_id, _ in known)
         return [False for _ in known]
 
-    taken: BackgroundLooks[str, int] = BackgroundLooks(unchanged, lambda _, changed: None, 30.0)
+    taken: FreshnessChecks[str, int] = FreshnessChecks(unchanged, lambda _, changed: None, 30.0)
     assert taken.may_serve("a", ModelId("a"), 1, time.monotonic() - age) is serves
     await settled()
     await taken.close()

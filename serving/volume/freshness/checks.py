@@ -32,7 +32,7 @@ class OnLooked(Protocol[Subject_contra]):
         """Called on the event loop."""
 
 
-class BackgroundLooks(Generic[Subject, Known]):
+class FreshnessChecks(Generic[Subject, Known]):
     """Compares what is known of models with their files.
 
     Args:
