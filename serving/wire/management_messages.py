@@ -128,10 +128,10 @@ def description_of(message: pb.ModelDescription) -> ModelDescription:
     )
 
 
-def model_residency_message(residence: ModelResidency) -> pb.ModelResidency:
+def model_residency_message(residence: ModelResidency) -> pb.Residence:
     """Return the message of a model at a replica."""
     statistics = residence.statistics
-    return pb.ModelResidency(
+    return pb.Residence(
         replica=residence.replica,
         resident=residence.resident,
         pinned=residence.pinned,
@@ -144,7 +144,7 @@ def model_residency_message(residence: ModelResidency) -> pb.ModelResidency:
     )
 
 
-def model_residency_of(message: pb.ModelResidency) -> ModelResidency:
+def model_residency_of(message: pb.Residence) -> ModelResidency:
     """Return what a message says of a model at a replica."""
     return ModelResidency(
         message.replica,
