@@ -46,9 +46,9 @@ VARIANTS: Final = (
     Variant("all-logged", "metrics, traces of 1 %, and a log line for every call", True, 0.01, logs=True),
 )
 SHAPES: Final[Mapping[str, str]] = {
-    "http2": "two processes on HTTP/2 of our own",
+    "http2": "two processes on http2",
     "grpcio": "two processes on grpcio",
-    "one-process": "one process on HTTP/2 of our own",
+    "one-process": "one process on http2",
 }
 
 
