@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 import structlog
@@ -30,6 +30,7 @@ from serving.call.call import Call, enter_call
 from serving.call.deadline import Deadline
 from serving.call.slots import released_slot
 from serving.call.spans import Span
+from serving.call.tasks import Tasks
 from serving.domain.errors import INTERNAL_MESSAGE, ServingError, copy_for_raise, service_ends
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import best_labels, explained_characters, fit_in_one_answer
@@ -128,7 +129,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         self._all = _Group(self, calls) if group_of is None else None
         """The one group, where there are no others."""
         self._takes_batches = True
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks()
 
     def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
         """Have the query answered together with those that come meanwhile; ``done`` is told its outcome."""
@@ -157,9 +158,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         for group in (self._all, *self._groups.values()):
             if group is not None:
                 group.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.tasks.close()
         await super().close()
 
     def _group(self, query: Query) -> _Group:
@@ -187,19 +186,12 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         """Ask the engine for one query."""
         if not waiting.settled:
             waiting.batch = None
-            waiting.task = self.start(self._alone(waiting))
+            waiting.task = self.tasks.start(self._alone(waiting))
 
     def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw:
         """Have the engine answer a batch as far as it can at once."""
         withdraw = None if self._submit_batch is None else self._submit_batch(queries, call, done)
-        return withdraw or self.start(self._answered(queries, call, done)).cancel
-
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task that ends with this backend."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return withdraw or self.tasks.start(self._answered(queries, call, done)).cancel
 
     async def _answered(self, queries: Sequence[Query], call: Call, done: BatchDone) -> None:
         enter_call(call)

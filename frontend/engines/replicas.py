@@ -18,6 +18,7 @@ import structlog
 
 from grpc_http2.client.addresses import addresses_in
 from grpc_http2.client.channel import Channel
+from serving.call.tasks import SingleFlight, Tasks, joined
 from serving.domain.errors import Unavailable
 
 log = structlog.get_logger()
@@ -98,7 +99,9 @@ class Replicas(Generic[Stub]):
         self._is_stale = is_stale
         self._is_fixed = self._name is None and is_stale is None
         self._looked_at = -math.inf
-        self._looking: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
+        self._looks: SingleFlight[str, None] = SingleFlight(self._tasks)
+        self._target = target
         self._addresses: Sequence[str] = () if self._name is not None else addresses_in(target)
         self._channel = channel(self._addresses)
         self._stub = stub_of(self._channel)
@@ -115,9 +118,9 @@ class Replicas(Generic[Stub]):
             Unavailable: the name stands for nobody.
         """
         self._look_if_due()
-        if not self._addresses and self._looking is not None:
-            # One caller that leaves must not take the answer from the others.
-            await asyncio.shield(self._looking)
+        look = self._looks.get(self._target)
+        if not self._addresses and look is not None:
+            await joined(look)
         if not self._addresses:
             raise Unavailable("the engine's name stands for no address at the moment; try again")
         return self._stub
@@ -137,14 +140,12 @@ class Replicas(Generic[Stub]):
 
     async def close(self) -> None:
         """Close the channel."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        await self._tasks.close()
         await self._channel.close()
 
     def _look_if_due(self) -> None:
-        if not self._is_fixed and self._looking is None and time.monotonic() - self._looked_at > FRESH_SECONDS:
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+        if not self._is_fixed and time.monotonic() - self._looked_at > FRESH_SECONDS:
+            self._looks.begin(self._target, self._look)
 
     async def _look(self) -> None:
         try:
@@ -158,7 +159,6 @@ class Replicas(Generic[Stub]):
                 self._channel.set_addresses(addresses)
         finally:
             self._looked_at = time.monotonic()
-            self._looking = None
 
     async def _found(self, name: Name) -> Sequence[str]:
         try:

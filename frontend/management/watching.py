@@ -11,7 +11,8 @@ import structlog
 
 from frontend.management.scanning import Seen, differences, everything, scan
 from frontend.management.volume import Volume
-from serving.domain.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError, copy_for_raise
+from serving.call.tasks import joined
+from serving.domain.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError
 from serving.domain.management import ModelChange, ReleaseState
 from serving.domain.model_id import VERSION_MARK, ModelId
 from serving.domain.releases.release import Release
@@ -169,10 +170,7 @@ class _Scanner:
         Raises:
             VolumeUnavailable: the volume could not be looked at.
         """
-        try:
-            await asyncio.shield(self._first)
-        except ServingError as error:
-            raise copy_for_raise(error) from error.__cause__
+        await joined(self._first)
         return self._present
 
     def learn(self, name: ModelId, release: Release) -> None:

@@ -17,6 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 from cachetools import TTLCache
 
+from serving.call.tasks import SingleFlight, Tasks, joined
 from serving.domain.errors import ModelNotFound, ServingError, TooManyLoads, copy_for_raise
 from serving.domain.model_id import ModelId
 from serving.volume.file_identity import FileIdentity
@@ -95,7 +96,8 @@ class Remembered(Generic[Value]):
         self._looks: FreshnessChecks[Entry[Value], FileIdentity | None] = FreshnessChecks(
             source.changed, self._on_change, math.inf
         )
-        self._lookups: dict[ModelId, asyncio.Task[Entry[Value]]] = {}
+        self._tasks = Tasks()
+        self._lookups: SingleFlight[ModelId, Entry[Value]] = SingleFlight(self._tasks)
 
     def at_hand(self, model_id: ModelId) -> Entry[Value] | None:
         """Return what is remembered where it need not be looked at first; where a look is due, it is taken beside."""
@@ -133,23 +135,15 @@ class Remembered(Generic[Value]):
                 # While the volume hangs, what is known need not wait for it.
                 return known.value
             known = self._entries.get(model_id)
-        lookup = self._lookups.get(model_id)
-        if lookup is None and len(self._lookups) >= _MAX_LOOKUPS:
+        if model_id not in self._lookups and len(self._lookups) >= _MAX_LOOKUPS:
             raise TooManyLoads("too many models are looked up at the moment; try again shortly")
-        if lookup is None:
-            lookup = asyncio.get_running_loop().create_task(self._look_up(model_id, known))
-            self._lookups[model_id] = lookup
-            lookup.add_done_callback(lambda _: self._lookups.pop(model_id, None))
+        lookup = self._lookups.begin(model_id, lambda: self._look_up(model_id, known))
         if known is not None:
             # While the volume hangs, what is known need not wait for it.
             await asyncio.wait({lookup}, timeout=_PATIENCE_SECONDS)
             if not lookup.done():
                 return known.value
-        try:
-            # One caller that leaves must not take the answer from the others.
-            return (await asyncio.shield(lookup)).value
-        except ServingError as error:
-            raise copy_for_raise(error) from error.__cause__
+        return (await joined(lookup)).value
 
     def known(self, model_id: ModelId) -> Value | None:
         """Return what is remembered, however old; ``None`` where nothing is."""
@@ -163,10 +157,7 @@ class Remembered(Generic[Value]):
 
     async def close(self) -> None:
         """End all look-ups."""
-        lookups = list(self._lookups.values())
-        for lookup in lookups:
-            lookup.cancel()
-        await asyncio.gather(*lookups, return_exceptions=True)
+        await self._tasks.close()
         await self._looks.close()
         # A volume that hangs must not hang the end.
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
+from typing import Final, Generic, ParamSpec, Protocol, TypeVar
 
 import structlog
 from cachetools import TTLCache
@@ -20,6 +20,7 @@ from grpc import StatusCode
 
 from predictor.cache.load_spans import LoadSpans
 from predictor.cache.residency import Lease, Model, Reservation, Resident, ResidentModels
+from serving.call.tasks import SingleFlight, Tasks
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
@@ -98,6 +99,7 @@ class ModelManager(Generic[Model]):
         freshness_seconds: a model's files are compared with the loaded copy at most once in this time, when it is
             asked for.
         after_evictions: called in a thread, at most every five seconds, after models were evicted.
+        tasks: owns the loads and checks under way.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class ModelManager(Generic[Model]):
         max_loads: int,
         freshness_seconds: float,
         after_evictions: Callable[[], None] = _do_nothing,
+        tasks: Tasks | None = None,
     ) -> None:
         self._source = source
         self._after_evictions = after_evictions
@@ -128,8 +131,8 @@ class ModelManager(Generic[Model]):
         self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
         self._looks = FreshnessChecks(source.changed, self._on_change, freshness_seconds)
-        self._refreshes: dict[Resident[Model], asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks() if tasks is None else tasks
+        self._refreshes: SingleFlight[Resident[Model], None] = SingleFlight(self._tasks)
         self._closed = False
 
     async def acquire(self, model_id: ModelId) -> Lease[Model]:
@@ -196,10 +199,6 @@ class ModelManager(Generic[Model]):
         """Models that wait to be loaded, or are being loaded. Of any thread."""
         return len(self._waiting)
 
-    def background_tasks(self) -> frozenset[asyncio.Task[None]]:
-        """Return the loads and checks under way, whoever waits for them."""
-        return frozenset(self._tasks)
-
     async def preload(self, model_ids: Iterable[ModelId]) -> None:
         """Load models before they are asked for. One that cannot be loaded is reported, and keeps nobody waiting."""
         await asyncio.gather(*(self._preload(model_id) for model_id in dict.fromkeys(model_ids)))
@@ -215,9 +214,7 @@ class ModelManager(Generic[Model]):
         self._closed = True
         if self._care is not None:
             self._care.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         await self._looks.close()
         # A volume that hangs must not hang the end.
         self._loading.shutdown(wait=False, cancel_futures=True)
@@ -244,7 +241,7 @@ class ModelManager(Generic[Model]):
             if len(self._waiting) >= self._max_loads:
                 raise TooManyLoads("too many models are waiting to be loaded; try again shortly")
             waiting = self._waiting[model_id] = []
-            self._start(self._load_for_waiting(model_id))
+            self._tasks.start(self._load_for_waiting(model_id))
         caller: asyncio.Future[Lease[Model]] = asyncio.get_running_loop().create_future()
         waiting.append(caller)
         self._spans.wait(model_id)
@@ -361,7 +358,7 @@ class ModelManager(Generic[Model]):
     def _start_care(self) -> None:
         self._care = None
         self._evictions_cared_for = self._statistics.evictions
-        self._start(_in_thread(self._looking, self._after_evictions))
+        self._tasks.start(_in_thread(self._looking, self._after_evictions))
 
     async def _refreshed(self, resident: Resident[Model]) -> None:
         """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
@@ -381,11 +378,7 @@ class ModelManager(Generic[Model]):
 
     def _refresh_of(self, resident: Resident[Model]) -> asyncio.Task[None]:
         """Return the refresh that is under way, or a new one."""
-        task = self._refreshes.get(resident)
-        if task is None:
-            task = self._refreshes[resident] = self._start(self._refresh(resident))
-            task.add_done_callback(lambda _: self._refreshes.pop(resident, None))
-        return task
+        return self._refreshes.begin(resident, lambda: self._refresh(resident))
 
     async def _refresh(self, resident: Resident[Model]) -> None:
         """Load the model's files beside ``resident`` if they changed, and swap; on any fault the old copy stays."""
@@ -420,12 +413,6 @@ class ModelManager(Generic[Model]):
     def _refuse_replacement(self, resident: Resident[Model], fingerprint: Fingerprint) -> None:
         resident.refused = fingerprint
         self._statistics.replacements_refused += 1
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 async def _in_thread(

@@ -22,9 +22,9 @@ from frontend.engines.torchserve.options import TorchServeOptions
 from frontend.engines.torchserve.questions import Questions
 from frontend.engines.torchserve.registration import Key
 from frontend.engines.torchserve.registrations import Registrations
-from frontend.engines.torchserve.shared import Tasks
 from serving.call.call import Call
 from serving.call.deadline import Deadline
+from serving.call.tasks import Tasks
 from serving.domain.errors import ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, parse_model_id

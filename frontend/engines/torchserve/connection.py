@@ -13,12 +13,12 @@ from grpc import ChannelConnectivity
 from frontend.engines.channel import channel_to
 from frontend.engines.torchserve.failures import is_refused_key
 from frontend.engines.torchserve.keys import Api, Keys
-from frontend.engines.torchserve.shared import Tasks
 from frontend.engines.traced import asked
 from grpc_http2.client.addresses import addresses_in
 from grpc_http2.client.channel import Channel
 from serving.call.call import span_of_call
 from serving.call.deadline import Deadline
+from serving.call.tasks import Tasks
 from serving.stubs import torchserve_inference_pb2 as inference
 from serving.stubs import torchserve_inference_pb2_grpc as inference_grpc
 from serving.stubs import torchserve_management_pb2 as management

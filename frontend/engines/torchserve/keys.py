@@ -17,8 +17,9 @@ from pathlib import Path
 
 import structlog
 
-from frontend.engines.torchserve.shared import Looks, Tasks
+from frontend.engines.torchserve.shared import Looks
 from serving.call.deadline import Deadline
+from serving.call.tasks import Tasks
 
 log = structlog.get_logger()
 

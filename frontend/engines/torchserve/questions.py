@@ -13,8 +13,8 @@ from frontend.engines.torchserve.connection import Connection
 from frontend.engines.torchserve.failures import error_of_prediction, is_of_torchserve
 from frontend.engines.torchserve.registration import Key, Registered, Registration
 from frontend.engines.torchserve.registrations import Registrations
-from frontend.engines.torchserve.shared import Tasks
 from serving.call.deadline import Deadline
+from serving.call.tasks import Tasks
 from serving.domain.errors import Unavailable
 from serving.domain.prediction import Query
 

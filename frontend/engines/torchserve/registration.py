@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from frontend.engines.torchserve.management import Described
-from frontend.engines.torchserve.shared import Looks, Tasks
+from frontend.engines.torchserve.shared import Looks
 from serving.call.deadline import Deadline
+from serving.call.tasks import Tasks
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 

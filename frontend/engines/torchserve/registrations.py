@@ -26,8 +26,8 @@ from cachetools import TTLCache
 from frontend.engines.torchserve.management import Described, Management
 from frontend.engines.torchserve.options import TorchServeOptions
 from frontend.engines.torchserve.registration import Key, Registered, Registration
-from frontend.engines.torchserve.shared import Tasks, joined
 from serving.call.deadline import Deadline
+from serving.call.tasks import Tasks, joined
 from serving.domain.errors import (
     DeadlineExceeded,
     InvalidModelFile,

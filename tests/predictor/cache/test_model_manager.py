@@ -19,6 +19,7 @@ from grpc import StatusCode
 from predictor.cache import model_manager
 from predictor.cache.model_manager import ModelManager
 from predictor.cache.residency import Lease, Resident, ResidentModels
+from serving.call.tasks import Tasks
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
@@ -817,12 +818,13 @@ async def test_a_pinned_model_that_was_removed_is_gone_once_it_is_to_be_unloaded
     source = FakeSource()
     source.files = {A: fingerprint_of(1)}
     residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=1000, max_models=100, pinned=[A])
-    manager = ModelManager(source, residents, threads=1, max_loads=1, freshness_seconds=NEVER)
+    tasks = Tasks()
+    manager = ModelManager(source, residents, threads=1, max_loads=1, freshness_seconds=NEVER, tasks=tasks)
     (await manager.acquire(A)).release()
     for left in (1, 0):
         with pytest.raises(ModelPinned):
             manager.unload(A)
-        await asyncio.gather(*manager.background_tasks())
+        await asyncio.gather(*tasks)
         assert len(residents) == left
         source.files.clear()
     await manager.close()

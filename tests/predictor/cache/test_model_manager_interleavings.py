@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from predictor.cache import model_manager
 from predictor.cache.model_manager import ModelManager
 from predictor.cache.residency import Lease, ResidentModels
+from serving.call.tasks import Tasks
 from serving.domain.errors import InvalidModelFile, ModelNotFound, ServingError
 from serving.domain.model_id import ModelId
 from serving.volume.file_identity import FileIdentity
@@ -112,7 +113,10 @@ class Interleavings(RuleBasedStateMachine):
         self.volume = FakeVolume()
         self.copy = 0
         self.residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=BUDGET, max_models=3)
-        self.manager = ModelManager(self.volume, self.residents, threads=2, max_loads=3, freshness_seconds=0.0)
+        self.tasks = Tasks()
+        self.manager = ModelManager(
+            self.volume, self.residents, threads=2, max_loads=3, freshness_seconds=0.0, tasks=self.tasks
+        )
         self.held: set[Lease[FakeModel]] = set()
         self.asked: set[asyncio.Task[Lease[FakeModel]]] = set()
 
@@ -204,7 +208,7 @@ class Interleavings(RuleBasedStateMachine):
         pending = [task for task in self.asked if not task.done()]
         if pending:
             self.loop.run_until_complete(asyncio.wait(pending, timeout=GATE_SECONDS))
-        background = self.manager.background_tasks()
+        background = [*self.tasks]
         if background:
             self.loop.run_until_complete(asyncio.wait(background, timeout=GATE_SECONDS))
 

@@ -18,6 +18,7 @@ from predictor.inference.engine import InferenceEngine
 from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.model.intent_model import IntentModel
 from predictor.model.loader import FileLimits, Loader
+from serving.call.tasks import Tasks
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
@@ -41,7 +42,9 @@ def resident_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
 
 
-def manager_over(volume: Path, max_bytes: int) -> tuple[ModelManager[IntentModel], ResidentModels[IntentModel]]:
+def manager_over(
+    volume: Path, max_bytes: int, tasks: Tasks | None = None
+) -> tuple[ModelManager[IntentModel], ResidentModels[IntentModel]]:
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=max_bytes, max_models=100_000)
     manager = ModelManager(
         Loader(ModelStore(volume), FileLimits()),
@@ -50,6 +53,7 @@ def manager_over(volume: Path, max_bytes: int) -> tuple[ModelManager[IntentModel
         max_loads=1024,
         freshness_seconds=3600.0,
         after_evictions=give_memory_back,
+        tasks=tasks,
     )
     return manager, residents
 
@@ -161,7 +165,8 @@ async def test_after_a_thousand_of_each_outcome_every_slot_is_free(
 ) -> None:
     ids = make_tenants(SMALL_SAMPLE, tmp_path / "models", tenants=50, models=2)
     (tmp_path / "models" / ids[0] / "model.pth").unlink()
-    manager, residents = manager_over(tmp_path / "models", 8 * MEBIBYTE)
+    tasks = Tasks()
+    manager, residents = manager_over(tmp_path / "models", 8 * MEBIBYTE, tasks)
     engine = InferenceEngine(manager, QueryLimits(1 << 16, 4096), TrafficRegistry(8), threads=1)
     chance = random.Random(5)
 
@@ -189,8 +194,8 @@ async def test_after_a_thousand_of_each_outcome_every_slot_is_free(
     chance.shuffle(kinds)
     for start in range(0, len(kinds), 16):
         await asyncio.gather(*(kind() for kind in kinds[start : start + 16]))
-    while tasks := manager.background_tasks():
-        await asyncio.wait(tasks)
+    while running := [*tasks]:
+        await asyncio.wait(running)
 
     held = sum(resident.size for resident in residents.residents())
     figure(f"1,000 each of ok, cancelled, timed out, failed: leases {leases(residents)}, held {held}")

@@ -1,0 +1,99 @@
+"""Tasks that have an owner, and work that several callers wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Iterator
+from typing import Any, Generic, TypeVar
+
+from serving.call.deadline import Deadline
+from serving.domain.errors import DeadlineExceeded, ServingError, copy_for_raise, service_ends
+
+Result = TypeVar("Result")
+Key = TypeVar("Key", bound=Hashable)
+
+
+async def joined(work: asyncio.Future[Result], deadline: Deadline | None = None) -> Result:
+    """Return the result of shared work, which continues when this caller times out or is cancelled.
+
+    Args:
+        work: the task or future that several callers wait for.
+        deadline: the end of this caller's wait; without one, whoever cancels the caller ends the wait.
+
+    Raises:
+        DeadlineExceeded: the deadline passed first.
+        ServingError: the work failed; each caller gets a copy of the error.
+        Unavailable: the work was cancelled because the service ends.
+    """
+    done, _ = await asyncio.wait({work}, timeout=None if deadline is None else deadline.remaining())
+    if not done:
+        raise DeadlineExceeded("the deadline of the call has passed")
+    if work.cancelled():
+        raise service_ends()
+    try:
+        return work.result()
+    except ServingError as error:
+        raise copy_for_raise(error) from error.__cause__
+
+
+class Tasks:
+    """Owns tasks. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[asyncio.Task[Any]]:
+        return iter([*self._running])
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Return a task that runs ``work``. Callers that wait for the task get its failure; there may be none."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def close(self) -> None:
+        """Cancel all tasks, and wait until they have ended."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # Retrieved, or asyncio logs that nobody did.
+            task.exception()
+
+
+class SingleFlight(Generic[Key, Result]):
+    """Work by key, done once for all callers that want it at the same time.
+
+    Args:
+        tasks: owns the work.
+    """
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._under_way: dict[Key, asyncio.Task[Result]] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._under_way
+
+    def get(self, key: Key) -> asyncio.Task[Result] | None:
+        """Return the work that is under way for ``key``; ``None`` without any."""
+        return self._under_way.get(key)
+
+    def begin(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> asyncio.Task[Result]:
+        """Return the work that is under way for ``key``; without any, begin it."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = self._tasks.start(work())
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return task
