@@ -28,11 +28,6 @@ log = structlog.get_logger()
 Value = TypeVar("Value")
 Value_co = TypeVar("Value_co", covariant=True)
 
-_UNKNOWN_SECONDS: Final = 1.0
-_MAX_UNKNOWN: Final = 65_536
-_MAX_ENTRIES: Final = 10_000
-_MAX_LOOKUPS: Final = 4096
-_PATIENCE_SECONDS: Final = 0.1
 # Of what was learned, and not read: no file is this one, so that the next look reads the file.
 _UNSEEN: Final = FileIdentity(-1, -1, -1, -1, -1)
 
@@ -79,20 +74,41 @@ class Source(Protocol[Value_co]):
         """Return how many seconds what the file says is taken on trust."""
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryBounds:
+    """Bounds and times of :class:`Remembered`."""
+
+    most_entries: int = 10_000
+    """Maximum number of models whose files are remembered."""
+    most_lookups: int = 4096
+    """Maximum number of models that are looked up at the same time."""
+    unknown_seconds: float = 1.0
+    """Time for which a model that does not exist is remembered, in seconds."""
+    most_unknown: int = 65_536
+    """Maximum number of such models."""
+    patience_seconds: float = 0.1
+    """Time for which a caller waits for the volume where an older value can be used, in seconds."""
+
+
+_BOUNDS: Final = MemoryBounds()
+
+
 class Remembered(Generic[Value]):
     """Remembers what a source says.
 
     Args:
         source: the files.
         threads: how many files are read at the same time.
+        bounds: bounds and times.
     """
 
-    def __init__(self, source: Source[Value], *, threads: int) -> None:
+    def __init__(self, source: Source[Value], *, threads: int, bounds: MemoryBounds = _BOUNDS) -> None:
         self._source = source
+        self._bounds = bounds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=source.kind)
         # Least recently asked for first. A cache of the library takes ten times as long, with every call.
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
-        self._unknown: TTLCache[ModelId, ServingError] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
+        self._unknown: TTLCache[ModelId, ServingError] = TTLCache(bounds.most_unknown, bounds.unknown_seconds)
         self._looks: FreshnessChecks[Entry[Value], FileIdentity | None] = FreshnessChecks(
             source.changed, self._on_change, math.inf
         )
@@ -130,17 +146,17 @@ class Remembered(Generic[Value]):
             raise copy_for_raise(unknown)
         known = self._entries.get(model_id)
         if known is not None and known.checked_at > -math.inf:
-            changed = await self._looks.looked(known, model_id, known.file, _PATIENCE_SECONDS)
+            changed = await self._looks.looked(known, model_id, known.file, self._bounds.patience_seconds)
             if not changed:
                 # While the volume hangs, what is known need not wait for it.
                 return known.value
             known = self._entries.get(model_id)
-        if model_id not in self._lookups and len(self._lookups) >= _MAX_LOOKUPS:
+        if model_id not in self._lookups and len(self._lookups) >= self._bounds.most_lookups:
             raise TooManyLoads("too many models are looked up at the moment; try again shortly")
         lookup = self._lookups.begin(model_id, lambda: self._look_up(model_id, known))
         if known is not None:
             # While the volume hangs, what is known need not wait for it.
-            await asyncio.wait({lookup}, timeout=_PATIENCE_SECONDS)
+            await asyncio.wait({lookup}, timeout=self._bounds.patience_seconds)
             if not lookup.done():
                 return known.value
         return (await joined(lookup)).value
@@ -200,7 +216,7 @@ class Remembered(Generic[Value]):
     def _keep(self, model_id: ModelId, entry: Entry[Value]) -> None:
         self._entries[model_id] = entry
         self._entries.move_to_end(model_id)
-        if len(self._entries) > _MAX_ENTRIES:
+        if len(self._entries) > self._bounds.most_entries:
             self._entries.popitem(last=False)
 
     def _current(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:

@@ -45,15 +45,9 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Source_co = TypeVar("Source_co", covariant=True)
 
-_UNKNOWN_SECONDS: Final = 1.0
-_MAX_UNKNOWN: Final = 65_536
-_FAILURE_SECONDS: Final = 10.0
-_MAX_FAILURES: Final = 4096
 _LOOKING_THREADS: Final = 2
-_CARE_SECONDS: Final = 5.0
 _ATTEMPTS: Final = 3
 _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
-_REFRESH_PATIENCE_SECONDS: Final = 0.1
 
 
 class ModelSource(Protocol[Source_co]):
@@ -88,6 +82,27 @@ class _Failure:
     error: ServingError
 
 
+@dataclass(frozen=True, slots=True)
+class ManagerBounds:
+    """Bounds and times of a :class:`ModelManager`."""
+
+    unknown_seconds: float = 1.0
+    """Time for which a model that does not exist is remembered, in seconds."""
+    most_unknown: int = 65_536
+    """Maximum number of such models."""
+    failure_seconds: float = 10.0
+    """Time after which files that are no model are tried again, in seconds."""
+    most_failures: int = 4096
+    """Maximum number of models whose failure is remembered."""
+    refresh_patience_seconds: float = 0.1
+    """Time for which a caller waits for a check of the files, and for a newer copy, in seconds."""
+    care_seconds: float = 5.0
+    """Shortest time between two calls of ``after_evictions``, in seconds."""
+
+
+_BOUNDS: Final = ManagerBounds()
+
+
 class ModelManager(Generic[Model]):
     """Gives out leases on loaded models.
 
@@ -98,7 +113,8 @@ class ModelManager(Generic[Model]):
         max_loads: how many may wait to be loaded or be loading; more are refused.
         freshness_seconds: a model's files are compared with the loaded copy at most once in this time, when it is
             asked for.
-        after_evictions: called in a thread, at most every five seconds, after models were evicted.
+        bounds: bounds and times.
+        after_evictions: called in a thread after models were evicted.
         tasks: owns the loads and checks under way.
     """
 
@@ -110,10 +126,12 @@ class ModelManager(Generic[Model]):
         threads: int,
         max_loads: int,
         freshness_seconds: float,
+        bounds: ManagerBounds = _BOUNDS,
         after_evictions: Callable[[], None] = _do_nothing,
         tasks: Tasks | None = None,
     ) -> None:
         self._source = source
+        self._bounds = bounds
         self._after_evictions = after_evictions
         self._evictions_cared_for = 0
         self._care: asyncio.TimerHandle | None = None
@@ -128,8 +146,8 @@ class ModelManager(Generic[Model]):
         self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
         """Callers of each model that is being loaded."""
         self._spans = LoadSpans()
-        self._unknown: TTLCache[ModelId, bool] = TTLCache(_MAX_UNKNOWN, _UNKNOWN_SECONDS)
-        self._failures: TTLCache[ModelId, _Failure] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
+        self._unknown: TTLCache[ModelId, bool] = TTLCache(bounds.most_unknown, bounds.unknown_seconds)
+        self._failures: TTLCache[ModelId, _Failure] = TTLCache(bounds.most_failures, bounds.failure_seconds)
         self._looks = FreshnessChecks(source.changed, self._on_change, freshness_seconds)
         self._tasks = Tasks() if tasks is None else tasks
         self._refreshes: SingleFlight[Resident[Model], None] = SingleFlight(self._tasks)
@@ -353,7 +371,7 @@ class ModelManager(Generic[Model]):
 
     def _care_for_evictions(self) -> None:
         if self._care is None and self._statistics.evictions != self._evictions_cared_for and not self._closed:
-            self._care = asyncio.get_running_loop().call_later(_CARE_SECONDS, self._start_care)
+            self._care = asyncio.get_running_loop().call_later(self._bounds.care_seconds, self._start_care)
 
     def _start_care(self) -> None:
         self._care = None
@@ -363,12 +381,13 @@ class ModelManager(Generic[Model]):
     async def _refreshed(self, resident: Resident[Model]) -> None:
         """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
         resident.checked_at = time.monotonic()
+        patience = self._bounds.refresh_patience_seconds
         if resident not in self._refreshes:
-            await self._looks.looked(resident, resident.model_id, resident.fingerprint, _REFRESH_PATIENCE_SECONDS)
+            await self._looks.looked(resident, resident.model_id, resident.fingerprint, patience)
         # Begun by what the look found.
         refresh = self._refreshes.get(resident)
         if refresh is not None:
-            await asyncio.wait({refresh}, timeout=_REFRESH_PATIENCE_SECONDS)
+            await asyncio.wait({refresh}, timeout=patience)
 
     def _on_change(self, resident: Resident[Model], *, changed: bool) -> None:
         """Take in what a look in the background found."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import structlog
@@ -17,7 +17,7 @@ from cachetools import TTLCache
 from grpc import StatusCode
 
 from predictor.cache import model_manager
-from predictor.cache.model_manager import ModelManager
+from predictor.cache.model_manager import ManagerBounds, ModelManager
 from predictor.cache.residency import Lease, Resident, ResidentModels
 from serving.call.tasks import Tasks
 from serving.domain.errors import (
@@ -117,6 +117,11 @@ class FakeSource:
         return FakeModel(model_id, fingerprint, self.sizes.get(fingerprint, 10))
 
 
+PATIENT: Final = ManagerBounds(refresh_patience_seconds=PATIENCE)
+"""Callers wait for a refresh as long as it takes, so that a busy machine changes nothing."""
+HASTY: Final = ManagerBounds(refresh_patience_seconds=0.01)
+
+
 @dataclass
 class Bench:
     source: FakeSource
@@ -137,24 +142,30 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    *, freshness_seconds: float = NEVER, max_bytes: int = 1000, max_loads: int = 1000, threads: int = 2
+    *,
+    freshness_seconds: float = NEVER,
+    max_bytes: int = 1000,
+    max_loads: int = 1000,
+    threads: int = 2,
+    bounds: ManagerBounds = PATIENT,
 ) -> AsyncIterator[Bench]:
     source = FakeSource()
     source.files = {A: fingerprint_of(1), B: fingerprint_of(2), C: fingerprint_of(3)}
     residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=max_bytes, max_models=100)
-    manager = ModelManager(source, residents, threads=threads, max_loads=max_loads, freshness_seconds=freshness_seconds)
+    manager = ModelManager(
+        source,
+        residents,
+        threads=threads,
+        max_loads=max_loads,
+        freshness_seconds=freshness_seconds,
+        bounds=bounds,
+    )
     try:
         yield Bench(source, residents, manager)
     finally:
         source.look_gate.open()
         source.load_gate.open()
         await manager.close()
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Callers wait for a refresh as long as it takes, so that a busy machine changes nothing."""
-    monkeypatch.setattr(model_manager, "_REFRESH_PATIENCE_SECONDS", PATIENCE)
 
 
 @pytest.fixture(autouse=True)
@@ -269,9 +280,8 @@ async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(
         assert it.source.looks == {unknown: 2}
 
 
-async def test_unknown_models_are_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_manager, "_MAX_UNKNOWN", 10)
-    async with bench() as it:
+async def test_unknown_models_are_remembered_in_bounded_memory() -> None:
+    async with bench(bounds=ManagerBounds(most_unknown=10)) as it:
         for number in range(50):
             await refusal_of(it, ModelId(f"unknown-{number}"))
         assert len(it.manager._unknown) == 10
@@ -659,34 +669,29 @@ async def test_a_bug_while_refreshing_takes_no_loaded_model_away() -> None:
 
 
 @pytest.mark.parametrize("slow", ["look_gate", "load_gate"])
-async def test_a_slow_refresh_keeps_callers_no_longer_than_their_patience_and_is_served_later(
-    slow: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with bench(freshness_seconds=0.0) as it:
+async def test_a_slow_refresh_keeps_callers_no_longer_than_their_patience_and_is_served_later(slow: str) -> None:
+    async with bench(freshness_seconds=0.0, bounds=HASTY) as it:
         await it.mark(A)
         it.source.files[A] = fingerprint_of(11)
         gate: Gate = getattr(it.source, slow)
         gate.shut()
-        monkeypatch.setattr(model_manager, "_REFRESH_PATIENCE_SECONDS", 0.01)
         for _ in range(3):
             # It answers although the gate stays shut.
             assert await it.mark(A) == 1
         await happened(gate.reached)
         gate.open()
-        monkeypatch.setattr(model_manager, "_REFRESH_PATIENCE_SECONDS", PATIENCE)
+        while it.manager._tasks:
+            await asyncio.wait(set(it.manager._tasks), timeout=PATIENCE)
         assert await it.mark(A) == 11
         assert it.source.loads == {A: 2}
 
 
-async def test_the_old_copy_is_not_evicted_for_a_replacement_that_nobody_waits_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with bench(freshness_seconds=0.0, max_bytes=10) as it:
+async def test_the_old_copy_is_not_evicted_for_a_replacement_that_nobody_waits_for() -> None:
+    async with bench(freshness_seconds=0.0, max_bytes=10, bounds=HASTY) as it:
         await it.mark(A)
         it.source.files[A] = fingerprint_of(11)
         it.source.faults[fingerprint_of(11)] = ModelUnusable("bad")
         it.source.look_gate.shut()
-        monkeypatch.setattr(model_manager, "_REFRESH_PATIENCE_SECONDS", 0.01)
         assert await it.mark(A) == 1
         it.source.look_gate.open()
         while it.manager._tasks:
@@ -695,14 +700,11 @@ async def test_the_old_copy_is_not_evicted_for_a_replacement_that_nobody_waits_f
         assert it.source.loads == {A: 1}
 
 
-async def test_a_model_that_was_evicted_while_it_was_looked_at_does_not_come_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with bench(freshness_seconds=0.0, max_bytes=10, threads=2) as it:
+async def test_a_model_that_was_evicted_while_it_was_looked_at_does_not_come_back() -> None:
+    async with bench(freshness_seconds=0.0, max_bytes=10, threads=2, bounds=HASTY) as it:
         await it.mark(A)
         it.source.files[A] = fingerprint_of(11)
         it.source.look_gate.shut()
-        monkeypatch.setattr(model_manager, "_REFRESH_PATIENCE_SECONDS", 0.01)
         assert await it.mark(A) == 1
         await happened(it.source.look_gate.reached)
         other = callers(it, B, 1)[0]

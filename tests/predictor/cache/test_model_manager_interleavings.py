@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,8 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from predictor.cache import model_manager
-from predictor.cache.model_manager import ModelManager
+from predictor.cache.model_manager import ManagerBounds, ModelManager
 from predictor.cache.residency import Lease, ResidentModels
 from serving.call.tasks import Tasks
 from serving.domain.errors import InvalidModelFile, ModelNotFound, ServingError
@@ -103,6 +101,10 @@ class Taken:
     lease: Lease[FakeModel] | None
 
 
+IMPATIENT: Final = ManagerBounds(refresh_patience_seconds=0.001, unknown_seconds=0.001)
+"""Callers wait for a newer copy for a moment only: the gate is closed, and each would wait its whole patience."""
+
+
 class Interleavings(RuleBasedStateMachine):
     leases: Bundle[Taken] = Bundle("leases")
     callers: Bundle[asyncio.Task[Lease[FakeModel]]] = Bundle("callers")
@@ -115,7 +117,13 @@ class Interleavings(RuleBasedStateMachine):
         self.residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=BUDGET, max_models=3)
         self.tasks = Tasks()
         self.manager = ModelManager(
-            self.volume, self.residents, threads=2, max_loads=3, freshness_seconds=0.0, tasks=self.tasks
+            self.volume,
+            self.residents,
+            threads=2,
+            max_loads=3,
+            freshness_seconds=0.0,
+            bounds=IMPATIENT,
+            tasks=self.tasks,
         )
         self.held: set[Lease[FakeModel]] = set()
         self.asked: set[asyncio.Task[Lease[FakeModel]]] = set()
@@ -213,16 +221,6 @@ class Interleavings(RuleBasedStateMachine):
             self.loop.run_until_complete(asyncio.wait(background, timeout=GATE_SECONDS))
 
 
-@contextmanager
-def impatient() -> Iterator[None]:
-    """Callers wait for a newer copy for a moment only: the gate is closed, and each would wait its whole patience."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_manager, "_REFRESH_PATIENCE_SECONDS", 0.001)
-        patch.setattr(model_manager, "_UNKNOWN_SECONDS", 0.001)
-        yield
-
-
 def test_any_interleaving_keeps_the_promises() -> None:
     checked = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
-    with impatient():
-        run_state_machine_as_test(Interleavings, settings=checked)
+    run_state_machine_as_test(Interleavings, settings=checked)
