@@ -1,4 +1,4 @@
-"""Work for threads, first come, first served, in a queue that has a bound and knows the deadlines of those who wait."""
+"""A bounded queue of work for threads: first come, first served, with deadlines."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
 from serving.call.deadline import Deadline
-from serving.domain.errors import DeadlineExceeded, Overloaded, service_ends
+from serving.call.overload import no_room, no_time
+from serving.domain.errors import DeadlineExceeded, service_ends
 
 Result = TypeVar("Result")
 
 _SMOOTHING: Final = 0.2
-# Of the time that work is expected to take: it is not begun where even this is no longer left.
+# Share of the expected duration of work: with less time left, the work is not begun.
 _LEAST: Final = 0.5
-_SOONEST_AGAIN_SECONDS: Final = 0.05
-_FULL_AGAIN_SECONDS: Final = 1.0
 
 
 class WorkQueue(Generic[Result]):
-    """Does work in threads. Belongs to one event loop.
+    """Runs work in threads. Belongs to one event loop.
 
     Args:
-        threads: how many pieces of work are under way at the same time.
-        most_waiting: pieces of work that wait for a thread; those beyond it are refused.
-        name: of the threads.
+        threads: maximum number of pieces of work that run at the same time.
+        most_waiting: maximum number of pieces of work that wait for a thread; further work is refused.
+        name: prefix of the names of the threads.
     """
 
     def __init__(self, threads: int, most_waiting: int, *, name: str) -> None:
@@ -41,24 +40,24 @@ class WorkQueue(Generic[Result]):
 
     @property
     def waiting(self) -> int:
-        """Pieces of work that wait for a thread."""
+        """Number of pieces of work that wait for a thread."""
         return len(self._waiting)
 
     async def do(
         self, action: Callable[[float], Result], *, cost: int, deadline: Deadline, release: Callable[[], None]
     ) -> Result:
-        """Return what ``action`` returns in a thread.
+        """Return the result of ``action``, which runs in a thread.
 
         Args:
-            action: the work; it may run on after its caller has left. Given the seconds that it takes at least, as far
-                as that is known; 0 where it did not have to wait.
-            cost: how much it is, in a measure that is the same for all work of the queue.
-            deadline: when nobody waits for it any more; then it is not begun.
-            release: called once it is over, or will never begin.
+            action: the work; it may continue after its caller left. It is called with the shortest time that the work
+                is expected to take, in seconds; 0 if that is unknown, or the work did not wait.
+            cost: the amount of work, in a unit that is the same for all work of the queue.
+            deadline: the moment after which no caller waits for the work; work is not begun after it.
+            release: called once the work has ended, or will never begin.
 
         Raises:
-            Overloaded: it cannot be done before its deadline, or too much waits.
-            DeadlineExceeded: its turn came too late.
+            Overloaded: the work cannot be done before its deadline, or the queue is full.
+            DeadlineExceeded: the deadline passed, or came too near, while the work waited.
             Unavailable: the queue is closed.
         """
         work: _Work[Result] = _Work(action, cost, deadline, release, asyncio.get_running_loop().create_future())
@@ -71,12 +70,12 @@ class WorkQueue(Generic[Result]):
             return await work.result
         finally:
             if work in self._waiting:
-                # Its caller has left.
+                # The caller left.
                 self._remove(work)
                 release()
 
     def close(self) -> None:
-        """Refuse what waits, and wait for what is under way."""
+        """Refuse waiting work, and wait for running work."""
         while self._waiting:
             work = self._next()
             work.fail(service_ends())
@@ -85,23 +84,19 @@ class WorkQueue(Generic[Result]):
 
     def _take(self, work: _Work[Result]) -> None:
         if len(self._running) < self._threads:
-            # What is known of the pace may be of a bad moment: where nobody waits, it is found out anew.
+            # The known pace may be from a bad moment: without a queue, it is measured anew.
             self._begin(work, 0.0)
             return
         if len(self._waiting) >= self._most_waiting:
-            raise Overloaded("as much work waits as the predictor takes; try again shortly", _FULL_AGAIN_SECONDS)
+            raise no_room("as much work waits as the predictor takes")
         late = self._expected_seconds(work) - work.deadline.remaining()
         if late > 0.0:
-            raise Overloaded(
-                "the predictor is asked for more than it can answer, and cannot answer this before its deadline; try"
-                " again later",
-                max(late, _SOONEST_AGAIN_SECONDS),
-            )
+            raise no_time("the predictor", late)
         self._waiting[work] = None
         self._waiting_cost += work.cost
 
     def _expected_seconds(self, work: _Work[Result]) -> float:
-        """Return when the work would be done, in seconds from now; 0 where nothing is known of that."""
+        """Return the seconds until the work would be done; 0 if the pace is unknown."""
         pace, now = self._seconds_per_cost, time.monotonic()
         under_way = sum(max(0.0, running.cost * pace - (now - running.began)) for running in self._running)
         return (under_way + self._waiting_cost * pace) / self._threads + work.cost * pace
@@ -133,7 +128,7 @@ class WorkQueue(Generic[Result]):
             work = self._next()
             least_seconds = work.cost * self._seconds_per_cost * _LEAST
             if work.result.done():
-                # Its caller has left, and its task is about to hear of it.
+                # The caller left, and its task will run next.
                 work.release()
             elif work.deadline.remaining() <= least_seconds:
                 work.fail(DeadlineExceeded("the deadline of the call has passed, or is too near for its answer"))
@@ -156,7 +151,7 @@ class WorkQueue(Generic[Result]):
 
 
 class _Work(Generic[Result]):
-    """A piece of work that waits, or is under way."""
+    """A piece of work that waits or runs."""
 
     __slots__ = ("action", "began", "cost", "deadline", "release", "result")
 
@@ -176,6 +171,6 @@ class _Work(Generic[Result]):
         self.began = 0.0
 
     def fail(self, error: BaseException) -> None:
-        """Let its caller have ``error``, where it has not left."""
+        """Fail the caller with ``error``, unless the caller left."""
         if not self.result.done():
             self.result.set_exception(error)

@@ -1,8 +1,8 @@
-"""Which calls are served now, which wait, and which are refused.
+"""Admission of calls: which are served now, which wait, and which are refused.
 
-Each kind of calls has a gate with a limit that adapts itself (:mod:`serving.transport.concurrency`); beyond it calls
-wait, first come, first served. A call that would come to its deadline before its answer is refused at once, while it
-still has time to be of use elsewhere. Over all of them stands a hard bound.
+The calls of each method pass a gate with an adaptive limit (:mod:`serving.transport.concurrency`). Calls beyond the
+limit wait, first come, first served. A call whose deadline would pass before its answer is refused at once, so that its
+caller still has time to ask elsewhere. One hard bound applies to the calls of all methods.
 """
 
 from __future__ import annotations
@@ -14,35 +14,34 @@ from typing import Final
 
 from grpc_http2.alarms import alarms_of
 from serving.call.call import Call
+from serving.call.overload import no_room, no_time
 from serving.domain.errors import DeadlineExceeded, Overloaded, QuotaExceeded, ServingError
 from serving.transport.concurrency import ConcurrencyLimit, Goal
 
 MOST_WAITING: Final = 16_384
 _GOAL: Final = Goal()
-# What waits is answered later than was to be expected as often as sooner, and who was let in must not be refused late.
+# Estimates err both ways, and a waiting call must not be refused late: require 1.5 times the headroom.
 _CAUTION: Final = 1.5
-# One that was let into the queue has to be hopeless before it is sent away. It is told that its deadline passes: who
-# is refused, and may ask elsewhere, hears of that at once or not at all.
+# A waiting call is dropped only when half of the estimate exceeds its time. The status is then DEADLINE_EXCEEDED:
+# a refusal, after which a caller may ask elsewhere, is sent at once or not at all.
 _HOPELESS: Final = 0.5
-_SOONEST_AGAIN_SECONDS: Final = 0.05
-_FULL_AGAIN_SECONDS: Final = 1.0
 
 
 class Refusals:
-    """How many calls were refused, and why: plain numbers that only grow."""
+    """Counts of refused calls by reason. The numbers only grow."""
 
     __slots__ = ("deadline", "overload", "quota")
 
     def __init__(self) -> None:
         self.overload = 0
-        """The service was full, or could not have answered in time."""
+        """Calls refused because the service was full, or could not have answered in time."""
         self.deadline = 0
-        """Their deadline had passed, on their way here or while they waited to be let in."""
+        """Calls whose deadline passed on their way here, or while they waited for admission."""
         self.quota = 0
-        """Their tenant asks for more than it may."""
+        """Calls beyond the quota of their tenant."""
 
     def count(self, error: ServingError) -> None:
-        """Count a call that ended with ``error``, if that is a refusal and not the deadline's."""
+        """Count a call that ended with ``error`` if the error is a refusal other than for the deadline."""
         if isinstance(error, Overloaded):
             self.overload += 1
         elif isinstance(error, QuotaExceeded):
@@ -50,12 +49,12 @@ class Refusals:
 
 
 class Admission:
-    """Lets calls in. Belongs to one event loop.
+    """Admits calls. Belongs to one event loop.
 
     Args:
-        most: calls that are in at the same time, those that wait among them; those beyond it are refused.
-        most_waiting: calls that wait at the same time.
-        goal: what the limits of the gates are adapted to.
+        most: maximum number of admitted and waiting calls; further calls are refused.
+        most_waiting: maximum number of waiting calls.
+        goal: the latency that the limits of the gates adapt to.
     """
 
     def __init__(self, most: int, *, most_waiting: int = MOST_WAITING, goal: Goal = _GOAL) -> None:
@@ -64,13 +63,13 @@ class Admission:
         self.goal = goal
         self.refusals = Refusals()
         self.in_flight = 0
-        """Calls that are in and have not left; gates count."""
+        """Number of admitted and waiting calls; the gates count them."""
         self.waiting = 0
-        """Those of them that wait to be let in."""
+        """Number of waiting calls."""
         self.gates: dict[str, Gate] = {}
-        """The gates, by method."""
+        """Gates by method."""
         self.idle: asyncio.Event | None = None
-        """Set when nothing is in flight any more; there from when somebody has waited for it."""
+        """Event that is set when no call is in flight; ``None`` until something waits for it."""
 
     def gate(self, method: str) -> Gate:
         """Return the gate of the calls of ``method``."""
@@ -80,7 +79,7 @@ class Admission:
         return gate
 
     async def wait_until_idle(self) -> None:
-        """Return once no call is in."""
+        """Return once no call is in flight."""
         while self.in_flight:
             self.idle = self.idle or asyncio.Event()
             self.idle.clear()
@@ -88,7 +87,7 @@ class Admission:
 
 
 class Gate:
-    """Lets calls of one kind in."""
+    """Admits the calls of one method."""
 
     __slots__ = ("_admission", "_in_work", "_waiting", "limit")
 
@@ -99,11 +98,13 @@ class Gate:
         self.limit = ConcurrencyLimit(admission.most, admission.goal)
 
     def enter(self, call: Call) -> float:
-        """Let ``call`` in and return the time; it has to :meth:`leave`. 0 where it has to :meth:`wait`.
+        """Admit ``call`` and return the time; return 0 if the call has to :meth:`wait`.
+
+        An admitted call has to :meth:`leave`.
 
         Raises:
-            Overloaded: there are too many.
-            DeadlineExceeded: its deadline has passed.
+            Overloaded: too many calls are in flight.
+            DeadlineExceeded: the deadline of the call has passed.
         """
         now = monotonic()
         admission = self._admission
@@ -111,9 +112,7 @@ class Gate:
             admission.refusals.deadline += 1
             raise _too_late()
         if admission.in_flight >= admission.most:
-            raise Overloaded(
-                "the service has as many calls in flight as it takes; try again shortly", _FULL_AGAIN_SECONDS
-            )
+            raise no_room("the service has as many calls in flight as it takes")
         if self._in_work >= self.limit.value:
             return 0.0
         self._in_work += 1
@@ -122,11 +121,11 @@ class Gate:
         return now
 
     async def wait(self, call: Call) -> float:
-        """Let ``call`` in when it is its turn and return the time; it has to :meth:`leave`.
+        """Admit ``call`` when a slot is free, and return the time. The call then has to :meth:`leave`.
 
         Raises:
-            Overloaded: it cannot be answered in time.
-            DeadlineExceeded: its deadline passed while it waited.
+            Overloaded: the call cannot be answered in time.
+            DeadlineExceeded: the deadline passed while the call waited.
         """
         now = monotonic()
         until = call.deadline.at
@@ -152,18 +151,18 @@ class Gate:
         return entered
 
     def leave(self, call: Call, entered: float, answered: bool) -> None:
-        """Let the place of a call go.
+        """Free the slot of a call.
 
         Args:
-            call: was let in.
-            entered: when; 0 where it was not.
-            answered: whether it has its answer.
+            call: the call that ends.
+            entered: the time of its admission; 0 if it was not admitted.
+            answered: whether the call was answered.
         """
         if not entered:
             return
         now = monotonic()
         limit = self.limit
-        # Who is not answered tells nothing: an engine that hangs must not look like a load that is too high for all.
+        # Unanswered calls are no sample: an engine that hangs must not look like overload.
         if answered:
             limit.answers += 1
             if not limit.answers & limit.mask:
@@ -171,33 +170,33 @@ class Gate:
         self._in_work -= 1
         self._left()
         if self._waiting:
-            self._let_in()
+            self._admit_waiting()
 
     def give_back(self) -> None:
-        """Let another call have the place of one that steps aside."""
+        """Free the slot of a call that waits for something else."""
         self._in_work -= 1
-        self._let_in()
+        self._admit_waiting()
 
     def take_back(self) -> None:
-        """Count one that steps back."""
+        """Take a slot again, even if none is free."""
         self._in_work += 1
 
     def _sample(self, call: Call, entered: float, now: float) -> None:
-        # How long it was away says nothing of the load.
+        # The time without a slot says nothing about the load.
         if not call.notes.was_released:
             self.limit.sample(entered, call.deadline.at, now, self._in_work, len(self._waiting))
 
     def _check_in_time(self, remaining: float) -> None:
-        """Raise Overloaded where a call with so many seconds left cannot be answered, were it to wait."""
+        """Raise Overloaded if a call with ``remaining`` seconds left could not be answered after a wait."""
         if self._admission.waiting >= self._admission.most_waiting:
-            raise Overloaded("as many calls wait as the service takes; try again shortly", _FULL_AGAIN_SECONDS)
+            raise no_room("as many calls wait as the service takes")
         rate = self.limit.rate
         if not rate:
             return
-        # Little's law: all who are before it, and itself.
+        # Little's law, over the calls before this one and the call itself.
         expected = (self._in_work + len(self._waiting) + 1) / rate * _CAUTION
         if expected > remaining:
-            raise _overloaded(expected - remaining)
+            raise no_time("the service", expected - remaining)
 
     def _left(self) -> None:
         admission = self._admission
@@ -205,22 +204,23 @@ class Gate:
         if admission.idle is not None and not admission.in_flight:
             admission.idle.set()
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
         limit = self.limit
         while self._waiting and self._in_work < limit.value:
             waiting, _ = self._waiting.popitem(last=False)
             self._admission.waiting -= 1
             now = monotonic()
             if waiting.turn.done():
-                """Its caller has left, and its task is about to hear of it."""
-            elif waiting.until <= now or self._is_hopeless(waiting.until - now):
+                # The caller left, and its task will run next.
+                continue
+            if waiting.until <= now or self._is_hopeless(waiting.until - now):
                 self._fail_late(waiting)
             else:
                 self._in_work += 1
                 waiting.turn.set_result(now)
 
     def _is_hopeless(self, remaining: float) -> bool:
-        """Return whether a call with so many seconds left would come to its deadline before its answer."""
+        """Return whether the deadline, ``remaining`` seconds from now, would certainly pass before the answer."""
         rate = self.limit.rate
         return bool(rate) and self._in_work / rate * _HOPELESS > remaining
 
@@ -235,19 +235,19 @@ class Gate:
         waiting.turn.set_exception(_too_late())
 
     def _give_up(self, waiting: _Waiting) -> None:
-        """Let go of what a call held that waits no more and was not let in."""
+        """Release what a call holds that stopped waiting without being admitted."""
         if waiting in self._waiting:
-            # Its caller has left.
+            # The caller left.
             del self._waiting[waiting]
             self._admission.waiting -= 1
         elif not waiting.turn.cancelled() and waiting.turn.exception() is None:
-            # It left just when it was let in.
+            # The caller left at the moment of its admission.
             self.give_back()
         self._left()
 
 
 class _Waiting:
-    """A call that waits for its turn."""
+    """A call that waits for admission."""
 
     __slots__ = ("turn", "until")
 
@@ -260,8 +260,3 @@ def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline of the call has passed")
 
 
-def _overloaded(retry_after: float) -> Overloaded:
-    return Overloaded(
-        "the service is asked for more than it can answer, and cannot answer this before its deadline; try again later",
-        max(retry_after, _SOONEST_AGAIN_SECONDS),
-    )
