@@ -1,4 +1,4 @@
-"""The call that is being served: its request id, its deadline, who makes it, and what is told of it at its end."""
+"""The call that is being served: its request id, deadline, caller and span, and notes for its log line."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Slot(Protocol):
-    """One of the places that a service has for calls."""
+    """A slot among the calls that a service admits at the same time."""
 
     def give_back(self) -> None:
-        """Let another call have it."""
+        """Free the slot for another call."""
 
     def take_back(self) -> None:
-        """Have it again, at once, even where there is none."""
+        """Take a slot again, at once, even if none is free."""
 
 
 class CallNotes:
-    """What the rooms on a call's way tell of it, for its log line and its span.
+    """Notes that are taken on the way of a call, for its log line and its span.
 
-    Told by reference, and read at the end of the call by those that want it: each call pays for a few assignments.
+    Notes are references, read at the end of the call, so that each call pays for a few assignments only.
     """
 
     model: str = ""
-    """The model that was asked, as far as it is resolved; unset where the queries tell it."""
+    """Id of the model, resolved as far as it is known; empty where the queries name the model."""
     release: str = ""
-    """What the version that answered is to its release: ``stable``, ``canary``."""
+    """Role of the version that answered: ``stable`` or ``canary``."""
     query: Query | None = None
-    """What was asked, where it is one query."""
+    """Query of a call for one document."""
     answer: Prediction | None = None
-    """What it was answered."""
+    """Answer to that query."""
     queries: Sequence[Query] | None = None
-    """What was asked, where it is a batch."""
+    """Queries of a batch."""
     outcomes: Sequence[Outcome | None] = ()
-    """The outcome of each query of the batch; ``None`` for those to be asked alone."""
+    """Outcome of each query of the batch; ``None`` for queries that are to be sent alone."""
     slot: Slot | None = None
-    """The place among those being served that it holds."""
+    """Slot that the call holds."""
     releases: int = 0
-    """How many parts of it have stepped aside from that place."""
+    """Number of parts of the call that have released the slot at the moment."""
     was_released: bool = False
-    """Whether any ever has."""
+    """Whether the slot was ever released."""
 
     def forget(self) -> None:
-        """Let go of what was asked and answered: tasks that the call has started may know its notes for long."""
+        """Drop queries and answers: tasks that the call started may keep its notes for long."""
         self.query = self.answer = self.queries = None
         self.outcomes = ()
 
 
 class _NoNotes(CallNotes):
-    """Of calls of our own: nobody reads them."""
+    """Notes of the service's own calls, which are never read."""
 
     def __setattr__(self, name: str, value: object) -> None:
         """Keep nothing."""
@@ -78,14 +78,14 @@ _NO_NOTES: Final = _NoNotes()
 
 
 class Call:
-    """What every room on a request's way may need to know of it.
+    """One call, passed along the way of its request.
 
     Args:
-        request_id: of the call, in log lines and answers.
-        deadline: when its caller waits no more.
-        identity: who makes it.
-        span: what is recorded of the call, where it is.
-        notes: what the rooms on its way tell of it.
+        request_id: the id of the call in log lines and answers.
+        deadline: the moment after which its caller no longer waits.
+        identity: the caller.
+        span: the span of the call, if the call is traced.
+        notes: notes for the log line and the span.
     """
 
     def __init__(
@@ -104,20 +104,20 @@ class Call:
 
     @property
     def notes(self) -> CallNotes:
-        """What the rooms on the call's way tell of it."""
+        """Notes for the log line and the span."""
         return self._notes
 
     @classmethod
     def until(cls, deadline: Deadline) -> Call:
-        """Return a call of our own, with a new request id."""
+        """Return a call of the service itself, with a new request id."""
         return Call(_new_request_id(), deadline)
 
     def with_deadline(self, deadline: Deadline) -> Call:
-        """Return the same call for a part of the work that has another deadline; its notes are those of the call."""
+        """Return the call with another deadline, for a part of its work; the notes are shared."""
         return Call(self.request_id, deadline, self.identity, self.span, self.notes)
 
     def with_span(self, span: Span) -> Call:
-        """Return the same call for a part of the work that is recorded as ``span``."""
+        """Return the call with ``span``, for a part of its work; the notes are shared."""
         return Call(self.request_id, self.deadline, self.identity, span, self.notes)
 
 
@@ -125,41 +125,41 @@ _current: ContextVar[Call] = ContextVar("call")
 
 
 def current_call() -> Call:
-    """Return the call that this task serves. LookupError outside of one."""
+    """Return the call that this task serves. Raises LookupError outside of a call."""
     return _current.get()
 
 
 def call_if_any() -> Call | None:
-    """Return the call that this task serves; ``None`` outside of one."""
+    """Return the call that this task serves; ``None`` outside of a call."""
     return _current.get(None)
 
 
 def request_id_of_call() -> str | None:
-    """Return the request id of the call that this task serves; ``None`` outside of one."""
+    """Return the request id of the call that this task serves; ``None`` outside of a call."""
     call = _current.get(None)
     return None if call is None else call.request_id
 
 
 def span_of_call() -> Span | None:
-    """Return what is recorded of the call that this task serves; ``None`` outside of one, and where nothing is."""
+    """Return the span of the call that this task serves; ``None`` outside of a call, or if the call is not traced."""
     call = _current.get(None)
     return None if call is None else call.span
 
 
 def note_model(model_id: str) -> None:
-    """Tell which model the call that this task serves asks for, as its caller wrote it."""
+    """Note the model that the call of this task asks for, as its caller wrote the id."""
     call = _current.get(None)
     if call is not None:
         call.notes.model = model_id
 
 
 def enter_call(call: Call) -> None:
-    """Make ``call`` the one that this task, and the tasks it starts, serve."""
+    """Make ``call`` the call that this task serves, and every task that it starts."""
     _current.set(call)
 
 
 def request_id_from(offered: str | bytes | None) -> str:
-    """Return the caller's own request id where it is fit for a log line, else a new one."""
+    """Return the caller's request id if it is fit for a log line, else a new id."""
     if isinstance(offered, str) and _REQUEST_ID.fullmatch(offered):
         return offered
     return _new_request_id()

@@ -1,4 +1,4 @@
-"""Stepping aside: a call that waits for something else lets another one have its place meanwhile."""
+"""The slot of a call, released while the call waits for something else."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from serving.call.call import call_if_any
 
 @contextmanager
 def released_slot() -> Iterator[None]:
-    """Hold no place of the service in this block.
+    """Release the slot of the current call within the block.
 
-    For waits that have a bound of their own and cost nobody anything, as that for a model to be loaded: those who wait
-    must not take the places of those who could be answered. Outside of a call it does nothing.
+    For waits that have a bound of their own and use no processor time, such as the wait for a model to be loaded:
+    waiting calls must not take the slots of calls that could be answered. Outside of a call the block does nothing.
     """
     call = call_if_any()
     slot = None if call is None else call.notes.slot
@@ -21,7 +21,7 @@ def released_slot() -> Iterator[None]:
         yield
         return
     notes = call.notes
-    # Parts of a batch may be aside at the same time.
+    # Several parts of a batch may have released the slot at the same time.
     notes.releases += 1
     notes.was_released = True
     if notes.releases == 1:
