@@ -1,7 +1,7 @@
-"""Who stands behind the name of an engine now, and a channel to all of them.
+"""The replicas behind the name of an engine, and a channel to all of them.
 
-Names are looked up while they are used. Where others stand behind one than before, those that stay keep their
-connections and their models, and calls to those that have left end there.
+Names are resolved again while they are used. When the addresses of a name change, replicas that stay keep their
+connections and their models, and calls to replicas that left end there.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ log = structlog.get_logger()
 Stub = TypeVar("Stub")
 
 LookUp: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Returns the addresses behind a host name and a port, each as ``ip:port``. Raises OSError, UnicodeError."""
+"""Returns the addresses of a host name with a port, each as ``ip:port``. Raises OSError, UnicodeError."""
 
 IsStale: TypeAlias = Callable[[], Awaitable[bool]]
-"""Tells whether what connections are made with has changed."""
+"""Returns whether the certificates of connections have changed."""
 
 FRESH_SECONDS: Final = 5.0
-"""A name is looked up at most once in this time."""
+"""Shortest time between two lookups of a name, in seconds."""
 
 
 class Name(NamedTuple):
-    """A host name that may stand for several replicas."""
+    """A host name that may have several replicas."""
 
     host: str
     port: int
 
 
 def name_in(target: str) -> Name | None:
-    """Return the name that ``target`` is; ``None`` where it is written as addresses."""
+    """Return the name in ``target``; ``None`` if ``target`` is written as addresses."""
     if target.startswith(("ipv4:", "ipv6:")):
         return None
     host, _, port = target.removeprefix("dns:///").rpartition(":")
@@ -55,18 +55,18 @@ def name_in(target: str) -> Name | None:
 
 
 def may_be_several(target: str) -> bool:
-    """Return whether ``target`` can stand for several replicas: a name, or a list of addresses."""
+    """Return whether ``target`` can have several replicas: it is a name, or a list of addresses."""
     return name_in(target) is not None or len(addresses_in(target)) > 1
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of a host as the system's resolver knows them: of IPv4, or of IPv6 where it has no others.
+    """Return the addresses of a host from the system's resolver: those of IPv4, or else those of IPv6.
 
-    A replica with both would be there twice.
+    With both, a replica would appear twice.
 
     Raises:
-        OSError: there are none.
-        UnicodeError: it is no name.
+        OSError: the host has no address.
+        UnicodeError: ``host`` is no valid name.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     four = [place for family, *_, place in found if family == socket.AF_INET]
@@ -74,16 +74,16 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
 
 class Replicas(Generic[Stub]):
-    """Gives the stub of the channel to all replicas behind a target, and has the channel follow the target's name.
+    """Provides the stub of a channel to all replicas of a target, and keeps the channel's addresses up to date.
 
-    A name is looked up when it is asked for, at most once in five seconds, and nobody waits but the first.
+    A name is looked up when a stub is asked for, at most once in five seconds. Only the first callers wait.
 
     Args:
-        target: as gRPC writes it: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
-        channel: makes the channel to addresses.
-        stub_of: makes the stub of the channel.
-        look_up: looks a name up.
-        is_stale: tells, asked when names are looked up, whether new connections must take over in any case.
+        target: in gRPC's syntax: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
+        channel: makes a channel to addresses.
+        stub_of: makes the stub of a channel.
+        look_up: resolves a name.
+        is_stale: returns whether new connections must replace the present ones; called with each lookup.
     """
 
     def __init__(
@@ -107,15 +107,15 @@ class Replicas(Generic[Stub]):
         self._stub = stub_of(self._channel)
 
     def stub_at_hand(self) -> Stub | None:
-        """Return the stub for the next call, which begins before anything is awaited; ``None``: see :meth:`stub`."""
+        """Return the stub if a call can begin at once; ``None`` if :meth:`stub` has to be awaited."""
         self._look_if_due()
         return self._stub if self._addresses else None
 
     async def stub(self) -> Stub:
-        """Return the stub for the next call, which begins before anything else is awaited.
+        """Return the stub for a call, which must begin before anything else is awaited.
 
         Raises:
-            Unavailable: the name stands for nobody.
+            Unavailable: the name has no address.
         """
         self._look_if_due()
         look = self._looks.get(self._target)
@@ -126,16 +126,16 @@ class Replicas(Generic[Stub]):
         return self._stub
 
     async def addresses(self) -> Sequence[str]:
-        """Return the addresses of all replicas, those that get no calls at the moment among them.
+        """Return the addresses of all replicas, including replicas that get no calls at the moment.
 
         Raises:
-            Unavailable: the name stands for nobody.
+            Unavailable: the name has no address.
         """
         await self.stub()
         return self._addresses
 
     def address_for(self, affinity: str) -> str | None:
-        """Return the address of the replica that calls of ``affinity`` go to now; ``None`` where none can be used."""
+        """Return the address of the replica for calls of ``affinity``; ``None`` if no replica can be used."""
         return self._channel.address_for(affinity)
 
     async def close(self) -> None:
@@ -164,6 +164,6 @@ class Replicas(Generic[Stub]):
         try:
             return sorted(set(await self._look_up(*name)))
         except (OSError, UnicodeError) as error:
-            # Whoever was there may be there still.
+            # The known replicas may still be there.
             log.warning("name not found", name=name.host, reason=str(error))
             return self._addresses

@@ -1,6 +1,6 @@
-"""What files of models say, remembered by model, and read again when a file has changed.
+"""Contents of model files, remembered by model and read again when a file changes.
 
-All state belongs to one event loop; files are read in a pool of threads of its own.
+All state belongs to one event loop; files are read in a pool of threads.
 """
 
 from __future__ import annotations
@@ -28,50 +28,51 @@ log = structlog.get_logger()
 Value = TypeVar("Value")
 Value_co = TypeVar("Value_co", covariant=True)
 
-# Of what was learned, and not read: no file is this one, so that the next look reads the file.
+# Identity of a value that was learned rather than read: it matches no file, so that the next check reads the file.
 _UNSEEN: Final = FileIdentity(-1, -1, -1, -1, -1)
 
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Value]):
-    """What is remembered of one model."""
+    """The remembered value of one model."""
 
     value: Value
     file: FileIdentity | None
-    """The file that says so; ``None``: that there is none says so."""
+    """Identity of the file with the value; ``None`` if the value stands for a missing file."""
     freshness_seconds: float
-    """It is compared with the file at most once in this time."""
+    """Shortest time between two comparisons with the file, in seconds."""
     checked_at: float
+    """Time of the last comparison, in seconds of the monotonic clock."""
 
 
 class Source(Protocol[Value_co]):
-    """The files. Methods block unless they say otherwise."""
+    """Source of the files. Methods block unless their docstring says otherwise."""
 
     kind: str
-    """What they are."""
+    """Kind of the files."""
     event: str
-    """The log line where one cannot be read, and what is known of it stays in force."""
+    """Log event for a file that cannot be read while an older value stays in force."""
 
     def file_of(self, model_id: ModelId) -> FileIdentity | None:
-        """Return the identity of the model's file; ``None`` where that there is none says something too.
+        """Return the identity of the model's file; ``None`` if the file is missing and a missing file has a meaning.
 
         Raises:
-            ModelNotFound: there is no such model.
-            ServingError: it cannot be told.
+            ModelNotFound: no model has this id.
+            ServingError: the volume cannot be read.
         """
 
     def read(self, model_id: ModelId, file: FileIdentity | None) -> Value_co:
-        """Return what the file says. Raises ServingError."""
+        """Return the value in the file. Raises ServingError."""
 
     async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
-        """Return of each model whether its file may be another by now: the cheapest look there is. Does not block.
+        """Return, for each model, whether its file may have changed: the cheapest check. Does not block.
 
         Raises:
-            TimeoutError: that takes too long.
+            TimeoutError: the check takes too long.
         """
 
     def freshness_of(self, file: FileIdentity | None) -> float:
-        """Return how many seconds what the file says is taken on trust."""
+        """Return the seconds for which the value of the file is used without a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,11 @@ _BOUNDS: Final = MemoryBounds()
 
 
 class Remembered(Generic[Value]):
-    """Remembers what a source says.
+    """Remembers the values of a source.
 
     Args:
-        source: the files.
-        threads: how many files are read at the same time.
+        source: the source of the files.
+        threads: maximum number of files that are read at the same time.
         bounds: bounds and times.
     """
 
@@ -106,7 +107,7 @@ class Remembered(Generic[Value]):
         self._source = source
         self._bounds = bounds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=source.kind)
-        # Least recently asked for first. A cache of the library takes ten times as long, with every call.
+        # Least recently used first. The library's cache takes ten times as long for every call.
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
         self._unknown: TTLCache[ModelId, ServingError] = TTLCache(bounds.most_unknown, bounds.unknown_seconds)
         self._looks: FreshnessChecks[Entry[Value], FileIdentity | None] = FreshnessChecks(
@@ -116,12 +117,12 @@ class Remembered(Generic[Value]):
         self._lookups: SingleFlight[ModelId, Entry[Value]] = SingleFlight(self._tasks)
 
     def at_hand(self, model_id: ModelId) -> Entry[Value] | None:
-        """Return what is remembered where it need not be looked at first; where a look is due, it is taken beside."""
+        """Return the entry if it may be used without a wait; a check that is due runs in the background."""
         entry = self._entries.get(model_id)
         if entry is None:
             return None
         self._entries.move_to_end(model_id)
-        # Here once more, because every call comes here.
+        # The same test as in ``may_serve``: every call takes this path.
         if time.monotonic() - entry.checked_at < entry.freshness_seconds:
             return entry
         if self._looks.may_serve(entry, model_id, entry.file, entry.checked_at, entry.freshness_seconds):
@@ -129,14 +130,14 @@ class Remembered(Generic[Value]):
         return None
 
     async def of(self, model_id: ModelId) -> Value:
-        """Return what the model's file says.
+        """Return the value of the model's file.
 
-        While the volume does not answer, or the file is damaged, what is known stays in force.
+        While the volume does not answer, or the file is damaged, the remembered value stays in force.
 
         Raises:
-            ModelNotFound: there is no such model; remembered for a second.
-            ServingError: the source cannot tell, and nothing is known.
-            TooManyLoads: too many are looked up.
+            ModelNotFound: no model has this id; remembered for a second.
+            ServingError: the file cannot be read, and no value is remembered.
+            TooManyLoads: too many models are looked up.
         """
         entry = self.at_hand(model_id)
         if entry is not None:
@@ -148,38 +149,38 @@ class Remembered(Generic[Value]):
         if known is not None and known.checked_at > -math.inf:
             changed = await self._looks.looked(known, model_id, known.file, self._bounds.patience_seconds)
             if not changed:
-                # While the volume hangs, what is known need not wait for it.
+                # A remembered value need not wait for a volume that hangs.
                 return known.value
             known = self._entries.get(model_id)
         if model_id not in self._lookups and len(self._lookups) >= self._bounds.most_lookups:
             raise TooManyLoads("too many models are looked up at the moment; try again shortly")
         lookup = self._lookups.begin(model_id, lambda: self._look_up(model_id, known))
         if known is not None:
-            # While the volume hangs, what is known need not wait for it.
+            # A remembered value need not wait for a volume that hangs.
             await asyncio.wait({lookup}, timeout=self._bounds.patience_seconds)
             if not lookup.done():
                 return known.value
         return (await joined(lookup)).value
 
     def known(self, model_id: ModelId) -> Value | None:
-        """Return what is remembered, however old; ``None`` where nothing is."""
+        """Return the remembered value, of any age; ``None`` without one."""
         entry = self._entries.get(model_id)
         return None if entry is None else entry.value
 
     def learn(self, model_id: ModelId, value: Value) -> None:
-        """Remember what was just written. It is in force from now on; a look under way does not undo it."""
+        """Remember a value that was just written. The value is in force at once; a running check does not undo it."""
         self._unknown.pop(model_id, None)
         self._keep(model_id, Entry(value, _UNSEEN, self._source.freshness_of(_UNSEEN), time.monotonic()))
 
     async def close(self) -> None:
-        """End all look-ups."""
+        """Cancel all lookups."""
         await self._tasks.close()
         await self._looks.close()
         # A volume that hangs must not hang the end.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _on_change(self, entry: Entry[Value], *, changed: bool) -> None:
-        """Take in what a look in the background found: what has changed is looked up when it is asked for."""
+        """Apply the result of a check in the background: a changed file is read when its model is asked for."""
         entry.checked_at = -math.inf if changed else time.monotonic()
 
     async def _look_up(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:
@@ -194,7 +195,7 @@ class Remembered(Generic[Value]):
         except ServingError as error:
             if (learned := self._learned_since(model_id, known)) is not None:
                 return learned
-            # The predictor serves its old copy on, and so must we: damaged, half written, or on a volume that fails.
+            # The file is damaged or half written, or the volume fails: the predictor keeps its old copy, and so must we.
             if known is None:
                 raise
             log.warning(self._source.event, model=model_id, reason=str(error))
@@ -206,7 +207,7 @@ class Remembered(Generic[Value]):
         return entry
 
     def _learned_since(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value] | None:
-        """Return what was learned while the file was read, which may have been the former one: it is read again."""
+        """Return the value that was learned while the file was read, if any; the file, possibly old, is read again."""
         entry = self._entries.get(model_id)
         if entry is None or entry is known:
             return None
@@ -220,7 +221,7 @@ class Remembered(Generic[Value]):
             self._entries.popitem(last=False)
 
     def _current(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:
-        """Return ``known`` if the file is still the one it was read from, else what the file says now."""
+        """Return ``known`` if its file is unchanged, else an entry with the present value of the file."""
         file = self._source.file_of(model_id)
         if known is not None and file == known.file:
             return known

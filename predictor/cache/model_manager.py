@@ -1,7 +1,7 @@
-"""Models on request: one load however many ask, off the event loop, never in the way of models in memory.
+"""Models on request: one load for any number of callers, off the event loop, without delaying models in memory.
 
-All state belongs to one event loop: between reading and changing it nothing is awaited, so no lock is needed. Files are
-read and models built in a pool of threads of their own.
+All state belongs to one event loop: nothing is awaited between reading and changing the state, so no lock is needed.
+Files are read, and models built, in a pool of threads.
 """
 
 from __future__ import annotations
@@ -51,32 +51,32 @@ _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 
 
 class ModelSource(Protocol[Source_co]):
-    """Where models come from. Its methods block, but for the first; they are called in threads."""
+    """Source of models. All methods but the first block, and are called in threads."""
 
     async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        """Return of each model whether its files may be others than these; where it cannot be told, too.
+        """Return, for each model, whether its files may have changed; True where that is unknown.
 
         Raises:
-            TimeoutError: that takes too long.
+            TimeoutError: the comparison takes too long.
         """
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
         """Return the identity of the model's files. Raises ServingError."""
 
     def estimate(self, fingerprint: Fingerprint) -> int:
-        """Return about how many bytes the model will take in memory. Does not block."""
+        """Return an estimate of the model's size in memory, in bytes. Does not block."""
 
     def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> Source_co:
-        """Return the model; ``replacing`` tells that an older copy serves meanwhile. Raises ServingError."""
+        """Return the model; with ``replacing``, an older copy serves meanwhile. Raises ServingError."""
 
 
 def _do_nothing() -> None:
-    """Care for nothing."""
+    """Do nothing after evictions."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Files that were tried and are no model."""
+    """Files that failed to load as a model."""
 
     fingerprint: Fingerprint
     error: ServingError
@@ -104,15 +104,15 @@ _BOUNDS: Final = ManagerBounds()
 
 
 class ModelManager(Generic[Model]):
-    """Gives out leases on loaded models.
+    """Grants leases on loaded models.
 
     Args:
-        source: where models come from.
+        source: the source of models.
         residents: the models in memory.
-        threads: how many models are loaded at the same time.
-        max_loads: how many may wait to be loaded or be loading; more are refused.
-        freshness_seconds: a model's files are compared with the loaded copy at most once in this time, when it is
-            asked for.
+        threads: maximum number of models that load at the same time.
+        max_loads: maximum number of models that load or wait to be loaded; further loads are refused.
+        freshness_seconds: shortest time between two comparisons of a model with its files. A model is compared when it
+            is asked for.
         bounds: bounds and times.
         after_evictions: called in a thread after models were evicted.
         tasks: owns the loads and checks under way.
@@ -141,10 +141,10 @@ class ModelManager(Generic[Model]):
         self._freshness_seconds = freshness_seconds
         self._loading = ThreadPoolExecutor(threads, thread_name_prefix="load")
         self._slots = asyncio.Semaphore(threads)
-        # Looking at files must not wait behind loads: models in memory are checked there too.
+        # Checks of files must not wait behind loads: they are for models in memory too.
         self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
         self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
-        """Callers of each model that is being loaded."""
+        """Callers that wait for each model that is being loaded."""
         self._spans = LoadSpans()
         self._unknown: TTLCache[ModelId, bool] = TTLCache(bounds.most_unknown, bounds.unknown_seconds)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(bounds.most_failures, bounds.failure_seconds)
@@ -154,14 +154,14 @@ class ModelManager(Generic[Model]):
         self._closed = False
 
     async def acquire(self, model_id: ModelId) -> Lease[Model]:
-        """Return a lease on the model, loading it where it is not in memory.
+        """Return a lease on the model, which is loaded first if it is not in memory.
 
-        A caller that is cancelled leaves at once; the load goes on for the others.
+        A caller that is cancelled leaves at once; the load continues for the others.
 
         Raises:
             ModelNotFound: no model has this id; remembered for a second.
-            ModelUnusable: its files are no model; tried again when they change, or after ten seconds.
-            OutOfCapacity: no memory, or too many loads.
+            ModelUnusable: the files are no model; they are tried again when they change, or after ten seconds.
+            OutOfCapacity: there is no memory for the model, or too many loads are under way.
             Unavailable: the volume does not answer.
         """
         resident = self._residents.get(model_id)
@@ -180,7 +180,7 @@ class ModelManager(Generic[Model]):
         return await self._loaded(model_id)
 
     def acquire_ready(self, model_id: ModelId) -> Lease[Model] | None:
-        """Return a lease where that takes no wait: the model is in memory, and its files need no look now."""
+        """Return a lease if that takes no wait: the model is in memory, and no check of its files is due."""
         resident = self._residents.get(model_id)
         if resident is None or not self._looks.may_serve(resident, model_id, resident.fingerprint, resident.checked_at):
             return None
@@ -189,16 +189,16 @@ class ModelManager(Generic[Model]):
         return self._residents.lease(resident)
 
     def unload(self, model_id: ModelId) -> bool:
-        """Let go of the model, and return whether it was in memory. Leases given out stay valid.
+        """Unload the model, and return whether it was in memory. Granted leases stay valid.
 
         Raises:
-            ModelPinned: it is kept in memory by the settings. Where its files were removed, it goes all the same, in a
-                moment.
+            ModelPinned: the settings keep the model in memory. If its files were removed, it is unloaded soon all the
+                same.
         """
         resident = self._residents.get(model_id)
         if self._residents.is_pinned(model_id):
             if resident is not None:
-                # Removed files end the stay of a pinned model too, though nobody asks for it any more.
+                # A pinned model whose files were removed is unloaded too, even if no caller asks for it again.
                 self._refresh_of(resident)
             raise ModelPinned("the predictor's settings keep the model in memory while its files are there")
         if resident is None:
@@ -214,11 +214,11 @@ class ModelManager(Generic[Model]):
 
     @property
     def loads_waiting(self) -> int:
-        """Models that wait to be loaded, or are being loaded. Of any thread."""
+        """Number of models that load or wait to be loaded. May be read in any thread."""
         return len(self._waiting)
 
     async def preload(self, model_ids: Iterable[ModelId]) -> None:
-        """Load models before they are asked for. One that cannot be loaded is reported, and keeps nobody waiting."""
+        """Load models before the first call. A model that cannot be loaded is logged, and delays no other."""
         await asyncio.gather(*(self._preload(model_id) for model_id in dict.fromkeys(model_ids)))
 
     async def _preload(self, model_id: ModelId) -> None:
@@ -228,7 +228,7 @@ class ModelManager(Generic[Model]):
             log.error("model not preloaded", model=model_id, reason=str(error))
 
     async def close(self) -> None:
-        """End all loads. Leases given out stay valid."""
+        """Cancel all loads. Granted leases stay valid."""
         self._closed = True
         if self._care is not None:
             self._care.cancel()
@@ -267,7 +267,7 @@ class ModelManager(Generic[Model]):
             return await caller
         except asyncio.CancelledError:
             if caller.done() and not caller.cancelled() and caller.exception() is None:
-                # The lease arrived in the moment in which its caller left.
+                # The lease was granted at the moment of the cancellation.
                 caller.result().release()
             raise
 
@@ -283,7 +283,7 @@ class ModelManager(Generic[Model]):
             self._refuse(self._waiting.pop(model_id), service_ends())
             raise
         except Exception:
-            # A bug: nobody may be left waiting.
+            # A bug: no caller may be left waiting.
             log.exception("loading failed", model=model_id)
             self._spans.end(model_id, began, error=StatusCode.INTERNAL.name)
             self._refuse(self._waiting.pop(model_id), ServingError(INTERNAL_MESSAGE))
@@ -299,7 +299,7 @@ class ModelManager(Generic[Model]):
                 caller.set_exception(copy_for_raise(error))
 
     async def _load_unless_it_failed(self, model_id: ModelId) -> Resident[Model]:
-        """Load the model; where its files change meanwhile, as while it is published, begin again."""
+        """Load the model; begin again if its files change meanwhile, as they do while it is published."""
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(FilesChanged):
                 return await self._attempt(model_id)
@@ -323,7 +323,7 @@ class ModelManager(Generic[Model]):
             raise
 
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
-        # Memory is set aside once a thread is free: models that wait for one must not use the budget up.
+        # Memory is reserved once a thread is free: models that wait for a thread must not use up the budget.
         wanted = time.perf_counter()
         async with self._slots:
             self._statistics.load_wait_seconds.observe(time.perf_counter() - wanted)
@@ -357,7 +357,7 @@ class ModelManager(Generic[Model]):
         return resident
 
     def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint, replacing: bool) -> tuple[Model, float]:
-        """Return the model, and the seconds its load took without the wait for a thread. Runs in a thread."""
+        """Return the model and the seconds that its load took, without the wait for a thread. Runs in a thread."""
         started = time.perf_counter()
         model = self._source.load(model_id, fingerprint, replacing=replacing)
         return model, time.perf_counter() - started
@@ -379,28 +379,28 @@ class ModelManager(Generic[Model]):
         self._tasks.start(_in_thread(self._looking, self._after_evictions))
 
     async def _refreshed(self, resident: Resident[Model]) -> None:
-        """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays nobody."""
+        """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays no caller."""
         resident.checked_at = time.monotonic()
         patience = self._bounds.refresh_patience_seconds
         if resident not in self._refreshes:
             await self._looks.looked(resident, resident.model_id, resident.fingerprint, patience)
-        # Begun by what the look found.
+        # The check begins a refresh if the files have changed.
         refresh = self._refreshes.get(resident)
         if refresh is not None:
             await asyncio.wait({refresh}, timeout=patience)
 
     def _on_change(self, resident: Resident[Model], *, changed: bool) -> None:
-        """Take in what a look in the background found."""
+        """Apply the result of a check in the background."""
         resident.checked_at = time.monotonic()
         if changed and self._residents.get(resident.model_id) is resident:
             self._refresh_of(resident)
 
     def _refresh_of(self, resident: Resident[Model]) -> asyncio.Task[None]:
-        """Return the refresh that is under way, or a new one."""
+        """Return the running refresh, or begin one."""
         return self._refreshes.begin(resident, lambda: self._refresh(resident))
 
     async def _refresh(self, resident: Resident[Model]) -> None:
-        """Load the model's files beside ``resident`` if they changed, and swap; on any fault the old copy stays."""
+        """Load changed files beside ``resident``, and swap the copies; on any fault the old copy stays."""
         model_id = resident.model_id
         try:
             fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
@@ -414,7 +414,7 @@ class ModelManager(Generic[Model]):
             return
         if self._residents.get(model_id) is not resident or fingerprint in (resident.fingerprint, resident.refused):
             return
-        # The old copy must not be evicted to make room for one that may be bad.
+        # The old copy must not be evicted to make room for a copy that may be bad.
         with self._residents.lease(resident):
             try:
                 await self._load(model_id, fingerprint, replaces=1)
@@ -425,7 +425,7 @@ class ModelManager(Generic[Model]):
                     self._refuse_replacement(resident, fingerprint)
                 log.error("replacement refused; the loaded copy serves on", model=model_id, reason=str(error))
             except Exception:
-                # A bug: it must not be tried again at every look.
+                # A bug: the load must not be tried again with every check.
                 self._refuse_replacement(resident, fingerprint)
                 log.exception("loading failed", model=model_id)
 
