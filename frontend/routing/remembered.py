@@ -195,7 +195,7 @@ class Remembered(Generic[Value]):
         except ServingError as error:
             if (learned := self._learned_since(model_id, known)) is not None:
                 return learned
-            # The file is damaged or half written, or the volume fails: the predictor keeps its old copy, and so must we.
+            # The file is damaged or half written, or the volume fails: like the predictor, keep the old copy.
             if known is None:
                 raise
             log.warning(self._source.event, model=model_id, reason=str(error))
