@@ -1,0 +1,28 @@
+"""Refusals of work for which there is no room, or not enough time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from serving.domain.errors import Overloaded
+
+_SOONEST_AGAIN_SECONDS: Final = 0.05
+_FULL_AGAIN_SECONDS: Final = 1.0
+
+
+def no_room(reason: str) -> Overloaded:
+    """Return the refusal of work for which there is no room, with ``reason`` for the caller."""
+    return Overloaded(f"{reason}; try again shortly", _FULL_AGAIN_SECONDS)
+
+
+def no_time(service: str, late_seconds: float) -> Overloaded:
+    """Return the refusal of work that would end after its deadline.
+
+    Args:
+        service: the service that is overloaded, in words for the caller.
+        late_seconds: the expected time between the deadline and the end of the work, in seconds.
+    """
+    return Overloaded(
+        f"{service} is asked for more than it can answer, and cannot answer this before its deadline; try again later",
+        max(late_seconds, _SOONEST_AGAIN_SECONDS),
+    )
