@@ -60,7 +60,7 @@ class Identity:
         object.__setattr__(self, "_beginnings", beginnings)
 
     def check_right(self, right: Right) -> None:
-        """Check that the caller has the right, for whichever models.
+        """Check that the caller has the right, whatever the model.
 
         Raises:
             PermissionDenied: the caller does not have the right.
@@ -75,7 +75,7 @@ class Identity:
         Raises:
             PermissionDenied: the caller may not; the error is the same whether or not the model exists.
         """
-        # Both checks in one condition, because every call passes here.
+        # One condition for the common case, because every call passes here.
         if right not in self.rights or not self.may_use(model_id):
             self.check_right(right)
             self.check_model(model_id)

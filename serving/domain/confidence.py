@@ -1,4 +1,4 @@
-"""Confidence in answers: a temperature that turns scores into probabilities, and a threshold for the best one."""
+"""Confidence in answers: a temperature that turns scores into probabilities, and a minimum for the best score."""
 
 from __future__ import annotations
 

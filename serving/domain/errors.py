@@ -211,7 +211,7 @@ class Unavailable(ServingError):
 
 
 class VolumeUnavailable(Unavailable):
-    """The shared volume failed to answer twice."""
+    """The shared volume failed to answer in two attempts."""
 
     tried_enough = True
 
@@ -223,7 +223,7 @@ class NonFiniteLogits(ServingError):
 
 
 class RemoteError(ServingError):
-    """Error status from another service that has no class here."""
+    """An error of another service, whose status has no class of its own here."""
 
     def __init__(self, message: str, code: StatusCode = StatusCode.INTERNAL) -> None:
         super().__init__(message)
@@ -263,7 +263,7 @@ _KINDS: Final[dict[StatusCode, type[ServingError]]] = {
 
 
 def service_ends() -> Unavailable:
-    """Return the error for a call that the ending service can no longer answer."""
+    """Return the error for a call that the service cannot answer because it is shutting down."""
     return Unavailable("the service is ending; try again")
 
 

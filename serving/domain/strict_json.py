@@ -1,4 +1,4 @@
-"""Strict parser of external JSON: refuses what Python's own parser accepts beyond the standard or in two ways."""
+"""Strict parser of external JSON: refuses what Python's own parser accepts beyond the standard or ambiguously."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class ModelStore:
     def known_files(
         self, model_id: ModelId, files: Mapping[str, FileIdentity | None]
     ) -> Sequence[tuple[str, FileIdentity | None]]:
-        """Return the paths of the names in ``files``, each with the identity of the former file. Does not block.
+        """Return the paths of the names in ``files``, each with the known identity of its file. Does not block.
 
         Comparing these files is the cheapest check of a model. A file that was known to be the model's remains so,
         wherever links lead; :meth:`fingerprint` reports more about everything else.

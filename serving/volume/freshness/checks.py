@@ -37,7 +37,7 @@ class FreshnessChecks(Generic[Subject, Known]):
 
     Args:
         changed: the function that compares.
-        on_looked: called with the result for every subject.
+        on_looked: called with the result of each check.
         freshness_seconds: time for which a result is trusted, in seconds.
     """
 
