@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from serving.volume.file_identity import FileIdentity
 
-# Curves and key size that BoringSSL, which is in both transports, serves with.
+# Curves and minimum RSA size that BoringSSL serves with; both transports support them.
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _RSA_BITS: Final = 2048
 
