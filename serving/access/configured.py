@@ -50,7 +50,7 @@ class ConfiguredAccess:
         self._reloaded = Reloaded(path, partial(_read, path, self.counters))
 
     def identify(self, presented: Presented) -> Identity:
-        """Return who makes the call that came with ``presented``.
+        """Return the identity of the caller that sent ``presented``.
 
         Raises:
             Unauthenticated: the caller is not known.
@@ -79,7 +79,7 @@ class ConfiguredAccess:
         raise self._unknown("unknown" if value else "invalid")
 
     def check_method(self, identity: Identity, asked: Asked | None) -> None:
-        """Return if ``identity`` may call a method that requires ``asked``; ``None``: the method declares no rights.
+        """Check that ``identity`` may call a method that requires ``asked``; ``None``: the method declares no rights.
 
         Raises:
             PermissionDenied: the identity may not call the method.

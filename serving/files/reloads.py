@@ -23,7 +23,10 @@ class ReloadFailures:
 
 
 RELOAD_FAILURES: Final = ReloadFailures()
-"""Failures in this process. Process-wide, as memory and garbage are: several components count, one metric reports."""
+"""Failures in this process, counted process-wide like its memory and garbage.
+
+Several components count here, and one metric reports all failures.
+"""
 
 
 class ReloadFailureCollector(Collector):

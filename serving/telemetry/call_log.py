@@ -93,7 +93,7 @@ class CallLog:
 
 
 def model_of(notes: CallNotes) -> str:
-    """Return the model of the call, or of all queries of a batch; empty if there is no such model or valid id.
+    """Return the model of the call, or the common one of all queries of a batch; empty if there is no valid id.
 
     Callers control the text, so a text that is not a valid model id is never logged.
     """

@@ -93,7 +93,7 @@ def open_async_channel(address: str, options: ChannelOptions = PLAIN) -> Channel
 
 
 def check_options(options: ChannelOptions) -> None:
-    """Return if channels can be opened with ``options``.
+    """Check that channels can be opened with ``options``.
 
     Raises:
         InvalidConnection: as :func:`open_channel` does.

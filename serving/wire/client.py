@@ -189,7 +189,7 @@ class AsyncIntentClient:
             raise _error_of(error) from error
 
     async def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:  # noqa: ASYNC109 - gRPC carries it to the service
-        """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch`."""
+        """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch` does."""
         try:
             return outcomes_of(await self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
         except grpc.RpcError as error:

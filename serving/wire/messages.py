@@ -74,7 +74,7 @@ def request_of(kind: type[Request], query: Query) -> Request:
     """Return the request for ``query``.
 
     Raises:
-        InvalidRequest: a text of the query cannot be encoded in UTF-8, such as a lone surrogate, or k is out of range.
+        InvalidRequest: a text of the query cannot be encoded in UTF-8, as with a lone surrogate, or k is out of range.
     """
     request = kind()
     _ask(request, query)
