@@ -11,7 +11,7 @@ _PARTITIONS: Final = 1024
 
 
 def partition_of(model_id: str, partitions: int) -> int:
-    """Return the number of a model's partition, from 0. Unlike ``hash()``, it is the same in every process and forever."""
+    """Return a model's partition, counted from 0. Unlike ``hash()``, it is the same in every process and forever."""
     return zlib.crc32(model_id.encode()) % partitions if partitions > 1 else 0
 
 

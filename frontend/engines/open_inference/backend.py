@@ -63,7 +63,7 @@ class OpenInferenceBackend:
         return outcome
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        """Return the outcome of each query, in order. Each model receives its own queries, in as few calls as it allows."""
+        """Return the outcome of each query, in order. Each model gets its own, in as few calls as it allows."""
         turns = asyncio.Semaphore(_MOST_CALLS)
         return await asked_in_groups(queries, self.group_of, lambda part: self._answers_of(part, call, turns))
 

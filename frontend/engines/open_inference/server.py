@@ -102,7 +102,7 @@ class OpenInferenceServer:
         await self._replicas.close()
 
     async def _unknown_model(self, options: dict[str, Any]) -> ServingError:
-        """Return the error for an unknown model: a server that is starting or stopping reports every model as unknown."""
+        """Return the error for an unknown model: a server that starts or stops reports every model as unknown."""
         try:
             ready = await self._says_ready(options)
         except grpc.aio.AioRpcError:
@@ -116,7 +116,7 @@ class OpenInferenceServer:
     async def _misfit(
         self, request: pb.ModelInferRequest, model: OpenInferenceModel, options: dict[str, Any]
     ) -> ServingError | None:
-        """Return the error if the manifest caused the refusal and the server's metadata shows it; ``None`` otherwise."""
+        """Return the error if the manifest caused the refusal and the server's metadata shows it, else ``None``."""
         question = pb.ModelMetadataRequest(name=request.model_name, version=request.model_version)
         try:
             metadata = await (await self._replicas.stub()).ModelMetadata(question, **options)
