@@ -10,7 +10,7 @@ from grpc_http2.client.retries import RetryPolicy
 from grpc_http2.client.settings import ChannelSettings, Pings, Tls
 
 _MAX_ANSWER_BYTES: Final = 64 << 20
-# Retries only calls that have certainly not been answered, within the caller's deadline, and at most a tenth of all
+# Only calls that have certainly not been answered are retried, within the caller's deadline, and at most a tenth of all
 # calls. A request is kept for its retries; the largest request that is accepted fits.
 _RETRIES: Final = RetryPolicy()
 # A replica that hangs, or a network that drops packets, is detected within three seconds, with or without calls.
@@ -38,7 +38,7 @@ def channel_to(
     """
     settings = ChannelSettings(
         max_message_bytes=_MAX_ANSWER_BYTES,
-        # A replica that returns is found within a second; one that does not answer is not waited for any longer.
+        # A replica that returns is found within a second, and the wait for one that does not answer is no longer.
         connect_seconds=1.0,
         first_backoff_seconds=0.1,
         max_backoff_seconds=1.0,

@@ -1,4 +1,4 @@
-"""Unloads removed models one by one, and continues after a failure."""
+"""Unloading of removed models one by one, whatever the outcome for each."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ BatchDone: TypeAlias = Callable[[Sequence[Outcome | None] | Exception], object]
 is to be sent alone; or with the error of the batch."""
 
 SubmitBatch: TypeAlias = Callable[[Sequence[Query], Call, BatchDone], Withdraw | None]
-"""Submits a batch, to be answered to the extent possible at once; ``BatchDone`` is called before this returns or later.
+"""Submits a batch, of which only what can be answered at once is answered.
+
+``BatchDone`` is called before this returns or later.
 
 Returns ``None``, and has done nothing, if something has to be awaited before the batch can be sent."""
 

@@ -1,4 +1,4 @@
-"""Thresholds and explanations for engines that support neither."""
+"""Thresholds, and refusals of explanations, for engines that support neither."""
 
 from __future__ import annotations
 

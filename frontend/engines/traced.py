@@ -15,7 +15,7 @@ LEFT = "CANCELLED"
 
 
 class Member(Protocol):
-    """The attributes of a query in a batch that traces need."""
+    """A query of a batch, with the attributes that tracing needs."""
 
     call: Call
     span: Span | None

@@ -33,7 +33,7 @@ class Ledger(Protocol):
         """Admit a call of the tenant ``name`` with the given number of documents.
 
         Returns:
-            The tenant, which must leave when the call ends; ``None`` if nothing is counted until then.
+            The tenant, whose :meth:`Tenant.leave` is due when the call ends; ``None`` if nothing is counted until then.
 
         Raises:
             QuotaExceeded: the call exceeds the tenant's limits. The ledger is unchanged then.

@@ -193,7 +193,7 @@ class SharedLedger:
         self._numbers[tenant.offset // _CELL_BYTES + self._documents_cell] = admitted
 
     def _with_rate(self, tenant: SharedTenant, values: _Values, rate: float, now: float) -> float:
-        """Set another rate for the bucket, which is full at the same time as before; return its anchor."""
+        """Change the rate of the bucket, but not the time at which it is full; return its anchor."""
         anchor = (_full_at(values, self._documents) or now) - sum(values[self._documents]) / rate
         cells = tenant.offset // _CELL_BYTES
         self._numbers[cells + _ANCHOR] = anchor

@@ -1,4 +1,7 @@
-"""Answers of models, by catalog, router and backend. No releases: a query names a model, or a version of one."""
+"""Answers of models, by way of catalog, router and backend.
+
+Releases are unknown here: a query names a model, or a version of one.
+"""
 
 from __future__ import annotations
 

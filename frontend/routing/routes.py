@@ -3,8 +3,8 @@
 An address is ``host:port`` or ``dns:///name:port``, where the name may resolve to several replicas; or the ``ip:port``
 of each replica, also separated by commas: ``algorithm=kind://10.0.0.2:51002,10.0.0.3:51002``.
 
-A TorchServe is one server with two ports. The second, its management port, is 7071 on the same host by default; it is
-written as ``algorithm=torchserve://host:7070?management=host:7071``.
+A TorchServe is one server with two ports. The second, its management port, is 7071 on the same host by default. Another
+one is written as ``algorithm=torchserve://host:7070?management=host:7071``.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from serving.stubs import open_inference_pb2 as pb
 def outcomes_of(response: pb.ModelInferResponse, manifest: Manifest, queries: Sequence[Query]) -> list[Outcome]:
     """Return the outcome of each query, in order.
 
-    A model that answers with logits gives the ``k`` best labels. A model that answers with labels gives that label as
-    the only best one if it has a score, and no best labels otherwise. Explanations are not supported.
+    A model that answers with logits gives the ``k`` best labels. A model that answers with a label gives this label as
+    the only best one if the label has a score, and no best labels otherwise. Explanations are not supported.
 
     Raises:
         ModelUnusable: the answer does not match the manifest.

@@ -31,7 +31,7 @@ from serving.domain.residency import ModelResidency
 log = structlog.get_logger()
 
 _ASK_AGAIN_SECONDS: Final = 0.5
-# Calls of one batch in flight: the queue of a third-party engine is not ours to fill.
+# Maximum number of calls in flight for one batch: the queue of a third-party engine is not ours to fill.
 _MOST_CALLS: Final = 16
 
 
@@ -112,7 +112,7 @@ class OpenInferenceBackend:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         await self._server.close()
 
     async def _answers_of(self, queries: Sequence[Query], call: Call, turns: asyncio.Semaphore) -> Sequence[Outcome]:

@@ -61,8 +61,8 @@ class PredictorBackend:
     Args:
         target: address of the predictor in gRPC's notation: ``host:port``, ``dns:///name:port``,
             ``ipv4:address:port,…``.
-        partitions: number of partitions that the models are spread over. Queries of one partition go to one replica;
-            those of different partitions may.
+        partitions: number of partitions that the models are spread over. Queries of one partition go to one replica,
+            which may serve several partitions.
         look_up: resolves names.
         tls: encryption of the connections; ``None`` for plaintext.
         credential: credential of this frontend at the predictor, closed with this backend; ``None`` if the predictor
@@ -128,7 +128,7 @@ class PredictorBackend:
         return outcomes
 
     def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw | None:
-        """Do the same as :meth:`predict_ready` without a task, as :data:`~frontend.engines.submission.SubmitBatch`.
+        """Submit a batch: :meth:`predict_ready` without a task, as :data:`~frontend.engines.submission.SubmitBatch`.
 
         A traced call has to be awaited, so that its span ends with it.
 
@@ -174,7 +174,7 @@ class PredictorBackend:
         await self._ask("Unload", request, call, partition_of(model_id, self._partitions))
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        """Unload removed models at every replica: one to which their calls went before may still hold a copy.
+        """Unload removed models at every replica: one that received their calls before may still hold a copy.
 
         Raises:
             ServingError: the first failure.
@@ -188,7 +188,7 @@ class PredictorBackend:
     async def _forget_at(self, address: str, models: Sequence[Removed], call: Call) -> ServingError | None:
         """Unload models at one replica; return the first failure."""
         first: ServingError | None = None
-        # The shared channel sends each call to the replica that answers for its model.
+        # The shared channel would send the calls to the replica that answers for the model.
         async with channel_to([address], tls=self._tls) as channel:
             unload = _Stubs.of(channel).predictor.Unload
             for model in models:

@@ -56,7 +56,7 @@ def outcomes_in(answer: bytes, queries: Sequence[Query], manifest: Manifest) -> 
     """Return the outcome of each query from the answer of one of our handlers, in order.
 
     Raises:
-        ServingError: the answer is not one of such a handler.
+        ServingError: the answer is not in the form of such a handler.
     """
     try:
         result = _json_in(answer)
@@ -116,7 +116,7 @@ def _outcome(result: Any, query: Query, manifest: Manifest) -> Outcome:
 
 
 def _judged(prediction: Prediction, query: Query, manifest: Manifest, score: float | None) -> Outcome:
-    """Return the outcome for a handler that reports only a label, or a label and its score, if that suffices."""
+    """Return the outcome for a handler that gives a label, with or without a score; an error if the query needs more."""
     if query.explain is not None:
         return unexplained("export the model for TorchServe again, or ask without an explanation")
     confidence = manifest.confidence

@@ -52,7 +52,7 @@ class TorchServeBackend:
         target: address of the inference API, in gRPC's notation; one server.
         management_target: address of the management API of the same server.
         manifests: source of the models' names.
-        options: settings of the use of TorchServe.
+        options: settings for the use of TorchServe.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class TorchServeBackend:
         return query.model_id
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        """Ensure that a model is registered; return ``None``: TorchServe does not report what its workers hold.
+        """Ensure that a model is registered. Return ``None``, as TorchServe does not report what its workers hold.
 
         Raises:
             ServingError: TorchServe cannot serve the model.

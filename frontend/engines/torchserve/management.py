@@ -22,7 +22,7 @@ from serving.domain.errors import InvalidModelFile, ModelIncomplete, ServingErro
 from serving.stubs import torchserve_management_pb2 as pb
 
 EVERY_VERSION: Final = "all"
-"""Version by which TorchServe selects all versions."""
+"""Version in a request to TorchServe that means all versions."""
 
 _UP: Final = "READY"
 

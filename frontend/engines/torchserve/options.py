@@ -1,4 +1,4 @@
-"""Settings of the use of TorchServe."""
+"""Settings for the use of TorchServe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class TorchServeOptions:
     """Settings of the models that a frontend registers at TorchServe, and their limits."""
 
     most_models: int = 16
-    """Maximum number of models that this frontend keeps registered; each has workers, processes with PyTorch."""
+    """Maximum number of models that this frontend keeps registered; each has worker processes with PyTorch."""
     workers: int = 1
     """Number of worker processes of each model."""
     batch_size: int = 64
