@@ -116,7 +116,7 @@ def _outcome(result: Any, query: Query, manifest: Manifest) -> Outcome:
 
 
 def _judged(prediction: Prediction, query: Query, manifest: Manifest, score: float | None) -> Outcome:
-    """Return the outcome for a handler that gives a label, with or without a score, or an error if that is too little."""
+    """Return the outcome for a handler that gives a label, with or without a score; an error if that is not enough."""
     if query.explain is not None:
         return unexplained("export the model for TorchServe again, or ask without an explanation")
     confidence = manifest.confidence
