@@ -1,1 +1,1 @@
-"""What the frontend and the predictor share. Knows no model, no engine and no torch."""
+"""Code shared by the frontend and the predictor. Independent of models, engines and torch."""

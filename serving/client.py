@@ -1,4 +1,4 @@
-"""The Python clients, as their users import them.
+"""Public names of the Python clients.
 
 with IntentClient("127.0.0.1:51001") as client:
     print(client.predict("clinc150", "wake me up at seven").label)

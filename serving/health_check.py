@@ -1,7 +1,8 @@
-"""``python -m serving.health_check [ADDRESS]``: asks a service for its health, for those who can only start commands.
+"""``python -m serving.health_check [ADDRESS]``: checks the health of a service, for probes that can only run commands.
 
-Exits with 0 where it says SERVING, with 1 and one line anywhere else. Behind TLS, ask the port of ``--health-port``,
-which needs nothing; or the service's own with ``--tls-authority`` and, where it asks for one, a certificate.
+Exits with 0 if the service reports SERVING, else with 1 and one line. With TLS, check the port of ``--health-port``,
+which needs no options; or the service's own port with ``--tls-authority`` and, if the service requires a certificate,
+with ``--tls-certificate`` and ``--tls-key``.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from serving.wire.channels import PLAIN, ChannelOptions, open_channel
 
 
 def health_of(address: str, service: str, timeout: float, options: ChannelOptions = PLAIN) -> str:
-    """Return the health of ``service``, by the name that the protocol has for it; the whole server's where it is empty.
+    """Return the health of ``service`` as the protocol's status name; that of the whole server if ``service`` is empty.
 
     Args:
-        address: where it listens, ``host:port``.
+        address: address of the server, ``host:port``.
         service: the name of a gRPC service.
         timeout: seconds to wait for the answer.
-        options: TLS.
+        options: TLS options.
 
     Raises:
-        grpc.RpcError: there is no answer.
+        grpc.RpcError: the server does not answer.
         InvalidConnection: the files of ``options`` cannot be used.
     """
     with open_channel(address, options) as channel:
-        # The published types of the health stub leave its calls out.
+        # The published types of the health stub lack its calls.
         stub: Any = health_pb2_grpc.HealthStub(channel)
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Check the health that the command line asks for."""
+    """Run the check that the command line requests."""
     flags = _flags(arguments)
     options = ChannelOptions(
         tls_authority=flags.tls_authority,

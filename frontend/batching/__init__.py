@@ -1,1 +1,1 @@
-"""Queries on their way to an engine: sent in batches, and counted."""
+"""Batching and counting of the queries that are sent to engines."""

@@ -1,4 +1,4 @@
-"""What is counted of queries on their way to the engines. Every query pays for it, so it does the least it can."""
+"""Counts of queries on their way to the engines. Every query pays for the counting, so it is kept minimal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.telemetry.busiest import BusiestCounts
 from serving.telemetry.histogram import Histogram
 
 QUEUE_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Bounds of how long a query may wait to be sent, in seconds."""
+"""Histogram bounds of the time that a query waits to be sent, in seconds."""
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -23,14 +23,14 @@ class Counted(Protocol):
 
     query: Query
     arrival: float
-    """As :meth:`QueryCounts.came` has told it."""
+    """Time of arrival, as returned by :meth:`QueryCounts.came`."""
 
 
 class QueryCounts:
-    """Counts over all engines of a frontend. Belongs to one event loop; read by any thread.
+    """Counts over all engines of a frontend. Belongs to one event loop; any thread may read them.
 
     Args:
-        times: counts by model what Triton counts, where that is wanted.
+        times: Triton's counters by model; ``None`` if they are not wanted.
     """
 
     __slots__ = ("_came", "_went", "models", "queue_seconds", "sizes", "times")
@@ -38,28 +38,28 @@ class QueryCounts:
     def __init__(self, times: ModelTimes | None = None) -> None:
         self.times = times
         self.models = BusiestCounts()
-        """Queries by model."""
+        """Number of queries by model."""
         self.queue_seconds = Histogram(QUEUE_SECONDS)
-        """From a query's arrival to its being sent."""
+        """Time from the arrival of a query until it is sent, in seconds."""
         self.sizes = Histogram(BATCH_SIZES)
-        """Queries of each batch that was sent."""
+        """Number of queries in each batch that was sent."""
         self._came = 0
         self._went = 0
 
     @property
     def waiting(self) -> int:
-        """Queries that wait to be sent; those whose callers have left count until their turn comes."""
+        """Number of queries that wait to be sent; a query that was withdrawn counts until its turn comes."""
         return self._came - self._went
 
     def asked(self, queries: Sequence[Query]) -> None:
-        """Count queries that wait for nobody."""
+        """Count queries that are sent without waiting."""
         for query in queries:
             gone = self.models.count(query.model_id)
             if self.times is not None:
                 self.times.keep(query.model_id, gone)
 
     def came(self, query: Query) -> float:
-        """Count a query that waits now; return when that is, in seconds on a clock of its own."""
+        """Count a query that starts to wait; return its time of arrival, in seconds of ``time.perf_counter``."""
         self._came += 1
         model_id = query.model_id
         gone = self.models.count(model_id)
@@ -68,7 +68,7 @@ class QueryCounts:
         return time.perf_counter()
 
     def went(self, queries: int) -> None:
-        """Count queries that wait no more, be they sent or not."""
+        """Count queries that no longer wait, whether they are sent or not."""
         self._went += queries
 
     def sent(self, batch: Sequence[Counted]) -> None:

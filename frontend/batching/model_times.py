@@ -1,4 +1,4 @@
-"""What is counted of each model for dashboards of Triton: as its metrics count, by requests, executions and time."""
+"""Counters of each model for Triton's dashboards: requests, executions and times, as Triton's metrics count them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grpc import StatusCode
 from serving.domain.errors import status_of
 
 REASONS: Final = ("OTHER", "REJECTED", "CANCELED", "BACKEND")
-"""Why requests fail, in Triton's words."""
+"""Reasons for which requests fail, by Triton's names."""
 
 _FIRST_VERSION: Final = "1"
 _REASON_OF: Final = {
@@ -26,40 +26,40 @@ _REASON_OF: Final = {
 
 @dataclass(slots=True)
 class TimesOfModel:
-    """Counters of one model that only grow. Times are in seconds, each request's own, together."""
+    """Counters of one model, which only grow. Times are in seconds, summed over all requests."""
 
     version: str = _FIRST_VERSION
     successes: int = 0
-    """Requests that were answered; one of many documents is one."""
+    """Requests that were answered; a request with many documents counts once."""
     documents: int = 0
     """Documents that were answered."""
     executions: int = 0
-    """Batches in which it was asked."""
+    """Batches with at least one query for the model."""
     request_seconds: float = 0.0
-    """Of requests that were answered."""
+    """Duration of the requests that were answered."""
     queue_seconds: float = 0.0
-    """Waiting to be sent to the engine."""
+    """Time spent waiting to be sent to the engine."""
     engine_seconds: float = 0.0
-    """Waiting for the engine's answer."""
+    """Time spent waiting for the engine's answer."""
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     """Requests that were not answered, by reason."""
 
 
 class ModelTimes:
-    """The counters of the models that are counted. Belongs to one event loop; read by any thread."""
+    """Counters of the models that are counted. Belongs to one event loop; any thread may read it."""
 
     def __init__(self) -> None:
         self._of: dict[str, TimesOfModel] = {}
 
     def keep(self, model_id: str, instead_of: str | None) -> None:
-        """Have counters for a model, and none any more for the one whose place it takes."""
+        """Keep counters for a model, and drop those of ``instead_of``, the model that it replaces."""
         if instead_of is not None:
             self._of.pop(instead_of, None)
         if model_id not in self._of:
             self._of[model_id] = TimesOfModel()
 
     def get(self, model_id: str) -> TimesOfModel | None:
-        """Return the model's counters; ``None`` where it has lost its place."""
+        """Return the model's counters; ``None`` if they were dropped."""
         return self._of.get(model_id)
 
     def answered(self, model_id: str, version: str, documents: int, seconds: float) -> None:
@@ -68,7 +68,7 @@ class ModelTimes:
         if times is None:
             return
         if version and version != times.version:
-            # As in Triton, another version has counters of its own.
+            # As in Triton, each version has counters of its own.
             if times.successes:
                 times = self._of[model_id] = TimesOfModel()
             times.version = version

@@ -1,4 +1,4 @@
-"""What is counted of queries on their way to the engines, as metrics."""
+"""Metrics of the queries on their way to the engines."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MICROSECONDS: Final = 1e6
 
 
 def query_counts(settings: ServerSettings) -> QueryCounts | None:
-    """Return what counts queries; ``None`` where the settings want no metrics."""
+    """Return the counters of queries; ``None`` if the settings disable metrics."""
     if not settings.metrics_port:
         return None
     return QueryCounts(ModelTimes() if TRITON in settings.names_of_metrics() else None)
 
 
 def collectors_of(counts: QueryCounts | None, settings: ServerSettings) -> Sequence[Collector]:
-    """Return what metrics tell of ``counts``."""
+    """Return the collectors that report ``counts``; empty if ``counts`` is ``None``."""
     if counts is None:
         return []
     collectors: list[Collector] = [QueryCollector(counts, settings.metrics_models)]
@@ -40,11 +40,11 @@ def collectors_of(counts: QueryCounts | None, settings: ServerSettings) -> Seque
 
 
 class QueryCollector(Collector):
-    """Collects what was counted of queries.
+    """Collector of the counts of queries.
 
     Args:
-        counts: counts.
-        models: how many models have metrics of their own: those that were asked the most.
+        counts: the counts to report.
+        models: maximum number of models with metrics of their own; the busiest models are chosen.
     """
 
     def __init__(self, counts: QueryCounts, models: int) -> None:
@@ -52,7 +52,7 @@ class QueryCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return every metric with its current value. May be called in any thread."""
         counts = self._counts
         seconds = HistogramMetricFamily("intent_queue_seconds", "Time that queries wait to be sent.", labels=())
         counts.queue_seconds.add_to(seconds)
@@ -70,14 +70,14 @@ class QueryCollector(Collector):
 
 
 class TritonCollector(Collector):
-    """Collects what was counted of the busiest models, under the names that Triton's dashboards know.
+    """Collector of the counts of the busiest models, under the names that Triton's dashboards use.
 
-    They have no ``_total`` at their ends, so the exposition calls them untyped; Prometheus takes them as they are.
+    The names have no ``_total`` suffix, so the exposition declares them untyped; Prometheus accepts them as they are.
 
     Args:
-        models: knows the busiest.
-        times: of each.
-        limit: how many models are told of.
+        models: number of queries by model, which determines the busiest models.
+        times: counters of each model.
+        limit: maximum number of models that are reported.
     """
 
     def __init__(self, models: BusiestCounts, times: ModelTimes, limit: int) -> None:
@@ -86,7 +86,7 @@ class TritonCollector(Collector):
         self._limit = limit
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return every metric with its current value. May be called in any thread."""
         told = {
             name: Metric(name, meaning, "untyped")
             for name, meaning in (

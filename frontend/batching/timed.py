@@ -1,4 +1,4 @@
-"""Backends that count what Triton counts of each model: put around coalescing, and between it and the engine."""
+"""Backends that keep Triton's counters of each model: one around coalescing, one between coalescing and the engine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from serving.domain.prediction import Outcome, Prediction, Query
 
 
 class GroupingBackend(BatchingBackend, Protocol):
-    """An engine that does not take every query in every batch."""
+    """An engine that accepts only some combinations of queries in a batch."""
 
     def group_of(self, query: Query) -> Hashable:
-        """Return what is the same for queries that may go in one batch."""
+        """Return a key that is equal for queries that may go in one batch."""
 
 
 def coalesced(
@@ -35,7 +35,7 @@ def coalesced(
     predict_now: PredictNow | None = None,
     submit_batch: SubmitBatch | None = None,
 ) -> Backend:
-    """Return ``backend`` behind coalescing, with what ``counts`` counts. Arguments are those of coalescing."""
+    """Return ``backend`` behind coalescing, counted in ``counts``. The arguments are those of ``CoalescingBackend``."""
     times = None if counts is None else counts.times
     engine: BatchingBackend = backend
     if times is not None:
@@ -49,14 +49,14 @@ def coalesced(
 
 
 class TimedRequests(BackendWrapper[Backend]):
-    """A :class:`~frontend.engines.backend.Backend` that counts requests, and passes them on."""
+    """A :class:`~frontend.engines.backend.Backend` that counts requests and passes them on."""
 
     def __init__(self, backend: Backend, times: ModelTimes) -> None:
         super().__init__(backend)
         self._times = times
 
     def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
-        """Have the query answered; ``done`` is told its outcome."""
+        """Submit the query; ``done`` is called with its outcome."""
         started = time.perf_counter()
 
         def count(outcome: Prediction | Exception) -> None:
@@ -93,7 +93,7 @@ class TimedRequests(BackendWrapper[Backend]):
         return outcomes
 
     def _count(self, queries: Sequence[Query], outcomes: Sequence[Outcome], seconds: float) -> None:
-        """Count each model's part of a batch as a request of its own, which failed where any document did."""
+        """Count each model's part of a batch as a request of its own, which failed if any of its documents failed."""
         parts: dict[str, list[Outcome]] = defaultdict(list)
         for query, outcome in zip(queries, outcomes, strict=True):
             parts[query.model_id].append(outcome)
@@ -107,7 +107,7 @@ class TimedRequests(BackendWrapper[Backend]):
 
 
 class TimedEngine(BackendWrapper[BatchingBackend]):
-    """A :class:`~frontend.batching.coalescing.BatchingBackend` that counts executions, and passes them on."""
+    """A :class:`~frontend.batching.coalescing.BatchingBackend` that counts executions and passes them on."""
 
     def __init__(self, backend: BatchingBackend, times: ModelTimes) -> None:
         super().__init__(backend)
@@ -124,7 +124,7 @@ class TimedEngine(BackendWrapper[BatchingBackend]):
         """Return the outcome of each query, in order. Raises ServingError."""
         started = time.perf_counter()
         outcomes = await self._backend.predict_batch(queries, call)
-        # One request, however many documents it has.
+        # One request for each model, however many documents it has.
         self._count({query.model_id for query in queries}, started)
         return outcomes
 
@@ -166,7 +166,7 @@ class TimedEngine(BackendWrapper[BatchingBackend]):
         self._count(answered, started)
 
     def _count(self, asked: Iterable[str], started: float) -> None:
-        """Count a batch that the engine has answered, by the model of each request in it."""
+        """Count a batch that the engine has answered; ``asked`` holds the model of each request in it."""
         seconds = time.perf_counter() - started
         executed: set[str] = set()
         for model_id in asked:

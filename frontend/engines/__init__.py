@@ -1,1 +1,1 @@
-"""The engines that answer queries, one room each, and what all of them use."""
+"""Engines that answer queries, one package each, and the code that they share."""

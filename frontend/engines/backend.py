@@ -1,4 +1,4 @@
-"""What the frontend asks of an engine."""
+"""Interfaces through which the frontend uses engines."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from serving.domain.residency import ModelResidency
 
 
 class Manifests(Protocol):
-    """Knows the manifests of all models: for engines that do not."""
+    """Source of the manifests of all models, for engines that do not know them."""
 
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.
 
         Raises:
-            ServingError: it cannot be had.
+            ServingError: the manifest is not available.
         """
 
 
@@ -29,51 +29,54 @@ class Removed(NamedTuple):
 
     model_id: ModelId
     manifest: Manifest | None
-    """Its last manifest; ``None`` where it could not be read."""
+    """Last manifest of the model; ``None`` if it could not be read."""
 
 
 class EngineBackend(Protocol):
-    """An engine that serves models. Answers within the call's deadline; a status of the engine passes unchanged."""
+    """Access to an engine that serves models.
+
+    Methods return within the call's deadline; a status of the engine is passed on unchanged.
+    """
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer to one query.
 
         Raises:
-            ServingError: why there is none.
+            ServingError: the reason why the query has no answer.
         """
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order.
 
         Raises:
-            ServingError: why there is none for any.
+            ServingError: the reason why no query has an outcome.
         """
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        """Have the model in memory, and return how it is there; ``None`` where the engine does not tell.
+        """Ensure that the model is in memory; return its residency, or ``None`` if the engine does not report it.
 
         Raises:
-            ServingError: why it cannot be loaded.
+            ServingError: the reason why the model cannot be loaded.
         """
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        """Return the replicas that answer for the model, and what each has of it; none where the engine does not tell.
+        """Return the model's residency at each replica that answers for it; empty if the engine does not report it.
 
         Raises:
-            ServingError: they cannot be asked.
+            ServingError: the replicas cannot be queried.
         """
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Let go of what the model holds in memory; it is loaded again when it is asked for.
+        """Release the memory that the model holds; the next query loads the model again.
 
         Raises:
-            ServingError: it cannot be let go.
+            ServingError: the model cannot be unloaded.
         """
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        """Let go of models that were removed from the volume, at every replica that may hold a copy.
+        """Unload models that were removed from the volume, at every replica that may hold a copy.
 
-        One failure does not keep the other models and replicas from being asked.
+        A failure does not stop the attempts for other models and replicas.
 
         Raises:
             ServingError: the first failure.
@@ -83,8 +86,8 @@ class EngineBackend(Protocol):
         """Return once the engine can answer."""
 
     async def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
 
 
 class Backend(EngineBackend, Submit, Protocol):
-    """What the router knows of an engine: queries are handed over to it without a task for each."""
+    """Access to an engine as the router uses it: queries are submitted without a task for each."""

@@ -1,4 +1,4 @@
-"""The connections to an engine's replicas: who gets a call, who is passed over, what is tried again."""
+"""Connections to an engine's replicas: which replica receives a call, which is skipped, which calls are retried."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from grpc_http2.client.retries import RetryPolicy
 from grpc_http2.client.settings import ChannelSettings, Pings, Tls
 
 _MAX_ANSWER_BYTES: Final = 64 << 20
-# Only what has certainly not been answered, within the caller's deadline, and at most a tenth of all calls. What is to
-# be sent again has to be kept; the largest request taken fits.
+# Only calls that have certainly not been answered are retried, within the caller's deadline, and at most a tenth of all
+# calls. A request is kept for its retries; the largest request that is accepted fits.
 _RETRIES: Final = RetryPolicy()
-# A replica that hangs, or a network that drops packets, is noticed within three seconds, with no call or many.
+# A replica that hangs, or a network that drops packets, is detected within three seconds, with or without calls.
 _PINGS: Final = Pings(interval_seconds=1.0, timeout_seconds=2.0)
 
 
@@ -28,17 +28,17 @@ def channel_to(
     """Return a channel to replicas at ``addresses``, each ``ip:port``.
 
     Args:
-        addresses: of the replicas; none until they are known.
-        service: the full name of a gRPC service that each has. Where there are several, its health decides which of
-            them get calls.
-        retries: whether UNAVAILABLE is tried again.
-        pings: whether replicas that hang are found by pings. Servers that do not expect them, as those of others do
-            not, hang up after three, whatever calls are in flight.
-        tls: encrypts; without it nothing is.
+        addresses: addresses of the replicas; empty until they are known.
+        service: full name of a gRPC service that every replica offers. If there are several replicas, the health of
+            this service decides which of them receive calls.
+        retries: whether calls that fail with UNAVAILABLE are retried.
+        pings: whether pings detect replicas that hang. Servers that do not expect pings, such as third-party ones,
+            close the connection after three of them, whatever calls are in flight.
+        tls: encryption of the connections; ``None`` for plaintext.
     """
     settings = ChannelSettings(
         max_message_bytes=_MAX_ANSWER_BYTES,
-        # One that comes back is found within a second, and one that does not answer is not waited for any longer.
+        # A replica that returns is found within a second, and the wait for one that does not answer is no longer.
         connect_seconds=1.0,
         first_backoff_seconds=0.1,
         max_backoff_seconds=1.0,

@@ -1,4 +1,4 @@
-"""Has an engine let go of models one by one, whatever becomes of each."""
+"""Unloading of removed models one by one, whatever the outcome for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.domain.errors import ServingError
 
 
 async def forget_each(models: Sequence[Removed], forget: Callable[[Removed], Awaitable[None]]) -> None:
-    """Call ``forget`` with each model; one failure does not keep the others from being tried.
+    """Call ``forget`` with each model; a failure does not stop the attempts for the others.
 
     Raises:
         ServingError: the first failure.

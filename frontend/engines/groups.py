@@ -1,4 +1,4 @@
-"""What the backends of all engines do with many queries: group them, ask for each group, put the outcomes in order."""
+"""Handling of many queries in the backends of all engines: group them, send each group, put the outcomes in order."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ async def asked_in_groups(
     key: Callable[[Query], Hashable],
     ask: Callable[[Sequence[Query]], Awaitable[Sequence[Found]]],
 ) -> list[Found | ServingError]:
-    """Return the outcome of each query, in order, asked together with those of the same ``key``.
+    """Return the outcome of each query, in order. Queries with the same ``key`` are sent together.
 
-    What ``ask`` raises is the outcome of each query that it was given: what fails one group, others answer.
+    A ServingError that ``ask`` raises is the outcome of each query in that group; other groups are not affected.
     """
 
     async def answers_of(members: Sequence[int]) -> Sequence[Found | ServingError]:
@@ -39,7 +39,10 @@ async def asked_in_groups(
 
 
 def parts_of(queries: Sequence[Query], *, most: int, most_characters: int) -> Iterator[Sequence[Query]]:
-    """Give the queries in their order, in parts of at most so many, and of so many characters where that can be."""
+    """Yield the queries in order, in parts of at most ``most`` queries and ``most_characters`` characters.
+
+    A query that exceeds ``most_characters`` by itself is a part of its own.
+    """
     start = characters = 0
     for index, query in enumerate(queries):
         characters += len(query.document)

@@ -1,4 +1,4 @@
-"""Which models go together: the unit in which they are spread over the replicas of an engine."""
+"""Partitions of models: the units in which models are spread over the replicas of an engine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _PARTITIONS: Final = 1024
 
 
 def partition_of(model_id: str, partitions: int) -> int:
-    """Return the partition of a model, from 0 on: the same in every process and for ever, which ``hash()`` is not."""
+    """Return a model's partition, counted from 0. Unlike ``hash()``, it is the same in every process and forever."""
     return zlib.crc32(model_id.encode()) % partitions if partitions > 1 else 0
 
 
 def partitions_before(target: str) -> int:
-    """Return into how many partitions the models before ``target`` are grouped where nobody says.
+    """Return the default number of partitions for the models of ``target``.
 
-    The share of one of N replicas is off by about sqrt(N / partitions): with 1,024, three replicas hold a third each to
-    within a twentieth. The ring itself is as coarse, so more would not even that out; nor would more cost much.
+    The share of one of N replicas is off by about sqrt(N / partitions): with 1,024 partitions, three replicas hold a
+    third each to within a twentieth. The hash ring itself is as coarse, so more partitions would not even that out; nor
+    would they cost much.
     """
     return _PARTITIONS if may_be_several(target) else 1

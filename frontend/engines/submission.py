@@ -1,7 +1,7 @@
-"""How a query is handed over: whoever hands it over is called back with its outcome, at once or later.
+"""Submission of queries: a callback is called with the outcome of the query, at once or later.
 
-A task for each query would cost more than its answer. Where something does have to be waited for, whoever has the query
-waits, in a task of its own; where a caller wants to wait, :func:`answer_of` waits.
+A task for each query would cost more than its answer. If something has to be awaited, the receiver of the query awaits
+it in a task of its own; a caller that wants to wait uses :func:`answer_of`.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from serving.call.call import Call
 from serving.domain.prediction import Outcome, Prediction, Query
 
 Done: TypeAlias = Callable[[Prediction | Exception], object]
-"""Takes the outcome of a query, once: its answer, or why there is none."""
+"""Callback for the outcome of a query, called once: with the answer, or with the error."""
 
 Withdraw: TypeAlias = Callable[[], object]
-"""Takes a query back that nobody waits for any more: its outcome is told to nobody. Afterwards it does nothing."""
+"""Withdraws a query that no caller waits for: its outcome is not reported. Has no effect afterwards."""
 
 BatchDone: TypeAlias = Callable[[Sequence[Outcome | None] | Exception], object]
-"""Takes the outcomes of a batch, once: one for each query, in order, ``None`` where the query is to be asked alone; or
-why there are none."""
+"""Callback for the outcomes of a batch, called once: with one outcome for each query, in order, ``None`` if the query
+is to be sent alone; or with the error of the batch."""
 
 SubmitBatch: TypeAlias = Callable[[Sequence[Query], Call, BatchDone], Withdraw | None]
-"""Has a batch answered as far as it can be at once; ``BatchDone`` is told, before this returns or later.
+"""Submits a batch, of which only what can be answered at once is answered.
 
-Returns ``None``, and has done nothing, where something has to be waited for before the batch can go."""
+``BatchDone`` is called before this returns or later.
+
+Returns ``None``, and has done nothing, if something has to be awaited before the batch can be sent."""
 
 
 class Submit(Protocol):
-    """Takes queries."""
+    """Receiver of queries."""
 
     def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
-        """Have the query answered; ``done`` is told, before this returns or later.
+        """Submit the query; ``done`` is called with its outcome, before this returns or later.
 
-        Returns ``None`` where ``done`` was told already.
+        Returns ``None`` if ``done`` was already called.
         """
 
 
 async def answer_of(to: Submit, query: Query, call: Call) -> Prediction:
-    """Return the answer to a query that is submitted now. Raises what the outcome is otherwise."""
+    """Submit a query and return its answer. Raises the outcome if it is an error."""
     outcome: asyncio.Future[Prediction | Exception] = asyncio.get_running_loop().create_future()
 
     def done(result: Prediction | Exception) -> None:

@@ -1,4 +1,4 @@
-"""Answers of engines that know nothing of thresholds and explanations: what callers are told all the same."""
+"""Thresholds, and refusals of explanations, for engines that support neither."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from serving.domain.prediction import Outcome, Prediction, Query
 def held_against_threshold(
     prediction: Prediction, query: Query, confidence: Confidence, fallback_score: float = 0.0
 ) -> Prediction:
-    """Return the answer, or the fallback label where its score is below the threshold.
+    """Return the answer, or the fallback label if its score is below the threshold.
 
     Args:
         prediction: the best label and its score.
         query: may have a threshold of its own.
-        confidence: of the model's manifest.
-        fallback_score: the probability of the fallback label; 0 where the engine does not tell it.
+        confidence: confidence section of the model's manifest.
+        fallback_score: the probability of the fallback label; 0 if the engine does not report it.
     """
     fallback = confidence.fallback_of(prediction.label, prediction.score, query.threshold)
     if fallback is None:
@@ -25,12 +25,12 @@ def held_against_threshold(
 
 
 def without_score(prediction: Prediction, query: Query, confidence: Confidence) -> Outcome:
-    """Return the answer of an engine that tells no scores: an error, where a threshold would need one."""
+    """Return the answer of an engine that reports no scores, or an error if a threshold needs one."""
     if confidence.fallback_of(prediction.label, 0.0, query.threshold) is None:
         return prediction
     return ModelUnusable("the model's engine tells no scores, so no threshold can be applied; ask with the threshold 0")
 
 
 def unexplained(remedy: str = "ask without an explanation") -> ModelUnusable:
-    """Return the error of a query that asks an engine for an explanation which has none."""
+    """Return the error for a query that asks for an explanation from an engine that gives none."""
     return ModelUnusable(f"the model's engine does not explain its answers; {remedy}")

@@ -1,4 +1,4 @@
-"""Spans of what happens to calls that are traced: the wait for a batch, the batch, the call to an engine."""
+"""Spans of traced calls: the wait for a batch, the batch, the call to an engine."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from serving.call.call import Call
 from serving.call.spans import Span
 
 LEFT = "CANCELLED"
-"""The error of a span whose work was not waited for to its end."""
+"""Error of a span whose work was abandoned before its end."""
 
 
 class Member(Protocol):
-    """A query of a batch, as far as traces are concerned."""
+    """A query of a batch, with the attributes that tracing needs."""
 
     call: Call
     span: Span | None
-    """Its wait in the queue, then its flight."""
+    """Span of the query's wait in the queue, then of its flight."""
 
 
 def batch_of(members: Sequence[Member]) -> Span | None:
-    """Return the span of a batch that goes now; ``None`` where no member of it is traced.
+    """Return the span of a batch that is being sent; ``None`` if none of its members is traced.
 
-    The batch has its place in the trace of its first traced member, and links to the calls of the others. In the traces
-    of those a span links to the batch.
+    The batch belongs to the trace of its first traced member, and links to the calls of the others. In the trace of
+    each of those, a span links to the batch.
     """
     traced = [(member, member.call.span) for member in members if member.call.span is not None]
     if not traced:
@@ -41,7 +41,7 @@ def batch_of(members: Sequence[Member]) -> Span | None:
 
 
 def end_batch(batch: Span, members: Sequence[Member], error: str) -> None:
-    """End the span of a batch, and those of its members' flights; ``error`` names why nobody was answered."""
+    """End the span of a batch, and those of its members' flights; ``error`` names why no member was answered."""
     batch.end(error)
     for member in members:
         if member.span is not None:
@@ -55,13 +55,13 @@ def _taken_from_queue(member: Member, flight: Span | None) -> None:
 
 
 def asked(ask: Callable[..., Awaitable[Any]], span: Span, method: str, address: str) -> Callable[..., Awaitable[Any]]:
-    """Return ``ask``, a method of a gRPC stub, so that each of its calls is a part of ``span`` and carries it on.
+    """Return ``ask``, a gRPC stub's method, so that each of its calls is a child of ``span`` and propagates the trace.
 
     Args:
         ask: takes a request, ``timeout`` and ``metadata``.
-        span: what the call is made for.
-        method: its name, as ``package.Service/Method``.
-        address: of the engine, as gRPC writes it.
+        span: span of the work that the call is made for.
+        method: name of the method, as ``package.Service/Method``.
+        address: address of the engine, in gRPC's notation.
     """
 
     async def ask_traced(request: Any, *, timeout: float, metadata: Sequence[tuple[str, str]]) -> Any:  # noqa: ASYNC109 - as the stub has it

@@ -1,4 +1,4 @@
-"""A backend before another: what passes it unchanged."""
+"""Base of backends that wrap another: the methods that are passed on unchanged."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ Behind = TypeVar("Behind", bound=EngineBackend)
 
 
 class BackendWrapper(Generic[Behind]):
-    """The part of a :class:`~frontend.engines.backend.Backend` that is about models, which those behind it answer.
+    """The methods of a :class:`~frontend.engines.backend.Backend` that manage models, passed on to the wrapped backend.
 
     Args:
-        backend: what is behind it.
+        backend: the wrapped backend.
     """
 
     def __init__(self, backend: Behind) -> None:
         self._backend = backend
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        """Have the model in memory. Raises ServingError."""
+        """Ensure that the model is in memory. Raises ServingError."""
         return await self._backend.load(model_id, call)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        """Return what the engine's replicas have of the model. Raises ServingError."""
+        """Return the model's residency at the engine's replicas. Raises ServingError."""
         return await self._backend.residency(model_id, call)
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Let the engine let go of the model. Raises ServingError."""
+        """Unload the model at the engine. Raises ServingError."""
         await self._backend.unload(model_id, call)
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        """Let the engine let go of models that were removed. Raises ServingError."""
+        """Unload removed models at the engine. Raises ServingError."""
         await self._backend.forget(models, call)
 
     async def wait_until_ready(self) -> None:
@@ -44,5 +44,5 @@ class BackendWrapper(Generic[Behind]):
         await self._backend.wait_until_ready()
 
     async def close(self) -> None:
-        """Close what is behind it."""
+        """Close the wrapped backend."""
         await self._backend.close()

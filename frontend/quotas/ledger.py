@@ -1,9 +1,9 @@
-"""The contract of ledgers of quotas, and the arithmetic of a token bucket.
+"""Interface of quota ledgers, and the arithmetic of a token bucket.
 
-A token bucket holds the burst and is filled at the rate. It is kept as one number, the time at which it is full again:
-a call moves that time on by what its documents take to be filled up, and is refused where the bucket does not have as
-many. A batch of more documents than the burst is admitted when the bucket is full, and its tenant waits for longer
-afterwards: so every batch is served some time, and on average nobody gets more than the rate.
+A token bucket holds the burst and refills at the rate. Its state is one number, the time at which the bucket is full
+again. A call delays that time by as long as its documents take to refill, and is refused if the bucket does not hold
+enough. A batch of more documents than the burst is admitted when the bucket is full, and its tenant waits longer
+afterwards. So every batch is eventually served, and no tenant exceeds the rate on average.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from serving.call.limits import Limits
 from serving.domain.errors import QuotaExceeded
 
 MOST_TENANTS: Final = 65_536
-"""Tenants without a call in flight that are remembered."""
+"""Maximum number of remembered tenants without a call in flight."""
 
 _IN_FLIGHT_RETRY_SECONDS: Final = 0.1
 
@@ -23,25 +23,25 @@ class Tenant(Protocol):
     """A tenant with a call in flight."""
 
     def leave(self) -> None:
-        """Give the slot of one call back."""
+        """Release the slot of one call."""
 
 
 class Ledger(Protocol):
-    """Knows how much each tenant has asked. Belongs to one event loop."""
+    """Record of each tenant's usage. Belongs to one event loop."""
 
     def enter(self, name: str, limits: Limits, documents: int) -> Tenant | None:
-        """Admit a call of the tenant ``name`` with so many documents.
+        """Admit a call of the tenant ``name`` with the given number of documents.
 
         Returns:
-            What has to leave when the call ends; ``None`` where nothing is counted until then.
+            The tenant, whose :meth:`Tenant.leave` is due when the call ends; ``None`` if nothing is counted until then.
 
         Raises:
-            QuotaExceeded: the tenant asks for more than its limits allow. Nothing has changed then.
+            QuotaExceeded: the call exceeds the tenant's limits. The ledger is unchanged then.
         """
 
 
 def check_in_flight(in_flight: int, limits: Limits) -> None:
-    """Return if one more call may be in flight. Raises QuotaExceeded."""
+    """Check that one more call may be in flight. Raises QuotaExceeded."""
     if limits.in_flight and in_flight >= limits.in_flight:
         raise QuotaExceeded(
             f"the quota of {limits.in_flight} calls at the same time is used up; try again when one has ended",
@@ -50,16 +50,16 @@ def check_in_flight(in_flight: int, limits: Limits) -> None:
 
 
 def check_bucket(until_full: float, limits: Limits, documents: int, tolerance: float) -> None:
-    """Return if a bucket has so many documents left.
+    """Check that a bucket has enough left for a number of documents.
 
     Args:
-        until_full: seconds until it is full.
-        limits: of the tenant, with a rate.
-        documents: that are asked for.
-        tolerance: seconds that rounding may be off.
+        until_full: seconds until the bucket is full.
+        limits: limits of the tenant, with a rate.
+        documents: number of documents.
+        tolerance: allowance for rounding, in seconds.
 
     Raises:
-        QuotaExceeded: it has not.
+        QuotaExceeded: the bucket does not have enough left.
     """
     rate, most = limits.requests_per_second, limits.most_at_once
     wait = until_full - (most - min(documents, most)) / rate
@@ -70,12 +70,12 @@ def check_bucket(until_full: float, limits: Limits, documents: int, tolerance: f
 
 
 def full_at_first(forgotten_full_at: float, limits: Limits, now: float) -> float:
-    """Return when the bucket of a tenant that is not known is full: the tenant may have been forgotten a moment ago.
+    """Return when the bucket of an unknown tenant is full: the tenant may have been forgotten a moment ago.
 
     Args:
-        forgotten_full_at: latest time at which a bucket that was forgotten is full.
-        limits: of the tenant.
-        now: time.
+        forgotten_full_at: latest time at which a forgotten bucket is full.
+        limits: limits of the tenant.
+        now: current time.
     """
     rate = limits.requests_per_second
     return min(forgotten_full_at, now + limits.most_at_once / rate) if rate else now

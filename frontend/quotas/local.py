@@ -1,4 +1,4 @@
-"""The quotas of a frontend that is one process."""
+"""Quotas of a frontend with a single process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class LocalTenant:
         self._ledger = ledger
         self.name = name
         self.full_at = full_at
-        """Time at which the bucket is full again, on the monotonic clock; in the past: it is."""
+        """Time at which the bucket is full again, on the monotonic clock; a time in the past means that it is full."""
         self.in_flight = 0
-        """Calls in flight."""
+        """Number of calls in flight."""
 
     def leave(self) -> None:
-        """Give the slot of one call back."""
+        """Release the slot of one call."""
         self.in_flight -= 1
         if not self.in_flight:
             self._ledger.rest(self)
@@ -38,8 +38,8 @@ class LocalLedger:
     """A :class:`~frontend.quotas.ledger.Ledger` in the memory of this process.
 
     Args:
-        most_tenants: how many idle ones are remembered.
-        clock: tells seconds.
+        most_tenants: maximum number of idle tenants that are remembered.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, *, most_tenants: int = MOST_TENANTS, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,7 +47,7 @@ class LocalLedger:
         self._clock = clock
         self._busy: dict[str, LocalTenant] = {}
         self._idle: OrderedDict[str, LocalTenant] = OrderedDict()
-        """Those that asked longest ago first."""
+        """Tenants without a call in flight, the longest idle first."""
         self._forgotten_full_at = 0.0
 
     def enter(self, name: str, limits: Limits, documents: int) -> LocalTenant:
@@ -69,7 +69,7 @@ class LocalLedger:
         return tenant
 
     def rest(self, tenant: LocalTenant) -> None:
-        """Take in that the tenant has no call in flight any more."""
+        """Mark the tenant as idle: it no longer has a call in flight."""
         del self._busy[tenant.name]
         self._idle[tenant.name] = tenant
         if len(self._idle) > self._most_tenants:

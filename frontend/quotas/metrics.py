@@ -1,4 +1,4 @@
-"""Refusals of tenants beyond their quotas, as metrics."""
+"""Metrics of the refusals of tenants that exceed their quotas."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from frontend.quotas.quotas import QuotaCounters
 
 
 class QuotaCollector(Collector):
-    """Collects what was counted.
+    """Collector of the refusals of each tenant.
 
     Args:
         counters: read at every scrape.
-        tenants: how many have a series of their own: those that were refused most often.
+        tenants: maximum number of tenants with a series of their own; the most often refused are chosen.
     """
 
     def __init__(self, counters: QuotaCounters, tenants: int) -> None:
@@ -24,11 +24,11 @@ class QuotaCollector(Collector):
         self._tenants = tenants
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return every metric with its current value. May be called in any thread."""
         refusals = CounterMetricFamily(
             "intent_quota_refusals", "Calls, and queries of batches, beyond a tenant's quota.", labels=["tenant"]
         )
-        # Copied in one step: the event loop goes on counting.
+        # Copied in one step: the event loop continues to count.
         counted = self._counters.refusals.copy()
         for tenant, count in heapq.nlargest(self._tenants, counted.items(), key=lambda item: item[1]):
             refusals.add_metric([tenant], count)

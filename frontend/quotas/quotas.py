@@ -1,7 +1,7 @@
-"""Quotas: the documents that each tenant may ask for in a second, and its calls at the same time.
+"""Quotas: the documents per second and the concurrent calls that each tenant may have.
 
-A tenant is an identity, or, where everybody may call, the name of a model. What each has asked, a ledger knows: one of
-this process, or one that all workers of a frontend share.
+A tenant is an identity or, if no access is configured, the name of a model. A ledger records each tenant's usage,
+either for this process or for all workers of a frontend.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from serving.domain.model_id import VERSION_MARK
 __all__ = ["MOST_REFUSED", "QuotaCounters", "Quotas", "Tenant"]
 
 MOST_REFUSED: Final = 4096
-"""Tenants whose refusals are counted one by one."""
+"""Maximum number of tenants whose refusals are counted individually."""
 
 
 class QuotaCounters:
-    """Refusals of tenants; those refused longest ago are forgotten beyond so many."""
+    """Refusals by tenant. Beyond ``most`` tenants, those refused longest ago are forgotten."""
 
     def __init__(self, most: int = MOST_REFUSED) -> None:
         self._most = most
@@ -41,8 +41,8 @@ class Quotas:
     """Admits calls. Belongs to one event loop.
 
     Args:
-        limits: of every tenant that has none of its own.
-        ledger: knows how much each tenant has asked.
+        limits: limits of every tenant that has none of its own.
+        ledger: record of each tenant's usage.
     """
 
     def __init__(self, limits: Limits, ledger: Ledger) -> None:
@@ -51,15 +51,15 @@ class Quotas:
         self._ledger = ledger
 
     def enter(self, identity: Identity, model_id: str, documents: int) -> Tenant | None:
-        """Admit a call of so many documents; what comes back is to be given to :meth:`leave`.
+        """Admit a call with the given number of documents; a returned tenant must be passed to :meth:`leave`.
 
         Args:
-            identity: makes the call.
-            model_id: the model that is asked, which counts where everybody may call; in any version.
-            documents: of that tenant in this call.
+            identity: the caller.
+            model_id: the requested model, in any version; its name is the tenant if no access is configured.
+            documents: number of the tenant's documents in this call.
 
         Raises:
-            QuotaExceeded: its tenant asks for more than it may.
+            QuotaExceeded: the call exceeds the tenant's limits.
         """
         if identity is ANYBODY:
             name, _, _ = model_id.partition(VERSION_MARK)
@@ -78,14 +78,14 @@ class Quotas:
     def enter_batch(
         self, identity: Identity, model_ids: Mapping[int, str]
     ) -> tuple[list[Tenant], Mapping[int, QuotaExceeded]]:
-        """Admit the queries of a batch; return whom to :meth:`leave`, and the refused queries by their place.
+        """Admit the queries of a batch; return the tenants to :meth:`leave`, and the refused queries by index.
 
         Args:
-            identity: makes the call.
-            model_ids: that are asked, by the query's place in the batch.
+            identity: the caller.
+            model_ids: requested models, by the query's index in the batch.
 
         Raises:
-            QuotaExceeded: the identity asks for more than it may; then all are refused.
+            QuotaExceeded: the batch exceeds the limits of the identity; all queries are refused then.
         """
         if identity is not ANYBODY:
             tenant = self.enter(identity, "", len(model_ids))
@@ -106,5 +106,5 @@ class Quotas:
         return entered, refused
 
     def leave(self, tenant: Tenant) -> None:
-        """Give the slot of a call back."""
+        """Release the slot of a call."""
         tenant.leave()

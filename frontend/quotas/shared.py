@@ -1,20 +1,19 @@
-"""The quotas of a frontend with several workers: one ledger in memory that all of them map.
+"""Quotas of a frontend with several workers: one ledger in memory that all workers map.
 
-Whichever worker a tenant's connections reach, its quota is the same one. A tenant's slot has, beside the tenant's
-digest:
+A tenant has one quota, whichever worker its connections reach. Besides the tenant's digest, its slot holds:
 
-- documents that each worker has admitted, since the slot is the tenant's, and calls that it has in flight. Each of
-  these numbers has one writer, its worker, so that none gets lost without a lock;
-- the bucket's ``anchor``. The bucket is full again at ``anchor`` and the time that all documents together take at the
-  rate. The anchor moves on when the bucket is full.
+- for each worker, the documents that it has admitted since the slot was given to the tenant, and its calls in flight.
+  Only that worker writes these numbers, so that no update is lost, even without a lock;
+- the bucket's ``anchor``. The bucket is full again at ``anchor`` plus the time that all documents together take at the
+  rate. The anchor moves forward when the bucket is full.
 
-Two workers that admit calls of one tenant within the same few microseconds may not see each other's. So a tenant may
-have one call too many for each further worker at one moment; the documents are counted all the same, and the tenant
-waits for them afterwards. Calls in flight of a worker that has died count no more once the supervisor has noticed,
-because the next process in its place is another generation.
+Two workers that admit calls of one tenant within the same few microseconds may not see each other's calls. So a tenant
+may at one moment have one call too many for each further worker; the documents are counted nevertheless, and the tenant
+waits for them afterwards. The calls in flight of a worker that has died no longer count once the supervisor has noticed
+its death, because the next process in its place has another generation.
 
-Slots of new tenants, and of those that come back after a pause, are found under a lock. A slot may become another
-tenant's only after a pause twice as long, so that nobody writes to a slot that was taken away.
+The slots of new tenants, and of tenants that return after a pause, are looked up under a lock. A slot may be given to
+another tenant only after a pause twice as long, so that no worker writes to a slot that its tenant has lost.
 """
 
 from __future__ import annotations
@@ -35,26 +34,26 @@ from frontend.quotas.local import LocalLedger
 from serving.call.limits import Limits
 
 FRESH_SECONDS: Final = 5.0
-"""Pause of a tenant after which its slot is looked for anew."""
+"""Pause of a tenant after which its slot is looked up again, in seconds."""
 FORGET_SECONDS: Final = 2 * FRESH_SECONDS
-"""Pause of a tenant after which its slot may become another's."""
+"""Pause of a tenant after which its slot may be given to another tenant, in seconds."""
 
 _TOUCH_SECONDS: Final = 1.0
 _WAYS: Final = 8
-"""Slots in which a tenant may be."""
+"""Number of slots in which a tenant may be."""
 _MOST_BYTES: Final = 64 << 20
 _HEADER_BYTES: Final = 64
 _DIGEST_BYTES: Final = 16
 _LOCK_SECONDS: Final = 0.002
 _COUNT_BITS: Final = 32
 _MOST_COUNT: Final = (1 << _COUNT_BITS) - 1
-# Sums of large numbers are off by more than a clock.
+# Tolerance for rounding: sums of large numbers are off by more than a clock.
 _ROUNDING_SECONDS: Final = 1e-6
 
 _CELL_BYTES: Final = 8
 _NOBODY: Final = bytes(_DIGEST_BYTES)
 
-# Cells within a slot, behind the digest.
+# Cells within a slot, after the digest.
 _ASKED: Final = 2
 _RATE: Final = 3
 _ANCHOR: Final = 4
@@ -67,18 +66,18 @@ _Values: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """This process among those that share the ledger."""
+    """Position of this process among those that share the ledger."""
 
     index: int
-    """Its number, from 0."""
+    """Number of this process, from 0."""
     workers: int
     """Number of processes."""
     generations: Callable[[], Sequence[int]]
-    """Returns how many processes have ended in the place of each."""
+    """Returns, for each position, how many of its processes have ended."""
 
 
 class SharedTenant:
-    """A tenant as this worker knows it."""
+    """State of a tenant in this worker."""
 
     __slots__ = ("_ledger", "digest", "offset")
 
@@ -86,10 +85,10 @@ class SharedTenant:
         self._ledger = ledger
         self.digest = digest
         self.offset = _HEADER_BYTES
-        """Last known offset of its slot; the digest in the slot says whether it is still there."""
+        """Last known offset of the tenant's slot; the digest in the slot shows whether it is still valid."""
 
     def leave(self) -> None:
-        """Give the slot of one call back."""
+        """Release the slot of one call."""
         self._ledger.leave(self)
 
 
@@ -97,10 +96,10 @@ class SharedLedger:
     """A :class:`~frontend.quotas.ledger.Ledger` that several processes share.
 
     Args:
-        descriptor: of the memory that they share, empty at first.
-        place: this process among them.
-        most_tenants: slots, rounded down to whole sets; fewer where there are many workers.
-        clock: tells seconds, alike in all processes.
+        descriptor: file descriptor of the shared memory, which is empty at first.
+        place: position of this process among those that share the ledger.
+        most_tenants: number of slots, rounded down to whole sets; with many workers there are fewer.
+        clock: returns the time in seconds, the same in all processes.
     """
 
     def __init__(
@@ -124,16 +123,16 @@ class SharedLedger:
         self._documents_cell = _FIRST_WORKER + place.index
         self._calls_cell = self._documents_cell + place.workers
         size = _HEADER_BYTES + self._sets * _WAYS * self._slot.size
-        # All of them do the same, and only the first has an effect.
+        # Every process makes this call, and only the first call has an effect.
         os.ftruncate(descriptor, size)
         self._memory = mmap.mmap(descriptor, size)
-        # A view writes a cell by one store; a struct would zero it first, which another process may see.
+        # A view writes a cell with one store; a struct would zero the cell first, which another process may see.
         view = memoryview(self._memory)
         self._numbers = view.cast("d")
         self._counts = view.cast("Q")
         self._known: dict[str, SharedTenant] = {}
         self._alone = LocalLedger(most_tenants=most_tenants, clock=clock)
-        """For a tenant that finds no slot."""
+        """Ledger of tenants for which no slot was found."""
 
     def enter(self, name: str, limits: Limits, documents: int) -> Tenant | None:
         """Admit a call. Raises QuotaExceeded."""
@@ -157,7 +156,7 @@ class SharedLedger:
         return tenant
 
     def leave(self, tenant: SharedTenant) -> None:
-        """Count a call that has ended. The slot is the tenant's while there is one."""
+        """Count a call that has ended. The slot stays the tenant's while a call is in flight."""
         self._count_call(tenant, self._counts[tenant.offset // _CELL_BYTES + self._calls_cell], -1)
 
     def _count_call(self, tenant: SharedTenant, cell: int, change: int) -> None:
@@ -167,7 +166,7 @@ class SharedLedger:
 
     def _meet(self, name: str) -> SharedTenant:
         if len(self._known) >= MOST_TENANTS:
-            # Those with a call in flight are known to their calls; all are found again.
+            # Calls in flight keep a reference to their tenants, and the slot of every tenant is found again.
             self._known.clear()
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         tenant = self._known[name] = SharedTenant(self, digest)
@@ -194,7 +193,7 @@ class SharedLedger:
         self._numbers[tenant.offset // _CELL_BYTES + self._documents_cell] = admitted
 
     def _with_rate(self, tenant: SharedTenant, values: _Values, rate: float, now: float) -> float:
-        """Have the bucket filled at another rate, full at the same time as before; return its anchor."""
+        """Change the rate of the bucket, but not the time at which it is full; return its anchor."""
         anchor = (_full_at(values, self._documents) or now) - sum(values[self._documents]) / rate
         cells = tenant.offset // _CELL_BYTES
         self._numbers[cells + _ANCHOR] = anchor
@@ -202,7 +201,7 @@ class SharedLedger:
         return anchor
 
     def _find(self, tenant: SharedTenant, limits: Limits, now: float) -> _Values | None:
-        """Return what is in the tenant's slot, which it may just have got; ``None`` where there is none for it."""
+        """Return the values in the tenant's slot, which may be newly given to it; ``None`` if no slot is available."""
         with self._locked() as locked:
             if not locked:
                 return None
@@ -219,31 +218,31 @@ class SharedLedger:
                     free.append((_full_at(values, self._documents), offset))
             if not free:
                 return None
-            # The bucket that is full, or will be soonest: who owns it loses the least.
+            # The bucket that is full, or will be soonest: its owner loses the least.
             full_at, tenant.offset = min(free)
             return self._give(tenant, full_at, limits, now)
 
     def _give(self, tenant: SharedTenant, forgotten_full_at: float, limits: Limits, now: float) -> _Values:
-        """Make the slot at the tenant's offset the tenant's; return what is in it."""
-        # Any newcomer may be the one that is forgotten, and gets no second burst.
+        """Give the slot at the tenant's offset to the tenant; return the values in the slot."""
+        # Any new tenant may be the one that is forgotten, and must not get a second burst.
         latest = self._numbers[0] = max(self._numbers[0], forgotten_full_at)
         rate = limits.requests_per_second
         anchor = full_at_first(latest, limits, now) if rate else 0.0
         zeros = (0,) * (2 * self._place.workers)
-        # Nobody takes it for the tenant's before all of it is there.
+        # The time of the last call is 0 until the slot is complete, so that no worker uses the slot before.
         self._slot.pack_into(self._memory, tenant.offset, tenant.digest, 0.0, rate, anchor, *zeros)
         self._numbers[tenant.offset // _CELL_BYTES + _ASKED] = now
         return self._slot.unpack_from(self._memory, tenant.offset)
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Hold the lock on all slots within the block; yield whether it was to be had in time."""
+        """Hold the lock on all slots within the block; yield whether it was acquired in time."""
         given_up = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
             except OSError:
-                # The holder needs microseconds, unless it was suspended; a worker that dies gives the lock back.
+                # The holder needs microseconds, unless it was suspended; a worker that dies releases the lock.
                 if time.monotonic() > given_up:
                     yield False
                     return
@@ -257,7 +256,7 @@ class SharedLedger:
 
 
 def _full_at(values: _Values, documents: slice) -> float:
-    """Return when the bucket in a slot is full; 0 where it has none."""
+    """Return when the bucket in a slot is full; 0 if the slot has no bucket."""
     rate: float = values[2]
     anchor: float = values[3]
     return anchor + sum(values[documents]) / rate if rate else 0.0

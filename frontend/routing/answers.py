@@ -1,4 +1,7 @@
-"""Has models answer: catalog, router, backend. It knows no releases: a query names a model, or a version of one."""
+"""Answers of models, by way of catalog, router and backend.
+
+Releases are unknown here: a query names a model, or a version of one.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ log = structlog.get_logger()
 
 
 class ModelAnswers:
-    """Asks engines.
+    """Sends queries to the engines of their models.
 
     Args:
-        catalog: knows the models.
-        router: knows the engines.
+        catalog: source of the manifests.
+        router: holder of the backends.
     """
 
     def __init__(self, catalog: Catalog, router: Router) -> None:
@@ -32,11 +35,11 @@ class ModelAnswers:
         self._router = router
 
     async def backend_of(self, model_id: ModelId) -> Backend:
-        """Return the engine of a model. Raises ServingError."""
+        """Return the backend of a model. Raises ServingError."""
         return self._router.backend_for(await self._catalog.manifest(model_id))
 
     def backend_at_hand(self, model_id: ModelId) -> Backend | None:
-        """Return the engine of a model; ``None`` where its manifest has to be waited for. Raises NoBackend."""
+        """Return the backend of a model; ``None`` if its manifest has to be awaited. Raises NoBackend."""
         manifest = self._catalog.manifest_at_hand(model_id)
         return None if manifest is None else self._router.backend_for(manifest)
 
@@ -46,7 +49,7 @@ class ModelAnswers:
         return await backend.predict(_to(model_id, query), call)
 
     async def predict_batch(self, asked: Sequence[tuple[ModelId, Query]], call: Call) -> list[Outcome]:
-        """Return the outcome of each query, in order. Queries of one engine go to it in one call."""
+        """Return the outcome of each query, in order. Queries for one engine are sent in one call."""
         members_of: dict[ModelId, list[int]] = defaultdict(list)
         for index, (model_id, _) in enumerate(asked):
             members_of[model_id].append(index)
@@ -78,6 +81,6 @@ async def _outcomes(backend: Backend, queries: Sequence[Query], call: Call) -> S
     except ServingError as error:
         return [error] * len(queries)
     except Exception:
-        # A bug of one backend must not fail what others answer.
+        # A bug in one backend must not fail the queries that others answer.
         log.exception("backend failed")
         return [ServingError(INTERNAL_MESSAGE)] * len(queries)

@@ -1,4 +1,4 @@
-"""Manifests by model id, remembered, and read again when the file changes."""
+"""Cache of manifests by model id, which are read again when their files change."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
 
 
 class Catalog:
-    """Looks manifests up.
+    """Looks up manifests.
 
     Args:
-        store: where models are.
-        threads: how many manifests are read at the same time.
-        freshness_seconds: a manifest is compared with its file at most once in this time, when it is asked for.
-        comparison: compares it; not closed here.
+        store: store of the models.
+        threads: maximum number of manifests that are read at the same time.
+        freshness_seconds: a requested manifest is compared with its file at most once in this time.
+        comparison: compares manifests with their files; not closed here.
     """
 
     def __init__(
@@ -35,25 +35,25 @@ class Catalog:
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.
 
-        While the volume does not answer, or a manifest is damaged, the one that is known stays in force.
+        While the volume does not answer, or a manifest is damaged, the known manifest stays in force.
 
         Raises:
             ModelNotFound: no model has this id; remembered for a second.
             ModelIncomplete: the model has no manifest yet.
-            InvalidManifest: it cannot be understood.
+            InvalidManifest: the manifest cannot be understood.
             VolumeUnavailable: the volume does not answer, and the manifest is not known.
-            TooManyLoads: too many are looked up.
+            TooManyLoads: too many look-ups are in progress.
         """
         entry = self._manifests.at_hand(model_id)
         return await self._manifests.of(model_id) if entry is None else entry.value
 
     def manifest_at_hand(self, model_id: ModelId) -> Manifest | None:
-        """Return the model's manifest where it need not be waited for."""
+        """Return the model's manifest; ``None`` if it has to be awaited."""
         entry = self._manifests.at_hand(model_id)
         return None if entry is None else entry.value
 
     async def close(self) -> None:
-        """End all look-ups."""
+        """Cancel all look-ups."""
         await self._manifests.close()
 
 
@@ -83,12 +83,12 @@ class _Manifests:
         return self._store.read_manifest(model_id)
 
     async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
-        """Return of each model whether its manifest is another file by now. Raises TimeoutError."""
+        """Return, for each model, whether its manifest is now another file. Raises TimeoutError."""
         return await self._comparison.changed(
             [self._store.known_files(model_id, {MANIFEST_FILE: file}) for model_id, file in known]
         )
 
     def freshness_of(self, file: FileIdentity | None) -> float:
-        """Return the same for each."""
+        """Return the freshness in seconds, which is the same for all manifests."""
         del file
         return self._freshness_seconds

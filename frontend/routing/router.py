@@ -1,4 +1,4 @@
-"""From a manifest's algorithm to the engine that serves it."""
+"""Choice of the engine that serves the algorithm of a manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Router:
     """Holds the configured backends.
 
     Args:
-        backends: the backend of each algorithm; one may serve several.
+        backends: the backend of each algorithm; one backend may serve several algorithms.
     """
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
@@ -23,7 +23,7 @@ class Router:
         """Return the backend that serves models of the manifest's algorithm.
 
         Raises:
-            NoBackend: none is configured for it.
+            NoBackend: no backend is configured for the algorithm.
         """
         backend = self._backends.get(manifest.algorithm)
         if backend is None:

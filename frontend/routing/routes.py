@@ -1,10 +1,10 @@
-"""How a person writes which engine serves which algorithm: ``algorithm=kind://address``, separated by commas.
+"""Notation of routes, which assign engines to algorithms: ``algorithm=kind://address``, separated by commas.
 
-An address is ``host:port`` or ``dns:///name:port``, where the name may stand for several replicas; or ``ip:port`` for
-each of them, separated by commas too: ``algorithm=kind://10.0.0.2:51002,10.0.0.3:51002``.
+An address is ``host:port`` or ``dns:///name:port``, where the name may resolve to several replicas; or the ``ip:port``
+of each replica, also separated by commas: ``algorithm=kind://10.0.0.2:51002,10.0.0.3:51002``.
 
-A TorchServe is one server with two ports. The second, of its management, is 7071 on the same host where nobody says
-otherwise: ``algorithm=torchserve://host:7070?management=host:7071``.
+A TorchServe is one server with two ports. The second, its management port, is 7071 on the same host by default. Another
+one is written as ``algorithm=torchserve://host:7070?management=host:7071``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREDICTOR: Final = "predictor"
 TORCHSERVE: Final = "torchserve"
 OPEN_INFERENCE: Final = "open-inference"
 KINDS: Final = (PREDICTOR, TORCHSERVE, OPEN_INFERENCE)
-"""The kinds of engine, each with its module in ``frontend.engines``."""
+"""Kinds of engine, each with a package in ``frontend.engines``."""
 
 _MANAGEMENT_PORT: Final = 7071
 
@@ -30,20 +30,20 @@ _ADDRESS: Final = re.compile(r"(dns:///)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Where an engine is and what it speaks."""
+    """Kind and address of an engine."""
 
     kind: str
     address: str
-    """Of all its replicas, as gRPC writes it."""
+    """Address of all replicas of the engine, in gRPC's notation."""
     management: str = ""
-    """Of a TorchServe's management."""
+    """Address of a TorchServe's management API."""
 
 
 def parse_routes(text: str) -> Mapping[str, Engine]:
     """Return the engine of each algorithm.
 
     Raises:
-        ValueError: ``text`` is not written as above; the message names the part.
+        ValueError: ``text`` does not follow the notation of this module; the message names the faulty part.
     """
     kinds: dict[str, str] = {}
     addresses: dict[str, list[str]] = {}

@@ -1,4 +1,7 @@
-"""The access file: who may call, how they prove it, and what they may do. Read strictly, every fault of it named."""
+"""The access file: identities, their credentials and their rights.
+
+The file is parsed strictly, and every fault in it is reported.
+"""
 
 from __future__ import annotations
 
@@ -21,43 +24,43 @@ _MAX_FAULTS_TOLD: Final = 5
 _HMAC: Final = re.compile("HS[0-9]+")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,256}\z")]
-"""Of an identity, as tokens and predictors' callers may carry it: printable ASCII without spaces."""
+"""Name of an identity, in a form that tokens and calls to predictors can carry: printable ASCII without spaces."""
 Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,128}\*?\z", min_length=1)]
-"""A model's name; with ``*`` at its end, every name that begins so."""
+"""A model's name; with ``*`` at its end, every name with this prefix."""
 KeyId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 File = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-"""Relative to the folder of the access file."""
+"""Path relative to the folder of the access file."""
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
 
 
 class InvalidAccessFile(InvalidFile):
-    """The file, or one that it names, cannot be used; the message says why and holds no secret."""
+    """The access file, or a file that it names, cannot be used. The message gives the reason and contains no secret."""
 
 
 class _Entry(BaseModel):
-    # What stands at a wrong place may be a secret, and faults are logged.
+    # A misplaced value may be a secret, and faults are logged.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class KeyEntry(_Entry):
-    """An API key, known by its hash."""
+    """An API key, identified by its hash."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}\z")
     expires: AwareDatetime | None = None
-    """From then on the key is refused; ``None``: never."""
+    """Time from which the key is refused; ``None``: never."""
     comment: str = Field(default="", max_length=256)
-    """For people: where the key is used, when it was made."""
+    """Note for operators: where the key is used, when it was made."""
 
     @property
     def expires_at(self) -> float:
-        """Seconds since 1970."""
+        """Expiry of the key, in seconds since 1970; infinite if it never expires."""
         return float("inf") if self.expires is None else self.expires.timestamp()
 
 
 class LimitsEntry(_Entry):
-    """How much an identity may ask; what is left out is not limited."""
+    """Limits of one identity. An omitted limit does not apply."""
 
     requests_per_second: float = Field(default=0.0, gt=0.0, le=1e9, allow_inf_nan=False)
     burst: float = Field(default=0.0, ge=1.0, le=1e9, allow_inf_nan=False)
@@ -65,36 +68,36 @@ class LimitsEntry(_Entry):
 
 
 class IdentityEntry(_Entry):
-    """Somebody who may call."""
+    """An identity that may call the service."""
 
     keys: tuple[KeyEntry, ...] = Field(default=(), max_length=64)
     certificates: tuple[str, ...] = Field(default=(), max_length=64)
-    """Names in client certificates that are theirs."""
+    """Names in client certificates that identify this caller."""
     models: tuple[Pattern, ...] = ()
     rights: frozenset[Right] = frozenset()
     limits: LimitsEntry | None = None
-    """``None``: what the settings of the service say of every tenant."""
+    """Limits of this identity; ``None``: those that the service's settings define for every tenant."""
     comment: str = Field(default="", max_length=256)
 
 
 class JwtSection(_Entry):
-    """Which tokens are taken, and what they must say."""
+    """Requirements for accepted tokens."""
 
     issuer: str = Field(min_length=1, max_length=1024)
     audience: str = Field(min_length=1, max_length=1024)
     algorithms: frozenset[Algorithm] = Field(min_length=1)
     keys: Mapping[KeyId, File] = Field(default_factory=dict)
-    """By key id: files of public keys or certificates in PEM; of secrets, where the algorithms are HS*."""
+    """Files by key id: public keys or certificates in PEM, or secrets where the algorithms are HS*."""
     jwks_file: File | None = None
-    """A file with a JSON Web Key Set, whose keys name their ids themselves."""
+    """File with a JSON Web Key Set, whose keys carry their own ids."""
     claim: str = Field(default="sub", min_length=1, max_length=256)
-    """The claim that names the identity."""
+    """Claim that names the identity."""
     leeway_seconds: float = Field(default=30.0, ge=0.0, le=600.0)
-    """By how much the clocks of issuer and service may differ."""
+    """Tolerated difference between the clocks of issuer and service, in seconds."""
 
     @property
     def symmetric(self) -> bool:
-        """Whether tokens are signed with secrets that the service shares."""
+        """Whether tokens are signed with secrets that the service shares with the issuer."""
         return any(_HMAC.fullmatch(name) for name in self.algorithms)
 
     @model_validator(mode="after")
@@ -106,14 +109,14 @@ class JwtSection(_Entry):
         return self
 
     def files(self) -> Iterator[str]:
-        """Give the files that it names."""
+        """Yield the files that the section names."""
         yield from self.keys.values()
         if self.jwks_file is not None:
             yield self.jwks_file
 
 
 class AccessFile(_Entry):
-    """All of it."""
+    """The contents of an access file."""
 
     identities: Mapping[Name, IdentityEntry]
     jwt: JwtSection | None = None
@@ -127,10 +130,10 @@ class AccessFile(_Entry):
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Return the access file that ``data`` holds.
+        """Return the access file in ``data``.
 
         Raises:
-            InvalidAccessFile: it cannot be understood.
+            InvalidAccessFile: ``data`` is not a valid access file.
         """
         try:
             return cls.model_validate(parse_json(data))
@@ -140,7 +143,7 @@ class AccessFile(_Entry):
             raise InvalidAccessFile(f"the access file cannot be used: {_faults(error)}") from None
 
     def identity_of(self, name: str) -> Identity:
-        """Return what the file says of ``name``, which is one of ``identities``."""
+        """Return the identity ``name``, which must be one of ``identities``."""
         entry = self.identities[name]
         limits = None if entry.limits is None else Limits(**entry.limits.model_dump())
         return Identity(name, entry.rights, entry.models, limits)
@@ -150,7 +153,7 @@ def read_access_file(path: Path) -> AccessFile:
     """Return the access file at ``path``. Blocks.
 
     Raises:
-        InvalidAccessFile: it cannot be read or understood.
+        InvalidAccessFile: the file cannot be read or is not valid.
     """
     return AccessFile.parse(read_part(path, "the access file"))
 
@@ -168,7 +171,7 @@ def read_part(path: Path, meaning: str) -> bytes:
 
 
 def entry_of_key(key_hash: str, expires: datetime | None, comment: str) -> dict[str, str]:
-    """Return how a key stands in the file."""
+    """Return the entry of a key as the access file contains it."""
     entry = {"sha256": key_hash}
     if expires is not None:
         entry["expires"] = expires.isoformat()

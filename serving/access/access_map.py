@@ -1,4 +1,4 @@
-"""One version of the access file, made ready for every call to ask."""
+"""One version of the access file, prepared for lookups by every call."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class KnownKey(NamedTuple):
-    """An API key that was given out."""
+    """An API key that was issued."""
 
     identity: Identity
     expires_at: float
-    """Seconds since 1970."""
+    """Expiry of the key, in seconds since 1970."""
 
 
 class Tokens(NamedTuple):
-    """What is needed for tokens."""
+    """Verifier of tokens, and tokens that it has verified."""
 
     verifier: TokenVerifier
     remembered: RememberedCredentials
@@ -33,25 +33,25 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AccessMap:
-    """Who is known, by what they may prove it with. Never changed: a new file makes a new one."""
+    """Known identities by their credentials. Immutable: a new version of the file makes a new map."""
 
     identities: Mapping[str, Identity]
     keys: Mapping[bytes, KnownKey]
-    """By the SHA-256 of each key."""
+    """Known keys by their SHA-256."""
     certificates: Mapping[str, Identity]
     tokens: Tokens | None
-    """``None``: none are taken."""
+    """Verification of tokens; ``None``: tokens are not accepted."""
     files: tuple[Path, ...]
-    """All that were read."""
+    """All files that were read."""
     remembered_keys: RememberedCredentials = field(default_factory=RememberedCredentials, repr=False, compare=False)
-    """Keys as ``authorization`` has them."""
+    """Keys that were checked, by the value of ``authorization``."""
 
 
 def read_access_map(path: Path, counters: AccessCounters) -> AccessMap:
-    """Return the map that the access file at ``path`` describes, with all that it names. Blocks.
+    """Return the map that the access file at ``path``, with the files that it names, describes. Blocks.
 
     Raises:
-        InvalidAccessFile: it, or a file that it names, cannot be used.
+        InvalidAccessFile: the access file, or a file that it names, cannot be used.
     """
     file = read_access_file(path)
     identities = {name: replace(file.identity_of(name), counters=counters) for name in file.identities}
@@ -75,7 +75,7 @@ def read_access_map(path: Path, counters: AccessCounters) -> AccessMap:
 def _tokens_of(file: AccessFile, folder: Path) -> Tokens | None:
     if file.jwt is None:
         return None
-    # Cryptography of public keys is several megabytes, for those who need it.
+    # Public-key cryptography takes several megabytes; load it only where tokens are configured.
     from serving.access.tokens import TokenVerifier  # noqa: PLC0415
 
     return Tokens(TokenVerifier.read(file.jwt, folder), RememberedCredentials())

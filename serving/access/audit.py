@@ -1,4 +1,4 @@
-"""The audit: who managed what, and what came of it, one log line each, whatever the log level is."""
+"""Audit log: one line per management action, with its caller and its outcome, at every log level."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from serving.domain.errors import status_of
 _LOGGER: Final = "intent.audit"
 _LONGEST_TEXT: Final = 160
 
-# A level of its own: an audit that a quieter service leaves out would be none.
+# A separate level: a quieter service must not suppress the audit.
 logging.getLogger(_LOGGER).setLevel(logging.INFO)
 log = structlog.get_logger(_LOGGER)
 
 
 @contextlib.contextmanager
 def audited(action: str, model: str, caller: str = "") -> Iterator[None]:
-    """Write one line when the block ends: the action, its model, who asked for it, and the code it ended with.
+    """Log one line when the block ends: the action, its model, its caller, and the code with which it ended.
 
     REQUIRES: called in the task of a call.
 
     Args:
-        action: what is done.
-        model: to which model, as it was asked for.
-        caller: in whose name, where the one who calls asks for somebody else.
+        action: name of the action.
+        model: the model, as the caller wrote it.
+        caller: the identity on whose behalf the call is made, where that is not the identity that makes it.
     """
     call = current_call()
     code = StatusCode.OK
@@ -44,7 +44,7 @@ def audited(action: str, model: str, caller: str = "") -> Iterator[None]:
 
 
 def record(action: str, model: str, call: Call, code: StatusCode, caller: str = "") -> None:
-    """Write the line of one action that has ended with ``code``; the rest is as :func:`audited` has it."""
+    """Log the line of one action that ended with ``code``. The other arguments are those of :func:`audited`."""
     log.info(
         "audit",
         action=action,
@@ -57,6 +57,6 @@ def record(action: str, model: str, call: Call, code: StatusCode, caller: str = 
 
 
 def _printable(text: str) -> str:
-    """Return what was asked for as it may stand in a line: callers write anything there."""
+    """Return ``text`` in a form that is safe in a log line: callers control its contents."""
     shown = text[:_LONGEST_TEXT]
     return shown if shown.isascii() and shown.isprintable() else ascii(shown)

@@ -1,4 +1,4 @@
-"""The names in the certificate with which a caller has proved who it is."""
+"""The names in the certificate with which a caller has proved its identity."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _REMEMBERED: Final = 1024
 def certificate_names(presented: Presented) -> tuple[str, ...]:
     """Return the common name, the DNS names and the URIs of the caller's certificate, which the server has verified.
 
-    Nothing where the service asks for no certificates. What callers say of themselves in metadata does not count.
+    The result is empty where the service requests no certificates. Names that callers send in metadata do not count.
     """
     certificate = presented.certificate()
     return () if certificate is None else _names(certificate)
 
 
-# A caller sends the same certificate with each connection, and each of its calls asks.
+# A caller presents the same certificate on every connection, and every one of its calls looks up the names.
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _names(certificate: bytes) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(_read(x509.load_pem_x509_certificate(certificate))))
     except ValueError:
-        # The handshake took it, and it may be odd all the same; then it names nobody.
+        # The handshake accepted the certificate, but it may still be malformed; then it identifies no caller.
         log.warning("a caller's certificate cannot be read; it names nobody", exc_info=True)
         return ()
 

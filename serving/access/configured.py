@@ -1,4 +1,4 @@
-"""Access as an access file says it. An :class:`~serving.transport.guards.Access`, of one event loop."""
+"""Access as configured by an access file."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _MESSAGES: Final[dict[FailureReason, str]] = {
 
 
 class ConfiguredAccess:
-    """Knows those who are in the access file, and nobody else.
+    """An :class:`~serving.transport.guards.Access` that knows exactly the identities in the access file.
 
-    The file is looked at again once a second. A new one is in force with the next call; one that cannot be used leaves
-    the former in force.
+    Belongs to one event loop. The file is checked for changes once a second. A new version is in force from the next
+    call on; if it cannot be used, the previous version stays in force.
 
     Args:
-        path: of the access file.
-        certificate_names: what the certificate of a caller, which has been checked, says of who they are.
+        path: path of the access file.
+        certificate_names: returns the names in a caller's certificate, which the transport has verified.
 
     Raises:
         InvalidAccessFile: the file cannot be used.
@@ -50,10 +50,10 @@ class ConfiguredAccess:
         self._reloaded = Reloaded(path, partial(_read, path, self.counters))
 
     def identify(self, presented: Presented) -> Identity:
-        """Return who makes the call that came with ``presented``.
+        """Return the identity of the caller that sent ``presented``.
 
         Raises:
-            Unauthenticated: it is nobody that is known.
+            Unauthenticated: the caller is not known.
         """
         known = self._reloaded.value
         authorization = presented.metadatum(AUTHORIZATION_KEY)
@@ -69,7 +69,7 @@ class ConfiguredAccess:
         if key is not None:
             if key.expires_at <= time.time():
                 raise self._unknown("expired", key.identity.name)
-            # Not with spaces before the key, of which there may be many: all would be kept.
+            # A value with extra spaces is not remembered: there may be many spaces, and all would be kept.
             if authorization is not None and len(authorization) == len(SCHEME) + len(value):
                 known.remembered_keys.keep(authorization, key.identity, key.expires_at)
             return key.identity
@@ -79,10 +79,10 @@ class ConfiguredAccess:
         raise self._unknown("unknown" if value else "invalid")
 
     def check_method(self, identity: Identity, asked: Asked | None) -> None:
-        """Return if ``identity`` may call a method that asks for ``asked``; ``None``: it says nothing of rights.
+        """Check that ``identity`` may call a method that requires ``asked``; ``None``: the method declares no rights.
 
         Raises:
-            PermissionDenied: they may not.
+            PermissionDenied: the identity may not call the method.
         """
         if asked is OPEN:
             return
@@ -95,10 +95,10 @@ class ConfiguredAccess:
             identity.check_right(asked[0])
 
     def named(self, name: str) -> Identity:
-        """Return the identity of this name, in which a frontend asks.
+        """Return the identity with this name, on whose behalf a frontend makes a call.
 
         Raises:
-            PermissionDenied: it is not known.
+            PermissionDenied: the name is not known.
         """
         identity = self._reloaded.value.identities.get(name)
         if identity is None:
@@ -107,7 +107,7 @@ class ConfiguredAccess:
         return identity
 
     async def close(self) -> None:
-        """Look at the file no more."""
+        """Stop watching the file."""
         await self._reloaded.close()
 
     def _by_certificate(self, known: AccessMap, presented: Presented) -> Identity:
@@ -119,7 +119,7 @@ class ConfiguredAccess:
         raise self._unknown("missing")
 
     def _by_token(self, known: AccessMap, tokens: Tokens, value: str) -> Identity:
-        # Imported where the file speaks of tokens; by then it is there.
+        # Imported only where the file configures tokens; the module is loaded by then.
         from serving.access.tokens import BadToken  # noqa: PLC0415
 
         try:

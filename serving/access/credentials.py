@@ -1,4 +1,4 @@
-"""What callers send to tell who they are."""
+"""Credentials that callers send with their calls."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Final, NamedTuple
 from serving.call.presented import Presented
 
 API_KEY_KEY: Final = "x-api-key"
-"""Metadata key, or HTTP header, with an API key alone."""
+"""Metadata key, or HTTP header, that carries only an API key."""
 
 SCHEME: Final = "bearer "
-"""What stands before a credential in ``authorization``, in any case of letters."""
+"""Prefix of a credential in ``authorization``; compared without regard to case."""
 
 
 class Credential(NamedTuple):
-    """What came with a call."""
+    """A credential that was sent with a call."""
 
     value: str
-    """Empty: it was sent, and is none."""
+    """The key or token; empty: one was sent, but it is not well formed."""
     may_be_token: bool
 
 
 def credential_of(authorization: str | None, presented: Presented) -> Credential | None:
-    """Return what came with the call; ``None`` where nothing did.
+    """Return the credential that was sent with the call; ``None`` if there was none.
 
     Args:
-        authorization: the first value of that header, which counts; ``None`` where there is none.
-        presented: all that came.
+        authorization: first value of the ``authorization`` header, which is the one that counts; ``None`` if missing.
+        presented: everything that the caller sent along.
     """
     key = presented.metadatum(API_KEY_KEY) if authorization is None else None
     if authorization is not None:
@@ -35,5 +35,5 @@ def credential_of(authorization: str | None, presented: Presented) -> Credential
 
 
 def _after_scheme(value: str) -> str:
-    # By RFC 9110, section 11.1, the case of the scheme does not matter.
+    # The scheme is case-insensitive: RFC 9110, section 11.1.
     return value[len(SCHEME) :].strip() if value[: len(SCHEME)].lower() == SCHEME else ""

@@ -1,4 +1,4 @@
-"""Tells of calls without a credential that is known. However many there are, the log stays short."""
+"""Rate-limited log of calls without a known credential."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from serving.call.counters import FailureReason
 log = structlog.get_logger()
 
 MOST_LINES: Final = 5
-"""In each period."""
+"""Maximum number of lines in a period."""
 PERIOD_SECONDS: Final = 1.0
+"""Length of a period, in seconds."""
 
 
 class FailureLog:
-    """Writes at most so many lines in a period; the first line of the next tells how many were left out.
+    """Logs at most ``MOST_LINES`` lines per period; the first line after that reports how many were left out.
 
     Args:
-        clock: tells seconds.
+        clock: returns the time, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,11 +32,11 @@ class FailureLog:
         self._left_out = 0
 
     def tell(self, reason: FailureReason, *, identity: str = "") -> None:
-        """Write a line, if there is room for it. What was sent is nowhere in it.
+        """Log a line unless the period has reached its maximum. The line never contains what the caller sent.
 
         Args:
-            reason: what was wrong.
-            identity: whose credential it was, where that is known.
+            reason: why authentication failed.
+            identity: owner of the credential, where known.
         """
         now = self._clock()
         if now >= self._period_ends:

@@ -1,7 +1,7 @@
-"""API keys: long random texts of which only hashes are kept.
+"""API keys: long random strings of which only hashes are stored.
 
-A hash needs no salt and no slow function where what is hashed cannot be guessed. Keys are found by the hash of what was
-sent, so the time that it takes tells nothing of any key.
+The hash needs neither a salt nor a slow function, because a key cannot be guessed. A key is looked up by the hash of
+the value that was sent, so the duration of the lookup reveals nothing about any key.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import secrets
 from typing import Final
 
 _PREFIX: Final = "intent_"
-"""By which people, and scanners for secrets that were published by mistake, know one."""
+"""Prefix by which people, and scanners for leaked secrets, recognize a key."""
 _RANDOM_BYTES: Final = 32
 
 
 def new_key() -> str:
-    """Return a key that nobody can guess."""
+    """Return a new key that cannot be guessed."""
     return _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
 def hash_of(key: str) -> str:
-    """Return what is kept of a key."""
+    """Return the hash under which a key is stored, in hexadecimal digits."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""How often callers were turned away, as Prometheus sees it."""
+"""Prometheus metrics of refused callers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from serving.call.counters import AccessCounters
 
 
 class AccessCollector(Collector):
-    """Collects what was counted.
+    """Collects the access counters.
 
     Args:
-        counters: read at every scrape.
+        counters: the counters, read at every scrape.
     """
 
     def __init__(self, counters: AccessCounters) -> None:
         self._counters = counters
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return the current value of every metric. Called in any thread."""
         failures = CounterMetricFamily(
             "intent_authentication_failures", "Calls whose credential did not tell who calls.", labels=["reason"]
         )

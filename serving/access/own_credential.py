@@ -1,4 +1,4 @@
-"""The credential that a service itself calls others with."""
+"""The credential with which a service itself calls other services."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from serving.files.reloaded import Reloaded
 from serving.wire.channels import AUTHORIZATION_KEY, bearer
 
 Entry: TypeAlias = tuple[str, str]
-"""Of metadata."""
+"""An entry of metadata: key and value."""
 
 
 class OwnCredential:
-    """An API key, or a token, in a file of one line. A new one is sent soon after the file changes.
+    """An API key or a token in a file of one line. After the file changes, the new credential is soon in use.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         InvalidAccessFile: the file holds no credential.
@@ -30,16 +30,16 @@ class OwnCredential:
         self._reloaded = Reloaded(path, partial(_read, path))
 
     def metadata(self) -> Sequence[Entry]:
-        """Return what is to be sent with a call."""
+        """Return the metadata to send with a call."""
         return self._reloaded.value
 
     async def close(self) -> None:
-        """Look at the file no more."""
+        """Stop watching the file."""
         await self._reloaded.close()
 
 
 def read_credential(path: Path) -> Sequence[Entry]:
-    """Return what is to be sent with calls. Blocks.
+    """Return the metadata that carries the credential in the file. Blocks.
 
     Raises:
         InvalidAccessFile: the file holds no credential.

@@ -1,4 +1,4 @@
-"""A short memory of credentials that were found good, so that not every call hashes a key or checks a signature."""
+"""A short-lived cache of valid credentials, so that not every call hashes a key or verifies a signature."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from serving.call.identity import Identity
 
 MOST_REMEMBERED: Final = 10_000
 REMEMBERED_SECONDS: Final = 60.0
-"""Time after which a credential is checked again, however long it is good."""
+"""Time after which a credential is checked again, however long it is valid, in seconds."""
 
 
 class RememberedCredentials:
-    """Remembers who sent which good credential. Belongs to one version of the access file.
+    """Identities by their valid credentials. Belongs to one version of the access file.
 
     Args:
-        most: credentials.
-        clock: tells the seconds since 1970; the system's clock if left out.
+        most: maximum number of credentials.
+        clock: returns the seconds since 1970; defaults to the system's clock.
     """
 
     def __init__(self, most: int = MOST_REMEMBERED, clock: Callable[[], float] | None = None) -> None:
         self._most = most
         self._clock = time.time if clock is None else clock
-        # Oldest first: a dictionary keeps the order in which it was filled.
+        # Oldest first: a dictionary keeps insertion order.
         self._known: dict[str, tuple[float, Identity]] = {}
 
     def identity_of(self, credential: str) -> Identity | None:
-        """Return who sends the credential; ``None`` if it has to be checked."""
+        """Return the identity that the credential belongs to; ``None`` if the credential has to be checked."""
         known = self._known.get(credential)
         if known is None:
             return None
@@ -39,7 +39,7 @@ class RememberedCredentials:
         return None
 
     def keep(self, credential: str, identity: Identity, expires_at: float) -> None:
-        """Remember a credential that was checked, until ``expires_at`` in seconds since 1970 at most."""
+        """Remember a credential that was checked, at most until ``expires_at``, in seconds since 1970."""
         self._known.pop(credential, None)
         if len(self._known) >= self._most:
             del self._known[next(iter(self._known))]

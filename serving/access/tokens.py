@@ -1,7 +1,7 @@
-"""JSON Web Tokens: what makes one good.
+"""Verification of JSON Web Tokens.
 
-RFC 7519, and what RFC 8725 asks of those who check tokens: algorithms are chosen by configuration and by the kind of
-the key, never by the token; issuer, audience and expiry have to be there.
+Follows RFC 7519, and what RFC 8725 requires of services that verify tokens: the algorithm is determined by the
+configuration and the kind of the key, never by the token; issuer, audience and expiry are mandatory.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey 
 
 _MAX_TOKEN_CHARACTERS: Final = 8192
 _SHORTEST_SECRET: Final = 32
-"""Bytes; RFC 7518, section 3.2, asks for as many as the hash has."""
+"""Minimum length of a secret, in bytes; RFC 7518, section 3.2, requires at least the length of the hash."""
 _SHORTEST_RSA_BITS: Final = 2048
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 
 class BadToken(Exception):
-    """The token does not tell who calls.
+    """The token does not identify its caller.
 
     Args:
-        reason: as what it is counted.
+        reason: the reason under which the failure is counted.
     """
 
     def __init__(self, reason: FailureReason) -> None:
@@ -44,25 +44,25 @@ class BadToken(Exception):
 
 
 class VerifiedToken(NamedTuple):
-    """What a good token says."""
+    """Claims of a valid token."""
 
     subject: str
     expires_at: float
-    """Seconds since 1970; the leeway is in it."""
+    """Expiry in seconds since 1970, leeway included."""
 
 
 class _Key(NamedTuple):
     key: PublicKey
     algorithms: tuple[str, ...]
-    """Of those that are configured, the ones that keys of this kind are for."""
+    """The configured algorithms that suit keys of this kind."""
 
 
 class TokenVerifier:
-    """Checks tokens.
+    """Verifies tokens.
 
     Args:
-        section: what they must say.
-        keys: by key id.
+        section: requirements for tokens.
+        keys: keys by key id.
     """
 
     def __init__(self, section: JwtSection, keys: Mapping[str, _Key]) -> None:
@@ -80,13 +80,13 @@ class TokenVerifier:
         """Return the verifier that ``section`` describes, with keys from files below ``folder``. Blocks.
 
         Raises:
-            InvalidAccessFile: a file cannot be read, or holds no key that fits the algorithms.
+            InvalidAccessFile: a file cannot be read, or contains no key that fits the algorithms.
         """
         keys: dict[str, _Key] = {}
         for key_id, name in section.keys.items():
             what = f"the file of the key {key_id!r}"
             data = read_part(folder / name, what)
-            # Editors end files with the end of a line.
+            # Editors add a trailing newline.
             key = data.rstrip(b"\r\n") if section.symmetric else _public_key(data, what)
             algorithms = _fitting(key, section, what)
             if not algorithms:
@@ -102,10 +102,10 @@ class TokenVerifier:
         return cls(section, keys)
 
     def verified(self, token: str) -> VerifiedToken:
-        """Return what ``token`` says.
+        """Return the claims of ``token``.
 
         Raises:
-            BadToken: it is not signed by the issuer, not meant for this service, expired, or damaged.
+            BadToken: the token is not signed by the issuer, not meant for this service, expired, or damaged.
         """
         if len(token) > _MAX_TOKEN_CHARACTERS:
             raise BadToken("invalid")
@@ -126,7 +126,7 @@ class TokenVerifier:
         except ExpiredSignatureError:
             raise BadToken("expired") from None
         except (PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
-            # Libraries' messages may quote the token.
+            # The libraries' messages may quote the token.
             raise BadToken("invalid") from None
         subject = claims[section.claim]
         if not isinstance(subject, str):
@@ -135,7 +135,7 @@ class TokenVerifier:
 
 
 def _fitting(key: PublicKey, section: JwtSection, what: str) -> tuple[str, ...]:
-    """Return those of the algorithms of ``section`` that keys of this kind are for."""
+    """Return the algorithms of ``section`` that suit keys of this kind."""
     return tuple(sorted(section.algorithms & frozenset(_algorithms_of(key, what))))
 
 
@@ -143,7 +143,7 @@ def _algorithms_of(key: PublicKey, what: str) -> Iterator[str]:
     if isinstance(key, bytes):
         if len(key) < _SHORTEST_SECRET:
             raise InvalidAccessFile(f"{what} is shorter than {_SHORTEST_SECRET} bytes")
-        # A hash wants a secret of its own length.
+        # The secret must be at least as long as the hash.
         yield from (name for name in ("HS256", "HS384", "HS512") if len(key) * 8 >= int(name[2:]))
     elif isinstance(key, RSAPublicKey):
         if key.key_size < _SHORTEST_RSA_BITS:
@@ -169,7 +169,7 @@ def _public_key(data: bytes, what: str) -> PublicKey:
 
 
 def _keys_of_set(data: bytes, section: JwtSection) -> Iterator[tuple[str, _Key]]:
-    """Give the keys that tokens may be signed with; issuers publish others beside them."""
+    """Yield the keys with which tokens may be signed. Issuers also publish other keys, which are skipped."""
     try:
         found = parse_json(data)
     except NotStrictJson as error:
@@ -186,7 +186,7 @@ def _keys_of_set(data: bytes, section: JwtSection) -> Iterator[tuple[str, _Key]]
             key = jwt.PyJWK(member).key
         except (PyJWTError, ValueError, TypeError):
             continue
-        # A private key has no business in a service that only checks.
+        # Private keys are skipped: this service only verifies.
         if isinstance(key, (RSAPublicKey, EllipticCurvePublicKey, Ed25519PublicKey, bytes)):
             only = {member["alg"]} if "alg" in member else section.algorithms
             fitting = _fitting(key, section, f"the key {member['kid']!r} of the key set")

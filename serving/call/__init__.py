@@ -1,1 +1,1 @@
-"""The call that is being served: its deadline, its caller and its spans."""
+"""A call that is being served: its deadline, its caller and its spans."""

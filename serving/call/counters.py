@@ -1,4 +1,4 @@
-"""How often callers were turned away."""
+"""Counters of refused callers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _REASONS: Final[tuple[FailureReason, ...]] = ("missing", "unknown", "expired", "
 
 
 class AccessCounters:
-    """Plain numbers that only grow."""
+    """Plain integers that only increase."""
 
     __slots__ = ("denied", "failures")
 
     def __init__(self) -> None:
         self.failures: dict[FailureReason, int] = dict.fromkeys(_REASONS, 0)
-        """Calls without a credential that is known, by what was wrong."""
+        """Calls without a known credential, by reason."""
         self.denied = 0
-        """Calls, and queries of batches, for which a right or a model was not the caller's."""
+        """Calls, and queries of batches, whose caller lacks the right or may not use the model."""

@@ -1,4 +1,4 @@
-"""The moment a call has to be answered by. Every wait takes it from its caller."""
+"""Deadline of a call. Every wait receives the deadline from its caller."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Deadline(NamedTuple):
         return cls(time.monotonic() + seconds)
 
     def remaining(self) -> float:
-        """Return the seconds left, 0 once it has passed."""
+        """Return the seconds left; 0 once the deadline has passed."""
         return max(0.0, self.at - time.monotonic())
 
     def check(self) -> None:
-        """Return if there is time left.
+        """Check that the deadline has not passed.
 
         Raises:
-            DeadlineExceeded: it has passed.
+            DeadlineExceeded: the deadline has passed.
         """
         if self.at <= time.monotonic():
             raise DeadlineExceeded("the deadline of the call has passed")
 
 
 NEVER: Final = Deadline(math.inf)
-"""The deadline of work that nobody waits for."""
+"""Deadline of work that no caller waits for."""

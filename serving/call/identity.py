@@ -1,4 +1,4 @@
-"""Who makes a call, and what they may do with which models."""
+"""Identity of a caller, with its rights and the models it may use."""
 
 from __future__ import annotations
 
@@ -12,92 +12,92 @@ from serving.domain.errors import PermissionDenied
 from serving.domain.model_id import VERSION_MARK
 
 ALL_MODELS: Final = "*"
-"""At the end of a pattern: any rest of a name."""
+"""End of a pattern that matches any rest of a name."""
 
 
 class Right(enum.StrEnum):
-    """What may be allowed."""
+    """A right that callers can have."""
 
-    # Texts, because those are found in sets ten times as fast as plain members of an enum.
+    # Strings, because sets find them ten times as fast as plain members of an enum.
 
     PREDICT = "predict"
-    """Have documents classified, and see what models there are."""
+    """Classify documents, and see which models exist."""
     EXPLAIN = "explain"
-    """Have answers explained."""
+    """Request explanations of answers."""
     MANAGE = "manage"
-    """Load, unload, release and delete models, and read what services count."""
+    """Load, unload, release and delete models, and read the counters of services."""
     DELEGATE = "delegate"
-    """Ask in the name of others: what a frontend does at a predictor."""
+    """Make calls on behalf of others, as a frontend does at a predictor."""
 
 
 Asked: TypeAlias = Right | tuple[Right, ...]
-"""What a method asks of its callers: a right, or any one of several."""
+"""Right that a method requires of its callers, or several of which any one is enough."""
 
 OPEN: Final[Asked] = ()
-"""What probes ask: nothing, not even who they are."""
+"""Requirement of probes: no right and no credential."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody who calls."""
+    """Identity of a caller."""
 
     name: str
     rights: frozenset[Right]
     models: tuple[str, ...]
-    """Names of models, each of which may end with ``*`` for any rest."""
+    """Names of models that the caller may use; each may end with ``*``, which matches any rest."""
     limits: Limits | None = None
-    """How much they may ask; ``None``: what the settings of the service say."""
+    """Limits of the caller; ``None``: those in the settings of the service."""
     counters: AccessCounters = field(default_factory=AccessCounters, repr=False, compare=False)
-    """Where it is counted what they were denied."""
+    """Counters of denied calls."""
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _beginnings: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Each call asks: so the patterns are sorted once.
+        # Sorted once, because every call matches the patterns.
         names = frozenset(pattern for pattern in self.models if not pattern.endswith(ALL_MODELS))
         beginnings = tuple(pattern[:-1] for pattern in self.models if pattern.endswith(ALL_MODELS))
         object.__setattr__(self, "_names", names)
         object.__setattr__(self, "_beginnings", beginnings)
 
     def check_right(self, right: Right) -> None:
-        """Return if the right is theirs, for whichever models.
+        """Check that the caller has the right, whatever the model.
 
         Raises:
-            PermissionDenied: it is not.
+            PermissionDenied: the caller does not have the right.
         """
         if right not in self.rights:
             self.counters.denied += 1
             raise PermissionDenied(f"the caller has no right to {right.value}; ask the operator for it")
 
     def check(self, right: Right, model_id: str) -> None:
-        """Return if they may do this with the model.
+        """Check that the caller may do this with the model.
 
         Raises:
-            PermissionDenied: they may not; told alike whether or not there is such a model.
+            PermissionDenied: the caller may not; the error is the same whether or not the model exists.
         """
-        # Once more together, because every call comes here.
+        # One condition for the common case, because every call passes here.
         if right not in self.rights or not self.may_use(model_id):
             self.check_right(right)
             self.check_model(model_id)
 
     def check_model(self, model_id: str) -> None:
-        """Return if the model, in any version, is one of theirs.
+        """Check that the caller may use the model, in any version.
 
         Raises:
-            PermissionDenied: it is not; told alike whether or not there is such a model.
+            PermissionDenied: the caller may not; the error is the same whether or not the model exists.
         """
         if not self.may_use(model_id):
             self.counters.denied += 1
             raise PermissionDenied("the caller may not use this model; ask the operator for it")
 
     def may_use(self, model_id: str) -> bool:
-        """Return whether the model, in any version, is one of theirs."""
+        """Return whether the caller may use the model, in any version."""
         name, _, _ = model_id.partition(VERSION_MARK)
         return name in self._names or name.startswith(self._beginnings)
 
 
 ANYBODY: Final = Identity("", frozenset(Right), (ALL_MODELS,))
-"""Every caller of a service where no access is configured: they may do everything."""
+"""Identity of every caller of a service without configured access; has all rights to all models."""
 
 NOBODY: Final = Identity("", frozenset(), ())
-"""Who calls what is open to all: they may do nothing else."""
+"""Identity of the callers of methods that are open to all; has no rights."""

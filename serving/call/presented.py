@@ -1,4 +1,4 @@
-"""What a caller sent along with a call, as far as it tells who the caller is."""
+"""The data of a call that identifies its caller."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Presented(Protocol):
-    """What a caller sent along with a call. The same on every transport."""
+    """Data that a caller sent with a call. The same on every transport."""
 
     def metadatum(self, key: str) -> str | None:
-        """Return the value of one key of the metadata, the first where there are several; ``None`` without one."""
+        """Return the first value of a metadata key; ``None`` without one."""
 
     def certificate(self) -> bytes | None:
-        """Return the caller's certificate, which the transport has verified, in PEM; ``None`` without one."""
+        """Return the caller's certificate in PEM, as verified by the transport; ``None`` without one."""

@@ -1,4 +1,4 @@
-"""What rooms on a request's way see of a trace, where one is recorded. Knows no library: most processes need none."""
+"""Interface of recorded traces for the code on a request's path. Imports no library: most processes need none."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Literal, Protocol, TypeAlias
 
 Attribute: TypeAlias = str | int | float | bool
 Kind = Literal["internal", "client"]
-"""Of a part: work of this process, or a call to another."""
+"""Kind of a span: work of this process, or a call to another one."""
 
 
 class Span(Protocol):
-    """A piece of work with its beginning, its end and its place in a trace. Never told a document's text.
+    """A piece of work with a start, an end and a position in a trace. Never receives a document's text.
 
-    What is not recorded has none: ``None`` stands for it.
+    Work that is not recorded has ``None`` instead of a span.
     """
 
     @property
     def trace_id(self) -> str:
-        """The trace that it belongs to, in 32 hexadecimal digits."""
+        """Id of the span's trace, as 32 hexadecimal digits."""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what carries the trace on to another service."""
+        """Return the metadata that propagates the trace to another service."""
 
     def child(
         self, name: str, kind: Kind = "internal", *, since: int | None = None, links: Sequence[Span] = ()
     ) -> Span:
-        """Return a part of this piece of work, which begins now.
+        """Return a new span for a part of this work, which starts now.
 
         Args:
-            name: one of few, and the same for all work of its kind.
-            kind: whether it is a call to another service.
-            since: when it began, in nanoseconds of Unix time, where that was earlier.
-            links: work of other traces that it belongs to as well.
+            name: one of a few names, the same for all work of its kind.
+            kind: whether the part is a call to another service.
+            since: start of the part in nanoseconds of Unix time, if earlier than now.
+            links: spans of other traces that the part also belongs to.
         """
 
     def tell(self, name: str, value: Attribute) -> None:
-        """Add what is known of it."""
+        """Add an attribute."""
 
     def end(self, error: str = "") -> None:
-        """End it; ``error`` names what went wrong. Ending it again changes nothing."""
+        """End the span; ``error`` names what went wrong. Further calls have no effect."""

@@ -1,1 +1,1 @@
-"""The product's own terms: models, queries, answers, releases and errors. Knows no protobuf, file or clock."""
+"""Domain types: models, queries, answers, releases and errors. Independent of protobuf, files and clocks."""

@@ -1,10 +1,10 @@
-"""How far what a model is asked, and what it answers, is from what it was validated on.
+"""Drift: how far a model's queries and answers are from those of its validation.
 
 Histograms are compared by the population stability index, the symmetric Kullback-Leibler divergence of two histograms:
 ``sum((p - q) * ln(p / q))``. Its usual bounds, 0.1 and 0.25, are those of N. Siddiqi, "Credit Risk Scorecards" (2006).
-They say nothing of chance: with many labels and few documents the index is large without any drift. With n and m
-documents and B bins it is about ``(1/n + 1/m) * chi-squared(B - 1)`` then (B. Yurdakul and J. Naranjo, "Statistical
-properties of the population stability index", 2020), so an index that chance gives easily counts for nothing.
+These bounds ignore chance: with many labels and few documents the index is large without any drift. For n and m
+documents and B bins, the index without drift is about ``(1/n + 1/m) * chi-squared(B - 1)`` (B. Yurdakul and J. Naranjo,
+"Statistical properties of the population stability index", 2020). An index that chance explains is therefore ignored.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any, Final
 from serving.domain.answer_counts import AnswerCounts
 
 FEWEST_DOCUMENTS: Final = 200
-"""Documents below which nothing is said of traffic."""
+"""Minimum number of live documents for a verdict."""
 FEWEST_VALIDATED: Final = 50
-"""Documents below which a baseline is not one."""
+"""Minimum number of documents in a baseline."""
 
-# Added to each bin, so that one that is empty on one side gives no infinite index (Jeffreys' prior).
+# Added to each bin, so that a bin that is empty on one side does not make the index infinite (Jeffreys' prior).
 _SMOOTHING: Final = 0.5
-# One in a thousand signals without drift is more than chance allows: the quantile of the normal distribution.
+# Quantile of the normal distribution: without drift, one signal in a thousand exceeds the bound of chance.
 _RARE: Final = 3.090
 
 
 class Verdict(StrEnum):
-    """What a signal says."""
+    """Verdict on a signal."""
 
     TOO_FEW = "too few documents to tell"
     NONE = "none"
@@ -39,30 +39,30 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """From where on a change is some drift, and from where on strong."""
+    """Smallest changes that count as some drift and as strong drift."""
 
     some: float
     strong: float
 
 
 UNKNOWN_TOKENS: Final = Bounds(0.05, 0.15)
-"""Of the difference of two shares."""
+"""Bounds on the difference of two shares."""
 EMPTY_DOCUMENTS: Final = Bounds(0.02, 0.10)
-"""Of the difference of two shares."""
+"""Bounds on the difference of two shares."""
 INDEX: Final = Bounds(0.10, 0.25)
-"""Of the population stability index."""
+"""Bounds on the population stability index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One thing that is compared."""
+    """One compared quantity."""
 
     name: str
     """``unknown_tokens``, ``empty_documents``, ``confidence`` or ``labels``."""
     change: float
-    """The difference of the shares, live less baseline; of histograms the population stability index."""
+    """Difference of the shares, live minus baseline; for histograms, the population stability index."""
     by_chance: float
-    """What the size of the change stays below, in 999 of 1,000 cases, where nothing drifts."""
+    """Bound that the size of the change stays below in 999 of 1,000 cases without drift."""
     verdict: Verdict
     baseline_share: float | None = None
     live_share: float | None = None
@@ -70,21 +70,21 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Every signal of one model."""
+    """All signals of one model."""
 
     signals: tuple[Signal, ...]
     documents: int
-    """Live."""
+    """Number of live documents."""
     validated: int
-    """Documents of the baseline."""
+    """Number of documents in the baseline."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
 def drift_of(live: AnswerCounts, baseline: AnswerCounts) -> Drift:
-    """Return how far ``live`` is from ``baseline``."""
+    """Return the drift of ``live`` from ``baseline``."""
     enough = live.documents >= FEWEST_DOCUMENTS and baseline.documents >= FEWEST_VALIDATED
     confidence = (live.confidence, baseline.confidence)
     labels = _aligned(live.labels, baseline.labels)
@@ -110,9 +110,9 @@ def drift_of(live: AnswerCounts, baseline: AnswerCounts) -> Drift:
 
 
 def stability_index(counts: Sequence[int], others: Sequence[int]) -> float:
-    """Return the population stability index of two histograms of the same bins; 0 where they have the same shares.
+    """Return the population stability index of two histograms with the same bins; 0 if their shares are equal.
 
-    Bins that are empty in both are left out, and half a count is added to each of the others.
+    Bins that are empty in both histograms are left out, and half a count is added to every other bin.
     """
     bins = _filled(counts, others)
     mine, theirs = (sum(side) + _SMOOTHING * len(bins) for side in ([a for a, _ in bins], [b for _, b in bins]))
@@ -121,12 +121,12 @@ def stability_index(counts: Sequence[int], others: Sequence[int]) -> float:
 
 
 def index_by_chance(counts: Sequence[int], others: Sequence[int]) -> float:
-    """Return what the index of two such histograms stays below where nothing drifts, in 999 of 1,000 cases."""
+    """Return the bound that the index of two such histograms stays below in 999 of 1,000 cases without drift."""
     freedom = len(_filled(counts, others)) - 1
     n, m = sum(counts), sum(others)
     if freedom < 1 or not n or not m:
         return 0.0
-    # The quantile of chi-squared, by E. Wilson and M. Hilferty (1931).
+    # Quantile of chi-squared, after E. Wilson and M. Hilferty (1931).
     spread = 2.0 / (9.0 * freedom)
     return (1.0 / n + 1.0 / m) * freedom * (1.0 - spread + _RARE * math.sqrt(spread)) ** 3
 
@@ -134,7 +134,7 @@ def index_by_chance(counts: Sequence[int], others: Sequence[int]) -> float:
 def _share_signal(
     name: str, live: tuple[int, int], baseline: tuple[int, int], bounds: Bounds, *, enough: bool
 ) -> Signal:
-    """Compare two shares, each a part and its whole."""
+    """Compare two shares, each given as a part and its whole."""
     mine, theirs = (part / whole if whole else 0.0 for part, whole in (live, baseline))
     change = mine - theirs
     wholes = live[1] + baseline[1]

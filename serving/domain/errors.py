@@ -1,7 +1,7 @@
-"""The one tree of errors, each class with its gRPC status, and the one place that turns errors into statuses.
+"""The tree of errors, each class with its gRPC status, and the only place that turns errors into statuses.
 
-A message is read by the caller of the service: it says in plain words what to do, and names no path, no class and no
-text of a foreign exception. What an operator needs beyond that goes into the log, through ``__cause__``.
+A message is for the caller of the service: the message says in plain words what to do, and contains no path, no class
+and no text of a foreign exception. Further details for the operator go into the log, through ``__cause__``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INTERNAL_MESSAGE: Final = "internal error; the service's log has the details und
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A gRPC status: what a caller sees of an error."""
+    """gRPC status of an error, as the caller sees it."""
 
     code: StatusCode
     message: str
@@ -29,14 +29,14 @@ class ServingError(Exception):
 
     code: StatusCode = StatusCode.INTERNAL
     tried_enough = False
-    """Whether all that helps was tried here already, so that libraries are not to repeat the call by themselves."""
+    """Whether everything that could help was tried here already, so that client libraries must not retry the call."""
     retry_after: float | None = None
-    """Seconds after which trying again makes sense, where that is known; callers get it as metadata."""
+    """Seconds after which a retry makes sense, if known; sent to callers as metadata."""
     was_logged = False
-    """Whether a log line has told of it, or was left out because there are too many like it."""
+    """Whether the error was logged, or its log line left out because there are too many similar ones."""
 
 
-# Who the caller is.
+# The identity of the caller.
 
 
 class Unauthenticated(ServingError):
@@ -46,30 +46,30 @@ class Unauthenticated(ServingError):
 
 
 class PermissionDenied(ServingError):
-    """The caller may not do this. The message is the same whether or not what was asked for exists."""
+    """The caller may not do this. The message is the same whether or not the requested object exists."""
 
     code = StatusCode.PERMISSION_DENIED
 
 
-# What the caller got wrong.
+# Errors of the caller.
 
 
 class InvalidRequest(ServingError):
-    """The request cannot be served as it stands; the same request will fail again."""
+    """The request cannot be served as it is; the same request will fail again."""
 
     code = StatusCode.INVALID_ARGUMENT
 
 
 class InvalidModelId(InvalidRequest):
-    """The model id is not in the closed grammar of ids. Raised before any file-system call."""
+    """The model id does not match the grammar of ids. Raised before any file-system call."""
 
 
 class DocumentTooLarge(InvalidRequest):
-    """The document has more bytes than the service takes."""
+    """The document has more bytes than the service accepts."""
 
 
 class InvalidConnection(InvalidRequest):
-    """What a client was given to connect with cannot be used. Raised by clients, before anything is sent."""
+    """The connection options of a client cannot be used. Raised by clients, before anything is sent."""
 
 
 class ModelNotFound(ServingError):
@@ -79,74 +79,74 @@ class ModelNotFound(ServingError):
 
 
 class ModelExists(ServingError):
-    """A model of this id is published already."""
+    """A model with this id is already published."""
 
     code = StatusCode.ALREADY_EXISTS
 
 
-# What the model's publisher got wrong.
+# Errors of the model's publisher.
 
 
 class ModelUnusable(ServingError):
-    """The model is there and cannot be served as it is; its publisher has to act."""
+    """The model exists, but cannot be served as it is; its publisher has to act."""
 
     code = StatusCode.FAILED_PRECONDITION
 
 
 class ModelIncomplete(ModelUnusable):
-    """Files of the model are missing, as while an upload is under way."""
+    """Files of the model are missing, for example during an upload."""
 
 
 class FilesChanged(ModelIncomplete):
-    """The model's files changed while they were read."""
+    """The model's files changed while they were being read."""
 
 
 class InvalidManifest(ModelUnusable):
-    """manifest.json is not what the contract says."""
+    """manifest.json does not follow the contract."""
 
 
 class InvalidRelease(ModelUnusable):
-    """release.json is not what it has to be."""
+    """release.json is invalid."""
 
 
 class InvalidModelFile(ModelUnusable):
-    """A model file is damaged, oversized or inconsistent with its neighbours."""
+    """A model file is damaged, oversized or inconsistent with the model's other files."""
 
 
 class ForbiddenPickle(InvalidModelFile):
-    """A model file asks for code that model files have no business with. Nothing was executed."""
+    """A model file refers to code that model files must not use. Nothing was executed."""
 
 
 class ChecksumMismatch(ServingError):
-    """A file of the model is not the one its manifest describes: it was damaged, or is of another copy."""
+    """A file of the model does not match its manifest: the file is damaged, or belongs to another copy."""
 
     code = StatusCode.DATA_LOSS
 
 
 class ReleaseRefused(ModelUnusable):
-    """A version cannot go live as it was asked for; what was live stays."""
+    """A version cannot go live as requested; the release stays as it was."""
 
 
 class ReleaseConflict(ServingError):
-    """Somebody else has changed the release meanwhile."""
+    """Another writer has changed the release in the meantime."""
 
     code = StatusCode.ABORTED
 
 
 class ModelInService(ServingError):
-    """The model is protected: it is live, or may become so again."""
+    """The model is protected: it is live, or may become live again."""
 
     code = StatusCode.FAILED_PRECONDITION
 
 
 class VolumeReadOnly(ServingError):
-    """This service may read the model volume only."""
+    """This service can only read the model volume."""
 
     code = StatusCode.FAILED_PRECONDITION
 
 
 class ModelPinned(ServingError):
-    """The model is kept in memory by the predictor's settings."""
+    """The predictor's settings keep the model in memory."""
 
     code = StatusCode.FAILED_PRECONDITION
 
@@ -155,17 +155,17 @@ class NoBackend(ModelUnusable):
     """No engine is configured for the manifest's algorithm."""
 
 
-# What the service cannot do at the moment.
+# Temporary conditions and failures of the service.
 
 
 class OutOfCapacity(ServingError):
-    """A bound of the service is reached."""
+    """A limit of the service is reached."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
 
 
 class QuotaExceeded(OutOfCapacity):
-    """A tenant asks for more than it may; others are not affected."""
+    """A tenant exceeds its quota; other tenants are not affected."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -173,7 +173,7 @@ class QuotaExceeded(OutOfCapacity):
 
 
 class Overloaded(OutOfCapacity):
-    """The service is asked for more than it can answer in time."""
+    """The service receives more calls than it can answer in time."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -185,11 +185,11 @@ class ModelTooLarge(OutOfCapacity):
 
 
 class MemoryInUse(OutOfCapacity):
-    """Every resident model is in use, so there is no memory for another."""
+    """Every resident model is in use, so there is no memory for another one."""
 
 
 class TooManyLoads(OutOfCapacity):
-    """The queue of models to load is full."""
+    """The queue of model loads is full."""
 
 
 class DeadlineExceeded(ServingError):
@@ -199,31 +199,31 @@ class DeadlineExceeded(ServingError):
 
 
 class CallerLeft(ServingError):
-    """The caller went away before its request was complete."""
+    """The caller disconnected before its request was complete."""
 
     code = StatusCode.CANCELLED
 
 
 class Unavailable(ServingError):
-    """The service, or what it depends on, cannot answer at the moment; trying again may help."""
+    """The service, or a service it depends on, cannot answer at the moment; a retry may help."""
 
     code = StatusCode.UNAVAILABLE
 
 
 class VolumeUnavailable(Unavailable):
-    """The shared volume failed to answer, twice."""
+    """The shared volume failed to answer in two attempts."""
 
     tried_enough = True
 
 
 class NonFiniteLogits(ServingError):
-    """The network's answer is not a number."""
+    """A logit of the network is not a finite number."""
 
     code = StatusCode.INTERNAL
 
 
 class RemoteError(ServingError):
-    """What another service answered with a status that has no class of its own here."""
+    """An error of another service, whose status has no class of its own here."""
 
     def __init__(self, message: str, code: StatusCode = StatusCode.INTERNAL) -> None:
         super().__init__(message)
@@ -231,7 +231,7 @@ class RemoteError(ServingError):
 
 
 def status_of(error: BaseException) -> Status:
-    """Return the status a caller sees for ``error``; foreign errors become INTERNAL with a fixed text."""
+    """Return the status that a caller sees for ``error``; foreign errors become INTERNAL with a fixed message."""
     if isinstance(error, ServingError):
         return Status(error.code, str(error))
     if isinstance(error, asyncio.CancelledError):
@@ -240,7 +240,7 @@ def status_of(error: BaseException) -> Status:
 
 
 def error_of(status: Status) -> ServingError:
-    """Return the error that another service told with ``status``; :func:`status_of` gives the same status back."""
+    """Return the error for a ``status`` of another service; :func:`status_of` maps the error to the same status."""
     kind = _KINDS.get(status.code)
     return RemoteError(status.message, status.code) if kind is None else kind(status.message)
 
@@ -263,12 +263,12 @@ _KINDS: Final[dict[StatusCode, type[ServingError]]] = {
 
 
 def service_ends() -> Unavailable:
-    """Return the error of a call that the service ends before it can answer."""
+    """Return the error for a call that the service cannot answer because it is shutting down."""
     return Unavailable("the service is ending; try again")
 
 
 def copy_for_raise(error: ServingError) -> ServingError:
-    """Return a copy of ``error`` to raise to another caller: a raised error gathers the traceback of each raise."""
+    """Return a copy of ``error`` to raise to another caller: an error accumulates the traceback of every raise."""
     fresh = copy.copy(error).with_traceback(None)
     fresh.__cause__ = error.__cause__
     return fresh

@@ -1,4 +1,4 @@
-"""Why a label has its logit: what each token adds to it, exactly, for the network is linear in its tokens."""
+"""Explanation of a label's logit by the contribution of each token: exact, as the network is linear in its tokens."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ class LabelExplanation(NamedTuple):
 
     label: str
     logit: float
-    """The network's output: the bias and all contributions together."""
+    """Output of the network: the sum of the bias and all contributions."""
     bias: float
-    """What it is for a document without tokens."""
+    """Logit of a document without tokens."""
     contributions: tuple[float, ...]
-    """What each token adds; tokens that are left out add 0."""
+    """Contribution of each token; 0 for tokens that are left out."""
 
 
 class Explanation(NamedTuple):
     """The parts of the logits of some labels."""
 
     tokens: tuple[str, ...]
-    """Of the document, as the model's tokenizer gives them: words, then n-grams."""
+    """Tokens of the document, as returned by the model's tokenizer: words, then n-grams."""
     unknown: tuple[int, ...]
-    """Which of them, counted from 0, the vocabulary does not have."""
+    """Indices, from 0, of the tokens that are not in the vocabulary."""
     labels: tuple[LabelExplanation, ...]
-    """The best label first, then those asked for."""
+    """Explained labels: the best one first, then the requested ones."""
     temperature: float
-    """Logits are divided by it before they become probabilities."""
+    """Divisor of the logits before they become probabilities."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name, as JSON has them."""
+        """Return the fields by name, as in JSON."""
         return self._asdict() | {"labels": [label._asdict() for label in self.labels]}

@@ -1,4 +1,4 @@
-"""Models and releases as they are managed, in the product's own terms: no protobuf, no engine."""
+"""Domain types for the management of models and releases. Independent of protobuf and engines."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from serving.domain.releases.release import Release
 from serving.domain.residency import ModelResidency
 
 Role: TypeAlias = Literal["stable", "canary", "shadow", "label"]
-"""What a version is in a release."""
+"""Role of a version in a release."""
 
 ChangeKind: TypeAlias = Literal["added", "changed", "removed", "released", "synchronized"]
-"""What happened to a model; ``synchronized``: all that there is has been told."""
+"""Kind of a change of a model; ``synchronized``: all existing models have been reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """A name, in a list."""
+    """Entry of a name in a list."""
 
     name: str
     algorithm: str = ""
-    """Of the model, or of its stable version; so are the next three."""
+    """Algorithm of the model or of its stable version; the next three fields are of the same model."""
     model_version: str = ""
     labels: int = 0
     bytes: int = 0
     versions: tuple[str, ...] = ()
-    """Empty for a model in a folder of its own."""
+    """Versions of the name; empty for a model in a folder of its own."""
     release: Release | None = None
     problem: str = ""
-    """Why the model cannot be asked; empty: nothing speaks against it."""
+    """Reason why the model cannot be used; empty: no known problem."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name, as JSON has them."""
+        """Return the fields by name, as in JSON."""
         release = self.release
         canary = None if release is None else release.canary
         shadow = None if release is None else release.shadow
@@ -52,7 +52,7 @@ class ModelSummary:
 
 @dataclass(frozen=True, slots=True)
 class VersionDescription:
-    """A version of a name."""
+    """Description of a version of a name."""
 
     version: str
     model_version: str = ""
@@ -61,16 +61,16 @@ class VersionDescription:
     bytes: int = 0
     problem: str = ""
     roles: tuple[str, ...] = ()
-    """``stable``, ``canary``, ``shadow``, and labels."""
+    """Roles of the version: ``stable``, ``canary``, ``shadow``, and labels."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name, as JSON has them."""
+        """Return the fields by name, as in JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a version on trial has shown, at the frontend that tells it."""
+    """Counts of a version on trial, from the frontend that reports them."""
 
     role: Role
     version: str
@@ -79,42 +79,42 @@ class Trial:
     """Answers that failed."""
     compared: int = 0
     agreed: int = 0
-    """Those of the compared ones that had the label of stable."""
+    """Compared answers that had the same label as stable."""
     skipped: int = 0
-    """Answers that were not compared, because too many comparisons were under way."""
+    """Answers that were not compared because too many comparisons were running."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name, as JSON has them."""
+        """Return the fields by name, as in JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseState:
-    """The release of a name, and what its versions on trial have shown."""
+    """Release of a name, and the counts of its versions on trial."""
 
     name: str
     release: Release | None
-    """``None`` where the name has none; its history may be cut short."""
+    """Release, possibly with a truncated history; ``None`` if the name has no release."""
     trials: tuple[Trial, ...] = ()
 
     @property
     def revision(self) -> int:
-        """The release's revision; 0 where there is none."""
+        """Revision of the release; 0 if the name has no release."""
         return 0 if self.release is None else self.release.revision
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name, as JSON has them."""
+        """Return the fields by name, as in JSON."""
         release = {} if self.release is None else self.release.model_dump(mode="json")
         return {"name": self.name, "revision": 0} | release | {"trials": [trial.as_dict() for trial in self.trials]}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """One model."""
+    """Description of one model."""
 
     summary: ModelSummary
     manifest: str
-    """As JSON: of the model, or of the version that is described; empty where it cannot be read."""
+    """Manifest of the model or of the described version, as JSON; empty if the manifest cannot be read."""
     versions: tuple[VersionDescription, ...]
     release: ReleaseState | None
     residences: tuple[ModelResidency, ...]
@@ -122,24 +122,24 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class ModelPage:
-    """A part of the models there are."""
+    """One page of the list of models."""
 
     models: tuple[ModelSummary, ...]
     next_page_token: str
-    """Empty where there are no more."""
+    """Token of the next page; empty on the last page."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChange:
-    """What happened to a model."""
+    """A change of a model."""
 
     kind: ChangeKind
     model_id: str = ""
-    """``id`` or ``name@version``; the name where its release was changed."""
+    """``id`` or ``name@version``; the name if the release of the name was changed."""
     release: ReleaseState | None = None
-    """Where the release was changed."""
+    """The new release, if the release was changed."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name, as JSON has them."""
+        """Return the fields by name, as in JSON."""
         release = None if self.release is None else self.release.as_dict()
         return {"kind": self.kind, "id": self.model_id, "release": release}

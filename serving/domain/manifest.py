@@ -1,4 +1,4 @@
-"""manifest.json: what a model is, which engine serves it, and what its outputs are called."""
+"""manifest.json: describes a model, selects the engine that serves it, and labels its outputs."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ _MAX_FAULTS_TOLD: Final = 5
 
 
 class FileSum(BaseModel):
-    """What a file of the model must be."""
+    """Required size and SHA-256 sum of a file of the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(ge=0)
-    """Bytes."""
+    """Size in bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}\z")
 
 
 class OpenInferenceModel(BaseModel):
-    """What a model and its tensors are called at a server of the Open Inference Protocol."""
+    """Names of a model and its tensors on a server of the Open Inference Protocol."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(default="", max_length=256)
-    """Empty: the manifest's ModelName, and where it has none, the model's id, of a version without the version."""
+    """Name of the model; empty: the manifest's ModelName or, if that is empty, the model id without its version."""
     version: str = Field(default="", max_length=256)
-    """Empty: the server chooses; of a version whose manifest gives no name, that version."""
+    """Version of the model; empty: the server chooses or, if the manifest gives no name, that of the model id."""
     input: str = Field(default="document", min_length=1, max_length=256)
-    """The BYTES tensor that takes documents."""
+    """The BYTES input tensor for documents."""
     shape: tuple[int, ...] = Field(default=(-1, 1), min_length=1, max_length=8)
-    """Of the input; -1 stands for the number of documents. Without one, documents are sent one by one."""
+    """Shape of the input; -1 is the number of documents. Without a -1, documents are sent one by one."""
     contents: Literal["raw", "typed"] = "raw"
-    """The form in which documents are sent."""
+    """Form in which documents are sent."""
     max_batch_size: int = Field(default=64, ge=1, le=4096)
-    """Most documents in one request."""
+    """Maximum number of documents in one request."""
     label: str | None = Field(default=None, min_length=1, max_length=256)
     """The BYTES output with the label of each document."""
     score: str | None = Field(default=None, min_length=1, max_length=256)
@@ -74,49 +74,49 @@ class OpenInferenceModel(BaseModel):
 
 
 class ModelExample(BaseModel):
-    """A document that a sound copy of the model can answer. It is asked before a version goes live."""
+    """Document that an intact copy of the model can answer. The document is sent before a version goes live."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     document: str = Field(max_length=65_536)
     label: str | None = Field(default=None, min_length=1)
-    """What the best label has to be, whatever the threshold; ``None``: any answer will do."""
+    """Required best label, whatever the threshold; ``None``: any answer is accepted."""
 
 
 class Manifest(BaseModel):
     """A validated manifest.
 
-    Only ``Algorithm`` and ``classes`` can be relied on in manifests of the book's system; unknown keys are kept in
+    Manifests of the book's system are only certain to have ``Algorithm`` and ``classes``. Unknown keys are kept in
     ``model_extra`` and written back by :meth:`to_json`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     algorithm: str = Field(alias="Algorithm", min_length=1, max_length=256)
-    """Names the engine, by the frontend's routes."""
+    """Algorithm, from which the frontend's routes select the engine."""
     classes: Mapping[str, str] = Field(default_factory=dict)
-    """Index of an output, as a decimal string, to its label: "0" to "n-1" without a gap."""
+    """Label of each output by its index, a decimal string: "0" to "n-1" without a gap."""
     model_name: str = Field(default="", alias="ModelName", max_length=256)
     model_version: str = Field(default="", alias="ModelVersion", max_length=256)
     tokenizer: str | None = Field(default=None, alias="Tokenizer", min_length=1, max_length=256)
-    """How documents become tokens; ``None`` lets the predictor tell from the vocabulary."""
+    """Tokenizer of the documents; ``None``: the predictor infers the tokenizer from the vocabulary."""
     fc_size: int | None = Field(default=None, ge=1, le=(1 << 31) - 1, strict=True)
-    """Width of the hidden layer, in newer manifests of the book's system; the network's shapes are what counts."""
+    """Width of the hidden layer, in newer manifests of the book's system; only the network's shapes count."""
     files: Mapping[str, FileSum] = Field(default_factory=dict, alias="Files")
-    """What the model's other files must be, by name; verified where it is given."""
+    """Required sizes and sums of the model's other files, by name; verified if present."""
     confidence: Confidence = Field(default_factory=Confidence, alias="Confidence")
-    """How scores become probabilities, and which are too low to believe."""
+    """Conversion of scores into probabilities, and the minimum score of an answer."""
     baseline: AnswerCounts | None = Field(default=None, alias="Baseline")
-    """What the model answered to the texts that it was validated on; what it answers later is held against it."""
+    """Counts of the model's answers to its validation texts; later answers are compared with these counts."""
     example: ModelExample | None = Field(default=None, alias="Example")
-    """What the model is asked before it goes live; without one it has to answer any document."""
+    """Document that the model answers before going live; without one, the model answers an arbitrary document."""
     open_inference: OpenInferenceModel = Field(default_factory=OpenInferenceModel, alias="OpenInference")
-    """Where its engine speaks the Open Inference Protocol."""
+    """Names on the engine's server, if the engine speaks the Open Inference Protocol."""
 
     @field_validator("model_version", "model_name", mode="before")
     @classmethod
     def _as_text(cls, value: object) -> object:
-        # Hand-written manifests say 1.0 without quotes, and null where they have nothing to say.
+        # Hand-written manifests have 1.0 without quotes, and null for missing values.
         if value is None:
             return ""
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -131,16 +131,16 @@ class Manifest(BaseModel):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the model is at a server of the Open Inference Protocol, and needs no other file here."""
+        """Whether the model is on a server of the Open Inference Protocol, and needs no other file here."""
         return "open_inference" in self.model_fields_set
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels in the order of the outputs."""
+        """Labels in the order of the outputs."""
         return tuple(self.classes[str(index)] for index in range(len(self.classes)))
 
     def with_files(self, files: Mapping[str, FileSum]) -> Self:
-        """Return the same manifest with these sums of files."""
+        """Return the same manifest with these sizes and sums of files."""
         return self.model_copy(update={"files": files})
 
     @classmethod
@@ -148,8 +148,8 @@ class Manifest(BaseModel):
         """Return the manifest that ``data`` holds.
 
         Raises:
-            InvalidManifest: not UTF-8 JSON, a duplicate key, a number that is not finite, nested too deeply, or keys
-                of the wrong kind. The message names every fault by its key.
+            InvalidManifest: the data is not UTF-8 JSON, has a duplicate key, a number that is not finite or values of
+                the wrong kind, or is nested too deeply. The message names the faults by key.
         """
         try:
             document = parse_json(data)

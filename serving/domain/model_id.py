@@ -1,7 +1,7 @@
-"""The closed grammar of model ids. An id in it is safe as the name of a folder, in a log line and as a key.
+"""The closed grammar of model ids. A valid id is safe as the name of a folder, in a log line and as a key.
 
-A model stands in a folder of its own, `id`, or is a version of a name that has several, `name@version`. Callers may
-also write `name` alone, or `name@label`: what that means, the release of the name tells.
+A model is either in a folder of its own, `id`, or one of the versions of a name, `name@version`. Callers may also write
+`name` alone, or `name@label`: the release of the name determines the version.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final, NamedTuple, NewType
 from serving.domain.errors import InvalidModelId
 
 ModelId = NewType("ModelId", str)
-"""A model id that has passed :func:`parse_model_id`; only these reach the file system."""
+"""Model id that has passed :func:`parse_model_id`; only such ids reach the file system."""
 
 MAX_MODEL_ID_BYTES: Final = 128
-"""Of a name, and of a version or a label."""
+"""Maximum length of a name, and of a version or a label."""
 VERSION_MARK: Final = "@"
 
 _NAME: Final = rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,{MAX_MODEL_ID_BYTES - 1}}}"
@@ -24,21 +24,21 @@ _RULE: Final = f"1 to {MAX_MODEL_ID_BYTES} ASCII letters, digits, '.', '_' or '-
 
 
 class ModelReference(NamedTuple):
-    """What a caller asks for: a name, and perhaps which of its versions."""
+    """Model that a caller requests: a name and, optionally, one of its versions."""
 
     name: ModelId
     selector: str = ""
-    """A version, or a label of the release; empty: what the release says."""
+    """Version, or label of the release; empty: the release selects the version."""
 
 
 def parse_model_id(text: str) -> ModelId:
     """Return ``text`` as a model id.
 
     Ids are 1 to 128 ASCII letters, digits, ``.``, ``_`` and ``-``, not starting with ``.``; a version of the same
-    grammar may follow behind ``@``.
+    grammar may follow after ``@``.
 
     Raises:
-        InvalidModelId: ``text`` is anything else. The message does not repeat it, so that no log line is forged.
+        InvalidModelId: ``text`` is anything else. The message does not repeat ``text``, which could forge log lines.
     """
     # fullmatch, because `$` also matches before a final newline.
     if not _GRAMMAR.fullmatch(text):
@@ -50,7 +50,7 @@ def parse_model_name(text: str) -> ModelId:
     """Return ``text`` as a model id without a version, or as a version or label alone.
 
     Raises:
-        InvalidModelId: it is anything else.
+        InvalidModelId: ``text`` is anything else.
     """
     if VERSION_MARK in text or not _GRAMMAR.fullmatch(text):
         raise InvalidModelId(f"names of models, versions and labels must be {_RULE}")
@@ -58,16 +58,16 @@ def parse_model_name(text: str) -> ModelId:
 
 
 def parse_model_ids(text: str) -> tuple[ModelId, ...]:
-    """Return the model ids that a person wrote with commas between them.
+    """Return the model ids in a comma-separated list written by a person.
 
     Raises:
-        InvalidModelId: one of them is no model id.
+        InvalidModelId: a part of the list is not a model id.
     """
     return tuple(parse_model_id(part) for part in (part.strip() for part in text.split(",")) if part)
 
 
 def reference_of(model_id: ModelId) -> ModelReference:
-    """Return the two parts of a model id."""
+    """Return the name and the selector of a model id."""
     name, _, selector = model_id.partition(VERSION_MARK)
     return ModelReference(ModelId(name), selector)
 

@@ -1,6 +1,6 @@
-"""What is asked of a model and what it answers, in the product's own terms: no protobuf, no engine.
+"""Queries to models and their answers. Independent of protobuf and engines.
 
-Named tuples, because each call makes several: a frozen dataclass takes three times as long to make.
+Named tuples, because each call creates several: a frozen dataclass takes three times as long to create.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from serving.domain.explanation import Explanation
 
 
 class Query(NamedTuple):
-    """One document for one model. ``model_id`` is as the caller wrote it, not yet checked."""
+    """One document for one model. ``model_id`` is unchecked, as written by the caller."""
 
     model_id: str
     document: str
     k: int = 0
-    """How many of the best labels to return beside the label."""
+    """Number of best labels to return in addition to the label."""
     threshold: float | None = None
-    """The least score of an answer, from 0 to 1; ``None`` leaves it to the model's manifest."""
+    """Minimum score of an answer, from 0 to 1; ``None``: the threshold of the model's manifest."""
     explain: tuple[str, ...] | None = None
-    """Labels to explain beside the best one; ``None`` asks for no explanation."""
+    """Labels to explain in addition to the best one; ``None``: no explanation."""
     key: str = ""
-    """Queries of one key get the same side of a canary."""
+    """Key of the query; queries with the same key get the same side of a canary."""
     caller: str = ""
-    """The identity in whose name a frontend asks."""
+    """Identity on whose behalf a frontend sends the query."""
     until: float = math.inf
-    """When its own caller waits no more, in seconds on the monotonic clock, where a call serves several callers."""
+    """Deadline of the query's own caller, in seconds on the monotonic clock, if a call serves several callers."""
 
     def asked_until(self, moment: float) -> Query:
-        """Return the same query with another ``until``: the last field, so that no other has to be named."""
+        """Return the same query with another ``until``, the last field, so that no other field has to be named."""
         return Query(*self[:-1], moment)
 
 
@@ -45,12 +45,12 @@ class ScoredLabel(NamedTuple):
 
 
 class Fallback(NamedTuple):
-    """What the answer would have been without a threshold."""
+    """Answer that would have been given without a threshold."""
 
     best: ScoredLabel
     """The label with the highest score."""
     threshold: float
-    """What that score was below."""
+    """Threshold that the best label's score was below."""
 
 
 class Prediction(NamedTuple):
@@ -59,33 +59,33 @@ class Prediction(NamedTuple):
     label: str
     """The label with the highest score, or the fallback label."""
     score: float
-    """The probability of that label, from 0 to 1; 0 for a fallback label that is none of the model's own."""
+    """Probability of the label, from 0 to 1; 0 for a fallback label that is not one of the model's own."""
     best: tuple[ScoredLabel, ...]
-    """The k best labels, highest score first; empty where none were asked for."""
+    """The k best labels, highest score first; empty if none were requested."""
     model_id: str
     model_version: str
     fallback: Fallback | None = None
-    """Set where the best label's score was below the threshold."""
+    """Set if the best label's score was below the threshold."""
     explanation: Explanation | None = None
-    """Set where it was asked for."""
+    """Explanation, if the query requested one."""
 
     @property
     def response(self) -> str:
-        """The answer as the JSON text that clients of the book's sample service read."""
+        """Answer as the JSON text that clients of the book's sample service read."""
         return _response_text(self.label)
 
 
-# A service has few labels beside the number of its answers.
+# A service has few labels compared with the number of its answers.
 @functools.lru_cache(maxsize=1 << 14)
 def _response_text(label: str) -> str:
     return json.dumps({"result": label})
 
 
 def label_in(response: str) -> str:
-    """Return the label of a response in JSON text: all that a predictor of the book's system answers with.
+    """Return the label of a response in JSON, the whole answer of a predictor of the book's system.
 
     Raises:
-        ServingError: it is not such a text.
+        ServingError: the response has another form.
     """
     if not response:
         return ""
@@ -100,4 +100,4 @@ def label_in(response: str) -> str:
 
 
 Outcome = Prediction | ServingError
-"""Of one query of a batch: its answer, or why it has none."""
+"""Outcome of one query of a batch: the answer, or the error."""

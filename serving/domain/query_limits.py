@@ -1,4 +1,4 @@
-"""What a service takes in one query and in one batch."""
+"""Limits of one query and of one batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.domain.errors import DocumentTooLarge, InvalidRequest
 from serving.domain.prediction import Query
 
 _MAX_LABELS: Final = 1 << 16
-# A caller who wants all labels asks for far more than any model has.
+# A caller that wants all labels requests far more than any model has.
 _MOST_LABELS_COUNTED: Final = 1 << 10
 _MAX_BYTES_PER_CHARACTER: Final = 4
 _MAX_EXPLAINED_LABELS: Final = 1 << 8
@@ -18,37 +18,37 @@ _MAX_EXPLAINED_CHARACTERS: Final = 1 << 16
 
 
 def best_labels(query: Query) -> int:
-    """Return how many best labels a query asks for, as they are counted."""
+    """Return the number of best labels that a query counts for in its batch."""
     return min(query.k, _MOST_LABELS_COUNTED)
 
 
 def explained_characters(query: Query) -> int:
-    """Return the characters that a query asks an explanation of: those of its document for each label."""
+    """Return the number of characters to explain for a query: those of its document for each label."""
     return 0 if query.explain is None else len(query.document) * (1 + len(query.explain))
 
 
 def fit_in_one_answer(labels: int, characters: int) -> bool:
-    """Return whether a batch may ask for so many :func:`best_labels` and :func:`explained_characters`."""
+    """Return whether a batch may request this many :func:`best_labels` and :func:`explained_characters`."""
     return labels <= _MAX_LABELS and characters <= _MAX_EXPLAINED_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """Bounds on queries."""
+    """Limits on queries."""
 
     max_document_bytes: int
-    """Of a document in UTF-8."""
+    """Maximum size of a document in UTF-8, in bytes."""
     max_batch_size: int
-    """Queries in one batch."""
+    """Maximum number of queries in one batch."""
 
     def check(self, query: Query) -> None:
-        """Return if the document and what is asked of it are within the bounds.
+        """Check that the document and the options of the query are within the limits.
 
         Raises:
             DocumentTooLarge: the document is not.
-            InvalidRequest: the rest is not.
+            InvalidRequest: the options are not.
         """
-        # NaN is within no bounds.
+        # This form also refuses NaN.
         if query.threshold is not None and not 0.0 <= query.threshold <= 1.0:
             raise InvalidRequest("threshold must be from 0 to 1; leave it out to take the model's own")
         if query.explain is not None:
@@ -63,10 +63,10 @@ class QueryLimits:
             raise DocumentTooLarge(f"document must be at most {self.max_document_bytes} bytes of UTF-8; shorten it")
 
     def check_batch(self, queries: Sequence[Query]) -> None:
-        """Return if the batch, and the answers it asks for, are within the bounds.
+        """Check that the batch, and the answers it requests, are within the limits.
 
         Raises:
-            InvalidRequest: it is not.
+            InvalidRequest: the batch exceeds a limit.
         """
         if len(queries) > self.max_batch_size:
             raise InvalidRequest(f"a batch must have at most {self.max_batch_size} requests; split it")

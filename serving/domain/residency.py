@@ -1,4 +1,4 @@
-"""A model at a replica of its engine, whatever the engine."""
+"""State of a model at a replica of its engine, whatever the engine."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ModelStatistics:
-    """What one copy of a model was asked, and what it answered."""
+    """Counts of the queries to one copy of a model, and of its answers."""
 
     documents: int
     empty_documents: int
-    """Those without any token that the model knows."""
+    """Documents without any token that the model knows."""
     tokens: int
     unknown_tokens: int
     fallbacks: int
     """Answers whose best label was below the threshold."""
     seconds: float
-    """For how long it has been counted."""
+    """Duration of the counting, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelResidency:
-    """A model at a replica of its engine."""
+    """State of a model at a replica of its engine."""
 
     replica: str
-    """The replica's name: another one for each process."""
+    """Name of the replica, different for each process."""
     resident: bool
-    """Whether the model is in memory there; without it nothing but the statistics says anything."""
+    """Whether the model is in the replica's memory; if not, only the statistics are meaningful."""
     pinned: bool = False
     generation: int = 0
     bytes: int = 0
@@ -36,8 +36,8 @@ class ModelResidency:
     leases: int = 0
     hits: int = 0
     statistics: ModelStatistics | None = None
-    """``None`` where it was asked nothing there, or the engine does not tell."""
+    """``None`` if the model received no queries at the replica, or the engine reports no statistics."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name."""
+        """Return the fields by name."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""JSON from outside: what Python's own parser takes beyond the standard, or takes in two ways, is refused."""
+"""Strict parser of external JSON: refuses what Python's own parser accepts beyond the standard or ambiguously."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class NotStrictJson(ValueError):
-    """It is not one JSON value in UTF-8; the message says why, in plain words."""
+    """The data is not one JSON value in UTF-8; the message says why, in plain words."""
 
 
 def parse_json(data: bytes) -> Any:
     """Return the value that ``data`` holds.
 
     Raises:
-        NotStrictJson: not UTF-8, not JSON, a duplicate key, a number that is not finite or has thousands of digits,
-            text that is no Unicode, or nested too deeply.
+        NotStrictJson: the data is not UTF-8, is not JSON, or has a duplicate key, a number that is not finite or has
+            thousands of digits, text that is not Unicode, or too deep nesting.
     """
     try:
         text = data.decode("utf-8")
@@ -24,13 +24,13 @@ def parse_json(data: bytes) -> Any:
             text, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
         )
         if "\\u" in text:
-            # Half of a pair of surrogates, as "\ud800" makes it, could neither be sent on nor be written back.
+            # A lone surrogate, such as "\ud800", could neither be forwarded nor written back.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError as error:
         raise NotStrictJson("it is nested too deeply") from error
     except NotStrictJson:
         raise
-    # Both errors hold the whole text, which would go into the log.
+    # The chain ends here: both errors hold the whole text, which would go into the log.
     except json.JSONDecodeError as error:
         raise NotStrictJson(f"it is no JSON from line {error.lineno}, column {error.colno} on") from None
     except UnicodeError:

@@ -1,4 +1,4 @@
-"""The version of this project: the one place that says it."""
+"""Version of this project, defined only here."""
 
 from __future__ import annotations
 

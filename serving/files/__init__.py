@@ -1,1 +1,1 @@
-"""Configuration files that are read again when they change, and certificates."""
+"""Configuration files and certificates that are reloaded when they change."""

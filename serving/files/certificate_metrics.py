@@ -1,4 +1,4 @@
-"""The certificate in use, as a metric."""
+"""Prometheus metric of the certificate in use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from serving.files.certificates import Certificates
 
 
 class CertificateCollector(Collector):
-    """Tells until when the certificate in use is valid."""
+    """Reports the expiry of the certificate in use."""
 
     def __init__(self, certificates: Certificates) -> None:
         self._certificates = certificates
 
     def collect(self) -> Iterator[Metric]:
-        """Return it as it is now. Called in any thread."""
+        """Return the current value of the metric. Called in any thread."""
         yield GaugeMetricFamily(
             "intent_certificate_expiry_seconds",
             "End of the validity of the certificate in use, in seconds since 1970.",

@@ -1,4 +1,4 @@
-"""The certificate that is used, and its replacement without a restart."""
+"""The certificate in use, and its replacement without a restart."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ log = structlog.get_logger()
 
 
 class Certificates:
-    """What is in use, and what replaces it once the files change.
+    """The TLS material in use, which is replaced when its files change.
 
-    The files may be replaced in any way: renamed over, written in place, behind a link that is swapped. New ones are
-    taken when they fit each other; others change nothing, are told once they have stayed as they are, and are counted.
+    The files may be replaced in any way: by a rename, by writing in place, or by swapping a link. New files are put in
+    use when they match each other. Other files change nothing; if they are still the same at the next look, the failure
+    is logged and counted.
 
     Args:
-        files: where it is.
-        used_for: whom it meets, for log lines.
+        files: paths of the files.
+        used_for: peers to which the certificate is presented, for log lines.
 
     Raises:
-        UnusableCertificate: there is nothing to begin with.
+        UnusableCertificate: the files cannot be used at the start.
     """
 
     def __init__(self, files: TlsFiles, used_for: str = "callers") -> None:
@@ -38,19 +39,22 @@ class Certificates:
         self._doubted = self._seen
         self._hand_over: Callable[[TlsMaterial], None] | None = None
         self.material = read_material(files)
-        """In use. Replaced as a whole, so that it may be read in any thread."""
+        """Material in use. Replaced as a whole, so that any thread may read it."""
 
     @classmethod
     def of(cls, files: TlsFiles | None) -> Self | None:
-        """Return the certificates in ``files``; ``None`` where a service has none and does not encrypt."""
+        """Return the certificates in ``files``; ``None`` for a service without files, which does not encrypt."""
         return None if files is None else cls(files)
 
     def on_change(self, hand_over: Callable[[TlsMaterial], None]) -> None:
-        """Have what is new handed over before it counts as in use. Called in a thread; may raise OSError."""
+        """Register ``hand_over``, which receives new material before it is put in use.
+
+        ``hand_over`` is called in a thread and may raise OSError.
+        """
         self._hand_over = hand_over
 
     async def look(self) -> None:
-        """Take the files if they are new and fit each other."""
+        """Put the files in use if they have changed and match each other."""
         seen = await asyncio.to_thread(identity_of, self._files)
         if seen == self._seen:
             return
@@ -58,7 +62,7 @@ class Certificates:
             material = await asyncio.to_thread(self._take)
         except UnusableCertificate as error:
             if seen != self._doubted:
-                # The other half may be on its way.
+                # The other file of the pair may not be written yet.
                 self._doubted = seen
                 return
             self._seen = seen

@@ -1,4 +1,4 @@
-"""Files of the configuration that are looked at again and again while a service runs."""
+"""Periodic checks of configuration files while a service runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import structlog
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks: by the files' names and times, which costs microseconds."""
+"""Seconds between two looks. A look compares the files' names and times, which takes microseconds."""
 
 
 class Following:
-    """Looks at files until it is closed, once at a time. Belongs to one event loop.
+    """Looks at files periodically until it is closed, one look at a time. Belongs to one event loop.
 
     Args:
-        look: takes in what has changed. What it raises is logged, and the next look may go well.
-        files: what they are, for the log.
+        look: applies changes of the files. An exception from it is logged, and the looks continue.
+        files: the kind of files, for the log.
     """
 
     def __init__(self, look: Callable[[], Awaitable[None]], files: str) -> None:
@@ -31,7 +31,7 @@ class Following:
         self._timer = self._wait()
 
     async def close(self) -> None:
-        """Look no more; a look that is under way is cancelled."""
+        """Stop looking. A look in progress is cancelled."""
         self._closed = True
         self._timer.cancel()
         if self._looking is not None:

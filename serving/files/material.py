@@ -1,4 +1,4 @@
-"""What one side needs for TLS, read from files and checked before it is used."""
+"""TLS material of one side, read from files and checked before it is used."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from serving.volume.file_identity import FileIdentity
 
-# What BoringSSL serves with, which is in both transports.
+# Curves and minimum RSA size that BoringSSL serves with; both transports support them.
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _RSA_BITS: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """One side of TLS: files in PEM."""
+    """Files for one side of TLS, in PEM."""
 
     certificate: Path | None
-    """Its own; a server has one, and a client where it is asked for it."""
+    """Certificate of this side. A server always has one; a client has one where the server requests it."""
     key: Path | None
-    """Of that certificate."""
+    """Private key of that certificate."""
     authority: Path | None
-    """Who must have signed the certificate of the other side. A server without it asks for none."""
+    """Authority that must have signed the peer's certificate. A server without an authority requests no certificate."""
 
 
 class UnusableCertificate(Exception):
-    """The files are no certificate, key and authority that can be used. The message tells the operator why."""
+    """The certificate, key and authority files cannot be used. The message gives the operator the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
-    """A certificate and its key, which fit each other, and the authority of the other side, in PEM."""
+    """A certificate with its matching key, and the authority of the peer, in PEM."""
 
     certificate: bytes | None
-    """With those of the authorities between it and the one that the other side knows."""
+    """Certificate of this side, with the intermediate certificates up to an authority that the peer knows."""
     key: bytes | None = field(repr=False)
     authority: bytes | None
     expires: float
-    """The end of the certificate's validity, in seconds since 1970; infinite where there is none."""
+    """End of the certificate's validity, in seconds since 1970; infinite without a certificate."""
 
 
 def identity_of(files: TlsFiles) -> tuple[FileIdentity | None, ...]:
-    """Return what changes whenever one of the files does, however it is replaced; ``None`` for one that is missing."""
+    """Return a value that changes whenever a file changes, however it is replaced; ``None`` for a missing file."""
     return tuple(FileIdentity.at(path) for path in (files.certificate, files.key, files.authority) if path is not None)
 
 
 def read_material(files: TlsFiles) -> TlsMaterial:
-    """Return what the files hold.
+    """Return the contents of the files.
 
     Raises:
-        UnusableCertificate: one cannot be read, or they do not fit each other.
+        UnusableCertificate: a file cannot be read or used, or the files do not match each other.
     """
     authority = None if files.authority is None else _contents(files.authority, "authority")
     if authority is not None:

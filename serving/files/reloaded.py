@@ -1,4 +1,4 @@
-"""What is made of files of the configuration, and made again when they change while the service runs."""
+"""Values that are built from configuration files, and rebuilt when the files change while the service runs."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ _MOST_READS: Final = 3
 Value = TypeVar("Value")
 
 Read: TypeAlias = Callable[[], tuple[Value, Sequence[Path]]]
-"""Returns what the files say, and which they are. Blocks. Raises InvalidFile."""
+"""Returns the value that the files define, and the files that were read. Blocks. Raises InvalidFile."""
 FileStates: TypeAlias = tuple[FileIdentity | None, ...]
 
 
 class InvalidFile(ValueError):
-    """A file of the configuration cannot be read or understood. The message tells its owner why."""
+    """A configuration file cannot be read or is not valid. The message gives its owner the reason."""
 
 
 class _Version(NamedTuple, Generic[Value]):
     value: Value
     files: tuple[Path, ...]
     states: FileStates
-    """How the files were before they were read."""
+    """States of the files before they were read."""
 
 
 class Reloaded(Generic[Value]):
-    """A value that follows its files. Belongs to one event loop.
+    """A value that is kept up to date with its files. Belongs to one event loop.
 
     Args:
-        path: the file that names the others, or the only one.
-        read: makes the value.
+        path: the only file, or the file that names the others.
+        read: builds the value.
 
     Raises:
-        InvalidFile: it cannot be made at the start. Later on, what was in force stays so.
+        InvalidFile: the value cannot be built at the start. After that, the previous value stays in force.
     """
 
     def __init__(self, path: Path, read: Read[Value]) -> None:
         self._read = read
         self._version = _current(read, (path,))
         self.value = self._version.value
-        """What is in force."""
+        """Value in force."""
         self._fault = ""
         self._fault_states: FileStates = ()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="access")
         self._following = Following(self._look, "access")
 
     async def close(self) -> None:
-        """Look at the files no more."""
+        """Stop watching the files."""
         await self._following.close()
-        # A volume that hangs must not hang the end.
+        # A hanging volume must not block the shutdown.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            # After a fault they are read every time: what was missing may be a file that the known version lacks.
+            # After a fault the files are read on every look: a missing file may be one that this version does not name.
             known = None if self._fault else self._version
             found = await loop.run_in_executor(self._pool, _changed, self._read, self._version.files, known)
         except InvalidFile as error:
@@ -77,7 +77,7 @@ class Reloaded(Generic[Value]):
             log.info("configuration reloaded", file=found.files[0].name)
 
     def _count_fault(self, fault: str, states: FileStates) -> None:
-        """Tell of a fault once, however often the files are looked at."""
+        """Log and count a fault once, however often the files are looked at."""
         if (fault, states) == (self._fault, self._fault_states):
             return
         self._fault, self._fault_states = fault, states
@@ -87,21 +87,21 @@ class Reloaded(Generic[Value]):
 
 
 def _changed(read: Read[Value], files: tuple[Path, ...], known: _Version[Value] | None) -> _Version[Value] | None:
-    """Return what the files say now; ``None`` where they are as they were. Raises InvalidFile."""
+    """Return the current version of the files; ``None`` if they have not changed. Raises InvalidFile."""
     if known is not None and _states_of(known.files) == known.states:
         return None
     return _current(read, files)
 
 
 def _current(read: Read[Value], files: tuple[Path, ...]) -> _Version[Value]:
-    """Return what the files say now; ``files`` are those that are probably read. Raises InvalidFile."""
+    """Return the current version of the files; ``files`` are those that ``read`` probably reads. Raises InvalidFile."""
     for _ in range(_MOST_READS):
         states = _states_of(files)
         value, found = read()
         if tuple(found) == files:
             return _Version(value, files, states)
         files = tuple(found)
-    # They change all the time: the next look reads them again.
+    # The set of files keeps changing. Without states, the next look reads them again.
     return _Version(value, files, ())
 
 

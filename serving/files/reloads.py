@@ -1,4 +1,4 @@
-"""How often a part of the configuration that is read while the service runs could not be read again."""
+"""Counts of configuration reloads that failed while the service runs."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ ReloadedFile = Literal["access", "certificate"]
 
 
 class ReloadFailures:
-    """Plain numbers that only grow."""
+    """Counters that only grow."""
 
     def __init__(self) -> None:
         self.counts: dict[ReloadedFile, int] = {"access": 0, "certificate": 0}
 
     def count(self, file: ReloadedFile) -> None:
-        """Count one: what was in force before stays so."""
+        """Count one failure; the previous contents stay in force."""
         self.counts[file] += 1
 
 
 RELOAD_FAILURES: Final = ReloadFailures()
-"""Of this process, as its memory and its garbage are: several parts count here, and one metric tells of them all."""
+"""Failures in this process, counted process-wide like its memory and garbage.
+
+Several components count here, and one metric reports all failures.
+"""
 
 
 class ReloadFailureCollector(Collector):
-    """Tells them as a metric."""
+    """Reports the failures as a metric."""
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metric as it is now. Called in any thread."""
+        """Return the current value of the metric. Called in any thread."""
         failures = CounterMetricFamily(
             "intent_configuration_reload_failures",
             "Files of the configuration that changed and could not be taken; the former contents stay in force.",

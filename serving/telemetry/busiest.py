@@ -1,9 +1,10 @@
-"""Counts by key of what has far more keys than memory is to be spent on; the largest counts are the right ones.
+"""Counts by key, in bounded memory, where there are far more keys than places; the largest counts are reliable.
 
-It is the algorithm Space-Saving of Metwally, Agrawal and El Abbadi ("Efficient Computation of Frequent and Top-k
-Elements in Data Streams", 2005): where all places are taken, a new key takes the place of the least count and goes on
-from it. So a count is too large by the least one at most, which is no more than all counts together divided by the
-places; what has more than that is among the counts; and the count of a key never falls, even where it comes back.
+The algorithm is Space-Saving by Metwally, Agrawal and El Abbadi ("Efficient Computation of Frequent and Top-k Elements
+in Data Streams", 2005): when all places are taken, a new key replaces the key with the smallest count and continues
+from that count. A count is therefore too large by at most the smallest count, which is at most the sum of all counts
+divided by the number of places. Every key with a larger count than that is among the counts, and the count of a key
+never falls, even if the key is replaced and returns.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ PLACES: Final = 1024
 
 
 class BusiestCounts:
-    """Counts. Belongs to one thread; :meth:`busiest` is for any.
+    """Counts of the busiest keys. Belongs to one thread, except :meth:`busiest`, which any thread may call.
 
     Args:
-        places: how many keys are counted at a time.
+        places: maximum number of keys that are counted at a time.
     """
 
     __slots__ = ("_counts", "_least", "_places")
@@ -28,10 +29,10 @@ class BusiestCounts:
         self._places = places
         self._counts: dict[str, int] = {}
         self._least: list[tuple[int, str]] = []
-        """Of each key, a count that it has or had: a heap."""
+        """Heap with one entry per key: its current count or an earlier one."""
 
     def count(self, key: str) -> str | None:
-        """Count ``key``; return the key whose place it has taken, if any."""
+        """Count ``key``; return the key that it has replaced, if any."""
         if key in self._counts:
             self._counts[key] += 1
             return None
@@ -46,7 +47,7 @@ class BusiestCounts:
         return heapq.nlargest(limit, self._counts.copy().items(), key=itemgetter(1))
 
     def _replace_least(self, key: str) -> str:
-        # Where the heap knows an old count, it learns the new one now: no more often than there was something to count.
+        # Outdated counts in the heap are corrected only here, which happens no more often than keys were counted.
         while True:
             known, least = self._least[0]
             count = self._counts[least]

@@ -1,4 +1,4 @@
-"""The log lines of calls: one JSON object for each that is told. Never a document's text, unless it is asked for."""
+"""Log lines of calls: one JSON object per logged call. Documents' texts are left out unless configured."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ log = structlog.get_logger()
 LogCalls = Literal["none", "failed", "all"]
 
 MOST_DOCUMENTS: Final = 16
-"""Of a batch, in a log line."""
+"""Maximum number of documents of a batch in a log line."""
 MOST_CHARACTERS: Final = 256
-"""Of a document, in a log line."""
+"""Maximum number of characters of a document in a log line."""
 
 _MOST_CHARACTERS_OF_CAUSE: Final = 512
 _FAULTS: Final = (StatusCode.INTERNAL, StatusCode.UNKNOWN)
-"""Statuses that are this service's own fault, or the model's."""
+"""Statuses that are the fault of this service or of the model."""
 
 
 class CallLog:
-    """Writes a line at the end of calls. Made once logs are configured.
+    """Logs calls when they end. Create it after logs are configured.
 
     Args:
-        calls: which: ``none`` leaves this service's own faults, for nothing is swallowed.
-        documents: whether lines tell what was asked, of each document its beginning.
+        calls: which calls are logged. ``none`` still logs this service's own faults, which are never swallowed.
+        documents: whether lines include the beginning of each document.
     """
 
     def __init__(self, calls: LogCalls = "failed", *, documents: bool = False) -> None:
@@ -42,23 +42,23 @@ class CallLog:
         self._documents = documents
         self._wanted = calls == "all"
         self.tells_all = self._wanted or logging.getLogger().isEnabledFor(logging.DEBUG)
-        """Whether calls that did not fail get a line."""
+        """Whether calls that did not fail are logged."""
 
     def ended(self, method: str, code: StatusCode, call: Call, started: float) -> None:
-        """Tell of a call that did not fail, where all calls are told: it was answered, or its caller left.
+        """Log a call that was answered, or whose caller disconnected, if all calls are logged.
 
         Args:
-            method: as ``package.Service/Method``.
-            code: how it ended.
-            call: its notes are read.
-            started: when it arrived, in seconds of ``time.monotonic()``.
+            method: method of the call, as ``package.Service/Method``.
+            code: status of the call.
+            call: the call, whose notes are read.
+            started: arrival time of the call, in seconds of ``time.monotonic()``.
         """
         if self.tells_all:
             tell = log.info if self._wanted else log.debug
             tell("call", **self._fields(method, code, call, started))
 
     def failed(self, method: str, status: Status, error: Exception, call: Call, started: float) -> None:
-        """Tell of a call that failed with ``error``, of which its caller gets ``status``."""
+        """Log a call that failed with ``error`` and was answered with ``status``."""
         if not isinstance(error, ServingError):
             log.error("call", exc_info=error, **self._fields(method, status.code, call, started))
             return
@@ -71,7 +71,7 @@ class CallLog:
     def _fields(self, method: str, code: StatusCode, call: Call, started: float) -> dict[str, Any]:
         notes = call.notes
         seconds = round(time.monotonic() - started, 6)
-        # A call may end outside of any task that serves it, so its line does not rely on what the task knows.
+        # A call may end outside of any task that serves it, so its line does not rely on the task's context.
         fields: dict[str, Any] = {"method": method, "code": code.name, "seconds": seconds}
         fields["request_id"] = call.request_id
         if call.span is not None:
@@ -93,9 +93,9 @@ class CallLog:
 
 
 def model_of(notes: CallNotes) -> str:
-    """Return the model that was asked, of a batch the one that all queries ask; empty where no id can be told.
+    """Return the model of the call, or the common one of all queries of a batch; empty if there is no valid id.
 
-    Callers write what they like: what is no model id is told nowhere.
+    Callers control the text, so a text that is not a valid model id is never logged.
     """
     if notes.answer is not None and notes.answer.model_id:
         return _checked(notes.answer.model_id)
@@ -110,7 +110,7 @@ def model_of(notes: CallNotes) -> str:
 
 
 def failed_of(notes: CallNotes) -> int:
-    """Return how many queries of a batch failed."""
+    """Return the number of failed queries of a batch."""
     return sum(isinstance(outcome, ServingError) for outcome in notes.outcomes)
 
 
@@ -130,6 +130,6 @@ def _told(cause: BaseException | None) -> str | None:
     if cause is None:
         return None
     if isinstance(cause, UnicodeError):
-        # Its parts are the whole text, which may be a document.
+        # A UnicodeError contains the whole text, which may be a document.
         return type(cause).__name__
     return repr(cause)[:_MOST_CHARACTERS_OF_CAUSE]

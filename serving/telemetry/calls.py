@@ -1,4 +1,4 @@
-"""The calls of a service as metrics: how many, how they ended, and how long they took."""
+"""Metrics of a service's calls: their number, status and duration."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from prometheus_client.registry import Collector
 from serving.telemetry.histogram import Histogram
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Bounds of how long a call may take, in seconds."""
+"""Bucket bounds for the duration of calls, in seconds."""
 
 MOST_ENDS: Final = 48
-"""Methods and codes that have a histogram each; those that come later share one a code."""
+"""Maximum number of pairs of method and code with a histogram each; later pairs share one histogram per code."""
 
 OTHERS: Final = "others"
-"""The method of those."""
+"""Method of the shared histograms."""
 
 _OK: Final = StatusCode.OK
 _BOUNDS: Final = [*SECONDS]
 
 
 class CallTimes:
-    """A :class:`~serving.transport.guards.CallObserver` that counts. Belongs to one event loop; read by any thread."""
+    """A counting :class:`~serving.transport.guards.CallObserver`. Belongs to one event loop; any thread may read it."""
 
     __slots__ = ("_answered", "_ended")
 
     def __init__(self) -> None:
         self._answered: dict[str, Histogram] = {}
-        """Of calls that ended with OK, by method. The same histograms are among all of them."""
+        """Histograms of calls that ended with OK, by method. The same objects are also in ``_ended``."""
         self._ended: dict[tuple[str, str], Histogram] = {}
-        """By method and code. A pair stays, so that no counter falls."""
+        """Histograms by method and code. A pair is never removed, so that no counter falls."""
 
     def ended(self, method: str, code: StatusCode, seconds: float) -> None:
-        """Count a call. Every call pays for it, so it does the least that can be done."""
+        """Count a call. Every call pays for this, so the method does as little as possible."""
         histogram = self._answered.get(method) if code is _OK else None
         if histogram is None:
             histogram = self._histogram_of(method, code)
@@ -45,7 +45,7 @@ class CallTimes:
         histogram.total += seconds
 
     def ends(self) -> list[tuple[str, str, Histogram]]:
-        """Return the histogram of each method and code, the package left out of the method."""
+        """Return the histogram of each method and code. Method names are without their package."""
         ended = self._ended.copy()
         return [(without_package(method), code, histogram) for (method, code), histogram in ended.items()]
 
@@ -62,11 +62,11 @@ class CallTimes:
 
 
 class CallCollector(Collector):
-    """Collects what was counted of calls.
+    """Collects the metrics of calls.
 
     Args:
-        times: durations of the calls that have ended.
-        in_flight: returns the number of calls that have not.
+        times: durations of calls that have ended.
+        in_flight: returns the number of calls that have not ended.
     """
 
     def __init__(self, times: CallTimes, in_flight: Callable[[], int]) -> None:
@@ -74,7 +74,7 @@ class CallCollector(Collector):
         self._in_flight = in_flight
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return the current value of every metric. Called in any thread."""
         family = HistogramMetricFamily(
             "intent_request_seconds", "Calls, from their arrival to their end.", labels=["method", "code"]
         )
@@ -85,6 +85,6 @@ class CallCollector(Collector):
 
 
 def without_package(method: str) -> str:
-    """Return ``Service/Method`` of ``package.Service/Method``; a path of plain HTTP stays as it is."""
+    """Return ``Service/Method`` of ``package.Service/Method``; a plain HTTP route is returned unchanged."""
     service, slash, name = method.partition("/")
     return method if " " in service else f"{service.rpartition('.')[2]}{slash}{name}"

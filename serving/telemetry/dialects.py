@@ -1,4 +1,4 @@
-"""Which names metrics have beside ours: those that dashboards of other servers know."""
+"""Sets of metric names: our own, and those that dashboards of other servers expect."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Final
 
 OURS: Final = "intent"
 TRITON: Final = "triton"
-"""Names of NVIDIA's Triton: https://github.com/triton-inference-server/server, docs/user_guide/metrics.md."""
+"""Names used by NVIDIA's Triton: https://github.com/triton-inference-server/server, docs/user_guide/metrics.md."""
 MODELMESH: Final = "modelmesh"
-"""Names of KServe's ModelMesh: https://github.com/kserve/modelmesh, com.ibm.watson.modelmesh.Metric."""
+"""Names used by KServe's ModelMesh: https://github.com/kserve/modelmesh, com.ibm.watson.modelmesh.Metric."""
 
 _KNOWN: Final = (OURS, TRITON, MODELMESH)
 
 
 def parse_metric_names(text: str) -> frozenset[str]:
-    """Return the kinds of names that a person wrote with commas between them; ours are always among them.
+    """Return the sets of names in a comma-separated list; our own set is always included.
 
     Raises:
-        ValueError: one of them is not known.
+        ValueError: the list names an unknown set.
     """
     wanted = {part.strip() for part in text.split(",") if part.strip()}
     unknown = sorted(wanted.difference(_KNOWN))

@@ -1,4 +1,4 @@
-"""A histogram of plain numbers: what counting costs, every call pays; what telling costs, a scrape does."""
+"""A histogram of plain numbers: every call pays for counting, and only a scrape pays for reporting."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from prometheus_client.core import HistogramMetricFamily
 
 
 class Histogram:
-    """Counts values by the bounds they are within. Written by one thread at a time, read by any.
+    """Counts values by bucket. One thread at a time may write; any thread may read.
 
     Args:
-        bounds: the largest value of each bucket, in ascending order; one more takes what is above them.
+        bounds: largest value of each bucket, in ascending order; one further bucket takes larger values.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -21,9 +21,9 @@ class Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = [*bounds]
         self.counts = [0] * (len(bounds) + 1)
-        """How many values each bucket has, those of smaller ones not included."""
+        """Number of values in each bucket; not cumulative."""
         self.total = 0.0
-        """Of all values together."""
+        """Sum of all values."""
 
     def observe(self, value: float) -> None:
         """Count one value."""
@@ -31,14 +31,14 @@ class Histogram:
         self.total += value
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = (), *, unit: float = 1.0) -> None:
-        """Add what was counted to a metric.
+        """Add the counts to a metric.
 
         Args:
             family: the metric.
-            labels: the values of its labels.
-            unit: what one of it is in the metric's unit: 1000 where seconds are told as milliseconds.
+            labels: values of the metric's labels.
+            unit: factor from this histogram's unit to the metric's: 1000 where seconds are reported as milliseconds.
         """
-        # Counts go on meanwhile: taken once, they fit each other.
+        # Counting continues meanwhile; counts that are copied once are consistent with each other.
         total, counts = self.total, [*self.counts]
         names = [*(f"{bound * unit:g}" for bound in self.bounds), "+Inf"]
         family.add_metric(labels, list(zip(names, accumulate(counts), strict=True)), total * unit)

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or coloured lines for a person at a terminal, on standard error."""
+"""Structured logs on standard error: one JSON object per line, or coloured lines for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def configure_logs(service: str, level: LogLevel, log_format: LogFormat, *, work
     """Send the logs of this process, those of libraries included, to standard error. Called once, at start.
 
     Args:
-        service: name of the service, which every line has.
-        level: least severe line that is written.
+        service: name of the service, which is added to every line.
+        level: lowest severity that is logged.
         log_format: ``auto`` is ``console`` on a terminal and ``json`` anywhere else.
-        worker: number of this process among the workers of a supervisor, if it has one. Every line has it too.
+        worker: number of this process among the workers of its supervisor, if it has one; also added to every line.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -48,7 +48,7 @@ def configure_logs(service: str, level: LogLevel, log_format: LogFormat, *, work
     )
     rendering: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if console:
-        rendering.append(  # The pretty traceback would show local variables: texts of callers.
+        rendering.append(  # The pretty traceback would show local variables, which hold callers' texts.
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         )
     else:
@@ -77,7 +77,7 @@ def _of_worker(worker: int) -> structlog.typing.Processor:
     def add(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["worker"] = worker
         if event["event"] in _LIFE:
-            # The service as a whole has these events once, from its supervisor.
+            # The supervisor logs these events once for the whole service.
             event["event"] = f"worker {event['event']}"
         return event
 

@@ -1,7 +1,7 @@
-"""Metrics for Prometheus, over HTTP. What is measured, collectors know; here it is only told.
+"""HTTP server for Prometheus metrics. Collectors measure; this module only reports.
 
-Scrapes are answered in threads of their own, so that it is the same on every transport, and neither does a large answer
-hold up the event loop, nor a busy event loop a scrape.
+Scrapes are answered in separate threads. Metrics therefore work in the same way on every transport, a large answer does
+not hold up the event loop, and a busy event loop does not hold up a scrape.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _PATIENCE_SECONDS: Final = 10.0
 
 
 class MetricsServer:
-    """Answers scrapes with what ``collectors`` give.
+    """Answers scrapes with the metrics of ``collectors``.
 
     Args:
         host: address to listen on.
-        port: to listen on.
-        collectors: asked at every scrape, in any thread.
+        port: port to listen on.
+        collectors: collectors that are read at every scrape, in any thread.
     """
 
     def __init__(self, host: str, port: int, collectors: Sequence[Collector]) -> None:
@@ -47,10 +47,10 @@ class MetricsServer:
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
-        """Listen.
+        """Start listening.
 
         Raises:
-            CannotListen: the address cannot be had.
+            CannotListen: the address is not available.
         """
         try:
             self._server = _Server(await _address_of(self._host, self._port), make_wsgi_app(self._registry))
@@ -62,7 +62,7 @@ class MetricsServer:
         log.info("metrics", address=f"{self._host}:{self._server.server_port}")
 
     async def close(self) -> None:
-        """Listen no more. Scrapes under way end with the process."""
+        """Stop listening. Scrapes in progress end with the process."""
         if self._server is not None and self._thread is not None:
             await asyncio.to_thread(self._server.shutdown)
             await asyncio.to_thread(self._thread.join)
@@ -76,20 +76,20 @@ async def _address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
 
 
 class _Handler(WSGIRequestHandler):
-    """Of one connection, which has one request."""
+    """Handler of one connection, which carries one request."""
 
     timeout = _PATIENCE_SECONDS
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its base names it so
-        """Log nothing: scrapes come every few seconds."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class defines the name
+        """Log nothing: scrapes arrive every few seconds."""
 
     def address_string(self) -> str:
-        """Return the caller's address as it is, without asking for its name."""
+        """Return the caller's numeric address, without a name lookup."""
         return str(self.client_address[0])
 
 
 class _Server(ThreadingWSGIServer):
-    """A thread a scrape, and no more than a few of them."""
+    """A server with one thread per scrape and at most ``_MOST_AT_ONCE`` threads."""
 
     request_queue_size = 16
 
@@ -100,13 +100,13 @@ class _Server(ThreadingWSGIServer):
         self.set_app(application)
 
     def server_bind(self) -> None:
-        """Bind, without looking up what this machine is called, as the base does."""
+        """Bind without the lookup of this machine's name that the base class makes."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Return whether there is a thread for it."""
+        """Return whether a thread is available for the request."""
         del request, client_address
         return self._places.acquire(blocking=False)
 
@@ -118,6 +118,6 @@ class _Server(ThreadingWSGIServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of a scrape that failed; mostly its caller has left."""
+        """Log a failed scrape. The usual cause is a caller that disconnected."""
         del request, client_address
         log.info("a scrape of metrics failed", exc_info=sys.exception())

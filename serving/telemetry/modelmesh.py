@@ -1,4 +1,4 @@
-"""Figures under the names, and in the unit, that ModelMesh's dashboards know."""
+"""Metrics with the names and the unit that ModelMesh's dashboards expect."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INFERENCE: Final = frozenset(
         "Predictor/PredictorExplain",
     }
 )
-"""The calls that are requests for inference; ModelMesh tells of no others."""
+"""Methods of inference calls; ModelMesh reports no others."""
 
 
 class Milliseconds(Collector):
@@ -38,20 +38,20 @@ class Milliseconds(Collector):
         self._seconds = seconds
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metric as it is now. Called in any thread."""
+        """Return the current value of the metric. Called in any thread."""
         family = HistogramMetricFamily(self._name, self._meaning, labels=())
         self._seconds.add_to(family, unit=_MILLISECONDS)
         yield family
 
 
 class InferenceCalls(Collector):
-    """Collects the calls for inference: those of callers, and those of a frontend to a predictor."""
+    """Collects inference calls: those of callers, and those of a frontend to a predictor."""
 
     def __init__(self, times: CallTimes) -> None:
         self._times = times
 
     def collect(self) -> Iterator[Metric]:
-        """Return both metrics as they are now. Called in any thread."""
+        """Return the current values of both metrics. Called in any thread."""
         labels = ["method", "code"]
         external = HistogramMetricFamily(
             "modelmesh_api_request_milliseconds", "Requests of callers for inference.", labels=labels

@@ -1,4 +1,4 @@
-"""The process of a service as metrics: what it is, and what it takes of its machine."""
+"""Metrics of a service's process: its build, and its use of the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.domain.version import VERSION
 
 
 class BuildCollector(Collector):
-    """Collects which service this is, and of which version."""
+    """Collects the name and the version of the service."""
 
     def __init__(self, service: str) -> None:
         self._service = service
@@ -24,7 +24,7 @@ class BuildCollector(Collector):
 
 
 def process_collectors(service: str) -> Sequence[Collector]:
-    """Return what metrics tell of this process, which is the service named ``service``."""
-    # A registry it needs to be made; which one asks it is not its business.
+    """Return the collectors of metrics of this process, which runs the service named ``service``."""
+    # GCCollector needs a registry only to be created; any registry may collect from it.
     garbage = GCCollector(CollectorRegistry(auto_describe=False))
     return [BuildCollector(service), ProcessCollector(registry=None), PlatformCollector(registry=None), garbage]

@@ -1,6 +1,6 @@
-"""Distributed traces with OpenTelemetry: which calls are recorded, what of them, and how it is sent.
+"""Distributed traces with OpenTelemetry: sampling of calls, recorded attributes, and export.
 
-Imported where traces are on, and nowhere else: the library takes its time to load.
+Imported only where traces are enabled: the library is slow to load.
 """
 
 from __future__ import annotations
@@ -47,28 +47,28 @@ from serving.telemetry.call_log import failed_of, model_of
 log = structlog.get_logger()
 
 TRACEPARENT: Final = "traceparent"
-"""Metadata key that carries a trace, as the W3C's "Trace Context" writes it."""
+"""Metadata key that carries a trace, in the format of the W3C's "Trace Context"."""
 TRACESTATE: Final = "tracestate"
-"""Metadata key of what other systems add to it."""
+"""Metadata key of other systems' additions to the trace."""
 
 MOST_SPANS_WAITING: Final = 8192
-"""Spans that wait to be sent; those beyond them are dropped, and counted."""
+"""Maximum number of spans that wait to be sent; further spans are dropped and counted."""
 
 _SPANS_A_MESSAGE: Final = 512
 _SECONDS_BETWEEN_MESSAGES: Final = 1.0
 _PATIENCE_SECONDS: Final = 5.0
-"""With the receiver, of each message."""
+"""Timeout of each message to the receiver, in seconds."""
 _PATIENCE_AT_THE_END_SECONDS: Final = 2.0
 _MOST_LINKS: Final = 256
 _MOST_CHARACTERS: Final = 256
 _MOST_ATTRIBUTES: Final = 32
 
-# Versions to come may add parts behind these.
+# Later versions of the format may append further parts.
 _TRACEPARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 
 _KINDS: Final[Mapping[Kind, SpanKind]] = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
-# Of the statuses of gRPC, those that OpenTelemetry's conventions take for faults of the server.
+# Statuses of gRPC that OpenTelemetry's conventions treat as faults of the server.
 _FAULTS: Final = frozenset(
     {
         StatusCode.UNKNOWN,
@@ -82,7 +82,7 @@ _FAULTS: Final = frozenset(
 
 
 class _Parent(NamedTuple):
-    """The span of a caller's that its call belongs to."""
+    """The caller's span to which a call belongs."""
 
     trace_id: int
     span_id: int
@@ -101,11 +101,11 @@ class SdkSpan:
 
     @property
     def trace_id(self) -> str:
-        """The trace that it belongs to, in 32 hexadecimal digits."""
+        """Id of the trace to which the span belongs, in 32 hexadecimal digits."""
         return f"{self.recorded.get_span_context().trace_id:032x}"
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what carries the trace on to another service."""
+        """Return the metadata that continues the trace in another service."""
         context = self.recorded.get_span_context()
         parent = (TRACEPARENT, f"00-{context.trace_id:032x}-{context.span_id:016x}-01")
         state = context.trace_state.to_header()
@@ -114,7 +114,7 @@ class SdkSpan:
     def child(
         self, name: str, kind: Kind = "internal", *, since: int | None = None, links: Sequence[Span] = ()
     ) -> SdkSpan:
-        """Return a part of this piece of work, which begins now, or began at ``since``."""
+        """Return a child span, which begins now, or began at ``since``."""
         linked = [Link(span.recorded.get_span_context()) for span in links[:_MOST_LINKS] if isinstance(span, SdkSpan)]
         begun = self._tracer.start_span(
             name, set_span_in_context(self.recorded, Context()), _KINDS[kind], links=linked, start_time=since
@@ -122,11 +122,11 @@ class SdkSpan:
         return SdkSpan(self._tracer, begun)
 
     def tell(self, name: str, value: Attribute) -> None:
-        """Add what is known of it."""
+        """Add an attribute."""
         self.recorded.set_attribute(name, value)
 
     def end(self, error: str = "") -> None:
-        """End it; ``error`` names what went wrong. Ending it again changes nothing."""
+        """End the span; ``error`` names the failure, if any. Ending the span again changes nothing."""
         if self._ended:
             return
         self._ended = True
@@ -137,12 +137,12 @@ class SdkSpan:
 
 
 class SampledCalls:
-    """A :class:`~serving.transport.guards.CallTracer`: a share of the calls, and those whose callers want it.
+    """A :class:`~serving.transport.guards.CallTracer` of a share of the calls, and of calls that callers have sampled.
 
     Args:
-        tracer: records.
-        share: of the calls that come without a trace, from 0 to 1.
-        per_second: the most of these, on average; 0: any number.
+        tracer: records the spans.
+        share: share of the calls without a trace that is recorded, from 0 to 1.
+        per_second: maximum number of these calls per second, on average; 0: no maximum.
     """
 
     def __init__(self, tracer: Tracer, share: float, per_second: float = 0.0) -> None:
@@ -151,12 +151,12 @@ class SampledCalls:
         self._random = random.random
         self._per_second = per_second
         self._left = per_second
-        """Traces that may be begun at once; as many as in a second at most."""
+        """Number of traces that may begin at once; at most those of one second."""
         self._counted_at = monotonic()
 
     def begin(self, method: str, presented: Presented) -> SdkSpan | None:
-        """Begin the record of a call of ``method``; ``None`` where this one is not recorded."""
-        # Every call pays for what stands before the decision.
+        """Return a new span for a call of ``method``; ``None`` if the call is not recorded."""
+        # Every call pays for the code before the decision.
         told = presented.metadatum(TRACEPARENT)
         parent = None if told is None else _parent_of(told)
         if parent is None:
@@ -173,12 +173,12 @@ class SampledCalls:
         return SdkSpan(self._tracer, span)
 
     def _may_begin(self) -> bool:
-        """Return whether one more trace may begin now, and count it."""
+        """Return whether another trace may begin now, and count it if so."""
         if not self._per_second:
             return True
         now = monotonic()
         gained = (now - self._counted_at) * self._per_second
-        # Less than one a second is a whole one after some seconds.
+        # At a rate below one per second, a whole trace becomes available after some seconds.
         self._left = min(max(self._per_second, 1.0), self._left + gained)
         self._counted_at = now
         if self._left < 1.0:
@@ -187,7 +187,7 @@ class SampledCalls:
         return True
 
     def end(self, span: Span, code: StatusCode, call: Call) -> None:
-        """End it, with what is known of the call by now."""
+        """End the span, with the attributes of the call."""
         notes = call.notes
         span.tell("rpc.response.status_code", code.name)
         span.tell("intent.request_id", call.request_id)
@@ -202,30 +202,30 @@ class SampledCalls:
 
 
 class _Counted(SpanExporter):
-    """An exporter whose spans are counted, and that can be ended while it is at work.
+    """An exporter that counts its spans and can be shut down during an export.
 
     Args:
-        exporter: sends.
+        exporter: sends the spans.
     """
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._closed = False
         self.taken = 0
-        """Spans that wait no longer: they were sent, or could not be."""
+        """Spans that no longer wait: sent, being sent, or lost."""
         self.sent = 0
         self.lost = 0
         """Spans that could not be sent."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans. Blocks, for the patience with the receiver at most; called in the processor's thread."""
+        """Send spans. Blocks for ``_PATIENCE_SECONDS`` at most; called in the processor's thread."""
         self.taken += len(spans)
         result = SpanExportResult.FAILURE
         try:
             if not self._closed:
                 result = self._exporter.export(spans)
         except ValueError:
-            # What gRPC says where its channel is closed meanwhile.
+            # gRPC raises ValueError if its channel is closed meanwhile.
             if not self._closed:
                 raise
         finally:
@@ -236,24 +236,24 @@ class _Counted(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """Send no more. What is being sent fails at once."""
+        """Stop sending. An export in progress fails at once."""
         if not self._closed:
             self._closed = True
             self._exporter.shutdown()
 
 
 class _Bounded(SpanProcessor):
-    """Takes spans that have ended, as long as not too many wait. Called on the event loop.
+    """Queues ended spans, unless too many are waiting. Called on the event loop.
 
     Args:
-        exporter: sends them, in a thread.
+        exporter: sends the spans, in a thread.
     """
 
     def __init__(self, exporter: _Counted) -> None:
         self._exporter = exporter
         self._batches = BatchSpanProcessor(
             exporter,
-            # One more than ever wait: what is dropped is dropped here, where it is counted.
+            # One more than ever wait, so that spans are dropped only here, where they are counted.
             max_queue_size=MOST_SPANS_WAITING + 1,
             schedule_delay_millis=_SECONDS_BETWEEN_MESSAGES * 1e3,
             max_export_batch_size=_SPANS_A_MESSAGE,
@@ -262,7 +262,7 @@ class _Bounded(SpanProcessor):
         self.dropped = 0
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Take a span, or drop it."""
+        """Queue a span, or drop it."""
         if self._given - self._exporter.taken >= MOST_SPANS_WAITING:
             self.dropped += 1
             return
@@ -270,16 +270,16 @@ class _Bounded(SpanProcessor):
         self._batches.on_end(span)
 
     def shutdown(self) -> None:
-        """Send what waits, and end. Blocks."""
+        """Send the waiting spans and shut down. Blocks."""
         self._batches.shutdown()  # type: ignore[no-untyped-call]
 
 
 class TraceSender(Collector):
-    """Sends spans to a receiver of OTLP, and tells metrics how many.
+    """Sends spans to an OTLP receiver, and reports their numbers as metrics.
 
     Args:
-        endpoint: ``host:port``, or ``https://host:port`` for TLS.
-        service: the name under which its spans are found.
+        endpoint: address of the receiver: ``host:port``, or ``https://host:port`` for TLS.
+        service: name of the service in its spans.
     """
 
     def __init__(self, endpoint: str, service: str) -> None:
@@ -307,7 +307,7 @@ class TraceSender(Collector):
         self.tracer = self._provider.get_tracer("intent-serving", VERSION)
 
     async def close(self) -> None:
-        """Send what waits, for two seconds at most."""
+        """Send the waiting spans, for two seconds at most."""
         end = asyncio.ensure_future(asyncio.to_thread(self._spans.shutdown))
         done, _ = await asyncio.wait({end}, timeout=_PATIENCE_AT_THE_END_SECONDS)
         if not done:
@@ -318,7 +318,7 @@ class TraceSender(Collector):
             log.warning("spans were not sent", lost=lost, sent=self._exporter.sent)
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics as they are now. Called in any thread."""
+        """Return the current values of the metrics. Called in any thread."""
         sent = CounterMetricFamily("intent_trace_spans_sent", "Spans that the receiver of traces has taken.")
         sent.add_metric([], self._exporter.sent)
         yield sent
@@ -329,7 +329,7 @@ class TraceSender(Collector):
 
 
 def _parent_of(told: str) -> _Parent | None:
-    """Return what a caller tells of its trace; ``None`` where it is not well written."""
+    """Return the caller's span in a ``traceparent`` value; ``None`` if the value is malformed."""
     found = _TRACEPARENT.fullmatch(told)
     if found is None or (found[1] == "00" and found[5] is not None):
         return None

@@ -1,1 +1,1 @@
-"""The shared volume: models and releases, read safely and written so that no reader sees half of them."""
+"""The shared volume: reads models and releases safely, and writes them so that no reader sees a partial one."""

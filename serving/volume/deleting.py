@@ -1,7 +1,8 @@
-"""Takes models from the volume. Blocks.
+"""Deletes models from the volume. Blocks.
 
-What goes is renamed first, to a name that no reader looks at, so that nobody sees half of it. Then its files go. The
-folder of a name goes with its last version, unless it holds anything else, as a release.
+A model's folder is first renamed to a name that no reader looks at, so that no reader sees a partial model. Then the
+files are removed. The folder of a name is removed with its last version, unless the folder holds anything else, such as
+a release.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ HIDDEN: Final = ".deleted-"
 
 
 def delete(root: Path, model_id: ModelId, *, force: bool = False) -> None:
-    """Remove a model, a version of a name, or with ``force`` a name with all that it has.
+    """Delete a model, a version of a name or, with ``force``, a name with everything in its folder.
 
     Raises:
-        VolumeUnavailable: some of the files are still on the volume, though the model is gone.
+        VolumeUnavailable: the model is gone, but some of its files are still on the volume.
         ServingError: as :func:`take_away` does. The model is still there.
     """
     take_away(root, model_id, force=force)
@@ -35,14 +36,14 @@ def delete(root: Path, model_id: ModelId, *, force: bool = False) -> None:
 
 
 def models_in(root: Path, model_id: ModelId) -> list[ModelId]:
-    """Return the models that the deletion of ``model_id`` removes: itself, or the versions of a name, sorted.
+    """Return the models that the deletion of ``model_id`` removes: the model itself, or the versions of a name, sorted.
 
-    Every folder below a name counts as a version, though its manifest may be damaged or missing: an engine may hold an
+    Every folder below a name counts as a version, even if its manifest is damaged or missing: an engine may hold an
     older copy.
 
     Raises:
-        ModelNotFound: there is no folder of this name.
-        ModelUnusable: it is no folder.
+        ModelNotFound: no folder has this name.
+        ModelUnusable: the name leads to something other than a folder.
         VolumeUnavailable: the volume does not answer.
     """
     name, version = reference_of(model_id)
@@ -59,15 +60,15 @@ def models_in(root: Path, model_id: ModelId) -> list[ModelId]:
 
 
 def take_away(root: Path, model_id: ModelId, *, force: bool = False) -> None:
-    """Take a model out of the sight of all readers, by one rename; :func:`remove_hidden` removes its files.
+    """Hide a model from all readers by one rename; :func:`remove_hidden` removes its files.
 
     Raises:
-        ModelNotFound: there is no such model.
-        ModelInService: it is protected, and ``force`` is false: a model in a folder of its own, a whole name, a version
-            that is live, or the former stable one that a rollback needs.
-        ModelUnusable: its folder is a link to another one.
+        ModelNotFound: no such model exists.
+        ModelInService: the model is protected, and ``force`` is false: a model in a folder of its own, a whole name, a
+            version that is live, or the former stable version that a rollback needs.
+        ModelUnusable: the model's folder is a link to another one.
         ReleaseConflict: the release is being changed at the moment.
-        VolumeReadOnly: the volume cannot be written to from here.
+        VolumeReadOnly: this process cannot write to the volume.
         VolumeUnavailable: the volume does not answer.
     """
     name, version = reference_of(model_id)
@@ -85,7 +86,7 @@ def take_away(root: Path, model_id: ModelId, *, force: bool = False) -> None:
 
 
 def remove_hidden(root: Path) -> None:
-    """Remove the files of models that were taken away, those that an interrupted deletion has left among them.
+    """Remove the files of hidden models, including those left by an interrupted deletion.
 
     Raises:
         VolumeUnavailable: the volume does not answer, or some of the files are still on it.
@@ -99,8 +100,8 @@ def remove_hidden(root: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Remove the folder of a name that holds nothing but its lock, which the caller holds."""
-    # A publisher takes no lock: rmdir, unlike a rename, removes nothing that was published in this moment.
+    """Remove the folder of a name if it contains only the lock file, whose lock the caller holds."""
+    # A publisher takes no lock: rmdir, unlike a rename, never removes a version that was published just now.
     with contextlib.suppress(OSError):
         if [entry.name for entry in folder.iterdir()] == [LOCK_FILE]:
             (folder / LOCK_FILE).unlink()

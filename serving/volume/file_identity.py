@@ -1,4 +1,4 @@
-"""What tells a file from the one that stood in its place before. Imports nothing that takes long."""
+"""Identity of a file, which differs from that of a former file at the same path. Imports nothing that loads slowly."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NamedTuple, Self
 
 
 class FileIdentity(NamedTuple):
-    """Changes whenever a file is replaced or written to.
+    """Identity of a file, which changes whenever the file is replaced or written to.
 
-    A tuple, because thousands are compared, and written out, in a second.
+    A tuple, because thousands are compared and serialized per second.
     """
 
     device: int
@@ -19,16 +19,16 @@ class FileIdentity(NamedTuple):
     size: int
     modified_nanoseconds: int
     changed_nanoseconds: int
-    """Also moves where a writer sets the time of modification back, and with permissions."""
+    """Time of the last status change; also changes with permissions, and if a writer resets the modification time."""
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
-        """Return the identity of the file that has this status."""
+        """Return the identity of the file with this status."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @classmethod
     def at(cls, path: str | Path) -> Self | None:
-        """Return the identity of the file that is there now, behind links; ``None`` where there is none to be seen."""
+        """Return the identity of the file now at ``path``, following links; ``None`` if no file can be seen there."""
         try:
             return cls.of(os.stat(path))
         except OSError:
@@ -36,12 +36,12 @@ class FileIdentity(NamedTuple):
 
 
 def have_changed(files: Iterable[tuple[str, FileIdentity | None]]) -> bool:
-    """Return whether one of the paths leads to another file than it did, or cannot be seen."""
+    """Return whether any path leads to another file than before, or cannot be read."""
     return not all(_is_still(path, file) for path, file in files)
 
 
 def _is_still(path: str, file: FileIdentity | None) -> bool:
-    """Return whether ``path`` leads to this file, or to none if there was none; False if the path cannot be read."""
+    """Return whether ``path`` still leads to this file, or still to none; False if the path cannot be read."""
     try:
         return FileIdentity.of(os.stat(path)) == file
     except FileNotFoundError:

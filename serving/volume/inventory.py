@@ -1,4 +1,4 @@
-"""What is on the volume, as it is listed: names, their versions and releases. Everything here blocks on the volume."""
+"""Inventory of the volume: names, their versions and releases. Every method blocks on the volume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNRELEASED: Final = "no version of it is released; release one, or ask for one b
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What the folder of a model tells."""
+    """Contents of a model's folder."""
 
     manifest: Manifest | None
     bytes: int
@@ -25,17 +25,17 @@ class _Model:
 
 
 class Inventory:
-    """Reads what models there are.
+    """Lists the existing models.
 
     Args:
-        store: where they are.
+        store: store of the models.
     """
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store
 
     def names(self) -> list[ModelId]:
-        """Return the names of all folders, sorted; not all of them need be models.
+        """Return the names of all folders, sorted; not all folders need be models.
 
         Raises:
             VolumeUnavailable: the volume cannot be listed.
@@ -43,19 +43,19 @@ class Inventory:
         return self._store.folders()
 
     def release(self, name: ModelId) -> Release | None:
-        """Return the release of a name; ``None`` where it has none.
+        """Return the release of a name; ``None`` if the name has no release.
 
         Raises:
-            InvalidRelease: it cannot be understood.
-            ServingError: as :meth:`ModelStore.read` tells.
+            InvalidRelease: the release is invalid.
+            ServingError: as :meth:`ModelStore.read` does.
         """
         return None if self._store.release_file(name) is None else self._store.read_release(name)
 
     def existing_release(self, name: ModelId) -> Release | None:
-        """Return the release of a name, as :meth:`release` does, of a folder that is there.
+        """Return the release of a name, as :meth:`release` does, and require the folder of the name to exist.
 
         Raises:
-            ModelNotFound: it is not there.
+            ModelNotFound: the folder is missing.
             ServingError: as :meth:`release` does.
         """
         release = self.release(name)
@@ -72,7 +72,7 @@ class Inventory:
         return [reference_of(model_id).selector for model_id in self._store.versions(name)]
 
     def summary(self, name: ModelId) -> ModelSummary | None:
-        """Return what there is under a name; ``None`` where it is no model.
+        """Return the summary of a name; ``None`` if the name is not a model.
 
         Raises:
             VolumeUnavailable: the volume does not answer.
@@ -100,7 +100,7 @@ class Inventory:
         return _summary(name, stable, versions, release)
 
     def versions(self, name: ModelId, release: Release | None) -> tuple[VersionDescription, ...]:
-        """Return the versions of a name, sorted, with what each is in ``release``.
+        """Return the versions of a name, sorted, with their roles in ``release``.
 
         Raises:
             VolumeUnavailable: the volume does not answer.
@@ -127,7 +127,7 @@ class Inventory:
         return tuple(described)
 
     def _model(self, model_id: ModelId) -> _Model | None:
-        """Return what there is of a model; ``None`` where it has no manifest."""
+        """Return the contents of a model's folder; ``None`` if the model has no manifest."""
         size = 0
         try:
             fingerprint = self._store.fingerprint(model_id)

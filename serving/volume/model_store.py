@@ -1,6 +1,6 @@
-"""The shared volume: a model id to the files of its folder, read safely.
+"""The shared volume: reads the files in the folder of a model id safely.
 
-Layout: ``ROOT/<model id>/{manifest.json, model.pth, vocab.pth}``, and of names that have versions
+Layout: ``ROOT/<model id>/{manifest.json, model.pth, vocab.pth}`` and, for names that have versions,
 ``ROOT/<name>/<version>/{manifest.json, model.pth, vocab.pth}`` beside ``ROOT/<name>/release.json``.
 """
 
@@ -38,31 +38,31 @@ WEIGHTS_FILE: Final = "model.pth"
 VOCABULARY_FILE: Final = "vocab.pth"
 MODEL_FILES: Final = (MANIFEST_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 
-# What a network file system answers when it lost the file under an open name: worth one more try.
+# Errors of a network file system that lost the file behind an open name: worth one retry.
 _TRANSIENT: Final = frozenset({errno.ESTALE, errno.EIO})
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a model's folder holds at one moment; equal fingerprints mean the same copy of the model."""
+    """State of a model's folder at one moment; equal fingerprints mean the same copy of the model."""
 
     files: tuple[FileIdentity | None, ...]
-    """One for each of :data:`MODEL_FILES`, in order; ``None`` where the file is missing."""
+    """Identity of each of :data:`MODEL_FILES`, in order; ``None`` for a missing file."""
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The names of the files that are not there."""
+        """Names of the missing files."""
         return tuple(name for name, file in zip(MODEL_FILES, self.files, strict=True) if file is None)
 
 
 class ModelStore:
-    """Reads model folders below ``root``. Every method blocks on the file system; none keeps state."""
+    """Reads model folders below ``root``. Every method blocks on the file system, and none keeps state."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.realpath(root)
 
     def folders(self, name: ModelId | None = None) -> list[ModelId]:
-        """Return what may be folders of models, or of the versions of ``name``, sorted. The cheapest listing there is.
+        """Return the possible folders of models, or of the versions of ``name``, sorted. This is the cheapest listing.
 
         Raises:
             VolumeUnavailable: the volume cannot be listed.
@@ -86,7 +86,7 @@ class ModelStore:
         return [model_id for model_id in self.folders() if self._has(model_id, MANIFEST_FILE)]
 
     def names(self) -> list[ModelId]:
-        """Return the names of all models, those with versions among them, sorted.
+        """Return the names of all models, including those with versions, sorted.
 
         Raises:
             VolumeUnavailable: the volume cannot be listed.
@@ -94,7 +94,7 @@ class ModelStore:
         return [name for name in self.folders() if self._has(name, MANIFEST_FILE) or self._has(name, RELEASE_FILE)]
 
     def versions(self, name: ModelId) -> list[ModelId]:
-        """Return the model ids of the versions that ``name`` has, sorted; none where it has no folder.
+        """Return the model ids of the versions of ``name``, sorted; none if the name has no folder.
 
         Raises:
             VolumeUnavailable: the volume cannot be listed.
@@ -103,10 +103,10 @@ class ModelStore:
         return [model_id for model_id in every if self._has(model_id, MANIFEST_FILE)]
 
     def release_file(self, name: ModelId) -> FileIdentity | None:
-        """Return the identity of the name's release file; ``None`` where it has none, or no folder.
+        """Return the identity of the name's release file; ``None`` if the file or the folder is missing.
 
         Raises:
-            ModelUnusable: it leads outside of the root, or may not be read.
+            ModelUnusable: the file leads outside of the root, or may not be read.
             VolumeUnavailable: the volume failed twice.
         """
         try:
@@ -119,10 +119,10 @@ class ModelStore:
         return Release.parse(self.read(name, RELEASE_FILE, MAX_RELEASE_BYTES))
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
-        """Return the identity of the model's files.
+        """Return the identities of the model's files.
 
         Raises:
-            ModelNotFound: there is no such folder.
+            ModelNotFound: no such folder exists.
             ModelUnusable: a file leads outside of the root, or may not be read.
             VolumeUnavailable: the volume failed twice.
         """
@@ -131,10 +131,10 @@ class ModelStore:
     def known_files(
         self, model_id: ModelId, files: Mapping[str, FileIdentity | None]
     ) -> Sequence[tuple[str, FileIdentity | None]]:
-        """Return the paths of the names in ``files``, and what was there. Does not block.
+        """Return the paths of the names in ``files``, each with the known identity of its file. Does not block.
 
-        Whether they are there still is the cheapest look there is. A file that was known to be the model's stays so,
-        wherever links lead; of all else :meth:`fingerprint` tells more.
+        Comparing these files is the cheapest check of a model. A file that was known to be the model's remains so,
+        wherever links lead; :meth:`fingerprint` reports more about everything else.
         """
         folder = os.path.join(self._root, *folders_of(model_id))
         return [(os.path.join(folder, name), file) for name, file in files.items()]
@@ -143,20 +143,20 @@ class ModelStore:
         """Return the whole file ``name`` of the model.
 
         Raises:
-            ModelNotFound: there is no such folder.
-            ModelIncomplete: there is no such file in it.
-            FilesChanged: it changed while it was read.
-            ModelUnusable: it is larger than ``limit`` bytes, is no regular file, leads outside of the root or may not
-                be read.
+            ModelNotFound: no such folder exists.
+            ModelIncomplete: the folder has no such file.
+            FilesChanged: the file changed while it was being read.
+            ModelUnusable: the file is larger than ``limit`` bytes, is not a regular file, leads outside of the root or
+                may not be read.
             VolumeUnavailable: the volume failed twice.
         """
         return _persistently(lambda: self._read(model_id, name, limit))
 
     def read_copy(self, model_id: ModelId, fingerprint: Fingerprint, limits: Mapping[str, int]) -> dict[str, bytes]:
-        """Return the files named in ``limits`` of the copy of the model that has the identity ``fingerprint``.
+        """Return the files named in ``limits`` from the copy of the model with this ``fingerprint``.
 
         Raises:
-            FilesChanged: the model is another copy by now, or a file changed while it was read.
+            FilesChanged: the model is another copy, or a file changed while it was being read.
             ServingError: as :meth:`read` does.
         """
         return _persistently(lambda: self._read_copy(model_id, fingerprint, limits))
@@ -177,8 +177,8 @@ class ModelStore:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(self._opened(model_id))
             files = {name: stack.enter_context(_file_of(folder, name)) for name in limits}
-            # Open files stay readable whatever is published meanwhile. They are one copy if their names led to it
-            # before and lead to it still.
+            # Open files stay readable whatever is published meanwhile. The files belong to one copy if their names led
+            # to that copy before and still do.
             if _fingerprint_of(folder) != fingerprint:
                 raise FilesChanged("the model's files are being written; finish their upload")
             return {name: file.read(limits[name]) for name, file in files.items()}
@@ -223,7 +223,7 @@ def _identity(folder: OpenFolder, name: str) -> FileIdentity | None:
 
 
 def folders_of(model_id: ModelId) -> tuple[str, ...]:
-    """Return the folders on the way from the root to the model's own, which is the last of them."""
+    """Return the folders on the path from the root to the model's own folder, which is the last."""
     name, version = reference_of(model_id)
     return (name, version) if version else (name,)
 
@@ -236,13 +236,13 @@ def _as_name(text: str) -> ModelId | None:
 
 
 def _persistently(look: Callable[[], Result]) -> Result:
-    """Return what ``look`` finds: once more where the volume fails, and whenever the folder was replaced meanwhile."""
+    """Return the result of ``look``; retry once if the volume fails, and whenever the folder was replaced meanwhile."""
     may_fail = True
     while True:
         try:
             return look()
         except FolderReplaced:
-            continue  # Each turn needs another publication, so there is an end.
+            continue  # Each retry needs another publication, so the loop ends.
         except OSError as error:
             if error.errno not in _TRANSIENT or not may_fail:
                 raise _translated(error) from error

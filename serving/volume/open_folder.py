@@ -1,7 +1,7 @@
-"""A model's folder, open: its files by name, read safely.
+"""Open folder of a model, whose files are read safely by name.
 
-Links are followed as long as they stay below the root, because Kubernetes lays volumes out with them. A name that is no
-link is opened from its folder and needs no resolving: one system call where a path takes one for each of its parts.
+Links are followed as long as they stay below the root, because Kubernetes lays volumes out with links. A name that is
+not a link is opened relative to its folder and needs no resolving: one system call instead of one per part of a path.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from serving.domain.errors import FilesChanged, InvalidModelFile
 
 # Without O_NONBLOCK, opening a FIFO waits for a writer that never comes.
 _FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-# O_PATH, where there is one, needs no permission to list the folder.
+# O_PATH, where available, needs no permission to list the folder.
 _FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-# What Linux says of a link that is not to be followed: as a file, and as a folder.
+# Errors of Linux for a link that must not be followed: opened as a file, and as a folder.
 _IS_A_LINK: Final = frozenset({errno.ELOOP, errno.ENOTDIR})
 
 
 class FolderReplaced(Exception):
-    """Another folder has the name by now, or none: what was missing in this one may be in that."""
+    """Another folder, or none, has the folder's name now: a file missing here may be in the other folder."""
 
 
 class OpenFolder:
@@ -30,12 +30,12 @@ class OpenFolder:
 
     Args:
         root: a real path.
-        names: the parts of the way to it, neither ``.`` nor ``..``.
+        names: the parts of the path from the root to the folder, neither ``.`` nor ``..``.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        NotADirectoryError: it is no folder.
-        InvalidModelFile: it leads outside of the root.
+        FileNotFoundError: no such folder exists.
+        NotADirectoryError: the path does not lead to a folder.
+        InvalidModelFile: the folder leads outside of the root.
         OSError: the volume does not answer.
     """
 
@@ -70,8 +70,8 @@ class OpenFolder:
         """Return the status of the file ``name``.
 
         Raises:
-            FileNotFoundError: the folder, which has its name still, has no such file.
-            FolderReplaced: it has no such file, nor its name.
+            FileNotFoundError: the folder still has its name, but no such file.
+            FolderReplaced: the folder has no such file, and has lost its name.
             InvalidModelFile: the file leads outside of the root.
             OSError: the volume does not answer.
         """
@@ -99,7 +99,7 @@ class OpenFolder:
         return os.open(self._resolved(name), _FILE)
 
     def _expect_its_name(self) -> None:
-        """Raise FolderReplaced unless the folder's name leads to it still."""
+        """Raise FolderReplaced unless the folder's name still leads to it."""
         try:
             named = os.stat(self._path)
         except FileNotFoundError as error:
@@ -111,7 +111,7 @@ class OpenFolder:
         return self._contained(os.path.join(self._path, name))
 
     def _contained(self, path: str) -> str:
-        """Return the real path of ``path``; raise if it is not below the root."""
+        """Return the real path of ``path``; raise InvalidModelFile if the path is not below the root."""
         real = os.path.realpath(path, strict=True)
         if os.path.commonpath((self._root, real)) != self._root:
             raise InvalidModelFile("a file of the model leads outside of the model folder")
@@ -119,7 +119,7 @@ class OpenFolder:
 
 
 class OpenFile:
-    """A file of a model, open for one reading."""
+    """A file of a model, open for a single read."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         self._name = name
@@ -135,8 +135,8 @@ class OpenFile:
         """Return the whole file.
 
         Raises:
-            FilesChanged: it changed while it was read.
-            InvalidModelFile: it is larger than ``limit`` bytes, or is no regular file.
+            FilesChanged: the file changed while it was being read.
+            InvalidModelFile: the file is larger than ``limit`` bytes, or is not a regular file.
             OSError: the volume does not answer.
         """
         before = os.fstat(self._descriptor)
@@ -151,7 +151,7 @@ class OpenFile:
 
 
 def _written(result: os.stat_result) -> tuple[int, int]:
-    """Return what changes when a file is written to; its name may go to another file meanwhile."""
+    """Return the values that change when a file is written to, but not when its name moves to another file."""
     return result.st_size, result.st_mtime_ns
 
 

@@ -1,4 +1,4 @@
-"""A change of a release before it is written: which version it is about, so that this one can be tried first."""
+"""Planned changes of releases: the version of a change is known, and can be tried, before the change is written."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from serving.volume.inventory import Inventory
 from serving.volume.release_writing import check_revision
 
 Transition: TypeAlias = Callable[..., Release]
-"""One of :mod:`serving.domain.releases.changes`: takes the release, and ``by``, ``at`` and ``comment`` by name."""
+"""Function of :mod:`serving.domain.releases.changes` with the release, ``by``, ``at`` and ``comment`` still open."""
 Change: TypeAlias = Callable[[Release | None], Release]
-"""A transition that knows who changes the release, when and why."""
+"""A transition whose author, time and comment are set."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedChange:
-    """A change that is about one version, and about no other when it is written."""
+    """A change of one version, which affects no other version when the change is written."""
 
     change: Change
     version: str
@@ -32,8 +32,8 @@ class PlannedChange:
         """Return the next release.
 
         Raises:
-            ReleaseConflict: the release has changed so that this would be about another version.
-            ReleaseRefused: it makes no sense.
+            ReleaseConflict: the release has changed, and the change would affect another version.
+            ReleaseRefused: the change makes no sense.
         """
         following = self.change(release)
         if following.history[0].version != self.version:
@@ -44,11 +44,11 @@ class PlannedChange:
 
 
 def planned(inventory: Inventory, name: ModelId, change: Change, expected_revision: int | None) -> PlannedChange:
-    """Return a change of the release of ``name``, with the version that it is about as things are now. Blocks.
+    """Return a change of the release of ``name``, with the version that the change affects at present. Blocks.
 
     Raises:
-        ModelNotFound: there is nothing of this name.
-        ReleaseConflict: the release has another revision than the expected one.
+        ModelNotFound: nothing has this name.
+        ReleaseConflict: the release does not have the expected revision.
         ReleaseRefused: the change makes no sense.
         ServingError: the release cannot be read.
     """
@@ -70,13 +70,13 @@ def releasing(
     """Return the transition that makes ``version`` of ``name`` live in this role.
 
     Args:
-        inventory: knows what versions there are, which no label may hide.
-        name: has versions.
-        version: one of its versions.
-        role: what it is from then on.
-        label: what means it, where that is its role.
-        share: of the calls, that a canary or a shadow gets; ``None``: as usual.
-        bounds: those of a canary, by the names that :func:`~serving.domain.releases.changes.with_canary` has for them.
+        inventory: source of the existing versions, which no label may hide.
+        name: a name that has versions.
+        version: one of the versions of ``name``.
+        role: the role of the version from then on.
+        label: the label that means the version, if ``role`` is ``label``.
+        share: share of the calls for a canary or a shadow; ``None``: the default.
+        bounds: bounds of a canary, by their names in :func:`~serving.domain.releases.changes.with_canary`.
     """
     if role == "canary":
         return partial(with_canary, version=version, share=share, **(bounds or {}))
@@ -86,7 +86,7 @@ def releasing(
         return partial(released, version=version)
 
     def labelled(release: Release | None, **change: Any) -> Release:
-        # Read when the release is changed: by then there may be other versions.
+        # Read when the release is changed: the versions may be different then.
         versions = inventory.version_names(name)
         return with_label(release, label=label, version=version, versions=versions, **change)
 

@@ -1,7 +1,7 @@
-"""Puts a model on the shared volume so that no reader ever sees half of it.
+"""Publishes a model on the shared volume so that no reader ever sees a partial model.
 
-The files are staged beside their place, written through to the disk, and put in place by one rename. Their sizes and
-SHA-256 sums stand in the manifest, so that a reader can tell a damaged copy.
+The files are staged beside their destination, written through to the disk, and put in place by one rename. The manifest
+contains their sizes and SHA-256 sums, so that a reader can detect a damaged copy.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _STAGING: Final = ".staging-"
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
-# What a rename answers when another publisher was first.
+# Errors of a rename when another publisher was first.
 _ALREADY_THERE: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 
-# What file systems and C libraries answer that cannot exchange two folders.
+# Errors of file systems and C libraries that cannot exchange two folders.
 _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
 def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False, sealed: bool = True) -> Manifest:
     """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
 
-    Readers see the old model or the new one. ``source`` stays as it is. A ``sealed`` model has the sums of its files
-    in the manifest; one that is not may still be edited where it stands.
+    Readers see the old model or the new one. ``source`` is not changed. A ``sealed`` model has the sums of its files
+    in the manifest; an unsealed model may still be edited in place.
 
     Raises:
         ModelIncomplete: a file is missing in ``source``.
-        InvalidManifest: its manifest cannot be understood.
-        ModelExists: there is such a model, and ``replace`` is false.
-        ModelInService: it is a version that is live, or that a rollback needs: versions stay as they went live.
+        InvalidManifest: the manifest in ``source`` is invalid.
+        ModelExists: the model exists, and ``replace`` is false.
+        ModelInService: the model is a version that is live, or that a rollback needs: such versions must not change.
         OSError: the volume cannot be written to. Nothing of the new model is left on it.
     """
     missing = [name for name in MODEL_FILES if not (source / name).is_file()]
@@ -101,7 +101,7 @@ def _stage(source: Path, staging: Path, *, sealed: bool) -> Manifest:
 
 
 def _keep_other_files(target: Path, staging: Path) -> None:
-    """Take files that are no part of the model, as notes or archives for another engine, along to the new copy."""
+    """Copy files that are not part of the model, such as notes or archives for another engine, to the new copy."""
     if target.is_dir():
         for file in target.iterdir():
             if file.name not in MODEL_FILES and file.is_file():
@@ -109,7 +109,7 @@ def _keep_other_files(target: Path, staging: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> FileSum:
-    """Copy a file through to the disk and return what was written."""
+    """Copy a file through to the disk, and return the size and sum of the copy."""
     digest = hashlib.sha256()
     size = 0
     with source.open("rb") as reader, target.open("wb") as writer:
@@ -122,11 +122,11 @@ def _copy(source: Path, target: Path) -> FileSum:
 
 
 def _put_in_place(staging: Path, target: Path, *, replace: bool) -> None:
-    # Where another publisher was first, the plain rename refuses.
+    # The plain rename fails if another publisher was first.
     if not replace or not target.exists():
         staging.rename(target)
     elif not _exchange(staging, target):
-        # The manifest goes last: until then its sums refuse the mixture, and readers keep the copy they have.
+        # The manifest is last: until then, the old manifest's sums refuse the mixture, and readers keep their copy.
         for name in (WEIGHTS_FILE, VOCABULARY_FILE, MANIFEST_FILE):
             (staging / name).replace(target / name)
         _sync_folder(target)
@@ -134,7 +134,7 @@ def _put_in_place(staging: Path, target: Path, *, replace: bool) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; return whether the system can."""
+    """Swap two folders in one step; return whether the system supports this."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):

@@ -1,7 +1,7 @@
 """Writes releases: compare and set, under a lock, by one rename.
 
-Readers see the former release or the next one. Who writes holds a lock of the system on a file beside the release; a
-writer that dies gives it back.
+Readers see the former release or the next one. A writer holds a lock of the system on a file beside the release; the
+system releases the lock of a writer that dies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READABLE_BY_ALL: Final = 0o644
 _WRITABLE: Final = 0o666
-"""As far as the umask lets, so that several operators can share a volume."""
+"""Mode before the umask is applied, so that several operators can share a volume."""
 _NOT_TO_BE_WRITTEN: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -47,21 +47,21 @@ def change_release(
     *,
     expected_revision: int | None = None,
 ) -> Release:
-    """Put what ``change`` makes of the release of ``name`` in its place, through to the disk, and return it. Blocks.
+    """Replace the release of ``name`` by the result of ``change``, through to the disk, and return the result. Blocks.
 
     Args:
         root: the model folder.
-        name: has versions in a folder of its own.
-        change: makes the next release, with the next revision, of the present one; ``None`` where there is none.
-        expected_revision: the revision that the caller knows; 0: there is no release. ``None``: whatever it is.
+        name: a name whose folder contains its versions.
+        change: returns the next release, with the next revision, for the present one, or for ``None`` without one.
+        expected_revision: the revision that the caller knows; 0: no release exists; ``None``: any revision.
 
     Raises:
-        ModelNotFound: there is no folder of this name.
-        ReleaseConflict: the release has another revision, or is being changed by somebody else.
-        InvalidRelease: what is there cannot be understood.
-        VolumeReadOnly: the volume cannot be written to from here.
+        ModelNotFound: no folder has this name.
+        ReleaseConflict: the release has another revision, or is being changed by another writer.
+        InvalidRelease: the present release is invalid.
+        VolumeReadOnly: this process cannot write to the volume.
         VolumeUnavailable: the volume does not answer, or is full.
-        ServingError: what ``change`` raises. Nothing has changed then.
+        ServingError: raised by ``change``. Nothing has changed in this case.
     """
     with release_lock(root, name) as folder:
         former = _read(root, name)
@@ -76,10 +76,10 @@ def change_release(
 
 
 def check_revision(release: Release | None, expected: int | None) -> int:
-    """Return the revision of a release, 0 where there is none, if it is the ``expected`` one; ``None``: any is.
+    """Return the revision of a release, 0 without one, and check that it is ``expected``; ``None``: any revision.
 
     Raises:
-        ReleaseConflict: it is another one.
+        ReleaseConflict: the release has another revision.
     """
     revision = 0 if release is None else release.revision
     if expected is not None and expected != revision:
@@ -91,14 +91,14 @@ def check_revision(release: Release | None, expected: int | None) -> int:
 
 @contextlib.contextmanager
 def release_lock(root: Path, name: ModelId) -> Iterator[int]:
-    """Hold the lock on the release of ``name``, and give the descriptor of its folder. Blocks on nobody.
+    """Hold the lock on the release of ``name``, and yield the descriptor of its folder. Never waits for the lock.
 
     Raises:
-        ModelNotFound: there is no such folder.
-        ModelUnusable: it is a link to another folder.
-        ReleaseConflict: somebody else holds the lock, or has just taken the folder away.
-        VolumeReadOnly: the volume cannot be written to from here.
-        VolumeUnavailable: the volume does not answer, or knows no locks.
+        ModelNotFound: no such folder exists.
+        ModelUnusable: the folder is a link to another one.
+        ReleaseConflict: another writer holds the lock, or has just moved the folder away.
+        VolumeReadOnly: this process cannot write to the volume.
+        VolumeUnavailable: the volume does not answer, or does not support locks.
     """
     with contextlib.ExitStack() as stack:
         with writing():
@@ -119,13 +119,13 @@ def release_lock(root: Path, name: ModelId) -> Iterator[int]:
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Turn what the file system says to a writer into errors of the tree.
+    """Turn the file system's errors for a writer into errors of the tree.
 
     Raises:
-        ModelNotFound: what is to be changed is not there.
-        ModelUnusable: it is a link.
-        VolumeReadOnly: the volume cannot be written to from here.
-        VolumeUnavailable: it does not answer, is full, or knows no locks.
+        ModelNotFound: the folder or file to change is missing.
+        ModelUnusable: the folder is a link.
+        VolumeReadOnly: this process cannot write to the volume.
+        VolumeUnavailable: the volume does not answer, is full, or does not support locks.
     """
     try:
         yield
@@ -142,11 +142,11 @@ def _read(root: Path, name: ModelId) -> Release | None:
 
 def _write(folder: int, data: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_STAGED, dir_fd=folder)  # of a writer that died
+        os.unlink(_STAGED, dir_fd=folder)  # left by a writer that died
     staged = os.open(_STAGED, _NEW_FILE, _READABLE_BY_ALL, dir_fd=folder)
     try:
         with os.fdopen(staged, "wb") as file:
-            # What the process is told to keep from others would keep it from the services.
+            # A restrictive umask of this process would keep the services from reading the file.
             os.fchmod(staged, _READABLE_BY_ALL)
             file.write(data)
             file.flush()
@@ -161,7 +161,7 @@ def _write(folder: int, data: bytes) -> None:
 
 
 def _set_apart(folder: int, staged: int) -> None:
-    """Give the file a time of its own: clocks of file systems are coarse, and readers tell releases apart by it."""
+    """Give the file a later time than the former one: file-system clocks are coarse, and readers compare this time."""
     with contextlib.suppress(FileNotFoundError):
         former = os.stat(RELEASE_FILE, dir_fd=folder, follow_symlinks=False).st_mtime_ns
         moment = max(time.time_ns(), former + 1)
@@ -169,7 +169,7 @@ def _set_apart(folder: int, staged: int) -> None:
 
 
 def _expect_lock_file(folder: int, lock: int) -> None:
-    """Raise ReleaseConflict where the locked file was removed meanwhile: others lock a new one."""
+    """Raise ReleaseConflict if the locked file was removed meanwhile: other writers lock a new file."""
     try:
         named = os.stat(LOCK_FILE, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -179,7 +179,7 @@ def _expect_lock_file(folder: int, lock: int) -> None:
 
 
 def _expect_its_name(root: Path, name: ModelId, folder: int) -> None:
-    """Raise ReleaseConflict unless the name leads to the folder still."""
+    """Raise ReleaseConflict unless the name still leads to the folder."""
     try:
         named = (root / name).lstat()
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""Between processes: protobuf messages, channels and clients."""
+"""Communication between processes: protobuf messages, channels and clients."""

@@ -1,9 +1,9 @@
-"""Answers as bytes of protobuf, for the most frequent ones without a message in between.
+"""Answers as protobuf bytes; the most frequent answers are written and read without a message object.
 
-Nearly every answer is a label, a score and a model, and all but the score has been answered before. The wire takes
-fields in any order (https://protobuf.dev/programming-guides/encoding/#order), so an answer is a remembered part, which
-protobuf itself has written, and the score behind it. They are read in the same way. The messages of both services have
-the same fields.
+Nearly every answer consists of a label, a score and a model, and everything but the score has occurred before. The wire
+format allows fields in any order (https://protobuf.dev/programming-guides/encoding/#order), so an answer is a cached
+part, which protobuf itself has serialized, followed by the score. Answers are parsed in the same way. The messages of
+both services have the same fields.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SCORE_TAG: Final = _tag(pb.PredictResponse, "score", _FIXED32)
 _RESPONSE_TAG: Final = bytes([_tag(pb.PredictorPredictResult, "response", _LENGTH_DELIMITED)])
 _RESULT_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "results", _LENGTH_DELIMITED)])
 _REPLICA_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "replica", _LENGTH_DELIMITED)])
-# What is longer has explanations or many labels, and does not come again.
+# Longer answers contain explanations or many labels, and do not recur.
 _MOST_BYTES_TO_REMEMBER: Final = 512
 
 
@@ -65,7 +65,7 @@ def batch_answer_bytes(outcomes: Sequence[Outcome | None], replica: str) -> byte
 
 
 def outcomes_in(data: bytes) -> list[Outcome | None]:
-    """Return the outcomes that a predictor's response to a batch tells, ``None`` for queries to be asked alone.
+    """Return the outcomes in a predictor's response to a batch; ``None`` for queries that have to be sent alone.
 
     Raises:
         DecodeError: the response is damaged.
@@ -84,7 +84,7 @@ def outcomes_in(data: bytes) -> list[Outcome | None]:
         else:
             return outcomes
     except IndexError:
-        # It ends too soon, of which protobuf knows best what to say.
+        # The response is truncated; protobuf below raises the appropriate error.
         pass
     return ready_outcomes_of(pb.PredictorPredictBatchResponse.FromString(data))
 
@@ -100,14 +100,14 @@ def _outcome_in(result: bytes) -> Outcome | None:
             tag, score = _SCORE.unpack_from(result, remembered)
             known = _known(result[begins:remembered]) if tag == _SCORE_TAG else None
             if known is not None:
-                # Of a field that is there twice, the last one counts.
+                # If a field occurs twice, the last occurrence counts.
                 label, _, best, model_id, version, fallback, explanation = known
                 return Prediction(label, score, best, model_id, version, fallback, explanation)
     return ready_outcome_of(pb.PredictorPredictResult.FromString(result))
 
 
 def _length(data: bytes, place: int) -> tuple[int, int]:
-    """Return the length that begins at ``place``, and where it ends. Raises IndexError where the data end before."""
+    """Return the length that begins at ``place``, and the position after it. Raises IndexError on truncated data."""
     byte = data[place]
     if byte <= 0x7F:
         return byte, place + 1
@@ -122,7 +122,7 @@ def _length(data: bytes, place: int) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _known(response: bytes) -> Prediction | None:
-    """Return what a response tells; ``None`` where the bytes are none."""
+    """Return the prediction in a serialized response; ``None`` if the bytes are not a response."""
     try:
         return prediction_of(pb.PredictorPredictResponse.FromString(response))
     except DecodeError:

@@ -1,4 +1,4 @@
-"""Any number of queries, asked in batches that a frontend takes."""
+"""Any number of queries, sent in batches that a frontend accepts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from serving.domain.prediction import Outcome, Query
 from serving.wire.client import IntentClient
 
 _BATCH: Final = 256
-# A quarter of what a message may have: a character takes up to four bytes.
+# A quarter of the maximum message size: a character takes up to four bytes.
 _BATCH_CHARACTERS: Final = 1 << 18
 
 
 def outcomes_in_batches(client: IntentClient, queries: Iterable[Query]) -> Iterator[Sequence[Outcome]]:
-    """Yield the outcomes of the queries in their order, a batch at a time.
+    """Yield the outcomes of the queries in their order, one batch at a time.
 
     Raises:
-        ServingError: the frontend did not answer, or refused a batch for another reason than what is in it.
+        ServingError: the frontend did not answer, or refused a batch for a reason other than its contents.
     """
     for batch in _batches(queries):
         yield _outcomes(client, batch)
@@ -38,7 +38,7 @@ def _batches(queries: Iterable[Query]) -> Iterator[list[Query]]:
 
 
 def _outcomes(client: IntentClient, batch: Sequence[Query]) -> Sequence[Outcome]:
-    """Ask a batch; where it is refused as a whole, its halves: one bad document must not cost the others theirs."""
+    """Send a batch. If it is refused as a whole, send its halves: one bad document must not fail the others."""
     try:
         return client.predict_batch(batch)
     except (InvalidRequest, OutOfCapacity) as error:

@@ -1,11 +1,11 @@
-"""One way to open a gRPC channel to a service of ours: plain or encrypted, with or without a credential.
+"""The common way to open a gRPC channel to our services: plain or encrypted, with or without a credential.
 
     options = ChannelOptions(tls_authority=Path("authority.pem"), credential="the key")
     with open_channel("intent.example:51001", options) as channel:
         ...
 
-A credential goes with every call as ``authorization: Bearer …``. Over a connection that is not encrypted whoever is on
-the way can read it: that is for loopback and private networks.
+The credential is sent with every call as ``authorization: Bearer …``. On an unencrypted connection, anyone on the
+network path can read the credential, so unencrypted connections are for loopback and private networks.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ AUTHORIZATION_KEY: Final = "authorization"
 """Metadata key of the caller's credential."""
 
 Arguments: TypeAlias = Sequence[tuple[str, int | str]]
-"""Channel arguments, as gRPC names them."""
+"""Channel arguments, with gRPC's names."""
 
 _CREDENTIAL: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
-    """How a service is connected to. Naming any file of TLS turns it on."""
+    """Options of a connection to a service. Naming any TLS file enables TLS."""
 
     tls: bool = False
-    """Encrypt; the service's certificate is checked against ``tls_authority``, or the authorities that the system, or
-    on a blocking channel gRPC, brings."""
+    """Whether to encrypt. The service's certificate is checked against ``tls_authority``, or, without it, against the
+    authorities of the system; on a blocking channel, against those that gRPC brings along."""
     tls_authority: Path | None = None
     """PEM file of the authority that must have signed the service's certificate."""
     tls_certificate: Path | None = None
-    """PEM file of the caller's own certificate, where the service asks for one."""
+    """PEM file of the caller's own certificate, where the service requests one."""
     tls_key: Path | None = None
-    """PEM file of its private key."""
+    """PEM file of the private key of ``tls_certificate``."""
     server_name: str | None = None
-    """The name that the service's certificate must be for, where it is not the host of the address."""
+    """Name for which the service's certificate must be issued, if it is not the host of the address."""
     credential: str | None = field(default=None, repr=False)
-    """An API key, or a token."""
+    """API key or token."""
     max_answer_bytes: int = 64 << 20
-    """The largest message that is taken."""
+    """Size of the largest message that is accepted, in bytes."""
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether the channel is."""
+        """Whether the channel is encrypted."""
         return self.tls or any((self.tls_authority, self.tls_certificate, self.tls_key))
 
 
 PLAIN: Final = ChannelOptions()
-"""Not encrypted, without a credential: what services without TLS and access take."""
+"""Unencrypted, without a credential: for services without TLS and access control."""
 
 
 def open_channel(address: str, options: ChannelOptions = PLAIN) -> grpc.Channel:
-    """Return a blocking channel to ``address``, which is ``host:port``. It connects with the first call.
+    """Return a blocking channel to ``address``, which is ``host:port``. The channel connects on the first call.
 
     Raises:
-        InvalidConnection: a file of TLS cannot be read, or the credential cannot be sent.
+        InvalidConnection: a TLS file cannot be read, or the credential cannot be sent.
     """
     credentials, arguments = _credentials(options), _arguments(options)
     channel = (
@@ -79,7 +79,7 @@ def open_channel(address: str, options: ChannelOptions = PLAIN) -> grpc.Channel:
 
 
 def open_async_channel(address: str, options: ChannelOptions = PLAIN) -> Channel:
-    """Return the same for asyncio, for the event loop that runs.
+    """Return an asyncio channel to ``address`` for the running event loop.
 
     Raises:
         InvalidConnection: as :func:`open_channel` does.
@@ -93,7 +93,7 @@ def open_async_channel(address: str, options: ChannelOptions = PLAIN) -> Channel
 
 
 def check_options(options: ChannelOptions) -> None:
-    """Return if channels can be opened with ``options``.
+    """Check that channels can be opened with ``options``.
 
     Raises:
         InvalidConnection: as :func:`open_channel` does.
@@ -115,10 +115,10 @@ def bearer(credential: str) -> str:
 
 
 def tls_credentials(authority: Path | None, certificate: Path | None, key: Path | None) -> grpc.ChannelCredentials:
-    """Return what gRPC takes for an encrypted channel, from PEM files.
+    """Return gRPC's credentials for an encrypted channel, from PEM files.
 
     Raises:
-        InvalidConnection: one cannot be read, or a certificate comes without its key.
+        InvalidConnection: a file cannot be read, or only one of certificate and key is given.
     """
     authority_pem, certificate_pem, key_pem = _materials(authority, certificate, key)
     return grpc.ssl_channel_credentials(authority_pem, key_pem, certificate_pem)
@@ -165,7 +165,7 @@ def _arguments(options: ChannelOptions) -> Arguments:
     named = () if options.server_name is None else (("grpc.ssl_target_name_override", options.server_name),)
     return (
         ("grpc.max_receive_message_length", options.max_answer_bytes),
-        # Proxies of the environment are for the web.
+        # Proxies in the environment are meant for web traffic.
         ("grpc.enable_http_proxy", 0),
         *named,
     )
@@ -176,7 +176,7 @@ def _bearer(options: ChannelOptions) -> tuple[str, str]:
 
 
 class _Details(NamedTuple):
-    """Of a call; the type that gRPC gives interceptors has no way to change it."""
+    """Details of a call; the type that gRPC passes to interceptors cannot be changed."""
 
     method: Any
     timeout: float | None
@@ -187,7 +187,7 @@ class _Details(NamedTuple):
 
 
 class _Signed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Sends the credential with every call of a blocking channel. Requests of our services are single messages."""
+    """Sends the credential with every call of a blocking channel. Requests to our services are single messages."""
 
     def __init__(self, entry: tuple[str, str]) -> None:
         self._entry = entry

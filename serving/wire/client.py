@@ -1,4 +1,4 @@
-"""The Python client of the frontend: typed, blocking or for asyncio.
+"""Typed Python clients of the frontend, blocking and for asyncio.
 
 with IntentClient("127.0.0.1:51001") as client:
     print(client.predict("clinc150", "wake me up at seven").label)
@@ -26,12 +26,12 @@ DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
 
 class IntentClient:
-    """Asks a frontend, and waits for the answer. Safe to use from several threads; close it, or use ``with``.
+    """Blocking client of a frontend. Safe to use from several threads; close it, or use ``with``.
 
     Args:
-        address: of the frontend, ``host:port``.
-        timeout: seconds that a call may take, unless the call says otherwise.
-        options: TLS, the caller's certificate, and its credential.
+        address: address of the frontend, ``host:port``.
+        timeout: timeout of a call in seconds, unless the call sets its own.
+        options: TLS, and the caller's certificate and credential.
 
     Raises:
         InvalidConnection: the files or the credential of ``options`` cannot be used.
@@ -63,16 +63,16 @@ class IntentClient:
         """Return the model's answer.
 
         Args:
-            model_id: the model.
-            document: the text to classify.
-            k: how many of the best labels to tell.
-            threshold: the least score of an answer, from 0 to 1, instead of that of the model's manifest.
-            explain: labels to explain beside the best one; ``()`` explains that one alone, ``None`` none.
-            key: of a caller or a conversation, say: calls of one key get the same side of a canary.
-            timeout: seconds that the call may take.
+            model_id: id of the model.
+            document: text to classify.
+            k: number of best labels to return.
+            threshold: minimum score of an answer, from 0 to 1, in place of the one in the model's manifest.
+            explain: labels to explain in addition to the best one; ``()`` explains only the best one, ``None`` none.
+            key: key of a caller or a conversation, for example; calls with the same key get the same side of a canary.
+            timeout: timeout of the call, in seconds.
 
         Raises:
-            ServingError: why there is none; ``ModelNotFound``, ``InvalidRequest``, ``DeadlineExceeded`` and so on of
+            ServingError: the call failed; ``ModelNotFound``, ``InvalidRequest``, ``DeadlineExceeded`` and others from
                 :mod:`serving.domain.errors`.
         """
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
@@ -94,7 +94,7 @@ class IntentClient:
         """Return the model's answer, with the explanation of its best label and of ``labels``.
 
         Raises:
-            ServingError: as :meth:`predict` does; ``ModelUnusable`` where the model's engine explains nothing.
+            ServingError: as :meth:`predict` does; ``ModelUnusable`` if the model's engine cannot explain answers.
         """
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
         try:
@@ -103,7 +103,7 @@ class IntentClient:
             raise _error_of(error) from error
 
     def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:
-        """Return the outcome of each query in order: a Prediction, or the ServingError that tells why there is none.
+        """Return the outcome of each query in order: a Prediction, or the ServingError with which the query failed.
 
         Raises:
             ServingError: the batch as a whole was refused.
@@ -114,7 +114,7 @@ class IntentClient:
             raise _error_of(error) from error
 
     def close(self) -> None:
-        """Give the connection back. Every call after that raises ValueError."""
+        """Close the connection. Every later call raises ValueError."""
         self._is_closed = True
         self._channel.close()
 
@@ -136,7 +136,10 @@ class IntentClient:
 
 
 class AsyncIntentClient:
-    """The same for asyncio. Belongs to the event loop it was made on; close it, or use ``async with``."""
+    """Asyncio version of :class:`IntentClient`. Belongs to the event loop that created it.
+
+    Close the client, or use ``async with``.
+    """
 
     def __init__(
         self,
@@ -161,7 +164,7 @@ class AsyncIntentClient:
         key: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC carries it to the service
     ) -> Prediction:
-        """Return the model's answer. As :meth:`IntentClient.predict`."""
+        """Return the model's answer, as :meth:`IntentClient.predict` does."""
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
         try:
             return prediction_of(await self._open_stub().Predict(request, timeout=self._seconds(timeout)))
@@ -178,7 +181,7 @@ class AsyncIntentClient:
         key: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> Prediction:
-        """Return the model's answer with explanations. As :meth:`IntentClient.explain`."""
+        """Return the model's answer with explanations, as :meth:`IntentClient.explain` does."""
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
         try:
             return explained_prediction_of(await self._open_stub().Explain(request, timeout=self._seconds(timeout)))
@@ -186,18 +189,18 @@ class AsyncIntentClient:
             raise _error_of(error) from error
 
     async def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:  # noqa: ASYNC109 - gRPC carries it to the service
-        """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch`."""
+        """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch` does."""
         try:
             return outcomes_of(await self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
     async def close(self) -> None:
-        """Give the connection back. Every call after that raises ValueError."""
+        """Close the connection. Every later call raises ValueError."""
         self._is_closed = True
         await self._channel.close()
 
-    def _open_stub(self) -> Any:  # the published types of stubs know blocking calls alone
+    def _open_stub(self) -> Any:  # the published stub types cover only blocking calls
         if self._is_closed:
             raise ValueError("the client is closed; make another one")
         return self._stub
@@ -223,5 +226,5 @@ def _batch(queries: Iterable[Query]) -> pb.PredictBatchRequest:
 
 
 def _error_of(error: Any) -> ServingError:
-    """Return the typed form of a gRPC error; those of both kinds of channel have the same methods."""
+    """Return the typed form of a gRPC error. The errors of both kinds of channel have the same methods."""
     return error_of_call(error, "frontend")

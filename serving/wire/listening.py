@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class CannotListen(Exception):
-    """The address is taken, or does not belong to this machine. The message tells the operator which address."""
+    """The address is in use, or does not belong to this machine. The message names the address."""

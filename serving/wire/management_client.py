@@ -1,4 +1,4 @@
-"""Models and releases, managed over gRPC: the Python client of ModelService.
+"""The Python client of ModelService, which manages models and releases over gRPC.
 
 with ManagementClient("127.0.0.1:51001") as models:
     state = models.release_of("helpdesk")
@@ -32,20 +32,20 @@ from serving.wire.management_messages import (
 from serving.wire.remote import error_of_call
 
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
-"""A version that is released is loaded first."""
+"""Timeout of a call, in seconds. A release loads the version first."""
 _ON_A_PAGE: Final = 1000
 
 
 class ManagementClient:
-    """Asks a frontend's ModelService, and waits for the answer. Close it, or use ``with``.
+    """Blocking client of a frontend's ModelService. Close it, or use ``with``.
 
-    Every method raises ServingError where there is no answer: ReleaseConflict where somebody else has changed the
-    release, ModelUnusable where the service refuses, with the reason.
+    Every method raises ServingError if the call fails: ReleaseConflict if another caller has changed the release,
+    ModelUnusable, with the reason, if the service refuses.
 
     Args:
-        address: of the frontend, ``host:port``.
-        timeout: seconds that a call may take.
-        options: TLS, the caller's certificate, and its credential.
+        address: address of the frontend, ``host:port``.
+        timeout: timeout of a call, in seconds.
+        options: TLS, and the caller's certificate and credential.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class ManagementClient:
         self._channel.close()
 
     def models(self, *, prefix: str = "", algorithm: str = "", released: bool | None = None) -> Iterator[ModelSummary]:
-        """Give all models by name, page by page.
+        """Yield all models by name, fetched page by page.
 
         Args:
-            prefix: of their names.
-            algorithm: of the models, or of their stable versions; empty: any.
-            released: whether the name has a release; ``None``: whether or not.
+            prefix: prefix of the names.
+            algorithm: algorithm of the models, or of their stable versions; empty: any.
+            released: whether the name has a release; ``None``: either.
         """
         token = ""
         while True:
@@ -96,35 +96,35 @@ class ManagementClient:
         size: int = 0,
         token: str = "",
     ) -> ModelPage:
-        """Return the page behind ``token``, which is empty for the first one. Filters as for :meth:`models`."""
+        """Return the page at ``token``, which is empty for the first page. Filters are those of :meth:`models`."""
         request = pb.ListModelsRequest(prefix=prefix, algorithm=algorithm, page_size=size, page_token=token)
         if released is not None:
             request.released = released
         return page_of(self._ask(self._stub.ListModels, request))
 
     def describe(self, model_id: str) -> ModelDescription:
-        """Return all that is known of a model."""
+        """Return the description of a model."""
         return description_of(self._ask(self._stub.DescribeModel, pb.DescribeModelRequest(runId=model_id)))
 
     def load(self, model_id: str) -> ModelResidency | None:
-        """Have a model in memory; ``None`` where its engine does not tell how it is there."""
+        """Load a model into memory and return its residency; ``None`` if its engine does not report it."""
         response = self._ask(self._stub.LoadModel, pb.LoadModelRequest(runId=model_id))
         return model_residency_of(response.residence) if response.HasField("residence") else None
 
     def unload(self, model_id: str) -> None:
-        """Let go of what a model holds in memory."""
+        """Release the memory that a model holds."""
         self._ask(self._stub.UnloadModel, pb.UnloadModelRequest(runId=model_id))
 
     def delete(self, model_id: str, *, force: bool = False) -> None:
-        """Take a model, or a version, from the volume; with ``force`` though it is protected."""
+        """Delete a model, or a version, from the volume; with ``force``, even if it is protected."""
         self._ask(self._stub.DeleteModel, pb.DeleteModelRequest(runId=model_id, force=force))
 
     def watch(self, *, prefix: str = "", initial: bool = False) -> Iterator[ModelChange]:
-        """Give what changes, until the service ends or the iterator is closed.
+        """Yield changes until the service ends or the iterator is closed.
 
         Args:
-            prefix: of the names that are meant.
-            initial: begin with all that there is, each as added, and then ``synchronized``.
+            prefix: prefix of the names to watch.
+            initial: whether to begin with everything that exists, each as ``added``, followed by ``synchronized``.
         """
         stream = self._stub.WatchModels(pb.WatchModelsRequest(prefix=prefix, initial=initial))
         try:
@@ -138,7 +138,7 @@ class ManagementClient:
             stream.cancel()
 
     def release_of(self, name: str, *, history: int = MAX_HISTORY) -> ReleaseState:
-        """Return the release of a name with the latest ``history`` changes."""
+        """Return the release of a name, with its latest ``history`` changes."""
         return self._changed(self._stub.GetRelease, pb.GetReleaseRequest(name=name, history=history))
 
     def release(
@@ -158,16 +158,16 @@ class ManagementClient:
         """Make a version live, and return the release with this change.
 
         Args:
-            name: has versions.
-            version: one of them.
-            role: as what.
-            label: with the role ``label``.
-            share: of the calls, with ``canary`` and ``shadow``.
-            max_error_rate: of a canary, beyond which it is taken back.
-            max_disagreement: of a canary with stable, beyond which it is taken back.
-            min_answers: before which a canary is not judged.
-            expected_revision: the revision that the caller knows; 0: there is none. ``None``: whatever it is.
-            comment: why.
+            name: a name with versions.
+            version: one of the versions.
+            role: role of the version in the release.
+            label: label of the version; with the role ``label``.
+            share: share of the calls; with the roles ``canary`` and ``shadow``.
+            max_error_rate: error rate of a canary above which it is taken back.
+            max_disagreement: disagreement of a canary with stable above which it is taken back.
+            min_answers: number of answers before which a canary is not judged.
+            expected_revision: revision that the caller knows; 0: no release exists. ``None``: any.
+            comment: reason for the change.
         """
         request = pb.ReleaseRequest(
             name=name,
@@ -186,21 +186,21 @@ class ManagementClient:
         return self._changed(self._stub.Release, request)
 
     def promote(self, name: str, *, expected_revision: int | None = None, comment: str = "") -> ReleaseState:
-        """Make the canary stable, and return the release with this change. Arguments as for :meth:`release`."""
+        """Make the canary stable, and return the release with this change. Arguments are those of :meth:`release`."""
         request = pb.PromoteRequest(name=name, expected_revision=expected_revision, comment=comment)
         return self._changed(self._stub.Promote, request)
 
     def rollback(
         self, name: str, version: str = "", *, expected_revision: int | None = None, comment: str = ""
     ) -> ReleaseState:
-        """Make what was stable before, or ``version``, stable again, and return the release with this change."""
+        """Make the former stable version, or ``version``, stable again, and return the release with this change."""
         request = pb.RollbackRequest(name=name, version=version, expected_revision=expected_revision, comment=comment)
         return self._changed(self._stub.Rollback, request)
 
     def withdraw(
         self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
     ) -> ReleaseState:
-        """End the canary or the shadow, or take a label away, and return the release with this change."""
+        """End the canary or the shadow, or remove a label, and return the release with this change."""
         request = pb.WithdrawRequest(
             name=name,
             role=role_message(role),

@@ -1,4 +1,4 @@
-"""Between the messages of ModelService and the product's own terms, both ways."""
+"""Conversion between ModelService's messages and the domain's types, in both directions."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def role_message(role: Role) -> pb.ReleaseRole.ValueType:
 
 
 def role_of(message: int) -> Role | None:
-    """Return the role that a message names; ``None`` where it names none."""
+    """Return the role that a message names; ``None`` if it names no known role."""
     return _ROLES_OF.get(message)
 
 
 def summary_message(summary: ModelSummary) -> pb.ModelSummary:
-    """Return the message of a name in a list."""
+    """Return the message of one entry of a list of models."""
     message = pb.ModelSummary(
         name=summary.name,
         algorithm=summary.algorithm,
@@ -80,7 +80,7 @@ def page_message(page: ModelPage) -> pb.ListModelsResponse:
 
 
 def page_of(message: pb.ListModelsResponse) -> ModelPage:
-    """Return the page that a message holds. Raises ServingError where it is not understood."""
+    """Return the page in a message. Raises ServingError if the message is not understood."""
     return ModelPage(tuple(map(_summary_of, message.models)), message.next_page_token)
 
 
@@ -107,7 +107,7 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
 
 
 def description_of(message: pb.ModelDescription) -> ModelDescription:
-    """Return the model that a message describes. Raises ServingError where it is not understood."""
+    """Return the description in a message. Raises ServingError if the message is not understood."""
     return ModelDescription(
         _summary_of(message.summary),
         message.manifest,
@@ -129,7 +129,7 @@ def description_of(message: pb.ModelDescription) -> ModelDescription:
 
 
 def model_residency_message(residence: ModelResidency) -> pb.Residence:
-    """Return the message of a model at a replica."""
+    """Return the message of a model's residency at a replica."""
     statistics = residence.statistics
     return pb.Residence(
         replica=residence.replica,
@@ -145,7 +145,7 @@ def model_residency_message(residence: ModelResidency) -> pb.Residence:
 
 
 def model_residency_of(message: pb.Residence) -> ModelResidency:
-    """Return what a message says of a model at a replica."""
+    """Return a model's residency at a replica from a message."""
     return ModelResidency(
         message.replica,
         message.resident,
@@ -171,7 +171,7 @@ def _statistics_of(message: pb.ModelStatistics) -> ModelStatistics:
 
 
 def state_message(state: ReleaseState, history: int | None = None) -> pb.ReleaseState:
-    """Return the message of a release with the latest ``history`` changes; ``None``: with all."""
+    """Return the message of a release with its latest ``history`` changes; ``None``: with all."""
     message = pb.ReleaseState(name=state.name, trials=map(_trial_message, state.trials))
     release = state.release
     if release is None:
@@ -188,7 +188,7 @@ def state_message(state: ReleaseState, history: int | None = None) -> pb.Release
 
 
 def state_of(message: pb.ReleaseState) -> ReleaseState:
-    """Return the release that a message holds. Raises ServingError where it is not understood."""
+    """Return the state of a release from a message. Raises ServingError if the message is not understood."""
     try:
         return ReleaseState(message.name, _release_of(message), tuple(map(_trial_of, message.trials)))
     except (ValidationError, ValueError) as error:
@@ -196,7 +196,7 @@ def state_of(message: pb.ReleaseState) -> ReleaseState:
 
 
 def watched_message(change: ModelChange) -> pb.ModelChange:
-    """Return the message of what happened to a model."""
+    """Return the message of a change to a model."""
     return pb.ModelChange(
         kind=_KINDS[change.kind],
         runId=change.model_id,
@@ -205,7 +205,7 @@ def watched_message(change: ModelChange) -> pb.ModelChange:
 
 
 def watched_of(message: pb.ModelChange) -> ModelChange | None:
-    """Return what happened to a model, or raise ServingError; ``None``: of a kind that is not known here."""
+    """Return the change in a message, or raise ServingError; ``None`` if the kind of change is unknown here."""
     kind = _KINDS_OF.get(message.kind)
     if kind is None:
         return None
@@ -280,7 +280,7 @@ def _change_of(message: pb.ReleaseChange) -> Change:
 
 
 def _moment(at: datetime) -> str:
-    """Return a time as RFC 3339 has it, in UTC."""
+    """Return a time in UTC, in the format of RFC 3339."""
     known = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return known.astimezone(UTC).isoformat().replace("+00:00", "Z")
 

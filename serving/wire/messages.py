@@ -1,4 +1,4 @@
-"""Between protobuf messages and the product's own terms. The messages of both services have the same fields."""
+"""Conversion between protobuf messages and the domain's types. The messages of both services have the same fields."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Request = TypeVar("Request", pb.PredictRequest, pb.PredictorPredictRequest)
 Response = TypeVar("Response", pb.PredictResponse, pb.PredictorPredictResponse)
 
 LARGE_BATCH = 256
-"""Outcomes whose message is better made in a thread."""
+"""Number of outcomes above which their message is better built in a thread."""
 
-# Of thresholds, as many as the wire keeps: so 0.7 is 0.7 on the other side, and not 0.699999988.
+# Decimals of a threshold that survive the wire: 0.7 arrives as 0.7, not as 0.699999988.
 _DECIMALS = 7
 
-# Left to a query that is late already: 0 would leave it as long as the call.
+# Minimum of the seconds left: 0 on the wire means as long as the call's own deadline.
 _SOON = 1e-6
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
 def query_of(request: pb.PredictRequest) -> Query:
-    """Return what a caller asks."""
+    """Return the query in a caller's request."""
     return Query(
         request.runId, request.document, request.k, _threshold_in(request), _explained_in(request), request.key
     )
 
 
 def delegated_query_of(request: pb.PredictorPredictRequest) -> Query:
-    """Return what a frontend asks, in the name of its caller."""
+    """Return the query that a frontend sends on behalf of its caller."""
     seconds_left = request.seconds_left
     return Query(
         request.runId,
@@ -52,7 +52,7 @@ def delegated_query_of(request: pb.PredictorPredictRequest) -> Query:
 
 
 def query_to_explain(request: pb.ExplainRequest) -> Query:
-    """Return what a request for an explanation asks."""
+    """Return the query in a request for an explanation."""
     return Query(
         request.runId,
         request.document,
@@ -71,10 +71,10 @@ def _threshold_in(request: pb.PredictRequest | pb.PredictorPredictRequest | pb.E
 
 
 def request_of(kind: type[Request], query: Query) -> Request:
-    """Return the request that asks ``query``.
+    """Return the request for ``query``.
 
     Raises:
-        InvalidRequest: a text of the query holds what UTF-8 cannot, as a lone surrogate, or k is out of range.
+        InvalidRequest: a text of the query cannot be encoded in UTF-8, as with a lone surrogate, or k is out of range.
     """
     request = kind()
     _ask(request, query)
@@ -82,7 +82,7 @@ def request_of(kind: type[Request], query: Query) -> Request:
 
 
 def explain_request_of(query: Query) -> pb.ExplainRequest:
-    """Return the request that asks for the explanation of ``query``. Raises as :func:`request_of` does."""
+    """Return the request for the explanation of ``query``. Raises as :func:`request_of` does."""
     try:
         return pb.ExplainRequest(
             runId=query.model_id,
@@ -119,9 +119,9 @@ def _unfit() -> InvalidRequest:
 
 
 def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> pb.PredictorPredictBatchRequest:
-    """Return the predictor's request that asks all of ``queries``. Raises as :func:`request_of` does."""
+    """Return the request to a predictor for all of ``queries``. Raises as :func:`request_of` does."""
     batch = pb.PredictorPredictBatchRequest(ready_only=ready_only)
-    # Made in place: a message that is put into another is copied.
+    # Built in place: a message that is added to another is copied.
     add = batch.requests.add
     for query in queries:
         _ask(add(), query)
@@ -129,7 +129,7 @@ def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> p
 
 
 def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) -> Prediction:
-    """Return what a response answers."""
+    """Return the prediction in a response."""
     best = tuple([ScoredLabel(scored.label, scored.score) for scored in response.best]) if response.best else ()
     label = response.label or label_in(response.response)
     model = response.model
@@ -145,7 +145,7 @@ def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) ->
 
 
 def explained_prediction_of(response: pb.ExplainResponse) -> Prediction:
-    """Return what a response to a request for an explanation answers."""
+    """Return the prediction, with its explanation, in a response to a request for an explanation."""
     return Prediction(
         response.label,
         response.score,
@@ -169,14 +169,14 @@ def _explanation_of(message: pb.Explanation) -> Explanation:
 
 
 def response_of(kind: type[Response], prediction: Prediction) -> Response:
-    """Return the response that answers ``prediction``."""
+    """Return the response with ``prediction``."""
     response = kind()
     _fill(response, prediction)
     return response
 
 
 def explain_response_of(prediction: Prediction) -> pb.ExplainResponse:
-    """Return the response that answers ``prediction``, which has an explanation."""
+    """Return the response with ``prediction``, which has an explanation."""
     response = pb.ExplainResponse(label=prediction.label, score=prediction.score)
     _fill_reasons(response, prediction)
     return response
@@ -188,12 +188,12 @@ def outcomes_of(batch: pb.PredictBatchResponse | pb.PredictorPredictBatchRespons
 
 
 def ready_outcomes_of(batch: pb.PredictorPredictBatchResponse) -> list[Outcome | None]:
-    """Return the outcome of each query of a batch that was to be answered at once; ``None`` where it could not be."""
+    """Return the outcome of each query of a ``ready_only`` batch; ``None`` for those that were not answered at once."""
     return [ready_outcome_of(result) for result in batch.results]
 
 
 def ready_outcome_of(result: pb.PredictorPredictResult) -> Outcome | None:
-    """Return the outcome of one of them."""
+    """Return the outcome of one query of a ``ready_only`` batch; ``None`` if it was not answered at once."""
     return _outcome_of(result) if result.WhichOneof("outcome") else None
 
 
@@ -224,7 +224,7 @@ def predictor_batch_response_of(outcomes: Sequence[Outcome | None]) -> pb.Predic
 
 
 def fill_result(result: pb.PredictResult | pb.PredictorPredictResult, outcome: Outcome) -> None:
-    """Write what the result of one query in a batch holds: its response, or its status."""
+    """Fill the result of one query of a batch with its response or its status."""
     if isinstance(outcome, ServingError):
         status = status_of(outcome)
         result.status.code, result.status.message = status.code.value[0], status.message
@@ -235,7 +235,7 @@ def fill_result(result: pb.PredictResult | pb.PredictorPredictResult, outcome: O
 
 
 def _fill(response: pb.PredictResponse | pb.PredictorPredictResponse, prediction: Prediction) -> None:
-    # Written in place: messages that are made one by one and put into each other cost four times as much.
+    # Built in place: messages that are built one by one and added to each other cost four times as much.
     response.response = prediction.response
     response.label = prediction.label
     response.score = prediction.score

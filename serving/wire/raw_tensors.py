@@ -1,6 +1,6 @@
-"""Tensors in the protocol's raw form: the elements one after the other, little-endian, row by row.
+"""Tensors in the raw form of the Open Inference Protocol v2: consecutive elements, little-endian, row by row.
 
-An element of BYTES is its length in 4 bytes and then its bytes. Source: the Open Inference Protocol v2.
+An element of BYTES is its length in 4 bytes, followed by its bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unpack_bytes(raw: bytes) -> list[bytes]:
     """Return the elements of a BYTES tensor.
 
     Raises:
-        InvalidRequest: a length leads beyond the end.
+        InvalidRequest: a length points beyond the end of the data, or the data end within a length.
     """
     elements: list[bytes] = []
     position = 0
@@ -48,7 +48,7 @@ def unpack_floats(raw: bytes, datatype: str) -> list[float]:
     """Return the elements of a tensor of ``datatype``, FP32 or FP64.
 
     Raises:
-        InvalidRequest: it is of another type, or has not a whole number of elements.
+        InvalidRequest: the tensor is of another type, or its number of elements is not whole.
     """
     code = _CODES.get(datatype)
     if code is None or len(raw) % struct.calcsize(code):

@@ -1,4 +1,4 @@
-"""What a failed call to another of our services means."""
+"""Errors of failed calls to another of our services."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from serving.domain.errors import INTERNAL_MESSAGE, ServingError, Status, error_
 
 
 class FailedCall(Protocol):
-    """A call's error, of a blocking or of an asyncio channel."""
+    """Error of a call on a blocking or an asyncio channel."""
 
     def code(self) -> StatusCode:
-        """Return its status code."""
+        """Return the status code of the call."""
 
     def details(self) -> str | None:
-        """Return its message."""
+        """Return the message of the status."""
 
     def trailing_metadata(self) -> Iterable[tuple[str, Any]] | None:
-        """Return what came with it."""
+        """Return the trailing metadata of the call."""
 
 
-# What gRPC itself answers tells how its insides went, with addresses; callers get these words instead.
+# gRPC's own messages reveal internals and addresses; callers get these messages instead.
 _TRANSPORT_MESSAGES: Final = {
     StatusCode.UNAVAILABLE: "the {service} cannot be reached at the moment; try again",
     StatusCode.DEADLINE_EXCEEDED: "the deadline of the call has passed",
@@ -37,7 +37,7 @@ _TRANSPORT_MESSAGES: Final = {
 
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
 
-# Codes that gRPC itself never produces: whoever answers with one of them is the service.
+# Codes that gRPC itself never produces: a status with one of them is from the service.
 _NEVER_OF_GRPC: Final = frozenset(
     {
         StatusCode.INVALID_ARGUMENT,
@@ -58,8 +58,9 @@ def _seconds(text: str | bytes | None) -> float | None:
 def error_of_call(failed: FailedCall, service: str) -> ServingError:
     """Return the error of a call to ``service``.
 
-    A status that our service gave, known by the mark that it puts on its answers, passes unchanged. One that gRPC gave
-    keeps its code and gets words of ours; UNKNOWN, which says nothing, becomes INTERNAL.
+    A status from our service is passed on unchanged; it is recognized by its code or by the request id in its metadata.
+    A status from gRPC itself keeps its code and gets one of our messages. There are two exceptions: CANCELLED becomes
+    UNAVAILABLE, and UNKNOWN, which carries no information, becomes INTERNAL.
     """
     code = failed.code()
     metadata = dict(failed.trailing_metadata() or ())
@@ -69,7 +70,7 @@ def error_of_call(failed: FailedCall, service: str) -> ServingError:
         return error
     if code in _TRANSPORT_MESSAGES:
         message = _TRANSPORT_MESSAGES[code].format(service=service)
-        # The caller did not cancel, or it would not read this: the other side's queue was full.
+        # CANCELLED is not from the caller, which would not read this error: the other side's queue was full.
         return error_of(Status(StatusCode.UNAVAILABLE if code is StatusCode.CANCELLED else code, message))
     if code in (StatusCode.UNKNOWN, StatusCode.INTERNAL):
         return error_of(Status(StatusCode.INTERNAL, INTERNAL_MESSAGE))

@@ -1,4 +1,4 @@
-"""What a predictor holds in memory, asked over gRPC."""
+"""Client for the residency of a predictor's models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ResidentModel:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """What is in memory, most recently used first, and what was counted since the predictor's start."""
+    """The models in memory, most recently used first, and the counters since the predictor's start."""
 
     models: tuple[ResidentModel, ...]
     budget_bytes: int
@@ -52,10 +52,12 @@ class Residency:
 
 
 def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, options: ChannelOptions = PLAIN) -> Residency:
-    """Return what the predictor at ``address`` holds: the ``limit`` most recently used models, all where it is 0.
+    """Return the residency at the predictor at ``address``.
+
+    The result lists the ``limit`` most recently used models; all models if ``limit`` is 0.
 
     Raises:
-        ServingError: why there is no answer.
+        ServingError: the call failed.
     """
     with open_channel(address, options) as channel:
         try:
@@ -76,7 +78,7 @@ def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, option
 def model_residency_of(
     replica: str, message: pb.ResidentModel | None, statistics: ModelStatistics | None = None
 ) -> ModelResidency:
-    """Return what a replica says that it has of a model; ``None``: it is not in memory there."""
+    """Return a model's residency as a replica reports it; without a ``message`` the model is not in memory there."""
     if message is None:
         return ModelResidency(replica, resident=False, statistics=statistics)
     return ModelResidency(
@@ -93,7 +95,7 @@ def model_residency_of(
 
 
 def statistics_of(message: pb.ModelTraffic) -> ModelStatistics:
-    """Return what a replica has counted of a model."""
+    """Return the statistics of a model that a replica has counted."""
     counts = message.counts
     return ModelStatistics(
         counts.documents,

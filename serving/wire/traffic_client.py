@@ -1,4 +1,4 @@
-"""What a predictor's models were asked and what they answered, asked over gRPC."""
+"""Client for the counts of queries and answers of a predictor's models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelTraffic:
     version: str
     counts: AnswerCounts
     seconds: float
-    """For how long it has been counted."""
+    """Duration of the counting, in seconds."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return its fields by name."""
@@ -36,17 +36,17 @@ class ModelTraffic:
 def ask_traffic(
     address: str, *, model_id: str = "", limit: int = 0, timeout: float = 10.0, options: ChannelOptions = PLAIN
 ) -> tuple[ModelTraffic, ...]:
-    """Return what the predictor at ``address`` has counted, the busiest models first.
+    """Return the counts of the predictor at ``address``, busiest models first.
 
     Args:
-        address: of the predictor.
-        model_id: of this model alone, which gives nothing where it was not asked yet; empty: of all.
-        limit: the most models; 0: all.
-        timeout: seconds.
-        options: TLS, the caller's certificate, and its credential.
+        address: address of the predictor.
+        model_id: only this model, with an empty result if it has had no query yet; empty: all models.
+        limit: maximum number of models; 0: all.
+        timeout: timeout of the call, in seconds.
+        options: TLS, and the caller's certificate and credential.
 
     Raises:
-        ServingError: why there is no answer.
+        ServingError: the call failed, or the answer is not understood.
     """
     with open_channel(address, replace(options, max_answer_bytes=_MAX_ANSWER_BYTES)) as channel:
         try:

@@ -1,4 +1,4 @@
-"""What a server of the Open Inference Protocol answers, as outcomes of the queries."""
+"""Conversion of an answer of the Open Inference Protocol into outcomes of the queries."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from serving.stubs import open_inference_pb2 as pb
 def outcomes_of(response: pb.ModelInferResponse, manifest: Manifest, queries: Sequence[Query]) -> list[Outcome]:
     """Return the outcome of each query, in order.
 
-    Of a model that answers with logits the ``k`` best labels are known; of one that answers with labels the label
-    itself, where it has a score, and without one none. Nothing is explained.
+    A model that answers with logits gives the ``k`` best labels. A model that answers with a label gives this label as
+    the only best one if the label has a score, and no best labels otherwise. Explanations are not supported.
 
     Raises:
-        ModelUnusable: the answer is not what the manifest says.
+        ModelUnusable: the answer does not match the manifest.
     """
     version = manifest.model_version or response.model_version
     model = manifest.open_inference

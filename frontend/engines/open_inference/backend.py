@@ -1,6 +1,6 @@
-"""A server of the Open Inference Protocol: one of it, or several that each serve a share of the models.
+"""Backend for the Open Inference Protocol: one server, or several that each serve a share of the models.
 
-Which model there, and what its tensors are called, the manifest says.
+The manifest gives the name of the model at the server, and the names of its tensors.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from serving.domain.residency import ModelResidency
 log = structlog.get_logger()
 
 _ASK_AGAIN_SECONDS: Final = 0.5
-# Of one batch: an engine of others has a queue that is not ours to fill.
+# Maximum number of calls in flight for one batch: the queue of a third-party engine is not ours to fill.
 _MOST_CALLS: Final = 16
 
 
 class OpenInferenceBackend:
-    """A :class:`~frontend.engines.backend.Backend` that asks a server of the Open Inference Protocol, or replicas.
+    """A :class:`~frontend.engines.backend.Backend` that asks a server of the Open Inference Protocol, or its replicas.
 
     Args:
-        target: where it listens, as gRPC writes it: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
-        manifests: know the model's name and tensors there.
-        partitions: models are spread over so many; those of one partition go to one replica.
-        look_up: looks names up.
+        target: address of the server in gRPC's notation: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
+        manifests: source of each model's name and tensors at the server.
+        partitions: number of partitions that the models are spread over; the models of one go to one replica.
+        look_up: resolves names.
     """
 
     def __init__(self, target: str, *, manifests: Manifests, partitions: int = 1, look_up: LookUp = look_up) -> None:
@@ -53,9 +53,9 @@ class OpenInferenceBackend:
         """Return the model's answer to one query.
 
         Raises:
-            ModelUnusable: what the engine has, or answers, is not what the manifest says.
-            NonFiniteLogits: the answer is not a number.
-            ServingError: the engine refused, in our words.
+            ModelUnusable: the engine's model, or its answer, does not match the manifest.
+            NonFiniteLogits: the answer is not a finite number.
+            ServingError: the engine refused the call; the message is ours.
         """
         outcome = (await self._infer(await self._manifest_of(query), [query], call))[0]
         if isinstance(outcome, ServingError):
@@ -63,14 +63,14 @@ class OpenInferenceBackend:
         return outcome
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        """Return the outcome of each query, in order. Each model is asked for its own, in as few calls as it takes."""
+        """Return the outcome of each query, in order. Each model gets its own, in as few calls as it allows."""
         turns = asyncio.Semaphore(_MOST_CALLS)
         return await asked_in_groups(queries, self.group_of, lambda part: self._answers_of(part, call, turns))
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        """Return the outcome of each query, ``None`` for those to be asked alone.
+        """Return the outcome of each query, ``None`` for those to be sent alone.
 
-        They are asked alone where the engine refused their batch, or the model takes one document at a time.
+        Queries are sent alone if the engine refused their batch, or if the model takes one document at a time.
 
         REQUIRES: :meth:`group_of` is the same for all queries.
         """
@@ -81,21 +81,21 @@ class OpenInferenceBackend:
         return await self._in_parts(manifest, queries, most, call, asyncio.Semaphore(_MOST_CALLS))
 
     def group_of(self, query: Query) -> str:
-        """Return what is the same for queries that may go in one batch: a request has one model."""
+        """Return the model id as the key of queries that may go in one batch: a request has one model."""
         return query.model_id
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        """Return at once: the engine loads by itself, and says with its answers whether it could."""
+        """Return ``None`` at once: the engine loads models by itself, and its answers show whether it could."""
         del model_id, call
         return None
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        """Return nothing: the engine does not tell what it holds."""
+        """Return an empty sequence: the engine does not report which models it holds."""
         del model_id, call
         return ()
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Refuse: what the engine holds in memory is its own business."""
+        """Refuse, with RemoteError: the engine loads and unloads models by itself."""
         del model_id, call
         raise RemoteError("the model is in an engine that loads and unloads by itself", grpc.StatusCode.UNIMPLEMENTED)
 
@@ -104,15 +104,15 @@ class OpenInferenceBackend:
         await forget_each(models, lambda model: self.unload(model.model_id, call))
 
     async def wait_until_ready(self) -> None:
-        """Return once the engine says that it is ready."""
+        """Return once the engine reports that it is ready."""
         while True:
             if await self._server.becomes_ready():
                 return
-            # One that is loading its models answers at once: ask again, but not without a break.
+            # A server that is loading its models answers at once, so pause before the next attempt.
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         await self._server.close()
 
     async def _answers_of(self, queries: Sequence[Query], call: Call, turns: asyncio.Semaphore) -> Sequence[Outcome]:
@@ -136,7 +136,7 @@ class OpenInferenceBackend:
     async def _part(
         self, manifest: Manifest, queries: Sequence[Query], call: Call, turns: asyncio.Semaphore
     ) -> Sequence[Outcome | None]:
-        """Return the outcome of each query of one request, ``None`` for each where it may be better asked alone."""
+        """Send the queries in one request; return the outcome of each, ``None`` for all if they may succeed alone."""
         try:
             async with turns:
                 return await self._infer(manifest, queries, call)
@@ -160,6 +160,6 @@ def _each_gets(error: ServingError, queries: Sequence[Query]) -> list[ServingErr
 
 
 def _reason(error: ServingError) -> str:
-    """Return why a batch was refused, for operators: in the engine's words where it has some."""
+    """Return the reason for a refused batch, for operators: the engine's message if it gave one."""
     cause = error.__cause__
     return (cause.details() if isinstance(cause, grpc.aio.AioRpcError) else None) or str(error)

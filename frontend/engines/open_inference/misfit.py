@@ -1,4 +1,4 @@
-"""Where a manifest does not fit the engine's model, as far as the engine tells: Triton does, MLServer need not."""
+"""Mismatches between a manifest and the metadata of the engine's model, which Triton gives and MLServer may omit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from serving.domain.errors import InvalidManifest
 from serving.domain.manifest import OpenInferenceModel
 from serving.stubs import open_inference_pb2 as pb
 
-# Sizes that a document, or some of them, can have; -1 is any.
+# Sizes of a dimension that fit one document or several; -1 means any size.
 _FITTING = (-1, 1)
 
 
 def misfit_of(model: OpenInferenceModel, metadata: pb.ModelMetadataResponse) -> InvalidManifest | None:
-    """Return the error of a manifest whose tensors are not the model's; ``None`` where none is known."""
+    """Return the error for a manifest whose tensors do not match the model's; ``None`` if no mismatch is known."""
     fault = _fault_of_input(model, metadata) or _fault_of_outputs(model, metadata)
     if fault is None:
         return None

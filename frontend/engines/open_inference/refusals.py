@@ -1,4 +1,4 @@
-"""What it means when a server of others refuses a call, in our words: theirs may tell their insides."""
+"""Errors for calls that a third-party server refused. The messages are ours: the server's may reveal its internals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from grpc import StatusCode
 from serving.domain.errors import InvalidManifest, ModelIncomplete, ServingError, Status, error_of
 from serving.wire.remote import FailedCall
 
-# Triton's words, with NOT_FOUND today and with UNAVAILABLE in former releases.
+# Triton's message, sent with NOT_FOUND today and with UNAVAILABLE in earlier releases.
 _UNKNOWN_MODEL: Final = "Request for unknown model"
 
 _FAILED: Final = Status(StatusCode.INTERNAL, "the engine failed to answer; its log may say why")
@@ -27,7 +27,7 @@ _STATUSES: Final = {
     StatusCode.INVALID_ARGUMENT: _REFUSED,
     StatusCode.OUT_OF_RANGE: _REFUSED,
     StatusCode.FAILED_PRECONDITION: _UNABLE,
-    # Triton: a model that answers as often as it likes is not asked in this way.
+    # Triton: this call does not support a decoupled model, which may answer any number of times.
     StatusCode.UNIMPLEMENTED: Status(
         StatusCode.FAILED_PRECONDITION,
         "the engine does not take inference calls of the Open Inference Protocol for the model; "
@@ -40,7 +40,7 @@ _STATUSES: Final = {
     StatusCode.UNAVAILABLE: Status(
         StatusCode.UNAVAILABLE, "the engine cannot be reached at the moment, or is not ready; try again"
     ),
-    # The caller did not cancel, or it would not read this: the other side's queue was full.
+    # The caller did not cancel, or it would not receive this error: the server's queue was full.
     StatusCode.CANCELLED: Status(StatusCode.UNAVAILABLE, "the engine did not take the call; try again"),
     StatusCode.PERMISSION_DENIED: Status(StatusCode.PERMISSION_DENIED, _NOT_ALLOWED),
     StatusCode.UNAUTHENTICATED: Status(StatusCode.UNAUTHENTICATED, _NOT_ALLOWED),
@@ -50,17 +50,17 @@ _MAY_BE_OF_ONE: Final = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.INTER
 
 
 def error_of_refusal(failed: FailedCall) -> ServingError:
-    """Return the error of an inference that the engine, or gRPC before it, refused."""
+    """Return the error for an inference call that the engine, or gRPC before it, refused."""
     return error_of(_STATUSES.get(failed.code(), _FAILED))
 
 
 def refuses_request(failed: FailedCall) -> bool:
-    """Return whether the engine refused because of what it was asked."""
+    """Return whether the engine refused the call because of the content of the request."""
     return _STATUSES.get(failed.code()) is _REFUSED
 
 
 def tells_unknown_model(failed: FailedCall) -> bool:
-    """Return whether the engine refused because it has no such model."""
+    """Return whether the engine refused the call because it has no such model."""
     code = failed.code()
     return code is StatusCode.NOT_FOUND or (
         code is StatusCode.UNAVAILABLE and (failed.details() or "").startswith(_UNKNOWN_MODEL)
@@ -68,5 +68,5 @@ def tells_unknown_model(failed: FailedCall) -> bool:
 
 
 def may_be_of_one(error: ServingError) -> bool:
-    """Return whether a batch may have failed because of one of its documents, or because it was one."""
+    """Return whether a batch may have failed because of one of its documents, or because it was a batch."""
     return error.code in _MAY_BE_OF_ONE and not isinstance(error, ModelIncomplete | InvalidManifest)

@@ -1,4 +1,4 @@
-"""What is asked of a server of the Open Inference Protocol: documents as one BYTES tensor."""
+"""Requests to a server of the Open Inference Protocol: documents as one BYTES tensor."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from serving.wire.raw_tensors import pack_bytes
 
 _DOCUMENTS: Final = -1
 MOST_CHARACTERS: Final = 1 << 18
-"""In one request. At most 1 MiB in UTF-8: servers take messages of 4 MiB where nobody says otherwise."""
+"""Maximum number of characters in one request. At most 1 MiB in UTF-8: servers accept messages of 4 MiB by default."""
 
 
 def most_documents(manifest: Manifest) -> int:
-    """Return how many documents may go in one request."""
+    """Return the maximum number of documents in one request."""
     model = manifest.open_inference
     return model.max_batch_size if _DOCUMENTS in model.shape else 1
 
 
 def request_of(manifest: Manifest, queries: Sequence[Query], request_id: str) -> pb.ModelInferRequest:
-    """Return the request that asks the model of ``manifest`` all of ``queries``.
+    """Return the request that sends all of ``queries`` to the model of ``manifest``.
 
     Raises:
-        InvalidRequest: a document holds what UTF-8 cannot, as a lone surrogate.
+        InvalidRequest: a document contains text that UTF-8 cannot encode, such as a lone surrogate.
     """
     model = manifest.open_inference
     try:
@@ -38,7 +38,7 @@ def request_of(manifest: Manifest, queries: Sequence[Query], request_id: str) ->
     name, version = reference_of(ModelId(queries[0].model_id))
     request = pb.ModelInferRequest(
         model_name=called or name,
-        # Where the manifest gives no name, a version here is taken to be called so there, too.
+        # If the manifest gives no name, our version is assumed to have the same name at the server.
         model_version=model.version if called else model.version or version,
         id=request_id,
     )

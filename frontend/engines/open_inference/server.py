@@ -1,4 +1,4 @@
-"""The calls to a server of the Open Inference Protocol, or replicas of one, and what it means when they fail."""
+"""Calls to a server of the Open Inference Protocol, or to its replicas, and the errors of calls that fail."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from serving.stubs import open_inference_pb2_grpc as pb_grpc
 log = structlog.get_logger()
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-# What a refusal means is asked at a server that has just answered.
+# Timeout of the call that finds out the cause of a refusal, from a server that has just answered.
 _PATIENCE_SECONDS: Final = 1.0
 
 
 class OpenInferenceServer:
-    """A server, or replicas of one that each serve a share of the models.
+    """Client of a server, or of its replicas that each serve a share of the models.
 
     Args:
-        target: where it listens, as gRPC writes it.
-        partitions: models are spread over so many; those of one partition go to one replica.
-        look_up: looks names up.
+        target: address of the server, in gRPC's notation.
+        partitions: number of partitions that the models are spread over; the models of one go to one replica.
+        look_up: resolves names.
     """
 
     def __init__(self, target: str, partitions: int, look_up: LookUp) -> None:
@@ -50,12 +50,12 @@ class OpenInferenceServer:
     async def infer(
         self, request: pb.ModelInferRequest, model_id: str, model: OpenInferenceModel, call: Call
     ) -> pb.ModelInferResponse:
-        """Return the answer to ``request``, which asks ``model``, here ``model_id``.
+        """Return the answer to ``request``, which is for ``model``, whose id here is ``model_id``.
 
         Raises:
-            ModelIncomplete: there is no such model.
-            InvalidManifest: its tensors are others.
-            ServingError: why there is no answer, in our words.
+            ModelIncomplete: the engine has no such model.
+            InvalidManifest: the model's tensors are not those of the manifest.
+            ServingError: the call failed for another reason; the message is ours.
         """
         call.deadline.check()
         affinity = str(partition_of(model_id, self._partitions))
@@ -80,7 +80,10 @@ class OpenInferenceServer:
             raise error_of_refusal(error) from error
 
     async def becomes_ready(self) -> bool:
-        """Return whether it says so before the name, which may stand for others by then, is to be looked up."""
+        """Return whether the server reports in time that it is ready.
+
+        The wait ends when the name is due to be looked up again, because it may resolve to other servers by then.
+        """
         try:
             async with asyncio.timeout(FRESH_SECONDS):
                 if await self._says_ready({"wait_for_ready": True}):
@@ -99,7 +102,7 @@ class OpenInferenceServer:
         await self._replicas.close()
 
     async def _unknown_model(self, options: dict[str, Any]) -> ServingError:
-        """Return what it means that there is no such model: a server that starts, or ends, says so of every model."""
+        """Return the error for an unknown model: a server that starts or stops reports every model as unknown."""
         try:
             ready = await self._says_ready(options)
         except grpc.aio.AioRpcError:
@@ -113,7 +116,7 @@ class OpenInferenceServer:
     async def _misfit(
         self, request: pb.ModelInferRequest, model: OpenInferenceModel, options: dict[str, Any]
     ) -> ServingError | None:
-        """Return why the request could not be taken where the manifest is to blame, and the server tells it."""
+        """Return the error if the manifest caused the refusal and the server's metadata shows it, else ``None``."""
         question = pb.ModelMetadataRequest(name=request.model_name, version=request.model_version)
         try:
             metadata = await (await self._replicas.stub()).ModelMetadata(question, **options)
@@ -126,6 +129,6 @@ class OpenInferenceServer:
             return (await (await self._replicas.stub()).ServerReady(pb.ServerReadyRequest(), **options)).ready
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                # That it answers is all there is to know.
+                # Without this method, any answer counts as ready.
                 return True
             raise

@@ -1,4 +1,4 @@
-"""From logits to probabilities, without NumPy: the frontend has none."""
+"""Probabilities from logits, without NumPy, which the frontend does not have."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def softmax(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
 
 
 def most_likely(logits: Sequence[float], k: int) -> list[int]:
-    """Return the indices of the ``k`` highest logits, highest first; of equal ones the first."""
+    """Return the indices of the ``k`` highest logits, highest first; equal logits keep their order."""
     return heapq.nlargest(k, range(len(logits)), key=logits.__getitem__)

@@ -1,4 +1,4 @@
-"""The tensors of an answer, typed or raw: Triton always answers raw, MLServer as it was asked, KServe typed."""
+"""Tensors of an answer, typed or raw: Triton always answers raw, MLServer in the form of the request, KServe typed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from serving.wire.raw_tensors import unpack_bytes, unpack_floats
 
 
 class Tensor(NamedTuple):
-    """An output as it came."""
+    """An output as received."""
 
     output: pb.ModelInferResponse.InferOutputTensor
     raw: bytes | None
-    """Its elements, where they are not in ``output.contents``."""
+    """Raw elements; ``None`` if the elements are in ``output.contents``."""
 
 
 def tensor_of(response: pb.ModelInferResponse, name: str) -> Tensor:
-    """Return the output that is called ``name``.
+    """Return the output named ``name``.
 
     Raises:
-        ModelUnusable: there is none, or its elements cannot be told from those of others.
+        ModelUnusable: the output is missing, or its elements cannot be told from those of other outputs.
     """
     outputs, raw = response.outputs, response.raw_output_contents
     index = next((index for index, output in enumerate(outputs) if output.name == name), None)
@@ -34,7 +34,7 @@ def tensor_of(response: pb.ModelInferResponse, name: str) -> Tensor:
         return Tensor(output, None)
     if len(raw) == len(outputs):
         return Tensor(output, raw[index])
-    # The protocol has raw contents for all outputs or for none; beside typed ones there is still one way to read them.
+    # The protocol has raw contents for all outputs or for none. A mixture with typed ones can still be read in one way.
     in_raw = [index for index, other in enumerate(outputs) if not other.contents.ByteSize()]
     if len(raw) != len(in_raw):
         raise unfit(name, "cannot be told from others")
@@ -42,10 +42,10 @@ def tensor_of(response: pb.ModelInferResponse, name: str) -> Tensor:
 
 
 def texts_in(tensor: Tensor, shape: Sequence[int]) -> Sequence[bytes]:
-    """Return the elements of a BYTES tensor of ``shape``, where sizes of 1 do not count.
+    """Return the elements of a BYTES tensor of ``shape``, ignoring sizes of 1.
 
     Raises:
-        ModelUnusable: it is another.
+        ModelUnusable: the tensor has another type or shape, or is damaged.
     """
     output, raw = tensor
     if output.datatype != "BYTES":
@@ -59,10 +59,10 @@ def texts_in(tensor: Tensor, shape: Sequence[int]) -> Sequence[bytes]:
 
 
 def numbers_in(tensor: Tensor, shape: Sequence[int]) -> Sequence[float]:
-    """Return the elements of an FP32 or FP64 tensor of ``shape``, row by row, where sizes of 1 do not count.
+    """Return the elements of an FP32 or FP64 tensor of ``shape``, row by row, ignoring sizes of 1.
 
     Raises:
-        ModelUnusable: it is another.
+        ModelUnusable: the tensor has another type or shape, or is damaged.
     """
     output, raw = tensor
     if output.datatype not in ("FP32", "FP64"):
@@ -80,14 +80,14 @@ def numbers_in(tensor: Tensor, shape: Sequence[int]) -> Sequence[float]:
 
 
 def unfit(name: str, fault: str) -> ModelUnusable:
-    """Return the error of an answer that is not what the manifest says."""
+    """Return the error for an answer that does not match the manifest."""
     return ModelUnusable(
         f"output {name!r} of the engine's answer {fault}; OpenInference in manifest.json must name the model's outputs"
     )
 
 
 def _check_shape(output: pb.ModelInferResponse.InferOutputTensor, elements: int, shape: Sequence[int]) -> None:
-    # With the shape told wrongly, rows could be taken for columns.
+    # With a wrong shape, rows could be taken for columns.
     if elements != math.prod(shape) or _without_ones(output.shape) != _without_ones(shape):
         wanted = ", ".join(map(str, shape))
         raise unfit(output.name, f"is not of shape [{wanted}], for the documents that were asked")

@@ -1,4 +1,4 @@
-"""Our own predictor, over gRPC: one of it, or several that each hold a share of the models."""
+"""Backend for our own predictor over gRPC: one server, or several that each hold a share of the models."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _BATCH: Final = "PredictorPredictBatch"
 class _Stubs(NamedTuple):
     predictor: pb_grpc.PredictorAsyncStub
     predict_ready: Any
-    """PredictorPredictBatch, whose answer is read without a message."""
+    """PredictorPredictBatch, whose answer is read without building a message."""
     health: Any
-    """The published types of the health stub leave Watch out."""
+    """Health stub, untyped because its published types omit Watch."""
 
     @classmethod
     def of(cls, channel: Channel) -> Self:
@@ -56,15 +56,17 @@ class _Stubs(NamedTuple):
 
 
 class PredictorBackend:
-    """A :class:`~frontend.engines.backend.Backend` that asks a predictor, or replicas of one.
+    """A :class:`~frontend.engines.backend.Backend` that asks a predictor, or its replicas.
 
     Args:
-        target: where it listens, as gRPC writes it: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
-        partitions: models are spread over so many. Queries of one partition go to one replica; those of different
-            partitions may.
-        look_up: looks names up.
-        tls: encrypts; without it nothing is.
-        credential: what the predictor knows us by, which is closed with this; ``None``: it does not ask.
+        target: address of the predictor in gRPC's notation: ``host:port``, ``dns:///name:port``,
+            ``ipv4:address:port,…``.
+        partitions: number of partitions that the models are spread over. Queries of one partition go to one replica,
+            which may serve several partitions.
+        look_up: resolves names.
+        tls: encryption of the connections; ``None`` for plaintext.
+        credential: credential of this frontend at the predictor, closed with this backend; ``None`` if the predictor
+            requires none.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class PredictorBackend:
         self._credential = credential
         self._partitions = partitions
         self._tls = None if tls is None else tls.to(target)
-        # As the ring takes them.
+        # Partitions in the form that the hash ring takes.
         self._affinities = [str(partition) for partition in range(partitions)]
         self._replicas = Replicas(
             target,
@@ -96,7 +98,7 @@ class PredictorBackend:
         return prediction_of(await self._ask("PredictorPredict", request, call, self._partition_of(query)))
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        """Return the outcome of each query, in order. Each replica is asked for what is its own.
+        """Return the outcome of each query, in order. Each replica receives the queries for its own models.
 
         Raises:
             ServingError: there is one partition, and its replica refused the queries.
@@ -105,7 +107,7 @@ class PredictorBackend:
             return await self._predict_part(queries, call)
         outcomes = await asked_in_groups(queries, self.group_of, lambda part: self.predict_ready(part, call))
         later = [index for index, outcome in enumerate(outcomes) if outcome is None]
-        # Models to be loaded are asked for by partition, so that no replica loads the model of another.
+        # Queries for models to be loaded are sent by partition, so that no replica loads the model of another.
         answers = await asked_in_groups(
             [queries[index] for index in later], self._partition_of, lambda part: self._predict_part(part, call)
         )
@@ -113,7 +115,7 @@ class PredictorBackend:
         return [waited_for[index] if outcome is None else outcome for index, outcome in enumerate(outcomes)]
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone.
+        """Return the outcome of each query that can be answered at once, ``None`` for those to be sent alone.
 
         REQUIRES: :meth:`group_of` is the same for all queries.
         """
@@ -126,12 +128,12 @@ class PredictorBackend:
         return outcomes
 
     def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw | None:
-        """Do the same without a task, as :data:`~frontend.engines.submission.SubmitBatch`.
+        """Submit a batch: :meth:`predict_ready` without a task, as :data:`~frontend.engines.submission.SubmitBatch`.
 
-        A call that is traced has to be waited for, so that its span ends with it.
+        A traced call has to be awaited, so that its span ends with it.
 
         Raises:
-            DeadlineExceeded: it is too late.
+            DeadlineExceeded: the deadline has passed.
         """
         stubs = self._replicas.stub_at_hand()
         if stubs is None or call.span is not None:
@@ -143,10 +145,10 @@ class PredictorBackend:
         return withdraw
 
     def group_of(self, query: Query) -> str | int:
-        """Return what is the same for queries that may go in one batch: the address of their replica.
+        """Return the address of the query's replica, as the key of queries that may go in one batch.
 
-        Until the batch goes, the replica may have left. Then the batch goes to another, which answers for the models
-        that it has in memory, and the others are asked for alone.
+        The replica may leave before the batch is sent. Then the batch goes to another replica, which answers for the
+        models that it has in memory, and the other queries are sent alone.
         """
         if self._partitions == 1:
             return 0
@@ -154,25 +156,25 @@ class PredictorBackend:
         return self._replicas.address_for(self._affinities[partition]) or partition
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
-        """Have the model in the memory of the replica that answers for it. Raises its error."""
+        """Ensure that the model is in memory at the replica that answers for it. Raises the replica's error."""
         request = pb.LoadRequest(runId=model_id, caller=call.identity.name)
         response = await self._ask("Load", request, call, partition_of(model_id, self._partitions))
         return model_residency_of(response.replica, response.model)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        """Return what the replica that answers for the model has of it. Raises its error."""
+        """Return the model's residency at the replica that answers for it. Raises the replica's error."""
         request = pb.ResidencyRequest(runId=model_id, caller=call.identity.name)
         response = await self._ask("Residency", request, call, partition_of(model_id, self._partitions))
         statistics = statistics_of(response.traffic) if response.HasField("traffic") else None
         return [model_residency_of(response.replica, next(iter(response.models), None), statistics)]
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Let the replica that has the model let go of it. Raises its error."""
+        """Unload the model at the replica that answers for it. Raises the replica's error."""
         request = pb.UnloadRequest(runId=model_id, caller=call.identity.name)
         await self._ask("Unload", request, call, partition_of(model_id, self._partitions))
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        """Let every replica let go of models that were removed: one to which their calls went before may hold a copy.
+        """Unload removed models at every replica: one that received their calls before may still hold a copy.
 
         Raises:
             ServingError: the first failure.
@@ -184,9 +186,9 @@ class PredictorBackend:
                 raise failure
 
     async def _forget_at(self, address: str, models: Sequence[Removed], call: Call) -> ServingError | None:
-        """Let one replica let go of models. Return the first failure."""
+        """Unload models at one replica; return the first failure."""
         first: ServingError | None = None
-        # Calls of the shared channel go where their models are answered.
+        # The shared channel would send the calls to the replica that answers for the model.
         async with channel_to([address], tls=self._tls) as channel:
             unload = _Stubs.of(channel).predictor.Unload
             for model in models:
@@ -205,11 +207,14 @@ class PredictorBackend:
         while True:
             if await self._says_serving():
                 return
-            # A predictor that is ending ends watches at once: ask again, but not without a break.
+            # A predictor that is shutting down ends watches at once, so pause before the next attempt.
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def _says_serving(self) -> bool:
-        """Return whether a replica says so before the name, which may stand for others by then, is to be looked up."""
+        """Return whether a replica reports SERVING in time.
+
+        The wait ends when the name is due to be looked up again, because it may resolve to other replicas by then.
+        """
         watch: Any = None
         try:
             async with asyncio.timeout(FRESH_SECONDS):
@@ -223,12 +228,12 @@ class PredictorBackend:
             log.info("predictor not ready", reason=str(error))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                # A predictor of the book's system has no health service: that it answers is all there is to know.
+                # A predictor of the book's system has no health service: any answer counts as serving.
                 return True
             log.info("predictor not ready", code=error.code().name)
         finally:
             if watch is not None:
-                # Left open, it would be a call in flight when the predictor drains.
+                # If left open, the watch would be a call in flight when the predictor drains.
                 watch.cancel()
         return False
 
@@ -251,7 +256,7 @@ class PredictorBackend:
         return await _told(self._begun(getattr(stubs.predictor, method), method, request, call, partition))
 
     def _begun(self, ask: Callable[..., Any], method: str, request: Any, call: Call, partition: int) -> Any:
-        """Return the call to a replica, which is to be awaited. Raises DeadlineExceeded."""
+        """Return the call to a replica, for the caller to await. Raises DeadlineExceeded."""
         call.deadline.check()
         metadata: tuple[Entry, ...] = ((REQUEST_ID_KEY, call.request_id),)
         if self._credential is not None:
@@ -264,7 +269,7 @@ class PredictorBackend:
 
 
 def _outcomes_of_ended(call: Any) -> Sequence[Outcome | None] | Exception:
-    """Return what a call has brought that has ended."""
+    """Return the outcomes, or the error, of a call that has ended."""
     try:
         outcomes: Sequence[Outcome | None] = call.result()
     except grpc.aio.AioRpcError as error:
@@ -276,7 +281,7 @@ def _outcomes_of_ended(call: Any) -> Sequence[Outcome | None] | Exception:
 
 
 async def _told(call: Awaitable[Any]) -> Any:
-    """Return what a call brings. Raises ServingError."""
+    """Await a call and return its response. Raises ServingError."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:
@@ -284,7 +289,10 @@ async def _told(call: Awaitable[Any]) -> Any:
 
 
 def _error_of(failed: grpc.aio.AioRpcError) -> ServingError:
-    """Return the error for the caller, who is not to blame where it is us whom the predictor does not know."""
+    """Return the error for the caller.
+
+    Unauthenticated becomes Unavailable: it is this frontend that the predictor does not know, not the caller.
+    """
     error = error_of_call(failed, "predictor")
     if not isinstance(error, Unauthenticated):
         return error

@@ -1,4 +1,4 @@
-"""TLS to predictors: whom the frontend trusts, and the certificate with which it proves who it is."""
+"""TLS to predictors: the authority that the frontend trusts, and the certificate that proves its identity."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _USED_FOR: Final = "predictors"
 
 
 class EngineTls:
-    """What connections to an engine are encrypted with. Replaced files are taken by the connections after that.
+    """TLS settings of the connections to an engine. Replaced files apply to connections that are opened afterwards.
 
     Args:
-        files: the authority that signed the engine's certificate; the frontend's own certificate and key, or neither.
-        server_name: the name that the engine's certificate must be for; empty: the host of the route.
+        files: authority that signed the engine's certificate; the frontend's own certificate and key, or neither.
+        server_name: name that the engine's certificate must be for; if empty, the host of the route.
 
     Raises:
         UnusableCertificate: the files cannot be used.
@@ -32,13 +32,13 @@ class EngineTls:
         self._made: ssl.SSLContext | None = None
 
     def to(self, target: str) -> Tls:
-        """Return what a channel to the route's address ``target`` is made with."""
+        """Return the TLS settings of a channel to the route's address ``target``."""
         name = name_in(target)
-        # Names are looked up by us: of the address alone nobody would know whom it is to meet.
+        # The frontend resolves names itself, so the address alone does not say which name the certificate must be for.
         return Tls(self._context, self._server_name or (None if name is None else name.host))
 
     async def has_changed(self) -> bool:
-        """Look at the files; return whether there is something new for connections to begin with."""
+        """Check the files; return whether there is new material for the next connections."""
         former = self._certificates.material
         await self._certificates.look()
         return self._certificates.material is not former

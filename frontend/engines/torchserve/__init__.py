@@ -1,1 +1,1 @@
-"""TorchServe 0.12 as an engine: it is told over gRPC which archives to serve, and then asked."""
+"""TorchServe 0.12 as an engine: archives are registered with it over gRPC, and then queried."""

@@ -1,9 +1,9 @@
-"""What handlers answer, as predictions.
+"""Conversion of handlers' answers into predictions.
 
-A handler of ours takes many documents at once, applies thresholds and explains; one of an earlier release does neither,
-and its results have no ``fallback``. Of others it is known that they answer with a label: as ``{"result": label}``, as
-the book's handler does with ``{"predict_res": label}``, or as text, in JSON or plain. Where these tell its score too,
-the threshold is applied here.
+Our handler takes many documents at once, applies thresholds and explains. Its earlier releases neither apply thresholds
+nor explain, and their results have no ``fallback``. Other handlers are only known to answer with a label: as
+``{"result": label}``, as ``{"predict_res": label}`` (the book's handler), or as text, in JSON or plain. If the answer
+of one of these includes the label's score, the threshold is applied here.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from serving.domain.manifest import Manifest
 from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 
 DOCUMENT_INPUT: Final = "data"
-"""The input that every handler takes: one document."""
+"""Name of the input that every handler takes: one document."""
 
 DOCUMENTS_INPUT: Final = "documents"
-"""The input of handlers that take many: a JSON list of objects with ``document`` and ``k``, and with ``threshold`` and
-``explain`` where they are asked for."""
+"""Name of the input of handlers that take many documents: a JSON list of objects with ``document`` and ``k``, and with
+``threshold`` and ``explain`` if the query has them."""
 
 _NOT_UNDERSTOOD: Final = "the answer of the model's handler at TorchServe is no label; correct the handler"
 _TOO_LARGE: Final = 413
@@ -39,7 +39,7 @@ _EXPLANATION: Final[TypeAdapter[Explanation | None]] = TypeAdapter(Explanation |
 
 
 def documents_input(queries: Sequence[Query]) -> bytes:
-    """Return ``queries`` as handlers of ours take them."""
+    """Return ``queries`` in the form that our handlers take."""
     return json.dumps([_asked(query) for query in queries], ensure_ascii=False).encode()
 
 
@@ -53,10 +53,10 @@ def _asked(query: Query) -> dict[str, Any]:
 
 
 def outcomes_in(answer: bytes, queries: Sequence[Query], manifest: Manifest) -> list[Outcome]:
-    """Return the outcome of each query from the answer of a handler of ours, in order.
+    """Return the outcome of each query from the answer of one of our handlers, in order.
 
     Raises:
-        ServingError: it is not such an answer.
+        ServingError: the answer is not in the form of such a handler.
     """
     try:
         result = _json_in(answer)
@@ -75,8 +75,8 @@ def prediction_in(answer: bytes, query: Query, manifest: Manifest) -> Prediction
 
     Raises:
         InvalidRequest: the handler refused the document.
-        ModelUnusable: it cannot tell what the query asks for.
-        ServingError: it failed, or it answered with something else.
+        ModelUnusable: the handler cannot give what the query asks for.
+        ServingError: the handler failed, or answered with something else.
     """
     try:
         result = _json_in(answer)
@@ -116,7 +116,7 @@ def _outcome(result: Any, query: Query, manifest: Manifest) -> Outcome:
 
 
 def _judged(prediction: Prediction, query: Query, manifest: Manifest, score: float | None) -> Outcome:
-    """Return the answer of a handler that knows a label alone, or with its score, as far as that does for the query."""
+    """Return the outcome for a handler that gives a label, with or without a score; an error if that is not enough."""
     if query.explain is not None:
         return unexplained("export the model for TorchServe again, or ask without an explanation")
     confidence = manifest.confidence
@@ -127,7 +127,7 @@ def _judged(prediction: Prediction, query: Query, manifest: Manifest, score: flo
 
 
 def _with_reasons(prediction: Prediction, result: Any, query: Query) -> Outcome:
-    """Return the answer of a handler that applies thresholds and explains, with all that it tells."""
+    """Return the answer of a handler that applies thresholds and explains, with its fallback and explanation."""
     try:
         fallback = _FALLBACK.validate_python(result["fallback"])
         explanation = _EXPLANATION.validate_python(result.get("explanation"))
@@ -156,7 +156,7 @@ def _best(pairs: Any) -> tuple[ScoredLabel, ...] | None:
 
 
 def _refusal(code: int, *, explained: bool) -> ServingError:
-    # TorchServe's own form of an error, which over gRPC comes as an answer.
+    # TorchServe's own form of an error, which arrives as an answer over gRPC.
     if code == _TOO_MUCH_AT_ONCE:
         return OutOfCapacity("the model at TorchServe takes no more at the moment; try again shortly")
     if code == _TOO_LARGE:

@@ -1,4 +1,4 @@
-"""TorchServe 0.12, over gRPC: a backend that registers models when they are asked for."""
+"""Backend for TorchServe 0.12 over gRPC, which registers models on demand."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ _OF_DOCUMENTS: Final = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.INTERN
 class TorchServeBackend:
     """A :class:`~frontend.engines.backend.Backend` that asks one TorchServe.
 
-    A model is registered from ``model-<model id>.mar`` of TorchServe's model store when it is first asked for. That an
-    answer is of the model that was asked is guaranteed as :mod:`~frontend.engines.torchserve.registrations` tells.
+    A model is registered from ``model-<model id>.mar`` in TorchServe's model store when it is first requested.
+    :mod:`~frontend.engines.torchserve.registrations` describes the guarantee that an answer comes from the requested
+    model.
 
     Args:
-        target: of its inference API, as gRPC writes it; one server.
-        management_target: of the management API of the same server.
-        manifests: tell the names of models.
-        options: how TorchServe is used.
+        target: address of the inference API, in gRPC's notation; one server.
+        management_target: address of the management API of the same server.
+        manifests: source of the models' names.
+        options: settings for the use of TorchServe.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class TorchServeBackend:
         Raises:
             ModelUnusable: TorchServe has no archive of the model, or cannot start it.
             OutOfCapacity: the model's queue is full, or no further model can be registered.
-            ServingError: why there is none otherwise.
+            ServingError: any other reason why the query has no answer.
         """
         key, manifest = await self._model_of(query)
         answer = await self._questions.ask(key, [query], call.deadline)
@@ -83,10 +84,11 @@ class TorchServeBackend:
         return outcome
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        """Return the outcome of each query, asked in one call; ``None`` for those to be asked alone.
+        """Return the outcome of each query, sent in one call; ``None`` for those to be sent alone.
 
-        These are all where the model is not known to be registered, or its handler takes one document at a time, or
-        failed at what it was given together; and those to be explained, whose answers are long.
+        All queries are to be sent alone if the model is not known to be registered, or if its handler takes one
+        document at a time or failed on the batch. Queries that ask for an explanation are always sent alone, because
+        their answers are long.
 
         REQUIRES: :meth:`group_of` is the same for all queries.
         """
@@ -105,19 +107,19 @@ class TorchServeBackend:
         return [None] * len(queries)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        """Return the outcome of each query, in order. Models are asked at the same time, each for what is its own."""
+        """Return the outcome of each query, in order. Models are queried concurrently, each with its own queries."""
         room = asyncio.Semaphore(_MOST_CALLS)
         return await asked_in_groups(queries, self.group_of, lambda part: self._of_one_model(part, call, room))
 
     def group_of(self, query: Query) -> str:
-        """Return what is the same for queries that may go in one batch: the model."""
+        """Return the model id, as the key of queries that may go in one batch."""
         return query.model_id
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        """Have a model registered. What its workers hold, TorchServe does not tell.
+        """Ensure that a model is registered. Return ``None``, as TorchServe does not report what its workers hold.
 
         Raises:
-            ServingError: TorchServe cannot serve it.
+            ServingError: TorchServe cannot serve the model.
         """
         key = Key.of(model_id, await self._manifests.manifest(model_id))
         registration, _ = await self._registrations.enter(key, call.deadline)
@@ -125,21 +127,21 @@ class TorchServeBackend:
         return None
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        """Return nothing: others may have registered the model, and what its workers hold is not told."""
+        """Return an empty sequence: others may have registered the model, and what its workers hold is not reported."""
         del model_id, call
         return ()
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Unregister a model, once what it was asked is answered; the next query registers it again.
+        """Unregister a model once its pending queries are answered; the next query registers it again.
 
         Raises:
-            ServingError: TorchServe did not do it.
+            ServingError: TorchServe did not unregister the model.
         """
         key = Key.of(model_id, await self._manifests.manifest(model_id))
         await self._registrations.unload(key, call.deadline)
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        """Unregister models that were removed; of one without a manifest, what this frontend has registered.
+        """Unregister removed models; without a manifest, only the registrations of this frontend.
 
         Raises:
             ServingError: the first failure.
@@ -160,7 +162,7 @@ class TorchServeBackend:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def close(self) -> None:
-        """End what is under way, and close the connections. What is registered stays."""
+        """Cancel work in progress and close the connections. Registered models stay registered."""
         await self._tasks.close()
         await self._connection.close()
 
@@ -188,7 +190,7 @@ class TorchServeBackend:
         try:
             async with room:
                 key, _ = await self._model_of(queries[0])
-                # Only of a model that is registered it is known whether its handler takes many at once.
+                # Whether the handler takes many documents at once is known only while the model is registered.
                 registration, _ = await self._registrations.enter(key, call.deadline)
                 self._registrations.leave(registration)
                 for part in parts_of(queries, most=_MOST_QUERIES, most_characters=_MOST_CHARACTERS):

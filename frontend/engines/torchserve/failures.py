@@ -1,16 +1,16 @@
-"""What TorchServe 0.12 means by the statuses that it answers with; found out by asking it.
+"""Meaning of the statuses that TorchServe 0.12 answers with, found by experiment.
 
-Texts of its own end with the name of a Java class, which is how they are told from those of gRPC:
+TorchServe's own messages end with the name of a Java class, which distinguishes them from those of gRPC:
 
-- ``INTERNAL``, "Model not found" or "Model version: … does not exist": the model is not registered (``NOT_FOUND`` where
-  the management API is asked);
-- ``INTERNAL``, "… has no worker to serve inference request", or "InternalServerException.()" alone where a handler is
-  asked for a description: it has none, or its queue is full;
-- ``INTERNAL``, "Worker died.": its process ended, or did not answer in time and was ended;
-- ``UNAVAILABLE``, "Prediction failed": its handler raised; other codes where the handler chose one;
+- ``INTERNAL``, "Model not found" or "Model version: … does not exist": the model is not registered (``NOT_FOUND`` from
+  the management API);
+- ``INTERNAL``, "… has no worker to serve inference request", or "InternalServerException.()" alone when a handler is
+  asked for a description: the model has no worker, or its queue is full;
+- ``INTERNAL``, "Worker died.": the worker's process ended, or did not answer in time and was terminated;
+- ``UNAVAILABLE``, "Prediction failed": the handler raised an exception; other codes if the handler chose one;
 - ``PERMISSION_DENIED``: no valid key ("Token Authorization failed"), or "Model API disabled";
-- ``UNKNOWN`` without a text, for ``RegisterModel``: name and version are registered already; for ``UnregisterModel``:
-  it is the default of several versions.
+- ``UNKNOWN`` without a message, for ``RegisterModel``: the name and version are already registered; for
+  ``UnregisterModel``: the version is the default of several versions.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def is_unknown_model(error: grpc.aio.AioRpcError) -> bool:
 
 
 def is_of_torchserve(error: grpc.aio.AioRpcError) -> bool:
-    """Return whether TorchServe itself answered so, or its handler, and not gRPC."""
+    """Return whether the error comes from TorchServe or a handler, rather than from gRPC."""
     return any(mark in _text(error) for mark in _MARKS)
 
 
 def is_without_worker(error: grpc.aio.AioRpcError) -> bool:
-    """Return whether the model has no worker, or no place in its queue."""
+    """Return whether the model has no worker, or its queue is full."""
     return any(mark in _text(error) for mark in _WITHOUT_WORKER)
 
 
 def is_refused_key(error: grpc.aio.AioRpcError) -> bool:
-    """Return whether TorchServe wants another key."""
+    """Return whether TorchServe requires another key."""
     return error.code() is StatusCode.PERMISSION_DENIED and _REFUSED_KEY in _text(error)
 
 
 def is_conflict(error: grpc.aio.AioRpcError) -> bool:
-    """Return whether what was asked goes against what is registered already."""
+    """Return whether the request conflicts with an existing registration."""
     return error.code() is StatusCode.UNKNOWN
 
 
@@ -72,13 +72,13 @@ def is_failed_start(error: grpc.aio.AioRpcError) -> bool:
 
 
 def is_failed_handler(error: grpc.aio.AioRpcError) -> bool:
-    """Return whether a model's handler was asked, and failed in whichever way it chose."""
+    """Return whether a model's handler was called and failed, with any status that it chose."""
     ours = is_unknown_model(error) or is_without_worker(error) or _WORKER_DIED in _text(error)
     return is_of_torchserve(error) and not ours
 
 
 def error_of(error: grpc.aio.AioRpcError) -> ServingError:
-    """Return the error of a failed call, where nothing more is known of it."""
+    """Return the error for a failed call about which nothing more is known."""
     if is_without_worker(error):
         return OutOfCapacity("the model's queue at TorchServe is full; try again shortly")
     for mark, message in _PASSING.items():
@@ -88,7 +88,7 @@ def error_of(error: grpc.aio.AioRpcError) -> ServingError:
 
 
 def error_of_prediction(error: grpc.aio.AioRpcError) -> ServingError:
-    """Return the error of a failed prediction."""
+    """Return the error for a failed prediction."""
     if not is_failed_handler(error):
         return error_of(error)
     if _OUT_OF_MEMORY in _text(error) or error.code() is StatusCode.RESOURCE_EXHAUSTED:

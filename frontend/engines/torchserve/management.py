@@ -1,4 +1,4 @@
-"""What is asked of TorchServe's management API."""
+"""Client of TorchServe's management API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from serving.domain.errors import InvalidModelFile, ModelIncomplete, ServingErro
 from serving.stubs import torchserve_management_pb2 as pb
 
 EVERY_VERSION: Final = "all"
-"""In the place of a version, to TorchServe."""
+"""Version in a request to TorchServe that means all versions."""
 
 _UP: Final = "READY"
 
@@ -32,20 +32,20 @@ class Described(NamedTuple):
 
     version: str
     url: str
-    """The archive that it was registered from."""
+    """Archive that the model was registered from."""
     workers: frozenset[tuple[str, str]]
-    """Number and start of each. TorchServe never gives the same to another registration, and keeps them where the
-    process of a worker is started again."""
+    """Number and start time of each worker. TorchServe never gives the same pair to another registration, and keeps it
+    when the process of a worker is restarted."""
     is_ready: bool
     """Whether a worker is up."""
     documents: bool
-    """Whether its handler, where it was asked, says that it takes many documents at once."""
+    """Whether the handler, if it was asked, reports that it takes many documents at once."""
 
 
 class Management:
-    """Registers models and tells what is registered.
+    """Registers models and reports what is registered.
 
-    Every method raises a ServingError where TorchServe cannot be asked, or refuses.
+    Every method raises a ServingError if TorchServe cannot be queried or refuses the call.
     """
 
     def __init__(self, connection: Connection, options: TorchServeOptions) -> None:
@@ -54,7 +54,7 @@ class Management:
         self._options = options
 
     async def describe(self, name: str, deadline: Deadline, version: str = EVERY_VERSION) -> Sequence[Described]:
-        """Return every version that is registered under ``name``, or the one; none where there is none."""
+        """Return every version that is registered under ``name``, or only ``version``; empty if there is none."""
         request = pb.DescribeModelRequest(model_name=name, model_version=version)
         try:
             answer = await self._connection.call(self._stub.DescribeModel, request, deadline)
@@ -65,22 +65,22 @@ class Management:
         return _described(answer.msg)
 
     async def takes_documents(self, name: str, version: str, deadline: Deadline) -> bool:
-        """Return whether the model's handler says that it takes many documents at once. Waits for its worker."""
+        """Return whether the model's handler reports that it takes many documents at once. Waits for its worker."""
         request = pb.DescribeModelRequest(model_name=name, model_version=version, customized=True)
         try:
             answer = await self._connection.call(self._stub.DescribeModel, request, deadline)
         except grpc.aio.AioRpcError as error:
             if is_failed_handler(error):
-                return False  # most know nothing of descriptions
+                return False  # most handlers do not support descriptions
             raise error_of(error) from error
         return any(described.documents for described in _described(answer.msg))
 
     async def register(self, name: str, url: str, deadline: Deadline) -> bool:
-        """Register an archive, without workers yet. Return whether the name was free.
+        """Register an archive, without workers. Return whether the name was free.
 
         Raises:
-            ModelIncomplete: there is no such archive.
-            InvalidModelFile: it cannot be read.
+            ModelIncomplete: the archive does not exist.
+            InvalidModelFile: the archive cannot be read.
         """
         request = pb.RegisterModelRequest(
             model_name=name,
@@ -100,10 +100,10 @@ class Management:
         return True
 
     async def start_workers(self, name: str, version: str, deadline: Deadline) -> None:
-        """Give a registered model its workers, and wait for them.
+        """Start the workers of a registered model, and wait for them.
 
         Raises:
-            InvalidModelFile: they do not start.
+            InvalidModelFile: the workers do not start.
         """
         workers = self._options.workers
         request = pb.ScaleWorkerRequest(
@@ -115,7 +115,7 @@ class Management:
             raise _start_error(error) from error
 
     async def unregister(self, name: str, version: str, deadline: Deadline) -> None:
-        """End a model's workers and let TorchServe forget it; its archive stays. What it was asked is not answered."""
+        """Stop a model's workers and unregister it; its archive stays. Its pending queries are not answered."""
         request = pb.UnregisterModelRequest(model_name=name, model_version=version)
         try:
             await self._connection.call(self._stub.UnregisterModel, request, deadline)

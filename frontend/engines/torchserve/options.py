@@ -1,4 +1,4 @@
-"""How TorchServe is used."""
+"""Settings for the use of TorchServe."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class TorchServeOptions:
-    """What a frontend asks of TorchServe, and how much of it."""
+    """Settings of the models that a frontend registers at TorchServe, and their limits."""
 
     most_models: int = 16
-    """That this frontend keeps registered; each has workers, which are processes with PyTorch."""
+    """Maximum number of models that this frontend keeps registered; each has worker processes with PyTorch."""
     workers: int = 1
-    """Processes of each model."""
+    """Number of worker processes of each model."""
     batch_size: int = 64
-    """Most requests that TorchServe gives a worker at once."""
+    """Maximum number of requests that TorchServe gives a worker at once."""
     batch_delay_milliseconds: int = 1
-    """How long TorchServe waits for a batch to fill. At least 1: it takes 0 as 100."""
+    """Time that TorchServe waits for a batch to fill, in milliseconds. At least 1: TorchServe takes 0 as 100."""
     registration_seconds: float = 120.0
-    """Within which a model is registered and its worker is up."""
+    """Time limit for a model to be registered and its worker to be up, in seconds."""
     response_seconds: int = 120
-    """After which TorchServe starts a worker again that does not answer."""
+    """Time after which TorchServe restarts a worker that does not answer, in seconds."""
     key_file: Path | None = None
-    """TorchServe's key_file.json; ``None`` where its token authorization is disabled."""
+    """Path of TorchServe's key_file.json; ``None`` if its token authorization is disabled."""

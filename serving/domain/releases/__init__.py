@@ -1,1 +1,1 @@
-"""Releases of names that have versions: what they say and how they change."""
+"""Releases of names that have versions: their contents and their changes."""

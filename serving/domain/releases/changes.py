@@ -1,6 +1,7 @@
-"""How releases change: each function takes a release and returns the next one. They touch no file, and know no clock.
+"""Changes of releases: each function takes a release and returns the next one. Independent of files and clocks.
 
-Each refuses what makes no sense with ReleaseRefused, and what cannot stand in a release with InvalidRequest.
+Each function raises ReleaseRefused for a change that makes no sense, and InvalidRequest for values that a release
+cannot have.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from serving.domain.model_id import parse_model_name
 from serving.domain.releases.release import MAX_HISTORY, MAX_LABELS, Action, Canary, Change, Release, Shadow
 
 RESERVED_LABELS: Final = frozenset({"stable", "canary", "shadow"})
-"""What a release calls its versions itself: neither versions nor labels may be called so."""
+"""Names of the roles in a release: neither versions nor labels may have these names."""
 
 MAX_COMMENT: Final = 1024
-"""Characters."""
+"""Maximum length of a comment, in characters."""
 _MAX_IDENTITY: Final = 256
 
 OnTrial = TypeVar("OnTrial", Canary, Shadow)
 Trial: TypeAlias = Literal["canary", "shadow", "label"]
-"""What can be withdrawn."""
+"""Role that can be withdrawn."""
 
 
 def released(release: Release | None, *, version: str, by: str, at: datetime, comment: str = "") -> Release:
-    """Return the release with ``version`` as stable; a canary or shadow of the same version has ended with that.
+    """Return the release with ``version`` as stable; this ends a canary or shadow of the same version.
 
     Raises:
-        ReleaseRefused: it is stable already.
+        ReleaseRefused: the version is stable already.
     """
     _check_version(release, version)
     if release is None:
@@ -55,9 +56,9 @@ def with_canary(
     at: datetime,
     comment: str = "",
 ) -> Release:
-    """Return the release with a version that gets a share of the calls, in the place of another such one.
+    """Return the release with ``version`` as the canary, which gets a share of the calls and replaces a former canary.
 
-    Share and bounds are those of :class:`Canary`, which also says what holds where they are ``None``.
+    Share and bounds are those of :class:`Canary`, which also has the defaults for ``None``.
 
     Raises:
         ReleaseRefused: nothing is stable yet, or this version is.
@@ -89,7 +90,7 @@ def with_shadow(
     at: datetime,
     comment: str = "",
 ) -> Release:
-    """Return the release with a version whose answers are only compared, in the place of another such one.
+    """Return the release with ``version`` as the shadow, whose answers are only compared; it replaces a former shadow.
 
     Raises:
         ReleaseRefused: nothing is stable yet, or this version is, or it is the canary, which is compared anyway.
@@ -115,17 +116,17 @@ def with_label(
     """Return the release in which ``label`` means ``version``.
 
     Args:
-        release: the release.
-        label: a new one, or one whose meaning changes.
-        version: what it means from now on.
-        by: who does it.
-        at: when.
-        comment: why.
-        versions: those that there are: a label that is called like one of them would hide it.
+        release: the release to change.
+        label: a new label, or one whose meaning changes.
+        version: the version that the label means from now on.
+        by: the author of the change.
+        at: the time of the change.
+        comment: the reason for the change.
+        versions: the existing versions: a label with the name of a version would hide that version.
 
     Raises:
-        ReleaseRefused: nothing is stable yet, the label is called like a role or a version, means this version already,
-            or is one too many.
+        ReleaseRefused: nothing is stable yet, or the label has the name of a role or a version, means this version
+            already, or is one too many.
     """
     parse_model_name(label)
     _check_version(release, version)
@@ -155,7 +156,7 @@ def promoted(release: Release | None, *, by: str, at: datetime, comment: str = "
     """Return the release with the canary as stable.
 
     Raises:
-        ReleaseRefused: there is none.
+        ReleaseRefused: the release has no canary.
     """
     if release is None:
         raise _nothing_stable()
@@ -169,14 +170,14 @@ def rolled_back(release: Release | None, *, version: str = "", by: str, at: date
     """Return the release with a former stable version as stable, and without a canary.
 
     Args:
-        release: the release.
-        version: which one; empty: :func:`former_stable`.
-        by: who does it.
-        at: when.
-        comment: why.
+        release: the release to change.
+        version: the former stable version; empty: that of :func:`former_stable`.
+        by: the author of the change.
+        at: the time of the change.
+        comment: the reason for the change.
 
     Raises:
-        ReleaseRefused: there is no such version, this one was not stable, or it is.
+        ReleaseRefused: there is no former stable version, or ``version`` was not stable before, or is stable now.
     """
     if release is None:
         raise _nothing_stable()
@@ -201,7 +202,7 @@ def withdrawn(
     """Return the release without its canary, its shadow, or ``label``.
 
     Raises:
-        ReleaseRefused: there is none.
+        ReleaseRefused: the release has no such canary, shadow or label.
     """
     if release is None:
         raise _nothing_stable()
@@ -222,10 +223,10 @@ def withdrawn(
 
 
 def taken_back(release: Release | None, *, version: str, by: str = "", at: datetime, comment: str = "") -> Release:
-    """Return the release without its canary: what a service does by itself where one is beyond its bounds.
+    """Return the release without its canary, which a service takes back by itself if the canary exceeds its bounds.
 
     Raises:
-        ReleaseRefused: ``version``, which was judged, is no longer the canary.
+        ReleaseRefused: the judged ``version`` is no longer the canary.
     """
     if release is None or release.canary is None or release.canary.version != version:
         raise ReleaseRefused(f"{version} is no longer the canary")
@@ -235,10 +236,10 @@ def taken_back(release: Release | None, *, version: str, by: str = "", at: datet
 
 
 def former_stable(release: Release) -> str | None:
-    """Return the version that a rollback makes stable: what was stable before the present one.
+    """Return the version that a rollback makes stable, which was stable before the present one; ``None`` without one.
 
-    A version from which somebody rolled back does not count until it is made stable again: two rollbacks go back by
-    two, never to and fro.
+    A version that was rolled back does not count until the version is made stable again. Two rollbacks thus go back
+    by two versions, and never alternate between two.
     """
     stables: list[str] = []
     for change in reversed(release.history):
@@ -254,7 +255,7 @@ def former_stable(release: Release) -> str | None:
 
 
 def protected_versions(release: Release) -> Mapping[str, tuple[str, ...]]:
-    """Return the versions that may not go, and as what: those that are live, and ``former`` for a rollback."""
+    """Return the protected versions with their roles: the live ones, and ``former`` for the target of a rollback."""
     protected = dict(release.live_versions())
     former = former_stable(release)
     if former is not None:
@@ -271,7 +272,7 @@ def _check_version(release: Release | None, version: str) -> None:
 
 
 def _valid(kind: type[OnTrial], **fields: Any) -> OnTrial:
-    """Return a version on trial; fields that are ``None`` have the value that its kind gives them."""
+    """Return a version on trial; fields that are ``None`` have the default of ``kind``."""
     try:
         return kind.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
@@ -280,7 +281,7 @@ def _valid(kind: type[OnTrial], **fields: Any) -> OnTrial:
 
 
 def _beside_stable(release: Release | None, version: str) -> Release:
-    """Return the release if ``version`` can be tried beside its stable one."""
+    """Return the release if ``version`` can be tried beside the stable version."""
     if release is None:
         raise _nothing_stable()
     if release.stable == version:
@@ -289,7 +290,7 @@ def _beside_stable(release: Release | None, version: str) -> Release:
 
 
 def _with_stable(release: Release, version: str) -> Release:
-    """Return the release with another stable version, which is not on trial beside itself."""
+    """Return the release with another stable version, which ends a trial of that version."""
     update: dict[str, Any] = {"stable": version}
     if release.canary is not None and release.canary.version == version:
         update["canary"] = None
@@ -308,7 +309,7 @@ def _next(
 def _recorded(
     release: Release, *, action: Action, version: str, by: str, at: datetime, comment: str, label: str = ""
 ) -> Release:
-    """Return the release with this change as the latest of its history."""
+    """Return the release with this change as the latest entry of its history."""
     if len(comment) > MAX_COMMENT:
         raise InvalidRequest(f"a comment has {MAX_COMMENT} characters at most")
     change = Change(

@@ -1,4 +1,4 @@
-"""What a version is asked before it goes live: the example of its manifest."""
+"""The query that a version answers before going live: the example of its manifest."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
 
 ANY_DOCUMENT: Final = "hello"
-"""What a version is asked whose manifest has no example."""
+"""Document for a version whose manifest has no example."""
 
 
 def example_query(model_id: ModelId, manifest: Manifest, caller: str = "") -> Query:
-    """Return what the version ``model_id`` is asked, in the name of ``caller``."""
+    """Return the query for the version ``model_id``, on behalf of ``caller``."""
     document = ANY_DOCUMENT if manifest.example is None else manifest.example.document
     return Query(model_id, document, caller=caller)
 
 
 def check_answer(manifest: Manifest, answer: Prediction) -> None:
-    """Return if ``answer`` is what the manifest's example has to be answered with.
+    """Check that ``answer`` has the label that the manifest's example requires.
 
-    The best label counts, whatever the threshold makes of it.
+    The best label counts, whatever the threshold.
 
     Raises:
-        ReleaseRefused: it is another one.
+        ReleaseRefused: the answer has another label.
     """
     expected = None if manifest.example is None else manifest.example.label
     best = answer.label if answer.fallback is None else answer.fallback.best.label

@@ -1,1 +1,1 @@
-"""When loaded models are compared with their files, and how thousands of files are compared."""
+"""Comparison of loaded models with their files: the schedule, and the comparison of thousands of files."""

@@ -1,7 +1,7 @@
-"""When what is known of a model's files has to be compared with them: many at a time, and mostly while nobody waits.
+"""Schedule of the checks that compare models with their files: many at a time, and mostly while no caller waits.
 
-Of a model that is asked for all the time the next answers show what a look finds. Would they wait for it, thousands of
-tenants that are asked for once a second each would wait all the time.
+If a model is in constant use, the answers after a check reflect its result. If answers waited for the check instead,
+thousands of tenants with one query per second each would wait all the time.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ Subject_contra = TypeVar("Subject_contra", contravariant=True)
 Known = TypeVar("Known")
 
 Changed: TypeAlias = Callable[[Sequence[tuple[ModelId, Known]]], Awaitable[Sequence[bool]]]
-"""Tells of models whether their files are others than those that are known. Raises TimeoutError where that cannot be
-told in time, and nothing else."""
+"""Returns for each model whether its files differ from the known ones. Raises TimeoutError if the comparison takes too
+long, and nothing else."""
 
-# So many take about a millisecond; then it is another's turn.
+# This many take about a millisecond; then other users of the comparison get their turn.
 _MOST_AT_ONCE: Final = 64
 
 
 class OnLooked(Protocol[Subject_contra]):
-    """Takes in what a look found."""
+    """Callback that receives the result of a check."""
 
     def __call__(self, subject: Subject_contra, /, *, changed: bool) -> None:
-        """Called on the event loop."""
+        """Handle the result for one subject. Called on the event loop."""
 
 
 class FreshnessChecks(Generic[Subject, Known]):
-    """Compares what is known of models with their files.
+    """Compares the known state of models with their files.
 
     Args:
-        changed: compares.
-        on_looked: told of every subject what was found.
-        freshness_seconds: how long what was found is taken on trust.
+        changed: the function that compares.
+        on_looked: called with the result of each check.
+        freshness_seconds: time for which a result is trusted, in seconds.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FreshnessChecks(Generic[Subject, Known]):
         self._freshness_seconds = freshness_seconds
         self._wanted: dict[Subject, tuple[ModelId, Known]] = {}
         self._waiting: dict[Subject, asyncio.Future[bool | None]] = {}
-        """What a look will have found, where somebody waits for it: one each, however many wait and leave."""
+        """Pending results of subjects that callers wait for: one per subject, however many callers wait and leave."""
         self._looking: asyncio.Task[None] | None = None
 
     def may_serve(
@@ -63,10 +63,10 @@ class FreshnessChecks(Generic[Subject, Known]):
         checked_at: float,
         freshness_seconds: float | None = None,
     ) -> bool:
-        """Return whether the subject, looked at last at ``checked_at``, may be used before it is looked at again.
+        """Return whether the subject, last checked at ``checked_at``, may be used before the next check.
 
-        Where a look is due, it is taken in the background; after twice the time it has to come first.
-        ``freshness_seconds`` may be another one for this subject.
+        A check that is due runs in the background; after twice the freshness time, the check has to come first.
+        ``freshness_seconds`` overrides the freshness time for this subject.
         """
         fresh = self._freshness_seconds if freshness_seconds is None else freshness_seconds
         age = time.monotonic() - checked_at
@@ -78,13 +78,13 @@ class FreshnessChecks(Generic[Subject, Known]):
         return True
 
     def look(self, subject: Subject, model_id: ModelId, known: Known) -> None:
-        """Look soon; a subject that is to be looked at already is looked at once."""
+        """Schedule a check of the subject; a subject that is already scheduled is checked only once."""
         self._wanted.setdefault(subject, (model_id, known))
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
     async def looked(self, subject: Subject, model_id: ModelId, known: Known, patience_seconds: float) -> bool | None:
-        """Look, and return whether the files have changed; ``None`` where that takes longer than the patience."""
+        """Check the subject, and return whether its files have changed; ``None`` if no result arrives in time."""
         self.look(subject, model_id, known)
         found = self._waiting.get(subject)
         if found is None:
@@ -93,7 +93,7 @@ class FreshnessChecks(Generic[Subject, Known]):
         return found.result() if found.done() else None
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop all checks."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
@@ -117,5 +117,5 @@ class FreshnessChecks(Generic[Subject, Known]):
         try:
             return await self._changed(known)
         except TimeoutError:
-            # One of them hangs. The next time they are asked for they are looked at again, behind all others.
+            # One of the files hangs. The next use of each subject schedules its check again, behind all others.
             return [None] * len(known)

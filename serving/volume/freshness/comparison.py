@@ -1,4 +1,4 @@
-"""Whether files are still the ones that were read, told of many at a time."""
+"""Comparison of files with those that were read, many at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.volume.file_identity import FileIdentity, have_changed
 log = structlog.get_logger()
 
 KnownFile: TypeAlias = tuple[str, FileIdentity | None]
-"""A path, and the file that was there; ``None``: there was none."""
+"""A path, and the identity of the file that was there; ``None``: the file was missing."""
 
 PROGRAM: Final = "serving.volume.freshness.process"
 _START_AGAIN_SECONDS: Final = 10.0
@@ -29,17 +29,17 @@ _PATIENCE_SECONDS: Final = 5.0
 
 
 class FileComparison(Protocol):
-    """Compares known files with those that are there now."""
+    """Compares known files with the present ones."""
 
     async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
-        """Return of each group whether one of its files is another by now, or cannot be seen.
+        """Return for each group whether one of its files has changed or cannot be read.
 
         Raises:
-            TimeoutError: that takes too long, as where a volume hangs.
+            TimeoutError: the comparison takes too long, for example if a volume hangs.
         """
 
     async def close(self) -> None:
-        """Compare no more."""
+        """Stop comparing."""
 
 
 class ThreadComparison:
@@ -49,24 +49,25 @@ class ThreadComparison:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="look")
 
     async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
-        """Return of each group whether one of its files is another by now, or cannot be seen."""
+        """Return for each group whether one of its files has changed or cannot be read."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, _changed, groups)
 
     async def close(self) -> None:
-        """Compare no more."""
-        # A volume that hangs must not hang the end.
+        """Stop comparing."""
+        # A volume that hangs must not block the shutdown.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ProcessComparison:
-    """Compares in a process of its own.
+    """Compares in a separate process.
 
-    A thread hands the interpreter's lock over and back with every file: with a thousand tenants that is thousands of
-    times a second, and costs their answers more than all else together. The process is started with the first
-    comparison. Until it is there, and where it cannot be, a thread compares. One that does not answer is replaced.
+    A thread hands the interpreter's lock over and back with every file: with a thousand tenants, this happens thousands
+    of times a second, and costs their answers more than everything else together. The first comparison starts the
+    process. A thread compares until the process is running, and if the process cannot be started. A process that does
+    not answer is replaced.
 
     Args:
-        patience_seconds: how long an answer of the process may take.
+        patience_seconds: maximum time for an answer of the process, in seconds.
     """
 
     def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
@@ -79,11 +80,11 @@ class ProcessComparison:
 
     @property
     def process_id(self) -> int | None:
-        """The process that compares; ``None`` while a thread does."""
+        """Id of the process that compares; ``None`` while a thread compares."""
         return None if self._process is None else self._process.process_id
 
     async def changed(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool]:
-        """Return of each group whether one of its files is another by now, or cannot be seen.
+        """Return for each group whether one of its files has changed or cannot be read.
 
         Raises:
             TimeoutError: the process takes too long.
@@ -97,7 +98,7 @@ class ProcessComparison:
         return await self._thread.changed(groups)
 
     async def close(self) -> None:
-        """Compare no more, and have the process end."""
+        """Stop comparing, and end the process."""
         if self._starting is not None:
             await self._starting
         await self._thread.close()
@@ -105,7 +106,7 @@ class ProcessComparison:
             await self._process.end()
 
     async def _asked(self, process: _Process, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
-        """Return what the process says; ``None`` where it has ended. Raises TimeoutError."""
+        """Return the answer of the process; ``None`` if the process has ended. Raises TimeoutError."""
         try:
             async with asyncio.timeout(self._patience_seconds):
                 answer = await process.ask(groups)
@@ -115,7 +116,7 @@ class ProcessComparison:
             log.warning("the process that compares files does not answer; another takes its place")
             self._process = None
             self._starting = asyncio.get_running_loop().create_task(self._replace(process))
-            # Not a thread meanwhile: where the volume hangs, that would hang too, and cannot be ended.
+            # No thread meanwhile: if the volume hangs, a thread would hang too, and a thread cannot be killed.
             await asyncio.shield(self._starting)
             raise
         except OSError:
@@ -129,7 +130,7 @@ class ProcessComparison:
         if await process.kill():
             await self._start()
         else:
-            # They must not become more and more.
+            # Processes that hang must not accumulate.
             self._start_at = time.monotonic() + _START_AGAIN_SECONDS
             self._starting = None
 
@@ -144,7 +145,7 @@ class ProcessComparison:
 
 
 async def _begun() -> _Process:
-    """Return a process that answers: nobody waits while it begins. Raises OSError."""
+    """Start a process and return it once it answers; no caller waits for this. Raises OSError."""
     process = await _Process.start()
     try:
         async with asyncio.timeout(_BEGIN_SECONDS):
@@ -159,7 +160,7 @@ async def _begun() -> _Process:
 
 
 class _Process:
-    """The process, and the socket that leads to it."""
+    """The process, and the socket that connects to it."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -168,7 +169,7 @@ class _Process:
         self._reader = reader
         self._writer = writer
         self._owed = 0
-        """Answers that are still to come."""
+        """Number of answers still to come."""
 
     @classmethod
     async def start(cls) -> _Process:
@@ -179,23 +180,23 @@ class _Process:
                 process = await asyncio.to_thread(_started, its)
                 return cls(process, *await asyncio.open_connection(sock=ours))
             except BaseException:
-                # It ends by itself, once nobody holds the other end.
+                # The process ends by itself once this end of the socket is closed.
                 ours.close()
                 raise
 
     @property
     def process_id(self) -> int:
-        """Id that the system gave the process."""
+        """Id of the process in the operating system."""
         return self._process.pid
 
     async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
-        """Return what it answers; ``None`` where it ends instead. Raises OSError."""
+        """Return the answer of the process; ``None`` if the process ends instead. Raises OSError."""
         self._writer.write(json.dumps(groups).encode() + b"\n")
         self._owed += 1
         await self._writer.drain()
         while line := await self._reader.readline():
             self._owed -= 1
-            # Those before were for callers who left meanwhile.
+            # Earlier answers were for callers that cancelled meanwhile.
             if not self._owed:
                 answer: Sequence[bool] = json.loads(line)
                 return answer
@@ -205,7 +206,7 @@ class _Process:
         """Ask the process to end, and kill it if it does not."""
         self._writer.close()
         if not await self._has_ended():
-            # The volume hangs, and it with it.
+            # The volume hangs, and the process with it.
             await self.kill()
 
     async def kill(self) -> bool:
@@ -215,7 +216,7 @@ class _Process:
         return await self._has_ended()
 
     async def _has_ended(self) -> bool:
-        """Return whether the process ends soon."""
+        """Wait briefly for the process, and return whether it has ended."""
         try:
             await asyncio.to_thread(self._process.wait, _END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -224,7 +225,7 @@ class _Process:
 
 
 def _started(its: socket.socket) -> subprocess.Popen[bytes]:
-    # A session of its own: what a terminal sends to all is for the service, which ends this process.
+    # A separate session: signals of a terminal must only reach the service, which ends this process.
     command = [sys.executable, "-m", PROGRAM]
     stream = its.fileno()
     return subprocess.Popen(command, stdin=stream, stdout=stream, start_new_session=True)  # noqa: S603 - our own program

@@ -1,7 +1,7 @@
 """The process that compares files for a service: ``python -m serving.volume.freshness.process``.
 
-Each line that comes in has groups of files, ``[[[path, identity], ...], ...]``, and is answered with a line that says
-of each group whether one of them has changed. It ends with the service.
+Each input line contains groups of files, ``[[[path, identity], ...], ...]``, and is answered with a line that says for
+each group whether one of its files has changed. The process ends with the service.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from serving.volume.file_identity import FileIdentity, have_changed
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
-    # The service is asked to end, and ends this process when it does.
+    """Answer until the input ends."""
+    # These signals are for the service, which ends this process when the service itself ends.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(ConnectionError):
@@ -26,7 +26,7 @@ def main() -> None:
                 have_changed((path, identity and FileIdentity(*identity)) for path, identity in files)
                 for files in json.loads(line)
             ]
-            # Not by way of a buffer, which would be written once more at the end, when nobody is there.
+            # Without a buffer, which would be flushed once more at the end, when the reader is gone.
             os.write(sys.stdout.fileno(), json.dumps(changed).encode() + b"\n")
 
 
