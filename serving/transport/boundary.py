@@ -108,7 +108,7 @@ class Boundary:
         service.register(self)
 
     def end_streams(self) -> None:
-        """End the streams and refuse new ones: a stream lasts as long as its caller wants, and would delay the shutdown."""
+        """End the streams and refuse new ones: streams last as long as their callers want, and would delay the end."""
         self._closing = True
         for stream in self._streams:
             stream.cancel()
@@ -276,7 +276,7 @@ class Boundary:
 
 
 def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[Call, Presented], None]:
-    """Return a function that sets the identity of a call of ``method``, or raises Unauthenticated or PermissionDenied."""
+    """Return a function that sets the identity of a call of ``method``; it raises Unauthenticated, PermissionDenied."""
     is_managing = right is Right.MANAGE or (isinstance(right, tuple) and Right.MANAGE in right)
 
     def identify(call: Call, presented: Presented) -> None:

@@ -30,8 +30,8 @@ class Exchange(Presented, Protocol):
     """One call: what the caller sent, and the way to respond. :meth:`answer` or :meth:`fail` ends the call, once."""
 
     deadline: float | None
-    """Deadline of the caller, in seconds of ``time.monotonic()``; ``None`` if the caller set none. The transport watches
-    the deadline that is set here."""
+    """Deadline of the caller, in seconds of ``time.monotonic()``; ``None`` if the caller set none. The transport
+    watches the deadline that is set here."""
     on_end: Callable[[Ended], object] | None
     """Callback that is notified when the caller disconnects or cancels, and when the deadline passes."""
 
@@ -65,7 +65,7 @@ class Awaited(Generic[Outcome]):
             self._outcome.set_result(outcome)
 
     async def outcome(self) -> Outcome:
-        """Return the outcome once it is set, watching the deadline meanwhile. A cancellation means that the caller left."""
+        """Return the outcome once it is set, watching the deadline meanwhile. Cancellation: the caller has left."""
         alarm: Alarm | None = None
         if self.deadline is not None and not self._outcome.done():
             loop = asyncio.get_running_loop()
