@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-# Live new objects that trigger a scan of the youngest generation: those of a thousand calls in flight.
+# Number of new live objects that triggers a scan of the youngest generation: that of a thousand calls in flight.
 _YOUNG_OBJECTS: Final = 50_000
 
 
 def settle() -> None:
-    """Exempt all existing objects, which live as long as the process, and scan the rest less often."""
+    """Exempt the existing objects, which live as long as the process, from scans, and scan the rest less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])

@@ -53,9 +53,9 @@ class Host(Protocol):
 async def serve(host: Host, settings: ServerSettings, workload: Workload, signals: StopSignals) -> None:
     """Run ``host`` until a stop is requested.
 
-    Health checks report SERVING once the workload is ready. After a signal they report NOT_SERVING, and load balancers
-    have ``drain_delay_seconds`` to notice. Then new calls are refused, and calls in flight have ``drain_grace_seconds``
-    to end. Finally the workload is closed. A second signal cuts the waiting short.
+    Health checks report SERVING once the workload is ready, and NOT_SERVING after a signal. Load balancers then have
+    ``drain_delay_seconds`` to notice. After that, new calls are refused, and calls in flight have
+    ``drain_grace_seconds`` to end. Finally the workload is closed. A second signal cuts the waiting short.
     """
     try:
         ready = asyncio.ensure_future(_become_ready(host, workload.get_ready))

@@ -31,7 +31,7 @@ from serving.telemetry.logs import LogFormat, LogLevel
 from serving.workers.membership import Membership
 
 EXIT_WRONG_SETTINGS: Final = 2
-"""Exit code of a process that did not start because of its settings; a command with wrong flags has the same code."""
+"""Exit code of a process that did not start because of its settings; the same as that of a command with wrong flags."""
 
 _VARIABLE_AT_END: Final = re.compile(r" \[[A-Z0-9_]+\]\Z")
 _ENDPOINT: Final = r"^((https?://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})?$"

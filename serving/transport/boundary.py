@@ -29,7 +29,7 @@ from serving.transport.served_call import ServedCall, message_of, metadata_of_fa
 from serving.transport.service import Handlers, Registry, Service
 
 MOST_STREAMS: Final = 64
-"""Maximum number of concurrent streams, which count apart from calls: a stream lasts as long as its caller stays."""
+"""Maximum number of concurrent streams, counted apart from calls: a stream lasts as long as its caller stays."""
 
 Tell: TypeAlias = Callable[[ServedCall, StatusCode], None]
 """Callback that is notified of a call that has ended."""
@@ -66,8 +66,8 @@ class GuardedMethod:
     """Time limit of calls without a deadline, in seconds."""
     log: CallLog
     find_out: Sequence[Callable[[ServedCall, Presented], None]]
-    """Functions that are called with each call before it is admitted; empty if nothing is configured. They raise
-    ServingError for callers that are not allowed."""
+    """Functions that examine each call before it is admitted, and raise ServingError for callers that are not allowed;
+    empty if nothing is configured."""
     told_of_answers: Sequence[Tell]
     """Callbacks that are notified of each call that was answered."""
     told_of_ends: Sequence[Tell]
@@ -181,7 +181,7 @@ class Boundary:
         )
 
     def _found_out(self, method: str, right: Asked | None) -> Sequence[Callable[[ServedCall, Presented], None]]:
-        """Return the functions that are called with each call of ``method`` before it is admitted."""
+        """Return the functions that examine each call of ``method`` before it is admitted."""
         found: list[Callable[[ServedCall, Presented], None]] = []
         tracer, access = self._guards.tracer, self._guards.access
         if tracer is not None:

@@ -70,7 +70,7 @@ class ConcurrencyLimit:
         self.answers = 0
         """Number of calls answered since the last measurement; counted by the gate that releases their slots."""
         self.mask = 0
-        """Bit mask: calls whose number in :attr:`answers` has none of these bits are sampled; of many, a share suffices."""
+        """Bit mask: a call is sampled if its number in ``answers`` has none of these bits. A share of many will do."""
         self._changed = self._wait_began = self._waited = -math.inf
         self._answers_before_wait = 0
         self._began = -math.inf

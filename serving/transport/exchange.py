@@ -65,7 +65,7 @@ class Awaited(Generic[Outcome]):
             self._outcome.set_result(outcome)
 
     async def outcome(self) -> Outcome:
-        """Return the outcome once it is set, watching the deadline meanwhile. Cancellation: the caller has left."""
+        """Return the outcome once it is set, watching the deadline. A cancellation means that the caller has left."""
         alarm: Alarm | None = None
         if self.deadline is not None and not self._outcome.done():
             loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ class Awaited(Generic[Outcome]):
                 alarm.cancel()
 
     def end(self, why: Ended) -> None:
-        """Notify the code that serves the call that the call ends."""
+        """Notify the code that serves the call of its end."""
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end(why)

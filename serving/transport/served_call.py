@@ -29,7 +29,7 @@ _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 class ServedCall(Call, CallNotes):
     """One call, which its handler ends with :meth:`respond`, :meth:`send` or :meth:`fail`, now or later.
 
-    Each call creates one such object. Attributes that most calls do not need are defaults of the class.
+    One object is created for each call; attributes that most calls do not need are defaults of the class.
 
     Args:
         method: method that was called.
@@ -59,7 +59,7 @@ class ServedCall(Call, CallNotes):
 
     @property
     def notes(self) -> CallNotes:
-        """The call itself, which is also its notes."""
+        """The call itself, which holds its own notes."""
         return self
 
     # Used by handlers.

@@ -45,7 +45,7 @@ class Board:
         return cls(descriptor, workers)
 
     def generations(self) -> Sequence[int]:
-        """Return how many processes have ended in the place of each worker, which numbers the current process."""
+        """Return how many processes have ended in each worker's place: the generation of its current process."""
         return self._generations.unpack_from(self._memory)
 
     def end_generation(self, worker: int) -> None:

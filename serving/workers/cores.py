@@ -17,7 +17,9 @@ _OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
 
 def usable_cores(root: Path = _CGROUP_ROOT, own: Path = _OWN_CGROUP) -> int:
-    """Return how many cores are worth a process each: those it is bound to, or fewer if its container's quota is less.
+    """Return how many cores are worth a process each.
+
+    These are the cores that this process is bound to, or fewer if its container gets less.
 
     Args:
         root: where cgroups are mounted.

@@ -2,7 +2,7 @@
 
 The kernel chooses the worker for a connection by a hash of addresses and ports, which gives one worker most of the
 connections if there are few. So a worker that accepts a connection while another worker has fewer gives the connection
-to that worker before it reads a byte: the socket is sent over a pair of sockets that the supervisor created.
+to the latter before a byte of it is read: the socket is sent over a pair of sockets that the supervisor created.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from serving.workers.membership import Membership
 log = structlog.get_logger()
 
 MOST_COMPARED: Final = 16
-"""Maximum number of workers that are compared for a connection; of more, a random sample is compared."""
+"""Maximum number of other workers that are compared for a connection; if there are more, a random sample."""
 ALIVE_SECONDS: Final = 3.0
 """Maximum age of the last heartbeat of a worker that receives connections from other workers, in seconds."""
 

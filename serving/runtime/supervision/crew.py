@@ -97,7 +97,7 @@ class Crew:
             place.stop()
 
     async def wait_for_a_fault(self) -> None:
-        """Return once a place stops without a call of :meth:`stop`, which is a bug: its exception is raised."""
+        """Return once a place no longer keeps a worker although nothing stopped it: a bug, which is raised."""
         ended, _ = await asyncio.wait(self._keeping, return_when=asyncio.FIRST_COMPLETED)
         for keeping in ended:
             keeping.result()

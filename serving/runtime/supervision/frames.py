@@ -25,7 +25,7 @@ _LENGTH: Final = struct.Struct(">I")
 
 
 class BadFrame(Exception):
-    """A message of the peer violates the protocol."""
+    """A message from the peer violates the protocol."""
 
 
 def encode(kind: Kind, **fields: Any) -> bytes:

@@ -41,7 +41,7 @@ _TIMES: Final = Times()
 
 
 def main() -> None:
-    """Serve what the supervisor orders, until it orders a stop or is gone."""
+    """Serve what the supervisor orders, until the supervisor orders a stop or is gone."""
     end = socket.socket(fileno=int(sys.argv[3]))
     end.set_inheritable(False)
     frames = BlockingFrames(end)

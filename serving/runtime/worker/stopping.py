@@ -9,7 +9,7 @@ from serving.runtime.lifecycle import StopSignals
 
 
 class Stopping:
-    """Combines the supervisor's orders with signals, which a service manager may send to every process.
+    """Makes one request of the supervisor's orders and of signals, which a service manager may send to all processes.
 
     A worker ends without waiting only after a second order from the supervisor. Belongs to the running event loop.
     """

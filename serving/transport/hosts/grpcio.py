@@ -94,7 +94,7 @@ class GrpcioHost:
         if certificates is None:
             return self._server.add_insecure_port(wanted)
         material = certificates.material
-        # gRPC calls the credentials before every handshake, and does not keep them alive.
+        # gRPC consults the credentials before every handshake, and does not keep them alive.
         self._credentials = grpc.dynamic_ssl_server_credentials(
             _configuration(material),
             # The fetcher may return ``None``, despite the published types.

@@ -32,7 +32,7 @@ GAUGES: Final[Mapping[str, Rule]] = MappingProxyType(
         "intent_requests_waiting": Rule.SUM,
         "intent_concurrency_limit": Rule.SUM,
         "intent_queue_length": Rule.SUM,
-        # A worker notices a change of a release only when a caller asks for the name.
+        # A worker notices a change of a release only once a call asks for its name.
         "intent_release_revision": Rule.GREATEST,
         "intent_cache_loads_waiting": Rule.SUM,
         "intent_cache_models": Rule.SUM,
@@ -40,7 +40,7 @@ GAUGES: Final[Mapping[str, Rule]] = MappingProxyType(
         "intent_cache_budget_bytes": Rule.SUM,
         # All workers share the same limit.
         "intent_memory_limit_bytes": Rule.LEAST,
-        # Each worker compares only the documents that it has seen; the greatest finding has grounds.
+        # Each worker compares only the documents that it has seen; the greatest drift found is a justified finding.
         "intent_model_drift": Rule.GREATEST,
         "intent_model_drift_verdict": Rule.GREATEST,
         "intent_certificate_expiry_seconds": Rule.LEAST,
