@@ -1,4 +1,4 @@
-"""Runs a program's services as a process, on the transport that its settings name. For composition roots."""
+"""Runs a program's services as a process, on the transport that the settings name. For composition roots."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from serving.wire.listening import CannotListen
 
 
 def host_of(settings: ServerSettings, workload: Workload, certificates: Certificates | None) -> Host:
-    """Return what serves ``workload`` on the transport that ``settings`` name."""
+    """Return the host that serves ``workload`` on the transport that ``settings`` name."""
     if settings.transport == "http2":
         return Http2Host(settings, workload.services, workload.guards, certificates, workload.web)
     return GrpcioHost(settings, workload.services, workload.guards, certificates)
 
 
 def run(program: Program, settings: ServerSettings) -> None:
-    """Serve until a signal. Exits with 1 and one line where the address or the certificate cannot be had."""
+    """Serve until a signal.
+
+    Exits with code 1 and a one-line message if the address or the certificate cannot be used.
+    """
     configure_logs(program.name, settings.log_level, settings.log_format)
     try:
         if settings.worker_processes() > 1:

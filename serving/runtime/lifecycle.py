@@ -18,19 +18,19 @@ log = structlog.get_logger()
 
 
 class StopSignals:
-    """That the process has been asked to stop, and asked again."""
+    """First and second request to stop the process."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
 
     def ask(self) -> None:
-        """Ask to stop; the second time, not to wait."""
+        """Request a stop; a second call requests a stop without waiting."""
         (self.second if self.first.is_set() else self.first).set()
 
     @classmethod
     def of_process(cls) -> StopSignals:
-        """Return what SIGTERM and SIGINT ask. REQUIRES: called on the main thread."""
+        """Return the requests that SIGTERM and SIGINT make. REQUIRES: called on the main thread."""
         asked = cls()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, asked.ask)
@@ -44,18 +44,18 @@ class Host(Protocol):
         """Listen; return the address."""
 
     async def set_serving(self, serving: bool) -> None:
-        """Tell health checks."""
+        """Set whether health checks report SERVING."""
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, let those in flight end within ``grace`` seconds."""
+        """Refuse new calls, and give those in flight ``grace`` seconds to end."""
 
 
 async def serve(host: Host, settings: ServerSettings, workload: Workload, signals: StopSignals) -> None:
-    """Run ``host`` until it is asked to stop.
+    """Run ``host`` until a stop is requested.
 
-    Health says SERVING once the workload is ready. After a signal it says NOT_SERVING, load balancers get
-    ``drain_delay_seconds`` to see it, new calls are refused, and those in flight get ``drain_grace_seconds`` to end;
-    then the workload is closed. A second signal cuts the waiting short.
+    Health checks report SERVING once the workload is ready, and NOT_SERVING after a signal. Load balancers then have
+    ``drain_delay_seconds`` to notice. After that, new calls are refused, and calls in flight have
+    ``drain_grace_seconds`` to end. Finally the workload is closed. A second signal cuts the waiting short.
     """
     try:
         ready = asyncio.ensure_future(_become_ready(host, workload.get_ready))

@@ -1,4 +1,4 @@
-"""The kinds of processes that this project has."""
+"""The kinds of process in this project."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from serving.runtime.workload import Workload
 class Program:
     """A kind of process.
 
-    ``build`` is named instead of given: a worker, which is a process of its own, may be the one that builds.
+    ``build`` is a name instead of a function: a worker, which is a separate process, may build the workload.
     """
 
     name: str
     build: str
-    """Where the function is that makes the workload of settings: ``module:function``."""
+    """Function that builds the workload from settings, as ``module:function``."""
 
     def builder(self) -> Callable[[ServerSettings], Workload]:
-        """Return that function, its module imported."""
+        """Import the module that ``build`` names and return the function."""
         module, _, name = self.build.partition(":")
         builder: Callable[[ServerSettings], Workload] = getattr(importlib.import_module(module), name)
         return builder

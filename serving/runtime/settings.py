@@ -31,7 +31,7 @@ from serving.telemetry.logs import LogFormat, LogLevel
 from serving.workers.membership import Membership
 
 EXIT_WRONG_SETTINGS: Final = 2
-"""Exit code of a process that did not start because of its settings, as of a command with wrong flags."""
+"""Exit code of a process that did not start because of its settings; the same as that of a command with wrong flags."""
 
 _VARIABLE_AT_END: Final = re.compile(r" \[[A-Z0-9_]+\]\Z")
 _ENDPOINT: Final = r"^((https?://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})?$"
@@ -47,7 +47,7 @@ def known_transport(value: Any) -> Any:
     """Return ``value``.
 
     Raises:
-        ValueError: it is the name of a transport that is gone; the message says what to write instead.
+        ValueError: ``value`` names a removed transport; the message says what to write instead.
     """
     if value == "envoy":
         raise ValueError(
@@ -76,13 +76,13 @@ def service_settings(prefix: str, program: str) -> SettingsConfigDict:
 
 
 class ServerSettings(BaseSettings):
-    """What both services have in common."""
+    """Settings that both services have in common."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         for name, field in cls.model_fields.items():
-            # A class that inherits the field has another variable.
+            # A subclass that inherits the field has a different variable.
             said = _VARIABLE_AT_END.sub("", field.description or "")
             field.description = f"{said} [{variable_of(cls, name)}]"
 
@@ -187,22 +187,22 @@ class ServerSettings(BaseSettings):
     log_level: LogLevel = Field(default="info", description="least severe log line written")
     log_format: LogFormat = Field(default="auto", description="auto: console on a terminal, else json")
 
-    # Neither a flag nor a variable: a supervisor alone makes workers.
+    # Neither a flag nor a variable: only a supervisor creates workers.
     _membership: Membership | None = PrivateAttr(default=None)
 
     @property
     def membership(self) -> Membership | None:
-        """Of this process among the workers of a supervisor; ``None`` in a process that serves alone."""
+        """Membership of this process among a supervisor's workers; ``None`` in a process that serves alone."""
         return self._membership
 
     def of_worker(self, membership: Membership) -> Self:
-        """Return the settings of the worker that has this membership."""
+        """Return the settings of the worker with this membership."""
         settings = self.model_copy()
-        settings._membership = membership  # noqa: SLF001 - a copy of its own
+        settings._membership = membership  # noqa: SLF001 - set on a new copy
         return settings
 
     def worker_processes(self) -> int:
-        """Return how many processes serve on the port."""
+        """Return the number of processes that serve on the port."""
         return 1
 
     @field_validator("transport", mode="before")
@@ -226,11 +226,11 @@ class ServerSettings(BaseSettings):
         return self
 
     def names_of_metrics(self) -> frozenset[str]:
-        """Return whose names metrics have, as :mod:`serving.telemetry.dialects` calls them."""
+        """Return the naming schemes of the metrics, as constants of :mod:`serving.telemetry.dialects`."""
         return parse_metric_names(self.metrics_names)
 
     def tls(self) -> TlsFiles | None:
-        """Return the files of TLS; ``None`` where there are none."""
+        """Return the TLS files; ``None`` if none are configured."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_authority)
@@ -240,9 +240,9 @@ AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
 def load_settings(kind: type[AnySettings], arguments: Sequence[str] | None = None) -> AnySettings:
-    """Return settings from ``arguments`` (default: the command line) and the environment, flags first.
+    """Return settings from ``arguments`` (default: the command line) and the environment; flags take precedence.
 
-    Exits with code 2 and one message that names every fault where a value is wrong, and with 0 after ``--help``.
+    Exits with code 2 and one message that names every fault if a value is wrong, and with 0 after ``--help``.
     """
     try:
         return CliApp.run(kind, cli_args=list(sys.argv[1:] if arguments is None else arguments))

@@ -1,4 +1,4 @@
-"""The workload of a process: its services, and what belongs to their life."""
+"""The workload of a process: its services and their lifecycle."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from serving.transport.service import Service
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a process serves. Built on the event loop that serves it."""
+    """Services of a process, with their lifecycle. Built on the event loop that serves them."""
 
     services: Sequence[Service]
     get_ready: Callable[[], Awaitable[None]]
     """Returns once the services can answer."""
     close: Callable[[], Awaitable[None]]
     on_drain: Callable[[], None] = lambda: None
-    """Called when the process has been asked to stop, before anything else."""
+    """Called when a stop is requested, before anything else."""
     web: Callable[[Boundary], Application] | None = None
-    """Makes what answers requests of plain HTTP, behind the boundary it is given, where the transport takes them."""
+    """Builds the application that answers plain HTTP requests behind a boundary, on transports that accept them."""
     guards: Guards = field(default_factory=Guards)
-    """What the boundary asks and tells of every call."""
+    """Guards that the boundary applies to every call."""
     collectors: Sequence[Collector] = ()
-    """What metrics tell of the services."""
+    """Collectors of the services' metrics."""

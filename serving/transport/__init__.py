@@ -1,1 +1,1 @@
-"""Hosting of gRPC servicers: they know nothing of the server that hosts them."""
+"""Hosting of gRPC servicers, which are independent of the server that hosts them."""

@@ -1,4 +1,4 @@
-"""What an admission has refused, and its limits, as metrics."""
+"""Metrics of an admission: refused calls, waiting calls and limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.transport.admission import Admission
 
 
 class AdmissionCollector(Collector):
-    """Collects what ``admission`` knows."""
+    """Collects the metrics of ``admission``."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission

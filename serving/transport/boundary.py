@@ -1,7 +1,7 @@
-"""The boundary around every servicer: request id, deadline, who calls, calls in flight, log line, error to status.
+"""The boundary around every servicer: request id, deadline, identity, calls in flight, log line, error to status.
 
-It stands between a transport and the servicers, so it is the same on every transport, and for calls of plain HTTP. What
-is off (access, traces, metrics) is left out when a method is registered, and costs its calls nothing.
+The boundary is between a transport and the servicers, so it is the same on every transport, and for plain HTTP calls.
+Features that are off (access, traces, metrics) are left out when a method is registered, and cost its calls nothing.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from serving.transport.served_call import ServedCall, message_of, metadata_of_fa
 from serving.transport.service import Handlers, Registry, Service
 
 MOST_STREAMS: Final = 64
-"""Streams that are served at the same time, beside the calls: they stay as long as their callers do."""
+"""Maximum number of concurrent streams, counted apart from calls: a stream lasts as long as its caller stays."""
 
 Tell: TypeAlias = Callable[[ServedCall, StatusCode], None]
-"""Is told of a call that has ended."""
+"""Callback that is notified of a call that has ended."""
 
 
 class Transport(Registry, Protocol):
-    """What hosts the methods."""
+    """Host of the methods."""
 
     def add_guarded_methods(self, service_name: str, methods: Mapping[str, GuardedMethod]) -> None:
-        """Take methods of one message each way, each of which is called with an exchange and the request's bytes."""
+        """Register methods with one message each way; each is called with an exchange and the request's bytes."""
 
 
 def _as_it_is(data: Any) -> Any:
@@ -48,34 +48,34 @@ def _as_it_is(data: Any) -> Any:
 
 @dataclass(slots=True, eq=False)
 class GuardedMethod:
-    """A method behind the boundary: what each of its calls needs, put together once."""
+    """A method behind the boundary, with everything that each of its calls needs, assembled once."""
 
     name: str
-    """The method in log lines: ``package.Service/Method``, or a verb and a path."""
+    """Name of the method in log lines: ``package.Service/Method``, or a verb and a path."""
     handler: Callable[..., Any]
     """A coroutine function of the request and its :class:`~serving.call.call.Call`, or a plain function of the request
     and its :class:`ServedCall`, which answers now or later."""
     is_coroutine: bool
     read: Callable[[Any], Any]
-    """Makes the request of what the transport gives. Raises InvalidRequest."""
+    """Parses the request from the transport's data. Raises InvalidRequest."""
     write: Callable[[Any], Any]
-    """Makes what the transport takes of the response."""
+    """Converts the response into the transport's data."""
     gate: Gate
     admission: Admission
     default_deadline: float
-    """Time of calls that come without a deadline, in seconds."""
+    """Time limit of calls without a deadline, in seconds."""
     log: CallLog
     find_out: Sequence[Callable[[ServedCall, Presented], None]]
-    """What is found out of a call before it is let in, each by one function; nothing where nothing is configured. They
-    raise ServingError for those who may not call."""
+    """Functions that examine each call before it is admitted, and raise ServingError for callers that are not allowed;
+    empty if nothing is configured."""
     told_of_answers: Sequence[Tell]
-    """Told of each call that was answered."""
+    """Callbacks that are notified of each call that was answered."""
     told_of_ends: Sequence[Tell]
-    """Told of each call that ended in another way."""
+    """Callbacks that are notified of each call that ended in another way."""
     anybody: Identity
-    """The caller before anything is found out, or where nothing is."""
+    """Identity of the caller until it is established, or if it never is."""
     start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    """Starts the task of a call; its owner ends it."""
+    """Starts the task of a call; the boundary owns the task and ends it on close."""
 
     def __call__(self, exchange: Exchange, data: Any) -> None:
         """Serve a call. Returns at once."""
@@ -87,8 +87,8 @@ class Boundary:
 
     Args:
         transport: hosts the handlers.
-        default_deadline: seconds given to calls that come without a deadline.
-        guards: what is asked and told of every call.
+        default_deadline: time limit of calls without a deadline, in seconds.
+        guards: guards that apply to every call.
     """
 
     def __init__(self, transport: Transport, *, default_deadline: float, guards: Guards) -> None:
@@ -108,20 +108,20 @@ class Boundary:
         service.register(self)
 
     def end_streams(self) -> None:
-        """End the streams, and refuse new ones: they last as long as their callers want, and would hold up the end."""
+        """End the streams and refuse new ones: streams last as long as their callers want, and would delay the end."""
         self._closing = True
         for stream in self._streams:
             stream.cancel()
 
     async def close(self) -> None:
-        """End the calls that are left."""
+        """End the remaining calls."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Ignore these: generated code gives the same handlers again as a table."""
+        """Ignore these handlers: generated code registers the same ones again as a table."""
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
         """Guard the service's handlers and register them with the transport."""
@@ -157,11 +157,11 @@ class Boundary:
         """Return ``handler`` behind this boundary: all of its errors become statuses.
 
         Args:
-            method: its name in log lines.
+            method: name of the method in log lines.
             handler: as :attr:`GuardedMethod.handler`.
-            right: what it asks of its callers; ``None`` lets nobody in where access is configured.
-            read: makes the request of what the transport gives.
-            write: makes what the transport takes of the response.
+            right: right that callers need; ``None`` admits no caller if access is configured.
+            read: parses the request from the transport's data.
+            write: converts the response into the transport's data.
         """
         return GuardedMethod(
             name=method,
@@ -181,7 +181,7 @@ class Boundary:
         )
 
     def _found_out(self, method: str, right: Asked | None) -> Sequence[Callable[[ServedCall, Presented], None]]:
-        """Return what is found out of each call of ``method`` before it is let in."""
+        """Return the functions that examine each call of ``method`` before it is admitted."""
         found: list[Callable[[ServedCall, Presented], None]] = []
         tracer, access = self._guards.tracer, self._guards.access
         if tracer is not None:
@@ -190,13 +190,13 @@ class Boundary:
                 call.span = tracer.begin(method, presented)
 
             found.append(begin_span)
-        # A class that inherits may refuse.
+        # A subclass may refuse callers.
         if type(access) is not OpenAccess:
             found.append(_identifier(access, method, right))
         return found
 
     def _told(self, method: str, *, answered: bool) -> Sequence[Tell]:
-        """Return who is told of each call of ``method`` that has ended."""
+        """Return the callbacks that are notified of each call of ``method`` that has ended."""
         told: list[Tell] = []
         observer, tracer, log = self._guards.observer, self._guards.tracer, self._log
         if observer is not None:
@@ -222,8 +222,8 @@ class Boundary:
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
         """Return ``behaviour``, which answers with a stream, behind this boundary.
 
-        A stream lasts as long as its caller wants: it has no deadline but the caller's own, takes no slot of a call,
-        and ends when the service does.
+        A stream lasts as long as its caller wants: it has no deadline but the caller's own, takes no call slot, and
+        ends when the service does.
         """
         identify = _identifier(self._guards.access, method, right)
 
@@ -265,7 +265,7 @@ class Boundary:
         self._streams.add(stream)
 
     def _ends(self, stream: asyncio.Task[Any]) -> bool:
-        """Return whether the stream was cancelled because the service ends, and by nobody else too."""
+        """Return whether the end of the service, and nothing else, cancelled the stream."""
         return self._closing and not stream.uncancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -276,7 +276,7 @@ class Boundary:
 
 
 def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[Call, Presented], None]:
-    """Return what writes into a call of ``method`` who makes it. It raises Unauthenticated, PermissionDenied."""
+    """Return a function that sets the identity of a call of ``method``; it raises Unauthenticated, PermissionDenied."""
     is_managing = right is Right.MANAGE or (isinstance(right, tuple) and Right.MANAGE in right)
 
     def identify(call: Call, presented: Presented) -> None:

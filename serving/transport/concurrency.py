@@ -1,13 +1,13 @@
-"""How many calls of a kind a service should have in work at the same time, found out by how long they take.
+"""Adaptive limit on how many calls of one kind are in work at the same time, derived from how long they take.
 
-Where calls arrive faster than they are answered, every further one that is let in makes all of them slower and none of
-them sooner. By Little's law, calls in work are answers a second times the seconds of each; so where calls take longer
-than they should, the limit becomes the answers a second times the seconds that they should take, and where there is
-room it grows. Netflix's concurrency-limits (https://github.com/Netflix/concurrency-limits) adapt in this way too, and
-hold the time that calls take against the time without load. That would take batches for overload: here a thousand calls
-that wait for each other's batch are served best together. So a call should take no longer than a time that callers do
-not mind; or some times that without load, where this is longer; or half of what its own deadline leaves, where this is
-shorter.
+If calls arrive faster than they are answered, every further call that is admitted slows down all of them and speeds up
+none. By Little's law, the calls in work are the answers per second times the seconds that each call takes. So if calls
+take longer than they should, the limit becomes the answers per second times the seconds that a call should take; if
+there is room, the limit grows. Netflix's concurrency-limits (https://github.com/Netflix/concurrency-limits) adapts in
+this way too, but compares the time that calls take with their time without load. That comparison would mistake batches
+for overload: here, a thousand calls that wait for each other's batch are served best together. So a call should take no
+longer than a time that callers accept; or a multiple of its time without load, if that is longer; or half of the time
+that its own deadline leaves, if that is shorter.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _CALM_SECONDS: Final = 10.0
 _MANY_ANSWERS: Final = 256
 _SOME: Final = 0b11
 _SHARE_OF_DEADLINE: Final = 0.5
-# A call counts as so late at most: one that hung must not weigh more than many that did not.
+# Cap on the lateness of one call: a call that hung must not outweigh many that did not.
 _LATEST: Final = 2.0
-# The limit grows only where there is some room, so that it comes to rest.
+# The limit grows only if there is some room, so that it settles.
 _ROOM: Final = 0.9
 _FASTEST_GROWTH: Final = 2.0
 _SMOOTHING: Final = 0.5
@@ -34,22 +34,22 @@ _DRIFT: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a limit is adapted to."""
+    """Goal that a limit adapts to."""
 
     least: int = 16
-    """Calls that may always be in work."""
+    """Number of calls that may always be in work."""
     seconds: float = 0.5
-    """A call may take so long."""
+    """Time that a call may take, in seconds."""
     tolerance: float = 4.0
-    """Or so many times as long as without load."""
+    """Multiple of its time without load that a call may take instead, if that is longer."""
 
 
 class ConcurrencyLimit:
-    """The limit for one kind of calls. Belongs to one event loop. All times are seconds of one clock.
+    """The limit for one kind of calls. Belongs to one event loop. All times are in seconds of one clock.
 
     Args:
-        most: where it begins, and what it never exceeds.
-        goal: what it is adapted to.
+        most: initial value and upper bound of the limit.
+        goal: goal that the limit adapts to.
     """
 
     __slots__ = (
@@ -64,13 +64,13 @@ class ConcurrencyLimit:
         self._unloaded = math.inf
         self._goal_seconds = goal.seconds
         self.value = most
-        """Calls that may be in work at the same time."""
+        """Number of calls that may be in work at the same time."""
         self.rate = 0.0
-        """Answers a second while calls had to wait, as measured last; 0 where that is not known."""
+        """Last measured answers per second while calls had to wait; 0 if not known."""
         self.answers = 0
-        """Calls that were answered since the last measurement; who lets them go counts."""
+        """Number of calls answered since the last measurement; counted by the gate that releases their slots."""
         self.mask = 0
-        """Those are told of whose number among these has none of these bits: where there are many, some will do."""
+        """Bit mask: a call is sampled if its number in ``answers`` has none of these bits. A share of many will do."""
         self._changed = self._wait_began = self._waited = -math.inf
         self._answers_before_wait = 0
         self._began = -math.inf
@@ -79,14 +79,14 @@ class ConcurrencyLimit:
         self._fastest = math.inf
 
     def sample(self, entered: float, until: float, now: float, in_work: int, waiting: int) -> None:
-        """Take into account how long a call took that was answered, or too late.
+        """Record how long a call took that was answered, or was too late.
 
         Args:
-            entered: when it was let in.
-            until: its deadline.
-            now: when it left.
-            in_work: calls in work, itself among them.
-            waiting: calls that wait to be let in.
+            entered: time when the call was admitted.
+            until: deadline of the call.
+            now: time when the call left.
+            in_work: number of calls in work, this call included.
+            waiting: number of calls that wait for admission.
         """
         took = now - entered
         allowed = min(self._goal_seconds, (until - entered) * _SHARE_OF_DEADLINE)
@@ -99,9 +99,9 @@ class ConcurrencyLimit:
             self._begin(now)
 
     def first_waits(self, now: float) -> None:
-        """Take into account that somebody has to wait, and nobody had to before."""
+        """Record that a call has to wait, and that no call was waiting before."""
         if now - max(self._changed, self._waited) > _CALM_SECONDS:
-            # What was found out under load long ago may hold no more.
+            # A limit found under load long ago may no longer be right.
             self.value = self._most
             self.rate = 0.0
         self._wait_began = self._waited = now
@@ -111,13 +111,13 @@ class ConcurrencyLimit:
         lateness = self._lateness / self._samples
         full = waiting > 0 or in_work >= self.value
         if lateness > 1.0:
-            # A long window has pauses in it, in which nobody asked for anything, and then its rate says nothing.
+            # A long window contains pauses without calls, so its rate is meaningless.
             if in_work > self._least and now - self._began < _LONG_WINDOW_SECONDS:
                 rate = self.answers / (now - self._began)
                 self.rate = self.rate or rate
                 self._change(min(self.value, round(rate * self._allowed / self._samples)), now)
         elif full and lateness < _ROOM and entered >= self._changed:
-            # What the last change has done is known by now.
+            # The call was admitted after the last change, so its time shows the effect of that change.
             self._change(round(self.value * min(_FASTEST_GROWTH, _ROOM / lateness)) + 1, now)
         if waiting:
             self._waited = now
@@ -135,7 +135,7 @@ class ConcurrencyLimit:
             return
         answers = self.answers - (self._answers_before_wait if self._wait_began > self._began else 0)
         rate = answers / seconds
-        # Answers come in batches, so that one window alone says too much or too little.
+        # Answers come in batches, so the rate of a single window is too high or too low.
         self.rate += (rate - self.rate) * (_SMOOTHING if self.rate else 1.0)
 
     def _learn_of_no_load(self, *, full: bool, in_work: int) -> None:

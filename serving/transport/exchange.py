@@ -1,4 +1,4 @@
-"""A call as its transport has it: what the caller sent along, and the way back. The same on every transport."""
+"""A call as its transport represents it: what the caller sent, and the way to respond. The same on every transport."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ Outcome = TypeVar("Outcome")
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 RawMetadata: TypeAlias = Sequence[tuple[bytes, bytes]]
-"""Metadata as HTTP/2 sends them: names in lower case, values of printable ASCII."""
+"""Metadata as sent over HTTP/2: names in lower case, values of printable ASCII."""
 
 CERTIFICATE_KEY: Final = "x509_pem_cert"
-"""Where the ``auth_context()`` of a grpcio context has the caller's certificate, in PEM."""
+"""Key of the caller's certificate, in PEM, in the ``auth_context()`` of a grpcio context."""
 
 
 class Exchange(Presented, Protocol):
-    """One call: what came, and the way back. It is ended once, by :meth:`answer` or :meth:`fail`."""
+    """One call: what the caller sent, and the way to respond. :meth:`answer` or :meth:`fail` ends the call, once."""
 
     deadline: float | None
-    """When the caller waits no more, in seconds of ``time.monotonic()``; ``None``: the caller did not say. The
-    transport watches what is set here."""
+    """Deadline of the caller, in seconds of ``time.monotonic()``; ``None`` if the caller set none. The transport
+    watches the deadline that is set here."""
     on_end: Callable[[Ended], object] | None
-    """Told when the caller leaves, and when the deadline passes."""
+    """Callback that is notified when the caller disconnects or cancels, and when the deadline passes."""
 
     def answer(self, response: Any, metadata: RawMetadata = ()) -> None:
-        """Give the response, and metadata with it. Does nothing where the caller has left."""
+        """Send the response with ``metadata``. Does nothing if the caller has disconnected or cancelled."""
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
-        """Give a status instead. Does nothing where the caller has left."""
+        """Send a status instead. Does nothing if the caller has disconnected or cancelled."""
 
 
 class Awaited(Generic[Outcome]):
-    """The part of an :class:`Exchange` that a coroutine of a transport waits for: one outcome, a deadline, the end.
+    """The part of an :class:`Exchange` that a coroutine of a transport waits for: one outcome, a deadline, an end.
 
     Args:
-        deadline: of the caller, in seconds of ``time.monotonic()``; ``None``: it did not say.
+        deadline: deadline of the caller, in seconds of ``time.monotonic()``; ``None`` if the caller set none.
     """
 
     def __init__(self, deadline: float | None) -> None:
@@ -60,12 +60,12 @@ class Awaited(Generic[Outcome]):
         return self._outcome.done()
 
     def give(self, outcome: Outcome) -> None:
-        """Give the outcome to whoever waits. Does nothing where there is one."""
+        """Set the outcome for the waiting coroutine. Does nothing if an outcome is already set."""
         if not self._outcome.done():
             self._outcome.set_result(outcome)
 
     async def outcome(self) -> Outcome:
-        """Return the outcome once it is there. The deadline is watched meanwhile; cancelled, the caller has left."""
+        """Return the outcome once it is set, watching the deadline. A cancellation means that the caller has left."""
         alarm: Alarm | None = None
         if self.deadline is not None and not self._outcome.done():
             loop = asyncio.get_running_loop()
@@ -81,29 +81,29 @@ class Awaited(Generic[Outcome]):
                 alarm.cancel()
 
     def end(self, why: Ended) -> None:
-        """Tell whoever serves the call that it ends."""
+        """Notify the code that serves the call of its end."""
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end(why)
 
 
 class ContextExchange:
-    """What a caller sent along, read from the context that grpcio gives a servicer."""
+    """Data that a caller sent with a call, read from the context that grpcio passes to a servicer."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
 
     def metadatum(self, key: str) -> str | None:
-        """Return the value of one key of the metadata; ``None`` without one."""
+        """Return the value of one metadata key; ``None`` if it is missing."""
         pairs: Iterable[tuple[str, Any]] = self._context.invocation_metadata() or ()
         return next((str(value) for name, value in pairs if name == key), None)
 
     def certificate(self) -> bytes | None:
-        """Return the caller's certificate in PEM; ``None`` without one."""
+        """Return the caller's certificate in PEM; ``None`` if it is missing."""
         presented = self._context.auth_context().get(CERTIFICATE_KEY)
         return bytes(presented[0]) if presented else None
 
     def caller_deadline(self) -> float | None:
-        """Return when the caller waits no more, in seconds of ``time.monotonic()``; ``None``: it did not say."""
+        """Return the deadline of the caller, in seconds of ``time.monotonic()``; ``None`` if the caller set none."""
         remaining = self._context.time_remaining()
         return None if remaining is None else time.monotonic() + remaining

@@ -1,4 +1,4 @@
-"""What stands at the boundary beside its own work: who may call, how many at once, and who looks on."""
+"""Guards of the boundary: access control, admission, and observers of calls."""
 
 from __future__ import annotations
 
@@ -18,67 +18,67 @@ DEFAULT_CALLS: Final = 16_384
 
 
 class Access(Protocol):
-    """Knows callers."""
+    """Access control: identifies callers and checks their rights."""
 
     def identify(self, presented: Presented) -> Identity:
-        """Return who makes the call that came with ``presented``.
+        """Return the identity of the caller that sent ``presented``.
 
         Raises:
-            Unauthenticated: it is nobody that is known.
+            Unauthenticated: the caller is not known.
         """
 
     def check_method(self, identity: Identity, asked: Asked | None) -> None:
-        """Return if ``identity`` may call a method that asks for ``asked``; ``None``: it says nothing of rights.
+        """Return if ``identity`` may call a method that requires ``asked``; ``None``: it declares no rights.
 
         Raises:
-            PermissionDenied: they may not.
+            PermissionDenied: ``identity`` may not call the method.
         """
 
     def named(self, name: str) -> Identity:
-        """Return the identity of this name, in which a frontend asks.
+        """Return the identity called ``name``, on whose behalf a frontend calls.
 
         Raises:
-            PermissionDenied: it is not known.
+            PermissionDenied: the name is not known.
         """
 
 
 class OpenAccess:
-    """Where no access is configured: everybody may do everything."""
+    """Access of a service where none is configured: every caller may do everything."""
 
     def identify(self, presented: Presented) -> Identity:
-        """Return anybody."""
+        """Return ``ANYBODY``."""
         del presented
         return ANYBODY
 
     def check_method(self, identity: Identity, asked: Asked | None) -> None:
-        """Allow it."""
+        """Allow every method."""
 
     def named(self, name: str) -> Identity:
-        """Return anybody."""
+        """Return ``ANYBODY``."""
         del name
         return ANYBODY
 
 
 class CallObserver(Protocol):
-    """Is told of every call. Called on the event loop, and for each call: it must take next to no time."""
+    """Observer that is notified of every call, on the event loop: it must take almost no time."""
 
     def ended(self, method: str, code: StatusCode, seconds: float) -> None:
-        """It has ended, ``seconds`` after it arrived."""
+        """Record that a call of ``method`` ended with ``code``, ``seconds`` after it arrived."""
 
 
 class CallTracer(Protocol):
     """Records calls in distributed traces."""
 
     def begin(self, method: str, presented: Presented) -> Span | None:
-        """Begin the record of a call of ``method``; ``None`` where this one is not recorded."""
+        """Begin the record of a call of ``method``; ``None`` if this call is not recorded."""
 
     def end(self, span: Span, code: StatusCode, call: Call) -> None:
-        """End it, with what is known of the call by now."""
+        """End the record, with the data of ``call``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """Everything that the boundary asks and tells."""
+    """All guards of a boundary."""
 
     access: Access = field(default_factory=OpenAccess)
     admission: Admission = field(default_factory=lambda: Admission(DEFAULT_CALLS))

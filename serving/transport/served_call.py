@@ -21,7 +21,7 @@ from serving.transport.exchange import Ended, Exchange, Metadata
 if TYPE_CHECKING:
     from serving.transport.boundary import GuardedMethod
 
-# What gRPC's retries (proposal A6) understand: a negative time to wait before the next attempt means never.
+# In gRPC's retries (proposal A6), a negative time to wait before the next attempt means never.
 _NEVER_RETRY: Final = (PUSHBACK_KEY, "-1")
 _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 
@@ -29,18 +29,18 @@ _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
 class ServedCall(Call, CallNotes):
     """One call, which its handler ends with :meth:`respond`, :meth:`send` or :meth:`fail`, now or later.
 
-    It is one object, made for each call, and what most calls do not need it has from its class.
+    One object is created for each call; attributes that most calls do not need are defaults of the class.
 
     Args:
-        method: what was called.
+        method: method that was called.
         exchange: the call on its transport.
     """
 
     span: Span | None = None
     on_leave: Callable[[], object] | None = None
-    """Called where the call ends before its answer: nobody needs that any more."""
+    """Called if the call ends before its answer, which no caller needs any more."""
     ended = False
-    """Whether the call has its answer or its status, or its caller has left."""
+    """Whether the call has its answer or its status, or its caller has disconnected or cancelled."""
     _entered = 0.0
     _task: asyncio.Task[None] | None = None
 
@@ -48,10 +48,10 @@ class ServedCall(Call, CallNotes):
         self._method = method
         self._exchange = exchange
         self.started = started = monotonic()
-        """When the call arrived, in seconds of ``time.monotonic()``."""
+        """Arrival of the call, in seconds of ``time.monotonic()``."""
         deadline = exchange.deadline
         if deadline is None:
-            # The transport watches it from here on.
+            # The transport watches this deadline from here on.
             deadline = exchange.deadline = started + method.default_deadline
         self.deadline = Deadline(deadline)
         self.request_id = request_id_from(exchange.metadatum(REQUEST_ID_KEY))
@@ -59,22 +59,22 @@ class ServedCall(Call, CallNotes):
 
     @property
     def notes(self) -> CallNotes:
-        """The call itself: it is what is told of it, too."""
+        """The call itself, which holds its own notes."""
         return self
 
-    # What handlers use.
+    # Used by handlers.
 
     def respond(self, response: Any) -> None:
-        """End the call with its response. Does nothing where the call has ended."""
+        """End the call with its response. Does nothing if the call has ended."""
         try:
             data = self._method.write(response)
-        except Exception as error:  # noqa: BLE001 - a fault of ours becomes a status like any other
+        except Exception as error:  # noqa: BLE001 - a fault of the service becomes a status like any other
             self.fail(error)
         else:
             self.send(data)
 
     def send(self, data: Any) -> None:
-        """End the call with its response as the transport takes it. Does nothing where the call has ended."""
+        """End the call with its response in the transport's form. Does nothing if the call has ended."""
         if self.ended:
             return
         method = self._method
@@ -83,7 +83,7 @@ class ServedCall(Call, CallNotes):
             method.gate.leave(self, self._entered, True)
         for tell in method.told_of_answers:
             tell(self, StatusCode.OK)
-        # Request ids are of letters that headers have.
+        # Request ids contain only characters that headers may contain.
         self._exchange.answer(data, ((_REQUEST_ID_HEADER, self.request_id.encode()),))
         self.on_leave = None
         if self._task is not None:
@@ -91,7 +91,7 @@ class ServedCall(Call, CallNotes):
             self.forget()
 
     def fail(self, error: Exception) -> None:
-        """End the call with the status of ``error``. Does nothing where the call has ended."""
+        """End the call with the status of ``error``. Does nothing if the call has ended."""
         if self.ended:
             return
         method = self._method
@@ -105,13 +105,13 @@ class ServedCall(Call, CallNotes):
         self.forget()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Have a coroutine return the response, or raise why there is none. It is cancelled where the call ends."""
+        """Run a coroutine that returns the response or raises. If the call ends, the coroutine is cancelled."""
         self._task = self._method.start(self._run(work))
 
-    # What the boundary uses.
+    # Used by the boundary.
 
     def serve(self, data: Any) -> None:
-        """Let the call in, now or when it is its turn, and hand the request to the handler. Raises nothing."""
+        """Admit the call, now or when its turn comes, and pass the request to the handler. Raises nothing."""
         method = self._method
         try:
             for find_out in method.find_out:
@@ -126,7 +126,7 @@ class ServedCall(Call, CallNotes):
         if not self.ended:
             self._exchange.on_end = self._on_end
 
-    # Inside.
+    # Internal.
 
     def _hand_over(self, data: Any) -> None:
         method = self._method
@@ -142,7 +142,7 @@ class ServedCall(Call, CallNotes):
             self._entered = await self._method.gate.wait(self)
             self._task = None
             if self.ended:
-                # It was let in and ended in the same turn.
+                # The call was admitted and ended in the same iteration of the event loop.
                 self._leave_gate(answered=False)
             else:
                 self._hand_over(data)
@@ -169,7 +169,7 @@ class ServedCall(Call, CallNotes):
             self.forget()
 
     def _end(self, code: StatusCode) -> None:
-        """End what is under way for the call, which has no answer."""
+        """End the work that is under way for the call, which has no answer."""
         self.ended = True
         self._leave_gate(answered=False)
         for tell in self._method.told_of_ends:
@@ -188,7 +188,7 @@ class ServedCall(Call, CallNotes):
 
 
 def message_of(read: Callable[[Any], Any], data: Any) -> Any:
-    """Return what ``read`` makes of a request. Raises InvalidRequest where the request is damaged."""
+    """Return the request that ``read`` parses from ``data``. Raises InvalidRequest if the request is damaged."""
     try:
         return read(data)
     except DecodeError as error:
@@ -196,7 +196,7 @@ def message_of(read: Callable[[Any], Any], data: Any) -> Any:
 
 
 def metadata_of_failure(call: Call, error: Exception) -> Metadata:
-    """Return the metadata of a status: our mark, by which other services know it for one of ours, and when to retry."""
+    """Return the metadata of a status: the request id, which marks it as ours to other services, and when to retry."""
     mark = (REQUEST_ID_KEY, call.request_id)
     if isinstance(error, ServingError):
         if error.retry_after is not None:

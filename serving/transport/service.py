@@ -1,4 +1,4 @@
-"""What a host takes in: a gRPC service by its name, its servicer's registration, and the rights its methods ask for."""
+"""A gRPC service as a host registers it: name, registration of the servicer, and rights that its methods require."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Registry(Protocol):
     """The two methods that generated ``add_…Servicer_to_server`` functions call on a server."""
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Take handlers that look a method up by its name."""
+        """Register handlers that look up a method by its name."""
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
-        """Take the same handlers as a table of one service's methods."""
+        """Register the same handlers as a table of one service's methods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Service:
     """One gRPC service."""
 
     name: str
-    """Its full name, as ``prediction.Predictor``."""
+    """Full name, such as ``prediction.Predictor``."""
     register: Callable[[Registry], None]
     rights: Mapping[str, Asked] = field(default_factory=dict)
-    """What each method asks of its callers, by name. Where access is configured, one that is not here is denied."""
+    """Right that each method requires, by name. If access is configured, a method that is missing here is denied."""
 
 
 def service(

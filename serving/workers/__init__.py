@@ -1,1 +1,1 @@
-"""What the worker processes of one service share: memory, ports and connections."""
+"""Resources that the worker processes of one service share: memory, ports and connections."""

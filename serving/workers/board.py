@@ -1,7 +1,7 @@
 """Numbers that a supervisor and its workers share, in memory that all of them map.
 
-Each cell has 64 bits and one writer, so that neither a lock nor a message is needed to read it. Cells are written by
-views of the memory, which make one store of it; the module ``struct`` zeroes a cell first, and others would see that.
+Each cell has 64 bits and one writer, so reading a cell needs neither a lock nor a message. Cells are written through
+memory views, which write in one store; the module ``struct`` zeroes a cell first, and other processes would see that.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _FIELDS: Final = 2
 
 
 class Board:
-    """The cells of so many workers.
+    """The cells of a number of workers.
 
     Args:
-        descriptor: of the memory, as :meth:`create` makes it.
+        descriptor: descriptor of the memory, as :meth:`create` opens it.
         workers: number of workers.
     """
 
@@ -45,25 +45,25 @@ class Board:
         return cls(descriptor, workers)
 
     def generations(self) -> Sequence[int]:
-        """Return how many processes have ended in the place of each worker: the number of the present one."""
+        """Return how many processes have ended in each worker's place: the generation of its current process."""
         return self._generations.unpack_from(self._memory)
 
     def end_generation(self, worker: int) -> None:
-        """Note that the process of ``worker`` has ended. The supervisor alone calls this."""
+        """Record that the process of ``worker`` has ended. Only the supervisor calls this method."""
         self._counts[worker] += 1
         self.beat(worker, 0.0)
         self.connections.end(worker)
 
     def beat(self, worker: int, moment: float) -> None:
-        """Note that the event loop of ``worker`` ran at ``moment``, in seconds of the monotonic clock."""
+        """Record that the event loop of ``worker`` ran at ``moment``, in seconds of the monotonic clock."""
         self._moments[self.workers + worker] = moment
 
     def last_beat(self, worker: int) -> float:
-        """Return when that was; 0 where the present process has not begun to serve."""
+        """Return the moment of the last heartbeat of ``worker``; 0 if its current process has not begun to serve."""
         return self._moments[self.workers + worker]
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         for view in reversed(self._views):
             view.release()
         self._memory.close()

@@ -17,11 +17,13 @@ _OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
 
 def usable_cores(root: Path = _CGROUP_ROOT, own: Path = _OWN_CGROUP) -> int:
-    """Return how many cores are worth a process each: those it is bound to, or fewer where its container gets less.
+    """Return how many cores are worth a process each.
+
+    These are the cores that this process is bound to, or fewer if its container gets less.
 
     Args:
         root: where cgroups are mounted.
-        own: file that names those of this process.
+        own: file that names the cgroups of this process.
     """
     shares = [float(len(os.sched_getaffinity(0))), *_quotas(root, own)]
     return max(1, math.floor(min(shares)))
@@ -51,14 +53,14 @@ def _of_second_version(root: Path, path: str) -> Iterator[float]:
 def _of_first_version(root: Path, path: str) -> Iterator[float]:
     for folder in _levels(root, path):
         quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-        # The quota is -1 where there is none.
+        # The quota is -1 if none is set.
         if quota.isdecimal() and period.isdecimal():
             yield int(quota) / int(period)
 
 
 def _levels(root: Path, path: str) -> Iterator[Path]:
     """Return the cgroup's folder and those above it, up to the root of the mount."""
-    # In a container the path may be that of the host, which is not there; the root is then the container's own.
+    # In a container the path may be that of the host, which is missing there; the root is then the container's cgroup.
     folder = root / path.lstrip("/")
     for level in (folder, *folder.parents):
         if level != root and root not in level.parents:

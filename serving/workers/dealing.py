@@ -1,8 +1,8 @@
-"""Connections are dealt out evenly among workers.
+"""Even distribution of connections among workers.
 
-The kernel chooses the worker for a connection by a hash of addresses and ports, which of few connections gives one
-worker most. So a worker that accepts a connection while another one has fewer gives it to that one, before a byte of it
-is read: the socket goes over a pair of sockets that the supervisor has made.
+The kernel chooses the worker for a connection by a hash of addresses and ports, which gives one worker most of the
+connections if there are few. So a worker that accepts a connection while another worker has fewer gives the connection
+to the latter before a byte of it is read: the socket is sent over a pair of sockets that the supervisor created.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from serving.workers.membership import Membership
 log = structlog.get_logger()
 
 MOST_COMPARED: Final = 16
-"""Workers that a connection is compared with; of more, some are chosen at random."""
+"""Maximum number of other workers that are compared for a connection; if there are more, a random sample."""
 ALIVE_SECONDS: Final = 3.0
-"""Age of the last heartbeat of a worker that gets connections of others."""
+"""Maximum age of the last heartbeat of a worker that receives connections from other workers, in seconds."""
 
 _MARK: Final = b"\0"
 _AT_ONCE: Final = 64
@@ -33,8 +33,8 @@ class Dealer:
     """A :class:`~grpc_http2.server.listening.Dealing` of one worker. Belongs to its event loop.
 
     Args:
-        membership: of the worker.
-        connections: returns how many connections it has.
+        membership: membership of the worker.
+        connections: returns how many connections the worker has.
     """
 
     def __init__(self, membership: Membership, connections: Callable[[], int]) -> None:
@@ -50,7 +50,7 @@ class Dealer:
         self._adopt: Callable[[socket.socket], None] | None = None
 
     def begin(self, adopt: Callable[[socket.socket], None]) -> None:
-        """Take connections of others from now on.
+        """Accept connections from other workers from now on.
 
         Args:
             adopt: serves a connection, and owns it from then on.
@@ -61,7 +61,7 @@ class Dealer:
         self._shares.set_taking(self._index, takes=True)
 
     def keeps(self, connection: socket.socket) -> bool:
-        """Return whether this worker is to serve a connection that it has accepted; otherwise another has it now."""
+        """Return whether this worker keeps a connection that it has accepted; otherwise another worker now has it."""
         own = self._connections()
         self._shares.set_open(self._index, own)
         if self._is_given(connection):
@@ -71,28 +71,28 @@ class Dealer:
         return True
 
     def fewer(self) -> None:
-        """Take in that this worker has a connection less."""
+        """Record that this worker has one connection fewer."""
         self._shares.set_open(self._index, self._connections())
 
     def withdraw(self) -> None:
-        """Take no more of others, but those on their way."""
+        """Accept no more connections from other workers, except those on their way."""
         self._shares.set_taking(self._index, takes=False)
         self._receive()
 
     def end(self) -> None:
-        """Look no more for connections of others."""
+        """Stop receiving connections from other workers."""
         self._loop.remove_reader(self._inboxes[self._index])
 
     def _is_given(self, connection: socket.socket) -> bool:
         load = self._shares.load(self._index)
-        # One that takes none of others, because it drains, gives none either: all drain at the same time.
+        # A worker that accepts none because it drains gives none away either: all workers drain at the same time.
         target = None if load is None else self._least_loaded(load)
         if target is None:
             return False
         try:
             socket.send_fds(self._inboxes[target], [_MARK], [connection.fileno()])
         except OSError:
-            # Too many are on their way to it.
+            # Too many connections are on their way to the target.
             return False
         self._shares.count_given(self._index, target)
         return True
@@ -117,11 +117,11 @@ class Dealer:
             except BlockingIOError:
                 return
             except OSError as error:
-                # Whoever has given it has done so in vain: no descriptor is left here.
+                # The connection is lost: this process has no descriptor left for it.
                 log.warning("a connection of another worker was not taken", reason=error.strerror)
                 continue
             if not mark:
-                # Nobody is left who might give any.
+                # No process is left that could give connections.
                 self._loop.remove_reader(inbox)
                 return
             for descriptor in descriptors:

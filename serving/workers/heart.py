@@ -9,11 +9,11 @@ from typing import Final
 from serving.workers.membership import Membership
 
 BEAT_SECONDS: Final = 1.0
-"""Interval of heartbeats."""
+"""Interval of heartbeats, in seconds."""
 
 
 class Heart:
-    """Notes on the board that the event loop runs, until it is stopped. Belongs to that event loop."""
+    """Records on the board that the event loop runs, until :meth:`stop`. Belongs to that event loop."""
 
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
@@ -21,7 +21,7 @@ class Heart:
         self._timer: asyncio.Handle = self._loop.call_soon(self._beat)
 
     def stop(self) -> None:
-        """Beat no more."""
+        """Stop the heartbeats."""
         self._timer.cancel()
 
     def _beat(self) -> None:

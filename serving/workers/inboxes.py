@@ -6,7 +6,7 @@ import socket
 
 
 class Inboxes:
-    """A pair of sockets for each worker. They stay when its process ends: what is in them waits for the next one.
+    """A pair of sockets for each worker. The pair outlives the process: its content waits for the next process.
 
     Args:
         workers: number of workers.
@@ -16,11 +16,11 @@ class Inboxes:
         self._pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
 
     def of(self, worker: int) -> list[int]:
-        """Return what ``worker`` gets: of its own pair the end to receive from, of the others those to send to."""
+        """Return the descriptors for ``worker``: the receiving end of its own pair, the sending ends of all others."""
         return [pair[index != worker].fileno() for index, pair in enumerate(self._pairs)]
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all sockets."""
         for pair in self._pairs:
             for end in pair:
                 end.close()

@@ -13,15 +13,15 @@ class Membership:
     """Membership of one worker."""
 
     index: int
-    """Place among the workers, from 0; a worker that follows one that ended has the same."""
+    """Place among the workers, from 0; a worker that replaces one that ended has the same place."""
     generation: int
-    """Number of the processes that have ended in this place."""
+    """Number of processes that have ended in this place."""
     board: Board
-    """Shared with the supervisor and the other workers."""
+    """Board that is shared with the supervisor and the other workers."""
     memory: int
-    """Descriptor of memory that the workers share, empty at first; what is in it, the program decides."""
+    """Descriptor of memory that the workers share, empty at first; the program decides on its content."""
     inboxes: Sequence[int]
-    """Descriptors of sockets, one for each worker: what is sent there, that worker receives. Of its own, it reads."""
+    """Descriptors of sockets, one for each worker: this worker reads from its own and sends to the others."""
 
     @property
     def workers(self) -> int:

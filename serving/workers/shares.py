@@ -1,7 +1,7 @@
-"""Connections of each worker, as all of them see it.
+"""Connection counts of each worker, visible to all workers.
 
-Each number has one writer: the worker that it is about, or, of the connections on their way to it, whoever gave them.
-Once a worker's process has ended, its supervisor is the writer until the next one begins.
+Each number has one writer: the worker that it describes or, for connections on their way to that worker, the worker
+that gave them. Once a worker's process has ended, the supervisor is the writer until the next process begins.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _OWN_CELLS: Final = 3
 
 
 class Shares:
-    """The numbers of so many workers.
+    """The connection counts of a number of workers.
 
     Args:
         counts: cells of the board.
-        first: number of the first cell that is theirs.
+        first: index of the first cell of these counts.
         workers: number of workers.
     """
 
@@ -30,21 +30,21 @@ class Shares:
 
     @staticmethod
     def cells(workers: int) -> int:
-        """Return how many cells they take."""
+        """Return how many cells the counts of ``workers`` workers take."""
         return workers * (_OWN_CELLS + workers)
 
     def load(self, worker: int) -> int | None:
-        """Return the connections that a worker has or is about to get; ``None`` where it takes none."""
+        """Return the connections that a worker has or is about to get; ``None`` if it accepts none."""
         at = self._at(worker)
         takes, is_open, taken, *given = self._counts[at : at + self._row].tolist()
         return is_open + sum(given) - taken if takes else None
 
     def set_taking(self, worker: int, *, takes: bool) -> None:
-        """Note whether a worker takes the connections of others."""
+        """Record whether a worker accepts connections from other workers."""
         self._counts[self._at(worker) + _TAKES] = int(takes)
 
     def set_open(self, worker: int, count: int) -> None:
-        """Note how many connections a worker has."""
+        """Record how many connections a worker has."""
         self._counts[self._at(worker) + _OPEN] = count
 
     def count_given(self, giver: int, worker: int) -> None:
@@ -52,11 +52,11 @@ class Shares:
         self._counts[self._at(worker) + _OWN_CELLS + giver] += 1
 
     def count_taken(self, worker: int) -> None:
-        """Count a connection that ``worker`` has taken, of those that were given to it."""
+        """Count a connection, given to ``worker``, that ``worker`` has taken."""
         self._counts[self._at(worker) + _TAKEN] += 1
 
     def end(self, worker: int) -> None:
-        """Note that the process of a worker has ended. Those on their way to it wait for the next one."""
+        """Record that the process of a worker has ended. Connections on their way to it wait for the next process."""
         self.set_taking(worker, takes=False)
         self.set_open(worker, 0)
 

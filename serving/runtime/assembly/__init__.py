@@ -1,1 +1,1 @@
-"""What every service has around its own workload: access, certificates, metrics and traces."""
+"""The parts that every service adds around its own workload: access, certificates, metrics and traces."""

@@ -1,4 +1,4 @@
-"""Puts access before a workload, as its settings say. For composition roots."""
+"""Access control in front of a workload, as its settings configure it. For composition roots."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from serving.transport.guards import Access, OpenAccess
 
 
 def access_of(settings: ServerSettings) -> Access:
-    """Return who may call: everybody, where no access file is configured. Called on the event loop that serves.
+    """Return the configured access: without an access file, every caller may do everything.
+
+    Called on the event loop that serves.
 
     Raises:
         InvalidAccessFile: the file cannot be used.
     """
     if settings.access_file is None:
         return OpenAccess()
-    # Reading certificates takes megabytes of libraries, which those who know no callers can do without.
+    # Reading certificates loads megabytes of libraries, which a service without an access file does not need.
     from serving.access.certificates import certificate_names  # noqa: PLC0415
 
     return ConfiguredAccess(settings.access_file, certificate_names)
 
 
 def behind(access: Access, workload: Workload) -> Workload:
-    """Return ``workload`` behind ``access``, which is closed with it."""
+    """Return ``workload`` behind ``access``; closing the workload also closes ``access``."""
     if not isinstance(access, ConfiguredAccess):
         return workload
 

@@ -1,4 +1,4 @@
-"""The workload of a program with everything that every service has."""
+"""Assembly of a program's workload with the parts that every service has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from serving.transport.concurrency import Goal
 
 
 def built(program: Program, settings: ServerSettings, certificates: Certificates | None) -> Workload:
-    """Return the program's workload with what every service has. Called on the event loop that serves it."""
+    """Return the program's workload with the parts that every service has.
+
+    Called on the event loop that serves the workload.
+    """
     workload = program.builder()(settings)
     admission = admission_of(settings)
     guards = replace(
@@ -38,6 +41,6 @@ def built(program: Program, settings: ServerSettings, certificates: Certificates
 
 
 def admission_of(settings: ServerSettings) -> Admission:
-    """Return the bounds on calls that ``settings`` name."""
+    """Return the admission with the bounds in ``settings``."""
     goal = Goal(settings.min_in_flight, settings.latency_goal_seconds, settings.latency_tolerance)
     return Admission(settings.max_in_flight, most_waiting=settings.max_waiting, goal=goal)

@@ -1,4 +1,4 @@
-"""A workload whose certificate is followed from its start to its end."""
+"""A workload whose certificate is watched for changes from start to close."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.runtime.workload import Workload
 
 
 def with_certificates(workload: Workload, certificates: Certificates) -> Workload:
-    """Return ``workload`` with ``certificates`` looked at while it is served, and told in its metrics."""
+    """Return ``workload`` with ``certificates`` checked for changes while it serves, and reported in its metrics."""
     following: Following | None = None
 
     async def get_ready() -> None:

@@ -1,4 +1,4 @@
-"""What every service has in its metrics: its calls and its process."""
+"""Metrics that every service reports: those of its calls and its process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from serving.telemetry.process import process_collectors
 
 
 def observed(workload: Workload, settings: ServerSettings, service: str) -> Workload:
-    """Return ``workload`` with its calls counted and its metrics told; as it is where the settings want no metrics.
+    """Return ``workload`` with its calls counted and its metrics exported; unchanged if the settings disable metrics.
 
-    A worker only counts.
+    A worker counts but does not export.
 
     Args:
-        workload: has the guards that its boundary will ask.
-        settings: of the service.
-        service: its name.
+        workload: workload with the guards that its boundary will use.
+        settings: settings of the service.
+        service: name of the service.
     """
     if not settings.metrics_port:
         return workload
@@ -45,7 +45,7 @@ def observed(workload: Workload, settings: ServerSettings, service: str) -> Work
 
 
 def with_metrics(workload: Workload, host: str, port: int) -> Workload:
-    """Return ``workload`` with its metrics told at ``port`` from its start to its end; as it is where that is 0."""
+    """Return ``workload`` with its metrics exported on ``port`` from start to close; unchanged if ``port`` is 0."""
     if not port:
         return workload
     server = MetricsServer(host, port, workload.collectors)

@@ -1,4 +1,4 @@
-"""A workload whose calls are traced. Imported where traces are on: the library of traces takes a while to load."""
+"""A workload whose calls are traced. Imported only if traces are on: the tracing library takes a while to load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 def traced(workload: Workload, settings: ServerSettings, service: str) -> Workload:
-    """Return ``workload`` with its calls traced and the traces sent to where the settings say."""
+    """Return ``workload`` with its calls traced and the traces sent to the endpoint in ``settings``."""
     sender = TraceSender(settings.trace_endpoint, service)
     log.info("traces", endpoint=settings.trace_endpoint, share=settings.trace_share)
 

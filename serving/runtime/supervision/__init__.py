@@ -1,1 +1,1 @@
-"""One service as several worker processes on one port: the side of the supervisor."""
+"""One service as several worker processes on one port: the supervisor's side."""

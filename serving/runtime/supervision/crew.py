@@ -1,4 +1,4 @@
-"""All workers of a service together."""
+"""All workers of a service."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FAILED: Final = 1
 
 
 class Crew:
-    """Starts the workers, and keeps them until they are to end. Belongs to one event loop.
+    """Starts the workers, and replaces those that end until all are to stop. Belongs to one event loop.
 
     Args:
-        order: returns what the process of a place and generation is to do.
-        board: shared with the workers.
-        environment: of the workers.
-        times: bounds.
-        busiest: number of models that metrics are exported of.
+        order: returns the order for the process of a place and generation.
+        board: board shared with the workers.
+        environment: environment variables of the workers.
+        times: time bounds.
+        busiest: number of models whose metrics are exported.
     """
 
     def __init__(
@@ -56,33 +56,33 @@ class Crew:
 
     @property
     def restarts(self) -> int:
-        """Number of workers that have followed one that had ended."""
+        """Number of workers that replaced one that ended."""
         return sum(place.restarts for place in self._places)
 
     def start(self) -> None:
-        """Begin to keep the workers."""
+        """Start the workers and begin to keep them running."""
         loop = asyncio.get_running_loop()
         self._keeping = [loop.create_task(place.keep()) for place in self._places]
 
     async def wait_until_listening(self) -> str:
-        """Return where they listen, once each of them does.
+        """Return the address on which the workers listen, once each of them does.
 
         Raises:
-            CannotStart: one of them cannot.
+            CannotStart: a worker cannot listen.
         """
         await self._unless_one_fails(place.listened for place in self._places)
         return self._places[0].address
 
     async def wait_until_ready(self) -> None:
-        """Return once each of them has been ready.
+        """Return once each worker has been ready.
 
         Raises:
-            CannotStart: one of them cannot listen.
+            CannotStart: a worker cannot listen.
         """
         await self._unless_one_fails(place.was_ready for place in self._places)
 
     async def metrics(self) -> Sequence[Family]:
-        """Return the metrics of all workers. One that does not answer in time is in the sums with its last counts."""
+        """Return the metrics of all workers. The sums include the last counts of workers that do not answer in time."""
         answers = await asyncio.gather(*map(self._told_by, range(len(self._places))))
         told = {
             index: families
@@ -92,21 +92,21 @@ class Crew:
         return self._merging.merged(told)
 
     def stop(self) -> None:
-        """Have all of them drain and end; the second time, end without waiting."""
+        """Have all workers drain and end; a second call has them end without waiting."""
         for place in self._places:
             place.stop()
 
     async def wait_for_a_fault(self) -> None:
-        """Return once a place is kept no more, though nobody has stopped it: there is a bug, which is raised."""
+        """Return once a place no longer keeps a worker although nothing stopped it: a bug, which is raised."""
         ended, _ = await asyncio.wait(self._keeping, return_when=asyncio.FIRST_COMPLETED)
         for keeping in ended:
             keeping.result()
 
     async def wait(self, patience: float) -> int:
-        """Return once all have ended: 0 where each of them ended well. Those that take longer are ended.
+        """Wait until all workers have ended; return 0 if each of them exited with 0. Late workers are killed.
 
         Args:
-            patience: time that they have, in seconds.
+            patience: time that the workers have, in seconds.
         """
         _, late = await asyncio.wait(self._keeping, timeout=patience)
         if late:
@@ -116,25 +116,25 @@ class Crew:
         return 0 if all(end == 0 for end in ends) else _FAILED
 
     async def close(self) -> None:
-        """End at once whatever is left."""
+        """Kill the remaining workers at once."""
         for place in self._places:
             place.kill()
         if self._keeping:
             await asyncio.wait(self._keeping)
 
     async def _told_by(self, index: int) -> tuple[WorkerProcess | None, Sequence[Family] | None]:
-        """Return the process in a place and what it exports; ``None`` where it does not answer."""
+        """Return the process in a place and the metrics that it exports; ``None`` for metrics if it does not answer."""
         worker = self._places[index].worker
         if worker is None or not worker.listening.is_set():
             return worker, None
         families = await worker.metrics(self._times.metrics)
-        # Others may take longer to answer, and this one may end meanwhile: its counts are learned before.
+        # Learned at once: others may take longer to answer, and this worker may end meanwhile.
         if families is not None and worker is self._places[index].worker:
             self._merging.learn(index, families)
         return worker, families
 
     async def _unless_one_fails(self, events: Iterable[asyncio.Event]) -> None:
-        """Return once all ``events`` are set. Raises CannotStart where a worker cannot start."""
+        """Return once all ``events`` are set. Raises CannotStart if a worker cannot start."""
         all_set = asyncio.get_running_loop().create_task(_all_set(events))
         waited: set[asyncio.Task[Any]] = {all_set, *self._keeping}
         try:

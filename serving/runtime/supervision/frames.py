@@ -10,34 +10,35 @@ import threading
 from typing import Any, Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["start", "stop", "metrics", "listening", "ready"]
-"""To a worker: ``start`` with what to serve, ``stop``, and the second time without waiting, and ``metrics`` to be told.
+"""Kind of a message.
 
-From it: ``listening`` on an address, ``ready``, and the ``metrics`` that were asked for.
+To a worker: ``start`` with what to serve; ``stop``, the second time without waiting; ``metrics`` to request metrics.
+From a worker: ``listening`` on an address, ``ready``, and the requested ``metrics``.
 """
 
 Message: TypeAlias = dict[str, Any]
 
 MOST_BYTES: Final = 64 << 20
-"""Bound of one message, in bytes. Metrics of the largest service are a hundredth of it."""
+"""Maximum size of a message, in bytes. The metrics of the largest service take a hundredth of this size."""
 
 _LENGTH: Final = struct.Struct(">I")
 
 
 class BadFrame(Exception):
-    """The other side does not speak as it should."""
+    """A message from the peer violates the protocol."""
 
 
 def encode(kind: Kind, **fields: Any) -> bytes:
-    """Return a message as it is sent."""
+    """Return a message, encoded for sending."""
     body = json.dumps({"kind": kind} | fields, separators=(",", ":")).encode()
     return _LENGTH.pack(len(body)) + body
 
 
 async def read_message(reader: asyncio.StreamReader) -> Message | None:
-    """Return the next message; ``None`` once the other side is gone.
+    """Return the next message; ``None`` once the peer is gone.
 
     Raises:
-        BadFrame: it cannot be understood.
+        BadFrame: the message is invalid.
     """
     try:
         body = await reader.readexactly(_length(await reader.readexactly(_LENGTH.size)))
@@ -47,10 +48,10 @@ async def read_message(reader: asyncio.StreamReader) -> Message | None:
 
 
 class BlockingFrames:
-    """The same for threads. Any thread may send; one receives.
+    """Blocking exchange of messages, for threads. Any thread may send; one thread receives.
 
     Args:
-        end: one of the pair of sockets, in blocking mode.
+        end: one socket of the pair, in blocking mode.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -58,23 +59,23 @@ class BlockingFrames:
         self._sending = threading.Lock()
 
     def receive(self) -> Message | None:
-        """Return the next message; ``None`` once the other side is gone. Blocks.
+        """Return the next message; ``None`` once the peer is gone. Blocks.
 
         Raises:
-            BadFrame: it cannot be understood.
+            BadFrame: the message is invalid.
         """
         header = self._exactly(_LENGTH.size)
         body = None if header is None else self._exactly(_length(header))
         return None if body is None else _decoded(body)
 
     def send(self, kind: Kind, **fields: Any) -> None:
-        """Send a message. Blocks while the other side does not read; does nothing where it is gone."""
+        """Send a message. Blocks while the peer does not read; does nothing if the peer is gone."""
         data = encode(kind, **fields)
         with self._sending:
             try:
                 self._end.sendall(data)
             except OSError:
-                # Whoever receives learns of it.
+                # The receiving thread finds out that the peer is gone.
                 return
 
     def _exactly(self, size: int) -> bytes | None:

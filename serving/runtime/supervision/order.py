@@ -11,53 +11,53 @@ from serving.workers.board import Board
 from serving.workers.membership import Membership
 
 MODELS_EACH: Final = 4
-"""Factor: how many times as many of the busiest models a worker exports as the service does."""
+"""Ratio of the number of busiest models that a worker exports to the number that the service exports."""
 _MOST_MODELS: Final = 1000
-"""Bound of the setting."""
+"""Upper bound of the setting ``metrics_models``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One worker's part. It goes from one process to the other as JSON."""
+    """Order for one worker, sent from the supervisor to the worker as JSON."""
 
     program: str
     """Name of the program."""
     build: str
-    """Place of the function that makes the workload of settings: ``module:function``."""
+    """Function that builds the workload from settings, as ``module:function``."""
     settings_class: str
-    """Class of the settings: ``module:class``."""
+    """Class of the settings, as ``module:class``."""
     settings: dict[str, Any]
-    """Their values."""
+    """Values of the settings."""
     workers: int
     """Number of workers."""
     index: int
-    """Place of this one among them, from 0."""
+    """Place of this worker among all workers, from 0."""
     generation: int
-    """Number of the processes that have ended in this place."""
+    """Number of processes that have ended in this place."""
     board: int
     """Descriptor of the memory of :class:`~serving.workers.board.Board`."""
     memory: int
     """Descriptor of the memory that the program's workers share."""
     inboxes: list[int]
-    """Descriptors of the sockets over which workers give each other connections, by the place of who gets them."""
+    """Descriptors of the sockets over which workers give each other connections, by the place of the receiver."""
 
     def fields(self) -> dict[str, Any]:
-        """Return all of it, as :meth:`of` takes it."""
+        """Return all fields, as :meth:`of` takes them."""
         return asdict(self)
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
-        """Return the order that a message has brought."""
+        """Return the order in a received message."""
         return cls(**{name: fields[name] for name in cls.__slots__})
 
     def worker_settings(self) -> ServerSettings:
-        """Return the settings to be served by. Called in the worker."""
+        """Return the worker's settings. Called in the worker."""
         module, _, name = self.settings_class.partition(":")
         kind: type[ServerSettings] = getattr(importlib.import_module(module), name)
         return kind(**self.settings)
 
     def membership(self) -> Membership:
-        """Return what the worker knows of being one. Called in the worker."""
+        """Return the worker's membership. Called in the worker."""
         return Membership(self.index, self.generation, Board(self.board, self.workers), self.memory, self.inboxes)
 
     def descriptors(self) -> tuple[int, ...]:
@@ -66,15 +66,15 @@ class Order:
 
 
 def settings_of_each(settings: ServerSettings, workers: int, ports: dict[str, int]) -> dict[str, Any]:
-    """Return the values of the settings of each of so many workers, for :class:`Order`.
+    """Return the values of each worker's settings, for :class:`Order`.
 
-    What is bounded for the whole service is divided among them; of the busiest models each exports more, so that the
-    busiest of all are among them.
+    A bound on the whole service is divided among the workers. Each worker exports more of its busiest models than the
+    service does, so that the busiest models of the service are among them.
 
     Args:
-        settings: of the service.
+        settings: settings of the service.
         workers: number of workers.
-        ports: that were taken, by the name of the setting.
+        ports: reserved ports, by the name of the setting.
     """
     shares = {
         "traces_per_second": settings.traces_per_second / workers,

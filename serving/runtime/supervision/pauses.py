@@ -1,4 +1,4 @@
-"""Pauses before a worker that has ended is followed by the next."""
+"""Pauses before a worker that has ended is replaced."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from serving.runtime.supervision.times import Times
 
 
 class RestartPauses:
-    """Pauses that grow while workers end soon after their start. Of one worker's place.
+    """Pauses of one worker's place, which grow while workers end soon after their start.
 
     Args:
         times: bounds of the pauses.
@@ -17,7 +17,7 @@ class RestartPauses:
         self._restarts = 0
 
     def after(self, lived: float) -> float:
-        """Return the seconds to wait after a process that lived for ``lived`` seconds: none after a stable one."""
+        """Return the seconds to wait after a process that lived for ``lived`` seconds: 0 after a stable one."""
         if lived >= self._times.stable:
             self._restarts = 0
         restarts, self._restarts = self._restarts, self._restarts + 1

@@ -1,4 +1,4 @@
-"""One place among the workers: the process in it, and the one that follows when that ends."""
+"""One place among the workers: its process, and the replacement once that process ends."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NOT_STARTED: Final = 1
 
 
 class CannotStart(Exception):
-    """A worker has ended before it listened, in a place where none ever did."""
+    """A worker ended before it listened, in a place where no worker ever listened."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"a worker ended with {code} before it listened")
         self.code = code
-        """Exit code; of a signal, the negative number."""
+        """Exit code; for a signal, its negative number."""
 
 
 class Place:
@@ -37,8 +37,8 @@ class Place:
     Args:
         index: number of the place, from 0.
         start: starts the process of a generation.
-        board: shared with the workers.
-        times: bounds.
+        board: board shared with the workers.
+        times: time bounds.
         on_end: called with ``index`` when a process has ended.
     """
 
@@ -51,9 +51,9 @@ class Place:
         on_end: Callable[[int], None],
     ) -> None:
         self.worker: WorkerProcess | None = None
-        """The process that is there now."""
+        """Current process of the place."""
         self.restarts = 0
-        """Number of processes that have followed one that had ended."""
+        """Number of processes that replaced one that ended."""
         self.listened = asyncio.Event()
         """Set once the first process listens."""
         self.was_ready = asyncio.Event()
@@ -65,21 +65,21 @@ class Place:
         self._on_end = on_end
         self._pauses = RestartPauses(times)
         self.address = ""
-        """Address where the process listens, or its predecessor did."""
+        """Address on which the process listens, or its predecessor listened."""
         self._lived = 0.0
         self._stops = 0
         self._stopping = asyncio.Event()
 
     @property
     def serves(self) -> bool:
-        """Whether the process that is there is ready."""
+        """Whether the current process is ready."""
         return self.worker is not None and self.worker.ready.is_set()
 
     async def keep(self) -> int:
-        """Run one process after the other until :meth:`stop`; return the exit code of the one that was there then.
+        """Run one process after another until :meth:`stop`; return the exit code of the process that was running then.
 
         Raises:
-            CannotStart: the first one ended before it listened.
+            CannotStart: the first process ended before it listened.
         """
         code = 0
         while not self._stopping.is_set():
@@ -93,14 +93,14 @@ class Place:
         return code
 
     def stop(self) -> None:
-        """Have the process drain and end, and let none follow; the second time, end without waiting."""
+        """Have the process drain and end, without a replacement; a second call has it end without waiting."""
         self._stops += 1
         self._stopping.set()
         if self.worker is not None:
             self.worker.stop()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process at once."""
         self._stopping.set()
         if self.worker is not None:
             self.worker.kill()
@@ -113,7 +113,7 @@ class Place:
             self._lived = 0.0
             return _NOT_STARTED
         self.worker = worker
-        # The place may have been told to stop while the process was being started.
+        # The place may have been stopped while the process was being started.
         for _ in range(self._stops):
             worker.stop()
         reporting = asyncio.get_running_loop().create_task(self._report(worker))
@@ -140,7 +140,7 @@ class Place:
 
     def _hangs(self) -> bool:
         beat = self._board.last_beat(self._index)
-        # The second look is for a machine that was suspended: there nothing has a heart that beats.
+        # Checked twice by the caller: after a suspend of the machine, the last heartbeat of every worker is old.
         return bool(beat) and time.monotonic() - beat > self._times.hang
 
     async def _pause(self, code: int) -> None:

@@ -23,11 +23,11 @@ log = structlog.get_logger()
 
 
 class WorkerProcess:
-    """A process that serves. Belongs to one event loop; :meth:`start` makes it."""
+    """A process that serves. Belongs to one event loop; :meth:`start` creates it."""
 
     def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.address = ""
-        """Address where it listens; empty until then."""
+        """Address on which the process listens; empty until it listens."""
         self.listening = asyncio.Event()
         self.ready = asyncio.Event()
         self.began = time.monotonic()
@@ -43,7 +43,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, order: Order, environment: Mapping[str, str]) -> Self:
-        """Start a fresh interpreter that does what ``order`` says."""
+        """Start a new interpreter that carries out ``order``."""
         ours, theirs = socket.socketpair()
         flags = ["-P"] if sys.flags.safe_path else []
         with theirs:
@@ -53,7 +53,7 @@ class WorkerProcess:
                     *(order.program, str(order.index), str(theirs.fileno())),
                     env=environment,
                     pass_fds=(theirs.fileno(), *order.descriptors()),
-                    # A session of its own: Ctrl-C reaches the supervisor alone, which drains all workers.
+                    # A separate session: Ctrl-C reaches only the supervisor, which drains all workers.
                     start_new_session=True,
                 )
             except BaseException:
@@ -70,16 +70,16 @@ class WorkerProcess:
         return self._process.pid
 
     def stop(self) -> None:
-        """Have it drain and end; the second time, end without waiting."""
+        """Have the process drain and end; a second call has it end without waiting."""
         self._tell(encode("stop"))
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process at once."""
         if not self._ended.done():
             os.kill(self._process.pid, signal.SIGKILL)
 
     async def metrics(self, patience: float) -> Sequence[Family] | None:
-        """Return what it exports now; ``None`` where it does not answer within ``patience`` seconds."""
+        """Return the current metrics of the process; ``None`` if it does not answer within ``patience`` seconds."""
         number = next(self._numbers)
         answer: asyncio.Future[Sequence[Family] | None] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
@@ -95,19 +95,19 @@ class WorkerProcess:
             del self._asked[number]
 
     async def ends_within(self, seconds: float) -> bool:
-        """Return whether it ends within so many seconds."""
+        """Return whether the process ends within ``seconds``."""
         done, _ = await asyncio.wait({self._ended}, timeout=seconds)
         return bool(done)
 
     async def wait(self) -> int:
-        """Return its exit code once it has ended; of a signal, the negative number."""
+        """Return the exit code once the process has ended; for a signal, its negative number."""
         code = await asyncio.shield(self._ended)
-        # Its last messages may not have been read yet.
+        # The last messages of the process may not have been read yet.
         await asyncio.wait({self._following})
         return code
 
     async def close(self) -> None:
-        """End it at once where it has not ended, and let go of the sockets."""
+        """Kill the process if it has not ended, and close the sockets."""
         self.kill()
         await self.wait()
         self._writer.close()

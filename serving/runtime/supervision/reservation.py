@@ -1,4 +1,4 @@
-"""The ports of a service, taken before its workers listen there."""
+"""The ports of a service, reserved before its workers listen on them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from serving.wire.listening import CannotListen
 class Reservation:
     """Sockets that are bound and never listen.
 
-    Port 0 thereby becomes one port for all workers, and a port that another process holds is noticed before there are
-    workers. ``SO_REUSEPORT`` is set only behind ``bind``: with it, a socket may be bound beside those of any other
+    Port 0 thereby becomes one port for all workers, and a port that another process holds is detected before any worker
+    starts. ``SO_REUSEPORT`` is set only after ``bind``: a socket that has it set before can share a port with any other
     process of this user that has set it too.
     """
 
@@ -21,15 +21,15 @@ class Reservation:
         self._sockets: list[socket.socket] = []
 
     def take(self, host: str, port: int, purpose: str = "") -> int:
-        """Return the port that was taken on every address of ``host``.
+        """Reserve a port on every address of ``host`` and return it.
 
         Args:
             host: address or name.
-            port: to take; 0: a free one.
+            port: port to reserve; 0 for a free one.
             purpose: completes "cannot listen on …" in the message of the error.
 
         Raises:
-            CannotListen: it cannot be had.
+            CannotListen: the port cannot be reserved.
         """
         try:
             found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -54,7 +54,7 @@ class Reservation:
         self._sockets.append(taken)
         if family == socket.AF_INET6:
             taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Connections of a former process may linger on the port; a second supervisor may not.
+        # Connections of a former process may linger on the port, but a second supervisor must fail to bind.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(address)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

@@ -1,7 +1,8 @@
 """Runs a service as several worker processes on one port: the process that operators see.
 
-It takes the ports, starts the workers, starts another one for each that ends, exports the metrics of all, and on a
-signal has all of them drain at the same time. It serves no calls itself; if it is killed, its workers drain and end.
+The supervisor reserves the ports, starts the workers, replaces each worker that ends, exports the metrics of all, and
+on a signal has all of them drain at the same time. The supervisor serves no calls; if it is killed, its workers drain
+and end.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ _TIMES: Final = Times()
 
 
 async def supervise(program: str, build: str, settings: ServerSettings, times: Times = _TIMES) -> int:
-    """Serve until a signal; return the exit code: that of a worker, where one cannot start.
+    """Serve until a signal; return the exit code, which is that of a worker if one cannot start.
 
     Args:
-        program: its name.
-        build: where the function is that makes the workload of settings: ``module:function``.
-        settings: of the service.
-        times: bounds.
+        program: name of the program.
+        build: function that builds the workload from settings, as ``module:function``.
+        settings: settings of the service.
+        times: time bounds.
 
     Raises:
-        CannotListen: a port cannot be had.
-        UnusableCertificate: the settings name one that cannot be used.
+        CannotListen: a port is not available.
+        UnusableCertificate: the certificate that the settings name cannot be used.
     """
     files = settings.tls()
     if files is not None:
@@ -74,7 +75,7 @@ async def supervise(program: str, build: str, settings: ServerSettings, times: T
                 inboxes=inboxes.of(index),
             )
 
-        # The settings have the values of flags and variables already; a variable would be read once more.
+        # The settings already hold the values of flags and variables; a worker would read an inherited variable again.
         own = variables_of(kind)
         environment = {name: value for name, value in os.environ.items() if name.upper() not in own}
         crew = Crew(order, board, environment, times, settings.metrics_models)
@@ -129,11 +130,11 @@ async def _hurry(crew: Crew, signals: StopSignals) -> None:
 
 @contextlib.asynccontextmanager
 async def _exported(crew: Crew, settings: ServerSettings, times: Times) -> AsyncIterator[None]:
-    """Export metrics within the block, where the settings want any. Raises CannotListen."""
+    """Export metrics within the block if the settings enable them. Raises CannotListen."""
     if not settings.metrics_port:
         yield
         return
-    # Beyond the workers' own bound there is the time of merging what they answer.
+    # Merging the answers takes time beyond the workers' own bound.
     collector = WorkersCollector(crew.metrics, lambda: crew.serving, lambda: crew.restarts, 2 * times.metrics)
     server = MetricsServer(settings.host, settings.metrics_port, [collector])
     await server.start()
@@ -144,7 +145,7 @@ async def _exported(crew: Crew, settings: ServerSettings, times: Times) -> Async
 
 
 def _reserved(reservation: Reservation, settings: ServerSettings) -> dict[str, int]:
-    """Return the ports that were taken, by the name of the setting. Raises CannotListen."""
+    """Reserve the ports and return them by the name of the setting. Raises CannotListen."""
     ports = {"port": reservation.take(settings.host, settings.port)}
     if settings.health_port:
         ports["health_port"] = reservation.take(settings.host, settings.health_port, " for health checks")

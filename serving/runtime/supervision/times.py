@@ -1,4 +1,4 @@
-"""Bounds of the time that parts of supervision may take."""
+"""Time bounds of supervision."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class Times:
     """Bounds, in seconds."""
 
     stable: float = 60.0
-    """Life of a worker after which the next one follows at once."""
+    """Lifetime of a worker after which it is replaced at once."""
     first_pause: float = 0.5
     """Pause before the second restart in a row; each further one is twice as long."""
     longest_pause: float = 30.0
-    """Bound of these pauses."""
+    """Longest of these pauses."""
     look: float = 5.0
-    """Interval in which heartbeats are looked at."""
+    """Interval between checks of heartbeats."""
     hang: float = 30.0
-    """Age of the last heartbeat of a worker that hangs."""
+    """Age of the last heartbeat beyond which a worker counts as hung."""
     close: float = 10.0
     """Time that a worker may take to end, beyond its drain."""
     metrics: float = 5.0

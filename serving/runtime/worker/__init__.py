@@ -1,1 +1,1 @@
-"""One worker process, the side that a supervisor starts."""
+"""One worker process: the side that a supervisor starts."""

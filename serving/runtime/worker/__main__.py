@@ -1,7 +1,7 @@
-"""``python -m serving.runtime.worker PROGRAM INDEX DESCRIPTOR``: one worker, started by its supervisor alone.
+"""``python -m serving.runtime.worker PROGRAM INDEX DESCRIPTOR``: one worker, started only by its supervisor.
 
-The descriptor is the worker's end of the pair of sockets over which the supervisor says what to serve; the program and
-the index are there for whoever lists processes.
+The descriptor is the worker's end of the pair of sockets over which the supervisor sends what to serve; the program and
+the index are only for operators who list processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TIMES: Final = Times()
 
 
 def main() -> None:
-    """Serve what the supervisor says, until it says stop or is gone."""
+    """Serve what the supervisor orders, until the supervisor orders a stop or is gone."""
     end = socket.socket(fileno=int(sys.argv[3]))
     end.set_inheritable(False)
     frames = BlockingFrames(end)
@@ -54,7 +54,7 @@ def main() -> None:
     try:
         settings = order.worker_settings()
     except ValidationError as error:
-        # Files that the settings name were there when the supervisor looked.
+        # The files that the settings name existed when the supervisor checked them.
         faults = "; ".join(fault["msg"] for fault in error.errors(include_url=False))
         sys.stderr.write(f"{order.program}: wrong settings, worker {order.index} not started: {faults}\n")
         sys.exit(EXIT_WRONG_SETTINGS)
@@ -76,7 +76,7 @@ async def _serve(program: Program, settings: ServerSettings, membership: Members
         host = host_of(settings, workload, certificates)
         before: Callable[[], Awaitable[None]] = _nothing
         if membership.generation:
-            # Others serve meanwhile: what reaches the port has to find a worker that can answer.
+            # Listen only once ready: other workers serve meanwhile, and a call must reach a worker that can answer.
             before, workload = workload.get_ready, replace(workload, get_ready=_nothing)
         await serve(ReportingHost(host, frames, before), settings, workload, stopping.signals)
 
@@ -86,7 +86,7 @@ def _supervised(
     frames: BlockingFrames, stopping: Stopping, settings: ServerSettings, collectors: list[Collector]
 ) -> Iterator[None]:
     def stop() -> None:
-        # The loop may have ended by itself.
+        # The event loop may be closed already.
         with contextlib.suppress(RuntimeError):
             stopping.order()
 

@@ -1,6 +1,6 @@
-"""A worker's side of its supervision, in a thread of its own.
+"""A worker's side of its supervision, in a separate thread.
 
-Neither does a scrape hold up the event loop, nor a busy event loop a scrape.
+The thread keeps a scrape from holding up the event loop, and a busy event loop from holding up a scrape.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _LEFT_ALONE: Final = 1
 
 
 class Obedience:
-    """Does what the supervisor asks for, and ends the process where there is no supervisor any more.
+    """Carries out the orders of the supervisor, and ends the process once the supervisor is gone.
 
     Args:
-        frames: leads to the supervisor.
-        stop: asks the service to drain and end, and the second time to end without waiting; called in the thread.
-        metrics: returns what the service exports; called in the thread.
+        frames: connection to the supervisor.
+        stop: has the service drain and end; a second call has it end without waiting. Called in the thread.
+        metrics: returns the metrics that the service exports. Called in the thread.
         patience: time that the process may take to end without a supervisor, in seconds.
     """
 
@@ -46,11 +46,11 @@ class Obedience:
         self._thread = threading.Thread(target=self._obey, name="supervision", daemon=True)
 
     def begin(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def end(self) -> None:
-        """Note that the service has ended."""
+        """Record that the service has ended."""
         self._ended.set()
 
     def _obey(self) -> None:

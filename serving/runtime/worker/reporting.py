@@ -1,4 +1,4 @@
-"""A host whose supervisor learns how far it is."""
+"""A host that reports its progress to the supervisor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class ReportingHost:
     """A :class:`~serving.runtime.lifecycle.Host` that reports that it listens, and that it is ready.
 
     Args:
-        host: does the work.
-        frames: leads to the supervisor.
-        before: awaited before it listens.
+        host: host that does the work.
+        frames: connection to the supervisor.
+        before: awaited before the host listens.
     """
 
     def __init__(self, host: Host, frames: BlockingFrames, before: Callable[[], Awaitable[None]]) -> None:
@@ -32,11 +32,11 @@ class ReportingHost:
         return address
 
     async def set_serving(self, serving: bool) -> None:
-        """Tell health checks."""
+        """Set whether health checks report SERVING."""
         await self._host.set_serving(serving)
         if serving:
             await asyncio.to_thread(self._frames.send, "ready")
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, let those in flight end within ``grace`` seconds."""
+        """Refuse new calls, and give those in flight ``grace`` seconds to end."""
         await self._host.stop(grace)

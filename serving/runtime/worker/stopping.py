@@ -9,9 +9,9 @@ from serving.runtime.lifecycle import StopSignals
 
 
 class Stopping:
-    """Makes one request of the supervisor's order and of signals, which a service manager may send to every process.
+    """Makes one request of the supervisor's orders and of signals, which a service manager may send to all processes.
 
-    To end without waiting takes a second order of the supervisor. Belongs to the running event loop.
+    A worker ends without waiting only after a second order from the supervisor. Belongs to the running event loop.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Stopping:
             self._loop.add_signal_handler(number, self.signals.first.set)
 
     def order(self) -> None:
-        """Take an order of the supervisor. Called in any thread."""
+        """Accept an order from the supervisor. Called in any thread."""
         self._loop.call_soon_threadsafe(self._take)
 
     def _take(self) -> None:

@@ -27,16 +27,17 @@ _ENDING: Final = "the service is ending; try again"
 
 
 class GrpcioHost:
-    """One listening server with health and reflection. It says NOT_SERVING until :meth:`set_serving`.
+    """One listening server with health and reflection, NOT_SERVING until :meth:`set_serving`.
 
     Args:
-        settings: of the service.
-        services: what it serves.
-        guards: what the boundary asks and tells of every call.
-        certificates: what it encrypts with, followed by somebody else; without: what the settings name, as it is now.
+        settings: settings of the service.
+        services: services to host.
+        guards: guards that the boundary applies to every call.
+        certificates: certificates to encrypt with, which other code keeps up to date; if missing, those that the
+            settings name, as they are now.
 
     Raises:
-        UnusableCertificate: the settings name one that cannot be used.
+        UnusableCertificate: the certificate that the settings name cannot be used.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class GrpcioHost:
         self._hosted = HostedServices(settings, services, GrpcioTransport(self._server, self._arrivals), guards)
 
     async def start(self) -> str:
-        """Listen; return the address with the port that was taken.
+        """Listen; return the address with the actual port.
 
         Raises:
-            CannotListen: the address cannot be had.
+            CannotListen: the address is not available.
         """
         await self.set_serving(False)
         wanted = f"{self._settings.host}:{self._settings.port}"
@@ -75,13 +76,13 @@ class GrpcioHost:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
-        # The server cancels calls that have arrived and are not yet picked up, so those are let in first. Where they
-        # never cease, their callers are kept waiting until none is left, and refused once they can only go elsewhere.
+        # The server cancels calls that have arrived and are not yet picked up, so those are admitted first. If calls do
+        # not cease, they are held until no more arrive, and refused once their callers can only go elsewhere.
         await _for_a_while(grace, self._arrivals.wait_until_quiet(_QUIET_SECONDS))
         await _for_a_while(grace, self._arrivals.hold(_QUIET_SECONDS))
         self._hosted.end_watches()
         stopped = asyncio.ensure_future(self._server.stop(grace))
-        # It begins with the next turn of the loop.
+        # The stop begins in the next iteration of the event loop.
         await asyncio.sleep(0)
         self._arrivals.refuse()
         self._hosted.boundary.end_streams()
@@ -93,10 +94,10 @@ class GrpcioHost:
         if certificates is None:
             return self._server.add_insecure_port(wanted)
         material = certificates.material
-        # gRPC asks them before every handshake, and does not keep them alive.
+        # gRPC consults the credentials before every handshake, and does not keep them alive.
         self._credentials = grpc.dynamic_ssl_server_credentials(
             _configuration(material),
-            # It may give nothing, whatever the published types say.
+            # The fetcher may return ``None``, despite the published types.
             _Fetcher(certificates, material),  # type: ignore[arg-type]
             require_client_authentication=material.authority is not None,
         )
@@ -107,7 +108,7 @@ class Arrivals:
     """Calls that arrive while the service ends.
 
     Args:
-        guards: count the calls that are in flight.
+        guards: guards whose admission counts the calls in flight.
     """
 
     def __init__(self, guards: Guards) -> None:
@@ -116,7 +117,7 @@ class Arrivals:
         self._closing: asyncio.Event | None = None
 
     async def pass_in(self) -> _Refusal | None:
-        """Return ``None`` where a call may be served; where the service ends, wait and return the refusal."""
+        """Return ``None`` if a call may be served; while the service ends, wait and return the refusal."""
         self._arrival.set()
         if self._closing is None:
             return None
@@ -130,13 +131,13 @@ class Arrivals:
             await self._admission.wait_until_idle()
 
     async def hold(self, seconds: float) -> None:
-        """Keep calls waiting that arrive from now on; return once none has arrived for ``seconds``."""
+        """Hold calls that arrive from now on; return once none has arrived for ``seconds``."""
         self._closing = self._closing or asyncio.Event()
         while await self._arrives_within(seconds):
             pass
 
     def refuse(self) -> None:
-        """Refuse calls that are kept waiting, and from now on all."""
+        """Refuse the calls that are held, and all later ones."""
         self._closing = self._closing or asyncio.Event()
         self._closing.set()
 
@@ -157,17 +158,17 @@ class GrpcioTransport:
         self._arrivals = arrivals
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Take handlers that look a method up by its name."""
+        """Register handlers that look up a method by its name."""
         self._server.add_generic_rpc_handlers(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
-        """Take the same handlers as a table of one service's methods."""
+        """Register the same handlers as a table of one service's methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
     def add_guarded_methods(self, service_name: str, methods: Mapping[str, GuardedMethod]) -> None:
-        """Take methods of one message each way."""
+        """Register methods with one message each way."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            # Bytes in, bytes out: a message that cannot be read is an error of the tree like any other.
+            # Bytes in, bytes out: a message that cannot be parsed is then a ServingError like any other.
             name: grpc.unary_unary_rpc_method_handler(_behaviour(method, self._arrivals))
             for name, method in methods.items()
         }
@@ -191,21 +192,21 @@ class _GrpcioExchange(ContextExchange, Awaited["bytes | _Refusal"]):
         Awaited.__init__(self, self.caller_deadline())
 
     def answer(self, response: bytes, metadata: RawMetadata = ()) -> None:
-        """Give the response."""
+        """Send the response."""
         if not self.has_outcome:
             self._context.set_trailing_metadata(tuple((key.decode(), value.decode()) for key, value in metadata))
             self.give(response)
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
-        """Give a status instead."""
+        """Send a status instead."""
         self.give(_Refusal(code, message, metadata))
 
 
 def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
     async def behaviour(data: bytes, context: Any) -> bytes:
-        # grpcio keeps in the context the error that ends the call. A frame of that error's traceback which knows the
-        # context would be in a circle with it: a service that refuses many calls would stand still again and again
-        # while the garbage collector looks through what is left of them.
+        # grpcio keeps the error that ends the call in the context. A frame of that error's traceback that references
+        # the context would form a cycle with it: a service that refuses many calls would stall again and again while
+        # the garbage collector scans their remains.
         try:
             response = await arrivals.pass_in() or await _response(method, data, context)
             if isinstance(response, bytes):
@@ -232,7 +233,7 @@ async def _for_a_while(grace: float, wait: Awaitable[None]) -> None:
 
 
 class _Fetcher:
-    """Asked by gRPC before every handshake, in a thread of its own, one at a time: gives what is new, and only once."""
+    """Called by gRPC before every handshake, in a separate thread, one at a time: returns each change only once."""
 
     def __init__(self, certificates: Certificates, given: TlsMaterial) -> None:
         self._certificates = certificates
@@ -255,23 +256,23 @@ def _options(settings: HostSettings) -> Sequence[tuple[str, Any]]:
     return (
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
-        # Clients keep to the bound by themselves; with this on, the server resets streams at random close to it.
+        # Clients respect the bound themselves; with this on, the server resets streams at random close to the bound.
         ("grpc.http.overload_protection", 0),
         # Calls that arrive faster than they are picked up wait here; gRPC would cancel those beyond a thousand.
         ("grpc.server.max_pending_requests", settings.max_in_flight),
         ("grpc.server.max_pending_requests_hard_limit", settings.max_in_flight),
-        # Two services on one port would share its calls at random; the workers of one are to.
+        # Two services on one port would share its calls at random; only the workers of one service are meant to.
         ("grpc.so_reuseport", int(settings.membership is not None)),
-        # Reconnecting now and then lets clients find new replicas: gRPC looks a name up again when a connection ends.
+        # Periodic reconnection lets clients find new replicas: gRPC looks up a name again when a connection ends.
         ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", 60 * 1000),
-        # A caller that has vanished is noticed; one that wants to notice the same of us may ask twice a second.
+        # Detects vanished callers; a caller that wants to detect a vanished server may ping twice a second.
         ("grpc.keepalive_time_ms", 30 * 1000),
         ("grpc.keepalive_timeout_ms", 10 * 1000),
         ("grpc.http2.ping_timeout_ms", 10 * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 500),
-        # Calls that a caller cancels count as its own until it has answered a ping: who cancels without end is held up.
+        # A cancelled call counts towards its caller until the caller has answered a ping: this slows endless cancels.
         ("grpc.http2.ping_on_rst_stream_percent", 100),
         ("grpc.server_handshake_timeout_ms", 10 * 1000),
     )

@@ -1,6 +1,6 @@
-"""Health checks on a port of their own, never encrypted: for probes that know neither TLS nor certificates.
+"""Health checks on a separate port, never encrypted: for probes that support neither TLS nor certificates.
 
-It tells nothing but SERVING and NOT_SERVING, and takes nothing else.
+The port reports only SERVING and NOT_SERVING, and accepts no other calls.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _OPTIONS: Final = (
 
 
 class HealthPort:
-    """Answers with what ``health`` knows.
+    """Answers health checks with the status in ``health``.
 
     Args:
         host: address to listen on.
-        port: to listen on.
-        health: of the service.
+        port: port to listen on.
+        health: health of the service.
         shared: whether other workers listen on the port too.
     """
 
@@ -41,7 +41,7 @@ class HealthPort:
         """Listen.
 
         Raises:
-            CannotListen: the address cannot be had.
+            CannotListen: the address is not available.
         """
         try:
             self._server.add_insecure_port(self._address)
@@ -52,5 +52,5 @@ class HealthPort:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         await self._server.stop(None)

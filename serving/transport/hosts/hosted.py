@@ -1,4 +1,4 @@
-"""The services of a host, whatever transport it is: behind the boundary, with health and reflection beside them."""
+"""The services of a host, on any transport: behind the boundary, with health and reflection beside them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from serving.transport.service import Service
 log = structlog.get_logger()
 
 LIVENESS: Final = "liveness"
-"""What health checks ask for to learn whether the process reacts at all: SERVING from its start to its end."""
+"""Name of the liveness check: SERVING from start to end of the process, to show that the process responds at all."""
 
 _HEALTH_SECONDS: Final = 2.0
 
 
 class HostedServices:
-    """Registers services with a transport, and tells health checks how they are."""
+    """Registers services with a transport, and reports their health."""
 
     def __init__(
         self, settings: HostSettings, services: Sequence[Service], transport: Transport, guards: Guards
@@ -41,8 +41,8 @@ class HostedServices:
         self._names = [service.name for service in services]
         for service in services:
             self.boundary.host(service)
-        # Health and reflection stream and must answer while the services are full: they stay outside the boundary.
-        # Health is for probes, which are nobody; reflection asks who calls.
+        # Health and reflection stream and must answer while the services are full, so they stay outside the boundary.
+        # Health checks need no credential; reflection identifies its callers.
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
         add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
@@ -63,20 +63,20 @@ class HostedServices:
             self._health.end_watches()
 
     async def open_health_port(self) -> None:
-        """Answer health checks on their own port too, where the settings name one.
+        """Answer health checks on a separate port too, if the settings name one.
 
         Raises:
-            CannotListen: it cannot be had.
+            CannotListen: the port is not available.
         """
         if self._health_port is not None:
             await self._health_port.start()
 
     async def close(self) -> None:
-        """End the calls that are left, and answer health checks no more."""
+        """End the remaining calls, and stop answering health checks."""
         await self.boundary.close()
         if self._health_port is not None:
             await self._health_port.stop()
 
     def end_watches(self) -> None:
-        """End the streams of those who watch the health."""
+        """End the streams of health watchers."""
         self._health.end_watches()

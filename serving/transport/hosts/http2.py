@@ -30,17 +30,18 @@ _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class Http2Host:
-    """One listening server with health and reflection. It says NOT_SERVING until :meth:`set_serving`.
+    """One listening server with health and reflection, NOT_SERVING until :meth:`set_serving`.
 
     Args:
-        settings: of the service.
-        services: what it serves.
-        guards: what the boundary asks and tells of every call.
-        certificates: what it encrypts with, followed by somebody else; without: what the settings name, as it is now.
-        web: makes what answers requests of plain HTTP, behind the boundary that it is given.
+        settings: settings of the service.
+        services: services to host.
+        guards: guards that the boundary applies to every call.
+        certificates: certificates to encrypt with, which other code keeps up to date; if missing, those that the
+            settings name, as they are now.
+        web: builds the application that answers plain HTTP requests behind a boundary.
 
     Raises:
-        UnusableCertificate: the settings name one that cannot be used.
+        UnusableCertificate: the certificate that the settings name cannot be used.
     """
 
     def __init__(
@@ -60,10 +61,10 @@ class Http2Host:
             self._server.serve_http(web(self._hosted.boundary))
 
     async def start(self) -> str:
-        """Listen; return the address with the port that was taken.
+        """Listen; return the address with the actual port.
 
         Raises:
-            CannotListen: the address cannot be had.
+            CannotListen: the address is not available.
         """
         await self.set_serving(False)
         certificates = self._certificates
@@ -88,7 +89,7 @@ class Http2Host:
         await self._hosted.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
+        """Refuse new calls, wait up to ``grace`` seconds for those in flight, then end the rest."""
         if self._dealer is not None:
             self._dealer.withdraw()
         self._hosted.end_watches()
@@ -99,7 +100,7 @@ class Http2Host:
         await self._hosted.close()
 
     async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
-        """Return the port. Raises OSError."""
+        """Listen and return the port. Raises OSError."""
         membership = self._settings.membership
         if membership is None:
             return await self._server.listen(host, port, tls=tls)
@@ -116,15 +117,15 @@ class Http2Transport:
         self._server = server
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Take handlers that look a method up by its name."""
+        """Register handlers that look up a method by its name."""
         self._server.add_generic_rpc_handlers(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
-        """Take the same handlers as a table of one service's methods."""
+        """Register the same handlers as a table of one service's methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
     def add_guarded_methods(self, service_name: str, methods: Mapping[str, GuardedMethod]) -> None:
-        """Take methods of one message each way."""
+        """Register methods with one message each way."""
         for name, method in methods.items():
             self._server.add_call_handler(f"/{service_name}/{name}", method)
 
@@ -139,7 +140,7 @@ def _limits(settings: HostSettings) -> ServerLimits:
 
 
 def _context(material: TlsMaterial) -> ssl.SSLContext:
-    """Return what encrypts with the certificate of ``material``, and checks callers where it names an authority."""
+    """Return a TLS context with the certificate of ``material``, which verifies callers if there is an authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)

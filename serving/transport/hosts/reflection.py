@@ -1,4 +1,4 @@
-"""grpc.reflection, for those who are known: it tells what a service can be asked."""
+"""grpc.reflection for known callers, which describes the methods of a service."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from serving.transport.guards import Access
 
 
 class GuardedReflection:
-    """The standard servicer behind ``access``. It streams, so it stays outside of the boundary and asks for itself.
+    """The standard servicer behind ``access``.
+
+    The servicer streams, so it stays outside the boundary and identifies callers itself.
 
     Args:
-        names: of the services it tells of.
-        access: knows callers.
+        names: names of the services to describe.
+        access: identifies callers.
     """
 
     def __init__(self, names: Iterable[str], access: Access) -> None:
-        # The published types say otherwise of what it returns.
+        # The published types declare another return type.
         self._servicer: Any = reflection.aio.ReflectionServicer(names)
         self._access = access
 
     async def ServerReflectionInfo(  # noqa: N802 - the protocol names it
         self, request_iterator: AsyncIterable[Any], context: Any
     ) -> AsyncIterator[Any]:
-        """Answer each question, if the caller is anybody that is known."""
+        """Answer each request if the caller is known."""
         try:
             self._access.identify(ContextExchange(context))
         except ServingError as error:

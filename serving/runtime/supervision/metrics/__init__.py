@@ -1,1 +1,1 @@
-"""Metrics of several workers as those of one service."""
+"""Metrics of several workers, merged into those of one service."""

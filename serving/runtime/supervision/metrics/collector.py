@@ -14,17 +14,17 @@ from serving.runtime.supervision.metrics.families import Family, collected
 from serving.runtime.supervision.metrics.rules import WORKER_LABEL
 
 SUPERVISOR: Final = "supervisor"
-"""Value of the label ``worker`` of the supervisor's own process."""
+"""Value of the label ``worker`` for the supervisor's own process."""
 
 
 class WorkersCollector(Collector):
     """Collects the metrics of all workers, and those of their supervision.
 
     Args:
-        ask: asks the workers, on the event loop that makes this collector.
+        ask: returns the metrics of the workers; runs on the event loop that creates this collector.
         serving: returns how many workers serve.
-        restarts: returns how many workers have followed one that ended.
-        patience: time that the workers may take together, in seconds.
+        restarts: returns how many workers have replaced one that ended.
+        patience: time that all workers together may take, in seconds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class WorkersCollector(Collector):
         self._loop = asyncio.get_running_loop()
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread but that of the event loop."""
+        """Return every metric as it is now. Called in any thread except that of the event loop."""
         families = asyncio.run_coroutine_threadsafe(self._asked(), self._loop).result(self._patience)
         own = {family.name: family for family in collected([ProcessCollector(registry=None)])}
         for family in families:

@@ -1,4 +1,4 @@
-"""Metrics on their way from a worker to its supervisor."""
+"""Metrics in transit from a worker to its supervisor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Family(NamedTuple):
     """Type, as the client library calls it."""
     meaning: str
     samples: Sequence[tuple[str, Labels, float]]
-    """Name, labels and value of each."""
+    """Name, labels and value of each sample."""
 
     def as_metric(self) -> Metric:
-        """Return it for an exposition."""
+        """Return the family as a metric of the client library, for an exposition."""
         metric = Metric(self.name, self.meaning, self.kind)
         for name, labels, value in self.samples:
             metric.add_sample(name, labels, value)
@@ -30,7 +30,7 @@ class Family(NamedTuple):
 
 
 def collected(collectors: Iterable[Collector]) -> list[Family]:
-    """Return what ``collectors`` export now, as JSON has it. Called in any thread."""
+    """Return what ``collectors`` export now, in types that JSON can represent. Called in any thread."""
     return [
         Family(
             metric.name,
@@ -44,5 +44,5 @@ def collected(collectors: Iterable[Collector]) -> list[Family]:
 
 
 def received(families: Iterable[Sequence[Any]]) -> list[Family]:
-    """Return the families that a message has brought."""
+    """Return the families of a received message."""
     return [Family(*family) for family in families]

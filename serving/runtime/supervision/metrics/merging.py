@@ -1,8 +1,8 @@
-"""Metrics of several workers as those of one service.
+"""Metrics of several workers, merged into those of one service.
 
-A counter must not fall: Prometheus takes that for a restart and the whole value for an increase. So the sums contain
-what workers that have ended had counted, as far as they were asked for it, and the last value of a series that a worker
-no longer exports, because its model is no longer one of the busiest.
+A counter must not fall: Prometheus would take that for a restart, and the whole value for an increase. So the sums
+include the last collected counts of workers that have ended, and the last value of a series that a worker no longer
+exports because its model is no longer one of the busiest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from serving.runtime.supervision.metrics.families import Family, Labels
 from serving.runtime.supervision.metrics.rules import RANKED, WORKER_LABEL, Ranking, Rule, rule_of
 
 MOST_SUBJECTS: Final = 4096
-"""Models and tenants whose counts are remembered; those exported longest ago are forgotten first."""
+"""Maximum number of models and tenants whose counts are kept; the least recently exported are dropped first."""
 
 
 class Key(NamedTuple):
@@ -33,10 +33,10 @@ class Subject(NamedTuple):
 
 
 Told: TypeAlias = Mapping[int, Sequence[Family]]
-"""Answers of workers to one scrape, by their place."""
+"""Answers of workers to one scrape, by place."""
 
 _Present: TypeAlias = Mapping[Key, Sequence[tuple[int, float]]]
-"""Series of one metric, with the workers that export it and its values there."""
+"""Series of one metric, each with the workers that export it and their values."""
 
 _OF_GAUGES: Final[Mapping[Rule, Callable[[Sequence[float]], float]]] = {
     Rule.SUM: sum,
@@ -47,11 +47,11 @@ _OF_GAUGES: Final[Mapping[Rule, Callable[[Sequence[float]], float]]] = {
 
 
 class Merging:
-    """Makes one exposition of those of the workers. Belongs to one event loop.
+    """Merges the expositions of the workers into one. Belongs to one event loop.
 
     Args:
-        busiest: number of models, or tenants, of each ranking that are exported.
-        most_subjects: models and tenants that are remembered.
+        busiest: number of models, or tenants, exported from each ranking.
+        most_subjects: maximum number of models and tenants whose counts are kept.
     """
 
     def __init__(self, busiest: int, most_subjects: int = MOST_SUBJECTS) -> None:
@@ -61,7 +61,7 @@ class Merging:
         """Type and meaning of each metric."""
 
     def merged(self, told: Told) -> list[Family]:
-        """Return one exposition for the answers of all workers that have answered; each was learned."""
+        """Return one exposition of the answers in ``told``. REQUIRES: each answer has been learned."""
         present = _present(told, self._chosen(told))
         return [
             Family(name, kind, meaning, list(self._samples(name, rule_of(name, kind), present.get(name, {}))))
@@ -69,13 +69,13 @@ class Merging:
         ]
 
     def learn(self, worker: int, families: Sequence[Family]) -> None:
-        """Take in the answer of the process in the place of ``worker``, as long as it has not ended."""
+        """Record the answer of the process in the place of ``worker``. REQUIRES: that process has not ended."""
         for family in families:
             self._kinds.setdefault(family.name, (family.kind, family.meaning))
         self._counters.learn(worker, families)
 
     def retire(self, worker: int) -> None:
-        """Keep what the process in the place of ``worker`` had counted: it has ended."""
+        """Keep the counts of the process in the place of ``worker``, which has ended."""
         self._counters.retire(worker)
 
     def _samples(self, name: str, rule: Rule, present: _Present) -> Iterator[tuple[str, Labels, float]]:
@@ -113,7 +113,7 @@ class Merging:
 
 
 class _Counters:
-    """Counts by series: of each worker, of those that have ended, and of all together."""
+    """Counts by series: of each worker, of ended workers, and of all together."""
 
     def __init__(self, most_subjects: int) -> None:
         self._most_subjects = most_subjects
@@ -123,7 +123,7 @@ class _Counters:
         self._ended: dict[Key, float] = defaultdict(float)
         self._exported: dict[Key, float] = {}
         self._subjects: OrderedDict[Subject, dict[Key, str]] = OrderedDict()
-        """Series of each, with their metrics; those exported longest ago first."""
+        """Series of each subject, with their metrics; the least recently exported subject first."""
 
     def learn(self, worker: int, families: Sequence[Family]) -> None:
         known = self._of_each[worker]
@@ -136,7 +136,7 @@ class _Counters:
                 key = Key(sample, tuple(labels.items()))
                 keys[key] = None
                 if value < known.get(key, 0.0):
-                    # It was begun anew, as those of a version are that goes on trial again.
+                    # The worker restarted this count, as happens when a version goes on trial again.
                     self._ended[key] += known[key]
                 known[key] = value
                 if ranking is not None:
@@ -154,7 +154,7 @@ class _Counters:
 
     def total(self, key: Key) -> float:
         total = self._sum(key)
-        # Another order of the same addends may make their sum less by its last digit.
+        # Rounding: the same addends in another order may give a slightly smaller sum.
         total = max(total, self._exported.get(key, total))
         self._exported[key] = total
         return total

@@ -1,4 +1,4 @@
-"""Rules by which the metrics of workers become one, and the metrics that are of the busiest only.
+"""Rules that merge the metrics of workers, and the metrics that cover only the busiest models or tenants.
 
 Counters and histograms are summed. A gauge is an amount, a state or a property of one process, and its name alone does
 not say which: a gauge that is missing here is exported for each worker.
@@ -32,15 +32,15 @@ GAUGES: Final[Mapping[str, Rule]] = MappingProxyType(
         "intent_requests_waiting": Rule.SUM,
         "intent_concurrency_limit": Rule.SUM,
         "intent_queue_length": Rule.SUM,
-        # A worker sees a change of a release when somebody asks it for the name.
+        # A worker notices a change of a release only once a call asks for its name.
         "intent_release_revision": Rule.GREATEST,
         "intent_cache_loads_waiting": Rule.SUM,
         "intent_cache_models": Rule.SUM,
         "intent_cache_bytes": Rule.SUM,
         "intent_cache_budget_bytes": Rule.SUM,
-        # All workers are within the same limit.
+        # All workers share the same limit.
         "intent_memory_limit_bytes": Rule.LEAST,
-        # Each worker compares the documents that it has seen; the one that finds the most has reason to.
+        # Each worker compares only the documents that it has seen; the greatest drift found is a justified finding.
         "intent_model_drift": Rule.GREATEST,
         "intent_model_drift_verdict": Rule.GREATEST,
         "intent_certificate_expiry_seconds": Rule.LEAST,
@@ -48,7 +48,7 @@ GAUGES: Final[Mapping[str, Rule]] = MappingProxyType(
         "modelmesh_instance_models_total": Rule.SUM,
         "modelmesh_instance_capacity_bytes": Rule.SUM,
         "modelmesh_instance_used_bytes": Rule.SUM,
-        # A share of capacities that are equal.
+        # A share of the capacity, which is equal in all workers.
         "modelmesh_instance_used_bps": Rule.MEAN,
         "python_info": Rule.GREATEST,
         "process_virtual_memory_bytes": Rule.EACH,
@@ -69,7 +69,7 @@ class Ranking:
     subject: tuple[str, ...]
     """Labels that name the model, or tenant."""
     counter: str
-    """Sample whose sum ranks them; empty: in the order in which workers name them."""
+    """Sample whose sum ranks the subjects; if empty, they keep the order in which workers export them."""
 
 
 _QUERIES: Final = Ranking(("model",), "intent_model_requests_total")
