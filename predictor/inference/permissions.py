@@ -1,4 +1,4 @@
-"""Permission check of a query at the predictor: frontends name the caller, but not the caller's rights."""
+"""Permission check of queries, repeated where they are answered: frontends name the caller, not the caller's rights."""
 
 from __future__ import annotations
 

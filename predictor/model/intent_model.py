@@ -41,7 +41,7 @@ class Encoded(NamedTuple):
     unknown: int
     """Number of these tokens that the vocabulary lacks."""
     bag: list[int]
-    """Indices of the known input: those of the text's tokens, then those of the n-grams."""
+    """Indices that the network takes: those of the text's tokens, then those of the n-grams."""
     ngrams: int
     """Number of n-grams among these indices."""
 

@@ -179,7 +179,7 @@ def _modern(state: Mapping[Any, Any]) -> Vocabulary:
         if unknown not in vocabulary.indices:
             raise InvalidModelFile(_DAMAGED)
         return replace(vocabulary, default_index=vocabulary.indices[unknown])
-    # torchtext 0.18 compares versions as text, too.
+    # Versions are compared as text, as in torchtext 0.18.
     if version < "0.0.2" or not _are_indices(integers):
         raise InvalidModelFile(_DAMAGED)
     return Vocabulary.of(tokens, integers[0] if integers else None)
