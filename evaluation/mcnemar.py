@@ -24,6 +24,6 @@ def mcnemar_p_value(wins: int, losses: int) -> float:
     for heads in range(fewer, 0, -1):
         ratio *= heads / (tosses - heads + 1)
         tail += ratio
-    # Divide integers: either may be too large for a float.
+    # Divide integers, because both can be far too large for a float.
     largest = math.comb(tosses, fewer) / (1 << tosses)
     return min(1.0, 2 * largest * tail)

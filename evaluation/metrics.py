@@ -132,7 +132,7 @@ def out_of_scope_recall(
 def out_of_scope_precision(
     gold: Sequence[str], answers: Sequence[str], out_of_scope: Collection[str] = OUT_OF_SCOPE
 ) -> float | None:
-    """Return the share of rows answered as out of scope that are; ``None`` if no row is answered so.
+    """Return the share of rows answered as out of scope that are out of scope; ``None`` if no row is answered so.
 
     Raises the same errors as :func:`out_of_scope_recall`.
     """

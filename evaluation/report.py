@@ -44,5 +44,5 @@ def html_report(
 
 
 def _address(image: bytes) -> str:
-    """Return an image as a data address: a browser runs no script in an image that it loads from one."""
+    """Return an image as a data URL: a browser runs no script in such an image."""
     return f"data:image/svg+xml;base64,{base64.b64encode(image).decode('ascii')}"

@@ -23,7 +23,8 @@ Bag: TypeAlias = Sequence[int]
 # A one for each token of all but the longest documents: with this vector BLAS adds rows up, in a third of the time.
 _ONES: Final = np.ones(1 << 12, dtype=np.float32)
 
-# Far above the number of tokens in the largest document that any service accepts, and far below the largest float32.
+# _MOST_TOKENS is far above the tokens of the largest document that any service accepts; _LARGEST is far below the
+# largest float32.
 _MOST_TOKENS: Final = 1 << 30
 _LARGEST: Final = 1e36
 

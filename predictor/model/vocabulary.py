@@ -1,7 +1,7 @@
 """Vocabularies, which map tokens to indices, of every torchtext release, read without torchtext.
 
-``docs/torchtext.md`` records the pickled form of torchtext's classes and the results of their look-ups. The shape of
-its state determines the kind of a vocabulary, because one class name served two kinds.
+``docs/torchtext.md`` records the pickled form of torchtext's classes and the results of their look-ups. A vocabulary's
+kind follows from the shape of its state, because one class name served two kinds.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Vocabulary:
     """Bytes of memory, as if no other vocabulary shared its texts."""
 
     def __post_init__(self) -> None:
-        # The joined text takes the character width of its widest token, so it is never smaller than the tokens' texts.
+        # The joined text has the character width of the widest token, so its size is at least that of the tokens' texts.
         texts = sys.getsizeof("".join(self.indices)) + _BYTES_PER_TEXT * len(self.indices)
         indices = _BYTES_PER_INDEX * max(0, len(self.indices) - len(_SHARED_INDICES))
         object.__setattr__(self, "size", sys.getsizeof(self.indices) + sys.getsizeof(self.tokens) + texts + indices)
