@@ -75,7 +75,7 @@ class Vocabulary:
     """Bytes of memory, as if no other vocabulary shared its texts."""
 
     def __post_init__(self) -> None:
-        # The joined text has the character width of the widest token, so its size is at least that of the tokens' texts.
+        # The joined text has the character width of its widest token, so it takes at least as much as the texts alone.
         texts = sys.getsizeof("".join(self.indices)) + _BYTES_PER_TEXT * len(self.indices)
         indices = _BYTES_PER_INDEX * max(0, len(self.indices) - len(_SHARED_INDICES))
         object.__setattr__(self, "size", sys.getsizeof(self.indices) + sys.getsizeof(self.tokens) + texts + indices)
