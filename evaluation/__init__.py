@@ -1,1 +1,1 @@
-"""How good the answers of a model are, and which of two models answers better."""
+"""Evaluation of a model's answers, and comparison of the answers of two models."""

@@ -1,4 +1,4 @@
-"""What a model answered to the texts that it is evaluated on."""
+"""Answers of a model to the texts that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from serving.domain.prediction import Prediction
 
 
 class Answer(NamedTuple):
-    """To one text."""
+    """Answer to one text."""
 
     label: str
-    """What a caller gets, with the threshold in force."""
+    """Label that a caller gets with the threshold in force."""
     best: str
-    """The label with the highest score; another than ``label`` where the model fell back."""
+    """Label with the highest score; differs from ``label`` if the model fell back."""
     score: float
-    """Of the best label, from 0 to 1; 0 from engines that tell none."""
+    """Score of the best label, from 0 to 1; 0 from engines that return no scores."""
     fell_back: bool
 
     @classmethod
     def of(cls, prediction: Prediction) -> Self:
-        """Return what is looked at of a prediction."""
+        """Return the parts of a prediction that an evaluation uses."""
         fallback = prediction.fallback
         if fallback is None:
             return cls(prediction.label, prediction.label, prediction.score, fell_back=False)
@@ -30,19 +30,19 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Of one model to all texts, in their order."""
+    """Answers of one model to all texts, in the order of the texts."""
 
     model_id: str
     model_version: str
     labels: frozenset[str] | None
-    """Those that the model can answer with; ``None`` where its engine does not tell."""
+    """Labels that the model can answer with; ``None`` if its engine does not list them."""
     fallback: str
-    """The label that it falls back to."""
+    """Label that the model falls back to."""
     threshold: float | None
-    """What was in force; ``None`` where it is not known, because a frontend was asked and nothing fell back."""
+    """Threshold in force; ``None`` if unknown, because a frontend answered and no row fell back."""
     rows: tuple[Answer, ...]
 
     @property
     def have_scores(self) -> bool:
-        """Whether the scores can be probabilities; an engine that tells none gives 0 to all."""
+        """Whether the scores can be probabilities; an engine that returns no scores gives 0 for every row."""
         return all(0.0 <= row.score <= 1.0 for row in self.rows) and any(row.score for row in self.rows)

@@ -1,4 +1,4 @@
-"""Asks a model all texts of an evaluation: one of a folder, or one behind a frontend, whatever its engine."""
+"""Sends all texts of an evaluation to a model, either in a folder or behind a frontend, whatever its engine."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from serving.wire.client import IntentClient
 _BATCH: Final = 256
 _ANY_DOCUMENT: Final = "hello"
 _MORE_LABELS_THAN_A_MODEL_HAS: Final = 1 << 16
-# Of the probabilities of all labels: float32 on the wire, each rounded by itself.
+# Tolerance for the sum of all probabilities: they are float32 on the wire, and each is rounded separately.
 _SUM_TOLERANCE: Final = 1e-3
 
 OnAnswers = Callable[[int], None]
-"""Told how many more rows were answered."""
+"""Callback that is called with the number of rows answered since the last call."""
 
 
 def ask_folder(
     model_dir: Path, model_id: str, texts: Sequence[str], *, threshold: float | None, on_answers: OnAnswers
 ) -> Answers:
-    """Return the answers of a model that is loaded from a model folder, as the predictor loads it.
+    """Return the answers of a model that is loaded from a model folder as the predictor loads it.
 
     Args:
-        model_dir: the folder with one folder a model.
+        model_dir: the folder that holds one folder per model.
         model_id: the model.
-        texts: what to ask, one at least.
-        threshold: instead of the manifest's.
-        on_answers: told of each batch.
+        texts: the texts to send, at least one.
+        threshold: the threshold to use instead of the manifest's.
+        on_answers: called after each batch.
 
     Raises:
         RowRefused: the model has no answer to a text.
@@ -62,11 +62,11 @@ def ask_folder(
 def ask_frontend(
     client: IntentClient, model_id: str, texts: Sequence[str], *, threshold: float | None, on_answers: OnAnswers
 ) -> Answers:
-    """Return the answers of a model behind a frontend. Arguments as for :func:`ask_folder`.
+    """Return the answers of a model behind a frontend. The other arguments are those of :func:`ask_folder`.
 
     Raises:
         RowRefused: a text is refused.
-        ServingError: the frontend does not answer, or not for this model.
+        ServingError: the frontend does not answer, or does not answer for this model.
     """
     labels = _labels(client, model_id)
     queries = (Query(model_id, text, threshold=threshold) for text in texts)
@@ -78,7 +78,7 @@ def ask_frontend(
 
 
 class _Seen:
-    """What the answers of a frontend tell of their model."""
+    """Facts about a model that the answers of its frontend reveal."""
 
     def __init__(self, threshold: float | None) -> None:
         self.version = ""
@@ -114,7 +114,7 @@ def _answered(batches: Iterable[Sequence[Outcome]], on_answers: OnAnswers) -> tu
 
 
 def _labels(client: IntentClient, model_id: str) -> frozenset[str] | None:
-    """Return all labels of a model; ``None`` where its engine tells only some."""
+    """Return all labels of a model; ``None`` if its engine does not return all of them."""
     try:
         best = client.predict(model_id, _ANY_DOCUMENT, k=_MORE_LABELS_THAN_A_MODEL_HAS).best
     except InvalidRequest:

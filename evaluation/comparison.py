@@ -1,4 +1,4 @@
-"""Two models over the same rows: who is right where, and whether it is more than chance."""
+"""Comparison of two models over the same rows: which rows each gets right, and whether the difference is chance."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from evaluation.evaluation import Labelled
 from evaluation.mcnemar import mcnemar_p_value
 
 SIGNIFICANT: Final = 0.05
-"""Below it a p-value is taken for more than chance."""
+"""Bound below which a p-value counts as more than chance."""
 
 
 class Verdict(Enum):
-    """On the second model against the first."""
+    """Verdict on the second model, compared with the first."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -34,7 +34,7 @@ class Difference(NamedTuple):
 
 
 class LabelTally(NamedTuple):
-    """Rows of a label that only one of both gets right."""
+    """Counts of a label's rows that only one of the two models gets right."""
 
     label: str
     wins: int
@@ -43,12 +43,15 @@ class LabelTally(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Of a second model, B, with a first one, A. Answers are as callers get them, with the thresholds in force."""
+    """Comparison of a second model, B, with a first one, A.
+
+    The answers are those that callers get, with the thresholds in force.
+    """
 
     rows: int
     in_scope: int
     agreeing: int
-    """Rows with the same answer, right or wrong."""
+    """Rows that both models answer alike, right or wrong."""
     both_right: int
     wins: int
     """Rows that only B gets right."""
@@ -60,47 +63,47 @@ class Comparison:
     differences: tuple[Difference, ...]
     """Losses first, then wins, then rows that both get wrong; each in the order of the data."""
     labels: tuple[LabelTally, ...]
-    """Those with wins or losses, the largest difference first."""
+    """Labels with wins or losses, the largest difference first."""
 
     @property
     def p_value(self) -> float:
-        """Of the exact two-sided McNemar test."""
+        """P-value of the exact two-sided McNemar test."""
         return mcnemar_p_value(self.wins, self.losses)
 
     @property
     def verdict(self) -> Verdict:
-        """What the test says."""
+        """Verdict of the McNemar test."""
         if self.p_value >= SIGNIFICANT:
             return Verdict.NO_DIFFERENCE
         return Verdict.BETTER if self.wins > self.losses else Verdict.WORSE
 
     @property
     def agreement(self) -> float:
-        """Share of rows with the same answer."""
+        """Share of rows that both models answer alike."""
         return self.agreeing / self.rows
 
     @property
     def accuracy_a(self) -> float:
-        """Over all rows."""
+        """Accuracy of A over all rows."""
         return (self.both_right + self.losses) / self.rows
 
     @property
     def accuracy_b(self) -> float:
-        """Over all rows."""
+        """Accuracy of B over all rows."""
         return (self.both_right + self.wins) / self.rows
 
     @property
     def accuracy_in_scope_a(self) -> float | None:
-        """``None`` where no row is in scope."""
+        """Accuracy of A over the rows in scope; ``None`` if no row is in scope."""
         return self.in_scope_right_a / self.in_scope if self.in_scope else None
 
     @property
     def accuracy_in_scope_b(self) -> float | None:
-        """``None`` where no row is in scope."""
+        """Accuracy of B over the rows in scope; ``None`` if no row is in scope."""
         return self.in_scope_right_b / self.in_scope if self.in_scope else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it; docs/evaluation.md describes it."""
+        """Return the comparison in its JSON form, which docs/evaluation.md describes."""
         return {
             "rows": {"all": self.rows, "in_scope": self.in_scope, "out_of_scope": self.rows - self.in_scope},
             "agreement": self.agreement,
@@ -119,13 +122,15 @@ class Comparison:
 
 
 def compare(rows: Sequence[Labelled], a: Answers, b: Answers, out_of_scope: Collection[str]) -> Comparison:
-    """Return how ``b`` does against ``a``; both are answers to ``rows``, one at least, in their order.
+    """Return the comparison of ``b`` with ``a``.
+
+    Both hold the answers to ``rows``, of which there is at least one, in the order of the rows.
 
     Args:
         rows: texts and their labels.
-        a: what the first model answered to them.
-        b: what the second model answered to them.
-        out_of_scope: labels that mean out of scope, beside the fallback labels of both models. They count as one.
+        a: answers of the first model.
+        b: answers of the second model.
+        out_of_scope: labels that mean out of scope, besides the fallback labels of both models. They count as one.
     """
     outside = frozenset((*out_of_scope, a.fallback, b.fallback))
 

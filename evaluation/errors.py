@@ -1,4 +1,4 @@
-"""What goes wrong in an evaluation. Messages are read by the person at the terminal: they say what to do."""
+"""Errors of an evaluation. A person at the terminal reads the messages, so they say what to do."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from serving.domain.errors import ServingError
 
 
 class EvaluationError(Exception):
-    """Root of the errors of this package."""
+    """Base class of the errors of this package."""
 
 
 class RowRefused(EvaluationError):
-    """A text of the data cannot be asked, so there is no figure for all of them. ``reason`` is why."""
+    """A text of the data was refused, so no figure covers all rows. ``reason`` is the cause."""
 
     def __init__(self, row: int, reason: ServingError) -> None:
         super().__init__(f"row {row} of the data was refused: {reason}")

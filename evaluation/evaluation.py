@@ -1,4 +1,4 @@
-"""All figures of one model over the rows of one split."""
+"""Figures of one model over the rows of one split."""
 
 from __future__ import annotations
 
@@ -30,62 +30,62 @@ _THRESHOLDS: Final = 101
 
 
 class Labelled(NamedTuple):
-    """A text and what it means."""
+    """A text and its label."""
 
     text: str
     label: str
 
 
 class Mistake(NamedTuple):
-    """A row that is not answered with its label."""
+    """A row whose answer is not its label."""
 
     text: str
     label: str
     answer: str
     best: str
     score: float
-    """Of the best label."""
+    """Score of the best label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Shares are from 0 to 1, and ``None`` where there are no rows that they are shares of."""
+    """Figures of one model. Shares are from 0 to 1, or ``None`` if there are no rows to take a share of."""
 
     rows: int
     in_scope: int
-    """Rows whose label is none of those that mean out of scope."""
+    """Rows whose label does not mean out of scope."""
     unknown_labels: Mapping[str, int] | None
-    """Labels of rows that the model does not have, and their rows, which count as wrong; ``None``: not known."""
+    """Number of rows, which count as wrong, for each label that the model lacks; ``None``: not known."""
     accuracy: float
-    """Over all rows, with the threshold in force."""
+    """Accuracy over all rows, with the threshold in force."""
     accuracy_in_scope: float | None
-    """With the threshold in force: a row that is answered as out of scope is wrong."""
+    """Accuracy in scope with the threshold in force: a row that is answered as out of scope is wrong."""
     accuracy_in_scope_without_threshold: float | None
-    """Of the best labels."""
+    """Accuracy of the best labels over the rows in scope."""
     macro_f1: float
-    """Over all labels that a row has or was given, that of out of scope among them."""
+    """Macro F1 over all labels that a row has or was given, the out-of-scope label included."""
     out_of_scope_recall: float | None
     out_of_scope_precision: float | None
     answered_out_of_scope: float
-    """Share of rows, by threshold or by a learned class."""
+    """Share of rows that are answered as out of scope, by the threshold or by a learned class."""
     fallen_back: float
-    """Share of rows whose best label was not believed."""
+    """Share of rows whose best label was replaced by the fallback label."""
     expected_calibration_error: float | None
-    """Over the rows in scope, of the best labels; ``None`` too where the engine tells no probabilities."""
+    """Error of the best labels over the rows in scope; ``None`` also if the engine returns no probabilities."""
     reliability: tuple[ReliabilityBin, ...]
     threshold_curve: tuple[ThresholdPoint, ...]
     labels: tuple[LabelFigures, ...]
     confusions: tuple[Confusion, ...]
     mistakes: tuple[Mistake, ...]
-    """The most confident first."""
+    """Wrongly answered rows, the most confident first."""
 
     @property
     def out_of_scope(self) -> int:
-        """Rows that are out of scope."""
+        """Number of rows that are out of scope."""
         return self.rows - self.in_scope
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it; docs/evaluation.md describes it."""
+        """Return the evaluation in its JSON form, which docs/evaluation.md describes."""
         return {
             "rows": {
                 "all": self.rows,
@@ -118,12 +118,14 @@ class Evaluation:
 
 
 def evaluate(rows: Sequence[Labelled], answers: Answers, out_of_scope: Collection[str]) -> Evaluation:
-    """Return the figures of ``answers``, which are those to ``rows``, one at least, in their order.
+    """Return the figures of ``answers``.
+
+    They hold the answers to ``rows``, of which there is at least one, in the order of the rows.
 
     Args:
         rows: texts and their labels.
-        answers: what the model answered to them.
-        out_of_scope: labels that mean out of scope, beside the model's fallback label. They count as one.
+        answers: answers of the model to the texts.
+        out_of_scope: labels that mean out of scope, besides the model's fallback label. They count as one.
     """
     outside = frozenset((*out_of_scope, answers.fallback))
 

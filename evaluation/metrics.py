@@ -1,7 +1,8 @@
 """Figures of a classifier that may answer "out of scope": pure functions over labels, answers and confidences.
 
-Rows are given as sequences of one length: ``gold`` is the label of each, ``answers`` what was answered, ``best`` the
-label with the highest score whatever the threshold, ``confidences`` that score. Shares and scores are from 0 to 1.
+Rows are given as sequences of equal length: ``gold`` holds the label of each row, ``answers`` the answer, ``best`` the
+label with the highest score regardless of the threshold, and ``confidences`` that score. Shares and scores are from 0
+to 1.
 """
 
 from __future__ import annotations
@@ -17,31 +18,31 @@ import numpy.typing as npt
 from serving.domain.confidence import FALLBACK_LABEL
 
 BINS: Final = 15
-"""As many as Guo et al. take."""
+"""Number of bins, as in Guo et al."""
 
 OUT_OF_SCOPE: Final = frozenset({FALLBACK_LABEL})
 
 Confidences: TypeAlias = Sequence[float] | npt.NDArray[np.floating[Any]]
 Rights: TypeAlias = Sequence[bool] | npt.NDArray[np.bool_]
-"""Of each row, whether the answer is right."""
+"""Whether the answer to each row is right."""
 
 
 class LabelFigures(NamedTuple):
-    """How one label is told from the others; a share of nothing is 0."""
+    """Figures of one label against all others; a share of no rows is 0."""
 
     label: str
     support: int
-    """Rows that have it."""
+    """Number of rows that have the label."""
     precision: float
-    """Of the rows that were given it, the share that have it."""
+    """Share of the rows answered with the label that have it."""
     recall: float
-    """Of the rows that have it, the share that were given it."""
+    """Share of the rows with the label that are answered with it."""
     f1: float
-    """The harmonic mean of both."""
+    """Harmonic mean of precision and recall."""
 
 
 class Confusion(NamedTuple):
-    """A mistake and how often it was made."""
+    """A mistake and its frequency."""
 
     label: str
     answer: str
@@ -49,25 +50,25 @@ class Confusion(NamedTuple):
 
 
 class ReliabilityBin(NamedTuple):
-    """The rows whose confidence is in ``(low, high]``; 0 itself belongs to the first bin."""
+    """Rows whose confidence is in ``(low, high]``; the first bin includes 0."""
 
     low: float
     high: float
     rows: int
     confidence: float
-    """The mean; 0 where there are no rows."""
+    """Mean confidence of the rows; 0 if there are no rows."""
     accuracy: float
-    """0 where there are no rows."""
+    """Share of the rows that are answered correctly; 0 if there are no rows."""
 
 
 class ThresholdPoint(NamedTuple):
-    """What a threshold would lead to."""
+    """Figures that a threshold would lead to."""
 
     threshold: float
     in_scope_accuracy: float | None
-    """Rows in scope that are answered with their label; ``None`` where there are no such rows."""
+    """Share of the rows in scope that are answered with their label; ``None`` if no row is in scope."""
     out_of_scope_recall: float | None
-    """Rows out of scope that are answered so; ``None`` where there are no such rows."""
+    """Share of the rows out of scope that are answered as out of scope; ``None`` if no row is out of scope."""
 
 
 def accuracy(gold: Sequence[str], answers: Sequence[str]) -> float:
@@ -102,7 +103,7 @@ def label_figures(gold: Sequence[str], answers: Sequence[str]) -> tuple[LabelFig
 
 
 def macro_f1(gold: Sequence[str], answers: Sequence[str]) -> float:
-    """Return the mean F1 over the labels that a row has or was given, each counted alike.
+    """Return the mean F1 over the labels that a row has or was given, each with equal weight.
 
     Raises:
         ValueError: there are no rows, or the sequences differ in length.
@@ -114,12 +115,12 @@ def macro_f1(gold: Sequence[str], answers: Sequence[str]) -> float:
 def out_of_scope_recall(
     gold: Sequence[str], answers: Sequence[str], out_of_scope: Collection[str] = OUT_OF_SCOPE
 ) -> float | None:
-    """Return the share of rows out of scope that are answered so; ``None`` where there are no such rows.
+    """Return the share of rows out of scope that are answered so; ``None`` if no row is out of scope.
 
     Args:
-        gold: of each row, the label.
-        answers: of each row, what was answered.
-        out_of_scope: the labels that mean it.
+        gold: label of each row.
+        answers: answer to each row.
+        out_of_scope: labels that mean out of scope.
 
     Raises:
         ValueError: the sequences differ in length.
@@ -131,16 +132,16 @@ def out_of_scope_recall(
 def out_of_scope_precision(
     gold: Sequence[str], answers: Sequence[str], out_of_scope: Collection[str] = OUT_OF_SCOPE
 ) -> float | None:
-    """Return the share that are out of scope of the rows answered so; ``None`` where no row is answered so.
+    """Return the share of rows answered as out of scope that are out of scope; ``None`` if no row is answered so.
 
-    Raises as :func:`out_of_scope_recall`.
+    Raises the same errors as :func:`out_of_scope_recall`.
     """
     both, _, answered = _scopes(gold, answers, out_of_scope)
     return _share(both, answered)
 
 
 def confusions(gold: Sequence[str], answers: Sequence[str]) -> tuple[Confusion, ...]:
-    """Return every mistake that was made, the most frequent first, those of one frequency by their labels.
+    """Return every mistake, the most frequent first; mistakes of equal frequency are sorted by label.
 
     Raises:
         ValueError: the sequences differ in length.
@@ -153,14 +154,14 @@ def confusions(gold: Sequence[str], answers: Sequence[str]) -> tuple[Confusion, 
 
 
 def reliability(confidences: Confidences, right: Rights, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
-    """Return bins of equal width over the confidences from 0 to 1: what a reliability diagram shows.
+    """Return the bins of a reliability diagram, of equal width over the confidences from 0 to 1.
 
     Raises:
         ValueError: there are no rows, the sequences differ in length, or a confidence is not from 0 to 1.
     """
     _check(confidences, right)
     scores = np.asarray(confidences, dtype=np.float64)
-    # NaN is not from 0 to 1 either.
+    # Written so that NaN fails the check too.
     if not ((scores >= 0.0) & (scores <= 1.0)).all():
         raise ValueError("confidences must be from 0 to 1")
     edges = np.arange(bins + 1) / bins
@@ -174,10 +175,10 @@ def reliability(confidences: Confidences, right: Rights, bins: int = BINS) -> tu
 
 
 def expected_calibration_error(confidences: Confidences, right: Rights, bins: int = BINS) -> float:
-    """Return by how much confidence and accuracy differ: the mean over bins of equal width, weighted by their rows.
+    """Return the mean gap between confidence and accuracy over bins of equal width, weighted by their rows.
 
-    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015, in the form of Guo et al.,
-    "On Calibration of Modern Neural Networks", 2017. Raises as :func:`reliability`.
+    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015, in the form of Guo et
+    al., "On Calibration of Modern Neural Networks", 2017. Raises the same errors as :func:`reliability`.
     """
     gaps = (each.rows * abs(each.accuracy - each.confidence) for each in reliability(confidences, right, bins))
     return sum(gaps) / len(right)
@@ -190,10 +191,10 @@ def threshold_curve(
     thresholds: Sequence[float] | npt.NDArray[np.floating[Any]],
     out_of_scope: Collection[str] = OUT_OF_SCOPE,
 ) -> tuple[ThresholdPoint, ...]:
-    """Return what each threshold would lead to.
+    """Return the figures that each threshold would lead to.
 
-    A row is answered as out of scope where its confidence is below the threshold, or its best label means it anyway. A
-    row in scope that is answered so is wrong.
+    A row is answered as out of scope if its confidence is below the threshold or its best label already means out of
+    scope. A row in scope that is answered so is wrong.
 
     Raises:
         ValueError: the sequences differ in length.
@@ -225,7 +226,7 @@ def threshold_curve(
 
 
 def _scopes(gold: Sequence[str], answers: Sequence[str], out_of_scope: Collection[str]) -> tuple[int, int, int]:
-    """Return how many rows are out of scope and answered so, are out of scope, and are answered so."""
+    """Return the numbers of rows that are out of scope and answered so, are out of scope, and are answered so."""
     pairs = [(label in out_of_scope, answer in out_of_scope) for label, answer in zip(gold, answers, strict=True)]
     is_out = sum(outside for outside, _ in pairs)
     answered = sum(answer for _, answer in pairs)

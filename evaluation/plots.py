@@ -1,6 +1,6 @@
-"""The plots of an evaluation: reliability, confusions of the most confused labels, and what thresholds would lead to.
+"""Plots of an evaluation: reliability, confusions of the most confused labels, and the effect of thresholds.
 
-Takes matplotlib, which is optional: every function raises ModuleNotFoundError where it is not installed.
+The plots need matplotlib, which is optional: every function raises ModuleNotFoundError if it is not installed.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _QUIET: Final = "#9aa4af"
 
 
 def draw(evaluation: Evaluation, threshold: float | None, form: Literal["png", "svg"]) -> dict[str, bytes]:
-    """Return the plots there are rows for, by name: ``reliability``, ``confusion``, ``threshold``.
+    """Return the plots that there are rows for, by name: ``reliability``, ``confusion``, ``threshold``.
 
     Args:
-        evaluation: what to draw.
-        threshold: what was in force, which is marked.
-        form: of the images. Text of SVG stays text.
+        evaluation: the figures to draw.
+        threshold: the threshold in force, which is marked.
+        form: format of the images. Text in SVG stays text.
     """
-    import matplotlib as mpl  # noqa: PLC0415 - takes longer to import than all else that the command line needs
+    import matplotlib as mpl  # noqa: PLC0415 - takes longer to import than everything else that the command line needs
 
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "evaluation", "text.parse_math": False}
     with mpl.rc_context(settings), warnings.catch_warnings():
-        # A script that the font lacks is drawn as boxes, as anywhere.
+        # Text in a script that the font lacks is drawn as boxes, as in any program; that needs no warning.
         warnings.filterwarnings("ignore", message="Glyph")
         return {name: _image(figure, form) for name, figure in _figures(evaluation, threshold).items()}
 
@@ -56,7 +56,7 @@ def _figures(evaluation: Evaluation, threshold: float | None) -> dict[str, Figur
 
 def _image(figure: Figure, form: Literal["png", "svg"]) -> bytes:
     image = io.BytesIO()
-    # Without its date, so that equal figures give equal files.
+    # Omit the date, so that equal figures give equal files.
     figure.savefig(image, format=form, dpi=_DOTS_PER_INCH, metadata={"Date": None} if form == "svg" else {})
     return image.getvalue()
 
@@ -106,7 +106,7 @@ def _confusion(evaluation: Evaluation) -> Figure:
             counts[places[each.label], places[each.label]] = round(each.recall * each.support)
     figure = _figure(1.0 + 0.62 * len(labels) + 2.2, 1.0 + 0.5 * len(labels) + 1.6)
     panel = figure.subplots()
-    # What is right is told in grey: the colours are for the mistakes.
+    # Right answers are grey; the colours are for mistakes.
     mistakes = np.ma.masked_array(shares, mask=np.eye(len(labels), dtype=bool))
     image = panel.imshow(mistakes, cmap="Oranges", vmin=0.0, vmax=max(float(shares.max()), 0.01), aspect="auto")
     panel.set_facecolor("#eef0f2")
@@ -133,7 +133,7 @@ def _threshold(evaluation: Evaluation, threshold: float | None) -> Figure:
     panel = figure.subplots()
     curve = evaluation.threshold_curve
     at = [point.threshold for point in curve]
-    # Either has no values at all, or one for each threshold.
+    # Each list is either empty or holds one value per threshold.
     accuracy = [point.in_scope_accuracy for point in curve if point.in_scope_accuracy is not None]
     recall = [point.out_of_scope_recall for point in curve if point.out_of_scope_recall is not None]
     if accuracy:
@@ -172,6 +172,6 @@ def _shares(panel: Axes, axis: Literal["x", "y"]) -> None:
 
 
 def _shown(label: str) -> str:
-    """Return a label as it can be drawn, on one line and in XML."""
+    """Return a label in a form that can be drawn on one line and in XML."""
     drawn = "".join(character if character.isprintable() else "\ufffd" for character in label)
     return drawn if len(drawn) <= _MOST_CHARACTERS else f"{drawn[: _MOST_CHARACTERS - 1]}…"

@@ -1,4 +1,4 @@
-"""The HTML report of an evaluation: one file that needs no network and runs no script."""
+"""HTML report of an evaluation: one file that needs no network and runs no script."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _MOST_ROWS: Final = 200
 def html_report(
     evaluation: Evaluation, *, model: str, data: str, figures: Sequence[tuple[str, str]], plots: Mapping[str, bytes]
 ) -> bytes:
-    """Return the report. Labels and texts may hold any character.
+    """Return the report. Labels and texts may contain any character.
 
     Args:
-        evaluation: what to report.
-        model: what was evaluated, for the title.
-        data: on what.
+        evaluation: the figures to report.
+        model: name of the evaluated model, for the title.
+        data: name of the data that the model was evaluated on.
         figures: names and values for the first table.
-        plots: SVG images by name; none where they cannot be drawn.
+        plots: SVG images by name; empty if they cannot be drawn.
 
     Raises:
         ModuleNotFoundError: jinja2 is not installed.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - --report alone takes it
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only --report needs it
 
     environment = Environment(
         loader=PackageLoader("evaluation", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=False
@@ -44,5 +44,5 @@ def html_report(
 
 
 def _address(image: bytes) -> str:
-    """Return an image as an address: a browser runs nothing that stands in one."""
+    """Return an image as a data URL: a browser runs no script in such an image."""
     return f"data:image/svg+xml;base64,{base64.b64encode(image).decode('ascii')}"

@@ -11,10 +11,10 @@ from serving.runtime.settings import load_settings
 
 
 def main() -> None:
-    """Run the predictor until a signal."""
+    """Run the predictor until a signal stops it."""
     settings = load_settings(PredictorSettings)
-    # Work comes from many requests at once; threads inside of one would only get into each other's way. NumPy reads
-    # this when it is imported, which is when the predictor is built.
+    # Parallelism comes from many requests at once; threads within one request would only contend with each other.
+    # NumPy reads this variable on import, which happens when the predictor is built.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     run(Program("predictor", "predictor.service:build"), settings)
 

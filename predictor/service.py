@@ -58,10 +58,10 @@ def workload(settings: PredictorSettings, comparison: FileComparison) -> Workloa
 
 
 def tune_process() -> None:
-    """Set what holds for the whole process: models come and go, and answers are wanted meanwhile."""
+    """Set process-wide options for answering queries while models are loaded and evicted."""
     keep_memory_returnable()
-    # Loads are Python's work as much as answers are, and an answer asks for the interpreter many times: a load must let
-    # go of it soon. At a tenth of a millisecond answers during loads are ten times as fast as at a half.
+    # Loads run Python code just as answers do, and an answer acquires the interpreter many times, so a load must
+    # release it soon. At a tenth of a millisecond, answers during loads are ten times as fast as at half a millisecond.
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
@@ -89,9 +89,9 @@ def build_engine(settings: PredictorSettings, comparison: FileComparison) -> Inf
 
 
 def model_budget(settings: PredictorSettings) -> int:
-    """Return the bytes for models in this process: an equal share of the service's, where it is one of several workers.
+    """Return the bytes for models in this process: with several workers, an equal share of the service's bytes.
 
-    Each worker loads the models that it is asked for.
+    Each worker loads the models that it receives queries for.
     """
     workers = 1 if settings.membership is None else settings.membership.workers
     if settings.model_memory:
@@ -100,7 +100,7 @@ def model_budget(settings: PredictorSettings) -> int:
 
 
 def collectors_of(engine: InferenceEngine, settings: PredictorSettings) -> Sequence[Collector]:
-    """Return what metrics tell of the engine."""
+    """Return the collectors of the engine's metrics."""
     collectors: list[Collector] = [
         CacheCollector(engine),
         MemoryLimitCollector(),
@@ -112,5 +112,5 @@ def collectors_of(engine: InferenceEngine, settings: PredictorSettings) -> Seque
 
 
 def wanted_at_start(settings: PredictorSettings) -> tuple[ModelId, ...]:
-    """Return the models to be in memory before the service is ready."""
+    """Return the models that must be in memory before the service is ready."""
     return (*parse_model_ids(settings.pin), *parse_model_ids(settings.preload))

@@ -1,1 +1,1 @@
-"""From labelled text to a model folder. Shares tokenizer, vocabulary and network with the predictor that serves it."""
+"""Turns labelled texts into a model folder. Shares tokenizer, vocabulary and network with the predictor."""

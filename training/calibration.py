@@ -1,4 +1,4 @@
-"""Makes the scores of a trained model mean something, by its validation texts: a temperature, and a threshold."""
+"""Calibrates the scores of a trained model on its validation texts: a temperature, and a threshold."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
 def fit_temperature(logits: Numbers, classes: Classes) -> float:
-    """Return what logits are to be divided by, so that their softmax fits the classes best.
+    """Return the divisor of the logits with which their softmax fits the classes best.
 
-    Found by golden-section search for the least cross-entropy (Guo et al., "On Calibration of Modern Neural Networks",
-    2017). Of n documents it is supposed that one of n + 2 has another class than was seen, lest few documents that are
-    all right make every score certain (after Platt, "Probabilistic Outputs for Support Vector Machines", 1999).
+    A golden-section search finds the least cross-entropy (Guo et al., "On Calibration of Modern Neural Networks",
+    2017). With n documents, it assumes that one in n + 2 has another class than the observed one, so that a few
+    documents that are all answered correctly do not make every score certain (after Platt, "Probabilistic Outputs for
+    Support Vector Machines", 1999).
 
     Args:
         logits: shape [documents, classes].
-        classes: the right ones; shape [documents].
+        classes: the right classes; shape [documents].
     """
     low, high = np.log(_LOWEST), np.log(_HIGHEST)
     for _ in range(_STEPS):
@@ -40,14 +41,14 @@ def fit_temperature(logits: Numbers, classes: Classes) -> float:
 def choose_threshold(scores: Numbers, right: npt.NDArray[np.bool_], given_up: float) -> float:
     """Return the highest threshold that gives up no more than a share of the documents.
 
-    A document is given up where its best label is right, and has a lower score than the threshold. No out-of-scope
-    texts are needed to choose it: few teams have any. Between the scores of two documents, and below the lowest, the
-    threshold is interpolated, lest few documents give a high one.
+    A document is given up if its best label is right but scores below the threshold. The choice needs no out-of-scope
+    texts, because few teams have any. The threshold is interpolated between the scores of two documents, and below the
+    lowest score, so that few documents do not give a high threshold.
 
     Args:
-        scores: of the best label of in-scope documents, from 0 to 1; shape [documents].
-        right: whether that label is the document's; shape [documents].
-        given_up: that share, from 0 to 1.
+        scores: scores of the best labels of in-scope documents, from 0 to 1; shape [documents].
+        right: whether the best label is the document's label; shape [documents].
+        given_up: share of the documents that may be given up, from 0 to 1.
     """
     of_right = np.sort(scores[right])
     place = given_up * len(scores)

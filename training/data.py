@@ -1,4 +1,4 @@
-"""Labelled texts, in the splits that a model is trained, stopped and measured on."""
+"""Labelled texts, in splits for training, early stopping and measurement."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from serving.domain.confidence import FALLBACK_LABEL
 from training.errors import BadData
 
 OUT_OF_SCOPE: Final = FALLBACK_LABEL
-"""The label of texts that belong to no intent, as CLINC150 names it."""
+"""Label of texts that belong to no intent, as in CLINC150."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text and what it means."""
+    """A text and its label."""
 
     text: str
     label: str
@@ -25,16 +25,16 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that texts came from."""
+    """A file that texts were read from."""
 
     file: str
-    """Its name, without the folders it stood in."""
+    """Name of the file, without its folders."""
     sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """The splits, out-of-scope rows among them. Nobody but the last evaluation looks at ``test``."""
+    """Splits of the data, out-of-scope rows included. Only the final evaluation uses ``test``."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
@@ -43,14 +43,14 @@ class DataSet:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels of the training rows, sorted: the classes of a model."""
+        """Labels of the training rows, sorted: the classes of a model."""
         return labels_of(self.train)
 
     def keeping(self, labels: Collection[str]) -> DataSet:
-        """Return the rows that have one of ``labels``.
+        """Return the rows whose label is one of ``labels``.
 
         Raises:
-            BadData: no training row has one of them.
+            BadData: one of the labels occurs in no training row.
         """
         for label in labels:
             if label not in self.labels:
@@ -58,14 +58,14 @@ class DataSet:
         return self._filtered(labels)
 
     def without(self, label: str) -> DataSet:
-        """Return the rows that have another label."""
+        """Return the rows whose label is not ``label``."""
         return self._filtered({example.label for split in self._splits for example in split} - {label})
 
     def with_validation(self, fraction: float, seed: int) -> DataSet:
         """Return this data set with a validation split: its own, or else ``fraction`` of each label's training rows.
 
-        A label keeps one training row at least. A row that stands twice counts once, lest a copy of a training row is
-        validated on.
+        Each label keeps at least one training row. Duplicate rows count once, so that no copy of a training row is used
+        for validation.
 
         Raises:
             BadData: there are too few rows to take any.
@@ -73,7 +73,7 @@ class DataSet:
         if self.validation:
             return self
         rows = tuple(dict.fromkeys(self.train))
-        taken = _rows_to_take([example.label for example in rows], fraction, Random(seed))  # noqa: S311 - no secret comes of it
+        taken = _rows_to_take([example.label for example in rows], fraction, Random(seed))  # noqa: S311 - not a secret
         if not taken:
             raise BadData("there are too few rows of each label to keep some for validation; add rows")
         return replace(
@@ -83,7 +83,7 @@ class DataSet:
         )
 
     def check(self) -> None:
-        """Check that a model can be trained on this.
+        """Check that a model can be trained on this data set.
 
         Raises:
             BadData: there are fewer than two labels, or a label has no training row.

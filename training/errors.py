@@ -1,15 +1,15 @@
-"""What goes wrong in training. Messages are read by the person at the terminal: they say in plain words what to do."""
+"""Errors of training. A person at the terminal reads the messages, so they say in plain words what to do."""
 
 from __future__ import annotations
 
 
 class TrainingError(Exception):
-    """Root of the errors of this package."""
+    """Base class of the errors of this package."""
 
 
 class BadData(TrainingError):
-    """The labelled texts cannot be trained on as they are. The message names the file and the line."""
+    """The labelled texts cannot be used for training as they are. The message names the file and the line."""
 
 
 class FolderUnwritable(TrainingError):
-    """The model folder could not be written; nothing of it was left behind."""
+    """The model folder could not be written; no part of it was left behind."""

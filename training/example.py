@@ -1,4 +1,4 @@
-"""The example of a manifest: a validation text that the model answers rightly, to be asked before it goes live."""
+"""Example for a manifest: a validation text that the model answers correctly, for a check before it goes live."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _MOST_CHARACTERS: Final = 200
 
 
 def chosen_example(rows: Sequence[Example], answers: Sequence[Prediction]) -> ModelExample | None:
-    """Return the row of which the model is surest among those that it answers rightly; ``None`` where there is none.
+    """Return the correctly answered row with the highest score; ``None`` if no row qualifies.
 
-    Rows in scope go first, and rows without letters or of more than 200 characters are left out: people read them.
+    Rows in scope come first. Blank rows and rows of more than 200 characters are left out, because people read the
+    example.
 
     Args:
-        rows: of the validation split, never of the test split.
-        answers: the model's, in the same order.
+        rows: rows of the validation split, never of the test split.
+        answers: answers of the model, in the same order.
     """
     right = [
         (row.label != OUT_OF_SCOPE, answer.score, row)

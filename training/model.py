@@ -1,4 +1,4 @@
-"""From a data set to a trained model and its figures."""
+"""Trains a model on a data set, and computes its figures."""
 
 from __future__ import annotations
 
@@ -34,66 +34,66 @@ from training.vocabulary import build_vocabulary, with_ngrams
 ALGORITHM: Final = "intent-classification"
 
 _DECIMALS: Final = 6
-# Beside a token's text: its opcode, length and memo in vocab.pth.
+# Bytes of a token in vocab.pth besides its text: opcode, length and memo entry.
 _BYTES_OF_TOKEN: Final = 10
 _BYTES_OF_NUMBER: Final = 4
-# Manifest, and what the two other files have around their numbers and tokens; and a label in the manifest, twice.
+# Bytes of the manifest and of the other two files' overhead; and of a label, which the manifest holds twice.
 _BYTES_AROUND: Final = 12_000
 _BYTES_OF_LABEL: Final = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModel:
-    """What goes into a model folder."""
+    """Content of a model folder."""
 
     network: IntentNetwork
     vocabulary: Vocabulary
     labels: tuple[str, ...]
-    """In the order of the outputs."""
+    """Labels in the order of the outputs."""
     confidence: Confidence
     baseline: AnswerCounts
-    """What the model answers to the validation texts."""
+    """Counts of the model's answers to the validation texts."""
     example: ModelExample | None
-    """One of them, which it answers rightly."""
+    """Validation text that the model answers correctly; ``None`` if none qualifies."""
     epochs: int
-    """How many there were."""
+    """Number of epochs that were run."""
     best_epoch: int
-    """The one whose weights these are, counted from 1."""
+    """Epoch that the weights come from, counted from 1."""
     validation_accuracy: float
-    """Of all validation texts, by the label with the highest score."""
+    """Accuracy on all validation texts, by the label with the highest score."""
     served: IntentModel
-    """The same as a predictor serves it."""
+    """The same model in the form that a predictor serves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How well a model does on texts, as shares from 0 to 1; ``None`` where there are no such texts."""
+    """Figures of a model on texts, as shares from 0 to 1; ``None`` if there are no such texts."""
 
     in_scope: float | None
-    """Of those in scope, how many get their label, though the threshold takes some of them for out of scope."""
+    """Share of the texts in scope that get their label, although the threshold takes some of them for out of scope."""
     in_scope_without_threshold: float | None
     out_of_scope_recall: float | None
-    """Of those out of scope, how many get the fallback label, by the threshold or as a class of its own."""
+    """Share of the texts out of scope that get the fallback label, by the threshold or as a separate class."""
     overall: float | None
-    """Of all, how many get their label."""
+    """Share of all texts that get their label."""
     calibration_error: float | None
-    """Expected calibration error of those in scope."""
+    """Expected calibration error on the texts in scope."""
 
 
 def train_model(data: DataSet, recipe: Recipe, seed: int, on_epoch: OnEpoch) -> TrainedModel:
-    """Return a model of the training rows, stopped and calibrated by the validation rows.
+    """Return a model trained on the training rows, stopped and calibrated by the validation rows.
 
-    The test rows are not looked at: nothing below this function is given them.
+    The test rows are not used: the training itself receives only training and validation rows.
 
     Raises:
-        BadData: the rows do not make a classifier.
+        BadData: a classifier cannot be trained on the rows.
     """
     data.check()
     return _train(data.train, data.validation, recipe, seed=seed, on_epoch=on_epoch)
 
 
 def measure(model: IntentModel, rows: Sequence[Example]) -> Figures:
-    """Return how well ``model`` does on test rows. Nothing may be chosen by this."""
+    """Return the figures of ``model`` on test rows. No choice may depend on these figures."""
     answers = [Answer.of(prediction) for prediction in _predictions(model, [row.text for row in rows])]
     inside = [(row, answer) for row, answer in zip(rows, answers, strict=True) if row.label != OUT_OF_SCOPE]
     in_scope = [row.label for row, _ in inside]
@@ -149,7 +149,7 @@ def _train(
 
 
 def _vocabulary(rows: Sequence[Example], tokenizer: Tokenizer, recipe: Recipe, labels: int) -> tuple[Vocabulary, int]:
-    """Return the vocabulary, and the index from which on its tokens are n-grams."""
+    """Return the vocabulary, and the index at which its n-grams begin."""
     documents = [tokenizer.tokens(row.text) for row in rows]
     words = build_vocabulary(documents, recipe.minimum_frequency)
     layers = recipe.fc_size * (recipe.dimensions + labels + 1) if recipe.fc_size else recipe.dimensions * labels
@@ -179,8 +179,8 @@ def _served(
 
 
 def _calibrated(model: IntentModel, validation: Sequence[Example], recipe: Recipe) -> Confidence:
-    """Return temperature and threshold by the validation texts, those out of scope left aside."""
-    # Few teams have texts out of scope, and those who do have few.
+    """Return the temperature and the threshold from the validation texts, without those out of scope."""
+    # Few teams have texts out of scope, and teams that do have only a few.
     rows = [row for row in validation if row.label != OUT_OF_SCOPE] or validation
     classes = np.array([model.labels.index(row.label) for row in rows])
     logits = model.logits([row.text for row in rows]).astype(np.float64)
@@ -206,7 +206,7 @@ def _bags(rows: Sequence[Example], tokenizer: Tokenizer, vocabulary: Vocabulary,
 
 
 def _bag(tokenizer: Tokenizer, vocabulary: Vocabulary, ngrams: NgramIndex, text: str) -> torch.Tensor:
-    """Return the indices of a text's tokens, as :meth:`~predictor.model.intent_model.IntentModel.encode` has them."""
+    """Return the indices of a text's tokens, as in :meth:`~predictor.model.intent_model.IntentModel.encode`."""
     tokens = tokenizer.tokens(text)
     words = [index for token in tokens if (index := vocabulary.lookup(token)) is not None]
     return torch.tensor(ngrams.extended(words, tokens), dtype=torch.int64)

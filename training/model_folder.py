@@ -1,4 +1,4 @@
-"""What stands in the folder of a trained model, and how it gets there: whole or not at all."""
+"""Files of a trained model's folder, and their publication: complete or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DECIMALS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model comes from: with it, and with the data, the model can be made again."""
+    """Origin of a model: data, recipe and seed, from which the model can be reproduced."""
 
     data: DataSet
     recipe: Recipe
@@ -40,10 +40,10 @@ class Provenance:
 def model_files(
     model: TrainedModel, figures: Figures, provenance: Provenance, model_id: ModelId, model_version: str
 ) -> dict[str, bytes]:
-    """Return the files of the folder, by name. Equal models of equal provenance give equal bytes.
+    """Return the files of the folder, by name. Equal models with equal provenance give equal bytes.
 
     Raises:
-        InvalidManifest: the version, or a label, is none that a manifest can have.
+        InvalidManifest: a manifest cannot hold the version or a label.
     """
     weights = io.BytesIO()
     torch.save(model.network.state_dict(), weights)
@@ -74,21 +74,21 @@ def model_files(
 
 
 def check_free(root: Path, model_id: ModelId) -> None:
-    """Check that no folder of this id is there, before time is spent on training.
+    """Check that no folder with this id exists, before time is spent on training.
 
     Raises:
-        ModelExists: there is one.
+        ModelExists: the folder exists.
     """
     if root.joinpath(*folders_of(model_id)).exists():
         raise ModelExists(f"the model {model_id} is there already; choose another id, or replace it with --force")
 
 
 def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes], *, replace: bool) -> Path:
-    """Publish ``files`` as the folder of ``model_id`` below ``root``, which is made where it is missing.
+    """Publish ``files`` as the folder of ``model_id`` below ``root``, which is created if it is missing.
 
     Raises:
-        ModelExists: the folder is there already, and ``replace`` is false.
-        FolderUnwritable: the file system refused. What was there before is there still.
+        ModelExists: the folder exists, and ``replace`` is false.
+        FolderUnwritable: the file system refused the operation. Existing files are unchanged.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -125,5 +125,5 @@ def _training(model: TrainedModel, figures: Figures, provenance: Provenance) -> 
 
 
 def _torch_version() -> str:
-    """Return the release of torch, without what tells one build of it from another."""
+    """Return the release of torch without the suffix that identifies a build."""
     return torch.__version__.partition("+")[0]

@@ -1,4 +1,4 @@
-"""Labelled texts from files: CSV, and the JSON of CLINC150. Whatever is wrong is told with its file and place."""
+"""Reads labelled texts from CSV files and from the JSON of CLINC150. Every error names its file and place."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LABEL_COLUMNS: Final = ("label", "category")
 
 
 def read_data(path: Path) -> DataSet:
-    """Return what ``path`` holds: all rows of a CSV file as the training split, or the splits of CLINC150's JSON.
+    """Return the data in ``path``: all rows of a CSV file as the training split, or the splits of CLINC150's JSON.
 
     Raises:
-        BadData: the file cannot be read, or a row of it is not as it should be.
+        BadData: the file cannot be read, or a row is malformed.
     """
     if path.suffix == ".json":
         return _read_clinc150(path)
@@ -34,7 +34,7 @@ def with_test_file(data: DataSet, path: Path) -> DataSet:
     """Return ``data`` with the rows of a CSV file as its test split.
 
     Raises:
-        BadData: the file cannot be read, or a row of it is not as it should be.
+        BadData: the file cannot be read, or a row is malformed.
     """
     source, test = _read_csv(path)
     return replace(data, test=test, sources=(*data.sources, source))
@@ -44,7 +44,7 @@ def read_domain(path: Path, name: str) -> frozenset[str]:
     """Return the labels of a domain, from a JSON file that maps names of domains to lists of labels.
 
     Raises:
-        BadData: the file cannot be read, or has no such domain.
+        BadData: the file cannot be read, or lacks the domain.
     """
     domains = _json_object(path, _read(path))
     match domains.get(name):
@@ -80,7 +80,7 @@ def _csv_examples(path: Path, reader: Any) -> Iterator[Example]:
 
 
 def _columns(path: Path, header: Sequence[str]) -> tuple[int, int]:
-    """Return which column has the text and which the label."""
+    """Return the indices of the text column and the label column."""
     texts = [index for index, name in enumerate(header) if name == _TEXT_COLUMN]
     labels = [index for index, name in enumerate(header) if name in _LABEL_COLUMNS]
     if len(texts) != 1 or len(labels) != 1:
@@ -148,7 +148,7 @@ def _read(path: Path) -> bytes:
 
 def _decoded(path: Path, data: bytes) -> str:
     try:
-        # With or without the mark that spreadsheet programs put first.
+        # Accept the byte order mark that spreadsheet programs write, and texts without it.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1

@@ -1,4 +1,4 @@
-"""How a network is trained: every figure that can be chosen, in one place."""
+"""Recipe for training a network: every figure that can be chosen, in one place."""
 
 from __future__ import annotations
 
@@ -8,46 +8,50 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The hyper-parameters. The defaults were chosen by the validation split of CLINC150, never by its test split."""
+    """Hyper-parameters. The defaults were chosen on the validation split of CLINC150, never on its test split."""
 
     tokenizer: str = "basic_english+words:2+characters:3-5"
-    """How texts become tokens, as a manifest writes it."""
+    """Tokenizer, as a manifest writes it."""
     max_bytes: int = 8_000_000
-    """Most bytes of the model's folder. Where they do not hold all tokens, n-grams that stand in few texts are left
-    out, and words after them."""
+    """Maximum bytes of the model's folder. If they do not hold all tokens, n-grams that occur in few texts are left
+    out, and then words."""
     dimensions: int = 64
-    """Numbers in the embedding of a token."""
+    """Number of dimensions of the embedding of a token."""
     fc_size: int | None = None
-    """Outputs of a linear layer before the last one; ``None`` has none, which says as much: nothing is between them."""
+    """Outputs of a linear layer before the last one; ``None``: no such layer, which is as expressive, because the
+    layers are linear and nothing separates them."""
     minimum_frequency: int = 1
-    """In how many training texts a token must stand to be in the vocabulary."""
+    """Minimum number of occurrences of a word, or of texts with an n-gram, for a place in the vocabulary."""
     epochs: int = 30
-    """Most passes over the training texts."""
+    """Maximum number of passes over the training texts."""
     patience: int = 10
-    """Passes without a better validation result after which training stops."""
+    """Number of passes without a better validation result after which training stops."""
     learning_rate: float = 0.01
-    """Of Adam, in the first step; it falls to 0 along half a cosine (Loshchilov and Hutter, "SGDR", 2017)."""
+    """Adam's learning rate in the first step; it falls to 0 along half a cosine (Loshchilov and Hutter, "SGDR",
+    2017)."""
     weight_decay: float = 0.1
-    """Share of the learning rate that weights lose in a step ("Decoupled Weight Decay Regularization", 2019)."""
+    """Decay of the weights in a step, as a share of the learning rate ("Decoupled Weight Decay Regularization",
+    2019)."""
     largest_batch: int = 64
     smallest_batch: int = 8
     batches_per_epoch: int = 200
-    """Small data sets get smaller batches, down to ``smallest_batch``, so that a pass has about this many steps."""
+    """Approximate number of steps in a pass over a small data set, which gets smaller batches, down to
+    ``smallest_batch``."""
     token_dropout: float = 0.4
-    """Share of the tokens that are hidden, anew in each pass. Words are shown as unknown, so that the unknown token
-    learns what to mean; n-grams are left out."""
+    """Share of the tokens that are hidden, chosen anew in each pass. Words are shown as unknown, so that the unknown
+    token learns a meaning; n-grams are left out."""
     label_smoothing: float = 0.0
     """Share of each target that is spread over all labels (Szegedy et al., "Rethinking the Inception Architecture for
     Computer Vision", 2016)."""
     class_weights: bool = False
-    """Whether texts of rare labels weigh more, as if all labels had equally many."""
+    """Whether texts of rare labels weigh more, as if all labels had equally many texts."""
     given_up: float = 0.004
-    """Share of the validation texts whose right answer may be given up for the fallback label: sets the threshold."""
+    """Share of the validation texts whose right answers the fallback label may replace; determines the threshold."""
 
     def batch_size(self, rows: int) -> int:
-        """Return how many of ``rows`` training texts go into one step."""
+        """Return the number of texts in one step when there are ``rows`` training texts."""
         return min(self.largest_batch, max(self.smallest_batch, rows // self.batches_per_epoch))
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step, counted from 0, of so many."""
+        """Return the learning rate of ``step``, counted from 0, out of ``steps``."""
         return self.learning_rate * (1 + math.cos(math.pi * step / steps)) / 2

@@ -1,8 +1,8 @@
-"""vocab.pth as torchtext 0.18 writes it, without torchtext: that library loads it, and so does this predictor.
+"""Writes vocab.pth in the form of torchtext 0.18, without torchtext: both that library and this predictor load it.
 
-``torch.save(vocab)`` pickles an ``nn.Module`` whose one attribute of interest is a vocabulary in C++. Both are classes
-that cannot be imported here, so the few opcodes of the pickle are written one by one. Their order and the numbers of
-the memo are those of CPython's own pickler: for equal tokens the bytes are equal.
+``torch.save(vocab)`` pickles an ``nn.Module`` whose only attribute of interest is a vocabulary in C++. Neither class
+can be imported here, so the few opcodes of the pickle are written one by one. Their order and the numbers of the memo
+are those of CPython's own pickler: equal tokens give equal bytes.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _TRUE: Final = b"\x88"
 _STOP: Final = b"."
 
 _LARGEST_BATCH: Final = 1000
-"""Elements that the pickler appends to a list at once."""
+"""Maximum number of elements that the pickler appends to a list at once."""
 
-# What an nn.Module of torch 2.3, the last one that torchtext 0.18 was built for, keeps beside its hooks and modules.
+# Hooks and modules of an nn.Module of torch 2.3, the last release that torchtext 0.18 was built for.
 _HOOKS_BEFORE_FLAG: Final = ("_backward_pre_hooks", "_backward_hooks")
 _HOOKS_AFTER_FLAG: Final = (
     "_forward_hooks",
@@ -70,7 +70,7 @@ def vocabulary_file(vocabulary: Vocabulary) -> bytes:
 
 
 def pickled_vocabulary(vocabulary: Vocabulary) -> bytes:
-    """Return the pickle of ``torchtext.vocab.vocab.Vocab`` that stands in such a file."""
+    """Return the pickle of ``torchtext.vocab.vocab.Vocab`` in such a file."""
     pickle = _Pickle()
     pickle.new_object("torchtext.vocab.vocab", "Vocab")
     pickle.remembered(_EMPTY_DICTIONARY)
@@ -120,9 +120,9 @@ def _write_inner(pickle: _Pickle, vocabulary: Vocabulary) -> None:
 
 
 class _Pickle:
-    """Opcodes of protocol 2, one after the other.
+    """Opcodes of protocol 2, in sequence.
 
-    The pickler puts whatever it might meet again into a memo, under the next free number.
+    The pickler stores every object that it might meet again in a memo, under the next free number.
     """
 
     def __init__(self) -> None:
@@ -131,11 +131,11 @@ class _Pickle:
         self._references: dict[tuple[str, str], int] = {}
 
     def write(self, opcodes: bytes) -> None:
-        """Write ``opcodes`` whose results the memo leaves out."""
+        """Write ``opcodes`` whose results are not stored in the memo."""
         self.data += opcodes
 
     def remembered(self, opcodes: bytes) -> None:
-        """Write ``opcodes`` and put the result into the memo."""
+        """Write ``opcodes`` and store the result in the memo."""
         number = self._remembered
         self.write(opcodes + (struct.pack("<cB", b"q", number) if number < 256 else struct.pack("<cI", b"r", number)))
         self._remembered += 1
@@ -150,7 +150,7 @@ class _Pickle:
             self.write(struct.pack("<cB", b"h", number))
 
     def new_object(self, module: str, name: str) -> None:
-        """Write an object made without arguments."""
+        """Write an object that is created without arguments."""
         self.reference(module, name)
         self.remembered(_EMPTY_TUPLE + _NEW_OBJECT)
 
@@ -160,7 +160,7 @@ class _Pickle:
         self.remembered(struct.pack("<cI", b"X", len(encoded)) + encoded)
 
     def integers(self, values: Sequence[int]) -> None:
-        """Write a list of at most one 32-bit integer, in as few bytes as hold it."""
+        """Write a list of at most one 32-bit integer, in as few bytes as possible."""
         self.remembered(_EMPTY_LIST)
         for value in values:
             self.write(_integer(value) + _APPEND)

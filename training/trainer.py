@@ -1,4 +1,4 @@
-"""The loop: from encoded texts to the weights of a network. Sees training and validation texts, and no others."""
+"""Training loop: fits the weights of a network to encoded texts. Uses only training and validation texts."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _EVALUATED_AT_ONCE: Final = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bags:
-    """Encoded texts and what they mean."""
+    """Encoded texts and their classes."""
 
     documents: tuple[Tensor, ...]
-    """The token indices of each text: int64, shape [tokens]."""
+    """Token indices of each text: int64, shape [tokens]."""
     classes: Tensor
-    """The class of each text: int64, shape [documents]."""
+    """Class of each text: int64, shape [documents]."""
 
     def __len__(self) -> int:
         return len(self.documents)
 
     def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the token indices, the offsets and the classes of ``rows``, as the network and the loss take them."""
+        """Return the token indices, offsets and classes of ``rows``, in the form that network and loss take."""
         documents = [self.documents[row] for row in rows]
         lengths = torch.tensor([0, *(len(document) for document in documents[:-1])])
         return torch.cat(documents), lengths.cumsum(dim=0), self.classes[torch.tensor(rows)]
@@ -41,24 +41,24 @@ class Bags:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well a network does on some texts."""
+    """Score of a network on a set of texts."""
 
     accuracy: float
-    """Share of the texts whose class it tells, 0 to 1."""
+    """Share of the texts that are classified correctly, from 0 to 1."""
     loss: float
     """Mean cross-entropy, in nats."""
 
     def beats(self, other: Score) -> bool:
-        """Return whether this is the better score: of few texts the loss tells more than the accuracy."""
+        """Return whether this score is better, by loss: on few texts the loss is more informative than the accuracy."""
         return self.loss < other.loss
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one pass over the training texts led to."""
+    """Result of one pass over the training texts."""
 
     number: int
-    """Counted from 1."""
+    """Number of the pass, counted from 1."""
     loss: float
     """Mean cross-entropy of the training texts while the weights moved, in nats."""
     validation: Score
@@ -66,13 +66,13 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """The outcome of training."""
+    """Outcome of training."""
 
     network: IntentNetwork
-    """The weights after the best epoch."""
+    """Network with the weights after the best epoch."""
     best: Epoch
     epochs: int
-    """How many there were."""
+    """Number of epochs that were run."""
 
 
 OnEpoch = Callable[[Epoch], None]
@@ -88,17 +88,17 @@ def fit(
     seed: int,
     on_epoch: OnEpoch,
 ) -> Trained:
-    """Train ``network`` until the validation texts tell that it gets no better.
+    """Train ``network`` until its score on the validation texts stops improving.
 
     Args:
-        network: of the right sizes; its weights are made anew.
+        network: network of the right sizes; its weights are initialised anew.
         training: at least one text.
         validation: at least one text.
-        recipe: how.
-        first_ngram: the index from which on tokens are n-grams.
-        seed: decides the first weights, the order of the texts and the tokens left out. The same seed gives the same
+        recipe: hyper-parameters of the training.
+        first_ngram: the index at which n-grams begin.
+        seed: determines the first weights, the order of the texts and the hidden tokens. The same seed gives the same
             weights with the same torch on the same kind of processor.
-        on_epoch: told of each epoch as it ends.
+        on_epoch: called with each epoch when it ends.
     """
     with _reproducible():
         training_pass = _TrainingPass(network, training, recipe, first_ngram, torch.Generator().manual_seed(seed))
@@ -117,7 +117,7 @@ def fit(
 
 
 def evaluate(network: IntentNetwork, bags: Bags) -> Score:
-    """Return how well ``network`` does on ``bags``, of which there is one text at least."""
+    """Return the score of ``network`` on ``bags``, which hold at least one text."""
     right = loss = 0.0
     with _reproducible(), torch.inference_mode():
         for start in range(0, len(bags), _EVALUATED_AT_ONCE):
@@ -129,13 +129,13 @@ def evaluate(network: IntentNetwork, bags: Bags) -> Score:
 
 
 class _TrainingPass:
-    """Shows a network every training text once, again and again, as the recipe says."""
+    """Passes over the training texts, each of which shows a network every text once, as the recipe specifies."""
 
     def __init__(
         self, network: IntentNetwork, training: Bags, recipe: Recipe, first_ngram: int, generator: torch.Generator
     ) -> None:
         _initialise(network, generator)
-        # Adam looks at every row of the embedding in every step, so its gradient is dense while training.
+        # Adam visits every row of the embedding in every step, so the gradient is dense during training.
         network.embedding.sparse = False
         self._network = network
         self._training = training
@@ -151,7 +151,7 @@ class _TrainingPass:
         self._weights = _class_weights(training.classes) if recipe.class_weights else None
 
     def run(self) -> float:
-        """Show every text once, in an order of its own. Return the mean loss."""
+        """Show every text once, in a new random order, and return the mean loss."""
         order = torch.randperm(len(self._training), generator=self._generator).tolist()
         total = 0.0
         for start in range(0, len(order), self._size):
@@ -175,7 +175,7 @@ class _TrainingPass:
         return loss.item()
 
     def _hiding(self, indices: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens and offsets of a batch without some of its tokens, and with others unknown."""
+        """Return the tokens and offsets of a batch with some n-grams left out and some words replaced by unknown."""
         hidden = torch.rand(len(indices), generator=self._generator) < self._recipe.token_dropout
         stays = ~hidden | (indices < self._first_ngram)
         before = nn.functional.pad(stays.cumsum(dim=0), (1, 0))
@@ -183,13 +183,13 @@ class _TrainingPass:
 
 
 def _class_weights(classes: Tensor) -> Tensor:
-    """Return a weight for each class, with which all weigh the same together."""
+    """Return a weight for each class that gives all classes the same total weight."""
     counts = classes.bincount()
     return len(classes) / (len(counts) * counts)
 
 
 def _initialise(network: IntentNetwork, generator: torch.Generator) -> None:
-    """Make the first weights, all of them from ``generator``."""
+    """Set the first weights, all of them from ``generator``."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.startswith("embedding"):
@@ -202,7 +202,7 @@ def _initialise(network: IntentNetwork, generator: torch.Generator) -> None:
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """One thread, whose sums have one order, and no algorithm whose result can vary."""
+    """Use one thread, whose sums have a fixed order, and no algorithm whose result can vary."""
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")

@@ -1,4 +1,4 @@
-"""From tokenized texts to a vocabulary: words in torchtext's order of ``build_vocab_from_iterator``, then n-grams."""
+"""Vocabulary of tokenized texts: words in the order of torchtext's ``build_vocab_from_iterator``, then n-grams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from predictor.model.vocabulary import UNKNOWN_TOKEN, Vocabulary
 def build_vocabulary(documents: Iterable[Sequence[str]], minimum_frequency: int = 1) -> Vocabulary:
     """Return the vocabulary of ``documents``, each a sequence of tokens.
 
-    ``<unk>`` comes first and is the default; then the most frequent tokens, those of one frequency by code points.
+    ``<unk>`` comes first and is the default; then the most frequent tokens, with ties ordered by code points.
     """
     frequencies = Counter(token for document in documents for token in document)
     del frequencies[UNKNOWN_TOKEN]
@@ -26,14 +26,14 @@ def with_ngrams(
     row_bytes: int,
     most_bytes: int,
 ) -> Vocabulary:
-    """Return ``vocabulary`` with the n-grams behind its tokens that stand in the most documents, as many as fit.
+    """Return ``vocabulary`` followed by the n-grams that occur in the most documents, as many as fit.
 
     Args:
-        vocabulary: of the words.
-        documents: the n-grams of each.
-        minimum_frequency: in how many documents an n-gram must stand.
-        row_bytes: what a token takes beside its text.
-        most_bytes: what all tokens may take. Words that do not fit are left out, the rarest first.
+        vocabulary: the vocabulary of the words.
+        documents: the n-grams of each document.
+        minimum_frequency: minimum number of documents in which an n-gram must occur.
+        row_bytes: bytes that a token takes besides its text.
+        most_bytes: maximum bytes of all tokens. Words that do not fit are left out, the rarest first.
     """
     frequencies = Counter(ngram for document in documents for ngram in set(document))
     kept: list[str] = []

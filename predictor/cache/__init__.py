@@ -1,1 +1,1 @@
-"""Models in memory: loaded once however many ask, evicted when least recently used."""
+"""Models in memory: loaded once for all concurrent callers, evicted when least recently used."""

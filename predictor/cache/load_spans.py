@@ -1,4 +1,4 @@
-"""Spans of loads of models, for calls that are traced."""
+"""Spans of model loads, for traced calls."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from serving.domain.model_id import ModelId
 class _Waiter(NamedTuple):
     span: Span
     since: int
-    """In nanoseconds of Unix time."""
+    """Start of the wait, in nanoseconds of Unix time."""
 
 
 class LoadSpans:
-    """Spans of loads under way, for the traced calls that wait for them. Belongs to one event loop."""
+    """Spans of loads under way, for the traced calls that wait for them. Belongs to a single event loop."""
 
     def __init__(self) -> None:
         self._waiters: dict[ModelId, list[_Waiter]] = {}
-        """At most as many as calls are in flight; a load that ends takes its own away."""
+        """Waiting calls of each model: at most as many as calls are in flight; the end of a load removes its own."""
 
     def wait(self, model_id: ModelId) -> None:
-        """Have the call that this task serves wait for the load of a model that is under way, if it is traced."""
+        """Record that the call of the current task, if traced, waits for the load of a model that is under way."""
         span = span_of_call()
         if span is not None:
             self._waiters.setdefault(model_id, []).append(_Waiter(span, time.time_ns()))
@@ -32,14 +32,14 @@ class LoadSpans:
     def end(self, model_id: ModelId, since: int, *, size: int = 0, error: str = "") -> None:
         """Record a load that has ended.
 
-        It has its place in the trace of the first traced call that waited, and links to the others. In the traces of
-        those a span links to the load.
+        The span of the load belongs to the trace of the first traced call that waited, and links to the other calls.
+        The trace of each other call has a span that links to the load.
 
         Args:
-            model_id: what was loaded.
-            since: when the load began, in nanoseconds of Unix time.
+            model_id: the loaded model.
+            since: start of the load, in nanoseconds of Unix time.
             size: bytes that the model takes in memory.
-            error: what went wrong, where something did.
+            error: the error that ended the load, if any.
         """
         waiters = self._waiters.pop(model_id, None)
         if waiters is None:

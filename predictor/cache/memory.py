@@ -1,7 +1,7 @@
-"""The memory of this process: how much it may take, and giving it back.
+"""Memory of this process: its limit, and its return to the system.
 
-The facts about cgroups are those of the kernel's ``Documentation/admin-guide/``, ``cgroup-v2.rst`` and
-``cgroup-v1/memory.rst``; those about malloc are of glibc's ``mallopt(3)``.
+The facts about cgroups are from the kernel's ``Documentation/admin-guide/``, ``cgroup-v2.rst`` and
+``cgroup-v1/memory.rst``; those about malloc are from glibc's ``mallopt(3)``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 _CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 _OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
-# Of the memory that the process may take: the rest is Python, torch, requests in flight, and a model being built.
+# Share of the process's memory limit; the rest is for Python, torch, requests in flight, and a model being built.
 _SHARE_FOR_MODELS: Final = 0.6
 _RESERVED_BYTES: Final = 400 << 20
 _LEAST_BYTES: Final = 64 << 20
@@ -34,7 +34,7 @@ _ARENAS: Final = 2
 
 
 def memory_limit() -> int:
-    """Return the bytes that this process may take: the least limit of its cgroups, else the machine's memory."""
+    """Return the bytes that this process may take: the lowest limit of its cgroups, else the machine's memory."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_cgroup_limits()])
 
@@ -45,10 +45,10 @@ def default_budget(limit: int) -> int:
 
 
 def keep_memory_returnable() -> None:
-    """Make malloc give freed models back to the system. Called once, at start; does nothing where there is no glibc.
+    """Make malloc return the memory of freed models to the system. Call once, at start; does nothing without glibc.
 
-    Models live in malloc's heaps, so that one that is loaded takes the place of one that was evicted without asking the
-    system for pages. Few heaps keep the holes together; :func:`give_memory_back` returns them.
+    Models live in malloc's heaps, so that a loaded model reuses the memory of an evicted one without requesting pages
+    from the system. A small number of heaps keeps the holes together; :func:`give_memory_back` returns them.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -64,13 +64,13 @@ def keep_memory_returnable() -> None:
 
 
 def give_memory_back() -> None:
-    """Return what malloc holds free to the system. Blocks while it looks for it; call it from a thread."""
+    """Return malloc's free memory to the system. Blocks during the search for it; call it from a thread."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cgroup_limits() -> list[int]:
-    """Return the limits of this process's cgroups, of either version, and of those above them."""
+    """Return the limits of this process's cgroups, of either version, and of their ancestors."""
     try:
         lines = _OWN_CGROUP.read_text().splitlines()
     except OSError:
@@ -86,7 +86,7 @@ def _cgroup_limits() -> list[int]:
 
 
 def _limits(root: Path, path: str, file: str) -> Iterator[int]:
-    # In a container the path may be that of the host, which is not there; the root is then the container's own.
+    # In a container the path may be the host's, which does not exist here; the root is then the container's own cgroup.
     folder = root / path.lstrip("/")
     for level in (folder, *folder.parents):
         if level != root and root not in level.parents:

@@ -1,7 +1,7 @@
-"""Which models are in memory: least recently used out, by bytes and by count. Pure bookkeeping, no loading, no waiting.
+"""Bookkeeping of the models in memory: least-recently-used eviction, by bytes and by count. Never loads or waits.
 
-Every method is called on one thread, the event loop's, and never waits: what it decides is decided at once. A model
-that is in use is never evicted; one that is replaced or removed while in use counts until its last lease ends.
+Every method is called on one thread, the event loop's, and decides at once, without waiting. A model in use is never
+evicted; a model that is replaced or removed while in use counts until its last lease ends.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from serving.volume.model_store import Fingerprint
 
 
 class Sized(Protocol):
-    """What can be held: it knows its bytes."""
+    """An object that knows its size and so can be held in memory."""
 
     @property
     def size(self) -> int:
-        """Bytes of memory it takes."""
+        """Bytes of memory that the object takes."""
 
 
 Model = TypeVar("Model", bound=Sized)
@@ -41,18 +41,18 @@ class Resident(Generic[Model]):
     generation: int
     size: int
     checked_at: float
-    """When its files were last compared with ``fingerprint``; seconds on the monotonic clock."""
+    """Time of the last comparison of the model's files with ``fingerprint``; seconds on the monotonic clock."""
     refused: Fingerprint | None = None
-    """Files that were to replace it and could not; they are not tried again until they change."""
+    """Files that failed to replace the model; they are not tried again until they change."""
     leases: int = 0
     dismissed: bool = False
-    """Whether it has left the cache while still in use."""
+    """Whether the model left the cache while still in use."""
     hits: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
 
 class Lease(Generic[Model]):
-    """The right to use a model until :meth:`release`, or the end of the ``with`` block. Ends once."""
+    """Right to use a model until :meth:`release` or the end of the ``with`` block. Ends once."""
 
     __slots__ = ("_owner", "_resident")
 
@@ -63,7 +63,7 @@ class Lease(Generic[Model]):
 
     @property
     def resident(self) -> Resident[Model]:
-        """The model's place in memory. Must not be kept beyond the lease."""
+        """Cache entry of the model. Must not be kept beyond the lease."""
         if self._resident is None:
             raise RuntimeError("the lease has ended")
         return self._resident
@@ -74,7 +74,7 @@ class Lease(Generic[Model]):
         return self.resident.model
 
     def release(self) -> None:
-        """End the lease; again does nothing."""
+        """End the lease; a repeated call does nothing."""
         resident, self._resident = self._resident, None
         if resident is not None:
             self._owner.end_lease(resident)
@@ -98,11 +98,11 @@ class Reservation:
 
 
 class ResidentModels(Generic[Model]):
-    """The models in memory.
+    """Models in memory.
 
     Args:
-        max_bytes: what models in memory, being loaded and still in use may take together.
-        max_models: how many may be in memory and being loaded.
+        max_bytes: maximum bytes of models in memory, being loaded and still in use, together.
+        max_models: maximum number of models in memory and being loaded.
         pinned: models that are never evicted.
     """
 
@@ -122,7 +122,7 @@ class ResidentModels(Generic[Model]):
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of models in memory, of those being loaded, and of those gone but still in use. Of any thread."""
+        """Bytes of models in memory, being loaded, and removed but still in use. Readable from any thread."""
         return int(self._cache.currsize) + self._reserved_bytes + self._dismissed_bytes
 
     @property
@@ -132,12 +132,12 @@ class ResidentModels(Generic[Model]):
 
     def residents(self) -> list[Resident[Model]]:
         """Return every model in memory, most recently used first."""
-        # The look of LRUCache itself would make each of them the most recently used.
+        # A look-up through LRUCache would mark each model as the most recently used.
         every = [self._seen(model_id) for model_id in self._cache]
         return sorted(every, key=lambda resident: resident.last_used, reverse=True)
 
     def seen(self, model_id: ModelId) -> Resident[Model] | None:
-        """Return the model's resident, used no more recently than before; ``None`` where it is not in memory."""
+        """Return the model's resident without marking it as used; ``None`` if the model is not in memory."""
         return self._seen(model_id) if model_id in self._cache else None
 
     def _seen(self, model_id: ModelId) -> Resident[Model]:
@@ -148,7 +148,7 @@ class ResidentModels(Generic[Model]):
         return model_id in self._pinned
 
     def get(self, model_id: ModelId) -> Resident[Model] | None:
-        """Return the model's resident, now the most recently used; ``None`` where it is not in memory."""
+        """Return the model's resident, now the most recently used; ``None`` if the model is not in memory."""
         return self._cache.get(model_id)
 
     def lease(self, resident: Resident[Model]) -> Lease[Model]:
@@ -160,12 +160,12 @@ class ResidentModels(Generic[Model]):
         """Set aside ``size`` bytes, evicting idle models, least recently used first.
 
         Args:
-            size: bytes.
-            replaces: 1 if the model takes the place of one in memory, which then leaves the count as it is.
+            size: bytes to set aside.
+            replaces: 1 if the model replaces one in memory, which leaves the count of models unchanged.
 
         Raises:
-            ModelTooLarge: ``size`` exceeds the whole budget. Nothing was evicted.
-            MemoryInUse: too much is in use or being loaded. Nothing was evicted.
+            ModelTooLarge: ``size`` exceeds the whole budget. Nothing is evicted.
+            MemoryInUse: too much is in use or being loaded. Nothing is evicted.
         """
         self._make_room(size, size, models=1 - replaces)
         reservation = Reservation(size)
@@ -174,13 +174,13 @@ class ResidentModels(Generic[Model]):
         return reservation
 
     def resize(self, reservation: Reservation, size: int) -> None:
-        """Change a reservation to ``size`` bytes. Raises as :meth:`reserve` does, and changes nothing then."""
+        """Change a reservation to ``size`` bytes. Raises the errors of :meth:`reserve`; an error changes nothing."""
         self._make_room(size, size - reservation.size, models=0)
         self._reserved_bytes += size - reservation.size
         reservation.size = size
 
     def cancel(self, reservation: Reservation) -> None:
-        """Give the bytes back; again, or after :meth:`admit`, does nothing."""
+        """Release the reserved bytes; a repeated call, or one after :meth:`admit`, does nothing."""
         if reservation in self._reservations:
             self._reservations.discard(reservation)
             self._reserved_bytes -= reservation.size
@@ -188,7 +188,7 @@ class ResidentModels(Generic[Model]):
     def admit(
         self, model_id: ModelId, model: Model, fingerprint: Fingerprint, reservation: Reservation
     ) -> Resident[Model]:
-        """Put a loaded model in the place of its reservation, and of its older copy.
+        """Admit a loaded model in place of its reservation and of its older copy.
 
         REQUIRES: the reservation has the size of the model.
         """
@@ -202,21 +202,21 @@ class ResidentModels(Generic[Model]):
         return resident
 
     def discard(self, model_id: ModelId) -> None:
-        """Take the model out; if it is in use its bytes count until the last lease ends."""
+        """Remove the model; if it is in use, its bytes count until the last lease ends."""
         resident = self._cache.pop(model_id, None)
         if resident is not None and resident.leases:
             resident.dismissed = True
             self._dismissed_bytes += resident.size
 
     def end_lease(self, resident: Resident[Model]) -> None:
-        """Count a lease down. Called by :class:`Lease`."""
+        """Decrement the count of leases. Called by :class:`Lease`."""
         resident.leases -= 1
         if resident.dismissed and not resident.leases:
             resident.dismissed = False
             self._dismissed_bytes -= resident.size
 
     def _make_room(self, size: int, more: int, *, models: int) -> None:
-        """Evict until ``more`` bytes and ``models`` fit, for a model of ``size`` bytes; nothing if they cannot."""
+        """Evict until ``more`` bytes and ``models`` fit, for a model of ``size`` bytes; if they cannot, evict none."""
         if size > self._max_bytes:
             raise ModelTooLarge("the model alone needs more memory than the service may use for all models")
         bytes_over = self.bytes_held + more - self._max_bytes
@@ -225,7 +225,7 @@ class ResidentModels(Generic[Model]):
             raise MemoryInUse("the memory for models is taken by models in use; try again shortly")
 
     def _evicted(self, bytes_over: int, models_over: int) -> bool:
-        """Evict so many idle models; return whether there were as many, else evict none."""
+        """Evict idle models until neither limit is exceeded; return whether enough are idle, else evict none."""
         taken: list[Resident[Model]] = []
         while (bytes_over > 0 or models_over > 0) and self._cache:
             _, resident = self._cache.popitem()
@@ -235,7 +235,7 @@ class ResidentModels(Generic[Model]):
                 models_over -= 1
         enough = bytes_over <= 0 and models_over <= 0
         for resident in taken:
-            # In use is used just now: it goes back as the most recent. All go back, in order, if there are too few.
+            # A model in use counts as just used: reinsert it as the most recent. If too few are idle, reinsert all.
             if enough and self._is_idle(resident):
                 self._count_eviction(resident)
             else:

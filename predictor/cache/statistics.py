@@ -1,4 +1,4 @@
-"""What the model manager has counted since its start."""
+"""Counters of the model manager since its start."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from serving.domain.errors import ServingError
 from serving.telemetry.histogram import Histogram
 
 LOAD_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Bounds of how long a load may take: from a small model in the page cache to a volume that crawls."""
+"""Histogram bounds of the time of a load, in seconds: from a small model in the page cache to a very slow volume."""
 
 AGE_SECONDS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0, 7 * 86_400.0)
-"""Bounds of how long ago an evicted model may have been used: in seconds, from one to those of a week."""
+"""Histogram bounds of the time since the last use of an evicted model, in seconds: from one second to a week."""
 
 
 @dataclass(slots=True)
@@ -26,23 +26,23 @@ class CacheStatistics:
     misses: int = 0
     """Requests for a model that was not in memory."""
     miss_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
-    """How long each of these waited for the model."""
+    """Time that each of these requests waited for the model."""
     loads: int = 0
     """Models loaded, replacements included."""
     load_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
-    """Time that each of these loads took."""
+    """Time that each load took."""
     load_wait_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
-    """Time that each load had to wait before for others to end."""
+    """Time that each load waited for other loads to end before it began."""
     load_failures: int = 0
     """Loads that failed."""
     replacements_refused: int = 0
-    """Copies that were to replace a model in memory and are no model; the one in memory serves on."""
+    """Copies that were to replace a model in memory but are not a model; the model in memory continues to serve."""
     evictions: int = 0
-    """Models taken out to make room."""
+    """Models evicted to make room."""
     eviction_age_seconds: Histogram = field(default_factory=lambda: Histogram(AGE_SECONDS))
-    """Time since the last use of each evicted model: how long the cache remembers."""
+    """Time since the last use of each evicted model: how long an unused model stays in memory."""
     failures: Counter[str] = field(default_factory=Counter)
-    """Loads, and answers of loaded models, that failed, by reason: the kind of error, as ``invalid_model_file``."""
+    """Failed loads, and failed answers of loaded models, by reason: the kind of error, as ``invalid_model_file``."""
 
     def count_load_failure(self, error: ServingError) -> None:
         """Count a load that ended with ``error``."""

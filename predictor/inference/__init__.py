@@ -1,1 +1,1 @@
-"""Answers of models: a lease on the model, then its answer."""
+"""Inference: acquires a lease on a model, then computes its answer."""

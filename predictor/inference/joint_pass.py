@@ -1,8 +1,8 @@
 """Queries of several models, answered in one pass.
 
-Where thousands of tenants are asked in turn, what arrives together is one document for each of many models. Looking
-rows up and multiplying by weights is the work of each model; all that comes behind is done for all documents in the
-same handful of NumPy calls, of which each costs as much as the arithmetic of a document.
+With thousands of tenants, the queries that arrive together are typically one document for each of many models. Looking
+up rows and multiplying by weights is done per model; the steps after that are done for all documents in the same
+handful of NumPy calls, each of which costs as much as the arithmetic of one document.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     model: IntentModel
     query: Query
     counter: TrafficCounter | None
-    """What the answer is counted in."""
+    """Counter that counts the answer."""
 
 
 def answers_together(asked: Sequence[Asked]) -> list[Outcome]:
@@ -36,7 +36,7 @@ def answers_together(asked: Sequence[Asked]) -> list[Outcome]:
     if len(asked) == 1:
         model, query, counter = asked[0]
         return model.predict([query], counter)
-    # Rows are as long as those of the model with the most classes, so models of about as many go together.
+    # Each row is as long as that of the model with the most classes, so group models with similar numbers of classes.
     groups: dict[int, list[int]] = defaultdict(list)
     for index, each in enumerate(asked):
         groups[len(each.model.labels).bit_length()].append(index)
@@ -50,11 +50,11 @@ def answers_together(asked: Sequence[Asked]) -> list[Outcome]:
 
 def _answers(asked: Sequence[Asked]) -> list[Outcome]:
     widths = [len(model.labels) for model, _, _ in asked]
-    # Classes that a model does not have never win, and their share of the whole is 0.
+    # Padding classes never win, and their probability is 0.
     logits = np.full((len(asked), max(widths)), -np.inf, dtype=np.float32)
     documents = [model.encode(query.document) for model, query, _ in asked]
     for (model, _, _), document, to, width in zip(asked, documents, logits, widths, strict=True):
-        # The rows of tokens are not kept: those of all long documents together are much memory.
+        # The rows of tokens are not kept: for many long documents together they would take much memory.
         model.write_logits(document, to[:width])
     scaled = logits / np.array([[model.confidence.temperature] for model, _, _ in asked])
     return [

@@ -1,4 +1,4 @@
-"""Whether a query may be asked, checked again where it is answered: frontends say who asks, not what they may."""
+"""Permission check of queries, repeated where they are answered: frontends name the caller, not the caller's rights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from serving.transport.guards import Access
 
 
 class Permissions:
-    """What may be asked by one call.
+    """Permissions of the queries of one call.
 
     Args:
-        access: knows those in whose names frontends ask.
-        identity: makes the call.
+        access: knows the callers on whose behalf frontends make calls.
+        identity: identity that makes the call.
     """
 
     def __init__(self, access: Access, identity: Identity) -> None:
@@ -22,19 +22,21 @@ class Permissions:
         self._delegates = Right.DELEGATE in identity.rights
 
     def check(self, query: Query, model_id: ModelId) -> None:
-        """Return if the query may be asked: by whom the frontend names, else by who makes the call.
+        """Return if the query is permitted for the caller that the frontend names, else for the identity of the call.
 
         Raises:
-            PermissionDenied: it may not.
+            PermissionDenied: the query is not permitted.
         """
         identity = self.identity_of(query.caller)
         identity.check(Right.PREDICT if query.explain is None else Right.EXPLAIN, model_id)
 
     def identity_of(self, caller: str) -> Identity:
-        """Return in whose name the call, or one query of it, is made. ``caller`` is whom a frontend names, or empty.
+        """Return the identity on whose behalf the call, or one of its queries, is made.
+
+        ``caller`` is the name that a frontend gives, or empty.
 
         Raises:
-            PermissionDenied: nobody of this name is known.
+            PermissionDenied: no identity has this name.
         """
-        # Whoever may not ask in the name of others asks in their own, whatever they write.
+        # Without the right to delegate, a call is made on its own behalf, whatever caller it names.
         return self._access.named(caller) if caller and self._delegates else self._identity

@@ -1,4 +1,4 @@
-"""Spans of answers, for calls that are traced."""
+"""Spans of answers, for traced calls."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _LEFT = "CANCELLED"
 
 
 def begin_inference(span: Span, queries: Sequence[object]) -> Span:
-    """Return the span of answering ``queries``, a part of ``span``, which begins now."""
+    """Return the span of answering ``queries``: a child of ``span`` that begins now."""
     part = span.child("inference")
     part.tell("intent.queries", len(queries))
     return part
 
 
 async def inference(span: Span, work: Awaitable[Answer], queries: Sequence[object]) -> Answer:
-    """Return what ``work`` gives, which answers ``queries``, as a part of ``span``. Raises what it raises."""
+    """Return the result of ``work``, which answers ``queries``, and record it in a child of ``span``.
+
+    Raises the errors that ``work`` raises.
+    """
     part = begin_inference(span, queries)
     fault = _LEFT
     try:

@@ -1,4 +1,4 @@
-"""The counters of all models: one for each copy of a model, kept when the copy leaves the memory."""
+"""Traffic counters of all models: one for each copy of a model, kept when the copy leaves memory."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from serving.volume.model_store import Fingerprint
 
 @dataclass(slots=True, eq=False)
 class CountedModel:
-    """A copy of a model, and what it was asked. REQUIRES: changed by :class:`TrafficRegistry` only."""
+    """A copy of a model, and its traffic. REQUIRES: changed by :class:`TrafficRegistry` only."""
 
     model_id: ModelId
     version: str
     fingerprint: Fingerprint
     generation: int
-    """Of its last stay in memory."""
+    """Generation of the copy's last stay in memory."""
     counter: TrafficCounter
     began: float = field(default_factory=time.monotonic)
-    """When counting began; seconds on the monotonic clock."""
+    """Start of the count; seconds on the monotonic clock."""
     model: weakref.ref[IntentModel] = field(kw_only=True)
-    """The copy itself, as long as something else holds it."""
+    """Weak reference to the copy itself."""
 
     @property
     def baseline(self) -> AnswerCounts | None:
-        """What the model answered when it was validated; ``None`` too where it has left the memory."""
+        """Counts of the model's answers at validation; ``None`` also if the model has left memory."""
         model = self.model()
         return None if model is None else model.baseline
 
 
 class TrafficRegistry:
-    """Gives every copy of a model its counter. Safe to use from several threads.
+    """Registry with a counter for every copy of a model. Safe to use from several threads.
 
     Args:
-        max_models: how many counters are kept; those of the models that were asked longest ago go.
+        max_models: maximum number of counters; beyond it, those of the least recently queried models are dropped.
     """
 
     def __init__(self, max_models: int) -> None:
         self._max_models = max_models
         self._lock = threading.Lock()
         self._counted: OrderedDict[ModelId, CountedModel] = OrderedDict()
-        """Least recently asked first."""
+        """Counted models, the least recently queried first."""
         self._gone = TrafficTotals()
-        """What was counted by counters that are kept no longer."""
+        """Sums of the counters that were dropped."""
 
     def counter_of(self, resident: Resident[IntentModel]) -> TrafficCounter | None:
-        """Return the counter of the copy in memory; ``None`` where another has taken its place meanwhile.
+        """Return the counter of the copy in memory; ``None`` if another copy has replaced it meanwhile.
 
-        The same files have the same counter, however often they are loaded.
+        The same files keep the same counter, however often they are loaded.
         """
         with self._lock:
             counted = self._counted.get(resident.model_id)
@@ -67,15 +67,15 @@ class TrafficRegistry:
             return counted.counter
 
     def listed(self, model_id: str, limit: int, may_see: Callable[[str], bool] | None = None) -> list[CountedModel]:
-        """Return what was counted, the busiest models first.
+        """Return the counts of models, the busiest models first.
 
         Args:
-            model_id: of this model alone, which gives nothing where it was not asked yet; empty: of all.
-            limit: the most models; 0: all.
-            may_see: tells of each model whether it is listed, where not one is asked for; without it all are.
+            model_id: the only model to return, which gives an empty list if it was not queried yet; empty: all models.
+            limit: maximum number of models; 0: all.
+            may_see: returns whether a model is listed; ignored if ``model_id`` is set. Without it, all are listed.
 
         Raises:
-            InvalidModelId: ``model_id`` is none.
+            InvalidModelId: ``model_id`` is not a valid model id.
         """
         if not model_id:
             if may_see is None:
@@ -86,15 +86,15 @@ class TrafficRegistry:
         return [] if counted is None else [counted]
 
     def busiest(self, limit: int = 0) -> list[CountedModel]:
-        """Return what was counted of the ``limit`` models with the most answers, of all where it is 0."""
+        """Return the counts of the ``limit`` models with the most answers, or of all models if ``limit`` is 0."""
         with self._lock:
             every = [*self._counted.values()]
-        # Counts go on meanwhile: each is looked at once, so that the order is one.
+        # Counting continues meanwhile: read each count once, so that the sort keys do not change.
         documents = {counted.model_id: counted.counter.documents for counted in every}
         return sorted(every, key=lambda counted: documents[counted.model_id], reverse=True)[: limit or None]
 
     def totals(self) -> TrafficTotals:
-        """Return the sums over all models since the start, those whose counters are gone among them."""
+        """Return the sums over all models since the start, including models whose counters were dropped."""
         with self._lock:
             totals = self._gone.copy()
             every = [*self._counted.values()]
@@ -104,7 +104,7 @@ class TrafficRegistry:
 
     def _begun_or_resumed(self, counted: CountedModel | None, resident: Resident[IntentModel]) -> TrafficCounter | None:
         if counted is not None and counted.fingerprint == resident.fingerprint:
-            # It left the memory, and is here again.
+            # The same copy was evicted and loaded again.
             counted.generation = max(counted.generation, resident.generation)
             counted.model = weakref.ref(resident.model)
             self._counted.move_to_end(resident.model_id)

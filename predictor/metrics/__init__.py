@@ -1,1 +1,1 @@
-"""What Prometheus sees of the predictor."""
+"""Prometheus metrics of the predictor."""

@@ -1,4 +1,4 @@
-"""What the model manager did and holds, as metrics."""
+"""Metrics of the model manager: its loads and evictions, and the models that it holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COUNTS: Final = {
         "Copies that were to replace a model in memory and are no model; the one in memory serves on.",
     ),
 }
-"""Each counter, with what it is called in :class:`~predictor.cache.statistics.CacheStatistics`."""
+"""Each counter, with its name in :class:`~predictor.cache.statistics.CacheStatistics`."""
 
 _HISTOGRAMS: Final = {
     "intent_cache_miss_seconds": ("miss_seconds", "Time that requests waited for a model that was not in memory."),
@@ -32,23 +32,23 @@ _HISTOGRAMS: Final = {
         "Time since the last use of models that were evicted.",
     ),
 }
-"""Each histogram, likewise."""
+"""Each histogram, with its name in the same class."""
 
 _WATCHED: Final = dict.fromkeys(
     ("forbidden_pickle", "checksum_mismatch", "invalid_model_file", "volume_unavailable"), 0
 )
-"""Reasons that are told before there was any, so that the first one is an increase to Prometheus."""
+"""Reasons that are reported as 0 before they occur, so that Prometheus sees the first failure as an increase."""
 
 
 class CacheCollector(Collector):
-    """Collects what the models in memory take, and what was counted of them."""
+    """Collects the memory use and the counters of the models in memory."""
 
     def __init__(self, engine: InferenceEngine) -> None:
         self._engine = engine
         self._residents = engine.residency()
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return the current value of every metric. Called in any thread."""
         residents, counted = self._residents, self._residents.statistics
         for name, (field, meaning) in _COUNTS.items():
             yield CounterMetricFamily(name, meaning, value=getattr(counted, field))

@@ -1,4 +1,4 @@
-"""What the process may take of the machine's memory, as a metric."""
+"""Metric of the memory limit of the process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from predictor.cache.memory import memory_limit
 
 
 class MemoryLimitCollector(Collector):
-    """Collects the limit: that of the cgroup, else all that the machine has. It is read at every scrape."""
+    """Collects the memory limit: the cgroup's, else all of the machine's memory. The limit is read at every scrape."""
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric. Called in any thread."""

@@ -1,4 +1,4 @@
-"""What the model manager did and holds, under the names that ModelMesh's dashboards know."""
+"""Metrics of the model manager under the names that ModelMesh's dashboards use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BASIS_POINTS: Final = 10_000
 
 
 def modelmesh_collectors(engine: InferenceEngine) -> Sequence[Collector]:
-    """Return what collects the figures of the models in memory."""
+    """Return the collectors of the figures of the models in memory."""
     counted = engine.residency().statistics
     return [
         InstanceCollector(engine),
@@ -35,13 +35,13 @@ def modelmesh_collectors(engine: InferenceEngine) -> Sequence[Collector]:
 
 
 class InstanceCollector(Collector):
-    """Collects what this predictor holds. ModelMesh tells some of it once for all replicas; here each tells its own."""
+    """Collects the figures of this predictor. ModelMesh reports some once for all replicas; here each replica does."""
 
     def __init__(self, engine: InferenceEngine) -> None:
         self._residents = engine.residency()
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return the current value of every metric. Called in any thread."""
         residents = self._residents
         used, capacity, models = residents.bytes_held, residents.budget, len(residents)
         for name, meaning, value in (
@@ -52,7 +52,7 @@ class InstanceCollector(Collector):
             ("modelmesh_instance_used_bps", "The same in hundredths of a percent.", used * _BASIS_POINTS // capacity),
         ):
             yield GaugeMetricFamily(name, meaning, value=value)
-        # Counters are written with _total at their ends, which this one does not have.
+        # The client library appends _total to the names of counters; ModelMesh's name lacks it.
         failures = Metric("modelmesh_loadmodel_failure", "Loads that failed.", "untyped")
         failures.add_sample("modelmesh_loadmodel_failure", {}, residents.statistics.load_failures)
         yield failures

@@ -1,8 +1,8 @@
-"""What models were asked and what they answered, as metrics.
+"""Metrics of the queries of models and their answers.
 
-A counter of Prometheus may only grow: what falls is taken for a restart, and its whole value for an increase. So
-nothing is summed over "the others": a model that becomes one of the busiest would leave that sum. What all models have
-together has metrics of its own, and the others are the difference.
+A Prometheus counter may only grow: a counter that falls is taken for a restart, and its whole value for an increase. So
+no metric sums "the others": a model that becomes one of the busiest would leave that sum. The totals of all models have
+separate metrics, and the figures of the others are the difference.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _COUNTS: Final = {
     "unknown_tokens": "Tokens that the vocabulary does not have",
     "fallbacks": "Answers whose best label was below the threshold",
 }
-"""What is counted, by the name it has in :class:`AnswerCounts` and :class:`TrafficTotals`."""
+"""Counts and their meanings, by their names in :class:`AnswerCounts` and :class:`TrafficTotals`."""
 
 
 class TrafficCollector(Collector):
-    """Collects what a registry has counted.
+    """Collects the counts of a registry.
 
     Args:
-        registry: counts.
-        models: how many models have metrics of their own: those with the most answers.
+        registry: source of the counts.
+        models: number of models with metrics of their own: those with the most answers.
     """
 
     def __init__(self, registry: TrafficRegistry, models: int) -> None:
@@ -47,7 +47,7 @@ class TrafficCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return the current value of every metric. Called in any thread."""
         yield from _of_all(self._registry.totals())
         if self._models:
             yield from _of_each(self._registry.busiest(self._models))

@@ -1,7 +1,7 @@
-"""The network of an intent model as it serves: there is nothing between the linear layers, so they are one matrix.
+"""Network of an intent model in the form that serves: nothing separates the linear layers, so one matrix replaces them.
 
-``logits = mean(E[tokens]) @ W + c``, exactly the network of ``predictor.model.network`` up to rounding. For one
-document this is a handful of NumPy calls, where the layers one by one cost ten times as much.
+``logits = mean(E[tokens]) @ W + c`` equals the network of ``predictor.model.network`` up to rounding. For one document
+this takes a handful of NumPy calls; evaluating the layers one by one costs ten times as much.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from predictor.model.files.tensors import Array, held_bytes
 from predictor.model.layers import Layers
 
 Bag: TypeAlias = Sequence[int]
-"""The indices of a document's tokens."""
+"""Indices of a document's tokens."""
 
-# One row for each token of all but the longest documents: with it BLAS adds rows up, in a third of the time.
+# A one for each token of all but the longest documents: with this vector BLAS adds rows up, in a third of the time.
 _ONES: Final = np.ones(1 << 12, dtype=np.float32)
 
-# Far above the tokens of the largest document that any service takes, and far below the largest float32.
+# _MOST_TOKENS is far above the tokens of the largest document that any service accepts; _LARGEST is far below the
+# largest float32.
 _MOST_TOKENS: Final = 1 << 30
 _LARGEST: Final = 1e36
 
-# Bounds the products in double precision that an explanation of a long document holds at one time.
+# Bounds the double-precision products that an explanation of a long document holds at a time.
 _ROWS_AT_ONCE: Final = 1 << 10
 
 
 class Contributions(NamedTuple):
-    """The parts of a logit."""
+    """Parts of a logit."""
 
     parts: list[float]
-    """What each token adds."""
+    """Contribution of each token."""
     bias: float
     logit: float
-    """The sum of all parts and the bias, rounded once, so that the order of tokens does not change it."""
+    """Sum of all parts and the bias, rounded once, so that the order of tokens does not change it."""
 
 
 class FoldedNetwork:
@@ -57,19 +58,19 @@ class FoldedNetwork:
         self._weight = weight
         self._bias = bias
         self.always_finite = _always_finite(embedding, weight, bias)
-        """Whether no document can have logits that are not finite; so it is with every network that was trained."""
+        """Whether the logits of every possible document are finite, as they are in every trained network."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Return the network that a state_dict holds.
 
         Raises:
-            InvalidModelFile: as :meth:`~predictor.model.layers.Layers.of` does.
+            InvalidModelFile: as in :meth:`~predictor.model.layers.Layers.of`.
         """
         layers = Layers.of(arrays)
         first, *others = layers.linears
-        # In double precision, so that folding adds no error of its own. Weights that overflow give logits that are not
-        # finite, as they do unfolded, and are answered for there.
+        # Fold in double precision, so that folding adds no error. Weights that overflow give logits that are not
+        # finite, as they do unfolded, and those logits are handled when a query is answered.
         with np.errstate(over="ignore", invalid="ignore"):
             weight = first.weight.T.astype(np.float64)
             bias = first.bias.astype(np.float64)
@@ -82,7 +83,7 @@ class FoldedNetwork:
         """Return the logits of each document: float32, shape [documents, classes].
 
         Args:
-            bags: the token indices of each document. One without tokens has an embedding of zeros.
+            bags: the token indices of each document. A document without tokens has an embedding of zeros.
         """
         if len(bags) == 1 and self.always_finite:
             return self.logits_of_rows(self.rows(bags[0]))[np.newaxis]
@@ -91,7 +92,7 @@ class FoldedNetwork:
         return result
 
     def rows(self, bag: Bag) -> Array:
-        """Return the rows of a document's tokens: float32, shape [tokens, dimensions]."""
+        """Return the embedding rows of a document's tokens: float32, shape [tokens, dimensions]."""
         rows: Array = self._embedding.take(bag, 0)
         return rows
 
@@ -105,8 +106,8 @@ class FoldedNetwork:
         return logits
 
     def write_logits_of_rows(self, rows: Array, to: Array) -> None:
-        """Write the same logits to an array of their shape."""
-        # The fewest calls that do it: for one document they are what costs.
+        """Write the logits of :meth:`logits_of_rows` to an array of the same shape."""
+        # Make as few calls as possible: for one document, the calls dominate the cost.
         tokens = len(rows)
         if not tokens:
             to[:] = self._bias
@@ -117,14 +118,14 @@ class FoldedNetwork:
         to += self._bias
 
     def contributions(self, rows: Array, classes: Iterable[int]) -> Iterator[Contributions]:
-        """Yield for each class what each token of a document adds to its logit, and the bias of the class.
+        """Yield for each class the contribution of each token of a document to its logit, and the bias of the class.
 
-        A token's part of the mean is its row of the embedding over the number of tokens, and its part of a logit is
-        that times the weights of the class: all parts and the bias together are the logit, and finite where the logit
+        A token's part of the mean is its embedding row divided by the number of tokens, and its part of a logit is that
+        vector times the weights of the class. All parts and the bias add up to the logit, and are finite if the logit
         is.
 
-        A part depends on the token, the class and the number of tokens, and on nothing else: equal tokens add equal
-        parts, to the last bit, on every processor.
+        A part depends only on the token, the class and the number of tokens: equal tokens add equal parts, to the last
+        bit, on every processor.
         """
         tokens = len(rows) or 1
         for index in classes:
@@ -134,23 +135,23 @@ class FoldedNetwork:
 
     @property
     def vocabulary_size(self) -> int:
-        """Rows of the embedding."""
+        """Number of rows of the embedding."""
         return int(self._embedding.shape[0])
 
     @property
     def classes(self) -> int:
-        """Outputs."""
+        """Number of outputs."""
         return int(self._bias.shape[0])
 
     @property
     def size(self) -> int:
-        """Bytes of the weights."""
+        """Bytes of memory that the weights take."""
         return held_bytes(self._embedding) + self._weight.nbytes + self._bias.nbytes
 
     def _dot_each(self, rows: Array, index: int) -> npt.NDArray[np.float64]:
         """Return the product of each row with the weights of one class; shape [tokens]."""
-        # BLAS adds up a row in an order that depends on the kernel and on the row's place among the others. Here each
-        # row is multiplied without rounding, for double precision holds a product of two float32, and added up alone.
+        # BLAS sums a row in an order that depends on the kernel and on the row's position among the others. Here each
+        # row is multiplied without rounding, because double precision holds a product of two float32, and summed alone.
         if len(rows) > _ROWS_AT_ONCE:
             starts = range(0, len(rows), _ROWS_AT_ONCE)
             return np.concatenate([self._dot_each(rows[start : start + _ROWS_AT_ONCE], index) for start in starts])
@@ -173,11 +174,11 @@ class FoldedNetwork:
 
 
 def _always_finite(embedding: Array, weight: Array, bias: Array) -> bool:
-    """Return whether the largest logit that rows, weights and biases allow is far from what float32 holds."""
+    """Return whether the largest logit that rows, weights and biases allow is far below the largest float32."""
     if not embedding.size:
         return False
     row = max(float(embedding.max()), -float(embedding.min()))
-    # The sums of a mean may be as large as all of a document's rows together, before they are divided.
+    # Before the division, the sums of a mean may be as large as all of a document's rows together.
     with np.errstate(over="ignore", invalid="ignore"):
         most = row * _MOST_TOKENS * float(np.abs(weight).sum(axis=0, dtype=np.float64).max(initial=0.0))
         return bool(most + float(np.abs(bias).max(initial=0.0)) < _LARGEST and row * _MOST_TOKENS < _LARGEST)

@@ -27,31 +27,31 @@ from serving.domain.prediction import Outcome, Prediction, Query, ScoredLabel
 _SPECIAL_TOKEN: Final = re.compile(r"<\w+>|\[[A-Z]+\]")
 
 NO_INDEX: Final = -1
-"""The default index that torchtext's own documentation sets to mean that there is none."""
+"""Default index that torchtext's own documentation uses for "no default"."""
 
 _MOST_CONTRIBUTIONS: Final = 1 << 18
-"""Numbers in one explanation."""
+"""Maximum number of contributions in one explanation."""
 
 
 class Encoded(NamedTuple):
-    """A document as the network takes it, and as it came."""
+    """A document as tokens, and as the indices that the network takes."""
 
     tokens: list[str]
-    """Of the text, n-grams left out."""
+    """Tokens of the text, without n-grams."""
     unknown: int
-    """How many of them the vocabulary does not have."""
+    """Number of these tokens that the vocabulary lacks."""
     bag: list[int]
-    """The indices of what counts: of tokens of the text, then of n-grams."""
+    """Indices that the network takes: those of the text's tokens, then those of the n-grams."""
     ngrams: int
-    """How many of these are n-grams."""
+    """Number of n-grams among these indices."""
 
 
 class IntentModel:
-    """Vocabulary, network and labels that fit each other.
+    """Vocabulary, network and labels that match each other.
 
     Raises:
         InvalidManifest: the manifest names an unknown tokenizer.
-        InvalidModelFile: labels, layers and vocabulary do not fit each other.
+        InvalidModelFile: labels, layers and vocabulary do not match each other.
     """
 
     def __init__(self, model_id: ModelId, manifest: Manifest, vocabulary: Vocabulary, network: FoldedNetwork) -> None:
@@ -81,8 +81,8 @@ class IntentModel:
     def encode(self, document: str) -> Encoded:
         """Return the document's tokens and their indices.
 
-        Tokens that are not in a vocabulary without a default index are left out: the mean is that of the others. So are
-        n-grams that are not in the vocabulary, whatever its default.
+        If the vocabulary has no default index, unknown tokens are left out, and the mean is that of the other tokens.
+        Unknown n-grams are always left out.
         """
         tokens = self.tokenizer.tokens(document)
         found: list[Any] = list(map(self._indices.get, tokens))
@@ -99,15 +99,15 @@ class IntentModel:
         """Return the answer to each query, in order, from one pass through the network.
 
         Args:
-            queries: of this model.
-            counter: what the answers are counted in.
+            queries: queries of this model.
+            counter: counter that counts the answers.
         """
         finite_for_sure = self.is_always_finite
         if len(queries) == 1 and finite_for_sure:
             return [self._outcome_of_one(queries[0], counter)]
         documents = [self.encode(query.document) for query in queries]
         logits = self._network.logits([document.bag for document in documents]).astype(np.float64)
-        # For each row on its own the calls would cost more than the network.
+        # Process all rows at once: separate calls for each row would cost more than the network.
         with nullcontext() if finite_for_sure else np.errstate(over="ignore", invalid="ignore"):
             logits /= self.confidence.temperature
             answers = list(softmax(logits))
@@ -123,7 +123,7 @@ class IntentModel:
         ]
 
     def _outcome_of_one(self, query: Query, counter: TrafficCounter | None) -> Outcome:
-        """Return the answer to a query that comes alone: with the fewest calls, which are what costs.
+        """Return the answer to a single query with as few calls as possible, since the calls dominate the cost.
 
         REQUIRES: the network is ``always_finite``.
         """
@@ -139,11 +139,11 @@ class IntentModel:
         """Return the answer to a query, and count it.
 
         Args:
-            query: what was asked.
-            document: its document.
-            rows: those of the document's tokens, where they are at hand.
-            answer: what its logits say.
-            counter: what the answer is counted in.
+            query: the query.
+            document: its encoded document.
+            rows: embedding rows of the document's tokens, if the caller has them.
+            answer: the winner among its logits.
+            counter: counter that counts the answer.
         """
         try:
             prediction = self._prediction(query, document, rows, *answer)
@@ -158,15 +158,15 @@ class IntentModel:
 
     @property
     def is_always_finite(self) -> bool:
-        """Whether no document can have logits that are not finite."""
+        """Whether the logits of every possible document are finite."""
         return self._network.always_finite
 
     def write_logits(self, document: Encoded, to: Array) -> None:
-        """Write the logits of a document, as the network gives them, to an array of shape [classes]."""
+        """Write the network's logits of a document to an array of shape [classes]."""
         self._network.write_logits_of_rows(self._network.rows(document.bag), to)
 
     def logits(self, documents: Sequence[str]) -> Array:
-        """Return the logits of each document, as the network gives them: float32, shape [documents, classes]."""
+        """Return the network's logits of each document: float32, shape [documents, classes]."""
         return self._network.logits([self.encode(document).bag for document in documents])
 
     def _prediction(  # noqa: PLR0917 - the last three are a winner
@@ -180,7 +180,7 @@ class IntentModel:
     ) -> Prediction:
         ranked: tuple[ScoredLabel, ...] = ()
         if query.k:
-            # Of equal scores the first comes first, as with the label itself.
+            # Equal scores keep the order of the outputs, as for the label itself.
             order = np.argsort(-exponentials, kind="stable")[: query.k]
             ranked = tuple(ScoredLabel(self.labels[index], float(exponentials[index]) * score) for index in order)
         explanation = None
@@ -198,7 +198,7 @@ class IntentModel:
         """Return the parts of the logits of ``classes``.
 
         Raises:
-            InvalidRequest: they are too many.
+            InvalidRequest: the explanation would have too many parts.
         """
         words, unknown_words, bag, ngrams = document
         told = self._ngrams.texts(words, bag[-ngrams:]) if ngrams and self._ngrams is not None else ()
@@ -219,9 +219,9 @@ class IntentModel:
         return Explanation(tokens, unknown, tuple(labels), self.confidence.temperature)
 
     def _classes_to_explain(self, winner: int, asked: Sequence[str], exponentials: npt.NDArray[Any]) -> Sequence[int]:
-        """Return the best class, then those of the labels asked for, each label once.
+        """Return the best class, then the classes of the requested labels, each label once.
 
-        Of several outputs with one label, the largest is explained.
+        If several outputs share a label, the largest output is explained.
 
         Raises:
             InvalidRequest: the model has no such label.
@@ -229,7 +229,7 @@ class IntentModel:
         if not asked:
             return (winner,)
         classes = {self.labels[winner]: winner}
-        # Of equal keys the last one counts, so the largest comes last.
+        # The last of equal keys wins, so the largest output must come last.
         largest = {self.labels[index]: index for index in exponentials.argsort(kind="stable").tolist()}
         for label in asked:
             if label not in largest:
@@ -243,17 +243,17 @@ def _not_a_number() -> NonFiniteLogits:
 
 
 def _with_zeros(parts: list[float], left_out: Sequence[int]) -> list[float]:
-    """Return the parts of all tokens, with 0 for those that are left out."""
+    """Return the parts of all tokens, with 0 for the tokens that were left out."""
     for number in left_out:
         parts.insert(number, 0.0)
     return parts
 
 
 def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> Tokenizer:
-    """Return the tokenizer that the manifest names, else the one that the vocabulary was made with.
+    """Return the tokenizer that the manifest names, else the tokenizer that the vocabulary was built with.
 
     Raises:
-        InvalidManifest: the manifest names a tokenizer that is not known.
+        InvalidManifest: the manifest names an unknown tokenizer.
     """
     if manifest.tokenizer is None:
         return Tokenizer(tokenizer_of(vocabulary))
@@ -264,11 +264,11 @@ def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> Tokenizer:
 
 
 def tokenizer_of(vocabulary: Vocabulary) -> TokenizerName:
-    """Return the tokenizer that a vocabulary was made with.
+    """Return the tokenizer that a vocabulary was built with.
 
-    A vocabulary whose every token but the special ones is one character is a character vocabulary: the book's
-    training code joined the characters of each text with spaces. One with white space or capitals in it cannot have
-    come from ``basic_english`` at all, so its documents are taken character by character as they stand.
+    A vocabulary in which every token except special ones is one character is a character vocabulary: the book's
+    training code joined the characters of each text with spaces. A vocabulary with white space or capitals cannot have
+    come from ``basic_english``, so its documents are split into characters without any change.
     """
     characters = set()
     for index, token in enumerate(vocabulary.tokens):

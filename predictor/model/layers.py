@@ -1,4 +1,4 @@
-"""The arrays of an intent network: named and shaped as in the book's model files, and found to fit each other."""
+"""Arrays of an intent network: named and shaped as in the book's model files, and checked for matching shapes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layers:
-    """An embedding and at least one linear layer, each taking what the one before gives."""
+    """An embedding and at least one linear layer; the input of each layer is the output of the previous one."""
 
     embedding: Array
     """float32, shape [tokens, dimensions]."""
@@ -37,7 +37,7 @@ class Layers:
         """Return the layers of a state_dict: ``embedding.weight``, ``fc1.weight``, ``fc1.bias``, ``fc2.weight`` ...
 
         Raises:
-            InvalidModelFile: the names are not those of this family, or the shapes do not fit each other.
+            InvalidModelFile: the names are not those of this family, or the shapes do not match each other.
         """
         count = sum(1 for name in arrays if _LINEAR_WEIGHT.fullmatch(name))
         numbers = range(1, count + 1)

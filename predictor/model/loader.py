@@ -1,4 +1,4 @@
-"""From a model's folder to a loaded model. Blocks on the file system and on the processor: call it from a thread."""
+"""Loads a model from its folder. Blocks on the file system and on the processor: call it from a thread."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from serving.volume.model_store import (
     ModelStore,
 )
 
-# A copy that arrives file by file has parts of two models in it; between its files there is less time than this.
+# A copy that arrives file by file mixes two models for a while; its files follow each other in less time than this.
 _SETTLING_SECONDS: Final = 1.0
 
-# A vocabulary in memory, dictionary and strings, against its bytes on disk: measured on vocabularies of real models.
+# Size of a vocabulary in memory, dictionary and strings, relative to disk: measured on vocabularies of real models.
 _VOCABULARY_GROWTH: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """The largest files that are read, in bytes."""
+    """Maximum sizes of the files that are read, in bytes."""
 
     weights: int = 256 << 20
     vocabulary: int = 64 << 20
@@ -45,9 +45,9 @@ class Loader:
     """Reads and checks models of one store.
 
     Args:
-        store: where models are.
-        limits: the largest files that are read.
-        comparison: compares files of models that are loaded; not closed here. Left out, a thread does.
+        store: store that holds the models.
+        limits: maximum sizes of the files that are read.
+        comparison: compares files of loaded models; not closed here. By default, a thread compares them.
     """
 
     def __init__(self, store: ModelStore, limits: FileLimits, comparison: FileComparison | None = None) -> None:
@@ -59,21 +59,21 @@ class Loader:
             VOCABULARY_FILE: limits.vocabulary,
         }
         self._vocabularies: WeakValueDictionary[bytes, Vocabulary] = WeakValueDictionary()
-        """Those in memory, by the digest of their files: tenants with equal files share one."""
+        """Vocabularies in memory, by the digest of their files: tenants with equal files share one."""
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
-        """Return the identity of the model's files; all of them are there.
+        """Return the identity of the model's files, all of which exist.
 
         Raises:
             ModelNotFound: no model has this id.
             ModelIncomplete: files are missing.
-            InvalidModelFile: a file is larger than what is read.
-            ServingError: as :meth:`ModelStore.fingerprint` tells.
+            InvalidModelFile: a file is larger than its limit.
+            ServingError: as in :meth:`ModelStore.fingerprint`.
         """
         fingerprint = self._store.fingerprint(model_id)
         if fingerprint.missing:
             raise ModelIncomplete(f"the model has no {' and no '.join(fingerprint.missing)} yet; finish its upload")
-        # Before memory is made for it.
+        # Check sizes before memory is reserved for the model.
         for name, file in zip(MODEL_FILES, fingerprint.files, strict=True):
             if file is not None and file.size > self._limits_of_files[name]:
                 raise InvalidModelFile(
@@ -82,10 +82,10 @@ class Loader:
         return fingerprint
 
     async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        """Return of each model whether its files may be others than these; where it cannot be told, too.
+        """Return for each model whether its files may differ from these; true also if that is unknown.
 
         Raises:
-            TimeoutError: that takes too long.
+            TimeoutError: the comparison takes too long.
         """
         return await self._comparison.changed(
             [
@@ -95,7 +95,7 @@ class Loader:
         )
 
     def estimate(self, fingerprint: Fingerprint) -> int:
-        """Return about how many bytes of memory the model will take, at least those of its weights."""
+        """Return an estimate of the bytes of memory that the model will take, at least those of its weights."""
         manifest, weights, vocabulary = (file.size if file else 0 for file in fingerprint.files)
         return manifest + weights + _VOCABULARY_GROWTH * vocabulary
 
@@ -104,14 +104,15 @@ class Loader:
 
         Args:
             model_id: the model.
-            fingerprint: what :meth:`fingerprint` returned.
+            fingerprint: the result of :meth:`fingerprint`.
             replacing: whether an older copy serves meanwhile, so that there is time to see whether an upload is over.
 
         Raises:
-            FilesChanged: they changed in the meantime, or only just, and have no sums to tell one copy from two.
+            FilesChanged: the files changed in the meantime; or, when replacing, they changed very recently and have no
+                checksums that tell one copy from a mix of two.
             ChecksumMismatch: a file is not the one that the manifest describes.
-            ModelUnusable: they are not a model; the message says which file and why.
-            ServingError: as :meth:`ModelStore.read` tells.
+            ModelUnusable: the files are not a model; the message says which file and why.
+            ServingError: as in :meth:`ModelStore.read`.
         """
         files = self._store.read_copy(model_id, fingerprint, self._limits_of_files)
         manifest = Manifest.parse(files[MANIFEST_FILE])
@@ -131,7 +132,7 @@ class Loader:
 
 
 def _age_seconds(fingerprint: Fingerprint) -> float:
-    """Return the seconds since the last of the files changed, by the clock of this machine."""
+    """Return the seconds since the last change of any of the files, by the clock of this machine."""
     youngest = max(file.changed_nanoseconds for file in fingerprint.files if file is not None)
     return (time.time_ns() - youngest) / 1e9
 

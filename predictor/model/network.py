@@ -1,6 +1,6 @@
-"""The network of an intent model in PyTorch: what is trained, and what the folded form that serves is held against.
+"""Network of an intent model in PyTorch: the form that is trained, and the reference for the folded form that serves.
 
-The mean of the tokens' embeddings, and linear layers with nothing between them.
+It consists of the mean of the tokens' embeddings and of linear layers with nothing between them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class IntentNetwork(nn.Module):
 
     Args:
         embedding: the rows of the vocabulary; float32, shape [tokens, dimensions].
-        linears: the layers in order; the inputs of each are the outputs of the one before.
+        linears: the layers in order; the inputs of each are the outputs of the previous one.
     """
 
     def __init__(self, embedding: Tensor, linears: Sequence[nn.Linear]) -> None:
@@ -33,7 +33,7 @@ class IntentNetwork(nn.Module):
 
     @classmethod
     def of_sizes(cls, vocabulary_size: int, widths: Sequence[int]) -> Self:
-        """Return an untrained network: embedding dimensions first in ``widths``, then the outputs of each layer."""
+        """Return an untrained network; ``widths`` are the embedding dimensions, then the outputs of each layer."""
         embedding = torch.empty(vocabulary_size, widths[0])
         return cls(embedding, [nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)])
 
@@ -41,9 +41,9 @@ class IntentNetwork(nn.Module):
         """Return the logits of each document.
 
         Args:
-            indices: the token indices of all documents, one after the other; int64, shape [tokens].
-            offsets: where each document begins in ``indices``; int64, shape [documents]. A document without tokens
-                has an embedding of zeros.
+            indices: the token indices of all documents, concatenated; int64, shape [tokens].
+            offsets: the position of each document's beginning in ``indices``; int64, shape [documents]. A document
+                without tokens has an embedding of zeros.
 
         Returns:
             float32, shape [documents, classes].
@@ -55,10 +55,10 @@ class IntentNetwork(nn.Module):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        """Return the network that a state_dict holds, its sizes taken from the shapes.
+        """Return the network that a state_dict holds; the shapes of the arrays determine its sizes.
 
         Raises:
-            InvalidModelFile: as :meth:`Layers.of` does.
+            InvalidModelFile: as in :meth:`Layers.of`.
         """
         layers = Layers.of(arrays)
         network = cls(torch.tensor(layers.embedding), [_linear(linear) for linear in layers.linears])

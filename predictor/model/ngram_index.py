@@ -1,7 +1,7 @@
 """Finds the n-grams of documents in a vocabulary, and remembers those of words.
 
-A document's n-grams of characters are those of its words, and people use few words: what was looked up once for a word
-is a tenth of the work the next time.
+A document's n-grams of characters are those of its words, and people use few words: a word whose n-grams are remembered
+takes a tenth of the work.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from predictor.model.vocabulary import Vocabulary
 
 _MOST_WORDS: Final = 2048
 _LONGEST_WORD: Final = 32
-"""Longer ones are not words that come again."""
+"""Maximum number of characters of a remembered word; longer ones are not words that recur."""
 _BYTES_PER_WORD: Final = 320
-"""Of a remembered word with a dozen n-grams, in CPython: text, tuple, and its place in the dictionary."""
+"""Bytes of a remembered word with a dozen n-grams, in CPython: text, tuple and entry of the dictionary."""
 
 
 class NgramIndex:
-    """The n-grams of a vocabulary, as a tokenizer makes them. Safe to use from several threads."""
+    """N-grams of a vocabulary, as a tokenizer makes them. Safe to use from several threads."""
 
     __slots__ = ("_indices", "_of_words", "_tokenizer", "_tokens")
 
@@ -34,11 +34,11 @@ class NgramIndex:
 
     @property
     def size(self) -> int:
-        """Bytes of memory without the vocabulary's, once all is remembered that may be."""
+        """Bytes of memory, without the vocabulary's, once the maximum number of words is remembered."""
         return sys.getsizeof(self._of_words) + _MOST_WORDS * _BYTES_PER_WORD if self._tokenizer.characters else 0
 
     def extended(self, bag: Sequence[int], words: Sequence[str]) -> list[int]:
-        """Return ``bag`` with the indices of those n-grams of ``words`` that the vocabulary has, in their order."""
+        """Return ``bag`` followed by the indices of the n-grams of ``words`` that the vocabulary has, in order."""
         found = [*bag, *self._known(word_ngrams(words, self._tokenizer.words))]
         if self._tokenizer.characters is not None:
             of_words = self._of_words
@@ -48,7 +48,7 @@ class NgramIndex:
         return found
 
     def texts(self, words: Sequence[str], found: Sequence[int]) -> Iterable[str]:
-        """Give the n-grams whose indices :meth:`extended` found for ``words``."""
+        """Return the n-grams whose indices :meth:`extended` found for ``words``."""
         if self._tokens is None:
             return [ngram for ngram in self._tokenizer.ngrams(words) if ngram in self._indices]
         return map(self._tokens.__getitem__, found)
@@ -58,7 +58,7 @@ class NgramIndex:
         found = tuple(self._known(character_ngrams(word, *self._tokenizer.characters)))
         if len(word) <= _LONGEST_WORD:
             if len(self._of_words) >= _MOST_WORDS:
-                # To know which were used last would cost each look-up more than all of them anew.
+                # Tracking which words were used last would cost the look-ups more than computing all of them again.
                 self._of_words.clear()
             self._of_words[word] = found
         return found
@@ -68,6 +68,6 @@ class NgramIndex:
 
 
 def _is_ordered(vocabulary: Vocabulary) -> bool:
-    """Return whether the token of each index is where that index says; of vocabularies of old it need not be."""
+    """Return whether the index of each token is its position; in old vocabularies it need not be."""
     tokens, indices = vocabulary.tokens, vocabulary.indices
     return tuple(indices) == tokens and [*indices.values()] == [*range(len(tokens))]

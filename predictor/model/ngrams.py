@@ -1,8 +1,8 @@
-"""N-grams of a document's words: further tokens, written so that no word and no n-gram of another kind is like them.
+"""N-grams of a document's words: additional tokens, written so that none equals a word or an n-gram of the other kind.
 
-Words of ``basic_english`` hold neither white space nor ``"``. An n-gram of words has spaces within; one of characters
-begins with ``"``. Characters are those of one word with a space before and behind it, so that n-grams tell where words
-begin and end, and those of a word are the same wherever it stands.
+Words of ``basic_english`` contain neither white space nor ``"``. An n-gram of words contains spaces; an n-gram of
+characters begins with ``"``. Its characters are those of one word with a space before and after it, so that n-grams
+show where words begin and end, and a word has the same n-grams wherever it occurs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from operator import add
 from typing import Final
 
 MARK: Final = '"'
-"""What n-grams of characters begin with."""
+"""First character of n-grams of characters."""
 
 Span = tuple[int, int]
 
@@ -23,7 +23,7 @@ def word_ngrams(words: Sequence[str], longest: int) -> list[str]:
     found: list[str] = []
     grown: Sequence[str] = words
     for size in range(2, longest + 1):
-        # Each is the one before with one more word.
+        # Each n-gram is a shorter one with one more word.
         grown = [f"{ngram} {word}" for ngram, word in zip(grown, words[size - 1 :], strict=False)]
         found += grown
     return found
@@ -33,7 +33,7 @@ def character_ngrams(word: str, shortest: int, longest: int) -> list[str]:
     """Return the n-grams of ``shortest`` to ``longest`` characters of a word, the shorter ones first."""
     text = f" {word} "
     found: list[str] = []
-    # Each is the one before with one more character, which costs half of what cutting it out of the text does.
+    # Each n-gram is a shorter one with one more character, which costs half as much as slicing it from the text.
     grown = [MARK + character for character in text]
     for size in range(2, longest + 1):
         grown = list(map(add, grown, text[size - 1 :]))
@@ -43,16 +43,16 @@ def character_ngrams(word: str, shortest: int, longest: int) -> list[str]:
 
 
 def is_ngram(token: str) -> bool:
-    """Return whether ``token`` is made of other tokens."""
+    """Return whether ``token`` is an n-gram."""
     return len(token) > 1 and (token[0] == MARK or " " in token)
 
 
 def spans(tokens: Sequence[str]) -> list[Span]:
-    """Return of each token the first word, and the one behind the last, that it is of: a word is of itself.
+    """Return for each token the first word that it covers, and the one after the last; a word covers itself.
 
     Args:
-        tokens: the words of a document, then n-grams of words, then those of the characters of each word; each in their
-            order, and each that is there wherever the document has it, as explanations list them.
+        tokens: the words of a document, then n-grams of words, then n-grams of the characters of each word, as
+            explanations list them: each kind in order, and each n-gram at every place where the document has it.
     """
     words = list(takewhile(lambda token: not is_ngram(token), tokens))
     others = tokens[len(words) :]

@@ -1,8 +1,9 @@
-"""From a document to its tokens, as torchtext's ``basic_english`` does it.
+"""Splits a document into tokens, as torchtext's ``basic_english`` does.
 
-The source of the behaviour is ``torchtext.data.utils.get_tokenizer("basic_english")``, the same in releases 0.2 to
-0.18: lower the text, apply twelve substitutions in order, split on white space. Those substitutions only put spaces
-around some characters and drop others, so after quotes and ``<br />`` are gone one pass gives the same tokens.
+The source of the behaviour is ``torchtext.data.utils.get_tokenizer("basic_english")``, which is the same in releases
+0.2 to 0.18: lowercase the text, apply twelve substitutions in order, split on white space. Those substitutions only put
+spaces around some characters and drop others, so once quotes and ``<br />`` are removed, one pass gives the same
+tokens.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ _ONE_PASS: Final = str.maketrans(
 
 
 class TokenizerName(StrEnum):
-    """How a manifest names its tokenizer."""
+    """Name of a tokenizer in a manifest."""
 
     BASIC_ENGLISH = "basic_english"
-    """Words and punctuation, lowered."""
+    """Words and punctuation, in lower case."""
     BASIC_ENGLISH_CHARACTERS = "basic_english_characters"
-    """``basic_english`` over the characters of the text joined with spaces: what the book's training code did."""
+    """``basic_english`` over the characters of the text joined with spaces, as in the book's training code."""
     CHARACTERS = "characters"
-    """Every character as it stands, white space included."""
+    """Every character unchanged, white space included."""
 
 
 def basic_english(text: str) -> list[str]:
     """Return the tokens of ``text``, exactly those of torchtext's ``basic_english``."""
-    # Quotes go first: without them `<b"r />` becomes a line break, as it does in torchtext.
+    # Remove quotes first: without them `<b"r />` becomes a line break, as it does in torchtext.
     return text.lower().replace('"', "").replace("<br />", " ").translate(_ONE_PASS).split()
 
 
@@ -65,29 +66,29 @@ GRAMMAR: Final = (
     f"{', '.join(TokenizerName)}; basic_english may have n-grams of 2 to 5 words and of 2 to 8 characters, as in"
     " basic_english+words:2+characters:3-5"
 )
-"""How tokenizers are written, in words."""
+"""Syntax of tokenizer names, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """How a document becomes tokens, as a manifest writes it: ``basic_english+words:2+characters:3-5``.
+    """Tokenizer with optional n-grams, which a manifest writes as ``basic_english+words:2+characters:3-5``.
 
-    N-grams follow the tokens that they are made of. An n-gram that the vocabulary does not have is left out; a token
-    that it does not have is the unknown token.
+    N-grams follow the tokens that they are made of. An n-gram that the vocabulary lacks is left out; a token that the
+    vocabulary lacks is the unknown token.
     """
 
     name: TokenizerName
     words: int = 1
-    """Most words of an n-gram."""
+    """Maximum number of words of an n-gram."""
     characters: tuple[int, int] | None = None
-    """Fewest and most characters of an n-gram."""
+    """Minimum and maximum number of characters of an n-gram."""
 
     @classmethod
     def parse(cls, text: str) -> Tokenizer:
         """Return the tokenizer that ``text`` names.
 
         Raises:
-            ValueError: none is named so; see :data:`GRAMMAR`.
+            ValueError: ``text`` names no tokenizer; see :data:`GRAMMAR`.
         """
         match = _WRITTEN.fullmatch(text)
         if match is None:
@@ -99,7 +100,7 @@ class Tokenizer:
         return cls(name, words or 1, None if shortest is None or longest is None else (shortest, longest))
 
     def __str__(self) -> str:
-        """Return it as a manifest writes it."""
+        """Return the tokenizer as a manifest writes it."""
         words = f"+words:{self.words}" if self.words > 1 else ""
         return self.name + words + ("+characters:{}-{}".format(*self.characters) if self.characters else "")
 
@@ -108,7 +109,7 @@ class Tokenizer:
         return _TOKENIZERS[self.name](document)
 
     def ngrams(self, tokens: Sequence[str]) -> list[str]:
-        """Return the n-grams of a document's tokens: those of words, then those of the characters of each word."""
+        """Return the n-grams of a document's tokens: n-grams of words, then those of the characters of each word."""
         found = word_ngrams(tokens, self.words) if self.words > 1 else []
         if self.characters:
             for token in tokens:
@@ -117,12 +118,12 @@ class Tokenizer:
 
     @property
     def has_ngrams(self) -> bool:
-        """Whether there are tokens beside those of the text."""
+        """Whether the tokenizer makes n-grams besides the tokens of the text."""
         return self.words > 1 or self.characters is not None
 
     @property
     def tokens_per_character(self) -> int:
-        """The most tokens that a character of a document gives, n-grams among them."""
+        """Maximum number of tokens per character of a document, n-grams included."""
         return self.words + (self.characters[1] - self.characters[0] + 1 if self.characters else 0)
 
 

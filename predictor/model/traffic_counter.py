@@ -1,4 +1,4 @@
-"""Counts what models were asked and what they answered."""
+"""Counts the queries of models and their answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.domain.answer_counts import CONFIDENCE_BINS, AnswerCounts
 
 @dataclass(slots=True)
 class TrafficTotals:
-    """Sums over models. They only grow."""
+    """Sums over models, which only grow."""
 
     documents: int = 0
     empty_documents: int = 0
@@ -20,20 +20,20 @@ class TrafficTotals:
     unknown_tokens: int = 0
     fallbacks: int = 0
     confidence: list[int] = field(default_factory=lambda: [0] * CONFIDENCE_BINS)
-    """How many best labels had a score in each bin."""
+    """Number of best labels with a score in each bin."""
     scores: float = 0.0
-    """The scores of all best labels, together."""
+    """Sum of the scores of all best labels."""
 
     def copy(self) -> TrafficTotals:
-        """Return the same sums, to add to."""
+        """Return a copy of the sums that can be added to."""
         return replace(self, confidence=[*self.confidence])
 
 
 class TrafficCounter:
-    """Counts over one copy of a model. Safe to use from several threads.
+    """Counter of one copy of a model. Safe to use from several threads.
 
     Args:
-        labels: of the model, in the order of its outputs.
+        labels: labels of the model, in the order of its outputs.
     """
 
     __slots__ = (
@@ -55,18 +55,18 @@ class TrafficCounter:
         self._ended = False
         self._empty = self._tokens = self._unknown = self._fallbacks = 0
         self._scores = 0.0
-        # One bin more than is told: that of scores of exactly 1, which belong to the last.
+        # One bin more than is reported: scores of exactly 1 have their own bin here and are reported in the last one.
         self._confidence = [0] * (CONFIDENCE_BINS + 1)
         self._winners = [0] * len(labels)
 
     def count(
         self, tokens: int, unknown_tokens: int, winner: int, score: float, *, is_empty: bool, fell_back: bool
     ) -> None:
-        """Count one answer. Every answer pays for it, so it does the least that can be done.
+        """Count one answer. Every answer pays for this method, so it does as little as possible.
 
         Args:
-            tokens: of the document, n-grams left out.
-            unknown_tokens: those of them that the vocabulary does not have.
+            tokens: number of tokens of the document, without n-grams.
+            unknown_tokens: number of these tokens that the vocabulary lacks.
             winner: the class with the highest score.
             score: that score, from 0 to 1.
             is_empty: whether the model knows no token of the document.
@@ -88,16 +88,16 @@ class TrafficCounter:
 
     @property
     def documents(self) -> int:
-        """How many answers were counted until now."""
+        """Number of answers counted so far."""
         return sum(self._confidence)
 
     def end(self) -> None:
-        """Count no more, so that what was counted stays as it is: answers that are still under way are left out."""
+        """Stop counting, so that the counts no longer change: answers that are still under way are left out."""
         with self._lock:
             self._ended = True
 
     def add_to(self, totals: TrafficTotals) -> None:
-        """Add what was counted until now to ``totals``."""
+        """Add the counts so far to ``totals``."""
         with self._lock:
             confidence = self._told_confidence()
             totals.documents += sum(confidence)
@@ -109,17 +109,17 @@ class TrafficCounter:
         totals.confidence = [*map(add, totals.confidence, confidence)]
 
     def snapshot(self) -> AnswerCounts:
-        """Return what was counted until now."""
+        """Return the counts so far."""
         return self.snapshot_with_scores()[0]
 
     def snapshot_with_scores(self) -> tuple[AnswerCounts, float]:
-        """Return what was counted until now, and the scores of all best labels, together."""
+        """Return the counts so far, and the sum of the scores of all best labels."""
         with self._lock:
             confidence, winners, scores = self._told_confidence(), [*self._winners], self._scores
             empty, tokens, unknown, fallbacks = self._empty, self._tokens, self._unknown, self._fallbacks
         labels: dict[str, int] = {}
         for label, count in zip(self._labels, winners, strict=True):
-            # Two outputs may have one label.
+            # Two outputs may share a label.
             if count:
                 labels[label] = labels.get(label, 0) + count
         traffic = AnswerCounts(

@@ -1,7 +1,7 @@
-"""From tokens to indices: the vocabularies of every torchtext release, read without torchtext.
+"""Vocabularies, which map tokens to indices, of every torchtext release, read without torchtext.
 
-What torchtext's classes looked like when they were pickled, and what they answer, is recorded fact: see
-``docs/torchtext.md``. The kind of a vocabulary is told by the shape of its state, because one class name served two.
+``docs/torchtext.md`` records the pickled form of torchtext's classes and the results of their look-ups. A vocabulary's
+kind follows from the shape of its state, because one class name served two kinds.
 """
 
 from __future__ import annotations
@@ -46,36 +46,36 @@ _ALLOWED: Final = _VOCABULARY_CLASSES | _INNER_CLASSES | _OTHERS | CONTAINERS
 _DAMAGED: Final = "vocab.pth is not a vocabulary that torchtext wrote; publish the model again"
 
 
-# Of a string beside its characters, and of an integer, in CPython, rounded up as its allocator does.
+# Bytes of a string besides its characters, and of an integer, in CPython, rounded up as its allocator does.
 _BYTES_PER_TEXT: Final = 64
 _BYTES_PER_INDEX: Final = 32
 
 _SHARED_INDICES: Final = tuple(range(1 << 16))
-"""Integers that all vocabularies share, as they share their tokens."""
+"""Integers that all vocabularies share, just as they share their tokens."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Vocabulary:
-    """What a pickled torchtext ``Vocab`` answers. Immutable: models may share one.
+    """Content of a pickled torchtext ``Vocab``. Immutable: models may share one.
 
-    Made by :meth:`of` or :meth:`with_indices`.
+    Created by :meth:`of` or :meth:`with_indices`.
     """
 
     tokens: tuple[str, ...]
-    """The tokens by their index (``itos``)."""
+    """Tokens by their index (``itos``)."""
     indices: Mapping[str, int]
-    """The index of each token (``stoi``)."""
+    """Index of each token (``stoi``)."""
     default_index: int | None
-    """The index of every other token; ``None`` where torchtext would raise, or answer None."""
+    """Index of every other token; ``None`` where torchtext would raise an error or return None."""
     lowest: int = field(compare=False)
-    """The lowest index of a token; 0 where there is none."""
+    """Lowest index of a token; 0 if there are no tokens."""
     highest: int = field(compare=False)
-    """The highest index of a token; 0 where there is none."""
+    """Highest index of a token; 0 if there are no tokens."""
     size: int = field(init=False, compare=False, repr=False)
     """Bytes of memory, as if no other vocabulary shared its texts."""
 
     def __post_init__(self) -> None:
-        # The text of all tokens together is as wide as that of the widest: never less than what they take one by one.
+        # The joined text has the character width of its widest token, so it takes at least as much as the texts alone.
         texts = sys.getsizeof("".join(self.indices)) + _BYTES_PER_TEXT * len(self.indices)
         indices = _BYTES_PER_INDEX * max(0, len(self.indices) - len(_SHARED_INDICES))
         object.__setattr__(self, "size", sys.getsizeof(self.indices) + sys.getsizeof(self.tokens) + texts + indices)
@@ -84,7 +84,7 @@ class Vocabulary:
         return len(self.tokens)
 
     def lookup(self, token: str) -> int | None:
-        """Return the index of ``token``, the default index where it is unknown."""
+        """Return the index of ``token``, or the default index if the token is unknown."""
         return self.indices.get(token, self.default_index)
 
     @classmethod
@@ -92,7 +92,7 @@ class Vocabulary:
         """Return the vocabulary of ``tokens`` in the order of their indices.
 
         Raises:
-            InvalidModelFile: one is no text; or stands twice, which torchtext refuses too.
+            InvalidModelFile: a token is not text; or it occurs twice, which torchtext refuses too.
         """
         ordered = _shared_texts(tokens)
         numbers = itertools.chain(_SHARED_INDICES, itertools.count(len(_SHARED_INDICES)))
@@ -105,10 +105,10 @@ class Vocabulary:
     def with_indices(
         cls, tokens: Iterable[object], indices: Mapping[object, int], default_index: int | None
     ) -> Vocabulary:
-        """Return the vocabulary whose ``tokens`` and ``indices`` need not be each other's opposite.
+        """Return the vocabulary of ``tokens`` and ``indices``, which need not be the inverse of each other.
 
         Raises:
-            InvalidModelFile: a token is no text.
+            InvalidModelFile: a token is not text.
         """
         shared = dict(zip(_shared_texts(indices), map(_shared_index, indices.values()), strict=True))
         lowest, highest = min(shared.values(), default=0), max(shared.values(), default=0)
@@ -116,7 +116,7 @@ class Vocabulary:
 
 
 def _shared_texts(tokens: Iterable[object]) -> tuple[str, ...]:
-    """Return the tokens, each kept once in the process: tenants of one language share most of theirs."""
+    """Return the tokens, each stored once per process: tenants with the same language share most of their tokens."""
     try:
         return tuple(map(sys.intern, cast("Iterable[str]", tokens)))
     except TypeError as error:
@@ -131,14 +131,14 @@ def read_vocabulary(data: bytes) -> Vocabulary:
     """Return the vocabulary that ``torch.save(vocab)`` or ``pickle.dump(vocab)`` wrote, of any torchtext release.
 
     A plain list of tokens, a plain dictionary of token to index, and a dictionary that holds one of these under
-    ``vocab`` are read too; unknown tokens then have the index of ``<unk>`` where there is one.
+    ``vocab`` are read too; unknown tokens then have the index of ``<unk>``, if that token exists.
 
     Raises:
-        ForbiddenPickle: the file names anything that vocabularies do not consist of. Nothing of it was executed.
-        InvalidModelFile: it is damaged, or no vocabulary.
+        ForbiddenPickle: the file names anything that is not part of a vocabulary. Nothing in the file is executed.
+        InvalidModelFile: the file is damaged, or is not a vocabulary.
     """
     value = open_torch_file(data).read(_ALLOWED)
-    # One level and no more: a dictionary may hold itself.
+    # Unwrap one level only: a dictionary may contain itself.
     match value:
         case {"vocab": (Instance() | list() | dict()) as inner}:
             return _interpreted(inner)
@@ -151,7 +151,7 @@ def _interpreted(value: Any) -> Vocabulary:
             return _legacy(state) if "itos" in state else _modern(state)
         case list() if value:
             return _with_unknown(Vocabulary.of(value, None))
-        # An empty one is what state_dict() of a vocabulary gives.
+        # An empty dictionary is refused: it is the state_dict() of a vocabulary.
         case dict() if value and _are_indices(value.values()):
             return _with_unknown(_from_indices(value))
     raise InvalidModelFile(_DAMAGED)
@@ -165,7 +165,7 @@ def _modern(state: Mapping[Any, Any]) -> Vocabulary:
         case _:
             raise InvalidModelFile(_DAMAGED)
     if isinstance(inner, tuple) and len(inner) == 2 and isinstance(inner[0], tuple):
-        # A scripted vocabulary: its state and the name of its class.
+        # A scripted vocabulary consists of its state and the name of its class.
         inner = inner[0]
     match inner:
         case (str() as version, list() as integers, list() as tokens, []):
@@ -173,13 +173,13 @@ def _modern(state: Mapping[Any, Any]) -> Vocabulary:
         case _:
             raise InvalidModelFile(_DAMAGED)
     if version == "0.0.1":
-        # The experimental vocabulary of 0.9 keeps the name of its unknown token behind the tokens.
+        # The experimental vocabulary of 0.9 appends the name of its unknown token to the tokens.
         *tokens, unknown = tokens or [None]
         vocabulary = Vocabulary.of(tokens, None)
         if unknown not in vocabulary.indices:
             raise InvalidModelFile(_DAMAGED)
         return replace(vocabulary, default_index=vocabulary.indices[unknown])
-    # torchtext 0.18 compares versions as text, and so do we.
+    # Versions are compared as text, as in torchtext 0.18.
     if version < "0.0.2" or not _are_indices(integers):
         raise InvalidModelFile(_DAMAGED)
     return Vocabulary.of(tokens, integers[0] if integers else None)
@@ -192,7 +192,7 @@ def _legacy(state: Mapping[Any, Any]) -> Vocabulary:
         raise InvalidModelFile(_DAMAGED)
     if not _are_indices(indices.values()):
         raise InvalidModelFile(_DAMAGED)
-    # Until 0.3 unknown tokens have the index 0, whatever stands there; later that of <unk>, where there is one.
+    # Until 0.3, unknown tokens have the index 0, whatever token is there; later, that of <unk>, if it exists.
     default = indices.get(UNKNOWN_TOKEN) if "unk_index" in state else 0
     return Vocabulary.with_indices(tokens, indices, default)
 

@@ -1,1 +1,1 @@
-"""prediction.Predictor, the gRPC service of the predictor."""
+"""gRPC service of the predictor, ``prediction.Predictor``."""

@@ -1,4 +1,4 @@
-"""What is in memory, as the message that lists it."""
+"""Messages that list the models in memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def residency_response(
     limit: int,
     may_see: Callable[[str], bool] | None = None,
 ) -> pb.ResidencyResponse:
-    """Return the listing of one model; where ``model_id`` is empty, of the ``limit`` most recently used, 0: of all.
+    """Return the listing of one model, or of the most recently used models.
 
     Args:
         residents: the models in memory.
-        model_id: the one, or empty.
-        limit: the most to list.
-        may_see: tells of each model whether it is listed; without it all are.
+        model_id: the only model to list; empty: the most recently used ones.
+        limit: maximum number of models to list if ``model_id`` is empty; 0: all.
+        may_see: returns whether a model is listed if ``model_id`` is empty; without it, all models are.
 
     Raises:
-        InvalidModelId: ``model_id`` is none.
+        InvalidModelId: ``model_id`` is not a valid model id.
     """
     counted = residents.statistics
     now = time.monotonic()

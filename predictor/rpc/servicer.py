@@ -1,4 +1,4 @@
-"""prediction.Predictor: protobuf in, protobuf out, nothing else."""
+"""Servicer of prediction.Predictor: translates between protobuf and the inference engine, and does nothing else."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from serving.wire.messages import LARGE_BATCH, delegated_query_of, predictor_bat
 
 NAME = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
 
-# Tells processes apart: a frontend learns from it which models are here, and may be asked for together.
+# Distinguishes processes: from it a frontend learns which models are here, and may be queried together.
 REPLICA: Final = os.urandom(8).hex()
-"""The name of this process."""
+"""Name of this process."""
 
-# Queries say whether they want to be explained, and in whose name: each is checked on its own.
+# A query states whether it needs an explanation, and on whose behalf it is made, so each query is checked separately.
 _TO_ASK: Final = (Right.PREDICT, Right.EXPLAIN, Right.DELEGATE)
 _TO_MANAGE: Final = (Right.MANAGE, Right.DELEGATE)
 
@@ -46,11 +46,11 @@ _RIGHTS: Final[dict[str, Asked]] = {
 
 
 class PredictorServicer:
-    """Hands requests to the inference engine.
+    """Passes requests to the inference engine.
 
     Args:
-        engine: answers.
-        access: knows those in whose names frontends ask.
+        engine: answers the queries.
+        access: knows the callers on whose behalf frontends make calls.
     """
 
     def __init__(self, engine: InferenceEngine, access: Access) -> None:
@@ -78,15 +78,15 @@ class PredictorServicer:
     def PredictorPredictBatch(  # noqa: N802 - the contract names it
         self, request: pb.PredictorPredictBatchRequest, served: ServedCall
     ) -> None:
-        """Classify many documents, each on its own."""
+        """Classify many documents, each independently of the others."""
         queries = served.queries = [delegated_query_of(item) for item in request.requests]
         if not request.ready_only or len(queries) > LARGE_BATCH:
             served.run(self._predict_batch(queries, served, ready_only=request.ready_only))
             return
         outcomes = self._engine.predict_now(queries, served, self._check(served))
         if queries and not any(outcomes):
-            # Long work of models that are ready is waited for here: asked for alone it would cost a second trip, and
-            # the frontend would not learn how much it may let in.
+            # Wait here for long work of models that are ready: separate calls for it would cost a second round trip,
+            # and the frontend would not learn how much it may admit.
             served.run(self._predict_batch(queries, served, ready_only=True))
             return
         served.outcomes = outcomes
@@ -97,7 +97,7 @@ class PredictorServicer:
     ) -> pb.PredictorPredictBatchResponse:
         answer = self._engine.predict_ready if ready_only else self._engine.predict_batch
         call.notes.outcomes = outcomes = await answer(queries, call.deadline, self._check(call))
-        # Thousands of answers take a while to write: the event loop goes on meanwhile.
+        # Thousands of answers take a while to serialise, so a thread does it while the event loop continues.
         response = (
             await asyncio.to_thread(predictor_batch_response_of, outcomes)
             if len(outcomes) > LARGE_BATCH
@@ -122,7 +122,7 @@ class PredictorServicer:
     async def Load(  # noqa: N802 - the contract names it
         self, request: pb.LoadRequest, call: Call
     ) -> pb.LoadResponse:
-        """Have a model in memory."""
+        """Load a model, unless it is in memory."""
         del call
         note_model(request.runId)
         residents = self._engine.residency()
@@ -136,7 +136,7 @@ class PredictorServicer:
     async def Unload(  # noqa: N802 - the contract names it
         self, request: pb.UnloadRequest, call: Call
     ) -> pb.UnloadResponse:
-        """Let go of a model."""
+        """Unload a model."""
         del call
         note_model(request.runId)
         with audited("unload", request.runId, request.caller):
@@ -146,7 +146,7 @@ class PredictorServicer:
     async def Traffic(  # noqa: N802 - the contract names it
         self, request: pb.TrafficRequest, call: Call
     ) -> pb.TrafficResponse:
-        """List what models were asked and what they answered."""
+        """List the traffic counts of models."""
         del call
         note_model(request.runId)
         may_see = self._may_manage(request.runId)
@@ -154,12 +154,15 @@ class PredictorServicer:
         return await asyncio.to_thread(traffic_response, listed) if len(listed) > 1 else traffic_response(listed)
 
     def _check(self, call: Call) -> Check | None:
-        """Return what checks each query; ``None`` where everybody may do everything."""
+        """Return the check of each query; ``None`` if every caller may do everything."""
         identity = call.identity
         return None if identity is ANYBODY else Permissions(self._access, identity).check
 
     def _may_see(self, model_id: str, caller: str) -> Callable[[str], bool] | None:
-        """Return as :meth:`_may_manage` does. Of one model, who may ask it may know whether it is in memory."""
+        """Return the filter of :meth:`_may_manage`, but also let a caller that may query a named model see that model.
+
+        Such a caller may know whether the model is in memory.
+        """
         identity = self._identity_of(caller)
         if model_id and Right.PREDICT in identity.rights:
             identity.check_model(model_id)
@@ -167,10 +170,10 @@ class PredictorServicer:
         return self._may_manage(model_id, caller)
 
     def _may_manage(self, model_id: str, caller: str = "") -> Callable[[str], bool] | None:
-        """Return what tells which models may be managed, ``None`` for all. An empty ``model_id`` names none.
+        """Return a filter of the models that may be managed; ``None``: all. An empty ``model_id`` names no model.
 
         Raises:
-            PermissionDenied: the one that is named may not be managed, or the caller may manage nothing.
+            PermissionDenied: the caller may not manage the named model, or may manage nothing.
         """
         identity = self._identity_of(caller)
         if identity is ANYBODY:
@@ -181,7 +184,7 @@ class PredictorServicer:
         return identity.may_use
 
     def _identity_of(self, caller: str) -> Identity:
-        """Return in whose name the call is made. Raises PermissionDenied."""
+        """Return the identity on whose behalf the call is made. Raises PermissionDenied."""
         identity = current_call().identity
         return identity if identity is ANYBODY else Permissions(self._access, identity).identity_of(caller)
 
@@ -190,8 +193,8 @@ def predictor_service(engine: InferenceEngine, access: Access | None = None) -> 
     """Return the service for a host.
 
     Args:
-        engine: answers.
-        access: what its guards ask; nobody is asked who they are where there is none.
+        engine: answers the queries.
+        access: access control that the host's guards use; without it, callers need no credential.
     """
     servicer = PredictorServicer(engine, access or OpenAccess())
     return service(NAME, pb_grpc.add_PredictorServicer_to_server, servicer, _RIGHTS)

@@ -1,4 +1,4 @@
-"""What models were asked and what they answered, as the message that lists it."""
+"""Messages that list the traffic counts of models."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reads the files that torch.save and pickle.dump wrote, without running anything that they say."""
+"""Reads files that torch.save and pickle.dump wrote, without running any code that they name."""

@@ -1,7 +1,8 @@
-"""The containers that PyTorch and pickle write, opened without torch: a pickled object and the storages beside it.
+"""Containers that PyTorch and pickle write, opened without torch: a pickled object and the storages beside it.
 
-Three are read: the zip archive of torch 1.6 and later; the concatenated pickles that torch.save wrote before it; a
-bare pickle. What they look like is told by ``torch/serialization.py`` of PyTorch (``save``, ``_legacy_save``).
+Three kinds are read: the zip archive of torch 1.6 and later; the concatenated pickles that earlier releases of
+torch.save wrote; a bare pickle. The formats are defined by ``torch/serialization.py`` of PyTorch (``save``,
+``_legacy_save``).
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ STORAGES: Final = {
         "BoolStorage": 1,
     }.items()
 }
-"""Storage classes and the bytes of one of their elements."""
+"""Storage classes and the size of one element of each, in bytes."""
 
-# What zipfile raises on archives that are none, by its source.
+# Exceptions that zipfile raises on files that are not archives, according to its source.
 _ZIP_ERRORS: Final = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -62,14 +63,14 @@ class Storage:
     """A reference from the pickled object to the elements of tensors."""
 
     kind: Global
-    """The storage class, one of :data:`STORAGES`: it tells the type of the elements."""
+    """Storage class, one of :data:`STORAGES`, which determines the type of the elements."""
     key: str
     count: int
-    """How many elements it has."""
+    """Number of elements."""
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Size in bytes."""
         return self.count * STORAGES[self.kind]
 
 
@@ -78,10 +79,10 @@ class TorchFile(ABC):
 
     @abstractmethod
     def read(self, allowed: Collection[Global]) -> Any:
-        """Return the pickled object, as :func:`~predictor.model.files.pickle_reader.read_pickle` gives it.
+        """Return the pickled object, in the form of :func:`~predictor.model.files.pickle_reader.read_pickle`.
 
         Raises:
-            ForbiddenPickle, InvalidModelFile: as there.
+            ForbiddenPickle, InvalidModelFile: as in that function.
         """
 
     @abstractmethod
@@ -89,7 +90,7 @@ class TorchFile(ABC):
         """Return the bytes of the elements of ``storage``.
 
         Raises:
-            InvalidModelFile: there is none, or it is damaged.
+            InvalidModelFile: the storage is missing or damaged.
         """
 
 
@@ -97,7 +98,7 @@ def open_torch_file(data: bytes) -> TorchFile:
     """Open a file that torch.save or pickle.dump wrote.
 
     Raises:
-        InvalidModelFile: it is damaged, compressed, ambiguous or no such file.
+        InvalidModelFile: the file is damaged, compressed, ambiguous or of another kind.
     """
     if data[:4] == b"PK\x03\x04":
         return _ZipFile(data)
@@ -119,7 +120,7 @@ class _ZipFile(TorchFile):
             raise InvalidModelFile("a file of the model is a TorchScript archive; save the state_dict instead")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise InvalidModelFile("a file of the model is compressed; save it with torch.save, which stores")
-        # Members that overlap would be read many times over.
+        # Overlapping members would be read many times over.
         if sum(member.file_size for member in members) > len(data):
             raise InvalidModelFile("a file of the model holds more than it has bytes; publish the model again")
         if len(stems) != 1 or f"{(stem := stems.pop())}/data.pkl" not in names:
@@ -134,10 +135,10 @@ class _ZipFile(TorchFile):
         return value
 
     def storage(self, storage: Storage) -> memoryview:
-        # torch tells the order of its bytes since 2.1; before that all machines it ran on were little-endian.
+        # torch records the byte order since 2.1; before that, all machines that it ran on were little-endian.
         if f"{self._stem}/byteorder" in self._members and bytes(self._member("byteorder")) != b"little":
             raise InvalidModelFile("a file of the model is big-endian; save it on a little-endian machine")
-        # Read once, however many tensors share it.
+        # A storage is read once, however many tensors share it.
         if storage.key not in self._storages:
             self._storages[storage.key] = self._member(f"data/{storage.key}")
         elements = self._storages[storage.key]
@@ -146,7 +147,7 @@ class _ZipFile(TorchFile):
         return elements[: storage.size]
 
     def _member(self, name: str) -> memoryview:
-        """Return the bytes of a member where they stand in the file, their sum checked."""
+        """Return a view of a member's bytes in the file, after verifying their checksum."""
         member = self._members.get(f"{self._stem}/{name}")
         if member is None:
             raise InvalidModelFile(_DAMAGED)
@@ -209,19 +210,19 @@ class _PickleFile(TorchFile):
         return read_pickle(self._data, allowed=allowed, persistent=self._persistent, start=position)
 
     def _persistent(self, identity: object) -> object:
-        # A class comes with its source text beside it, for a warning that torch gives.
+        # torch stores a class together with its source text, which it needs for a warning.
         if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module":
             return identity[1]
         storage = _storage(identity)
         known = self._referenced.setdefault(storage.key, storage)
-        # A tensor must not be laid over fewer bytes than its own reference promises.
+        # A tensor must not be mapped onto fewer bytes than its own reference declares.
         if (known.kind, known.count) != (storage.kind, storage.count):
             raise InvalidModelFile(_DAMAGED)
         return known
 
 
 def _storage(identity: object) -> Storage:
-    """Return what a persistent id refers to: ``("storage", class, key, device, elements[, view])``."""
+    """Return the storage that a persistent id refers to: ``("storage", class, key, device, elements[, view])``."""
     match identity:
         case ("storage", Global() as kind, str() as key, str(), int() as count) if kind in STORAGES and count >= 0:
             return Storage(kind, key, count)

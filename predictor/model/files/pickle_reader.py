@@ -1,8 +1,8 @@
 """Reads pickles as data: a machine for a closed set of opcodes that imports nothing and calls nothing.
 
-Python's own unpickler imports and calls what a file names, and torch's restricted one can be kept busy for ever by a
-file of a few hundred bytes (tuples of tuples as the keys of a dictionary). Here a global is only a name, a call is only
-a record of it, keys are strings or small numbers, and the work is bounded by the length of the file.
+Python's own unpickler imports and calls anything that a file names, and a file of a few hundred bytes (tuples of tuples
+as the keys of a dictionary) can keep torch's restricted unpickler busy forever. Here a global is only a name, a call is
+only recorded, keys are strings or small numbers, and the length of the file bounds the work.
 
 The opcodes are those that protocols 2 to 5 use for containers, numbers and text; their meaning is that of CPython's
 ``pickletools``.
@@ -29,7 +29,7 @@ class Global(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Instance:
-    """What a pickle wants built: a constructor, its arguments, and the state set on it. Nothing is called."""
+    """An object that a pickle describes: a constructor, its arguments, and its state. Nothing is called."""
 
     constructor: Global
     arguments: tuple[object, ...]
@@ -41,15 +41,16 @@ COUNTER: Final = Global("collections", "Counter")
 DEFAULT_DICT: Final = Global("collections", "defaultdict")
 SETS: Final = frozenset({Global("__builtin__", "set"), Global("builtins", "set")})
 CONTAINERS: Final = frozenset({ORDERED_DICT, COUNTER, DEFAULT_DICT}) | SETS
-"""Globals that stand for plain data: read as dictionaries and lists."""
+"""Globals of plain data, which are read as dictionaries and lists."""
 
-# In bytes. Shorter runs are read string by string: one of them could still make the unpickler reserve megabytes.
+# In bytes. Shorter runs are read string by string: even one of them could make the unpickler allocate megabytes.
 _SHORTEST_RUN: Final = 4096
 
 _LIST_BEGINS: Final = b"\x80\x02("
 _LIST_ENDS: Final = b"l."
 
-# A state_dict has about eight for each tensor, a vocabulary a few dozen. One byte of the file makes up to 70 in memory.
+# A state_dict has about eight containers per tensor, a vocabulary a few dozen. One byte of the file can take up to 70
+# bytes in memory.
 _MOST_CONTAINERS: Final = 1 << 18
 
 _NO_PICKLE: Final = "a file of the model is damaged, or in a pickle protocol that is not read; publish the model again"
@@ -64,20 +65,20 @@ def read_pickle(
     persistent: Callable[[object], object] | None = None,
     start: int = 0,
 ) -> tuple[Any, int]:
-    """Return the object of the pickle that begins at ``start``, and the position behind it.
+    """Return the object of the pickle that begins at ``start``, and the position behind the pickle.
 
-    Dictionaries, lists, tuples, text, bytes and numbers come as they are; the :data:`CONTAINERS` as dictionaries and
-    lists; everything else as :class:`Instance` and :class:`Global`.
+    Dictionaries, lists, tuples, text, bytes and numbers are returned as such, :data:`CONTAINERS` as dictionaries and
+    lists, and everything else as :class:`Instance` and :class:`Global`.
 
     Args:
-        data: the file.
-        allowed: the globals the pickle may name.
-        persistent: what a persistent id stands for; without it they are refused.
-        start: where the pickle begins.
+        data: content of the file.
+        allowed: globals that the pickle may name.
+        persistent: resolves a persistent id; without it, persistent ids are refused.
+        start: position of the beginning of the pickle.
 
     Raises:
-        ForbiddenPickle: it names another global, or holds an opcode that only code needs.
-        InvalidModelFile: it is damaged, or wants more built than its length justifies.
+        ForbiddenPickle: the pickle names another global, or holds an opcode that only code needs.
+        InvalidModelFile: the pickle is damaged, or describes more objects than its length justifies.
     """
     machine = _Machine(data, start, allowed, persistent)
     try:
@@ -87,7 +88,7 @@ def read_pickle(
 
 
 class _Machine:
-    """The stack, the marks and the memo of one pickle."""
+    """Stack, marks and memo of one pickle."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class _Machine:
                 continue
             operation = _OPERATIONS.get(code)
             if operation is None:
-                # A file that begins with no opcode of data is no pickle at all, and no attempt at anything.
+                # A file that does not begin with a data opcode is not a pickle, so it is no attempt to run code.
                 raise _refused_opcode(code) if self.position > start else InvalidModelFile(_NO_PICKLE)
             self.position += 1
             operation(self)
@@ -126,7 +127,7 @@ class _Machine:
         return self._stack[0]
 
     def _push_run(self) -> bool:
-        """Push the run of strings that begins here, and return whether there is one that is long enough."""
+        """Push the run of strings that begins at the current position; return whether a long enough run exists."""
         if self.position < self._no_run_before or len(self._data) < _SHORTEST_RUN:
             return False
         if self._text_runs is None:
@@ -137,9 +138,9 @@ class _Machine:
         if run.end - run.start < _SHORTEST_RUN:
             self._no_run_before = run.end
             return False
-        # What is in a run is text and nothing else, so the unpickler, seven times as fast, may read it.
+        # A run holds only text, so Python's unpickler, which is seven times as fast, may read it.
         texts = pickle.loads(b"".join((_LIST_BEGINS, self._data[run.start : run.end], _LIST_ENDS)))  # noqa: S301
-        # Few of these strings are referred to again, so their memo entries are made when one is asked for.
+        # Few of these strings are referenced again, so their memo entries are created only when one is needed.
         self._runs.append((run, texts))
         self._stack.extend(texts)
         self.position = run.end
@@ -210,7 +211,7 @@ class _Machine:
         self._runs.clear()
 
     def named(self, module: object, name: object) -> None:
-        # STACK_GLOBAL takes them from the stack, where anything may be.
+        # STACK_GLOBAL takes both from the stack, which may hold anything.
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a global whose name is no text")
         found = Global(module, name)
@@ -234,7 +235,7 @@ class _Machine:
             content = arguments[0] if arguments else {}
             if isinstance(content, dict):
                 return content
-            # Python 2 wrote ordered dictionaries as lists of pairs. One list may be named many times.
+            # Python 2 wrote ordered dictionaries as lists of pairs. A file may refer to one list many times.
             self._work_left -= len(content)
             if self._work_left < 0:
                 raise ValueError("more is to be built than the file justifies")
@@ -263,7 +264,7 @@ class _Machine:
         if isinstance(target, Instance):
             target.state = state
         elif not isinstance(target, dict):
-            # A dictionary's state is bookkeeping of its class, such as the _metadata of a state_dict.
+            # The state of a dictionary is ignored: it is bookkeeping of its class, such as a state_dict's _metadata.
             raise TypeError("state for something that has none")
 
     def resolve_persistent(self) -> None:
@@ -277,12 +278,12 @@ class _Machine:
 
 
 def _text(encoded: bytes) -> str:
-    # Pickles may hold lone surrogates, and Python's own reader lets them through.
+    # Pickles may hold lone surrogates, which Python's own reader accepts.
     return str(encoded, "utf-8", "surrogatepass")
 
 
 def _set_item(target: dict[Any, Any], key: object, value: object) -> None:
-    # The hash of a tuple of tuples can take for ever, and large numbers can be made to share one hash.
+    # Hashing a tuple of tuples can take forever, and large numbers can be crafted to share one hash.
     if not isinstance(key, str | int | float | None) or (isinstance(key, int) and key.bit_length() > 64):
         raise TypeError("a key that is neither text nor a small number")
     target[key] = value
@@ -387,4 +388,4 @@ _OPERATIONS: Final[dict[int, Callable[[_Machine], object]]] = {
 }
 
 _CODE_OPCODES: Final = frozenset({ord("i"), ord("o"), ord("P"), 0x82, 0x83, 0x84, 0x92, 0x97, 0x98})
-"""INST, OBJ, PERSID, the EXT family, NEWOBJ_EX and the out-of-band buffers."""
+"""Opcodes INST, OBJ, PERSID, NEWOBJ_EX, the EXT family and those of out-of-band buffers."""

@@ -1,4 +1,4 @@
-"""From a checked file to arrays: the state_dict of a network, every tensor checked before it is made."""
+"""Arrays of a network's state_dict, read from a checked file; every tensor is checked before it is created."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _FLOATS: Final[Mapping[str, np.dtype[Any]]] = {
 }
 
 TENSOR_GLOBALS: Final = frozenset({_TENSOR, _PARAMETER, ORDERED_DICT, *STORAGES})
-"""What the pickle of a state_dict names."""
+"""Globals that the pickle of a state_dict names."""
 
 
 LEAST_SHARE: Final = 0.875
-"""A tensor that is at least this share of its file stays where it was read, and keeps the file's bytes in memory."""
+"""Least share of its file that a tensor must have to be used in place, which keeps the file's bytes in memory."""
 
 
 def held_bytes(array: Array) -> int:
-    """Return the bytes of memory that ``array`` keeps, at most."""
+    """Return an upper bound on the bytes of memory that ``array`` keeps."""
     return array.nbytes if array.flags.owndata else int(array.nbytes / LEAST_SHARE)
 
 
@@ -44,8 +44,8 @@ def read_state_dict(data: bytes) -> dict[str, Array]:
 
     Raises:
         ForbiddenPickle: the file holds more than tensors, as a whole pickled module does.
-        InvalidModelFile: it is damaged, is no state_dict, holds a tensor of another kind, a value that is not finite
-            (also once it is float32), or tensors of more elements than its bytes justify.
+        InvalidModelFile: the file is damaged, is not a state_dict, or holds a tensor of another kind, a value that is
+            not finite (before or after conversion to float32), or tensors of more elements than its bytes justify.
     """
     file = open_torch_file(data)
     try:
@@ -96,7 +96,7 @@ def _array(file: TorchFile, value: object, elements_left: int, file_size: int) -
             np.ndarray(shape, kind, data, offset * kind.itemsize, steps) if elements else np.empty(shape, kind)
         )
     except (ValueError, OverflowError) as error:
-        # More than 64 dimensions, or a step, which nothing takes, that is beyond 64 bits.
+        # More than 64 dimensions, or a stride beyond 64 bits that no element needs.
         raise InvalidModelFile("model.pth holds a tensor without a proper shape") from error
     return _finite(_as_float32(view, storage.kind.name, file_size * LEAST_SHARE)), elements
 
@@ -106,10 +106,10 @@ def _as_float32(view: npt.NDArray[Any], kind: str, most_of_file: float) -> Array
         # bfloat16 is the upper half of a float32.
         return np.asarray(np.left_shift(view, 16, dtype=np.uint32), order="C").view(np.float32)
     if kind == "FloatStorage" and view.flags.c_contiguous and view.flags.aligned and view.nbytes >= most_of_file:
-        # What is nearly the whole file may keep it in memory; a copy would cost more than it saves.
+        # A tensor that is nearly the whole file may keep the file in memory; a copy would cost more than it saves.
         return view
     with np.errstate(over="ignore", invalid="ignore"):
-        # A copy of its own, so that no small tensor keeps the whole file in memory.
+        # Copy, so that a small tensor does not keep the whole file in memory.
         return np.array(view, dtype=np.float32, order="C")
 
 
