@@ -80,7 +80,7 @@ class Releases:
             ModelNotFound: the name or the version does not exist.
             ReleaseRefused: the change makes no sense, or the version cannot go live.
             ReleaseConflict: another writer has changed the release.
-            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot be queried.
+            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot be asked.
         """
         change = functools.partial(transition, by=call.identity.name, at=datetime.now(UTC), comment=comment)
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)
