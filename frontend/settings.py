@@ -129,7 +129,7 @@ class EngineSettings(ServerSettings):
         return TlsFiles(self.predictor_tls_certificate, self.predictor_tls_key, self.predictor_tls_authority)
 
     def check_names(self, engines: Iterable[Engine]) -> None:
-        """Check that it is known for which name the certificates of ``engines`` must be. Raises ValueError."""
+        """Check that the name in the certificates of ``engines`` is known. Raises ValueError."""
         if self.predictor_tls_authority is None or self.predictor_tls_server_name:
             return
         if any(engine.kind == PREDICTOR and len(addresses_in(engine.address)) > 1 for engine in engines):

@@ -1,1 +1,1 @@
-"""The frontend with the predictor inside, in one process without a hop between them, where no more is needed."""
+"""The frontend with the predictor inside, in one process without a hop between them, for users who need no more."""

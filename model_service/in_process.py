@@ -35,7 +35,7 @@ class InProcessBackend:
         return await self._engine.predict(query, call.deadline)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        """Return the outcome of each query, in order. Raises InvalidRequest where the batch is too large."""
+        """Return the outcome of each query, in order. Raises InvalidRequest if the batch is too large."""
         return await self._engine.predict_batch(queries, call.deadline)
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:

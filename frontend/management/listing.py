@@ -31,7 +31,7 @@ class Filter(NamedTuple):
     """Whether the name has a release; ``None``: either."""
 
     def admits(self, summary: ModelSummary) -> bool:
-        """Return whether a model is listed, apart from its name, which is checked elsewhere."""
+        """Return whether a model matches; its name is checked elsewhere."""
         return (not self.algorithm or summary.algorithm == self.algorithm) and (
             self.released is None or (summary.release is not None) == self.released
         )

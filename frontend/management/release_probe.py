@@ -1,4 +1,4 @@
-"""Test of whether a version can go live: it is loaded, and sent the example of its manifest as callers would."""
+"""Test of a version before it goes live: it is loaded, and sent the example of its manifest as callers would do."""
 
 from __future__ import annotations
 

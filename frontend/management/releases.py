@@ -1,4 +1,4 @@
-"""Changes of releases: the version is tested, then the file is written, then it is in force here at once."""
+"""Changes of releases: the version is tested, the file is written, and the release is then in force here at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Releases:
         volume: reads and changes the model folder.
         inventory: lists names, versions and releases.
         probe: tests versions before they go live.
-        known: releases by which calls are answered; is updated with each written release.
+        known: releases by which calls are answered; updated with each written release.
         watch: is notified of each written release.
     """
 
@@ -80,7 +80,8 @@ class Releases:
             ModelNotFound: the name or the version does not exist.
             ReleaseRefused: the change makes no sense, or the version cannot go live.
             ReleaseConflict: another writer has changed the release.
-            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot be asked.
+            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot
+                be queried.
         """
         change = functools.partial(transition, by=call.identity.name, at=datetime.now(UTC), comment=comment)
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)

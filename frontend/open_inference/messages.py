@@ -104,7 +104,7 @@ def _requested_output_of(output: pb.ModelInferRequest.InferRequestedOutputTensor
 
 
 def _timeout_of(parameters: Parameters) -> float | None:
-    """Return in seconds what Triton's parameter ``timeout`` gives in microseconds; 0 in the parameter means none."""
+    """Return Triton's parameter ``timeout``, given in microseconds, in seconds; a value of 0 means no timeout."""
     if "timeout" not in parameters:
         return None
     timeout = _integer_of(parameters["timeout"])

@@ -132,7 +132,7 @@ _TENSORS: Final[Mapping[str, Callable[[Sequence[Prediction], tuple[int, ...]], O
 
 
 def _best_of(prediction: Prediction) -> ScoredLabel:
-    """Return the label with the highest score, for which the fallback label may have been answered."""
+    """Return the label with the highest score, even if the fallback label was answered in its place."""
     fallback = prediction.fallback
     return ScoredLabel(prediction.label, prediction.score) if fallback is None else fallback.best
 

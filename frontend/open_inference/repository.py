@@ -48,7 +48,7 @@ class ModelRepository:
         self._versions = versions
         self._models = models
         self._predictions = predictions
-        # A hanging volume blocks this thread, and none of those that answers need.
+        # A hanging volume blocks only this thread, which no answer needs.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="repository")
         self._turn = asyncio.Lock()
 

@@ -93,7 +93,7 @@ class RoutedPredictions:
         """Return the model's answer.
 
         Raises:
-            ServingError: there is no answer.
+            ServingError: the model gives no answer.
         """
         return await answer_of(self, query, call)
 
@@ -238,7 +238,7 @@ class RoutedPredictions:
         return model_id, backend
 
     def _ask_later(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw:
-        """Answer the query in a task, which waits for what is not at hand."""
+        """Answer the query in a task, which first looks up the release or the engine."""
         task = asyncio.get_running_loop().create_task(self._look_up_and_ask(model_id, query, call, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

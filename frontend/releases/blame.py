@@ -17,7 +17,7 @@ class TooSlow(DeadlineExceeded):
 
 
 def speaks_against(error: ServingError) -> bool:
-    """Return whether an error speaks against the version that raised it, given that stable answers the same query.
+    """Return whether an error speaks against the version that it comes from, given that stable answers the same query.
 
     All errors do, except those of an unreachable service, of a caller without the right, and of a deadline too short
     to be conclusive.

@@ -45,7 +45,7 @@ class CanaryGuard:
         self._change = change
         self._known = known
         self._trials = trials
-        # A hanging volume blocks this thread, and none of those that answers need.
+        # A hanging volume blocks only this thread, which no answer needs.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="taking back")
         self._writing: set[asyncio.Task[None]] = set()
 
@@ -84,7 +84,7 @@ class CanaryGuard:
                 loop = asyncio.get_running_loop()
                 release = await loop.run_in_executor(self._pool, self._change, name, without)
             except ReleaseRefused:
-                return  # Another writer has removed the canary.
+                return  # Another writer has already ended this canary.
             except (ReleaseConflict, VolumeUnavailable) as error:
                 if seconds is None:
                     _tell(name, canary, str(error))

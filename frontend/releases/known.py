@@ -18,10 +18,10 @@ class KnownReleases:
     Args:
         store: store of the models.
         threads: maximum number of releases read at the same time.
-        freshness_seconds: minimum time between two checks whether a name without a release has got one; checks are made
-            when the name is requested.
-        release_freshness_seconds: minimum time between two comparisons of a release with its file; comparisons are made
-            when the release is requested.
+        freshness_seconds: minimum time in seconds between two checks whether a name without a release now has one;
+            checks are made when the name is requested.
+        release_freshness_seconds: minimum time in seconds between two comparisons of a release with its file;
+            comparisons are made when the release is requested.
         comparison: compares files; not closed here.
     """
 

@@ -59,7 +59,7 @@ class Rollout:
         return (self.stable_counts, *trials) if trials else ()
 
     def goes_to_canary(self, key: str) -> OnTrial | None:
-        """Return the canary if it is to answer; for one key always the same, as long as the canary does not change."""
+        """Return the canary if it is to answer; the choice for a key is fixed as long as the canary stays."""
         canary = self.canary
         return canary if canary is not None and _within(self.name, canary, key) else None
 
@@ -91,7 +91,7 @@ class Rollouts:
     """Rollouts of the queried names, the most recently queried last.
 
     Args:
-        known: known releases.
+        known: releases by name.
         trials: is notified of the counts of versions on trial.
     """
 

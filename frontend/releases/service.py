@@ -54,8 +54,8 @@ def build_releases(
         catalog: manifests of the models.
         router: selects their engines.
         threads: maximum number of releases read at the same time.
-        freshness_seconds: time for which a name is trusted to have no release.
-        release_freshness_seconds: time for which a release is trusted without a check.
+        freshness_seconds: time in seconds for which a name is trusted to have no release.
+        release_freshness_seconds: time in seconds for which a release is trusted without a check.
         comparison: compares files; not closed with the releases.
         metrics_models: maximum number of names with metrics of their own.
         change: writes releases; ``None``: into ``model_dir``.

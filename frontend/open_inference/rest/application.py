@@ -30,7 +30,7 @@ def rest_application(
 
     Args:
         servicer: servicer of the gRPC form.
-        max_body_bytes: maximum size of a body, compressed or not.
+        max_body_bytes: maximum size of a body in bytes, compressed or not.
         boundary: boundary that guards every call.
     """
     calls = RestCalls(servicer)

@@ -91,7 +91,7 @@ def _check_size(size: int, limit: int) -> None:
 
 
 def compressed(body: bytes, accepted: str, headers: MutableHeaders) -> bytes:
-    """Return the body in an encoding that ``accepted``, an ``accept-encoding``, allows, and set it in ``headers``."""
+    """Return the body, compressed if ``accepted`` (``accept-encoding``) allows it; ``headers`` are set accordingly."""
     encoding = _first_known(accepted)
     if encoding is None or len(body) < _SMALLEST_COMPRESSED:
         return body

@@ -38,7 +38,7 @@ class Endpoint:
         right: right that callers need.
         serve: answers the call.
         boundary: boundary that guards the call.
-        max_body_bytes: maximum size of a body, compressed or not.
+        max_body_bytes: maximum size of a body in bytes, compressed or not.
     """
 
     def __init__(self, name: str, right: Asked, serve: Serve, boundary: Boundary, max_body_bytes: int) -> None:

@@ -20,7 +20,7 @@ from serving.domain.errors import InvalidRequest
 from serving.stubs import open_inference_pb2 as pb
 
 JSON_LENGTH_HEADER: Final = "inference-header-content-length"
-"""Header with the number of bytes of a body that are JSON; binary tensors follow the JSON."""
+"""Header with the size of the JSON in a body, in bytes; binary tensors follow the JSON."""
 
 _SIZE: Final = "binary_data_size"
 _BINARY: Final = "binary_data"
@@ -33,7 +33,7 @@ class Forms:
     """Forms in which the caller wants the outputs."""
 
     by_name: Mapping[str, bool]
-    """Whether an output is wanted as binary data, by its name."""
+    """Whether each output is wanted as binary data, by name."""
     otherwise: bool
 
     def is_binary(self, output: str) -> bool:
