@@ -1,4 +1,4 @@
-"""The frontend as a workload: builds its objects from settings."""
+"""The frontend as a workload, built from settings."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(settings: FrontendSettings) -> Workload:
 
 
 def catalog_of(settings: ServerSettings, comparison: FileComparison) -> Catalog:
-    """Return the manifests of the model folder."""
+    """Return the catalog of the manifests in the model folder."""
     return Catalog(
         ModelStore(settings.model_dir),
         threads=settings.file_threads,
@@ -52,9 +52,9 @@ def catalog_of(settings: ServerSettings, comparison: FileComparison) -> Catalog:
 
 
 def workload(settings: EngineSettings, catalog: Catalog, router: Router, comparison: FileComparison) -> Workload:
-    """Return the frontend before the engines of ``router``: its own API, and the Open Inference Protocol.
+    """Return the frontend in front of the engines of ``router``: its own API, and the Open Inference Protocol.
 
-    It closes all that it is given.
+    The workload closes all objects that it is given.
     """
     limits = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     releases = build_releases(

@@ -1,4 +1,4 @@
-"""Releases, changed: a version is tried first, then the file is written, then it is in force here at once."""
+"""Changes of releases: the version is tested, the file is written, and the release is then in force here at once."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ log = structlog.get_logger()
 
 
 class Releases:
-    """Changes releases.
+    """Changes of releases.
 
     Args:
         root: the model folder.
-        volume: reads and changes it.
-        inventory: what there is.
-        probe: asks versions before they go live.
-        known: what calls are answered by; it learns what was written.
-        watch: is told of what was written.
+        volume: reads and changes the model folder.
+        inventory: lists names, versions and releases.
+        probe: tests versions before they go live.
+        known: releases by which calls are answered; updated with each written release.
+        watch: is notified of each written release.
     """
 
     def __init__(
@@ -66,21 +66,22 @@ class Releases:
         comment: str,
         tries: bool = True,
     ) -> Release:
-        """Change the release of ``name``, and return what it is then.
+        """Change the release of ``name``, and return the new one.
 
         Args:
-            name: has versions.
-            transition: makes the next release of the present one.
-            call: in whose name.
-            expected_revision: the revision that the caller knows; 0: there is none. ``None``: whatever it is.
-            comment: why.
-            tries: whether the version that it is about has to be tried first.
+            name: name that has versions.
+            transition: makes the next release from the current one.
+            call: call that requests the change.
+            expected_revision: revision that the caller knows; 0: there is no release; ``None``: any.
+            comment: reason for the change.
+            tries: whether the version concerned has to be tested first.
 
         Raises:
-            ModelNotFound: there is no such name, or version.
-            ReleaseRefused: it makes no sense, or the version cannot go live.
-            ReleaseConflict: somebody else has changed the release.
-            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot be asked.
+            ModelNotFound: the name or the version does not exist.
+            ReleaseRefused: the change makes no sense, or the version cannot go live.
+            ReleaseConflict: another writer has changed the release.
+            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot
+                be queried.
         """
         change = functools.partial(transition, by=call.identity.name, at=datetime.now(UTC), comment=comment)
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)
@@ -89,7 +90,7 @@ class Releases:
         work = asyncio.get_running_loop().create_task(self._write(name, plan, expected_revision))
         self._tasks.add(work)
         work.add_done_callback(self._done)
-        # What is written is in force, though its caller may have left: it has to be learned too.
+        # A written release is in force even if its caller disconnects, so it has to be learned here as well.
         return await asyncio.shield(work)
 
     def releasing(
@@ -99,7 +100,7 @@ class Releases:
         return releasing(self._inventory, name, version, role, label=label, share=share, bounds=bounds)
 
     async def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for writes in progress."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _write(self, name: ModelId, plan: PlannedChange, expected_revision: int | None) -> Release:

@@ -1,4 +1,4 @@
-"""Builds ModelService before the frontend's data plane."""
+"""Construction of ModelService on top of the frontend's data plane."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from serving.volume.model_store import ModelStore
 
 @dataclass(frozen=True, slots=True)
 class Management:
-    """ModelService, and what ends with it."""
+    """ModelService, and the parts that are closed with it."""
 
     service: Service
     releases: Releases
@@ -33,7 +33,7 @@ class Management:
     volume: Volume
 
     async def close(self) -> None:
-        """Wait for what is being written and deleted, and give threads back."""
+        """Wait for writes and deletions in progress, and release the threads."""
         await self.releases.close()
         await self.deletions.close()
         self.volume.close()
@@ -44,10 +44,10 @@ def management(root: Path, manifests: Manifests, router: Router, known: KnownRel
 
     Args:
         root: the model folder.
-        manifests: knows the models.
-        router: knows their engines.
-        known: the releases that calls are answered by.
-        trials: what was counted of versions on trial.
+        manifests: manifests of the models.
+        router: selects their engines.
+        known: releases by which calls are answered.
+        trials: counts of versions on trial.
     """
     store = ModelStore(root)
     inventory = Inventory(store)

@@ -1,4 +1,4 @@
-"""Builds the protocol's servicer before the frontend's data plane."""
+"""Construction of the protocol's servicer on top of the frontend's data plane."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def open_inference_servicer(
 
     Args:
         store: lists the models.
-        catalog: knows their manifests.
-        router: knows their engines.
-        predictions: answers, over the same catalog and router.
-        limits: what ``predictions`` takes in a query and a batch.
+        catalog: manifests of the models.
+        router: selects their engines.
+        predictions: answers queries, through the same catalog and router.
+        limits: limits of ``predictions`` for a query and a batch.
         is_ready: whether the frontend can answer.
     """
     models = NamedModels(catalog, router, predictions.route)

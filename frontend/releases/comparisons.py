@@ -1,7 +1,7 @@
-"""Holds answers of a version on trial against those of stable, beside the calls: nobody waits for it.
+"""Comparison of answers of a version on trial with those of stable, outside the calls: no caller waits for it.
 
-The other version is asked the same, in the background. There is a bound on what is compared at the same time; what
-comes beyond it is not compared, and counted.
+The other version is sent the same queries in the background. The number of queries compared at the same time is
+bounded; those beyond the bound are not compared, but counted as skipped.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from serving.domain.prediction import Outcome, Prediction, Query
 log = structlog.get_logger()
 
 MOST_QUERIES: Final = 256
-"""Compared at the same time."""
+"""Maximum number of queries compared at the same time."""
 _SECONDS: Final = 5.0
 
 Answered = tuple[Query, Prediction]
-"""What was asked, and what the caller got."""
+"""A query, and the answer that the caller received."""
 
 
 class Comparison(NamedTuple):
-    """What is to be compared."""
+    """Answers to compare."""
 
     other: ModelId
-    """Who is asked the same."""
+    """Model that is sent the same queries."""
     answered: Sequence[Answered]
     counts: TrialCounts
-    """Of the version on trial."""
+    """Counts of the version on trial."""
     of_canary: bool
-    """Whether the answers are those of a canary, and stable is asked; else they are stable's, and a shadow is asked."""
+    """Whether the answers are a canary's, and stable is queried; else they are stable's, and a shadow is queried."""
     done: Callable[[], None] = lambda: None
-    """Called when it was counted."""
+    """Called when the comparison was counted."""
 
 
 class Comparisons:
-    """Owns what is compared.
+    """Comparisons in progress.
 
     Args:
-        answers: asks the models.
+        answers: queries the models.
     """
 
     def __init__(self, answers: ModelAnswers) -> None:
@@ -59,20 +59,20 @@ class Comparisons:
         self._closed = False
 
     def begin(self, comparison: Comparison, call: Call) -> None:
-        """Compare what was answered in ``call``, as much of it as there is room for."""
+        """Compare answers that were given in ``call``, up to the free capacity."""
         taken = comparison.answered[: self._room]
         comparison.counts.skipped += len(comparison.answered) - len(taken)
         if not taken or self._closed:
             return
         self._room -= len(taken)
-        # A call of its own: the place that the caller's has, and its span, end when the caller is answered.
+        # A separate call: the slot and the span of the caller's call end when the caller is answered.
         own = Call(call.request_id, Deadline.after(_SECONDS), call.identity)
         task = asyncio.get_running_loop().create_task(self._compare(comparison._replace(answered=taken), own))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
-        """End all of them."""
+        """Cancel all comparisons."""
         self._closed = True
         running = list(self._running)
         for task in running:
@@ -85,7 +85,7 @@ class Comparisons:
         try:
             outcomes = await self._outcomes(comparison, call)
         except Exception:
-            # Nobody waits for it, so nobody else would tell.
+            # No caller waits for the comparison, so nothing else would report this.
             log.exception("comparison failed", model=comparison.other)
             return
         finally:
@@ -100,12 +100,12 @@ class Comparisons:
         comparison.done()
 
     async def _outcomes(self, comparison: Comparison, call: Call) -> Sequence[Outcome]:
-        # The label is all that is compared, so more is not asked for.
+        # Only the label is compared, so nothing else is requested.
         asked = [(comparison.other, query._replace(k=0, explain=None)) for query, _ in comparison.answered]
         try:
             async with asyncio.timeout(_SECONDS):
                 if len(asked) == 1:
-                    # Together with what callers ask.
+                    # A single query is sent together with those of callers.
                     return [await self._answers.predict(*asked[0], call)]
                 return await self._answers.predict_batch(asked, call)
         except ServingError as error:

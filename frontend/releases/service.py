@@ -1,4 +1,4 @@
-"""Builds what knows and serves releases."""
+"""Construction of the objects that know and serve releases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Releases:
     known: KnownReleases
     trials: Trials
     answers: ReleasedAnswers
-    """Closes all of it."""
+    """Answers for names that have a release; closes the other parts as well."""
     collectors: Sequence[Collector]
 
 
@@ -51,13 +51,13 @@ def build_releases(
 
     Args:
         model_dir: the model folder.
-        catalog: knows the models.
-        router: knows their engines.
-        threads: how many releases are read at the same time.
-        freshness_seconds: how long it is taken on trust that a name has no release.
-        release_freshness_seconds: how long a release is taken on trust.
+        catalog: manifests of the models.
+        router: selects their engines.
+        threads: maximum number of releases read at the same time.
+        freshness_seconds: time in seconds for which a name is trusted to have no release.
+        release_freshness_seconds: time in seconds for which a release is trusted without a check.
         comparison: compares files; not closed with the releases.
-        metrics_models: how many names have metrics of their own.
+        metrics_models: maximum number of names with metrics of their own.
         change: writes releases; ``None``: into ``model_dir``.
     """
     known = KnownReleases(
