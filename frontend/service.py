@@ -20,6 +20,7 @@ from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from frontend.routing.routes import parse_routes
 from frontend.settings import EngineSettings, FrontendSettings
+from serving.call.closing import close_in_order
 from serving.domain.query_limits import QueryLimits
 from serving.runtime.assembly.access import access_of, behind
 from serving.runtime.settings import ServerSettings
@@ -79,17 +80,10 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router, compari
         is_ready=readiness.is_ready,
     )
     managed = management(settings.model_dir, catalog, router, releases.known, releases.trials)
-
-    async def close() -> None:
-        await managed.close()
-        open_inference.close()
-        await predictions.close()
-        await comparison.close()
-
     return Workload(
         [prediction_service(predictions), open_inference_service(open_inference), managed.service],
         readiness.get_ready,
-        close,
+        functools.partial(close_in_order, managed.close, open_inference.close, predictions.close, comparison.close),
         readiness.end,
         functools.partial(rest_application, open_inference, settings.max_message_bytes),
         collectors=[*releases.collectors, *quota_collectors(quotas, settings)],

@@ -13,6 +13,7 @@ from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.call.call import Call
+from serving.call.tasks import Tasks, joined
 from serving.domain.errors import ModelInService, ModelNotFound, ModelUnusable, ServingError
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.deleting import models_in, remove_hidden, take_away
@@ -35,7 +36,7 @@ class Deletions:
         self._volume = volume
         self._residences = residences
         self._watch = watch
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def delete(self, run_id: str, call: Call, *, force: bool) -> None:
         """Delete a model or a version, and unload it from every replica of its engines.
@@ -51,15 +52,14 @@ class Deletions:
         model_id = parse_model_id(run_id)
         if not force and await self._is_pinned(model_id, call):
             raise ModelInService("the model is pinned in memory by a predictor's settings; say so with force")
-        work = asyncio.get_running_loop().create_task(self._delete(model_id, call, force=force))
-        self._tasks.add(work)
-        work.add_done_callback(self._done)
+        work = self._tasks.start(self._delete(model_id, call, force=force))
+        work.add_done_callback(_log_failure)
         # Once the model is removed, its engines must unload it, even if the caller disconnects.
-        await asyncio.shield(work)
+        await joined(work)
 
     async def close(self) -> None:
         """Wait for deletions in progress."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.finish()
 
     async def _delete(self, model_id: ModelId, call: Call, *, force: bool) -> None:
         # Look up versions and engines first: neither can be determined once the folder is removed.
@@ -80,14 +80,14 @@ class Deletions:
                 models = [model.model_id for model in removed]
                 log.warning("deleted models not unloaded everywhere", models=models, reason=str(error))
 
-    def _done(self, work: asyncio.Task[None]) -> None:
-        self._tasks.discard(work)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            log.info("model not deleted", reason=str(error))
-
     async def _is_pinned(self, model_id: ModelId, call: Call) -> bool:
         try:
             return any(residence.pinned for residence in await self._residences.of(model_id, call))
         except (ModelNotFound, ModelUnusable):
             # No engine holds the model; the volume decides whether it can be deleted.
             return False
+
+
+def _log_failure(work: asyncio.Task[None]) -> None:
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.info("model not deleted", reason=str(error))

@@ -16,6 +16,7 @@ from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from serving.call.call import Call
+from serving.call.tasks import Tasks, joined
 from serving.domain.management import Role
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import Release
@@ -54,7 +55,7 @@ class Releases:
         self._probe = probe
         self._known = known
         self._watch = watch
-        self._tasks: set[asyncio.Task[Release]] = set()
+        self._tasks = Tasks()
 
     async def change(
         self,
@@ -87,11 +88,10 @@ class Releases:
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)
         if tries:
             await self._probe.check(name, plan.version, call)
-        work = asyncio.get_running_loop().create_task(self._write(name, plan, expected_revision))
-        self._tasks.add(work)
-        work.add_done_callback(self._done)
+        work = self._tasks.start(self._write(name, plan, expected_revision))
+        work.add_done_callback(_log_failure)
         # A written release is in force even if its caller disconnects, so it has to be learned here as well.
-        return await asyncio.shield(work)
+        return await joined(work)
 
     def releasing(
         self, name: ModelId, version: str, role: Role, label: str, *, share: float | None, bounds: Mapping[str, Any]
@@ -101,7 +101,7 @@ class Releases:
 
     async def close(self) -> None:
         """Wait for writes in progress."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.finish()
 
     async def _write(self, name: ModelId, plan: PlannedChange, expected_revision: int | None) -> Release:
         release = await self._volume.writing(
@@ -111,7 +111,7 @@ class Releases:
         self._watch.released(name, release)
         return release
 
-    def _done(self, work: asyncio.Task[Release]) -> None:
-        self._tasks.discard(work)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            log.info("release not changed", reason=str(error))
+
+def _log_failure(work: asyncio.Task[Release]) -> None:
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.info("release not changed", reason=str(error))

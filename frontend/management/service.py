@@ -18,6 +18,7 @@ from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import Trials
 from frontend.routing.router import Router
+from serving.call.closing import close_in_order
 from serving.transport.service import Service
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
@@ -34,9 +35,7 @@ class Management:
 
     async def close(self) -> None:
         """Wait for writes and deletions in progress, and release the threads."""
-        await self.releases.close()
-        await self.deletions.close()
-        self.volume.close()
+        await close_in_order(self.releases.close, self.deletions.close, self.volume.close)
 
 
 def management(root: Path, manifests: Manifests, router: Router, known: KnownReleases, trials: Trials) -> Management:

@@ -19,7 +19,9 @@ from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from grpc_http2.turn import Turn
 from serving.call.call import Call, enter_call
+from serving.call.closing import close_in_order
 from serving.call.identity import ANYBODY, Right
+from serving.call.tasks import Tasks
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -27,7 +29,8 @@ from serving.domain.query_limits import QueryLimits
 
 log = structlog.get_logger()
 
-_PATIENCE_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 5.0
+"""Time for which engines that are down are awaited once another engine is ready, in seconds."""
 
 
 class RoutedPredictions:
@@ -41,6 +44,7 @@ class RoutedPredictions:
         limits: limits of a query and a batch.
         released: knows and answers names that have a release; ``None``: no name has one.
         quotas: quotas of tenants; ``None``: unlimited.
+        patience_seconds: time for which engines that are down are awaited once another engine is ready.
     """
 
     def __init__(
@@ -50,14 +54,16 @@ class RoutedPredictions:
         limits: QueryLimits,
         released: ReleasedAnswers | None = None,
         quotas: Quotas | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
+        self._patience_seconds = patience_seconds
         self._catalog = catalog
         self._router = router
         self._limits = limits
         self._released = released
         self._quotas = quotas
         self._answers = ModelAnswers(catalog, router)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._turn = Turn.of_running_loop()
         self._at_hand: dict[str, tuple[ModelId, Backend]] = {}
         """Models queried in this turn and their engines, by the text that callers wrote."""
@@ -196,7 +202,7 @@ class RoutedPredictions:
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             # An engine that is down fails its own models, and must not withhold those of other engines from callers.
-            ready, late = await asyncio.wait(waits, timeout=_PATIENCE_SECONDS)
+            ready, late = await asyncio.wait(waits, timeout=self._patience_seconds)
             for wait in ready:
                 wait.result()
             if late:
@@ -208,13 +214,8 @@ class RoutedPredictions:
 
     async def close(self) -> None:
         """Close the catalog and every backend, and cancel the work in the background."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._released is not None:
-            await self._released.close()
-        await self._catalog.close()
-        await asyncio.gather(*(backend.close() for backend in self._router.backends))
+        released = () if self._released is None else (self._released.close,)
+        await close_in_order(self._tasks.close, *released, self._catalog.close, self._router.close)
 
     def _route_at_hand(self, text: str) -> tuple[ModelId, Backend | None]:
         """Return the model that ``text`` names, and its engine if that can be determined without waiting.
@@ -239,10 +240,7 @@ class RoutedPredictions:
 
     def _ask_later(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw:
         """Answer the query in a task, which first looks up the release or the engine."""
-        task = asyncio.get_running_loop().create_task(self._look_up_and_ask(model_id, query, call, done))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task.cancel
+        return self._tasks.start(self._look_up_and_ask(model_id, query, call, done)).cancel
 
     async def _look_up_and_ask(self, model_id: ModelId, query: Query, call: Call, done: Done) -> None:
         enter_call(call)

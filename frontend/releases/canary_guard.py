@@ -18,6 +18,7 @@ import structlog
 from frontend.releases.known import KnownReleases
 from frontend.releases.rollouts import OnTrial, Rollout
 from frontend.releases.trials import Trials, why_beyond_bounds
+from serving.call.tasks import Tasks
 from serving.domain.errors import ReleaseConflict, ReleaseRefused, ServingError, VolumeReadOnly, VolumeUnavailable
 from serving.domain.model_id import ModelId
 from serving.domain.releases.changes import taken_back
@@ -47,7 +48,7 @@ class CanaryGuard:
         self._trials = trials
         # A hanging volume blocks only this thread, which no answer needs.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="taking back")
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writes = Tasks()
 
     def judge(self, rollout: Rollout, canary: OnTrial) -> None:
         """Take the canary back if its counts are beyond its bounds."""
@@ -61,16 +62,11 @@ class CanaryGuard:
         rollout.withdraw()
         self._trials.taken_back += 1
         log.warning("canary taken back", model=rollout.name, version=terms.version, reason=reason)
-        task = asyncio.get_running_loop().create_task(self._write(rollout.name, canary, reason))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        self._writes.start(self._write(rollout.name, canary, reason))
 
     async def close(self) -> None:
         """Cancel writes in progress."""
-        writing = list(self._writing)
-        for task in writing:
-            task.cancel()
-        await asyncio.gather(*writing, return_exceptions=True)
+        await self._writes.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _write(self, name: ModelId, canary: OnTrial, reason: str) -> None:

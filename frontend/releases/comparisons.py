@@ -17,6 +17,7 @@ from frontend.releases.trials import TrialCounts
 from frontend.routing.answers import ModelAnswers
 from serving.call.call import Call, enter_call
 from serving.call.deadline import Deadline
+from serving.call.tasks import Tasks
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -25,7 +26,8 @@ log = structlog.get_logger()
 
 MOST_QUERIES: Final = 256
 """Maximum number of queries compared at the same time."""
-_SECONDS: Final = 5.0
+COMPARISON_SECONDS: Final = 5.0
+"""Time limit of a comparison, in seconds."""
 
 Answered = tuple[Query, Prediction]
 """A query, and the answer that the caller received."""
@@ -50,12 +52,14 @@ class Comparisons:
 
     Args:
         answers: queries the models.
+        seconds: time limit of a comparison, in seconds.
     """
 
-    def __init__(self, answers: ModelAnswers) -> None:
+    def __init__(self, answers: ModelAnswers, seconds: float = COMPARISON_SECONDS) -> None:
         self._answers = answers
+        self._seconds = seconds
         self._room = MOST_QUERIES
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._closed = False
 
     def begin(self, comparison: Comparison, call: Call) -> None:
@@ -66,18 +70,13 @@ class Comparisons:
             return
         self._room -= len(taken)
         # A separate call: the slot and the span of the caller's call end when the caller is answered.
-        own = Call(call.request_id, Deadline.after(_SECONDS), call.identity)
-        task = asyncio.get_running_loop().create_task(self._compare(comparison._replace(answered=taken), own))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        own = Call(call.request_id, Deadline.after(self._seconds), call.identity)
+        self._tasks.start(self._compare(comparison._replace(answered=taken), own))
 
     async def close(self) -> None:
         """Cancel all comparisons."""
         self._closed = True
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await self._tasks.close()
 
     async def _compare(self, comparison: Comparison, call: Call) -> None:
         enter_call(call)
@@ -103,7 +102,7 @@ class Comparisons:
         # Only the label is compared, so nothing else is requested.
         asked = [(comparison.other, query._replace(k=0, explain=None)) for query, _ in comparison.answered]
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 if len(asked) == 1:
                     # A single query is sent together with those of callers.
                     return [await self._answers.predict(*asked[0], call)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from frontend.routing.remembered import Remembered
+from frontend.routing.remembered import BOUNDS, MemoryBounds, Remembered
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import RELEASE_FILE, Release
 from serving.volume.file_identity import FileIdentity
@@ -23,6 +23,7 @@ class KnownReleases:
         release_freshness_seconds: minimum time in seconds between two comparisons of a release with its file;
             comparisons are made when the release is requested.
         comparison: compares files; not closed here.
+        bounds: bounds and times of the cache.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class KnownReleases:
         freshness_seconds: float,
         release_freshness_seconds: float,
         comparison: FileComparison,
+        bounds: MemoryBounds = BOUNDS,
     ) -> None:
         source = _Releases(store, freshness_seconds, release_freshness_seconds, comparison)
-        self._releases: Remembered[Release | None] = Remembered(source, threads=threads)
+        self._releases: Remembered[Release | None] = Remembered(source, threads=threads, bounds=bounds)
 
     def has_none(self, name: ModelId) -> bool:
         """Return whether the name is known to have no release; false if that has to be looked up first."""
@@ -83,6 +85,7 @@ class _Releases:
         freshness_seconds: float,
         release_freshness_seconds: float,
         comparison: FileComparison,
+        bounds: MemoryBounds = BOUNDS,
     ) -> None:
         self._store = store
         self._comparison = comparison

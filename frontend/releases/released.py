@@ -23,6 +23,7 @@ from frontend.releases.rollouts import OnTrial, Rollout, Rollouts, Route
 from frontend.releases.trials import CANARY, STABLE
 from frontend.routing.answers import ModelAnswers
 from serving.call.call import Call
+from serving.call.closing import close_in_order
 from serving.call.deadline import Deadline
 from serving.domain.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
 from serving.domain.model_id import ModelId, reference_of
@@ -129,9 +130,7 @@ class ReleasedAnswers:
 
     async def close(self) -> None:
         """Cancel the work in the background."""
-        await self._comparisons.close()
-        await self._canary_guard.close()
-        await self._rollouts.close()
+        await close_in_order(self._comparisons.close, self._canary_guard.close, self._rollouts.close)
 
     async def _of_models(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
         if not turns:
