@@ -33,7 +33,7 @@ class Split(StrEnum):
 
 
 def share(text: str) -> float:
-    """Return a number from 0 to 1."""
+    """Return ``text`` as a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError as error:
@@ -87,7 +87,7 @@ class Rows:
     file: str
     sha256: str
     split: Split | None
-    """``None`` for a file that has no splits."""
+    """Split that the rows are from; ``None`` for a file without splits."""
 
     @property
     def texts(self) -> list[str]:

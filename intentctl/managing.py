@@ -169,7 +169,7 @@ def told(state: ReleaseState) -> str:
 
 def _on_volume(model_dir: Path) -> VolumeReleases:
     try:
-        # It needs the predictor's packages, which take a moment to import.
+        # The module needs the predictor's packages, which take a moment to import.
         from intentctl.volume_releases import VolumeReleases  # noqa: PLC0415
     except ModuleNotFoundError as error:
         fail(f"to try versions takes the predictor's packages, and {error.name} is not installed")

@@ -146,7 +146,7 @@ class LocalStack:
 
 
 def _check_free(host: str, port: int, flag: str) -> None:
-    """Return if nothing listens there. A process that does would answer instead of our own service and seem ready."""
+    """Return if nothing listens there; another process would answer instead of our own service and seem ready."""
     try:
         socket.create_server((host, port)).close()
     except OSError as error:

@@ -1,8 +1,8 @@
 """Che's approximation: the hit rate of a cache that evicts the least recently used model, without a simulation.
 
-In such a cache, every model stays for about the same time after its last request: the characteristic time. This is the
-time in which the requested models fill the cache. A request is a hit if the previous request for the same model is no
-older than that.
+In such a cache, every model stays for about the same time after its last request. This characteristic time is the time
+in which the requested models fill the cache. A request is a hit if the previous request for the same model is no older
+than the characteristic time.
 
 H. Che, Y. Tung, Z. Wang: Hierarchical Web caching systems: modeling, design and experimental results. IEEE Journal on
 Selected Areas in Communications 20(7), 2002, 1305-1314, doi:10.1109/JSAC.2002.801752.

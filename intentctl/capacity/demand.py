@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-# Models whose popularity differs by a smaller fraction form one group: 100,000 models become a few hundred groups, and
-# the hit rate changes by less than 0.00002.
+# Models whose popularity differs by less than this fraction form one group: 100,000 models become a few hundred groups,
+# and the hit rate changes by less than 0.00002.
 _WIDTH: Final = 0.02
 
 

@@ -55,7 +55,7 @@ def shares(affinity: Affinity, models: int, replicas: int) -> list[float]:
     The squares of the three deviations add up.
     """
     squared = (replicas - 1) * (1 / models + 1 / affinity.partitions + 1 / (affinity.places * replicas))
-    # Shares are never negative, so they follow a log-normal distribution.
+    # A log-normal distribution, because shares are never negative.
     spread = NormalDist(0.0, math.sqrt(math.log1p(squared))) if squared else None
     parts = [math.exp(spread.inv_cdf((number + 0.5) / _QUANTILES)) if spread else 1.0 for number in range(_QUANTILES)]
     mean = fmean(parts)

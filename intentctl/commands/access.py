@@ -49,7 +49,7 @@ def key(
 def check(
     file: Annotated[Path, typer.Argument(help="The access file.", show_default=False)], *, as_json: AsJson = False
 ) -> None:
-    """Read an access file, and all files that it names, as a service would, and list who may do what."""
+    """Read an access file, and all files that it names, as a service would, and list what each identity may do."""
     try:
         content = read_access_file(file)
         read_access_map(file, AccessCounters())

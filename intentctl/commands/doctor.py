@@ -76,7 +76,7 @@ def _checked(model_id: str) -> ModelId:
 
 def _examined(model_dir: Path, model_id: ModelId) -> Examination:
     try:
-        # It needs the predictor's packages, which take a moment to import.
+        # The module needs the predictor's packages, which take a moment to import.
         from intentctl.doctor.examine import examine  # noqa: PLC0415
     except ModuleNotFoundError as error:
         fail(f"to read models takes the predictor's packages, and {error.name} is not installed")

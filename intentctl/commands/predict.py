@@ -76,7 +76,7 @@ def predict(
 
 
 def _lines_of_standard_input() -> list[str]:
-    """Return the lines. Invalid UTF-8 is passed on, so that only the line that has it is refused."""
+    """Return the lines of standard input; invalid UTF-8 is kept, so that only the line with it is refused."""
     return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in sys.stdin.buffer]
 
 

@@ -26,7 +26,7 @@ def publish(
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of this id.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a model folder: stage it, flush it to disk, rename it into place, with SHA-256 sums in its manifest."""
+    """Publish a model folder: staged, flushed to disk, renamed into place, with SHA-256 sums in its manifest."""
     try:
         manifest = publish_model(folder, model_dir, parse_model_id(model_id), replace=replace)
     except InvalidModelId as error:

@@ -80,7 +80,7 @@ def release(
 ) -> None:
     """Make a version live: for all calls, for a share of them, as a shadow, or under a label.
 
-    The version must first load and answer the Example of its manifest. If it cannot, what was live stays live.
+    The version must first load and answer the Example of its manifest. Otherwise, what was live stays live.
     """
     if (canary is not None) + shadow + (label is not None) > 1:
         fail("--canary, --shadow and --label exclude each other; release them one by one", EXIT_USAGE)

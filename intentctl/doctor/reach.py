@@ -60,7 +60,7 @@ def _of_words(ngram: str, tokenizer: Tokenizer) -> Obstacle | None:
 
 def _of_characters(ngram: str, tokenizer: Tokenizer) -> Obstacle | None:
     text = ngram[len(MARK) :]
-    # The n-gram may begin and end between two words. Within it, one space separates words, which may be partial.
+    # The n-gram may begin and end between two words; one space separates its words, which may be partial.
     if not _are_words(text.removeprefix(" ").removesuffix(" ").split(" "), tokenizer):
         return Obstacle.CUT
     if tokenizer.characters is None:

@@ -78,7 +78,7 @@ class Outputs:
     """
 
     winners: frozenset[int]
-    """Classes that win for some row."""
+    """Classes that win at least once."""
     spread: float
     """Largest difference between two logits of one row."""
     dominated: Mapping[int, int]

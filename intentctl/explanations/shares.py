@@ -23,7 +23,7 @@ class Word(NamedTuple):
 
     @property
     def adds(self) -> float:
-        """Sum of both contributions. Over all words, it equals what all tokens add."""
+        """Sum of both contributions; over all words, the sum equals what all tokens add."""
         return self.own + self.of_ngrams
 
 

@@ -21,7 +21,7 @@ from serving.domain.errors import InvalidModelFile, ModelIncomplete
 MAR_MANIFEST: Final = "MAR-INF/MANIFEST.json"
 MAX_MAR_MANIFEST_BYTES: Final = 1 << 20
 
-# Earliest time that a zip can record. It is constant, so that equal models give equal archives.
+# Earliest time that a zip can record; constant, so that equal models give equal archives.
 _MOMENT: Final = (1980, 1, 1, 0, 0, 0)
 _CREATED_ON: Final = "01/01/1980 00:00:00"
 _ARCHIVER_VERSION: Final = "0.12.0"

@@ -43,7 +43,7 @@ Encoded = tuple[list[str], list[str], list[int]]
 
 
 class IntentHandler:
-    """Vocabulary, network and labels of one model. TorchServe calls it from one thread."""
+    """Vocabulary, network and labels of one model. TorchServe calls the handler from one thread."""
 
     def initialize(self, context: Any) -> None:
         """Load the model from the folder into which TorchServe has unpacked the archive."""

@@ -18,7 +18,7 @@ from peers.inside.shared_model import SharedModel  # noqa: E402
 
 
 class TritonPythonModel:
-    """Class that Triton looks for. It answers with the outputs that the model's configuration names."""
+    """Class that Triton looks for, which answers with the outputs that the model's configuration names."""
 
     def initialize(self, arguments: Mapping[str, str]) -> None:
         """Load the model."""

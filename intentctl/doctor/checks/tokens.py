@@ -30,7 +30,7 @@ def characters_behind_words(subject: Subject) -> Iterator[Finding]:
 
 
 def characters_without_a_name(subject: Subject) -> Iterator[Finding]:
-    """Report the mistake of the book's sample, a missing tokenizer name, which only this predictor detects."""
+    """Report characters without a tokenizer name, a mistake of the book's sample that other predictors miss."""
     of_characters = subject.tokenizer.name is not TokenizerName.BASIC_ENGLISH
     if subject.manifest.tokenizer is None and of_characters and _is_of_characters(subject.tokens):
         yield warning(
