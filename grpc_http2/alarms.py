@@ -35,7 +35,7 @@ class Alarm:
     def cancel(self) -> None:
         """Cancel the alarm. A further call, or one after the alarm has rung, has no effect."""
         self._others.discard(self)
-        # The holder of the alarm is also the target of its callback: a cycle only the garbage collector would free.
+        # The holder of the alarm is also its callback's target: a cycle that only the garbage collector would free.
         self._act, self._arguments = _nothing, ()
 
     def ring(self) -> None:

@@ -13,7 +13,7 @@ def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
 
     Args:
         context: TLS context of either side.
-        certificate: certificate in PEM, with those of all authorities up to the one that the other side knows.
+        certificate: certificate in PEM, with those of the authorities between it and one that the other side knows.
         key: private key of the certificate, in PEM.
 
     Raises:

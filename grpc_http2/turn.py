@@ -46,7 +46,7 @@ class Writer(Protocol):
 
 
 class Turn:
-    """Calls of the current turn, work to do once all of them have been served, and connections to write.
+    """Calls of the current turn, work to do once all of them have been served, and connections with data to write.
 
     Requests arrive in bunches: one read yields all requests of a connection, and one turn of the loop those of all
     connections. Work that is cheaper in bulk (a batch, one write for many responses) waits for the end of the turn,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _MOST_UNSEEN: Final = 3
 # Bytes that a call without a connection may buffer before its writers wait.
 _GATE_BYTES: Final = 64 << 10
-# Approximately the engine's limit, whose own count adds some bytes for each header.
+# Approximately the engine's limit on outgoing headers; the engine's own count adds some bytes for each header.
 _MOST_METADATA_BYTES: Final = 60 << 10
 _ENCODING: Final = (b"grpc-encoding", b"gzip")
 _PUSHBACK: Final = PUSHBACK_KEY.encode()

@@ -64,7 +64,7 @@ class HealthWatch:
             self._on_end()
 
     def trailers_received(self, headers: Headers) -> None:
-        """Report the end of the watch. A server without a health service counts as serving: nothing else is known."""
+        """Report the end of the watch. A server without a health service counts as serving; its health is unknown."""
         self._connection.forget(self._number, reset=False)
         status = status_of(dict(headers))
         if status is not None and status[0] is StatusCode.UNIMPLEMENTED:

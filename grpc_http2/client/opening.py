@@ -16,7 +16,7 @@ async def open_connection(address: str, owner: Owner, settings: ChannelSettings,
     """Return a connection on which calls can be started.
 
     Raises:
-        OSError: no server answers at the address, in time and with HTTP/2, or its certificate is not the right one.
+        OSError: no server answers at the address in time and with HTTP/2, or its certificate is not the right one.
         UnicodeError: the address is invalid.
     """
     loop = asyncio.get_running_loop()

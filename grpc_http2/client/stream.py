@@ -45,4 +45,4 @@ class Stream(Protocol):
         """Handle the end of the attempt without trailers."""
 
     def room_made(self) -> None:
-        """Handle that the queued part of the request has become small."""
+        """Handle the notification that only a small part of the request is still queued."""

@@ -71,7 +71,7 @@ class ServerCall:
     stream: RequestStream | None = None
     """Request messages of a call that takes a stream of messages."""
     on_end: Callable[[Ended], object] | None = None
-    """Called when the caller cancels or disconnects, and when the deadline passes, before the call is ended for it."""
+    """Called when the caller cancels or disconnects, and when the deadline passes; then the call is not ended yet."""
     ended = False
     """Whether the call has its status, or no caller is left to read one."""
     request_ended = False

@@ -161,7 +161,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             self.buffer_updated(len(part))
 
     def eof_received(self) -> bool:
-        """Close the connection: gRPC is not spoken over half a connection."""
+        """Close the connection: gRPC does not use half-closed connections."""
         return False
 
     def pause_writing(self) -> None:
@@ -209,7 +209,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.answered(call.stream_id, request_ended=call.request_ended)
 
     def send_headers(self, stream_id: int, headers: Sequence[Header]) -> None:
-        """Send the headers of a response that continues."""
+        """Send the headers of a response, without ending the response."""
         try:
             self._engine.send_response(stream_id, headers)
         except EngineError:
@@ -368,7 +368,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def _count_written(self, size: int) -> None:
         if size > _BODY_BYTES:
-            # While they receive a body, callers send pings to measure the path, and window updates.
+            # Callers that receive a body send window updates, and pings to measure the path.
             self._pings.forgive()
             self._idle.earn(size)
             self.idle_reads.earn(size)

@@ -37,7 +37,7 @@ class Handshakes:
             self._next = self._loop.call_soon(self._begin_next)
 
     def end(self, opening: Opening) -> None:
-        """Remove a handshake that is over or will not begin. Has no effect if the opening has no handshake."""
+        """Remove a handshake that is over or will not begin. Has no effect if repeated, or without a handshake."""
         self._waiting.pop(opening, None)
         self._under_way.pop(opening, None)
 

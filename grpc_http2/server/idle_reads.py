@@ -15,7 +15,7 @@ READ_BYTES: Final = 512
 """Productive bytes that pay for one unproductive read."""
 _BYTES_OF_USE: Final = 1 << 10
 _WRITTEN_FOR_ONE_OF_USE: Final = 32
-# At this price, the largest frame, in parts of 1,448 bytes as on Ethernet, costs less than a connection's first credit.
+# At this price, the largest frame, in parts of 1,448 bytes as on Ethernet, costs less than the initial credit.
 _IDLE_FOR_ONE_OF_USE: Final = 2
 # A read of ten bytes takes as long as a further hundred bytes of tiny frames.
 _IDLE_BYTES_FOR_A_PLACE: Final = 128
@@ -40,7 +40,7 @@ class IdleReads:
         self._limits = limits
         self._most = limits.idle_reads * READ_BYTES
         self.credit = self._most
-        """Productive bytes that pay for unproductive reads; any excess over the limit is lost with the next such read."""
+        """Productive bytes that pay for unproductive reads; the next such read discards any excess over the limit."""
         self._counted_at = now
 
     def earn(self, written: int) -> None:

@@ -75,6 +75,6 @@ class RequestStream:
             yield message
 
     def close(self) -> None:
-        """Return the bytes that no reader is going to read to the flow-control window of the caller's connection."""
+        """Return unread bytes to the flow-control window of the caller's connection."""
         while self._chunks:
             self._call.connection.make_room(self._call.stream_id, len(self._chunks.popleft()))

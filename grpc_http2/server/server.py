@@ -56,7 +56,7 @@ _UNROUTED: Final = _Unrouted()
 
 
 class Server:
-    """Server on the event loop on which it is created. Generated ``add_…Servicer_to_server`` functions accept it.
+    """Server, bound to the event loop on which it is created. Generated ``add_…Servicer_to_server`` functions take one.
 
     Args:
         limits: limits that the server enforces on its callers.
