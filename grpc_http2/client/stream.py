@@ -1,4 +1,4 @@
-"""What a connection tells a call of the call's stream."""
+"""Interface through which a connection notifies a call of events on its stream."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ _HEADER_BYTES: Final = 32
 
 
 def size_of(headers: Headers) -> int:
-    """Return the size of headers as HTTP/2 counts it, in bytes."""
+    """Return the size of headers in bytes, as HTTP/2 counts it."""
     return _HEADER_BYTES * len(headers) + sum([len(name) + len(value) for name, value in headers])
 
 
 class Failure(NamedTuple):
-    """Why an attempt at a call has ended without the trailers of a server."""
+    """Reason why an attempt of a call ended without trailers from a server."""
 
     code: StatusCode
     details: str
     unseen: bool = False
-    """Whether the server has certainly done nothing for the call."""
+    """Whether the server has certainly not processed the call."""
 
 
 class Stream(Protocol):
-    """One attempt at a call, as its connection sees it. The methods return soon, and never wait."""
+    """One attempt of a call, as its connection sees it. The methods return soon and never wait."""
 
     def headers_received(self, headers: Headers) -> None:
-        """Take the headers of the answer."""
+        """Handle the headers of the response."""
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of the answer's body. The stream gives its bytes back with ``Connection.consumed``."""
+        """Handle a part of the response body. The stream returns its bytes with ``Connection.consumed``."""
 
     def trailers_received(self, headers: Headers) -> None:
-        """Take the end of the answer; without trailers there are no headers."""
+        """Handle the end of the response; ``headers`` is empty if there were no trailers."""
 
     def stream_failed(self, failure: Failure) -> None:
-        """Take that nothing more comes."""
+        """Handle the end of the attempt without trailers."""
 
     def room_made(self) -> None:
-        """Take that the part of the request that waits to be written has become small."""
+        """Handle the notification that only a small part of the request is still queued."""
