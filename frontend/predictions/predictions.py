@@ -54,6 +54,7 @@ class RoutedPredictions:
         limits: QueryLimits,
         released: ReleasedAnswers | None = None,
         quotas: Quotas | None = None,
+        *,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._patience_seconds = patience_seconds

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Final
 
 import structlog
 
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.known import KnownReleases
 from frontend.releases.rollouts import OnTrial, Rollout
 from frontend.releases.trials import Trials, why_beyond_bounds
@@ -25,9 +25,6 @@ from serving.domain.releases.changes import taken_back
 from serving.domain.releases.release import Canary, Release
 
 log = structlog.get_logger()
-
-_BREAKS_SECONDS: Final = (0.1, 0.5, 2.0)
-"""Pauses between attempts, in seconds, while another writer changes the release or the volume does not respond."""
 
 Change = Callable[[ModelId, Callable[[Release | None], Release]], Release]
 """Writes the changed release of a name, and returns it; blocks, and raises ServingError."""
@@ -40,9 +37,11 @@ class CanaryGuard:
         change: writes releases.
         known: is updated with each written release.
         trials: counts of versions on trial.
+        bounds: bounds and times.
     """
 
-    def __init__(self, change: Change, known: KnownReleases, trials: Trials) -> None:
+    def __init__(self, change: Change, known: KnownReleases, trials: Trials, bounds: ReleaseBounds = BOUNDS) -> None:
+        self._bounds = bounds
         self._change = change
         self._known = known
         self._trials = trials
@@ -75,7 +74,7 @@ class CanaryGuard:
                 raise ReleaseRefused(f"{canary.terms.version} is no longer the canary")
             return taken_back(release, version=canary.terms.version, at=datetime.now(UTC), comment=reason)
 
-        for seconds in (*_BREAKS_SECONDS, None):
+        for seconds in (*self._bounds.retry_pauses_seconds, None):
             try:
                 loop = asyncio.get_running_loop()
                 release = await loop.run_in_executor(self._pool, self._change, name, without)

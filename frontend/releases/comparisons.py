@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from frontend.releases.blame import TooSlow, speaks_against
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.trials import TrialCounts
 from frontend.routing.answers import ModelAnswers
 from serving.call.call import Call, enter_call
@@ -26,8 +27,6 @@ log = structlog.get_logger()
 
 MOST_QUERIES: Final = 256
 """Maximum number of queries compared at the same time."""
-COMPARISON_SECONDS: Final = 5.0
-"""Time limit of a comparison, in seconds."""
 
 Answered = tuple[Query, Prediction]
 """A query, and the answer that the caller received."""
@@ -52,12 +51,12 @@ class Comparisons:
 
     Args:
         answers: queries the models.
-        seconds: time limit of a comparison, in seconds.
+        bounds: bounds and times.
     """
 
-    def __init__(self, answers: ModelAnswers, seconds: float = COMPARISON_SECONDS) -> None:
+    def __init__(self, answers: ModelAnswers, bounds: ReleaseBounds = BOUNDS) -> None:
         self._answers = answers
-        self._seconds = seconds
+        self._seconds = bounds.comparison_seconds
         self._room = MOST_QUERIES
         self._tasks = Tasks()
         self._closed = False

@@ -85,7 +85,6 @@ class _Releases:
         freshness_seconds: float,
         release_freshness_seconds: float,
         comparison: FileComparison,
-        bounds: MemoryBounds = BOUNDS,
     ) -> None:
         self._store = store
         self._comparison = comparison

@@ -12,11 +12,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
 from frontend.releases.blame import TooSlow, speaks_against
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.canary_guard import CanaryGuard
 from frontend.releases.comparisons import Answered, Comparison, Comparisons
 from frontend.releases.rollouts import OnTrial, Rollout, Rollouts, Route
@@ -30,11 +31,6 @@ from serving.domain.model_id import ModelId, reference_of
 from serving.domain.prediction import Outcome, Prediction, Query
 
 log = structlog.get_logger()
-
-# A canary that hangs must leave time for stable, however long the deadline of the caller is.
-_MOST_SECONDS: Final = 10.0
-# A version that had this long is slow; one that had less may have been given too little time.
-_SLOW_SECONDS: Final = 1.0
 
 
 class RoutedQuery(NamedTuple):
@@ -64,11 +60,18 @@ class ReleasedAnswers:
         rollouts: rollouts of the releases.
         comparisons: compares answers in the background.
         canary_guard: judges canaries.
+        bounds: bounds and times.
     """
 
     def __init__(
-        self, answers: ModelAnswers, rollouts: Rollouts, comparisons: Comparisons, canary_guard: CanaryGuard
+        self,
+        answers: ModelAnswers,
+        rollouts: Rollouts,
+        comparisons: Comparisons,
+        canary_guard: CanaryGuard,
+        bounds: ReleaseBounds = BOUNDS,
     ) -> None:
+        self._bounds = bounds
         self._answers = answers
         self._rollouts = rollouts
         self._comparisons = comparisons
@@ -141,7 +144,7 @@ class ReleasedAnswers:
         """Return the outcomes of canaries, which get half of the remaining time."""
         if not asked:
             return ()
-        seconds = min(call.deadline.remaining() / 2, _MOST_SECONDS)
+        seconds = min(call.deadline.remaining() / 2, self._bounds.most_canary_seconds)
         own = call.with_deadline(Deadline.after(seconds))
         models = [(canary.model_id, query) for canary, query in asked]
         outcomes: Sequence[Outcome]
@@ -153,13 +156,17 @@ class ReleasedAnswers:
                 else:
                     outcomes = await self._answers.predict_batch(models, own)
         except TimeoutError:
-            outcomes = [_too_late(seconds)] * len(asked)
+            outcomes = [self._too_late(seconds)] * len(asked)
         except ServingError as error:
             outcomes = [error] * len(asked)
         except Exception:
             log.exception("canary failed")
             outcomes = [ServingError(INTERNAL_MESSAGE)] * len(asked)
-        return [_too_late(seconds) if isinstance(outcome, DeadlineExceeded) else outcome for outcome in outcomes]
+        return [self._too_late(seconds) if isinstance(outcome, DeadlineExceeded) else outcome for outcome in outcomes]
+
+    def _too_late(self, seconds: float) -> DeadlineExceeded:
+        kind = TooSlow if seconds >= self._bounds.slow_seconds else DeadlineExceeded
+        return kind("the canary has not answered in time")
 
     def _count_error(self, turn: RoutedQuery, error: ServingError) -> None:
         """Count a canary's error after stable has answered."""
@@ -203,8 +210,3 @@ def _answered(
     turns: Sequence[RoutedQuery], indices: Iterable[int], outcomes: Mapping[int, Outcome]
 ) -> Iterable[tuple[RoutedQuery, Prediction]]:
     return [(turns[index], outcome) for index in indices if isinstance(outcome := outcomes[index], Prediction)]
-
-
-def _too_late(seconds: float) -> DeadlineExceeded:
-    kind = TooSlow if seconds >= _SLOW_SECONDS else DeadlineExceeded
-    return kind("the canary has not answered in time")

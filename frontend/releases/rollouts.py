@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import Final
 
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import CANARY, SHADOW, STABLE, TrialCounts, Trials
 from serving.domain.model_id import ModelId, versioned
 from serving.domain.releases.release import Canary, Release, Shadow, falls_within
-
-_MAX_ROLLOUTS: Final = 10_000
 
 
 class OnTrial:
@@ -93,9 +91,11 @@ class Rollouts:
     Args:
         known: releases by name.
         trials: is notified of the counts of versions on trial.
+        bounds: bounds and times.
     """
 
-    def __init__(self, known: KnownReleases, trials: Trials) -> None:
+    def __init__(self, known: KnownReleases, trials: Trials, bounds: ReleaseBounds = BOUNDS) -> None:
+        self._most = bounds.most_rollouts
         self._known = known
         self._trials = trials
         self._rollouts: OrderedDict[ModelId, Rollout] = OrderedDict()
@@ -134,7 +134,7 @@ class Rollouts:
         self._rollouts[name] = rollout
         self._rollouts.move_to_end(name)
         self._trials.keep(name, rollout.counts)
-        if len(self._rollouts) > _MAX_ROLLOUTS:
+        if len(self._rollouts) > self._most:
             self._forget(next(iter(self._rollouts)))
         return rollout
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prometheus_client.registry import Collector
 
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.canary_guard import CanaryGuard, Change
 from frontend.releases.comparisons import Comparisons
 from frontend.releases.known import KnownReleases
@@ -46,6 +47,7 @@ def build_releases(
     comparison: FileComparison,
     metrics_models: int = 0,
     change: Change | None = None,
+    bounds: ReleaseBounds = BOUNDS,
 ) -> Releases:
     """Return the releases below ``model_dir``, to be closed by the caller.
 
@@ -59,6 +61,7 @@ def build_releases(
         comparison: compares files; not closed with the releases.
         metrics_models: maximum number of names with metrics of their own.
         change: writes releases; ``None``: into ``model_dir``.
+        bounds: bounds and times.
     """
     known = KnownReleases(
         ModelStore(model_dir),
@@ -68,8 +71,8 @@ def build_releases(
         comparison=comparison,
     )
     trials = Trials()
-    rollouts = Rollouts(known, trials)
+    rollouts = Rollouts(known, trials, bounds)
     answers = ModelAnswers(catalog, router)
-    canary_guard = CanaryGuard(change or functools.partial(change_release, model_dir), known, trials)
-    released = ReleasedAnswers(answers, rollouts, Comparisons(answers), canary_guard)
+    canary_guard = CanaryGuard(change or functools.partial(change_release, model_dir), known, trials, bounds)
+    released = ReleasedAnswers(answers, rollouts, Comparisons(answers, bounds), canary_guard, bounds)
     return Releases(known, trials, released, [ReleaseCollector(rollouts, trials, metrics_models)])
