@@ -35,7 +35,7 @@ Check: TypeAlias = Callable[[Query, ModelId], None]
 """Raises ServingError if a query is not permitted."""
 
 MOST_WAITING: Final = 1024
-# Longer work leaves the event loop. In tokens: each may cost as much as a character of plain words.
+# Longer work leaves the event loop. In tokens, each of which may cost as much as a character of plain words.
 _INLINE_TOKENS: Final = 8192
 _INLINE_QUERIES: Final = 64
 # For models that are not known yet: the tokenizer that produces the most tokens, and more labels than models have.

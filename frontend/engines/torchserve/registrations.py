@@ -236,7 +236,7 @@ class Registrations:
             log.warning("model that does not start stays registered at TorchServe", name=name, reason=str(error))
 
     async def _take_place(self, registration: Registration, deadline: Deadline) -> None:
-        """Take ownership of the registration; if too many are owned, evict the least recently used one that is not in use.
+        """Take ownership of the registration; if too many are owned, evict the least recently used idle one.
 
         Raises:
             OutOfCapacity: all other models are in use.
