@@ -1,4 +1,4 @@
-"""docs/observability-cost.md out of what was measured."""
+"""Generator of docs/observability-cost.md from measured results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def page(results: Results) -> str:
 
 
 def rows(results: Results, shape: str) -> Iterator[tuple[str, str, str, str]]:
-    """Return what is on, its cost in throughput and in processor time, and the verdict, of each variant measured."""
+    """Return title, cost in throughput, cost in processor time and verdict of each measured variant."""
     for variant in VARIANTS:
         cost = results.cost(shape, variant.name)
         if cost is not None:
