@@ -1,8 +1,8 @@
 """Load from h2load: its command line, and the parsing of its output and log.
 
 h2load counts HTTP statuses, and a gRPC error has HTTP status 200 too. Therefore the same bytes are sent through a gRPC
-client before and after each run, and a run counts only if every response carried as many bytes of data as the right
-answer: an error has no message at all.
+client before and after each run, and a run counts only if its responses carried as many bytes of data as right answers
+do: an error has no message at all.
 """
 
 from __future__ import annotations
