@@ -37,7 +37,7 @@ class Call:
     metadata: tuple[tuple[str, str], ...] = ()
     """Headers in addition to those of gRPC."""
     authority: bytes | None = None
-    """Certificate, in PEM, of the authority that verifies the server's certificate; ``None``: no TLS."""
+    """Authority's certificate, in PEM, that the server's certificate is verified against; ``None``: no TLS."""
 
     @property
     def framed(self) -> bytes:

@@ -1,8 +1,8 @@
 """Load whose requests differ: gRPC over plain sockets, with the contents of HTTP/2 frames built in advance.
 
-h2load sends one body only. This generator sends any number of them from one thread, at a cost of a few microseconds per
-request, so that the figures measure the servers and not the load. It understands only the HTTP/2 frames with which a
-gRPC server answers.
+h2load sends one body only. This generator sends arbitrary bodies from one thread, at a cost of a few microseconds per
+request, so that the figures measure the servers and not the load. The generator understands only the HTTP/2 frames with
+which a gRPC server answers.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def requests_per_second(results: Results) -> Table:
 
 
 def times_as_many(results: Results, name: str) -> Table:
-    """Return the ratio of one of our systems to each other server in requests per second."""
+    """Return the requests per second of one of our systems as a multiple of those of every other server."""
     rows = [
         (
             results.systems[other].title,

@@ -23,7 +23,7 @@ from peers.torchserve import TorchServe, torchserve, torchserve_environment
 
 _MODEL: Final = f"{MODEL_ID}-torchserve"
 _ALGORITHM: Final = "intent-classification-torch"
-# Java compiles code that runs often, and it sees few batches: behind the frontend, this takes most of a minute.
+# Java compiles code that runs often, and it sees few batches: behind the frontend, warm-up takes most of a minute.
 _WARM_UP_SECONDS: Final = 45.0
 
 

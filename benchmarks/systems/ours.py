@@ -137,7 +137,7 @@ def ours(transport: str) -> tuple[Ours, ...]:
 
 
 def on_transport(transport: str) -> tuple[Ours, ...]:
-    """Return both shapes on a transport, whose name is part of theirs."""
+    """Return both shapes on ``transport``, with the transport in their names."""
     return tuple(
         Ours(
             name=f"{name}-{transport}",

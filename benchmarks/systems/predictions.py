@@ -42,7 +42,7 @@ def predict_call(address: str, expected_response: str | None = None, model_id: s
 
 
 def batch_call(address: str) -> Call:
-    """Return a ``PredictBatch`` call with many different documents, which compares answers with the model's own."""
+    """Return a ``PredictBatch`` call with many different documents, verified against the model's own answers."""
     documents = batch_documents()
     due = _labels(documents)
 
