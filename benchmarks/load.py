@@ -83,7 +83,7 @@ class Timed:
 
 
 def percentile(ordered: Sequence[int], percent: int) -> int:
-    """Return the smallest value of ``ordered`` (ascending, not empty) that ``percent`` percent of them do not exceed."""
+    """Return the least of ``ordered`` (ascending, not empty) that ``percent`` percent of the values do not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
