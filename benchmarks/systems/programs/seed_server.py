@@ -2,7 +2,8 @@
 
 ``python -m ... predictor PORT`` and ``python -m ... frontend PORT PORT_OF_PREDICTOR``. The book's predictor stores
 models under one key and looks them up under another, so its cache never hits. This program does the same, with
-PyTorch's own reader and network. Vocabulary and manifest are read by this project's readers, which are faster than the book's.
+PyTorch's own reader and network. Vocabulary and manifest are read by this project's readers, which are faster than the
+book's.
 """
 
 from __future__ import annotations
