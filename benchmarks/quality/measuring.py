@@ -98,7 +98,7 @@ def _predictions(model: IntentModel, queries: Sequence[Query]) -> list[Predictio
 
 
 def _explanation_error(model: IntentModel, texts: Sequence[str]) -> float:
-    """Return the largest difference between a logit, as reported or as computed by the network, and its parts."""
+    """Return the largest difference between a logit, as reported or as the network gives it, and its parts' sum."""
     worst = 0.0
     logits = model.logits(texts)
     for text, row in zip(texts, logits, strict=True):
