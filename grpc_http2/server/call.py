@@ -240,7 +240,7 @@ class ServerCall:
             on_end(why)
 
     def _close(self) -> None:
-        # The callback and the alarm refer back to the call: a cycle would keep them until the garbage collector runs.
+        # The callback and the alarm refer to the call: a cycle would keep them until the garbage collector runs.
         self.on_end = None
         if self._alarm is not None:
             self._alarm.cancel()

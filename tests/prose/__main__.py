@@ -27,7 +27,7 @@ def main() -> None:
     """Check the files that the command line names, or all."""
     names = sys.argv[1:] or _all()
     found = [f"{name}:{line}: {message}" for name in names for line, message in findings(name, prose_of(ROOT / name))]
-    print(*found, sep="\n", end="\n" if found else "")
+    sys.stdout.writelines(f"{each}\n" for each in found)
     sys.exit(1 if found else 0)
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proselint.checks import __register__ as PROSELINT
+from proselint.checks import __register__ as checks_of_proselint
 from proselint.registry import CheckRegistry
 from proselint.registry.checks import Check, types
 from proselint.registry.checks.engine import Fancy, RegexOptions
 from proselint.tools import LintFile
 
 _EXACT: Final = Fancy(RegexOptions(case_insensitive=False))
-_START: Final = r"(?:(?<=\n\n)|(?<=[.!?] )|(?<=[.!?]\n))"
+_START: Final = r"(?:(?<=\A\n)|(?<=\n\n)|(?<=[.!?] )|(?<=[.!?]\n))"
 
 TERMS: Final = {
     "come to its deadline": "time out",
@@ -54,7 +54,6 @@ PROSELINTS: Final = (
     "lexical_illusions",
     "malapropisms",
     "mixed_metaphors",
-    "needless_variants",
     "nonwords",
     "oxymorons",
     "redundancy",
@@ -69,8 +68,10 @@ def findings(name: str, prose: str) -> list[tuple[int, str]]:
     """Return the line and the message of each finding in ``prose``."""
     registry = CheckRegistry()
     if not registry.checks:
-        registry.register_many((*PROSELINT, *OURS))
+        registry.register_many((*checks_of_proselint, *OURS))
     enabled = dict.fromkeys(("intent", *PROSELINTS), True)
     config: Any = {"max_errors": _MOST, "checks": enabled}
     found = LintFile(name, prose or " ").lint(config)
-    return [(result.pos[0] - 1, result.check_result.message) for result in found]
+    # Words that two paragraphs have in common are no repetition.
+    within = [result for result in found if "\n\n" not in result.check_result.message]
+    return [(result.pos[0], " ".join(result.check_result.message.split())) for result in within]

@@ -36,7 +36,8 @@ def _python(text: str) -> list[str]:
                     prose[statement.lineno - 1 + offset] = line.strip()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT and not _MARKS_FOR_TOOLS.match(token.string):
-            prose[token.start[0] - 1] = token.string.lstrip("# ")
+            is_after_code = bool(token.line[: token.start[1]].strip())
+            prose[token.start[0] - 1] = token.string.lstrip("# ") + (";" if is_after_code else "")
     return prose
 
 
@@ -46,7 +47,8 @@ def _markdown(text: str) -> list[str]:
     for line in text.splitlines():
         is_fence = line.lstrip().startswith("```")
         is_fenced ^= is_fence
-        is_code = is_fenced or is_fence or line.startswith("    ")
+        # A heading is no sentence.
+        is_code = is_fenced or is_fence or line.startswith(("    ", "#"))
         # Cells must not read as one sentence.
         line_of_text = re.sub(r"\A\s*(?:[-*#>]+|\d+\.)\s*", "", line).replace("|", ";")
         prose.append("" if is_code else line_of_text)
