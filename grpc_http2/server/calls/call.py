@@ -26,10 +26,10 @@ from grpc_http2.wire import (
 )
 
 if TYPE_CHECKING:
+    from grpc_http2.server.calls.methods import Method
+    from grpc_http2.server.calls.request_head import RequestHead
+    from grpc_http2.server.calls.request_stream import RequestStream
     from grpc_http2.server.connection import ServerConnection
-    from grpc_http2.server.methods import Method
-    from grpc_http2.server.request_head import RequestHead
-    from grpc_http2.server.request_stream import RequestStream
 
 
 _OK: Final[Header] = (b"grpc-status", b"0")
