@@ -1,4 +1,4 @@
-"""Real gRPC clients of Triton and KServe, unchanged, against a running frontend and predictor."""
+"""Real, unmodified gRPC clients of Triton and KServe against a running frontend and predictor."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CLASSES = 151
 DOCUMENTS = ["make a 10 minute timer", "what is my balance", "", "¿qué hora es? 🕐"]
 MOST_DOCUMENTS = 64
 THRESHOLD = 0.9
-"""Below the score of some of the documents, and above that of others."""
+"""Threshold below the scores of some of the documents and above those of the others."""
 
 
 @pytest.fixture(scope="module", params=transports())
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Both services over the sample models, and one that no engine serves, on each transport."""
+    """Both services over the sample models and one model that no engine serves, on each transport."""
     models = tmp_path_factory.mktemp("volume") / "models"
     shutil.copytree(ROOT / "models", models)
     publish(models, "foreign", Algorithm="image-segmentation", files={})
