@@ -53,7 +53,7 @@ def test_a_model_that_takes_its_time_is_asked_once(engines: Fleet, tmp_path: Pat
         pytest.skip(engines.missing["mlserver"])
     mlserver = engines.engines["mlserver"]
     routes = f"{mlserver.algorithm}={mlserver.address}"
-    # A frontend of its own: one that has been told off by a server before is more careful with it.
+    # A separate frontend: one that a server has rejected before, for too many pings, is more careful with that server.
     with (
         running_service("frontend", engines.models, tmp_path, "--routes", routes) as frontend,
         IntentClient(frontend.address, timeout=PATIENCE) as client,
