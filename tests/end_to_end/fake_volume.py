@@ -87,7 +87,7 @@ class FakeVolume:
 def stack_over_fake_volume(
     models: Path, logs: Path, *flags: str, transport: str = TRANSPORT
 ) -> Iterator[tuple[Stack, FakeVolume]]:
-    """Run both services, the predictor over a fake volume with ``flags``; yield them ready, end them after the block."""
+    """Run both services, the predictor over a fake volume with ``flags``; yield them ready, end them afterwards."""
     volume = FakeVolume(logs / "faults")
     volume.faults.mkdir()
     with contextlib.ExitStack() as ends:

@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, running_service, start, transports
 
 TERMINATIONS = int(os.environ.get("INTENT_TEST_TERMINATIONS", "20"))
-"""Number of lives on each transport. A life takes a second or two of a processor; 500 on both take half an hour of one."""
+"""Number of lives on each transport. A life takes a processor a second or two; 500 on both take it half an hour."""
 LONGEST_SECONDS = 6
 """Maximum duration of a life on a busy machine, in seconds."""
 
@@ -60,7 +60,7 @@ class Callers:
 
 
 async def lost_in_a_life(service: Service, chance: random.Random, transport: str) -> tuple[int, int]:
-    """Let the service serve for a moment and end; return the number of calls that it accepted and the number it lost."""
+    """Let the service serve for a moment and end; return the numbers of calls that it accepted and lost."""
     await asyncio.to_thread(service.wait_until_serving)
     async with channel_to(service.address) as channel:
         callers = Callers(channel)

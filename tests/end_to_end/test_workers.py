@@ -228,7 +228,7 @@ async def test_of_a_worker_that_is_killed_under_load_its_own_callers_alone_notic
 
 
 async def lost_in_a_life(service: Service, chance: random.Random, transport: str) -> tuple[int, int]:
-    """Let the service serve for a moment and end; return the number of calls that it accepted and the number it lost."""
+    """Let the service serve for a moment and end; return the numbers of calls that it accepted and lost."""
     await asyncio.to_thread(service.wait_until_logged, "ready")
     async with connections(service.address) as lines:
         asking = asyncio.gather(*(line.ask_until_refused() for line in lines for _ in range(4)))
