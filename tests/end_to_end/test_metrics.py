@@ -122,7 +122,7 @@ def test_queries_are_told_on_their_way_and_where_they_are_answered(watched: Watc
         after, cache = watched.told("frontend"), watched.told("predictor")
     assert after.value("intent_model_requests_total", model="asked") == 10
     assert cache.value("intent_model_documents_total", model="asked") == 10
-    # The queries of the batch wait for no other caller.
+    # The queries of the batch do not wait for those of other callers.
     for name in ("intent_queue_seconds_count", "intent_batch_size_sum"):
         assert after.value(name) - before.value(name) == 4, name
     assert after.value("intent_queue_length") == 0

@@ -139,7 +139,7 @@ class Hostile:
 
 
 def put_access(file: Path) -> dict[str, str]:
-    """Write the access file and return the keys of a caller, one with few models, one with a small quota, a stranger."""
+    """Write the access file; return the keys of a caller, one with few models, one with a small quota, a stranger."""
     keys = {name: new_key() for name in ("caller", "narrow", "greedy", "stranger")}
     rights = ["predict", "explain"]
     identities: dict[str, dict[str, Any]] = {

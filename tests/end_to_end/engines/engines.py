@@ -84,7 +84,7 @@ class Engine:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Pause all processes of the engine within the block."""
+        """Pause the whole engine within the block."""
         assert self._program is not None
         self._program.pause()
         try:
