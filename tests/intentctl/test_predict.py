@@ -155,12 +155,9 @@ async def test_a_dash_reads_one_document_a_line(tmp_path: Path) -> None:
         assert (await ask("a", "-", "--json", text="")).stdout == "[]\n"
 
 
-async def test_more_documents_than_fit_into_a_batch_are_all_answered_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serving.wire.batches._BATCH", 8)
+async def test_more_documents_than_fit_into_a_batch_are_all_answered_in_order(tmp_path: Path) -> None:
     async with frontend(tmp_path) as ask:
-        texts = [f"document {number}" for number in range(30)]
+        texts = [f"document {number}" for number in range(600)]
         result = await ask("a", "-", "--json", text="\n".join(texts))
         assert [row["label"] for row in json.loads(result.stdout)] == texts
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from grpc_http2.server.plain_http import http1
 from tests.builders import PATIENCE, channel_to
 from tests.conftest import ROOT
 from tests.grpc_http2.server.service import ONE, Hosted, hosted
@@ -160,9 +159,8 @@ async def test_headers_that_are_too_large_are_refused_and_the_connection_is_clos
         assert await client.is_closed()
 
 
-async def test_headers_that_do_not_come_end_the_connection(served: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "_HEADER_SECONDS", 0.1)
-    async with client_of(served) as client:
+async def test_headers_that_do_not_come_end_the_connection(web: Web) -> None:
+    async with hosted(web, header_seconds=0.1) as served, client_of(served) as client:
         client.writer.write(b"GET / HTTP/1.1\r\nhost:")
         assert await client.is_closed()
 
