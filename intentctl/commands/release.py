@@ -45,7 +45,7 @@ def release(
         typer.Option(
             parser=_share,
             metavar="SHARE",
-            help="With --canary: take the canary back if more of its answers fail; 2% if omitted.",
+            help="With --canary: take the canary back if more than this share of its answers fails; 2% if omitted.",
             show_default=False,
         ),
     ] = None,
@@ -54,7 +54,8 @@ def release(
         typer.Option(
             parser=_share,
             metavar="SHARE",
-            help="With --canary: take the canary back if more of its answers differ from stable; 20% if omitted.",
+            help="With --canary: take the canary back if more than this share of its answers differs from stable; 20%"
+            " if omitted.",
             show_default=False,
         ),
     ] = None,
