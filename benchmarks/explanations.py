@@ -1,7 +1,8 @@
-"""What an explanation costs: a plain prediction and one with an explanation by turns, at the model and over gRPC.
+"""Cost of an explanation: plain predictions and explained ones in turn, at the model and over gRPC.
 
-``python -m benchmarks.explanations --help``. Of a sample model, and of one with n-grams that is made here of the
-training texts of CLINC150, with weights of chance: they cost what trained ones do. Asked are texts of the test sets.
+``python -m benchmarks.explanations --help``. Measures a sample model, and a model with n-grams that is made from
+the training texts of CLINC150 with random weights, which cost as much as trained ones. The documents are texts of the
+test sets.
 """
 
 from __future__ import annotations
@@ -152,10 +153,12 @@ def main() -> None:
     """Print the figures as JSON, and end with 1 where one is not what is wanted."""
     shared = Path(os.environ.get("INTENT_SHARED", "../shared"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", type=Path, default=Path("models/clinc150"), help="a model without n-grams")
+    parser.add_argument(
+        "--sample", type=Path, default=Path("models/clinc150"), help="folder of a model without n-grams"
+    )
     parser.add_argument("--data", type=Path, default=shared / "datasets" / "clinc150" / "data_full.json")
-    parser.add_argument("--rounds", type=int, default=20, help="of which the fastest counts")
-    parser.add_argument("--tokens", type=int, default=28_000, help="of the model with n-grams")
+    parser.add_argument("--rounds", type=int, default=20, help="number of rounds, of which the fastest counts")
+    parser.add_argument("--tokens", type=int, default=28_000, help="number of tokens of the model with n-grams")
     parser.add_argument("--transport", choices=["http2", "grpcio"], default="grpcio")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="intent-bench-") as workplace:

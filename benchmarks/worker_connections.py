@@ -1,8 +1,8 @@
-"""How evenly the connections of one client reach the workers of a service, on each transport.
+"""Distribution of one client's connections over the workers of a service, on each transport.
 
-``python -m benchmarks.worker_connections --help``. On grpcio the kernel chooses the worker of a connection, on http2
-workers deal them out. A third figure is that of workers who accept from one socket that they have inherited, each as
-soon as it can, as servers that are forked do.
+``python -m benchmarks.worker_connections --help``. On grpcio, the kernel chooses the worker of a connection; on http2,
+the workers distribute the connections. A third figure is for workers that accept from one inherited socket, each as
+soon as it can, as forked servers do.
 """
 
 from __future__ import annotations

@@ -46,13 +46,13 @@ def quality(
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
     from_json: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Measure nothing: take the figures from such a file."),
+        typer.Option(exists=True, dir_okay=False, help="Measure nothing; read the figures from such a file."),
     ] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help=f"Write docs/{_PAGE} and its plot.")] = False,
 ) -> None:
     """Train models with several seeds, and measure them on the test splits.
 
-    Exit code 0: every target is reached; 1: one is missed; 2: called wrongly, or a data set is missing.
+    Exit code 0: every target is reached; 1: a target is missed; 2: wrong usage, or a data set is missing.
     """
     found = read(from_json.read_bytes()) if from_json else _measured(_plans(only), seeds, shared)
     if json is not None:
