@@ -10,10 +10,10 @@ from frontend.assembly.quotas import quota_collectors, quotas_of
 from frontend.batching.query_metrics import collectors_of, query_counts
 from frontend.grpc.servicer import prediction_service
 from frontend.management.service import management
+from frontend.open_inference.grpc.servicer import open_inference_service
 from frontend.open_inference.readiness import Readiness
 from frontend.open_inference.rest.application import rest_application
 from frontend.open_inference.service import open_inference_servicer
-from frontend.open_inference.servicer import open_inference_service
 from frontend.predictions.predictions import RoutedPredictions
 from frontend.releases.service import build_releases
 from frontend.routing.catalog import Catalog

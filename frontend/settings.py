@@ -10,7 +10,7 @@ from pydantic import Field, FilePath, field_validator, model_validator
 
 from frontend.engines.torchserve.options import TorchServeOptions
 from frontend.routing.routes import PREDICTOR, Engine, parse_routes
-from grpc_http2.client.addresses import addresses_in
+from grpc_http2.client.servers.addresses import addresses_in
 from serving.access.own_credential import read_credential
 from serving.call.limits import Limits
 from serving.files.material import TlsFiles, UnusableCertificate, read_material

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from frontend.open_inference.grpc.servicer import OpenInferenceServicer
 from frontend.open_inference.inference import Inferences
 from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
-from frontend.open_inference.servicer import OpenInferenceServicer
 from frontend.open_inference.statistics import InferenceStatistics
 from frontend.predictions.predictions import RoutedPredictions
 from frontend.routing.catalog import Catalog

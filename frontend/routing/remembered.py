@@ -122,9 +122,6 @@ class Remembered(Generic[Value]):
         if entry is None:
             return None
         self._entries.move_to_end(model_id)
-        # The same test as in ``may_serve``: every call takes this path.
-        if time.monotonic() - entry.checked_at < entry.freshness_seconds:
-            return entry
         if self._looks.may_serve(entry, model_id, entry.file, entry.checked_at, entry.freshness_seconds):
             return entry
         return None

@@ -11,18 +11,18 @@ import grpc
 from grpc import ChannelConnectivity
 
 from grpc_http2.alarms import Alarms, alarms_of
-from grpc_http2.client.balancing import Balancer
-from grpc_http2.client.call import Call, Method, Options
-from grpc_http2.client.kinds import (
+from grpc_http2.client.calls.call import Call, Method, Options
+from grpc_http2.client.calls.kinds import (
     MultiCallable,
     start_stream_stream,
     start_stream_unary,
     start_unary_stream,
     start_unary_unary,
 )
-from grpc_http2.client.retries import RetryBudget
+from grpc_http2.client.calls.retries import RetryBudget
+from grpc_http2.client.calls.stream import Headers, size_of
+from grpc_http2.client.servers.balancing import Balancer
 from grpc_http2.client.settings import DEFAULTS, ChannelSettings, Tls
-from grpc_http2.client.stream import Headers, size_of
 from grpc_http2.wire import Metadatum
 
 Serializer = Callable[[Any], bytes] | None

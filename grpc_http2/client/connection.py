@@ -10,8 +10,8 @@ from typing import Any, Final, Protocol, cast
 from grpc import StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
+from grpc_http2.client.calls.stream import Failure, Headers, Stream
 from grpc_http2.client.settings import ChannelSettings
-from grpc_http2.client.stream import Failure, Headers, Stream
 from grpc_http2.engine import (
     MAX_CONCURRENT_STREAMS,
     ConnectionClosed,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from grpc_http2.client.retries import RetryPolicy
+from grpc_http2.client.calls.retries import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,12 @@ from grpc_http2.engine import (
     server_connection,
 )
 from grpc_http2.log import log
-from grpc_http2.server.call import ServerCall
-from grpc_http2.server.idle_reads import READ_BYTES, IdleReads
+from grpc_http2.server.calls.call import ServerCall
+from grpc_http2.server.calls.request_head import RequestHead
 from grpc_http2.server.lifetime import Lifetime
-from grpc_http2.server.pacing import CallPacing, ReadPacing
-from grpc_http2.server.policing import IdleBytes, PingPolice
-from grpc_http2.server.request_head import RequestHead
+from grpc_http2.server.protection.idle_reads import READ_BYTES, IdleReads
+from grpc_http2.server.protection.pacing import CallPacing, ReadPacing
+from grpc_http2.server.protection.policing import IdleBytes, PingPolice
 from grpc_http2.wire import PREFIX_BYTES, Header, WireError, header_bytes
 
 if TYPE_CHECKING:

@@ -13,17 +13,17 @@ import grpc
 from grpc import StatusCode
 
 from grpc_http2.alarms import Alarms, alarms_of
-from grpc_http2.server.call import CallHandler, ServerCall
+from grpc_http2.server.calls.call import CallHandler, ServerCall
+from grpc_http2.server.calls.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
+from grpc_http2.server.calls.request_head import RequestHead
 from grpc_http2.server.connection import ServerConnection, ServerStream
-from grpc_http2.server.handshakes import Handshakes
-from grpc_http2.server.http1 import Http1
-from grpc_http2.server.http_exchange import Application, HttpExchange, refuse
-from grpc_http2.server.idle_reads import IdleReadQueue
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.listening import Dealing, Listener, bound_sockets
-from grpc_http2.server.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
 from grpc_http2.server.opening import Opening
-from grpc_http2.server.request_head import RequestHead
+from grpc_http2.server.plain_http.http1 import Http1
+from grpc_http2.server.plain_http.http_exchange import Application, HttpExchange, refuse
+from grpc_http2.server.protection.handshakes import Handshakes
+from grpc_http2.server.protection.idle_reads import IdleReadQueue
 from grpc_http2.turn import Turn
 from grpc_http2.wire import Header, WireError
 

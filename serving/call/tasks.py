@@ -69,7 +69,7 @@ class Tasks:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            # Retrieved, or asyncio logs that nobody did.
+            # Otherwise asyncio logs an exception that was never retrieved.
             task.exception()
 
 

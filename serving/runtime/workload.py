@@ -8,7 +8,7 @@ from functools import partial
 
 from prometheus_client.registry import Collector
 
-from grpc_http2.server.http_exchange import Application
+from grpc_http2.server.plain_http.http_exchange import Application
 from serving.call.closing import close_in_order
 from serving.transport.boundary import Boundary
 from serving.transport.guards import Guards

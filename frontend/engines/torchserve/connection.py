@@ -14,8 +14,8 @@ from frontend.engines.channel import channel_to
 from frontend.engines.torchserve.failures import is_refused_key
 from frontend.engines.torchserve.keys import Api, Keys
 from frontend.engines.traced import asked
-from grpc_http2.client.addresses import addresses_in
 from grpc_http2.client.channel import Channel
+from grpc_http2.client.servers.addresses import addresses_in
 from serving.call.call import span_of_call
 from serving.call.deadline import Deadline
 from serving.call.tasks import Tasks

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from frontend.open_inference.rest.calls import RestCalls
 from frontend.open_inference.rest.endpoint import Endpoint, Serve
 from frontend.open_inference.rest.refusals import refusal
-from grpc_http2.server.http_exchange import Application
+from grpc_http2.server.plain_http.http_exchange import Application
 from serving.call.identity import OPEN, Asked, Right
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.boundary import Boundary

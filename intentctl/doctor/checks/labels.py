@@ -16,7 +16,7 @@ def one_label(manifest: Manifest) -> Iterator[Finding]:
 
 
 def same_label_twice(manifest: Manifest) -> Iterator[Finding]:
-    """Report outputs that share a label: they compete with each other, and their scores are not added."""
+    """Report outputs that share a label: they compete, and their scores are not added."""
     twice = [label for label, count in Counter(manifest.labels).items() if count > 1]
     if twice:
         yield warning(

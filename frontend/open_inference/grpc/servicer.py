@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from frontend.open_inference.description_messages import config_of, index_of, metadata_of, statistics_of
 from frontend.open_inference.descriptions import EXTENSIONS, SERVER
+from frontend.open_inference.grpc.description_messages import config_of, index_of, metadata_of, statistics_of
+from frontend.open_inference.grpc.messages import inference_request_of, inference_response_of, is_raw
 from frontend.open_inference.inference import Inferences
-from frontend.open_inference.messages import inference_request_of, inference_response_of, is_raw
 from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
 from frontend.open_inference.statistics import InferenceStatistics

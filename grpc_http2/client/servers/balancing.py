@@ -8,10 +8,10 @@ from typing import Final
 
 from grpc import ChannelConnectivity, StatusCode
 
-from grpc_http2.client.ring import Ring
+from grpc_http2.client.calls.stream import Failure
+from grpc_http2.client.servers.ring import Ring
+from grpc_http2.client.servers.subchannel import Assignable, Subchannel
 from grpc_http2.client.settings import ChannelSettings, Tls
-from grpc_http2.client.stream import Failure
-from grpc_http2.client.subchannel import Assignable, Subchannel
 
 _MOST_PICKS: Final = 1 << 16
 _FAILED: Final = ChannelConnectivity.TRANSIENT_FAILURE

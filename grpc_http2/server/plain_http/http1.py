@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
-    from grpc_http2.server.http_exchange import Application
+    from grpc_http2.server.plain_http.http_exchange import Application
 
 _MAX_HEADER_BYTES: Final = 64 << 10
 _HEADER_SECONDS: Final = 10.0

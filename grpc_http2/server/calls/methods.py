@@ -9,9 +9,9 @@ import grpc
 from grpc import StatusCode
 
 from grpc_http2.log import log
-from grpc_http2.server.call import FAULT_MESSAGE, CallHandler, Ended, ServerCall
-from grpc_http2.server.context import CallContext
-from grpc_http2.server.request_stream import RequestStream, deserialized
+from grpc_http2.server.calls.call import FAULT_MESSAGE, CallHandler, Ended, ServerCall
+from grpc_http2.server.calls.context import CallContext
+from grpc_http2.server.calls.request_stream import RequestStream, deserialized
 from grpc_http2.wire import WireError, metadata_headers
 
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"

@@ -11,8 +11,8 @@ import grpc
 from grpc import StatusCode
 from grpc.aio import EOF, AioRpcError
 
-from grpc_http2.client.call import Call, Method, Options, compresses
-from grpc_http2.client.stream import Headers
+from grpc_http2.client.calls.call import Call, Method, Options, compresses
+from grpc_http2.client.calls.stream import Headers
 from grpc_http2.log import log
 from grpc_http2.wire import Metadatum
 

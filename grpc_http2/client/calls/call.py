@@ -12,9 +12,9 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
 from grpc_http2.alarms import Alarm
+from grpc_http2.client.calls.stream import Failure, Headers, size_of
 from grpc_http2.client.connection import Connection
-from grpc_http2.client.stream import Failure, Headers, size_of
-from grpc_http2.client.subchannel import Assignable
+from grpc_http2.client.servers.subchannel import Assignable
 from grpc_http2.engine import EngineError
 from grpc_http2.wire import (
     IDENTITY,

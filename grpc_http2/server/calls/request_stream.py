@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 from grpc import StatusCode
 
-from grpc_http2.server.call import ServerCall
-from grpc_http2.server.idle_reads import READ_BYTES
+from grpc_http2.server.calls.call import ServerCall
+from grpc_http2.server.protection.idle_reads import READ_BYTES
 from grpc_http2.wire import IDENTITY, MessageReader, WireError
 
 

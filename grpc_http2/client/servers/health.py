@@ -7,8 +7,8 @@ from typing import Final
 
 from grpc import StatusCode
 
+from grpc_http2.client.calls.stream import Failure, Headers
 from grpc_http2.client.connection import Connection
-from grpc_http2.client.stream import Failure, Headers
 from grpc_http2.varint import varint
 from grpc_http2.wire import IDENTITY, MessageReader, WireError, framed, status_of
 

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import grpc
 from grpc import StatusCode
 
-from grpc_http2.server.call import ServerCall
-from grpc_http2.server.request_stream import RequestStream
+from grpc_http2.server.calls.call import ServerCall
+from grpc_http2.server.calls.request_stream import RequestStream
 from grpc_http2.wire import Metadatum, metadata_headers
 
 

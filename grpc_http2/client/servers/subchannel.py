@@ -9,12 +9,12 @@ from typing import Final, Protocol
 from grpc import ChannelConnectivity, StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
+from grpc_http2.client.calls.retries import jittered
+from grpc_http2.client.calls.stream import Failure
 from grpc_http2.client.connection import Connection
-from grpc_http2.client.health import WATCH, HealthWatch
 from grpc_http2.client.opening import authority_of, open_connection
-from grpc_http2.client.retries import jittered
+from grpc_http2.client.servers.health import WATCH, HealthWatch
 from grpc_http2.client.settings import ChannelSettings, Tls
-from grpc_http2.client.stream import Failure
 from grpc_http2.engine import EngineError
 from grpc_http2.log import log
 from grpc_http2.wire import ENCODINGS, Header

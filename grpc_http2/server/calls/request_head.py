@@ -10,7 +10,7 @@ from grpc import StatusCode
 from grpc_http2.wire import DEFLATE, GZIP, IDENTITY, Header, WireError, header_bytes, seconds_of_timeout
 
 if TYPE_CHECKING:
-    from grpc_http2.server.methods import Method
+    from grpc_http2.server.calls.methods import Method
 
 _GRPC: Final = b"application/grpc"
 _ENCODINGS: Final = frozenset({IDENTITY, DEFLATE, GZIP})

@@ -26,10 +26,10 @@ from grpc_http2.wire import (
 )
 
 if TYPE_CHECKING:
+    from grpc_http2.server.calls.methods import Method
+    from grpc_http2.server.calls.request_head import RequestHead
+    from grpc_http2.server.calls.request_stream import RequestStream
     from grpc_http2.server.connection import ServerConnection
-    from grpc_http2.server.methods import Method
-    from grpc_http2.server.request_head import RequestHead
-    from grpc_http2.server.request_stream import RequestStream
 
 
 _OK: Final[Header] = (b"grpc-status", b"0")
@@ -240,7 +240,7 @@ class ServerCall:
             on_end(why)
 
     def _close(self) -> None:
-        # The callback and the alarm refer back to the call: a cycle would keep them until the garbage collector runs.
+        # The callback and the alarm refer to the call: a cycle would keep them until the garbage collector runs.
         self.on_end = None
         if self._alarm is not None:
             self._alarm.cancel()
