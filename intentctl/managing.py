@@ -24,7 +24,7 @@ from intentctl.output import (
 from serving.domain.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
 from serving.domain.management import ReleaseState
 from serving.wire.channels import ChannelOptions
-from serving.wire.client import DEFAULT_ADDRESS
+from serving.wire.client_base import DEFAULT_ADDRESS
 from serving.wire.management_client import ManagementClient
 
 if TYPE_CHECKING:

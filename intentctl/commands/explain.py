@@ -17,7 +17,8 @@ from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Prediction, Query
 from serving.wire.channels import ChannelOptions
-from serving.wire.client import DEFAULT_ADDRESS, IntentClient
+from serving.wire.client import IntentClient
+from serving.wire.client_base import DEFAULT_ADDRESS
 
 
 @connecting

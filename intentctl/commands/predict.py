@@ -30,7 +30,8 @@ from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.wire.batches import outcomes_in_batches
 from serving.wire.channels import ChannelOptions
-from serving.wire.client import DEFAULT_ADDRESS, IntentClient
+from serving.wire.client import IntentClient
+from serving.wire.client_base import DEFAULT_ADDRESS
 
 _STANDARD_INPUT: Final = "-"
 

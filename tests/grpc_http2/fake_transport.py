@@ -1,4 +1,4 @@
-"""A transport without a socket: keeps what is written, and tells its protocol what a test has it tell."""
+"""A transport without a socket: keeps the bytes written to it, and notifies its protocol as a test directs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class FakeTransport(asyncio.Transport):
     """One end of a connection.
 
     Args:
-        protocol: is told of this connection by :meth:`connect`.
-        high_water_bytes: what may be written before the protocol is asked to pause; ``None``: any amount.
+        protocol: the protocol, which :meth:`connect` notifies of this connection.
+        high_water_bytes: unread bytes above which the protocol is asked to pause; ``None``: no limit.
     """
 
     def __init__(self, protocol: Any, high_water_bytes: int | None = None) -> None:
         super().__init__({"peername": ("192.0.2.1", 50_000)})
         self.protocol = protocol
         self.written = bytearray()
-        """What the peer has not read."""
+        """Bytes that the peer has not read."""
         self.is_reading_paused = False
         self.is_writing_paused = False
         self.is_lost = False
@@ -28,10 +28,10 @@ class FakeTransport(asyncio.Transport):
     def connect(self) -> None:
         self.protocol.connection_made(self)
 
-    # What a test does.
+    # Methods for tests.
 
     def feed(self, data: bytes) -> None:
-        """Have the peer send ``data``, as far as one read takes it; return once all was taken in."""
+        """Have the peer send ``data``, in reads as large as the protocol's buffer; return once all is read."""
         if self._closing:
             return
         if isinstance(self.protocol, asyncio.BufferedProtocol):
@@ -46,7 +46,7 @@ class FakeTransport(asyncio.Transport):
             self.protocol.data_received(data)
 
     def read(self, amount: int | None = None) -> bytes:
-        """Have the peer read what was written."""
+        """Have the peer read ``amount`` of the written bytes, all by default, and return them."""
         amount = len(self.written) if amount is None else amount
         data = bytes(self.written[:amount])
         del self.written[:amount]
@@ -62,7 +62,7 @@ class FakeTransport(asyncio.Transport):
             self.is_lost = True
             self.protocol.connection_lost(None)
 
-    # What a protocol does.
+    # Methods for the protocol.
 
     def write(self, data: Any) -> None:
         if self._closing:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the port of gRPC, and what is relied on of uvicorn's protocol, which is no public interface."""
+"""HTTP/1.1 on the port of gRPC, and the parts of uvicorn's non-public protocol class that the server relies on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def served(web: Web) -> AsyncIterator[Hosted]:
 
 
 class Client:
-    """One connection, whose requests are written as they are on the wire."""
+    """One connection, whose requests are written in their wire format."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -177,7 +177,7 @@ async def test_a_connection_of_http_1_counts_among_the_connections(web: Web) -> 
         assert (await first.answer())[0] == 200
 
 
-# The end
+# Drain and disconnection
 
 
 async def test_a_request_under_way_is_answered_during_a_drain(web: Web) -> None:
@@ -211,7 +211,7 @@ async def test_the_application_hears_of_a_caller_who_leaves(served: Hosted, web:
     await asyncio.wait_for(web.left.wait(), PATIENCE)
 
 
-# What is relied on
+# Reliance on uvicorn
 
 
 def test_the_version_of_uvicorn_is_pinned_and_its_protocol_is_made_as_here() -> None:
