@@ -15,14 +15,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import campaign, plots, tables
-from benchmarks.load import check_installed, connections_and_streams
-from benchmarks.report import report
-from benchmarks.results import Part, Plan, Results
+from benchmarks import campaign
+from benchmarks.loads.load import check_installed, connections_and_streams
+from benchmarks.reports import plots, tables
+from benchmarks.reports.report import report
+from benchmarks.reports.results import Part, Plan, Results
+from benchmarks.reports.targets import missed
 from benchmarks.systems.all import TRANSPORTS, Catalog, catalog
 from benchmarks.systems.base import Subject
 from benchmarks.systems.former import COMMIT, Former
-from benchmarks.targets import missed
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, fail, print_table, tell
 from peers.programs import ROOT
 

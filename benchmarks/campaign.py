@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import SubprocessError
 
-from benchmarks.calls import WrongAnswer
-from benchmarks.clients import ClientFailed
-from benchmarks.load import NotUnderstood
-from benchmarks.many_bodies import BrokenConnection
+from benchmarks.loads.calls import WrongAnswer
+from benchmarks.loads.clients import ClientFailed
+from benchmarks.loads.load import NotUnderstood
+from benchmarks.loads.many_bodies import BrokenConnection
+from benchmarks.loads.tenant_load import Tenants
 from benchmarks.measuring import measure
-from benchmarks.results import About, Machine, Part, Plan, Results
+from benchmarks.reports.results import About, Machine, Part, Plan, Results
 from benchmarks.systems.base import Subject, System
-from benchmarks.tenant_load import Tenants
 from peers.environments import CannotInstall
 from peers.programs import ProgramEnded
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.calls import Call
-from benchmarks.clients import Client, measure_client
-from benchmarks.load import CONNECTIONS, Timed, timed
+from benchmarks.loads.calls import Call
+from benchmarks.loads.clients import Client, measure_client
+from benchmarks.loads.load import CONNECTIONS, Timed, timed
+from benchmarks.loads.tenant_load import TenantFigures, Tenants, measure_tenants
 from benchmarks.process_figures import cpu_seconds, memory_mebibytes
-from benchmarks.results import LevelFigures, Part, Plan, SystemFigures
+from benchmarks.reports.results import LevelFigures, Part, Plan, SystemFigures
 from benchmarks.systems.base import Running, Subject, System
 from benchmarks.systems.ours import Ours
-from benchmarks.tenant_load import TenantFigures, Tenants, measure_tenants
 
 _WARM_UP_IN_FLIGHT: Final = 64
 _WARM_UP_OF_LEVEL: Final = 0.1

@@ -7,23 +7,23 @@ import typer
 from intentctl.commands.access import access
 from intentctl.commands.capacity import capacity
 from intentctl.commands.compare import compare
-from intentctl.commands.delete import delete
 from intentctl.commands.doctor import doctor
 from intentctl.commands.evaluate import evaluate
 from intentctl.commands.explain import explain
 from intentctl.commands.export import export
-from intentctl.commands.history import history
 from intentctl.commands.import_archive import import_archive
 from intentctl.commands.models import models
 from intentctl.commands.predict import predict
-from intentctl.commands.promote import promote
-from intentctl.commands.publish import publish
-from intentctl.commands.release import release
-from intentctl.commands.rollback import rollback
+from intentctl.commands.releases.delete import delete
+from intentctl.commands.releases.history import history
+from intentctl.commands.releases.promote import promote
+from intentctl.commands.releases.publish import publish
+from intentctl.commands.releases.release import release
+from intentctl.commands.releases.rollback import rollback
+from intentctl.commands.releases.watch import watch
+from intentctl.commands.releases.withdraw import withdraw
 from intentctl.commands.train import train
 from intentctl.commands.up import up
-from intentctl.commands.watch import watch
-from intentctl.commands.withdraw import withdraw
 
 app = typer.Typer(
     name="intentctl",

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.load import check_installed, connections_and_streams
+from benchmarks.loads.load import check_installed, connections_and_streams
 from benchmarks.observability.measuring import measure, steps
 from benchmarks.observability.page import page, rows
 from benchmarks.observability.results import Plan, Results

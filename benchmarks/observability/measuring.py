@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.load import timed
+from benchmarks.loads.load import timed
 from benchmarks.observability.results import Measurement, Pair, Plan, Results, Spans
 from benchmarks.observability.services import NOTHING, Observed, Variant, services
-from benchmarks.results import Machine
+from benchmarks.reports.results import Machine
 
 Tell = Callable[[str], None]
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from benchmarks.results import Machine
+from benchmarks.reports.results import Machine
 
 WANTED_COST: Final = 0.05
 """Upper bound on the share of the throughput that metrics and traces take."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.calls import Call
+from benchmarks.loads.calls import Call
+from benchmarks.loads.workload import MODELS
 from benchmarks.observability.results import Spans
 from benchmarks.process_figures import cpu_seconds
 from benchmarks.systems.base import wait_until_right
 from benchmarks.systems.predictions import predict_call
-from benchmarks.workload import MODELS
 from peers.programs import Program, free_ports, running
 
 NOTHING: Final = "off"

@@ -18,7 +18,7 @@ from benchmarks.quality.measuring import Training, measure, train
 from benchmarks.quality.page import page, target_rows
 from benchmarks.quality.plots import draw
 from benchmarks.quality.results import DataSetRuns, Run, read, written
-from benchmarks.results import Machine
+from benchmarks.reports.results import Machine
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, errors, fail, print_table
 from peers.programs import ROOT
 

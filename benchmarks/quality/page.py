@@ -9,7 +9,7 @@ from typing import Final
 
 from benchmarks.quality.plots import PLOT_FOLDER, THRESHOLD_PLOT
 from benchmarks.quality.results import TARGETS, DataSetRuns, mean_and_spread, megabytes, percent
-from benchmarks.results import Machine
+from benchmarks.reports.results import Machine
 
 _OPENING: Final = """\
 # Model quality

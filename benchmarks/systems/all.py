@@ -6,18 +6,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.clients import GRPC_STUB, INTENT_CLIENT
+from benchmarks.loads.clients import GRPC_STUB, INTENT_CLIENT
 from benchmarks.systems.base import Subject
 from benchmarks.systems.echo import ECHO
 from benchmarks.systems.engine import ENGINE_ECHO, TURN
-from benchmarks.systems.exported_torchserve import TORCHSERVE_EXPORTED, before_torchserve
 from benchmarks.systems.former import Former
-from benchmarks.systems.mlserver import MLSERVER
 from benchmarks.systems.ours import on_transport, ours
+from benchmarks.systems.peers.exported_torchserve import TORCHSERVE_EXPORTED, before_torchserve
+from benchmarks.systems.peers.mlserver import MLSERVER
+from benchmarks.systems.peers.torchserve import TORCHSERVE
+from benchmarks.systems.peers.triton import TRITON
 from benchmarks.systems.plain_pair import PLAIN_PAIR
 from benchmarks.systems.seed import SEED
-from benchmarks.systems.torchserve import TORCHSERVE
-from benchmarks.systems.triton import TRITON
 
 TRANSPORTS: Final = ("http2", "grpcio")
 """Transports of the services; the first is the default."""

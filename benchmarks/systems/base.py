@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.calls import Call, WrongAnswer, ask_until_right
-from benchmarks.results import Kind, Part
-from benchmarks.workload import LABEL, MODEL_ID, MODELS
+from benchmarks.loads.calls import Call, WrongAnswer, ask_until_right
+from benchmarks.loads.workload import LABEL, MODEL_ID, MODELS
+from benchmarks.reports.results import Kind, Part
 from peers.programs import Program
 from peers.servers import our_code
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.loads.workload import DOCUMENT
 from benchmarks.systems.base import Running, System, wait_until_right
 from benchmarks.systems.predictions import predict_call
-from benchmarks.workload import DOCUMENT
 from peers.environments import environment
 from peers.programs import ROOT, free_ports, running
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.results import Part
+from benchmarks.loads.workload import DOCUMENT
+from benchmarks.reports.results import Part
 from benchmarks.systems.base import Running, System, wait_until_right
 from benchmarks.systems.predictions import predict_call
-from benchmarks.workload import DOCUMENT
 from peers.programs import free_ports, running
 
 _PROGRAMS: Final = "benchmarks.systems.programs"

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.calls import Call
+from benchmarks.loads.calls import Call
+from benchmarks.loads.workload import MODEL_ID
 from benchmarks.systems.certificates import make_certificate
-from benchmarks.workload import MODEL_ID
 from peers.programs import free_ports, running
 from serving.access.keys import hash_of, new_key
 

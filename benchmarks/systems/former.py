@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from benchmarks.results import Kind, Part
+from benchmarks.reports.results import Kind, Part
 from benchmarks.systems.ours import Ours, Source
 from peers.environments import CannotInstall, environment_from, home
 from peers.programs import ROOT

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.calls import Call, WrongAnswer, ask
-from benchmarks.results import Kind, Part
+from benchmarks.loads.calls import Call, WrongAnswer, ask
+from benchmarks.loads.workload import MODELS
+from benchmarks.reports.results import Kind, Part
 from benchmarks.systems.base import UNARY, Running, System, wait_until_right
 from benchmarks.systems.extras import (
     Extra,
@@ -23,7 +24,6 @@ from benchmarks.systems.extras import (
     with_flags,
 )
 from benchmarks.systems.predictions import batch_call, predict_call
-from benchmarks.workload import MODELS
 from peers.programs import ROOT, free_ports, running
 
 Command = tuple[str | Path, ...]

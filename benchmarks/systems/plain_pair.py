@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.loads.workload import DOCUMENT
 from benchmarks.systems.base import Running, System, wait_until_right
 from benchmarks.systems.echo import ECHO_SERVER, ENVIRONMENT, SETTINGS
 from benchmarks.systems.predictions import predict_call
-from benchmarks.workload import DOCUMENT
 from peers.environments import environment
 from peers.programs import free_ports, running
 

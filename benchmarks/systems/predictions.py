@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.calls import Call, WrongAnswer
+from benchmarks.loads.calls import Call, WrongAnswer
+from benchmarks.loads.workload import BATCH_SIZE, DOCUMENT, LABEL, MODEL_ID, MODELS
 from benchmarks.systems.base import check_label
 from benchmarks.tenants import load_directly
-from benchmarks.workload import BATCH_SIZE, DOCUMENT, LABEL, MODEL_ID, MODELS
 from serving.domain.model_id import parse_model_id
 from serving.domain.prediction import Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb

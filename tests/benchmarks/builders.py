@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.load import Latency
-from benchmarks.results import About, Kind, LevelFigures, Machine, Plan, Results, SystemFigures
+from benchmarks.loads.load import Latency
+from benchmarks.reports.results import About, Kind, LevelFigures, Machine, Plan, Results, SystemFigures
 
 OURS = {"two-processes", "one-process"}
 

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.bench import app
-from benchmarks.load import WHERE_TO_GET_IT
-from benchmarks.results import Results
+from benchmarks.loads.load import WHERE_TO_GET_IT
+from benchmarks.reports.results import Results
 from tests.benchmarks.builders import figures, results
 from tests.conftest import ROOT
 

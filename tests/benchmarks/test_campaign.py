@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import campaign
-from benchmarks.calls import WrongAnswer
-from benchmarks.results import Plan
+from benchmarks.loads.calls import WrongAnswer
+from benchmarks.reports.results import Plan
 from benchmarks.systems.base import Running, System
 from peers.environments import CannotInstall
 

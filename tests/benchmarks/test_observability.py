@@ -5,7 +5,7 @@ import pytest
 from benchmarks.observability.page import page, rows
 from benchmarks.observability.results import Cost, Measurement, Pair, Plan, Results, Spans
 from benchmarks.observability.services import VARIANTS
-from benchmarks.results import Machine
+from benchmarks.reports.results import Machine
 
 MACHINE = Machine("a processor", 2, 8.0, "Linux", "3.11.7")
 

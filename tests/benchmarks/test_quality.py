@@ -11,7 +11,7 @@ from benchmarks.quality.data_sets import DATA_SETS
 from benchmarks.quality.page import page, target_rows
 from benchmarks.quality.plots import draw
 from benchmarks.quality.results import TARGETS, DataSetRuns, Run, read, written
-from benchmarks.results import Machine
+from benchmarks.reports.results import Machine
 
 RUN = Run(
     seed=0,

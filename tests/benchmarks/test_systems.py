@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from benchmarks.calls import Call, WrongAnswer, ask
-from benchmarks.clients import GRPC_STUB, INTENT_CLIENT, Client, ClientFailed, measure_client
-from benchmarks.results import Plan
+from benchmarks.loads.calls import Call, WrongAnswer, ask
+from benchmarks.loads.clients import GRPC_STUB, INTENT_CLIENT, Client, ClientFailed, measure_client
+from benchmarks.reports.results import Plan
 from benchmarks.systems.all import TRANSPORTS
 from benchmarks.systems.base import Running, System
 from benchmarks.systems.engine import ENGINE_ECHO, TURN

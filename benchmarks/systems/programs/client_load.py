@@ -17,9 +17,9 @@ from typing import Final
 import grpc
 import uvloop
 
+from benchmarks.loads.workload import DOCUMENT, LABEL, MODEL_ID
 from benchmarks.process_figures import memory_mebibytes
 from benchmarks.systems.base import check_label
-from benchmarks.workload import DOCUMENT, LABEL, MODEL_ID
 from serving.client import AsyncIntentClient
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc

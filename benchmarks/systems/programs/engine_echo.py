@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from benchmarks.calls import framed
+from benchmarks.loads.calls import framed
+from benchmarks.loads.workload import DOCUMENT
 from benchmarks.systems.programs.engine import Call, serve
-from benchmarks.workload import DOCUMENT
 from serving.stubs import prediction_service_pb2 as pb
 
 _ANSWER: Final = framed(pb.PredictResponse(response=DOCUMENT).SerializeToString())

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.calls import framed
+from benchmarks.loads.calls import framed
+from benchmarks.loads.workload import MODEL_ID, MODELS
 from benchmarks.systems.programs.engine import Call, EngineConnection, serve
 from benchmarks.tenants import load_directly
-from benchmarks.workload import MODEL_ID, MODELS
 from predictor.model.intent_model import IntentModel
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId, parse_model_id

@@ -6,9 +6,9 @@ from typing import Final
 
 import grpc
 
-from benchmarks.calls import Call, WrongAnswer
+from benchmarks.loads.calls import Call, WrongAnswer
+from benchmarks.loads.workload import DOCUMENT
 from benchmarks.systems.base import check_label
-from benchmarks.workload import DOCUMENT
 
 INPUT: Final = "TEXT"
 MODEL_NAME: Final = "intent"

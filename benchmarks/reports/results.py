@@ -15,7 +15,7 @@ from typing import Final
 import psutil
 from pydantic import TypeAdapter
 
-from benchmarks.load import Latency
+from benchmarks.loads.load import Latency
 
 
 class Part(StrEnum):

@@ -12,13 +12,13 @@ from typing import Final
 
 import grpc
 
-from benchmarks.calls import Call
+from benchmarks.loads.calls import Call
+from benchmarks.loads.workload import DOCUMENT
 from benchmarks.systems.base import MODEL_SETTINGS, Running, System, check_label, wait_until_right
-from benchmarks.workload import DOCUMENT
 from peers.torchserve import torchserve, torchserve_environment
 
 METHOD: Final = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
-_HANDLER: Final = Path(__file__).parent / "programs" / "torchserve_handler.py"
+_HANDLER: Final = Path(__file__).parents[1] / "programs" / "torchserve_handler.py"
 _MODEL: Final = "intent"
 START_SECONDS: Final = 120.0
 BATCHING: Final = {

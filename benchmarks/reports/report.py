@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from benchmarks import tables
-from benchmarks.plots import LATENCY_PLOT, PLOT_FOLDER, THROUGHPUT_PLOT
-from benchmarks.results import Kind, Results
+from benchmarks.reports import tables
+from benchmarks.reports.plots import LATENCY_PLOT, PLOT_FOLDER, THROUGHPUT_PLOT
+from benchmarks.reports.results import Kind, Results
 
 _TEMPLATE: Final = "page.md.jinja"
 

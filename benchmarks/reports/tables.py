@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.results import (
+from benchmarks.reports.results import (
     Figure,
     Kind,
     LevelFigures,
@@ -21,7 +21,7 @@ from benchmarks.results import (
     one_tenant,
     throughput,
 )
-from benchmarks.targets import RATIOS, TARGETS, Ratio
+from benchmarks.reports.targets import RATIOS, TARGETS, Ratio
 
 SERVERS: Final = (Kind.FORMER, Kind.OURS, Kind.PEER)
 """Kinds that answer requests, without variants."""

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.many_bodies import BrokenConnection, drive
+from benchmarks.loads.many_bodies import BrokenConnection, drive
 from peers.programs import free_ports
 
 METHOD = "/echo.Echo/Say"

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.results import (
+from benchmarks.reports.results import (
     Figure,
     Results,
     batch_throughput,

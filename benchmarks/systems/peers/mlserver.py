@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.systems.base import MODEL_SETTINGS, Running, System, wait_until_right
-from benchmarks.systems.open_inference import MODEL_NAME, infer_call
+from benchmarks.systems.peers.open_inference import MODEL_NAME, infer_call
 from peers.mlserver import mlserver, mlserver_environment
 
 

@@ -4,8 +4,8 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.plots import LATENCY_PLOT, PLOT_FOLDER, THROUGHPUT_PLOT, draw
-from benchmarks.report import report
+from benchmarks.reports.plots import LATENCY_PLOT, PLOT_FOLDER, THROUGHPUT_PLOT, draw
+from benchmarks.reports.report import report
 from tests.benchmarks.builders import figures, level_figures, results
 
 MEASURED = results(

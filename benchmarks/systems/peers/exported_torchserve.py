@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.calls import Call
-from benchmarks.results import Kind
+from benchmarks.loads.calls import Call
+from benchmarks.loads.workload import DOCUMENT, LABEL, MODEL_ID, MODELS
+from benchmarks.reports.results import Kind
 from benchmarks.systems.base import Running, System, check_label, wait_until_right
+from benchmarks.systems.peers.torchserve import BATCHING, METHOD, START_SECONDS, pb
 from benchmarks.systems.predictions import predict_call
-from benchmarks.systems.torchserve import BATCHING, METHOD, START_SECONDS, pb
-from benchmarks.workload import DOCUMENT, LABEL, MODEL_ID, MODELS
 from peers.programs import ROOT, free_ports, running
 from peers.torchserve import TorchServe, torchserve, torchserve_environment
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.results import Results, mean_latency, throughput
+from benchmarks.reports.results import Results, mean_latency, throughput
+from benchmarks.reports.targets import RATIOS, TARGETS, Ratio, Target, missed
 from benchmarks.systems.all import TRANSPORTS, catalog
-from benchmarks.targets import RATIOS, TARGETS, Ratio, Target, missed
 from tests.benchmarks.builders import figures, results
 
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from benchmarks.load import Latency
-from benchmarks.results import Kind, LevelFigures, Plan, SystemFigures
+from benchmarks.loads.load import Latency
+from benchmarks.reports.results import Kind, LevelFigures, Plan, SystemFigures
 from benchmarks.systems.base import Subject
 from benchmarks.systems.engine import TURN
 from peers.programs import ROOT

@@ -1,8 +1,8 @@
 """Distribution of one client's connections over the workers of a service, on each transport.
 
-``python -m benchmarks.worker_connections --help``. On grpcio, the kernel chooses the worker of a connection; on http2,
-the workers distribute the connections. A third figure is that of workers that accept from one inherited socket, each as
-soon as it can, as forked servers do.
+``python -m benchmarks.loads.worker_connections --help``. On grpcio, the kernel chooses the worker of a connection; on
+http2, the workers distribute the connections. A third figure is that of workers that accept from one inherited socket,
+each as soon as it can, as forked servers do.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def share_of_the_busiest(port: int, counts: Counts, connections: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a row for each way, number of workers and number of connections."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker_connections", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loads.worker_connections", description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--connections", type=int, nargs="+", default=[8, 64])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.calls import Call, WrongAnswer, ask, framed
+from benchmarks.loads.calls import Call, WrongAnswer, ask, framed
 
 CONNECTIONS: Final = 8
 """Default number of connections that share the requests in flight."""

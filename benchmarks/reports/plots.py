@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from benchmarks.results import Kind, LevelFigures, Results, at, throughput
-from benchmarks.tables import SERVERS
+from benchmarks.reports.results import Kind, LevelFigures, Results, at, throughput
+from benchmarks.reports.tables import SERVERS
 
 PLOT_FOLDER: Final = "benchmarks"
 """Folder of the plots, relative to the folder of the page."""

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from benchmarks.calls import Call, WrongAnswer, ask
-from benchmarks.many_bodies import drive
+from benchmarks.loads.calls import Call, WrongAnswer, ask
+from benchmarks.loads.many_bodies import drive
+from benchmarks.loads.workload import DOCUMENT, MODEL_ID, MODELS
 from benchmarks.systems.base import Running
 from benchmarks.systems.predictions import PREDICT
 from benchmarks.tenants import load_directly, make_tenants
-from benchmarks.workload import DOCUMENT, MODEL_ID, MODELS
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.results import Part
+from benchmarks.reports.results import Part
 from benchmarks.systems.base import MODEL_SETTINGS, Running, System, wait_until_right
-from benchmarks.systems.open_inference import MODEL_NAME, infer_call
+from benchmarks.systems.peers.open_inference import MODEL_NAME, infer_call
 from peers.triton import triton, triton_environment
 
-_MODEL: Final = Path(__file__).parent / "programs" / "triton_model.py"
+_MODEL: Final = Path(__file__).parents[1] / "programs" / "triton_model.py"
 _CONFIGURATION: Final = f"""name: "{MODEL_NAME}"
 backend: "python"
 max_batch_size: 64

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.calls import WrongAnswer
-from benchmarks.load import (
+from benchmarks.loads.calls import WrongAnswer
+from benchmarks.loads.load import (
     Latency,
     NotUnderstood,
     Summary,

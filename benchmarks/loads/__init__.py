@@ -1,0 +1,1 @@
+"""Programs and functions that put load on a system."""

@@ -1,0 +1,1 @@
+"""Results, and the page that is written from them."""

@@ -1,0 +1,1 @@
+"""Commands that publish, release and withdraw versions."""
