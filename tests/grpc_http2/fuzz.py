@@ -33,7 +33,7 @@ from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.opening import Opening
 from grpc_http2.server.server import Server
 from grpc_http2.wire import framed
-from tests.grpc_http2.fake_transport import FakeTransport
+from tests.fakes.transport import FakeTransport
 from tests.grpc_http2.frames import PREFACE, FrameWriter, damaged, in_chunks
 
 SERVICE: Final = "fuzz.Service"

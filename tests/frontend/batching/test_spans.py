@@ -12,8 +12,8 @@ from serving.call.call import Call, current_call, enter_call, span_of_call
 from serving.domain.errors import ServingError, Unavailable
 from serving.domain.prediction import Outcome, Prediction, Query
 from tests.builders import FakeBackend, a_call, a_prediction, a_turn
-from tests.frontend.engines.open_inference.fake_open_inference import FakeOpenInference, Refusal, before
-from tests.frontend.engines.torchserve.fake_torchserve import Archive, FakeTorchServe, documents, running
+from tests.fakes.open_inference import FakeOpenInference, Refusal, before
+from tests.fakes.torchserve import Archive, FakeTorchServe, documents, running
 from tests.frontend.engines.torchserve.test_backend import asking
 from tests.serving.kept_spans import KeptSpans
 

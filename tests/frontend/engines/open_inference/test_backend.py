@@ -20,7 +20,7 @@ from serving.domain.prediction import Prediction, Query, ScoredLabel
 from serving.stubs import open_inference_pb2 as pb
 from serving.wire.raw_tensors import pack_bytes
 from tests.builders import PATIENCE, a_call
-from tests.frontend.engines.open_inference.fake_open_inference import (
+from tests.fakes.open_inference import (
     INSIDES,
     FakeOpenInference,
     a_manifest,

@@ -32,7 +32,7 @@ from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Fallback, Prediction, Query, ScoredLabel
 from tests.builders import PATIENCE, a_call, free_port, model_id
-from tests.frontend.engines.torchserve.fake_torchserve import (
+from tests.fakes.torchserve import (
     Archive,
     FakeTorchServe,
     HandlerError,

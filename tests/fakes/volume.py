@@ -1,6 +1,6 @@
 """A fake: the real predictor over a volume that fails when a test says so, for no file system here fails on request.
 
-``python -m tests.end_to_end.fake_volume`` is ``python -m predictor`` with the calls of ``os`` that reach the files of
+``python -m tests.fakes.volume`` is ``python -m predictor`` with the calls of ``os`` that reach the files of
 models replaced. Each first looks into a folder outside of the volume, where a test has left the faults to come.
 """
 
@@ -148,4 +148,4 @@ def build(settings: PredictorSettings) -> Workload:
 
 
 if __name__ == "__main__":
-    run(Program("predictor", "tests.end_to_end.fake_volume:build"), load_settings(PredictorSettings))
+    run(Program("predictor", "tests.fakes.volume:build"), load_settings(PredictorSettings))
