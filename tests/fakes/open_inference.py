@@ -1,4 +1,7 @@
-"""A fake server of the Open Inference Protocol behind a real socket, and a backend before it."""
+"""A fake engine of the Open Inference Protocol behind a real socket, and a backend before it.
+
+No real engine refuses with a chosen status, hangs, or answers in a chosen form when a test asks for it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,10 @@ import grpc
 from grpc import StatusCode
 
 from frontend.engines.open_inference.backend import OpenInferenceBackend
-from serving.domain.errors import ModelNotFound
-from serving.domain.manifest import Manifest
-from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import open_inference_pb2 as pb
 from serving.wire.raw_tensors import pack_bytes, pack_floats, unpack_bytes
+from tests.fakes.manifests import FakeManifests
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -95,22 +96,6 @@ class FakeOpenInference:
         return response
 
 
-class FakeManifests:
-    """A fake catalog: every model but "none" has a manifest of ``keys``."""
-
-    def __init__(self, **keys: Any) -> None:
-        self._keys = keys
-
-    async def manifest(self, model_id: ModelId) -> Manifest:
-        if model_id == "none":
-            raise ModelNotFound("no model has this runId")
-        return a_manifest(**self._keys)
-
-
-def a_manifest(**keys: Any) -> Manifest:
-    return Manifest.model_validate({"Algorithm": "any", **keys})
-
-
 def documents_in(request: pb.ModelInferRequest) -> list[str]:
     typed = request.inputs[0].contents.bytes_contents
     return [text.decode() for text in typed or unpack_bytes(request.raw_input_contents[0])]
@@ -150,7 +135,7 @@ async def asking(
 
 @asynccontextmanager
 async def before(engine: FakeOpenInference, **keys: Any) -> AsyncIterator[OpenInferenceBackend]:
-    async with serving(engine) as address, asking(address, FakeManifests(**keys)) as backend:
+    async with serving(engine) as address, asking(address, FakeManifests(keys)) as backend:
         yield backend
 
 

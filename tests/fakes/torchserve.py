@@ -1,4 +1,7 @@
-"""A TorchServe of this process: its two services over real sockets, answering as TorchServe 0.12 was seen to answer."""
+"""A fake TorchServe: its two services over real sockets, which answer as TorchServe 0.12 was seen to answer.
+
+A real one takes seconds to start, and cannot be made to lose a model between two calls, or to hold an answer back.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,13 @@ from typing import Any, NoReturn
 import grpc
 from grpc import StatusCode
 
+from frontend.engines.torchserve.backend import TorchServeBackend
+from frontend.engines.torchserve.options import TorchServeOptions
 from serving.stubs import torchserve_inference_pb2 as inference
 from serving.stubs import torchserve_inference_pb2_grpc as inference_grpc
 from serving.stubs import torchserve_management_pb2 as management
 from serving.stubs import torchserve_management_pb2_grpc as management_grpc
+from tests.fakes.manifests import FakeManifests
 
 Inputs = Mapping[str, bytes]
 
@@ -323,3 +329,21 @@ async def running(fake: FakeTorchServe) -> AsyncIterator[FakeTorchServe]:
         yield fake
     finally:
         await fake.stop()
+
+
+def manifests_of(**of_models: Mapping[str, Any]) -> FakeManifests:
+    """Return the manifests of the book's pipeline, in which all models have one name, with keys by model id."""
+    pipeline = {"Algorithm": "intent-classification-torch", "ModelName": "intent", "ModelVersion": "1.0"}
+    return FakeManifests(pipeline, of_models)
+
+
+@asynccontextmanager
+async def asking(
+    fake: FakeTorchServe, manifests: FakeManifests | None = None, **options: Any
+) -> AsyncIterator[TorchServeBackend]:
+    """A frontend's backend before a fake that runs."""
+    backend = TorchServeBackend(*fake.targets, manifests or manifests_of(), TorchServeOptions(**options))
+    try:
+        yield backend
+    finally:
+        await backend.close()

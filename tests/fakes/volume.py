@@ -1,4 +1,4 @@
-"""A fake: the real predictor over a volume that fails when a test says so, for no file system here fails on request.
+"""A fake volume below the real predictor: it fails when a test says so, and no file system here fails on request.
 
 ``python -m tests.fakes.volume`` is ``python -m predictor`` with the calls of ``os`` that reach the files of
 models replaced. Each first looks into a folder outside of the volume, where a test has left the faults to come.

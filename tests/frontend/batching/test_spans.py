@@ -13,8 +13,7 @@ from serving.domain.errors import ServingError, Unavailable
 from serving.domain.prediction import Outcome, Prediction, Query
 from tests.builders import FakeBackend, a_call, a_prediction, a_turn
 from tests.fakes.open_inference import FakeOpenInference, Refusal, before
-from tests.fakes.torchserve import Archive, FakeTorchServe, documents, running
-from tests.frontend.engines.torchserve.test_backend import asking
+from tests.fakes.torchserve import Archive, FakeTorchServe, asking, documents, running
 from tests.serving.kept_spans import KeptSpans
 
 QUERY = Query("a", "x")
