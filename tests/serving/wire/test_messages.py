@@ -47,7 +47,8 @@ from serving.wire.messages import (
     request_of,
     response_of,
 )
-from tests.builders import FakeBackend, a_prediction, channel_to, fingerprint_of, hosted, hosted_frontend, publish
+from tests.builders import a_prediction, channel_to, fingerprint_of, hosted, hosted_frontend, publish
+from tests.fakes.backend import FakeBackend
 
 PREDICTION = Prediction("é😀", 0.5, (ScoredLabel("é😀", 0.5), ScoredLabel("b", 0.25)), "model-1", "1.0")
 
