@@ -1,1 +1,1 @@
-"""Figures: measured as ratios within one run, answers verified before anything is timed."""
+"""Benchmarks: figures are ratios within one run, and answers are verified before anything is timed."""

@@ -1,4 +1,4 @@
-"""Measures this project against real peers. ``python -m benchmarks.bench --help``."""
+"""Benchmark of this project against real peers. ``python -m benchmarks.bench --help``."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def bench(
 ) -> None:
     """Measure this project against real peers, and compare with the targets.
 
-    Exit code 0: every target that was measured is reached; 1: one is missed; 2: called wrongly, or h2load is missing.
+    Exit code 0: every measured target is reached; 1: a target is missed; 2: wrong usage, or h2load is missing.
     """
     if from_json is not None:
         results = _read(from_json)
@@ -140,7 +140,7 @@ def _measure(plan: Plan, systems: list[Subject], transport: str) -> Results:
     busy = psutil.cpu_percent(_LOOK_SECONDS)
     if busy > _BUSY_PERCENT:
         print(f"warning: {busy:.0f} % of this machine is busy already; the figures will show it", file=sys.stderr)
-    # The programs under way are ended when the harness is, however it is asked to.
+    # Raise SystemExit on SIGTERM, so that the harness stops the programs that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _progress(campaign.steps(plan, systems)) as advance:
         return campaign.run(plan, systems, transport, advance)
@@ -153,7 +153,7 @@ def _progress(total: int) -> Iterator[campaign.Tell]:
         yield lambda step: print(step, file=sys.stderr, flush=True)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    # Drawn at each step only: a thread that draws takes part in the figures.
+    # Refresh at each step only: a refresh thread would distort the figures.
     with Progress(*columns, console=errors, auto_refresh=False, transient=True) as progress:
         task = progress.add_task("", total=total)
         done = -1

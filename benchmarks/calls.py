@@ -1,4 +1,4 @@
-"""One unary call as bytes: what the load sends, what must come back, and whether it does."""
+"""One unary call as bytes: the request that the load sends, and the check of its answer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import grpc
 
 _PAUSE_SECONDS: Final = 0.2
 
-# The system's own answers only: no proxy, and a fast look for a server that is still starting.
+# Bypass proxies, so that only the system itself answers, and reconnect quickly to a server that is still starting.
 _OPTIONS: Final = (("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500))
 
 
 class WrongAnswer(Exception):
-    """A call failed, or its answer is not the one that is due. Nothing is timed behind it."""
+    """A call failed, or its answer is not the expected one. Nothing is timed after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class Call:
     method: str
     """``/package.Service/Method``."""
     request: bytes
-    """The message, not framed."""
+    """Message without gRPC framing."""
     verify: Callable[[bytes], None]
-    """Raises :class:`WrongAnswer` where the answer's message is not the one that is due."""
+    """Function that raises :class:`WrongAnswer` if the answer's message is not the expected one."""
     documents: int = 1
-    """How many documents the request asks about."""
+    """Number of documents in the request."""
     metadata: tuple[tuple[str, str], ...] = ()
-    """Headers beside those of gRPC."""
+    """Headers in addition to those of gRPC."""
     authority: bytes | None = None
-    """Certificate, in PEM, of the authority that the server's certificate is checked against; ``None``: no TLS."""
+    """Authority's certificate, in PEM, that the server's certificate is verified against; ``None``: no TLS."""
 
     @property
     def framed(self) -> bytes:
-        """The request as gRPC puts it into HTTP/2 data."""
+        """The request with gRPC framing, as sent in HTTP/2 data."""
         return framed(self.request)
 
 
@@ -51,10 +51,10 @@ def framed(message: bytes) -> bytes:
 
 
 def ask(call: Call, timeout: float = 30.0) -> bytes:
-    """Send the very bytes of ``call`` through a gRPC client and return the answer's message.
+    """Send the exact bytes of ``call`` through a gRPC client and return the answer's message.
 
     Raises:
-        WrongAnswer: the status is not OK, or the answer is not the one that is due.
+        WrongAnswer: the status is not OK, or the answer is not the expected one.
     """
     with _channel(call) as channel:
         try:
@@ -73,15 +73,15 @@ def _channel(call: Call) -> grpc.Channel:
 
 
 def ask_until_right(call: Call, seconds: float, check_alive: Callable[[], None]) -> None:
-    """Return once ``call`` is answered rightly, for a system that is still starting.
+    """Repeat ``call`` to a system that is still starting, and return once the answer is right.
 
     Args:
-        call: what is asked.
-        seconds: how long the start may take.
-        check_alive: raises where the system has ended by itself.
+        call: the call to make.
+        seconds: time limit of the start, in seconds.
+        check_alive: function that raises if the system has ended by itself.
 
     Raises:
-        WrongAnswer: it was not within ``seconds``; the message tells of the last try.
+        WrongAnswer: there was no right answer within ``seconds``; the message describes the last attempt.
     """
     give_up = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""Rounds over all systems, one system at a time, so that the machine's drift hits all alike."""
+"""Rounds over all systems, one system at a time, so that drift of the machine affects all systems alike."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from peers.environments import CannotInstall
 from peers.programs import ProgramEnded
 
 Tell = Callable[[str], None]
-"""Told what is done next; called once for each step."""
+"""Called once for each step, with a description of the step that starts."""
 
 
 def steps(plan: Plan, systems: Sequence[Subject]) -> int:
-    """Return how many steps :func:`run` tells of."""
+    """Return the number of steps that :func:`run` reports."""
     return len(systems) * (1 + plan.rounds)
 
 
 def run(plan: Plan, systems: Sequence[Subject], transport: str, tell: Tell) -> Results:
-    """Install all systems, then measure each in each round. One that fails is left out from there on, and named.
+    """Install all systems, then measure each in each round. Skip a system after a failure, and record the reason.
 
-    Every second round goes through them from the last to the first, so that none always has the same one before it.
+    Every second round runs in reverse order, so that no system always follows the same other system.
     """
     results = Results(
         day=dt.datetime.now(tz=dt.UTC).date().isoformat(),

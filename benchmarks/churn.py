@@ -1,6 +1,6 @@
-"""Thousands of tenants behind a budget for a tenth of them: what churn costs those who are in memory.
+"""Cost of churn to resident tenants: thousands of tenants, with a memory budget for a tenth of them.
 
-``python -m benchmarks.churn --help``. Starts a predictor of its own on a free port and talks to it over loopback.
+``python -m benchmarks.churn --help``. Starts its own predictor on a free port and calls it over loopback.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DOCUMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked."""
+    """Load that the predictor gets."""
 
     tenants: int = 2000
     models: int = 20
@@ -49,7 +49,7 @@ class Load:
 
 @dataclass(slots=True)
 class Figures:
-    """What was seen. Times in milliseconds."""
+    """Figures of a run. Times are in milliseconds."""
 
     requests: int = 0
     errors: int = 0
@@ -86,7 +86,7 @@ async def _measure(service: Service, load: Load, ids: Sequence[ModelId], direct:
     async with grpc.aio.insecure_channel(service.address) as channel:
         stub = pb_grpc.PredictorStub(channel)
         pinned = ids[0]
-        # The same callers, the same hops, once without churn: only the pinned model is asked for.
+        # Baseline with the same callers and hops but without churn: all requests are for the pinned model.
         alone = await _ask(
             stub, figures, expected, itertools.repeat(pinned), requests=load.requests // 10, callers=load.callers
         )
@@ -126,7 +126,7 @@ async def _ask(
     requests: int,
     callers: int,
 ) -> dict[ModelId, list[float]]:
-    """Ask ``requests`` questions from ``callers`` callers; return the milliseconds of each answer by model."""
+    """Send ``requests`` requests from ``callers`` callers; return the milliseconds of each answer, by model."""
     chance = random.Random(2)
     times: dict[ModelId, list[float]] = {}
     questions = iter([(next(wanted), chance.choice(DOCUMENTS)) for _ in range(requests)])

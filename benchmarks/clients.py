@@ -1,4 +1,4 @@
-"""What clients of Python cost: each asks the same server, whose share of the work is the least there is."""
+"""Cost of Python clients: each calls the same server, which does as little work as possible."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _LINES_TOLD: Final = 3
 
 
 class ClientFailed(Exception):
-    """A client ended without figures; the message has its last lines."""
+    """A client ended without figures; the message has the last lines of its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client(Subject):
-    """A client, in a process of its own."""
+    """A client that runs in its own process."""
 
     client: str
-    """The name that the program knows it by."""
+    """Name of the client in the client program."""
     kind: Kind = Kind.CLIENT
     levels: frozenset[int] | None = _LEVELS
 
 
 class _Said(BaseModel):
-    """What the program prints."""
+    """Output of the client program."""
 
     seconds: float
     processor_seconds: float
@@ -52,7 +52,7 @@ def measure_client(client: Client, plan: Plan) -> SystemFigures:
     Raises:
         ClientFailed: not every answer was right.
         ProgramEnded: the server ended by itself.
-        WrongAnswer: the server never gave the right answer.
+        WrongAnswer: the server never returned the right answer.
     """
     levels: dict[int, LevelFigures] = {}
     memory = 0.0

@@ -1,7 +1,8 @@
-"""What an explanation costs: a plain prediction and one with an explanation by turns, at the model and over gRPC.
+"""Cost of an explanation: plain and explained predictions by turns, in the model and over gRPC.
 
-``python -m benchmarks.explanations --help``. Of a sample model, and of one with n-grams that is made here of the
-training texts of CLINC150, with weights of chance: they cost what trained ones do. Asked are texts of the test sets.
+``python -m benchmarks.explanations --help``. Measures a sample model, and a model with n-grams that is built here from
+the training texts of CLINC150. The weights of the latter are random; they cost as much as trained ones. The documents
+are texts of the test sets.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import json
 import os
 
-# As the predictor has it; NumPy reads it when it is loaded.
+# As in the predictor; NumPy reads this variable when it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import shutil
@@ -37,9 +38,9 @@ from tests.end_to_end.processes import stack
 
 NGRAMS: Final = "basic_english+words:2+characters:3-5"
 WANTED_RATIO: Final = 1.5
-"""Most that a prediction with an explanation may take, in plain ones."""
+"""Upper bound on the time of a prediction with an explanation, as a multiple of a plain one."""
 WANTED_MICROSECONDS: Final = 60.0
-"""Most that a plain prediction of a model with n-grams may take, at the model, at the median."""
+"""Upper bound on the median time of a plain prediction in a model with n-grams, measured in the model."""
 
 _MODEL_WITH_NGRAMS: Final = "with-ngrams"
 _DIMENSIONS: Final = 64
@@ -48,23 +49,23 @@ _SAMPLE_OF_DOCUMENTS: Final = 11
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Microseconds of a document at the median; the fastest of all rounds, in which least else was done meanwhile."""
+    """Median microseconds per document, from the fastest round, which other work on the machine disturbed least."""
 
     plain: float
     explained: float
 
     @property
     def ratio(self) -> float:
-        """What a prediction with an explanation costs, in plain ones."""
+        """Time of a prediction with an explanation, as a multiple of a plain one."""
         return self.explained / self.plain
 
     def as_dict(self) -> dict[str, float]:
-        """Return them as JSON has them."""
+        """Return the figures for JSON."""
         return {name: round(value, 1) for name, value in asdict(self).items()} | {"ratio": round(self.ratio, 2)}
 
 
 def make_model_with_ngrams(folder: Path, texts: Sequence[str], labels: Sequence[str], tokens: int) -> None:
-    """Write a model whose vocabulary has the most frequent tokens and n-grams of ``texts``."""
+    """Write a model whose vocabulary consists of the most frequent tokens and n-grams of ``texts``."""
     tokenizer = Tokenizer.parse(NGRAMS)
     seen: Counter[str] = Counter()
     for text in texts:
@@ -87,12 +88,12 @@ def make_model_with_ngrams(folder: Path, texts: Sequence[str], labels: Sequence[
 def by_turns(
     plain: Callable[[str], object], explained: Callable[[str], object], documents: Sequence[str], rounds: int
 ) -> Figures:
-    """Return what both cost, by turns."""
+    """Measure both functions by turns and return their figures."""
     medians: list[tuple[float, float]] = []
     for _ in range(rounds):
         times: tuple[list[int], list[int]] = ([], [])
         for number, document in enumerate(documents):
-            # What is asked first brings into the processor's caches what the other needs too: each is first by turns.
+            # The first call fills the processor's caches with data that the second needs too, so the order alternates.
             for which in (number % 2, 1 - number % 2):
                 ask = explained if which else plain
                 started = time.perf_counter_ns()
@@ -103,7 +104,7 @@ def by_turns(
 
 
 def at_the_model(model: IntentModel, documents: Sequence[str], rounds: int) -> Figures:
-    """Return what a model's own answers cost."""
+    """Return the cost of answers directly from a model."""
     return by_turns(
         lambda document: model.predict([Query("m", document)]),
         lambda document: model.predict([Query("m", document, explain=())]),
@@ -113,7 +114,7 @@ def at_the_model(model: IntentModel, documents: Sequence[str], rounds: int) -> F
 
 
 def over_grpc(client: IntentClient, model_id: str, documents: Sequence[str], rounds: int) -> Figures:
-    """Return what the answers of a frontend with a predictor behind it cost one caller."""
+    """Return the cost to one caller of answers from a frontend with a predictor behind it."""
     return by_turns(
         lambda document: client.predict(model_id, document),
         lambda document: client.predict(model_id, document, explain=()),
@@ -123,7 +124,7 @@ def over_grpc(client: IntentClient, model_id: str, documents: Sequence[str], rou
 
 
 def measure(sample: Path, data: Path, workplace: Path, *, rounds: int, tokens: int, transport: str) -> dict[str, Any]:
-    """Return all figures by model and place."""
+    """Return all figures, by model and by place of measurement."""
     rows = json.loads(data.read_text())
     documents = [text for part in ("test", "oos_test") for text, _ in rows[part]][::_SAMPLE_OF_DOCUMENTS]
     volume = workplace / "models"
@@ -149,7 +150,7 @@ def measure(sample: Path, data: Path, workplace: Path, *, rounds: int, tokens: i
 
 
 def main() -> None:
-    """Print the figures as JSON, and end with 1 where one is not what is wanted."""
+    """Print the figures as JSON, and exit with code 1 if one misses its bound."""
     shared = Path(os.environ.get("INTENT_SHARED", "../shared"))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=Path, default=Path("models/clinc150"), help="a model without n-grams")

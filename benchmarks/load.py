@@ -1,8 +1,8 @@
-"""Load from h2load: how it is called, and what its output and its log say.
+"""Load from h2load: its command line, and the parsing of its output and log.
 
-h2load counts HTTP statuses, and an error of gRPC is HTTP 200 too. So the very bytes are asked for through a gRPC client
-before and behind each run, and a run counts only if every response carried as many bytes of data as the right answer:
-an error has no message at all.
+h2load counts HTTP statuses, and a gRPC error has HTTP status 200 too. Therefore the same bytes are sent through a gRPC
+client before and after each run, and a run counts only if its responses carried as many bytes of data as right answers
+do: an error has no message at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 from benchmarks.calls import Call, WrongAnswer, ask, framed
 
 CONNECTIONS: Final = 8
-"""Connections that share the requests in flight, where nothing else is said."""
+"""Default number of connections that share the requests in flight."""
 WHERE_TO_GET_IT: Final = "h2load is not here; on Debian and Ubuntu: apt-get install nghttp2-client"
 
 _RUN_SECONDS: Final = 600
@@ -33,18 +33,18 @@ _TRAFFIC: Final = re.compile(r"^traffic: .*\((?P<data>\d+)\) data", re.MULTILINE
 
 
 class NotUnderstood(Exception):
-    """h2load failed, or printed something else than it used to."""
+    """h2load failed, or its output has an unknown form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What h2load prints."""
+    """Figures that h2load prints."""
 
     requests: int
     succeeded: int
     requests_per_second: float
     data_bytes: int
-    """Bytes in DATA frames of all responses."""
+    """Bytes in the DATA frames of all responses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Latency:
 
     @classmethod
     def of(cls, microseconds: Sequence[int]) -> Latency:
-        """Return the figures of many times."""
+        """Return the figures of times in microseconds."""
         ordered = sorted(microseconds)
         return cls(
             statistics.fmean(ordered) / 1e3,
@@ -78,20 +78,20 @@ class Timed:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration of the run, in seconds."""
         return self.requests / self.requests_per_second
 
 
 def percentile(ordered: Sequence[int], percent: int) -> int:
-    """Return the least of ``ordered`` (ascending, not empty) that ``percent`` percent do not exceed."""
+    """Return the least of ``ordered`` (ascending, not empty) that ``percent`` percent of the values do not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def connections_and_streams(in_flight: int, most_connections: int = CONNECTIONS) -> tuple[int, int]:
-    """Return how many connections, and streams on each, make ``in_flight`` requests at a time.
+    """Return the number of connections, and of streams on each, that keep ``in_flight`` requests in flight.
 
     Raises:
-        ValueError: they cannot be spread evenly.
+        ValueError: the requests cannot be spread evenly over the connections.
     """
     connections = min(in_flight, most_connections)
     if in_flight < 1 or in_flight % connections:
@@ -100,10 +100,10 @@ def connections_and_streams(in_flight: int, most_connections: int = CONNECTIONS)
 
 
 def parse_summary(output: str) -> Summary:
-    """Return what h2load printed.
+    """Return the figures in the output of h2load.
 
     Raises:
-        NotUnderstood: it is not there.
+        NotUnderstood: the figures are missing.
     """
     finished, requests, traffic = (pattern.search(output) for pattern in (_FINISHED, _REQUESTS, _TRAFFIC))
     if finished is None or requests is None or traffic is None:
@@ -112,11 +112,11 @@ def parse_summary(output: str) -> Summary:
 
 
 def parse_log(log: str) -> list[int]:
-    """Return the microseconds of each request in h2load's log: start, HTTP status, duration.
+    """Return the microseconds of each request in h2load's log, whose columns are start, HTTP status and duration.
 
     Raises:
         NotUnderstood: a line has another form.
-        WrongAnswer: a request had another status than 200.
+        WrongAnswer: a request had a status other than 200.
     """
     times = []
     for line in log.splitlines():
@@ -131,14 +131,14 @@ def parse_log(log: str) -> list[int]:
 
 
 def timed(call: Call, *, in_flight: int, requests: int, workplace: Path, most_connections: int = CONNECTIONS) -> Timed:
-    """Ask ``call`` many times and return the figures.
+    """Make ``call`` many times and return the figures.
 
     Args:
-        call: what every request is.
-        in_flight: how many at a time.
-        requests: how many in all.
-        workplace: a folder for files of the run.
-        most_connections: how many connections share them, where there are enough.
+        call: the call that every request makes.
+        in_flight: number of requests in flight.
+        requests: total number of requests.
+        workplace: folder for the files of the run.
+        most_connections: maximum number of connections that share the requests in flight.
 
     Raises:
         WrongAnswer: not every answer was right.
@@ -170,6 +170,6 @@ def timed(call: Call, *, in_flight: int, requests: int, workplace: Path, most_co
 
 
 def check_installed() -> None:
-    """Raise :class:`FileNotFoundError`, which says what to install, where h2load is missing."""
+    """Raise :class:`FileNotFoundError`, which names the package to install, if h2load is missing."""
     if shutil.which("h2load") is None:
         raise FileNotFoundError(WHERE_TO_GET_IT)

@@ -1,7 +1,8 @@
-"""Load whose requests differ: gRPC over plain sockets, its HTTP/2 frames made beforehand.
+"""Load whose requests differ: gRPC over plain sockets, with the contents of HTTP/2 frames built in advance.
 
-h2load sends one body only. This sends any, from one thread, at a cost of some microseconds a request, so that the
-servers and not the load are what is measured. It knows as much of HTTP/2 as a gRPC server answers with.
+h2load sends one body only. This generator sends arbitrary bodies from one thread, at a cost of a few microseconds per
+request, so that the figures measure the servers and not the load. The generator understands only the HTTP/2 frames with
+which a gRPC server answers.
 """
 
 from __future__ import annotations
@@ -39,24 +40,24 @@ _FRAME_HEADER: Final = 9
 _READ_BYTES: Final = 1 << 18
 _SILENCE_SECONDS: Final = 60.0
 
-# A header or data frame comes here only where its flags say what a gRPC server has no need of.
+# A header or data frame is checked against this set only if it has flags that a gRPC server does not need.
 _PARTS_OF_NO_ANSWER: Final = {GoAwayFrame.type, ContinuationFrame.type, DataFrame.type, HeadersFrame.type}
 
-_Frame = struct.Struct(">HBBBI")  # the length's upper 16 bits, its lower 8, type, flags, stream
+_Frame = struct.Struct(">HBBBI")  # upper 16 bits of the length, lower 8 bits, type, flags, stream
 
 
 class BrokenConnection(Exception):
-    """The server ended a connection, fell silent, or sent what a gRPC answer does not have."""
+    """The server closed a connection, stopped answering, or sent a frame that is not part of a gRPC answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one request."""
+    """Answer to one request."""
 
     body: int
     """Index of the request's body."""
     grpc_status: str
-    """The code as a number in text; ``reset`` where the stream was."""
+    """Status code as decimal text; ``reset`` if the stream was reset."""
     message: bytes
 
 
@@ -69,18 +70,18 @@ class _Stream:
 def drive(
     address: str, method: str, bodies: Sequence[bytes], *, requests: int, connections: int, streams: int
 ) -> tuple[float, list[Answer]]:
-    """Send requests, ``bodies`` in turn, and return the seconds it took and every answer.
+    """Send requests with ``bodies`` in turn, and return the elapsed seconds and every answer.
 
     Args:
         address: ``host:port``.
         method: ``/package.Service/Method``.
-        bodies: messages, not framed.
-        requests: how many in all.
-        connections: how many connections.
-        streams: how many requests at a time on each.
+        bodies: messages without gRPC framing.
+        requests: total number of requests.
+        connections: number of connections.
+        streams: number of requests in flight on each connection.
 
     Raises:
-        BrokenConnection: a connection did not last.
+        BrokenConnection: a connection failed.
     """
     bodies = [framed(body) for body in bodies]
     turn = iter(range(requests))
@@ -115,10 +116,10 @@ class _Connection:
         self._turn = turn
         self._headers = _HeaderBlocks(address, method)
         self._streams: dict[int, _Stream] = {}
-        self._blocks: list[bytes] = []  # of headers, in the order that their compression needs
-        self._ended: list[tuple[_Stream, int | None]] = []  # with the place of its trailers among the blocks
+        self._blocks: list[bytes] = []  # header blocks in order of arrival, as HPACK requires
+        self._ended: list[tuple[_Stream, int | None]] = []  # each with the index of its trailers in the blocks
         self._next_stream = 1
-        self._waiting = 0  # requests that may be sent, but for the window
+        self._waiting = 0  # requests to send once the window has room
         self._window = _WINDOW
         self._received = bytearray()
         settings = SettingsFrame(0, {SettingsFrame.ENABLE_PUSH: 0, SettingsFrame.INITIAL_WINDOW_SIZE: _LARGEST_WINDOW})
@@ -126,7 +127,7 @@ class _Connection:
         self.socket.sendall(_PREFACE + settings.serialize() + more.serialize())
 
     def ask(self, count: int) -> None:
-        """Send up to ``count`` more requests, as many as the connection's window has room for."""
+        """Send up to ``count`` more requests, limited by the connection's window."""
         self._waiting += count
         output = bytearray()
         while self._waiting and self._window >= self._largest:
@@ -147,7 +148,7 @@ class _Connection:
             self.socket.sendall(output)
 
     def read(self) -> int:
-        """Take what has arrived, send a request for each that was answered, and return how many were."""
+        """Process received data, send a new request for each answered one, and return the number of answers."""
         arrived = self.socket.recv(_READ_BYTES)
         if not arrived:
             raise BrokenConnection("the server closed a connection")
@@ -165,14 +166,14 @@ class _Connection:
         return answered
 
     def answers(self) -> Iterator[Answer]:
-        """Yield what was answered. Called once, when time is no longer taken: headers are read only here."""
+        """Yield the answers. Call once, after the timing has ended: headers are decoded only here."""
         statuses = _statuses(self._blocks)
         for stream, block in self._ended:
             status = "reset" if block is None else statuses[block]
             yield Answer(stream.body, status, bytes(stream.data[5:]))
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> int:
-        """Take one frame; return 1 where it ended a stream."""
+        """Process one frame; return 1 if it ended a stream, else 0."""
         if kind == DataFrame.type and not flags & _PADDED_OR_PRIORITY:
             self._streams[stream].data += payload
             return 0
@@ -187,7 +188,7 @@ class _Connection:
         return 0
 
     def _control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        """Take a frame about the connection."""
+        """Process a frame that concerns the connection."""
         if kind == WindowUpdateFrame.type and stream == 0:
             self._window += int.from_bytes(payload, "big")
         elif kind == PingFrame.type and not flags & _ACKNOWLEDGED:
@@ -201,7 +202,7 @@ class _Connection:
 
 
 class _HeaderBlocks:
-    """The headers of a request: spelt out in a connection's first, entries of its table in all that follow."""
+    """Headers of a request: in full in a connection's first request, as table entries in all later ones."""
 
     def __init__(self, address: str, method: str) -> None:
         headers = (
@@ -218,7 +219,7 @@ class _HeaderBlocks:
 
 
 def _statuses(blocks: Sequence[bytes]) -> list[str]:
-    """Return ``grpc-status`` of each header block of a connection, or nothing where it has none."""
+    """Return ``grpc-status`` of each header block of a connection, or an empty string if it is missing."""
     decoder = Decoder()
     return [dict(decoder.decode(block, raw=True)).get(b"grpc-status", b"").decode() for block in blocks]
 

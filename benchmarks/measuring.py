@@ -1,4 +1,4 @@
-"""One system in one round: started, verified, warmed up, measured in every part of the plan, stopped."""
+"""One system in one round: start, verify, warm up, measure every part of the plan, stop."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def measure(subject: Subject, plan: Plan, tenants: Tenants | None) -> SystemFigu
     """Return the figures of a round.
 
     Args:
-        subject: what is measured.
-        plan: how.
-        tenants: a volume of many tenants, for those whose parts have them.
+        subject: the system or client to measure.
+        plan: parts, levels and durations of the measurements.
+        tenants: a volume of many tenants, for systems whose parts include them.
 
     Raises:
-        ProgramEnded: it ended by itself.
-        WrongAnswer: an answer was not the one that is due.
+        ProgramEnded: a program ended by itself.
+        WrongAnswer: an answer was not the expected one.
         NotUnderstood: h2load failed.
         ClientFailed: a client failed.
     """
@@ -52,7 +52,7 @@ def _measure_system(system: System, plan: Plan, tenants: Tenants | None) -> Syst
     batches: float | None = None
     with _workplace() as workplace, system.start(workplace) as running:
         load = _Load(running, plan.seconds, workplace)
-        # A short plan is a look at whether all works, not a figure for a table.
+        # A short plan only checks that everything works, so it needs no full warm-up.
         load.warm_up(running.predict, _WARM_UP_IN_FLIGHT, min(system.warm_up_seconds, 5 * plan.seconds))
         if Part.UNARY in parts:
             levels = {level: load.figures(running.predict, level) for level in system.chosen(plan.levels)}
@@ -83,7 +83,7 @@ class _Load:
     workplace: Path
 
     def figures(self, call: Call, in_flight: int, most_connections: int = CONNECTIONS) -> LevelFigures:
-        # Many connections take a while to be made, which must not pass for the rate.
+        # Many connections take a while to open, and that time must not lower the estimated rate.
         share = _WARM_UP_OF_CONNECTIONS if most_connections > CONNECTIONS else _WARM_UP_OF_LEVEL
         rate = self.warm_up(call, in_flight, self.seconds * share, most_connections).requests_per_second
         requests = max(2 * in_flight, math.ceil(rate * self.seconds))
@@ -93,7 +93,7 @@ class _Load:
         return LevelFigures(run.requests_per_second, run.latency, taken / requests * 1e6)
 
     def warm_up(self, call: Call, in_flight: int, seconds: float, most_connections: int = CONNECTIONS) -> Timed:
-        """Ask until a run took ``seconds``; return it."""
+        """Repeat runs until one takes at least ``seconds``, and return that run."""
         requests = max(in_flight, 8)
         while True:
             run = self._timed(call, in_flight, requests, most_connections)

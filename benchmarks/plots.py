@@ -1,4 +1,4 @@
-"""The plots of docs/benchmarks.md."""
+"""Plots for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.results import Kind, LevelFigures, Results, at, throughput
 from benchmarks.tables import SERVERS
 
 PLOT_FOLDER: Final = "benchmarks"
-"""Below the folder of the page."""
+"""Folder of the plots, relative to the folder of the page."""
 THROUGHPUT_PLOT: Final = "throughput.png"
 LATENCY_PLOT: Final = "latency.png"
 
@@ -21,7 +21,7 @@ _MARKERS: Final = "osD^vPX*"
 
 def draw(results: Results, docs: Path) -> None:
     """Write both plots below ``docs``."""
-    import matplotlib as mpl  # noqa: PLC0415 - takes longer to import than all else that the command line needs
+    import matplotlib as mpl  # noqa: PLC0415 - slower to import than everything else that the command line needs
 
     mpl.use("agg")
     folder = docs / PLOT_FOLDER
@@ -31,7 +31,7 @@ def draw(results: Results, docs: Path) -> None:
 
 
 def _throughput(results: Results, path: Path) -> None:
-    """One panel a level, one bar a system."""
+    """Draw one panel per level, with one bar per system."""
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     names = results.measured(*SERVERS)[::-1]
@@ -55,7 +55,7 @@ def _throughput(results: Results, path: Path) -> None:
 
 
 def _latency(results: Results, path: Path) -> None:
-    """One panel a percentile, one line a system over the levels."""
+    """Draw one panel per percentile, with one line per system over the levels."""
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     def p50(level: LevelFigures) -> float:

@@ -1,4 +1,4 @@
-"""What a system takes of the machine: processor time and memory of its processes and of all that they started."""
+"""Resource use of a system: processor time and memory of its processes and of all that they started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 
 
 def cpu_seconds(roots: Iterable[int]) -> float:
-    """Return the processor time, user's and kernel's, that the trees of processes below ``roots`` have taken so far."""
+    """Return the user and kernel time that the process trees below ``roots`` have used so far, in seconds."""
 
     def taken(process: psutil.Process) -> float:
         times = process.cpu_times()
@@ -19,7 +19,7 @@ def cpu_seconds(roots: Iterable[int]) -> float:
 
 
 def memory_mebibytes(roots: Iterable[int]) -> float:
-    """Return the memory of the trees of processes below ``roots``, in MiB; pages that processes share count once."""
+    """Return the memory of the process trees below ``roots``, in MiB; pages that processes share count once."""
     return _sum(roots, lambda process: float(process.memory_full_info().pss)) / (1 << 20)
 
 
@@ -28,6 +28,6 @@ def _sum(roots: Iterable[int], figure: Callable[[psutil.Process], float]) -> flo
     for root in map(psutil.Process, roots):
         total += figure(root)
         for child in root.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # it had a short errand
+            with suppress(psutil.NoSuchProcess):  # the child has already exited
                 total += figure(child)
     return total

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md out of results: the prose stands in ``page.md.jinja``, with places for the tables."""
+"""Generator of docs/benchmarks.md from results: ``page.md.jinja`` has the prose, with placeholders for the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured: figures by round and system, kept as JSON, with medians and ratios."""
+"""Results: figures by round and system, stored as JSON, with medians and ratios."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from benchmarks.load import Latency
 
 
 class Part(StrEnum):
-    """What can be measured of a system."""
+    """Part of a benchmark that can be measured for a system."""
 
     UNARY = "unary"
-    """One document a request, at several numbers of requests in flight."""
+    """One document per request, at several numbers of requests in flight."""
     BATCHES = "batches"
-    """Many documents a request."""
+    """Many documents per request."""
     CONNECTIONS = "connections"
     """Many connections with one request each."""
     TENANTS = "tenants"
@@ -32,18 +32,18 @@ class Part(StrEnum):
 
 
 class Kind(StrEnum):
-    """What is measured, as tables sort it."""
+    """Kind of measured subject, by which tables group their rows."""
 
     OURS = "ours"
-    """The services as they are started without further settings."""
+    """The services with their default settings."""
     VARIANT = "variant"
-    """The services with something on beside them."""
+    """The services with an extra switched on."""
     FORMER = "former"
     """The services of an older commit."""
     PEER = "peer"
     """Anything else that answers requests."""
     CLIENT = "client"
-    """What makes requests; the others answer them."""
+    """A client, which makes requests; all other kinds answer them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class LevelFigures:
     requests_per_second: float
     latency: Latency
     cpu_microseconds: float
-    """Processor time of all of the system's processes, a request."""
+    """Processor time of all processes of the system per request, in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +61,31 @@ class SystemFigures:
     """One system in one round."""
 
     levels: dict[int, LevelFigures]
-    """By requests in flight."""
+    """Figures by requests in flight."""
     memory_mebibytes: float
-    """Of all of its processes, behind the load."""
+    """Memory of all processes of the system after the load, in MiB."""
     connections: LevelFigures | None = None
-    """Many connections with one request each."""
+    """Figures over many connections with one request each."""
     batch_documents_per_second: float | None = None
     one_tenant_per_second: float | None = None
     many_tenants_per_second: float | None = None
 
 
 Figure = Callable[[SystemFigures], float | None]
-"""Takes a number out of the figures of a round; ``None`` where it was not measured."""
+"""Extracts a number from the figures of a round; returns ``None`` if it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured, for how long."""
+    """Parts, levels and durations of the measurements."""
 
     rounds: int = 5
     seconds: float = 3.0
-    """Of each measurement, about."""
+    """Approximate length of each measurement, in seconds."""
     levels: tuple[int, ...] = (1, 8, 64, 256)
-    """Requests in flight."""
+    """Numbers of requests in flight."""
     connections: int = 500
-    """Connections with one request each."""
+    """Number of connections that have one request each."""
     tenants: int = 1000
     batch_in_flight: int = 8
     parts: tuple[Part, ...] = tuple(Part)
@@ -93,7 +93,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What it was measured on."""
+    """Machine that the results were measured on."""
 
     processor: str
     cores: int
@@ -125,22 +125,22 @@ class About:
 
 @dataclass(slots=True)
 class Results:
-    """All of it."""
+    """All results."""
 
     day: str
-    """When it was measured, as year-month-day."""
+    """Day of the measurement, as year-month-day."""
     machine: Machine
     plan: Plan
     systems: dict[str, About]
-    """Those that were asked for, in their order, by name."""
+    """Selected systems by name, in order."""
     transport: str = ""
-    """Of our services."""
+    """Transport of our services."""
     rounds: list[dict[str, SystemFigures]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
-    """Why a system could not be measured, or not to the end."""
+    """Reason why a system was not measured, or not to the end, by name."""
 
     def measured(self, *kinds: Kind) -> list[str]:
-        """Return the names of systems of some kinds, or of any where none is named, that have figures, in order."""
+        """Return the names of systems of ``kinds`` (of any kind if empty) that have figures, in order."""
         return [
             name
             for name, about in self.systems.items()
@@ -152,7 +152,7 @@ class Results:
         return [value for _, value in self._by_round(name, figure)]
 
     def median(self, name: str, figure: Figure) -> float | None:
-        """Return the median over the rounds, or ``None`` where there is no figure."""
+        """Return the median over the rounds, or ``None`` without figures."""
         values = self.values(name, figure)
         return statistics.median(values) if values else None
 
@@ -168,21 +168,21 @@ class Results:
                 yield number, value
 
     def to_json(self) -> bytes:
-        """Return it for a file."""
+        """Return the results as JSON, for a file."""
         return _ADAPTER.dump_json(self, indent=2) + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Results:
-        """Return what :meth:`to_json` wrote.
+        """Return the results that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: ``data`` has another form.
         """
         return _ADAPTER.validate_json(data)
 
 
 def at(in_flight: int, of: Callable[[LevelFigures], float]) -> Figure:
-    """Return the figure that takes a number out of one level."""
+    """Return the figure that extracts a number from one level."""
 
     def figure(figures: SystemFigures) -> float | None:
         level = figures.levels.get(in_flight)
@@ -192,22 +192,22 @@ def at(in_flight: int, of: Callable[[LevelFigures], float]) -> Figure:
 
 
 def throughput(in_flight: int) -> Figure:
-    """Return the figure: requests per second."""
+    """Return the figure for requests per second."""
     return at(in_flight, lambda level: level.requests_per_second)
 
 
 def mean_latency(in_flight: int) -> Figure:
-    """Return the figure: milliseconds on average."""
+    """Return the figure for the mean latency, in milliseconds."""
     return at(in_flight, lambda level: level.latency.mean)
 
 
 def p99_latency(in_flight: int) -> Figure:
-    """Return the figure: milliseconds that 1 % of the requests exceed."""
+    """Return the figure for the latency that 1 % of the requests exceed, in milliseconds."""
     return at(in_flight, lambda level: level.latency.p99)
 
 
 def cpu(in_flight: int) -> Figure:
-    """Return the figure: microseconds of processor time a request."""
+    """Return the figure for the processor time per request, in microseconds."""
     return at(in_flight, lambda level: level.cpu_microseconds)
 
 
@@ -217,17 +217,17 @@ def connections_throughput(figures: SystemFigures) -> float | None:
 
 
 def memory(figures: SystemFigures) -> float:
-    """Return the MiB of a system."""
+    """Return the memory of a system, in MiB."""
     return figures.memory_mebibytes
 
 
 def batch_throughput(figures: SystemFigures) -> float | None:
-    """Return the documents per second in batches."""
+    """Return the documents per second of batches."""
     return figures.batch_documents_per_second
 
 
 def one_tenant(figures: SystemFigures) -> float | None:
-    """Return the requests per second for one tenant, from the generator for many."""
+    """Return the requests per second for one tenant, measured with the load generator for many tenants."""
     return figures.one_tenant_per_second
 
 

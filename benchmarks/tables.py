@@ -1,4 +1,4 @@
-"""Results as tables: of the page, and of the terminal."""
+"""Results as tables, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.results import (
 from benchmarks.targets import RATIOS, TARGETS, Ratio
 
 SERVERS: Final = (Kind.FORMER, Kind.OURS, Kind.PEER)
-"""The kinds of what answers requests, without further settings."""
+"""Kinds that answer requests, without variants."""
 REACHED: Final = "reached"
 MISSED: Final = "MISSED"
 
@@ -35,13 +35,13 @@ _RATIO_HEAD: Final = ("median", "least to most")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns of numbers, behind one of text."""
+    """A column of text, followed by columns of numbers."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """Return it for a page."""
+        """Return the table as Markdown."""
         lines = [self.head, ("---", *["---:"] * (len(self.head) - 1)), *self.rows]
         return "\n".join(f"| {' | '.join(value.replace('|', '/') for value in line)} |" for line in lines)
 
@@ -63,7 +63,7 @@ def further_ratios(results: Results) -> Table:
 
 
 def requests_per_second(results: Results) -> Table:
-    """Return each server's hops, and requests per second by requests in flight."""
+    """Return each server's hops, and its requests per second by requests in flight."""
     rows = [
         (
             results.systems[name].title,
@@ -76,7 +76,7 @@ def requests_per_second(results: Results) -> Table:
 
 
 def times_as_many(results: Results, name: str) -> Table:
-    """Return how many times as many requests per second one of our systems answers as each other server."""
+    """Return the requests per second of one of our systems as a multiple of those of every other server."""
     rows = [
         (
             results.systems[other].title,
@@ -91,7 +91,7 @@ def times_as_many(results: Results, name: str) -> Table:
 
 
 def latencies(results: Results, level: int) -> Table:
-    """Return each server's milliseconds at a number of requests in flight."""
+    """Return each server's latencies in milliseconds at a number of requests in flight."""
     columns: tuple[tuple[str, Callable[[LevelFigures], float]], ...] = (
         ("mean", lambda figures: figures.latency.mean),
         ("p50", lambda figures: figures.latency.p50),
@@ -106,7 +106,7 @@ def latencies(results: Results, level: int) -> Table:
 
 
 def costs(results: Results) -> Table:
-    """Return each server's microseconds of processor time a request, and its memory."""
+    """Return each server's processor time per request in microseconds, and its memory."""
     rows = [
         (
             results.systems[name].title,
@@ -119,17 +119,17 @@ def costs(results: Results) -> Table:
 
 
 def summary(results: Results, level: int, *kinds: Kind) -> Table:
-    """Return rate, latency and processor time of everything of some kinds that has figures of a level."""
+    """Return rate, latency and processor time of all subjects of ``kinds`` that have figures for a level."""
     return _summary(results, lambda figures: figures.levels.get(level), kinds)
 
 
 def many_connections(results: Results) -> Table:
-    """Return the same over many connections with one request each."""
+    """Return rate, latency and processor time over many connections with one request each."""
     return _summary(results, lambda figures: figures.connections, ())
 
 
 def batches_and_tenants(results: Results) -> Table:
-    """Return rates of batches and of many tenants, where there are any."""
+    """Return the rates of batches and of many tenants, for systems that have any."""
     columns: tuple[tuple[str, Figure], ...] = (
         ("documents/s in batches", batch_throughput),
         ("requests/s, many tenants", many_tenants),

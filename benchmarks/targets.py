@@ -1,4 +1,4 @@
-"""The ratios that releases must reach, and others worth knowing: medians of the ratios within each round."""
+"""Ratios that releases must reach, and further informative ratios: medians of the ratios within each round."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FORMER: Final = "former-"
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One figure to another."""
+    """Ratio of one system's figure to that of another."""
 
     what: str
     system: str
@@ -36,14 +36,14 @@ class Ratio:
     other_figure: Figure
 
     def spread(self, results: Results) -> Spread | None:
-        """Return the ratio over all rounds, or ``None`` where it was not measured."""
+        """Return the ratio over all rounds, or ``None`` if it was not measured."""
         ratios = results.ratios(self.system, self.figure, self.other, self.other_figure)
         return Spread(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A ratio over all rounds."""
+    """Median and range of a ratio over all rounds."""
 
     median: float
     least: float
@@ -149,7 +149,7 @@ TARGETS: Final = (
     *(target for system, shape in _SHAPES for target in _targets_of_shape(system, shape)),
     Target(_faster("before-torchserve", "before torchserve", "torchserve-exported"), 0.7),
 )
-"""The one table of what must be reached."""
+"""All targets that must be reached."""
 
 RATIOS: Final = (
     *(ratio for system, shape in _SHAPES for ratio in _ratios_of_shape(system, shape)),
@@ -173,7 +173,7 @@ RATIOS: Final = (
         *("client", cpu(64), "client-grpc-aio", cpu(64)),
     ),
 )
-"""Ratios that have no bound."""
+"""Ratios without a bound."""
 
 
 def missed(results: Results) -> list[Target]:

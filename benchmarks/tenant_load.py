@@ -1,4 +1,4 @@
-"""Many tenants against one: the same service, the same load, all models in memory."""
+"""Comparison of many tenants with one: the same service, the same load, all models in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ServesFolders(Protocol):
     """A system that serves any folder of models."""
 
     def serve(self, models: Path, workplace: Path, call_at: Callable[[str], Call]) -> AbstractContextManager[Running]:
-        """Start it; it is up once the call that ``call_at`` makes for its address is answered rightly."""
+        """Start the system; yield once the call that ``call_at`` returns for its address gets the right answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Tenants:
 
     @classmethod
     def make(cls, folder: Path, count: int) -> Tenants:
-        """Lay out ``count`` tenants below ``folder``, of a few different models."""
+        """Create ``count`` tenants below ``folder``, with a few different models."""
         kinds = min(_KINDS, count)
         volume = folder / "models"
         ids = make_tenants(MODELS / MODEL_ID, volume, tenants=count, models=kinds)
@@ -64,10 +64,10 @@ class TenantFigures:
 
 
 def measure_tenants(system: ServesFolders, tenants: Tenants, *, seconds: float, workplace: Path) -> TenantFigures:
-    """Return how fast one tenant is served, and how fast all are, their requests spread evenly.
+    """Return the request rates for one tenant, and for all tenants with the requests spread evenly over them.
 
     Raises:
-        WrongAnswer: an answer failed, or was that of another tenant.
+        WrongAnswer: a call failed, or an answer was that of another tenant.
     """
     everyone = list(tenants.labels)
     random.Random(1).shuffle(everyone)
@@ -81,7 +81,7 @@ def measure_tenants(system: ServesFolders, tenants: Tenants, *, seconds: float, 
             ask(call(tenant, running.predict.address), timeout=_LOAD_SECONDS)
         load = _Load(running.predict.address, tenants.labels)
         requests = max(len(everyone), int(seconds / 2 / load.seconds_each(everyone, 2 * len(everyone))))
-        # There and back, so that what drifts meanwhile hits both alike.
+        # Forward and backward, so that drift of the machine affects both alike.
         one, many, many_again, one_again = (
             load.seconds_each(who, requests) for who in (everyone[:1], everyone, everyone, everyone[:1])
         )
@@ -94,7 +94,7 @@ class _Load:
     labels: dict[ModelId, str]
 
     def seconds_each(self, tenants: Sequence[ModelId], requests: int) -> float:
-        """Ask for ``tenants`` in turn and return the seconds that a request took of the run, all answers right."""
+        """Query ``tenants`` in turn, check all answers, and return the seconds of the run per request."""
         bodies = [_request(tenant) for tenant in tenants]
         seconds, answers = drive(
             self.address, PREDICT, bodies, requests=requests, connections=_CONNECTIONS, streams=_STREAMS

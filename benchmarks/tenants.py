@@ -1,4 +1,4 @@
-"""A volume of many tenants, made of a few different models, and who asks for which."""
+"""A volume of many tenants with a few different models, and the order in which tenants are queried."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ EMBEDDING: Final = "embedding.weight"
 
 
 def make_tenants(sample: Path, volume: Path, *, tenants: int, models: int) -> list[ModelId]:
-    """Lay out ``tenants`` folders below ``volume``, of ``models`` different models, and return their ids.
+    """Create ``tenants`` folders below ``volume``, with ``models`` different models, and return their ids.
 
-    Tenants of one model share its files by hard links, so that thousands take no space.
+    Tenants with the same model share its files by hard links, so that thousands of them take no space.
     """
     kinds = volume.parent / "kinds"
     for kind in range(models):
@@ -40,10 +40,10 @@ def make_tenants(sample: Path, volume: Path, *, tenants: int, models: int) -> li
 
 
 def _write_variant(sample: Path, folder: Path, kind: int) -> None:
-    """Write a model of the size of ``sample`` with weights, vocabulary and labels of its own.
+    """Write a model of the size of ``sample`` with its own weights, vocabulary and labels.
 
-    The labels are moved on by one with each kind, so that an answer of the wrong model has the wrong label. The tokens
-    stand in an order of their own, and one in ten is a word that no other kind has.
+    Each kind shifts the labels by one, so that an answer from the wrong model has the wrong label. Each kind has its
+    own order of tokens, and one token in ten is a word that no other kind has.
     """
     chance = random.Random(kind)
     vocabulary = read_vocabulary((sample / VOCABULARY_FILE).read_bytes())
@@ -66,13 +66,13 @@ def _write_variant(sample: Path, folder: Path, kind: int) -> None:
 
 
 def load_directly(volume: Path, model_ids: Sequence[ModelId]) -> dict[ModelId, IntentModel]:
-    """Return the models themselves, to compare answers with."""
+    """Return the models themselves, as a reference for answers."""
     loader = Loader(ModelStore(volume), FileLimits())
     return {model_id: loader.load(model_id, loader.fingerprint(model_id)) for model_id in model_ids}
 
 
 def zipf(items: Sequence[ModelId], exponent: float, seed: int) -> Iterator[ModelId]:
-    """Yield items for ever, the one at rank r with a probability in proportion to ``1 / r ** exponent``."""
+    """Yield items without end, the item at rank r with a probability proportional to ``1 / r ** exponent``."""
     chance = random.Random(seed)
     shares = list(itertools.accumulate(1 / rank**exponent for rank in range(1, len(items) + 1)))
     while True:

@@ -1,8 +1,8 @@
-"""How evenly the connections of one client reach the workers of a service, on each transport.
+"""Distribution of one client's connections over the workers of a service, on each transport.
 
-``python -m benchmarks.worker_connections --help``. On grpcio the kernel chooses the worker of a connection, on http2
-workers deal them out. A third figure is that of workers who accept from one socket that they have inherited, each as
-soon as it can, as servers that are forked do.
+``python -m benchmarks.worker_connections --help``. On grpcio, the kernel chooses the worker of a connection; on http2,
+the workers distribute the connections. A third figure is that of workers that accept from one inherited socket, each as
+soon as it can, as forked servers do.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _LOOK_SECONDS = 0.05
 _PATIENCE_SECONDS = 30.0
 
 Counts = Callable[[], Sequence[int]]
-"""Returns how many connections each worker has."""
+"""Returns the number of connections of each worker."""
 
 
 @contextmanager
 def service(transport: str, workers: int) -> Iterator[tuple[int, Counts]]:
-    """Run a service; give its port, and what counts its connections."""
+    """Run a service; yield its port, and a function that counts the connections of its workers."""
     with tempfile.TemporaryDirectory() as logs:
         it = start("model_service", ROOT / "models", Path(logs), "--workers", str(workers), transport=transport)
         port = int(it.address.rpartition(":")[2])
@@ -50,7 +50,7 @@ def service(transport: str, workers: int) -> Iterator[tuple[int, Counts]]:
 
 @contextmanager
 def one_socket(workers: int) -> Iterator[tuple[int, Counts]]:
-    """Run processes that accept from one socket, on the event loop that services run on."""
+    """Run processes that accept from one socket, on the event loop that the services use."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = int(listening.getsockname()[1])
         children = [_fork(listening) for _ in range(workers)]
@@ -64,7 +64,7 @@ def one_socket(workers: int) -> Iterator[tuple[int, Counts]]:
 
 
 def share_of_the_busiest(port: int, counts: Counts, connections: int) -> float:
-    """Open so many connections at once; return the share of them that one worker got at most."""
+    """Open ``connections`` connections at once, and return the share of them that the busiest worker got."""
     with contextlib.ExitStack() as stack:
         for _ in range(connections):
             caller = stack.enter_context(socket.socket())
@@ -76,7 +76,7 @@ def share_of_the_busiest(port: int, counts: Counts, connections: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a row for each way and number of workers."""
+    """Print a row for each way, number of workers and number of connections."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.worker_connections", description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])

@@ -1,4 +1,4 @@
-"""What every system is asked: one model, one question, one right answer."""
+"""Workload of every system: one model, one document, one right answer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 from peers.programs import ROOT
 
 MODELS: Final[Path] = ROOT / "models"
-"""The sample models."""
+"""Folder of the sample models."""
 MODEL_ID: Final = "clinc150"
-"""5,303 tokens, 64 dimensions, 151 classes."""
+"""Model with 5,303 tokens, 64 dimensions and 151 classes."""
 DOCUMENT: Final = "make a 10 minute timer"
 LABEL: Final = "timer"
 BATCH_SIZE: Final = 256
-"""Documents in a batch call."""
+"""Number of documents in a batch call."""

@@ -9,7 +9,7 @@ from serving.runtime.settings import load_settings
 
 
 def main() -> None:
-    """Run the frontend until a signal."""
+    """Run the frontend until a signal arrives."""
     run(Program("frontend", "frontend.service:build"), load_settings(FrontendSettings))
 
 

@@ -1,4 +1,4 @@
-"""The frontend as a workload: builds its objects from settings."""
+"""The frontend as a workload, built from settings."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from frontend.assembly.quotas import quota_collectors, quotas_of
 from frontend.batching.query_metrics import collectors_of, query_counts
 from frontend.grpc.servicer import prediction_service
 from frontend.management.service import management
+from frontend.open_inference.grpc.servicer import open_inference_service
 from frontend.open_inference.readiness import Readiness
 from frontend.open_inference.rest.application import rest_application
 from frontend.open_inference.service import open_inference_servicer
-from frontend.open_inference.servicer import open_inference_service
 from frontend.predictions.predictions import RoutedPredictions
 from frontend.releases.service import build_releases
 from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from frontend.routing.routes import parse_routes
 from frontend.settings import EngineSettings, FrontendSettings
+from serving.call.closing import close_in_order
 from serving.domain.query_limits import QueryLimits
 from serving.runtime.assembly.access import access_of, behind
 from serving.runtime.settings import ServerSettings
@@ -42,7 +43,7 @@ def build(settings: FrontendSettings) -> Workload:
 
 
 def catalog_of(settings: ServerSettings, comparison: FileComparison) -> Catalog:
-    """Return the manifests of the model folder."""
+    """Return the catalog of the manifests in the model folder."""
     return Catalog(
         ModelStore(settings.model_dir),
         threads=settings.file_threads,
@@ -52,9 +53,9 @@ def catalog_of(settings: ServerSettings, comparison: FileComparison) -> Catalog:
 
 
 def workload(settings: EngineSettings, catalog: Catalog, router: Router, comparison: FileComparison) -> Workload:
-    """Return the frontend before the engines of ``router``: its own API, and the Open Inference Protocol.
+    """Return the frontend in front of the engines of ``router``: its own API, and the Open Inference Protocol.
 
-    It closes all that it is given.
+    The workload closes all objects that it is given.
     """
     limits = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     releases = build_releases(
@@ -79,17 +80,10 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router, compari
         is_ready=readiness.is_ready,
     )
     managed = management(settings.model_dir, catalog, router, releases.known, releases.trials)
-
-    async def close() -> None:
-        await managed.close()
-        open_inference.close()
-        await predictions.close()
-        await comparison.close()
-
     return Workload(
         [prediction_service(predictions), open_inference_service(open_inference), managed.service],
         readiness.get_ready,
-        close,
+        functools.partial(close_in_order, managed.close, open_inference.close, predictions.close, comparison.close),
         readiness.end,
         functools.partial(rest_application, open_inference, settings.max_message_bytes),
         collectors=[*releases.collectors, *quota_collectors(quotas, settings)],

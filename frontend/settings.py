@@ -10,7 +10,7 @@ from pydantic import Field, FilePath, field_validator, model_validator
 
 from frontend.engines.torchserve.options import TorchServeOptions
 from frontend.routing.routes import PREDICTOR, Engine, parse_routes
-from grpc_http2.client.addresses import addresses_in
+from grpc_http2.client.servers.addresses import addresses_in
 from serving.access.own_credential import read_credential
 from serving.call.limits import Limits
 from serving.files.material import TlsFiles, UnusableCertificate, read_material
@@ -21,7 +21,7 @@ _TORCHSERVE: Final = TorchServeOptions()
 
 
 class EngineSettings(ServerSettings):
-    """How engines are asked, and releases followed."""
+    """Settings for calls to engines, and for following releases."""
 
     workers: int = Field(
         default=1,
@@ -123,13 +123,13 @@ class EngineSettings(ServerSettings):
         return self
 
     def predictor_tls(self) -> TlsFiles | None:
-        """Return the files of TLS to predictors; ``None`` where they are asked without."""
+        """Return the files for TLS to predictors; ``None`` if predictors are called without TLS."""
         if self.predictor_tls_authority is None:
             return None
         return TlsFiles(self.predictor_tls_certificate, self.predictor_tls_key, self.predictor_tls_authority)
 
     def check_names(self, engines: Iterable[Engine]) -> None:
-        """Return if it is known which name the certificates of ``engines`` must be for. Raises ValueError."""
+        """Check that the name in the certificates of ``engines`` is known. Raises ValueError."""
         if self.predictor_tls_authority is None or self.predictor_tls_server_name:
             return
         if any(engine.kind == PREDICTOR and len(addresses_in(engine.address)) > 1 for engine in engines):
@@ -143,11 +143,11 @@ class EngineSettings(ServerSettings):
         return value
 
     def worker_processes(self) -> int:
-        """Return how many processes serve on the port."""
+        """Return the number of processes that serve on the port."""
         return self.workers or usable_cores()
 
     def tenant_limits(self) -> Limits:
-        """Return how much each tenant may ask."""
+        """Return the limits of each tenant."""
         return Limits(self.tenant_requests_per_second, self.tenant_burst, self.tenant_in_flight)
 
 

@@ -1,9 +1,9 @@
-"""Timers for things that nearly never happen: the deadlines of calls that are answered long before.
+"""Timers for events that rarely happen, such as the deadlines of calls that are answered long before.
 
-A timer of the event loop is an object of the loop, made and closed for each call. Here setting and cancelling an alarm
-is putting it into a set and taking it out. Alarms of the same hundredth of a second share a set, and one timer of the
-loop goes through those that are due; it stands still where nothing is set. An alarm may be late by that time, and is
-never early.
+A timer of the event loop is an object that the loop makes and closes for each call. An alarm is only added to a set
+when it is set, and removed when it is cancelled. Alarms due in the same hundredth of a second share a set, and one
+timer of the loop rings those that are due; the timer runs only while alarms are set. An alarm may be late by a
+hundredth of a second, and is never early.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _RESOLUTION_SECONDS: Final = 0.01
 
 
 def _nothing() -> None:
-    """What a cancelled alarm does."""
+    """Do nothing, as a cancelled alarm does."""
 
 
 class Alarm:
-    """Something to be done at a time, unless it is cancelled before."""
+    """Call of a function at a given time, unless cancelled before."""
 
     __slots__ = ("_act", "_arguments", "_others")
 
@@ -33,13 +33,13 @@ class Alarm:
         others.add(self)
 
     def cancel(self) -> None:
-        """Let the time pass; again, or afterwards, does nothing."""
+        """Cancel the alarm. A further call, or one after the alarm has rung, has no effect."""
         self._others.discard(self)
-        # Whoever keeps the alarm is what it would tell: a circle that only the garbage collector would find.
+        # The holder of the alarm is also its callback's target: a cycle that only the garbage collector would free.
         self._act, self._arguments = _nothing, ()
 
     def ring(self) -> None:
-        """Do it now."""
+        """Call the function now."""
         self._act(*self._arguments)
 
 
@@ -57,12 +57,12 @@ class Alarms:
         return self.loop.time()
 
     def after(self, seconds: float, act: Callable[..., object], *arguments: Any) -> Alarm:
-        """Do ``act(*arguments)`` in so many seconds."""
+        """Call ``act(*arguments)`` in ``seconds`` seconds."""
         return self.at(self.loop.time() + seconds, act, *arguments)
 
     def at(self, moment: float, act: Callable[..., object], *arguments: Any) -> Alarm:
-        """Do ``act(*arguments)`` when the loop's time is ``moment``."""
-        # The sets up to now have rung.
+        """Call ``act(*arguments)`` when the loop's time is ``moment``."""
+        # Sets up to ``_done`` have rung already.
         number = max(math.ceil(moment / _RESOLUTION_SECONDS), self._done + 1)
         others = self._sets.get(number)
         if others is None:
@@ -86,7 +86,7 @@ class Alarms:
         for number in due:
             alarms = self._sets.pop(number)
             while alarms:
-                # One may cancel another.
+                # An alarm may cancel another one.
                 self._ring(alarms.pop())
         if self._sets:
             self._wait()
@@ -96,7 +96,7 @@ class Alarms:
     def _ring(self, alarm: Alarm) -> None:
         try:
             alarm.ring()
-        except Exception as error:  # noqa: BLE001 - the loop tells of it, and the others ring all the same
+        except Exception as error:  # noqa: BLE001 - the loop reports it, and the other alarms still ring
             self.loop.call_exception_handler({"message": "an alarm failed", "exception": error})
 
 

@@ -1,15 +1,15 @@
-"""The HTTP/2 engine: the only module that knows which one it is.
+"""The HTTP/2 engine. No other module depends on which engine is used.
 
 The engine is sans-IO: bytes go in (``receive_data``), events come out (``events``), bytes to write come out
-(``data_to_send``). It is ``ngh2``, a binding of libnghttp2. Rules that every user of a :class:`Connection` follows:
+(``data_to_send``). The engine is ``ngh2``, a binding of libnghttp2. Rules for every user of a :class:`Connection`:
 
-- Drain ``events()`` after every ``receive_data()`` and after every ``data_to_send()``: streams, and the connection,
+- Drain ``events()`` after every ``receive_data()`` and after every ``data_to_send()``: streams and the connection
   may close only when their last bytes are taken.
 - After :class:`EngineError` from ``receive_data()``, and after :class:`ConnectionClosed`, the connection is over: the
-  engine wrote no GOAWAY, and events that are left mean nothing.
+  engine wrote no GOAWAY, and the remaining events mean nothing.
 - ``send_response`` and its siblings raise :class:`EngineError` for a stream that the peer has reset.
-- ``reset_stream`` directly after the end of a response discards the response: take ``data_to_send()`` between both.
-- Received data count against the flow-control windows until ``acknowledge_received_data()``.
+- ``reset_stream`` directly after the end of a response discards the response: take ``data_to_send()`` between the two.
+- Received data counts against the flow-control windows until ``acknowledge_received_data()``.
 """
 
 from __future__ import annotations
@@ -56,34 +56,35 @@ __all__ = [
 ]
 
 EngineError = NGH2Error
-"""The peer broke the protocol or a limit, or what was asked for is not possible any more."""
+"""Error for a peer that broke the protocol or a limit, and for an operation that is no longer possible."""
 
 MAX_CONCURRENT_STREAMS: Final[int] = Setting.MAX_CONCURRENT_STREAMS
-"""The setting that tells how many streams the peer takes at the same time."""
+"""Setting with the number of concurrent streams that the peer accepts."""
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""The first bytes of a client's connection, by RFC 9113, section 3.4."""
+"""Connection preface of a client (RFC 9113, section 3.4)."""
 
-# A caller that cancels much is honest as often as not; the engine's own limit is 1,000 and then 33 a second. What a
-# reset call costs is bounded by the number of streams and by the server's bound on work without use.
+# Stream resets: burst, and rate per second. Callers that cancel often are frequently legitimate; the engine's own
+# limit is 1,000 and then 33 a second. The cost of reset calls is bounded by the number of streams and by the server's
+# limit on unproductive work.
 _RESETS: Final = (100_000, 10_000)
 _MAX_OUTGOING_HEADERS: Final = 64 << 10
 
 
 class Connection(Protocol):
-    """What is used of the engine, so that another engine can take the place of this one."""
+    """Part of the engine's interface that is used, so that another engine can replace this one."""
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in bytes that the peer sent. Raises EngineError."""
+        """Process bytes from the peer. Raises EngineError."""
 
     def events(self) -> list[Event]:
-        """Return what has happened since the last time."""
+        """Return the events since the last call."""
 
     def data_to_send(self, amount: int | None = None) -> bytes:
-        """Return bytes for the peer."""
+        """Return bytes to write to the peer."""
 
     def send_request(self, headers: Iterable[Header], *, end_stream: bool = False) -> int:
-        """Begin a request and return its stream. Raises EngineError."""
+        """Start a request and return its stream identifier. Raises EngineError."""
 
     def send_response(self, stream_id: int, headers: Iterable[Header], *, end_stream: bool = False) -> None:
         """Send the headers of a response. Raises EngineError."""
@@ -98,33 +99,33 @@ class Connection(Protocol):
         """End the body. Raises EngineError."""
 
     def reset_stream(self, stream_id: int, error_code: int = ...) -> None:
-        """End a stream at once."""
+        """Reset a stream."""
 
     def ping(self, opaque_data: bytes = ...) -> None:
-        """Ask the peer for a sign of life."""
+        """Send a ping to the peer."""
 
     def send_shutdown_notice(self) -> None:
-        """Tell the peer that the connection is going to end; streams that are under way still arrive."""
+        """Notify the peer that the connection is going to end; streams that are on their way are still accepted."""
 
     def send_goaway(self, error_code: int = 0, *, last_stream_id: int | None = None, debug_data: bytes = b"") -> None:
-        """Tell the peer that no further stream is taken."""
+        """Send a GOAWAY: no further streams are accepted."""
 
     def acknowledge_received_data(self, amount: int, stream_id: int) -> None:
-        """Give the peer back ``amount`` bytes of the windows of the stream and of the connection."""
+        """Return ``amount`` bytes to the flow-control windows of the stream and of the connection."""
 
     def set_local_window_size(self, window_size: int, *, stream_id: int = 0) -> None:
-        """Let the peer send so many bytes ahead; stream 0 is the connection."""
+        """Set the flow-control window, in bytes; stream 0 is the connection."""
 
     def queued_body_size(self, stream_id: int | None = None) -> int:
-        """Return the bytes of bodies that are not written yet, of one stream or of all."""
+        """Return the number of body bytes that are not written yet, of one stream or of all."""
 
     @property
     def want_write(self) -> bool:
-        """Whether there are bytes for the peer now."""
+        """Whether there are bytes to write to the peer."""
 
     @property
     def remote_settings(self) -> Mapping[int, int]:
-        """The settings that the peer announced."""
+        """Settings that the peer announced."""
 
 
 def server_connection(
@@ -133,9 +134,9 @@ def server_connection(
     """Return the server's side of a new connection.
 
     Args:
-        max_streams: streams that the client may have open at the same time.
-        max_metadata_bytes: the size of a header block that clients are told of. Blocks up to four times as large reach
-            the server, which refuses their calls one by one; a larger one ends the connection.
+        max_streams: maximum number of streams that the client may have open concurrently.
+        max_metadata_bytes: maximum size of a header block, as announced to clients. Blocks up to four times as large
+            reach the server, which refuses their calls one by one; a larger one ends the connection.
         stream_window_bytes: bytes that a stream may send ahead.
         connection_window_bytes: bytes that all streams of the connection may send ahead.
     """

@@ -1,6 +1,6 @@
-"""What this library logs: as structlog is configured, and by way of ``logging`` where it is not.
+"""Logger of this library: structlog if it is configured, and ``logging`` otherwise.
 
-A program that uses the channel need not know structlog, whose lines would go to its standard output.
+A program that uses the channel need not configure structlog, whose lines would otherwise go to standard output.
 """
 
 from __future__ import annotations

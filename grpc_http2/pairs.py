@@ -1,4 +1,4 @@
-"""A certificate and its private key, put into a TLS context."""
+"""Loading of a certificate and its private key into a TLS context."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 
 def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Have ``context`` prove with this pair who it is.
+    """Load a certificate and its private key into ``context``, which authenticates with them.
 
     Args:
-        context: of either side.
-        certificate: in PEM, with those of the authorities between it and the one that the other side knows.
-        key: its private key, in PEM.
+        context: TLS context of either side.
+        certificate: certificate in PEM, with those of the authorities between it and one that the other side knows.
+        key: private key of the certificate, in PEM.
 
     Raises:
-        OSError: one of them is not what it should be.
+        OSError: the certificate or the key is invalid.
     """
     with _in_memory(certificate) as certificate_path, _in_memory(key) as key_path:
         context.load_cert_chain(certificate_path, key_path)
@@ -25,7 +25,7 @@ def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
 
 @contextmanager
 def _in_memory(contents: bytes) -> Iterator[str]:
-    """Give a path that has ``contents``, for a library that reads paths alone. No key is written to a disk."""
+    """Yield a path to ``contents``, for a library that reads only from paths. No key is written to a disk."""
     file = os.memfd_create("material")
     try:
         os.write(file, contents)

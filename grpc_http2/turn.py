@@ -1,4 +1,4 @@
-"""One turn of the event loop: what arrived together is served together, and written together."""
+"""One turn of the event loop: calls that arrive together are served together, and written together."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from grpc_http2.log import log
 
 
 class Method(Protocol):
-    """What serves a call."""
+    """Method that serves calls."""
 
     def serve(self, call: Any) -> None:
         """Answer the call, now or later."""
 
 
 class TurnCall(Protocol):
-    """A call that a turn brings."""
+    """Call that arrives in a turn."""
 
     ended: bool
-    """Whether nothing is left to be done for the call."""
+    """Whether nothing is left to do for the call."""
 
     @property
     def method(self) -> Method:
-        """What serves the call."""
+        """Method that serves the call."""
 
     def fault(self, error: Exception) -> None:
-        """End the call, whose method has failed with ``error``."""
+        """End the call, whose method failed with ``error``."""
 
     def watch_deadline(self) -> None:
-        """Take that the call is not answered at once."""
+        """Watch the deadline of a call that is not answered at once."""
 
 
 class Writer(Protocol):
-    """A connection, at either end."""
+    """Connection, on either side."""
 
     def flush(self) -> None:
-        """Write what there is for the peer."""
+        """Write pending data to the peer."""
 
     def abort(self, reason: str) -> None:
         """End the connection at once."""
 
 
 class Turn:
-    """The calls that the current turn brought, what is to be done once all of them are seen, and what is to be written.
+    """Calls of the current turn, work to do once all of them have been served, and connections with data to write.
 
-    Requests come in bunches: one read yields all requests of a connection, one turn of the loop those of all
-    connections. Work that gets cheaper in company (a batch, one write for many answers) waits for the end of the turn,
-    which is a fraction of a millisecond away, and for no timer.
+    Requests arrive in bunches: one read yields all requests of a connection, and one turn of the loop those of all
+    connections. Work that is cheaper in bulk (a batch, one write for many responses) waits for the end of the turn,
+    which is a fraction of a millisecond away, and not for a timer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,14 +59,14 @@ class Turn:
         self._at_end: list[Callable[[], object]] = []
         self._unwritten: dict[Writer, None] = {}
         self._is_scheduled = False
-        # Most calls are answered before an alarm could ring: an alarm is set only for calls that are left by then.
+        # Most calls are answered before an alarm could ring: an alarm is set only for calls still active by then.
         self._alarms = alarms_of(loop)
         self._young: list[TurnCall] = []
         self._is_growing = False
 
     @classmethod
     def of_running_loop(cls) -> Turn:
-        """Return the turns of the event loop that runs."""
+        """Return the turn object of the running event loop."""
         loop = asyncio.get_running_loop()
         turn = _turns.get(loop)
         if turn is None:
@@ -80,13 +80,13 @@ class Turn:
             self._schedule()
 
     def at_end(self, act: Callable[[], object]) -> None:
-        """Do ``act()`` once every call of this turn was served."""
+        """Call ``act()`` once every call of this turn has been served."""
         self._at_end.append(act)
         if not self._is_scheduled:
             self._schedule()
 
     def write(self, connection: Writer) -> None:
-        """Write what ``connection`` has for its peer at the end of this turn."""
+        """Write the pending data of ``connection`` at the end of this turn."""
         self._unwritten[connection] = None
         if not self._is_scheduled:
             self._schedule()
@@ -130,7 +130,7 @@ def _do(act: Callable[[], object]) -> None:
     try:
         act()
     except Exception:
-        # One batch must not cost the others of the turn theirs.
+        # A batch that fails must not affect the other batches of the turn.
         log.exception("work at the end of a turn failed")
 
 
@@ -138,7 +138,7 @@ def _flush(connection: Writer) -> None:
     try:
         connection.flush()
     except Exception:
-        # Nor must one connection.
+        # A connection that fails must not affect the other connections.
         log.exception("a connection failed")
         connection.abort("it failed")
 

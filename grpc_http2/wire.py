@@ -1,6 +1,6 @@
-"""gRPC over HTTP/2, as bytes: messages, deadlines, statuses, metadata.
+"""gRPC over HTTP/2 as bytes: messages, deadlines, statuses, metadata.
 
-The facts are those of gRPC's ``PROTOCOL-HTTP2.md`` and ``compression.md``.
+The format follows gRPC's ``PROTOCOL-HTTP2.md`` and ``compression.md``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ENCODINGS: Final = b"identity,deflate,gzip"
 
 _PREFIX: Final = struct.Struct(">BI")
 PREFIX_BYTES: Final = _PREFIX.size
-"""A flag that tells whether the message is compressed, and its length."""
+"""Size of the prefix of a message, in bytes: a flag for compression, and the length of the message."""
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])\Z")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
-# Everything printable but the percent sign stands as it is.
+# Printable characters other than the percent sign are not escaped.
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _WINDOWS: Final = {DEFLATE: 15, GZIP: 31}
 _OK: Final = (b"grpc-status", b"0")
@@ -50,17 +50,17 @@ _CODES_OF_HTTP: Final = {
     b"504": StatusCode.UNAVAILABLE,
 }
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
-"""Of gRPC's own names the one that servicers set: when a call may be tried again (proposal A6)."""
-# Names that gRPC and HTTP/2 keep for themselves; metadata are all others.
+"""The only one of gRPC's own names that servicers set: when a call may be retried (proposal A6)."""
+# Names reserved for gRPC and HTTP/2; all other names are metadata.
 _OWN_NAMES: Final = frozenset({b"host", b"te", b"content-type", b"content-length"})
 
 
 class WireError(Exception):
-    """What came is not gRPC, or more than is taken.
+    """Error for received data that is not gRPC, or that exceeds a limit.
 
     Args:
-        code: the status of the call.
-        message: for the caller.
+        code: status of the call.
+        message: message for the caller.
     """
 
     def __init__(self, code: StatusCode, message: str) -> None:
@@ -85,7 +85,7 @@ def status_headers(code: StatusCode, message: str, metadata: Iterable[Metadatum]
 
 
 def metadata_headers(metadata: Iterable[Metadatum]) -> list[Header]:
-    """Return metadata as headers. Raises ValueError where a key or a value cannot be sent."""
+    """Return metadata as headers. Raises ValueError if a key or a value cannot be sent."""
     return [(_header_name(key), _header_value(key, value)) for key, value in metadata]
 
 
@@ -95,7 +95,7 @@ def header_bytes(headers: Sequence[Header]) -> int:
 
 
 def metadata_of(headers: Iterable[Header]) -> tuple[Metadatum, ...]:
-    """Return the metadata among request headers. Raises WireError where a binary value is not base64."""
+    """Return the metadata among request headers. Raises WireError if a binary value is not base64."""
     return tuple(_metadata(headers))
 
 
@@ -107,13 +107,13 @@ def _metadata(headers: Iterable[Header]) -> Iterator[Metadatum]:
         if not key.endswith("-bin"):
             yield key, value.decode("latin-1")
             continue
-        # Values of one key may be joined by commas, which base64 does not have.
+        # Values of one key may be joined by commas, which do not occur in base64.
         for part in value.split(b","):
             yield key, _from_base64(part.strip())
 
 
 def timeout_of_seconds(seconds: float) -> bytes:
-    """Return the ``grpc-timeout`` header of so many seconds, rounded down to what eight digits hold."""
+    """Return the ``grpc-timeout`` header for ``seconds``, rounded down to what eight digits can hold."""
     for unit, size in (b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0):
         amount = int(seconds / size)
         if amount < _TIMEOUT_LIMIT:
@@ -122,7 +122,7 @@ def timeout_of_seconds(seconds: float) -> bytes:
 
 
 def status_of(headers: Mapping[bytes, bytes]) -> tuple[StatusCode, str] | None:
-    """Return the status and its message that trailers tell; ``None`` where the trailers have no status."""
+    """Return the status and its message from trailers; ``None`` if the trailers have no status."""
     value = headers.get(b"grpc-status")
     if value is None:
         return None
@@ -131,7 +131,7 @@ def status_of(headers: Mapping[bytes, bytes]) -> tuple[StatusCode, str] | None:
 
 
 def code_of_http(status: bytes) -> StatusCode:
-    """Return what gRPC makes of an HTTP status without a gRPC status (``http-grpc-status-mapping.md``)."""
+    """Return gRPC's code for an HTTP status without a gRPC status (``http-grpc-status-mapping.md``)."""
     return _CODES_OF_HTTP.get(status, StatusCode.UNKNOWN)
 
 
@@ -142,7 +142,7 @@ def _from_base64(value: bytes) -> bytes:
         raise WireError(StatusCode.INTERNAL, "a binary metadata value is not base64") from error
 
 
-# A service sends few different keys.
+# A service sends few distinct keys.
 @functools.lru_cache(maxsize=1024)
 def _header_name(key: str) -> bytes:
     key = key.lower()
@@ -161,7 +161,7 @@ def _header_value(key: str, value: str | bytes) -> bytes:
 
 
 def framed(message: bytes, *, compressed: bool = False) -> bytes:
-    """Return ``message`` behind the prefix that tells its length."""
+    """Return ``message`` behind its length prefix."""
     if compressed:
         compressor = zlib.compressobj(wbits=_WINDOWS[GZIP])
         message = compressor.compress(message) + compressor.flush()
@@ -170,11 +170,11 @@ def framed(message: bytes, *, compressed: bool = False) -> bytes:
 
 
 class MessageReader:
-    """Takes the body of a request in pieces, and gives its messages.
+    """Assembles messages from the pieces of a body.
 
     Args:
-        limit: bytes of the largest message that is taken, compressed or not.
-        encoding: what ``grpc-encoding`` says.
+        limit: maximum size of a message, in bytes, compressed or not.
+        encoding: value of ``grpc-encoding``.
 
     Raises:
         WireError: from :meth:`feed` and :meth:`end`.
@@ -186,9 +186,9 @@ class MessageReader:
         self._buffer = bytearray()
 
     def feed(self, chunk: bytes) -> Sequence[bytes]:
-        """Take a piece; return the messages that are complete with it."""
+        """Add a piece; return the messages that it completes."""
         if not self._buffer and len(chunk) >= _PREFIX.size:
-            # Nearly always a piece is one message.
+            # Nearly every piece is exactly one message.
             flag, size = _PREFIX.unpack_from(chunk)
             if not flag and size == len(chunk) - _PREFIX.size and size <= self._limit:
                 return (chunk[_PREFIX.size :],)
@@ -199,18 +199,18 @@ class MessageReader:
         return messages
 
     def take(self, chunk: bytes) -> None:
-        """Take a piece, whose messages :meth:`next` gives."""
+        """Add a piece, whose messages :meth:`next` returns."""
         self._buffer += chunk
 
     def next(self) -> bytes | None:
-        """Return the next message, ``None`` where it is not complete.
+        """Return the next message, ``None`` if it is not complete.
 
-        Messages are opened one by one: together, those of one small piece may be a thousand times as large.
+        Messages are decompressed one by one: together, those of one small piece may be a thousand times as large.
         """
         if len(self._buffer) < _PREFIX.size:
             return None
         flag, size = _PREFIX.unpack_from(self._buffer)
-        # What is too large is refused when it is announced, before it is kept.
+        # A message that is too large is refused when its size is announced, before it is buffered.
         self._check_size(size)
         end = _PREFIX.size + size
         if len(self._buffer) < end:
@@ -221,11 +221,11 @@ class MessageReader:
 
     @property
     def is_empty(self) -> bool:
-        """Whether all that was taken has been given."""
+        """Whether all added bytes have been returned in messages."""
         return not self._buffer
 
     def end(self) -> None:
-        """Take the end of the body."""
+        """Check that the body does not end in the middle of a message."""
         if self._buffer:
             raise WireError(StatusCode.INTERNAL, "the request ends in the middle of a message")
 

@@ -1,1 +1,1 @@
-"""The command line of the project: start, ask, list, train."""
+"""Command line of the project: start services, send queries, list and train models."""

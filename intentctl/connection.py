@@ -1,4 +1,4 @@
-"""How commands connect to services: the same options and variables for all of them."""
+"""Connections of commands to services, with the same options and environment variables for all commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
 """Environment variable with the caller's API key or token itself."""
 
 LONGER: Final = "give it longer with --timeout"
-"""The advice of commands with that option where the deadline has passed."""
+"""Advice for an expired deadline, given by commands that have that option."""
 
 _PANEL: Final = "Connection"
 _ARGUMENT: Final = "connection"
@@ -27,7 +27,7 @@ _MAX_CREDENTIAL_BYTES: Final = 1 << 14
 
 
 def connecting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of connections, which it takes as one keyword argument, ``connection``."""
+    """Add the connection options to a command, which receives them as one keyword argument, ``connection``."""
     own = inspect.signature(command, eval_str=True)
     kept = [parameter for name, parameter in own.parameters.items() if name != _ARGUMENT]
     shared = inspect.signature(_connection, eval_str=True).parameters
@@ -37,7 +37,7 @@ def connecting(command: Callable[..., None]) -> Callable[..., None]:
         connection = _connection(**{name: values.pop(name) for name in shared})
         command(**values, **{_ARGUMENT: connection})
 
-    # Where typer looks for what a command takes.
+    # Typer reads the parameters of a command from this attribute.
     connected.__signature__ = own.replace(parameters=[*kept, *shared.values()])  # type: ignore[attr-defined]
     return connected
 
@@ -50,14 +50,14 @@ def fail_unanswered(
     longer: str = LONGER,
     instead: str = "",
 ) -> NoReturn:
-    """End the command because a service gave no answer, or none in time, and say what to do.
+    """Exit because a service gave no answer, or none in time, and say what to do.
 
     Args:
-        address: of the service, ``host:port``.
-        error: what the call ended with.
-        connection: how the service was connected to.
-        longer: the advice where the deadline has passed.
-        instead: what does without a service, as the end of a sentence.
+        address: address of the service, ``host:port``.
+        error: error of the call.
+        connection: options of the connection to the service.
+        longer: advice if the deadline has expired.
+        instead: alternative that needs no service, as the end of a sentence.
     """
     if isinstance(error, DeadlineExceeded):
         fail(f"no answer from {address} in time: {error}; {longer}", EXIT_UNAVAILABLE)
@@ -69,7 +69,7 @@ def fail_unanswered(
 
 
 def _file(variable: str, what: str) -> Any:
-    """Return an option that names a file, as the environment's ``variable`` does too."""
+    """Return an option that names a file, which the environment variable ``variable`` can name too."""
     return typer.Option(
         envvar=variable, exists=True, dir_okay=False, help=what, show_default=False, rich_help_panel=_PANEL
     )
@@ -110,7 +110,7 @@ def _connection(
         ),
     ] = None,
 ) -> ChannelOptions:
-    """Return the options, or end the command and say what is wrong with them."""
+    """Return the options, or exit and say what is wrong with them."""
     options = ChannelOptions(
         tls=tls,
         tls_authority=tls_authority,
@@ -127,7 +127,7 @@ def _connection(
 
 
 def _credential(file: Path | None) -> str | None:
-    """Return the caller's credential; what is named outright comes before the variable."""
+    """Return the caller's credential; a file takes precedence over the variable that holds the credential itself."""
     if file is None:
         return os.environ.get(CREDENTIAL_VARIABLE, "").strip() or None
     try:

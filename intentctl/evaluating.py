@@ -1,4 +1,4 @@
-"""What ``intentctl evaluate`` and ``intentctl compare`` share: labelled rows, and a model that is asked all of them."""
+"""Shared parts of ``intentctl evaluate`` and ``intentctl compare``: labelled rows, and a model's answers to them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Split(StrEnum):
 
 
 def share(text: str) -> float:
-    """Return a number from 0 to 1."""
+    """Return ``text`` as a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no number from 0 to 1") from error
-    # NaN is none either.
+    # The comparison is written so that NaN fails it too.
     if not 0.0 <= value <= 1.0:
         raise typer.BadParameter(f"{text!r} is no number from 0 to 1")
     return value
@@ -87,23 +87,23 @@ class Rows:
     file: str
     sha256: str
     split: Split | None
-    """``None`` for a file that has no splits."""
+    """Split that the rows are from; ``None`` for a file without splits."""
 
     @property
     def texts(self) -> list[str]:
-        """What a model is asked."""
+        """Texts that a model is asked to classify."""
         return [row.text for row in self.rows]
 
     def __str__(self) -> str:
         return self.file if self.split is None else f"{self.file} ({self.split.value})"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return where the rows are from, as JSON has it."""
+        """Return the source of the rows, as JSON fields."""
         return {"file": self.file, "sha256": self.sha256, "split": None if self.split is None else self.split.value}
 
 
 def read_rows(path: Path, split: Split | None) -> Rows:
-    """Return the rows of a data file, or end the command and say what is wrong with it."""
+    """Return the rows of a data file, or exit and say what is wrong with it."""
     from training.errors import TrainingError  # noqa: PLC0415
     from training.readers import read_data  # noqa: PLC0415
 
@@ -127,20 +127,20 @@ def read_rows(path: Path, split: Split | None) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Where models are, and how they are asked."""
+    """Location of the models, and settings of the queries to them."""
 
     model_dir: Path
     frontend: str | None
-    """Asked instead of the folder."""
+    """Address of the frontend that answers instead of the folder."""
     timeout: float
-    """Seconds that a call to the frontend may take."""
+    """Timeout of a call to the frontend, in seconds."""
     threshold: float | None
-    """Instead of the models' own."""
+    """Threshold that replaces the models' own."""
     connection: ChannelOptions
-    """How the frontend is connected to."""
+    """Options of the connection to the frontend."""
 
     def answers(self, model_id: str, texts: Sequence[str]) -> Answers:
-        """Return the answers of a model, or end the command and say why there are none."""
+        """Return the answers of a model, or exit and say why there are none."""
         with _packages():
             from evaluation.errors import RowRefused  # noqa: PLC0415
 
@@ -172,7 +172,7 @@ class Asking:
             return ask_frontend(client, model_id, texts, threshold=self.threshold, on_answers=on_answers)
 
     def described(self, answers: Answers) -> dict[str, Any]:
-        """Return what was asked, as JSON has it."""
+        """Return the model that answered, as JSON fields."""
         return {
             "id": answers.model_id,
             "version": answers.model_version,
@@ -184,12 +184,12 @@ class Asking:
 
 
 def out_of_scope_labels(option: list[str] | None) -> tuple[str, ...]:
-    """Return the labels of rows that are out of scope, whatever the model."""
+    """Return the labels of rows that are out of scope for every model."""
     return (FALLBACK_LABEL, *(option or ()))
 
 
 def percent(value: float | None) -> str:
-    """Return a share as people read it; nothing for a share of no rows."""
+    """Return a share as a percentage; an empty string for a share of no rows."""
     return "" if value is None else f"{value:.2%}"
 
 
@@ -203,7 +203,7 @@ def _packages() -> Iterator[None]:
 
 @contextmanager
 def _progress(model_id: str, rows: int) -> Iterator[OnAnswers]:
-    """Give what shows on a terminal how many rows are answered."""
+    """Yield a callback that shows the number of answered rows on a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}", markup=False), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""What the commands that manage models share: whom they ask, how they end, and how a release is shown."""
+"""Shared parts of the commands that manage models: their target, their exit codes, and the display of releases."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ _TRIALS: Final = (
 
 @contextlib.contextmanager
 def managing(frontend: str, connection: ChannelOptions, model_dir: Path | None = None) -> Iterator[Manager]:
-    """Give whom to ask: a frontend, or a model folder. An error ends the command with the code that it stands for."""
+    """Yield the target: a frontend, or a model folder. An error ends the command with its own exit code."""
     with ending_by_code(frontend if model_dir is None else None, connection):
         if model_dir is not None:
             yield _on_volume(model_dir)
@@ -102,7 +102,7 @@ def managing(frontend: str, connection: ChannelOptions, model_dir: Path | None =
 
 @contextlib.contextmanager
 def ending_by_code(frontend: str | None, connection: ChannelOptions) -> Iterator[None]:
-    """End the command where an error comes, with the code that it stands for."""
+    """End the command if an error is raised, with the exit code of that error."""
     try:
         yield
     except (Unavailable, DeadlineExceeded) as error:
@@ -118,7 +118,7 @@ def ending_by_code(frontend: str | None, connection: ChannelOptions) -> Iterator
 
 
 def print_change(state: ReleaseState, *, as_json: bool) -> None:
-    """Print what a release is after a change, in one line."""
+    """Print the state of a release after a change, in one line."""
     if as_json:
         print_json(state.as_dict())
     else:
@@ -126,7 +126,7 @@ def print_change(state: ReleaseState, *, as_json: bool) -> None:
 
 
 def print_state(state: ReleaseState, *, as_json: bool) -> None:
-    """Print a release: what is live, what was counted of trials, and its history; off a terminal the history alone."""
+    """Print a release: what is live, the counts of trials, and its history; off a terminal, only the history."""
     if as_json:
         print_json(state.as_dict())
         return
@@ -169,7 +169,7 @@ def told(state: ReleaseState) -> str:
 
 def _on_volume(model_dir: Path) -> VolumeReleases:
     try:
-        # Its packages are the predictor's, and take a moment to load.
+        # The module needs the predictor's packages, which take a moment to import.
         from intentctl.volume_releases import VolumeReleases  # noqa: PLC0415
     except ModuleNotFoundError as error:
         fail(f"to try versions takes the predictor's packages, and {error.name} is not installed")

@@ -1,4 +1,4 @@
-"""What commands print: tables with colour for a person at a terminal, JSON for scripts; errors in plain words."""
+"""Output of commands: coloured tables for a person at a terminal, JSON for scripts, errors in plain words."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 EXIT_FAILED: Final = 1
-"""The command could not do what was asked."""
+"""Exit code of a command that could not do what was requested."""
 EXIT_USAGE: Final = 2
-"""The command was called wrongly."""
+"""Exit code of a command that was called incorrectly."""
 EXIT_UNAVAILABLE: Final = 3
-"""The service does not answer."""
+"""Exit code of a command whose service does not answer."""
 EXIT_CONFLICT: Final = 4
-"""Somebody else has changed what was to be changed."""
+"""Exit code of a command whose change conflicts with another caller's."""
 
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -40,7 +40,7 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table with colour on a terminal; anywhere else lines with a tab between the values, whole."""
+    """Print a coloured table on a terminal; elsewhere, lines with untruncated values separated by tabs."""
     if not console.is_terminal:
         for row in ([column.name for column in columns], *rows):
             sys.stdout.write("\t".join(value.translate(_ESCAPES) for value in row) + "\n")
@@ -60,11 +60,11 @@ def print_json(value: Any) -> None:
 
 
 def tell(message: str) -> None:
-    """Print an error to standard error and go on."""
+    """Print an error to standard error and continue."""
     errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
-    """Print ``message`` to standard error and end with ``code``."""
+    """Print ``message`` to standard error and exit with ``code``."""
     tell(message)
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""Predictions as the commands print them in JSON."""
+"""Predictions in the JSON form that commands print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.domain.prediction import Outcome
 
 
 def as_dict(document: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the answer to a document, or the error, with all that is known of it but the explanation."""
+    """Return the answer to a document, or the error, with all its fields except the explanation."""
     if isinstance(outcome, ServingError):
         status = status_of(outcome)
         return {"document": document, "error": {"code": status.code.name, "message": status.message}}

@@ -1,4 +1,4 @@
-"""The services as processes of this machine: started, watched, drained."""
+"""The services as processes on this machine, which are started, watched and drained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.runtime.settings import Transport
 
 ALGORITHM: Final = "intent-classification"
-"""What the local predictor serves."""
+"""Algorithm that the local predictor serves."""
 
 _OPTIONS: Final = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.enable_http_proxy", 0))
 _KILL_AFTER_SECONDS: Final = 30.0
@@ -28,17 +28,17 @@ _KILL_AFTER_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """Where the services listen and what they serve."""
+    """Addresses that the services listen on, and what they serve."""
 
     model_dir: Path
     host: str
     frontend_port: int
     predictor_port: int
     transport: Transport | None = None
-    """``None`` leaves it to the settings of each service."""
+    """Transport of the services; ``None`` leaves the choice to the settings of each service."""
     single_process: bool = False
     workers: int | None = None
-    """Processes of the service that callers meet; 0: one for each core. ``None`` leaves it to its settings."""
+    """Number of processes of the service that callers use; 0: one per core; ``None``: as set in its settings."""
 
     @property
     def frontend(self) -> str:
@@ -70,7 +70,7 @@ class _Planned:
     name: str
     port: int
     flag: str
-    """The flag that chooses its port."""
+    """Flag that sets the port."""
     flags: tuple[str, ...]
 
 
@@ -79,13 +79,13 @@ class ServiceEnded(Exception):
 
 
 class LocalStack:
-    """A frontend and a predictor, run by this Python: as two processes, or as one."""
+    """A frontend and a predictor, run by this Python interpreter as two processes or as one."""
 
     def __init__(self, options: StackOptions) -> None:
         self._options = options
         self._processes: dict[str, Process] = {}
 
-    async def start(self, timeout: float) -> None:  # noqa: ASYNC109 - one figure for all that happens here
+    async def start(self, timeout: float) -> None:  # noqa: ASYNC109 - one limit for the whole start
         """Start the services, and return once the frontend answers.
 
         Raises:
@@ -110,7 +110,7 @@ class LocalStack:
         ready.result()
 
     async def wait_for_an_end(self) -> str:
-        """Return what to tell of the first service that ends by itself."""
+        """Return a message about the first service that ends by itself."""
         waits = {asyncio.ensure_future(process.wait()): name for name, process in self._processes.items()}
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -139,18 +139,18 @@ class LocalStack:
             sys.executable, "-P", "-m", planned.name, "--model-dir", str(options.model_dir), "--host", options.host,
             "--port", str(planned.port), *planned.flags,
         )  # fmt: skip
-        # A session of its own: Ctrl-C reaches us alone, and we drain in order.
+        # A separate session, so that Ctrl-C reaches only this process, which drains the services in order.
         self._processes[planned.name] = await asyncio.create_subprocess_exec(
             *command, start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
         )
 
 
 def _check_free(host: str, port: int, flag: str) -> None:
-    """Return if nothing listens there: what does would answer in the place of our own service, and seem ready."""
+    """Return if nothing listens there; another process would answer instead of our own service and seem ready."""
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        # Any other fault is told by the service itself.
+        # The service itself reports any other fault.
         if error.errno == errno.EADDRINUSE:
             raise ServiceEnded(
                 f"another process listens on {host}:{port}; stop it, or choose another port with {flag}"
@@ -159,7 +159,7 @@ def _check_free(host: str, port: int, flag: str) -> None:
 
 async def _wait_until_serving(address: str) -> None:
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        # The published types of the health stub leave Watch out.
+        # The published types of the health stub omit Watch.
         health: Any = health_pb2_grpc.HealthStub(channel)
         async for update in health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
             if update.status == health_pb2.HealthCheckResponse.SERVING:

@@ -1,6 +1,6 @@
-"""Releases changed on the volume itself, without a frontend: where services may only read it.
+"""Changes of releases on the volume itself, without a frontend, for deployments whose services may only read it.
 
-A version is loaded and asked here as the predictor does it, before it goes live; the services follow by themselves.
+Before a version goes live, it is loaded and tried here as the predictor does it; the services follow by themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serving.volume.release_writing import change_release
 
 
 class VolumeReleases:
-    """Does with a model folder what :class:`~serving.wire.management_client.ManagementClient` asks of a frontend.
+    """Manager of a model folder, as :class:`~serving.wire.management_client.ManagementClient` is of a frontend.
 
     Args:
         root: the model folder.
@@ -37,14 +37,14 @@ class VolumeReleases:
         self._inventory = Inventory(self._store)
 
     def delete(self, model_id: str, *, force: bool = False) -> None:
-        """Take a model, or a version, from the volume. Raises as :func:`~serving.volume.deleting.delete` does."""
+        """Delete a model or a version from the volume. Raises as :func:`~serving.volume.deleting.delete` does."""
         delete(self._root, parse_model_id(model_id), force=force)
 
     def release_of(self, name: str, *, history: int = MAX_HISTORY) -> ReleaseState:
         """Return the release of a name with the latest ``history`` changes.
 
         Raises:
-            ServingError: it cannot be read.
+            ServingError: the release cannot be read.
         """
         release = self._inventory.existing_release(parse_model_name(name))
         if release is not None:
@@ -65,10 +65,10 @@ class VolumeReleases:
         expected_revision: int | None = None,
         comment: str = "",
     ) -> ReleaseState:
-        """Make a version live. Arguments as for the client.
+        """Make a version live. The arguments are those of the client.
 
         Raises:
-            ReleaseRefused: it makes no sense, or the version cannot go live.
+            ReleaseRefused: the change makes no sense, or the version cannot go live.
             ServingError: as :func:`~serving.volume.release_writing.change_release` does.
         """
         bounds = {"max_error_rate": max_error_rate, "max_disagreement": max_disagreement, "min_answers": min_answers}
@@ -83,13 +83,13 @@ class VolumeReleases:
     def rollback(
         self, name: str, version: str = "", *, expected_revision: int | None = None, comment: str = ""
     ) -> ReleaseState:
-        """Make what was stable before, or ``version``, stable again. Raises as :meth:`release` does."""
+        """Make the former stable version, or ``version``, stable again. Raises as :meth:`release` does."""
         return self._changed(name, functools.partial(rolled_back, version=version), expected_revision, comment)
 
     def withdraw(
         self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
     ) -> ReleaseState:
-        """End the canary or the shadow, or take a label away. Raises as :meth:`release` does."""
+        """End the canary or the shadow, or remove a label. Raises as :meth:`release` does."""
         change = functools.partial(withdrawn, role=role, label=label)
         return self._changed(name, change, expected_revision, comment, tries=False)
 
@@ -111,7 +111,7 @@ class VolumeReleases:
         return ReleaseState(checked, release.model_copy(update={"history": release.history[:1]}))
 
     def _try(self, name: ModelId, version: str) -> None:
-        """Return if the version can go live: it is loaded, and answers its manifest's example."""
+        """Return if the version can go live: it can be loaded, and answers its manifest's example."""
         if version not in self._inventory.version_names(name):
             raise ModelNotFound(f"{name} has no version {version}; publish it first, as {name}@{version}")
         model_id = versioned(name, version)

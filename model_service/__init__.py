@@ -1,1 +1,1 @@
-"""The frontend with the predictor inside, in one process: no hop between them, for those who need no more."""
+"""The frontend with the predictor inside, in one process without a hop between them, for users who need no more."""

@@ -11,9 +11,9 @@ from serving.runtime.settings import load_settings
 
 
 def main() -> None:
-    """Run both services until a signal."""
+    """Run both services until a signal arrives."""
     settings = load_settings(ModelServiceSettings)
-    # As for the predictor: NumPy reads this when it is imported.
+    # NumPy reads this when it is imported, as in the predictor.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     run(Program("model_service", "model_service.service:build"), settings)
 

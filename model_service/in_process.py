@@ -22,8 +22,8 @@ class InProcessBackend:
     """A :class:`~frontend.engines.backend.Backend` that is the engine itself.
 
     Args:
-        engine: answers; closed with the backend.
-        wanted: models loaded before the first question.
+        engine: engine that answers; closed with the backend.
+        wanted: models to load before the first query.
     """
 
     def __init__(self, engine: InferenceEngine, wanted: Sequence[ModelId]) -> None:
@@ -35,36 +35,36 @@ class InProcessBackend:
         return await self._engine.predict(query, call.deadline)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        """Return the outcome of each query, in order. Raises InvalidRequest where the batch is too large."""
+        """Return the outcome of each query, in order. Raises InvalidRequest if the batch is too large."""
         return await self._engine.predict_batch(queries, call.deadline)
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone."""
+        """Return the outcome of each query that can be answered at once, ``None`` for those to be sent alone."""
         return await self._engine.predict_ready(queries, call.deadline)
 
     def predict_now(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        """Return the same without a wait."""
+        """Return what :meth:`predict_ready` returns, without waiting."""
         return self._engine.predict_checked_now(queries, call)
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
-        """Have the model in memory. Raises ServingError."""
+        """Load the model into memory. Raises ServingError."""
         del call
         with await self._engine.load(model_id) as model:
             del model
             return self._residence(model_id)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        """Return what this process has of the model."""
+        """Return the residency of the model in this process."""
         del call
         return [self._residence(model_id)]
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Let go of the model. Raises ModelPinned."""
+        """Unload the model. Raises ModelPinned."""
         del call
         self._engine.unload(model_id)
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        """Let go of models that were removed. Raises ModelPinned, once the others were let go."""
+        """Unload models that were removed. Raises ModelPinned, once the others are unloaded."""
         await forget_each(models, lambda model: self.unload(model.model_id, call))
 
     async def wait_until_ready(self) -> None:

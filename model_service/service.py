@@ -1,4 +1,4 @@
-"""Both services as one workload: builds their objects from settings."""
+"""Both services as one workload, built from settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build(settings: ModelServiceSettings) -> Workload:
     access = access_of(settings)
     comparison = ProcessComparison()
     engine = build_engine(settings, comparison)
-    # No call is saved here, and yet much: queries of a model go through it together, and answers leave together.
+    # Coalescing saves no call here, but queries go through a model together, and answers are sent together.
     counts = query_metrics.query_counts(settings)
     in_process = InProcessBackend(engine, wanted_at_start(settings))
     own = coalesced(in_process, calls=1, counts=counts, predict_now=in_process.predict_now)
@@ -32,7 +32,7 @@ def build(settings: ModelServiceSettings) -> Workload:
     others = backends_of(settings.further_engines(), settings, catalog, partitions=0, counts=counts)
     router = Router(dict.fromkeys(settings.own_algorithms(), own) | others)
     both = workload(settings, catalog, router, comparison)
-    # The predictor's own service stays: it tells what is in memory, and what was asked.
+    # Keep the predictor's own service, which reports the models in memory and the queries to them.
     complete = dataclasses.replace(
         both,
         services=[*both.services, predictor_service(engine, access)],

@@ -27,7 +27,7 @@ class ModelServiceSettings(PredictorSettings, EngineSettings):
         default="", description="engines of further algorithms, as algorithm=kind://host:port, separated by commas"
     )
 
-    # Its callers ask it themselves, as they do a frontend.
+    # Callers reach this service directly, as they do a frontend.
     trace_share: Share = Field(
         default=0.01,
         description="share of the calls without a traceparent that are traced; where there is one, it decides",
@@ -46,5 +46,5 @@ class ModelServiceSettings(PredictorSettings, EngineSettings):
         return tuple(name.strip() for name in self.algorithms.split(",") if name.strip())
 
     def further_engines(self) -> dict[str, Engine]:
-        """Return the engines of the others. Raises ValueError where a route is not well written."""
+        """Return the engines of the other algorithms. Raises ValueError if a route is malformed."""
         return dict(parse_routes(self.routes)) if self.routes.strip() else {}

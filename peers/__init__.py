@@ -1,1 +1,1 @@
-"""Real servers and clients of others, each in an environment of its own, for tests and benchmarks."""
+"""Real third-party servers and clients, each in its own environment, for tests and benchmarks."""

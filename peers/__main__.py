@@ -1,4 +1,4 @@
-"""``python -m peers NAME...`` makes the environments of peers, so that tests and benchmarks find them."""
+"""``python -m peers NAME...`` makes the environments of peers for tests and benchmarks."""
 
 from __future__ import annotations
 

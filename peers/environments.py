@@ -1,4 +1,4 @@
-"""A virtual environment for each peer, from its pinned requirements, kept from one run to the next."""
+"""A virtual environment for each peer, made from its pinned requirements and kept between runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STAMP: Final = ".installed"
 
 
 class CannotInstall(Exception):
-    """A peer cannot be had on this machine; the message says why."""
+    """A peer cannot be installed on this machine; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,49 +33,49 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """Path of the interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def packages(self) -> Path:
-        """Its site-packages."""
+        """Path of the site-packages folder."""
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         return self.folder / "lib" / version / "site-packages"
 
     def program(self, name: str) -> Path:
-        """Return a program that one of its packages brought."""
+        """Return the path of a program that one of the packages installed."""
         return self.folder / "bin" / name
 
 
 def names() -> list[str]:
-    """Return what :func:`environment` can make."""
+    """Return the names of all environments that :func:`environment` can make."""
     return sorted(path.stem for path in _REQUIREMENTS.glob("*.txt"))
 
 
 def home() -> Path:
-    """Return the folder that environments are kept in: ``INTENT_PEERS_HOME``, else one in the user's cache."""
+    """Return the folder that holds the environments: ``INTENT_PEERS_HOME``, else one in the user's cache."""
     setting = os.environ.get(HOME_SETTING)
     return Path(setting) if setting else Path.home() / ".cache" / "intent-serving" / "peers"
 
 
 def is_installed(name: str) -> bool:
-    """Return whether :func:`environment` has nothing to do."""
+    """Return whether the environment is up to date, so that :func:`environment` has nothing to do."""
     return _has(name, [_requirements_of(name)])
 
 
 def environment(name: str) -> Environment:
-    """Return the environment of ``requirements/NAME.txt``, made or brought up to date where it must be.
+    """Return the environment of ``requirements/NAME.txt``, which is made or updated if necessary.
 
-    Whoever wants one that another process is making waits for that.
+    If another process is making the environment, the call waits for that process.
 
     Raises:
-        CannotInstall: a package cannot be had.
+        CannotInstall: a package cannot be installed.
     """
     return environment_from(name, [_requirements_of(name)])
 
 
 def environment_from(name: str, requirements: Sequence[Path]) -> Environment:
-    """Return an environment of the packages that ``requirements`` pin, kept as ``name``. As :func:`environment`."""
+    """Return an environment of the packages that ``requirements`` pin, kept as ``name``, like :func:`environment`."""
     folder = home() / name
     with _alone_with(name):
         if not _has(name, requirements):
@@ -102,7 +102,7 @@ def _wanted(requirements: Sequence[Path]) -> str:
 
 @contextmanager
 def _alone_with(name: str) -> Iterator[None]:
-    """Let one process at a time make an environment. Its system lets go of the lock however it ends."""
+    """Let one process at a time make an environment. The system releases the lock however the process ends."""
     home().mkdir(parents=True, exist_ok=True)
     with (home() / f"{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as long as an installation may take

@@ -1,4 +1,4 @@
-"""MLServer 1.7.1: its inference in its own process."""
+"""MLServer 1.7.1, with inference in its own process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ENVIRONMENT: Final = "mlserver"
 
 
 def mlserver_environment() -> Environment:
-    """Return its environment.
+    """Return the environment of MLServer.
 
     Raises:
-        CannotInstall: it cannot be had on this machine.
+        CannotInstall: MLServer cannot be installed on this machine.
     """
     return environment(_ENVIRONMENT)
 
@@ -29,13 +29,13 @@ def mlserver(
     """Return an MLServer on free ports.
 
     Args:
-        folder: for its own files.
-        models: the settings of each model, as MLServer calls them, by its name.
-        settings: variables of its environment, which its runtimes read.
-        host: the address that it listens on.
+        folder: folder for the server's own files.
+        models: settings of each model, under MLServer's names, by the name of the model.
+        settings: environment variables of the server, which its runtimes read.
+        host: address that the server listens on.
 
     Raises:
-        CannotInstall: it cannot be had on this machine.
+        CannotInstall: MLServer cannot be installed on this machine.
     """
     peer = mlserver_environment()
     for name, model in models.items():

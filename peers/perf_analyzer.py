@@ -1,4 +1,4 @@
-"""Triton's perf_analyzer: a load generator that asks a server of the Open Inference Protocol what it serves."""
+"""Triton's perf_analyzer: a load generator that queries a server of the Open Inference Protocol for its models."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _ENVIRONMENT: Final = "perf_analyzer"
 
 @dataclass(frozen=True, slots=True)
 class PerfAnalyzer:
-    """The program, and the variables of the environment that it needs."""
+    """The program, and the environment variables that it needs."""
 
     program: Path
     settings: dict[str, str]
 
 
 def perf_analyzer() -> PerfAnalyzer:
-    """Return the program, installed.
+    """Return the program, which is installed if necessary.
 
     Raises:
-        CannotInstall: it cannot be had on this machine.
+        CannotInstall: the program cannot be installed on this machine.
     """
     if ctypes.util.find_library("b64") is None:
         raise CannotInstall("perf_analyzer needs libb64; on Debian: apt-get install libb64-0d")
     peer = environment(_ENVIRONMENT)
-    # Linked, though no figure of a GPU is asked for.
+    # The program links CUDA, although no GPU metrics are requested.
     cuda = peer.packages / "nvidia" / "cuda_runtime" / "lib"
     return PerfAnalyzer(peer.program("perf_analyzer"), {"LD_LIBRARY_PATH": str(cuda)})

@@ -1,4 +1,4 @@
-"""Programs that tests and benchmarks start: each the leader of a process group, ended as a group, by its id."""
+"""Programs that tests and benchmarks start. Each leads a process group, which is ended as a group, by its id."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 _STOP_SECONDS: Final = 15.0
 _LINES_TOLD: Final = 5
 
-# One thread in every program, so that none has more than its share of the machine.
+# Each program gets one thread, so that none has more than its share of the machine.
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _OURS: Final = ("INTENT_", "MODEL_DIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
@@ -36,22 +36,22 @@ class Program:
     log: Path
 
     def check_alive(self) -> None:
-        """Raise :class:`ProgramEnded` where it has ended."""
+        """Raise :class:`ProgramEnded` if the program has ended."""
         code = self.process.poll()
         if code is not None:
             lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
             raise ProgramEnded(f"exit code {code}: {' / '.join(lines[-_LINES_TOLD:])}")
 
     def pause(self) -> None:
-        """Let nothing of it run until :meth:`resume`."""
+        """Suspend the process group until :meth:`resume`."""
         _signal_group(self.process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it run again."""
+        """Resume the process group."""
         _signal_group(self.process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it at once, with all that it started."""
+        """Kill the process group at once."""
         _signal_group(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
@@ -60,13 +60,13 @@ class Program:
 def running(
     command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> Iterator[Program]:
-    """Start a program and end it, with all that it started, behind the block.
+    """Start a program, and end it after the block, together with all processes that it started.
 
     Args:
         command: the program and its arguments.
-        log: where its output goes.
-        environment: variables beside those of this process; settings of this project are not passed on.
-        folder: where it runs.
+        log: file that the program's output is appended to.
+        environment: variables in addition to those of this process; this project's settings are not inherited.
+        folder: working directory of the program.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     with log.open("ab") as output:
@@ -86,7 +86,7 @@ def running(
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Return different ports of ``host``, an address of this machine, that nothing listens on."""
+    """Return distinct ports of ``host``, an address of this machine, that nothing listens on."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -99,7 +99,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     _signal_group(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_SECONDS)
-    # What it started may outlive it, and would take part in the figures of what is measured next.
+    # Processes that the program started may outlive it, and would distort the next measurement.
     _signal_group(process.pid, signal.SIGKILL)
     process.wait()
     for child in started:  # those that left the group

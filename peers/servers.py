@@ -1,4 +1,4 @@
-"""What every real server of others has in common: started again, it is where it was."""
+"""Common part of all third-party servers: a restarted server keeps its address."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ LOCALHOST: Final = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that may be started, and behind its end started again on the same ports."""
+    """A server that can be started, and restarted on the same ports after its end."""
 
     address: str
-    """Where it answers with predictions over gRPC: ``host:port``."""
+    """Address for predictions over gRPC, ``host:port``."""
     command: tuple[str | Path, ...]
     log: Path
     folder: Path
-    """Where it runs."""
+    """Working directory of the server."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Variables of its environment."""
+    """Environment variables of the server."""
 
     def running(self) -> AbstractContextManager[Program]:
-        """Start it, without waiting for it, and end it behind the block."""
+        """Start the server, without waiting for it, and end it after the block."""
         return running(self.command, self.log, self.settings, self.folder)
 
 
 def our_code(models: Path, model_id: str) -> dict[str, str]:
-    """Return the variables that let Python find this project, and ``inside/shared_model.py`` its model."""
+    """Return the environment variables by which Python finds this project, and ``inside/shared_model.py`` its model."""
     return {"PYTHONPATH": str(ROOT), MODELS_VARIABLE: str(models), MODEL_ID_VARIABLE: model_id}

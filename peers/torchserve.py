@@ -1,4 +1,4 @@
-"""TorchServe 0.12: its server in Java, its workers in Python."""
+"""TorchServe 0.12, with its server in Java and its workers in Python."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ _HTTP: Final = ("inference", "management", "metrics")
 
 @dataclass(frozen=True, slots=True)
 class TorchServe(Server):
-    """A TorchServe with a model store of its own."""
+    """A TorchServe server with its own model store."""
 
     management: str = ""
-    """Where models are registered over gRPC: ``host:port``."""
+    """Address for the registration of models over gRPC, ``host:port``."""
 
     @property
     def keys(self) -> Path:
-        """Where it writes its keys of token authorization each time it starts."""
+        """Path of the file to which TorchServe writes its keys of token authorization at each start."""
         return self.folder / "key_file.json"
 
     @contextmanager
     def running(self) -> Iterator[Program]:
-        """Start it, without waiting for it, and end it behind the block."""
-        # It refuses to start where it finds the mark of another there, and names the sockets of its workers alike.
+        """Start the server, without waiting for it, and end it after the block."""
+        # Each server needs its own temporary folder: TorchServe refuses to start if it finds the mark of another server
+        # there, and all servers give the sockets of their workers the same names.
         with (
             tempfile.TemporaryDirectory(prefix="torchserve-", ignore_cleanup_errors=True) as own,
             running(self.command, self.log, {**self.settings, "TMPDIR": own, "TEMP": own}, self.folder) as program,
@@ -42,10 +43,10 @@ class TorchServe(Server):
 
 
 def torchserve_environment() -> Environment:
-    """Return its environment.
+    """Return the environment of TorchServe.
 
     Raises:
-        CannotInstall: it cannot be had on this machine.
+        CannotInstall: TorchServe cannot be installed on this machine.
     """
     _java()
     return environment(_ENVIRONMENT)
@@ -63,16 +64,16 @@ def torchserve(
     """Return a TorchServe on free ports.
 
     Args:
-        folder: for its own files.
-        store: its model store.
-        flags: further ones of its command line.
-        configuration: further lines of its configuration.
+        folder: folder for the server's own files.
+        store: model store of the server.
+        flags: further flags of the command line.
+        configuration: further lines of the configuration.
         token_authorization: whether callers need keys.
-        settings: variables of its environment, which its workers inherit.
-        host: the address that it listens on.
+        settings: environment variables of the server, which its workers inherit.
+        host: address that the server listens on.
 
     Raises:
-        CannotInstall: it cannot be had on this machine.
+        CannotInstall: TorchServe cannot be installed on this machine.
     """
     peer = torchserve_environment()
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ def torchserve(
             **(settings or {}),
             "LOG_LOCATION": str(folder / "logs"),
             "METRICS_LOCATION": str(folder / "logs"),
-            # It looks for its own Python by name.
+            # TorchServe looks for its own Python by name.
             "PATH": f"{peer.program('python').parent}:{_java().parent}:/usr/bin:/bin",
         },
     )

@@ -1,4 +1,4 @@
-"""Triton 2.51: the server inside the nvidia-pytriton wheel, with its Python backend."""
+"""Triton 2.51: the server in the nvidia-pytriton wheel, with its Python backend."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _STUB: Final = "triton_python_backend_stub"
 
 
 def triton_environment() -> Environment:
-    """Return its environment, with the stub of this Python beside Triton's Python backend.
+    """Return the environment of Triton, with the stub of this Python version beside Triton's Python backend.
 
     Raises:
-        CannotInstall: it cannot be had on this machine.
+        CannotInstall: Triton cannot be installed on this machine.
     """
     if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
         raise CannotInstall("Triton needs a Python that has a shared library (libpython)")
@@ -43,13 +43,13 @@ def triton(
     """Return a Triton on free ports.
 
     Args:
-        folder: for its own files.
-        models: the configuration of each model, as Triton calls it, and its file of Python, by its name.
-        settings: variables of its environment, which its models read: :func:`~peers.servers.our_code`, at least.
-        host: the address that it listens on.
+        folder: folder for the server's own files.
+        models: configuration of each model in Triton's terms, and its Python file, by the name of the model.
+        settings: environment variables of the server, which its models read; at least :func:`~peers.servers.our_code`.
+        host: address that the server listens on.
 
     Raises:
-        CannotInstall: it cannot be had on this machine.
+        CannotInstall: Triton cannot be installed on this machine.
     """
     peer = triton_environment()
     repository = folder / "repository"
@@ -66,7 +66,7 @@ def triton(
         *(f"--grpc-port={port}", f"--http-port={http_port}", f"--metrics-port={metrics_port}"),
         *(f"--{name}-address={host}" for name in ("http", "grpc", "metrics")),
     )
-    # The backend embeds Python: it must find the library, and the modules, of the one that made the environment.
+    # The backend embeds Python, and must find the library and the modules of the Python that made the environment.
     embedding = {
         "PYTHONPATH": f"{settings['PYTHONPATH']}:{peer.packages}",
         "PYTHONHOME": sys.base_prefix,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -21,6 +22,7 @@ from predictor.model.intent_model import IntentModel
 from predictor.model.loader import FileLimits, Loader
 from predictor.rpc.servicer import predictor_service
 from predictor.settings import PredictorSettings
+from serving.call.closing import close_in_order
 from serving.domain.model_id import ModelId, parse_model_ids
 from serving.domain.query_limits import QueryLimits
 from serving.runtime.assembly.access import access_of, behind
@@ -43,15 +45,10 @@ def workload(settings: PredictorSettings, comparison: FileComparison) -> Workloa
     engine = build_engine(settings, comparison)
     wanted = wanted_at_start(settings)
     access = access_of(settings)
-
-    async def close() -> None:
-        await engine.close()
-        await comparison.close()
-
     served = Workload(
         [predictor_service(engine, access)],
         lambda: engine.preload(wanted),
-        close,
+        functools.partial(close_in_order, engine.close, comparison.close),
         collectors=collectors_of(engine, settings),
     )
     return behind(access, served)

@@ -1,1 +1,1 @@
-"""What metrics, traces and log lines cost in throughput."""
+"""Cost of metrics, traces and log lines in throughput."""

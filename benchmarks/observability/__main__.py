@@ -1,4 +1,4 @@
-"""Measures what metrics, traces and log lines cost. ``python -m benchmarks.observability --help``."""
+"""Measurement of the cost of metrics, traces and log lines. ``python -m benchmarks.observability --help``."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def observability(
     ] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help=f"Write docs/{_PAGE.name}.")] = False,
 ) -> None:
-    """Measure what metrics, traces and log lines cost in throughput.
+    """Measure the cost of metrics, traces and log lines in throughput.
 
-    Exit code 0: the target is reached in every shape that was measured; 1: it is missed; 2: called wrongly, or h2load
-    is missing.
+    Exit code 0: the target is reached in every measured shape; 1: the target is missed; 2: wrong usage, or h2load is
+    missing.
     """
     if from_json is not None:
         results = Results.from_json(from_json.read_bytes())
@@ -77,7 +77,7 @@ def _measured(plan: Plan, shapes: Sequence[str], variants: Sequence[str]) -> Res
         connections_and_streams(plan.in_flight)
     except (FileNotFoundError, ValueError) as error:
         fail(str(error), EXIT_USAGE)
-    # The programs under way are ended when the harness is, however it is asked to.
+    # Raise SystemExit on SIGTERM, so that the harness stops the programs that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _progress(steps(plan, shapes)) as tell:
         return measure(plan, shapes, [_VARIANTS[name] for name in variants], tell)
@@ -97,7 +97,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
         yield lambda step: print(step, file=sys.stderr, flush=True)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    # Drawn at each step only: a thread that draws takes part in the figures.
+    # Refresh at each step only: a refresh thread would distort the figures.
     with Progress(*columns, console=errors, auto_refresh=False, transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda step: progress.update(task, advance=1, description=step, refresh=True)

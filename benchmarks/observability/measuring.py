@@ -1,4 +1,4 @@
-"""Short rounds by turns: nothing on, a variant, nothing on, the next variant, and so on, there and back."""
+"""Short rounds by turns: nothing on, a variant, nothing on, the next variant, and so on, forward and backward."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _WARM_UP_REQUESTS: Final = 2000
 
 
 def steps(plan: Plan, shapes: Sequence[str]) -> int:
-    """Return how many steps :func:`measure` tells of."""
+    """Return the number of steps that :func:`measure` reports."""
     return len(shapes) * plan.starts * (1 + plan.rounds)
 
 
 def measure(plan: Plan, shapes: Sequence[str], variants: Sequence[Variant], tell: Tell) -> Results:
-    """Measure ``variants`` of all ``shapes``.
+    """Measure ``variants`` in all ``shapes``.
 
     Raises:
         WrongAnswer: not every answer was right.
@@ -66,7 +66,7 @@ def _round(
 
 
 def _measured(observed: Observed, plan: Plan, requests: int, folder: Path) -> Measurement:
-    """Return the figures, all answers right; in the midst of the requests the services are scraped once."""
+    """Return the figures of a run with right answers only; scrape the services once during the run."""
     scrape = threading.Timer(plan.seconds / 2, observed.scrape)
     began = observed.processor_seconds()
     scrape.start()

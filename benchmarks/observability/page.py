@@ -1,4 +1,4 @@
-"""docs/observability-cost.md out of what was measured."""
+"""Generator of docs/observability-cost.md from measured results."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from benchmarks.observability.results import JUDGED, WANTED_COST, Cost, Results
 from benchmarks.observability.services import SHAPES, VARIANTS
 
 _OPENING: Final = """\
-# What it costs to be watched
+# Cost of observability
 
-Written by `scripts/observability-cost --write-docs` on {day}. The target: metrics and traces, as they are switched on
-without further settings, take at most {wanted:.0%} of the throughput.
+`scripts/observability-cost --write-docs` wrote this page on {day}. Target: metrics and traces with their default
+settings take at most {wanted:.0%} of the throughput.
 
-The cost in throughput is the share of the requests a second that are missing beside the same services with nothing on:
-the median of all rounds, and between which figures the middle half of the rounds lie. Below zero, the variant was the
-faster one; the first row, where nothing is on either, says how much of a figure is noise. The cost in processor time is
-what the services took more of it for a request, whatever else the machine did meanwhile.
+The cost in throughput is the share of the requests per second that the variant loses against the same services with
+nothing on. Each cell shows the median of all rounds, and the range of the middle half of the rounds. Below zero, the
+variant was faster. The first row, where nothing is on either, shows how much of a figure is noise. The cost in
+processor time is the additional processor time of the services per request, regardless of other work on the machine.
 """
 _METHOD: Final = """
 ## How it was measured
 
 - {plan.starts} starts of all services, {plan.rounds} rounds after each. All variants run at the same time, and one is
-  asked at a time: nothing on, a variant, nothing on, the next variant, there and back. Each variant is held against
-  the mean of its two neighbours, so that the machine's drift hits both alike.
-- Each measurement takes about {plan.seconds:g} s: h2load asks `models/clinc150` for one document, with
-  {plan.in_flight} requests in flight. Status and label are checked before and behind each, and the bytes of all
-  answers.
-- Metrics are scraped once in each measurement, of each service: more often than Prometheus does.
-- Traces go to a receiver of OTLP over gRPC, a process of its own on the same machine, which takes processor time too:
-  where all calls are traced, much of it. Spans that find the queue to it full are dropped, as the services do it
-  wherever they run.
+  measured at a time: nothing on, a variant, nothing on, the next variant, and so on, forward and backward. Each
+  variant is compared with the mean of its two neighbours, so that drift of the machine affects both alike.
+- Each measurement takes about {plan.seconds:g} s: h2load sends one document per request to `models/clinc150`, with
+  {plan.in_flight} requests in flight. Status and label are checked before and after each measurement, and so are the
+  bytes of all answers.
+- The metrics of each service are scraped once per measurement, which is more often than Prometheus does.
+- Traces go to an OTLP receiver over gRPC. The receiver is a separate process on the same machine and uses processor
+  time too, much of it if all calls are traced. As in any deployment, the services drop spans when the queue to the
+  receiver is full.
 - Log lines are JSON, written to a file.
 
 Machine: {machine.processor}, {machine.cores} cores, {machine.memory_gibibytes:g} GiB of memory, {machine.system},
-Python {machine.python}. Run it again: `scripts/observability-cost --help`.
+Python {machine.python}. To repeat: `scripts/observability-cost --help`.
 """
 
 
@@ -45,7 +45,7 @@ def page(results: Results) -> str:
 
 
 def rows(results: Results, shape: str) -> Iterator[tuple[str, str, str, str]]:
-    """Return what is on, its cost in throughput and in processor time, and the verdict, of each variant measured."""
+    """Return title, cost in throughput, cost in processor time and verdict of each measured variant."""
     for variant in VARIANTS:
         cost = results.cost(shape, variant.name)
         if cost is not None:

@@ -1,4 +1,4 @@
-"""What was measured: rates by shape, variant and round, kept as JSON, with the median of what each round says."""
+"""Results: rates by shape, variant and round, stored as JSON, with medians over the rounds."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pydantic import TypeAdapter
 from benchmarks.results import Machine
 
 WANTED_COST: Final = 0.05
-"""Most of the throughput that metrics and traces may take."""
+"""Upper bound on the share of the throughput that metrics and traces take."""
 JUDGED: Final = "on"
-"""The variant that the target is about."""
+"""Variant that the target applies to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured, for how long."""
+    """Number and length of the measurements."""
 
     starts: int = 3
-    """How often all services are started anew: two processes of one program are never equally fast."""
+    """Number of fresh starts of all services: two processes of one program are never equally fast."""
     rounds: int = 5
-    """After each start."""
+    """Rounds after each start."""
     seconds: float = 3.0
-    """Of each measurement, about."""
+    """Approximate length of each measurement, in seconds."""
     in_flight: int = 64
 
 
@@ -35,14 +35,14 @@ class Measurement:
     """One measurement of one variant."""
 
     rate: float
-    """Requests a second."""
+    """Requests per second."""
     processor: float
-    """Microseconds of processor time that the services took for each request."""
+    """Processor time of the services per request, in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A variant, and the same services with nothing on right before and after."""
+    """A variant, and the same services with nothing on directly before and after it."""
 
     before: Measurement
     variant: Measurement
@@ -50,18 +50,18 @@ class Pair:
 
     @property
     def cost(self) -> float:
-        """The share of the throughput that the variant takes; below 0 where it was the faster one."""
+        """Share of the throughput that the variant takes; below 0 if the variant was faster."""
         return 1.0 - self.variant.rate / statistics.fmean((self.before.rate, self.after.rate))
 
     @property
     def processor_cost(self) -> float:
-        """The processor time that the variant takes more, as a share of that with nothing on."""
+        """Additional processor time of the variant, as a share of the processor time with nothing on."""
         return self.variant.processor / statistics.fmean((self.before.processor, self.after.processor)) - 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """What became of the spans of a variant, in all processes."""
+    """Numbers of sent and dropped spans of a variant, over all processes."""
 
     sent: int = 0
     dropped: int = 0
@@ -72,18 +72,18 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What all rounds say of a variant."""
+    """Cost of a variant over all rounds."""
 
     median: float
     lower: float
-    """A quarter of the rounds are below."""
+    """Lower quartile of the rounds."""
     upper: float
-    """A quarter of the rounds are above."""
+    """Upper quartile of the rounds."""
     rounds: int
 
     @classmethod
     def of(cls, costs: Sequence[float]) -> Cost:
-        """Return the figures of ``costs``, those of each round, which are not empty."""
+        """Return the figures of ``costs``, one for each round. ``costs`` must not be empty."""
         if len(costs) == 1:
             return cls(costs[0], costs[0], costs[0], 1)
         lower, median, upper = statistics.quantiles(costs, n=4, method="inclusive")
@@ -92,23 +92,23 @@ class Cost:
 
 @dataclass(slots=True)
 class Results:
-    """All of it."""
+    """All results."""
 
     day: str
     machine: Machine
     plan: Plan
     pairs: dict[str, dict[str, list[Pair]]] = field(default_factory=dict)
-    """By shape and variant, in the order of the rounds."""
+    """Pairs by shape and variant, in the order of the rounds."""
     spans: dict[str, dict[str, Spans]] = field(default_factory=dict)
-    """By shape and variant."""
+    """Spans by shape and variant."""
 
     def cost(self, shape: str, variant: str) -> Cost | None:
-        """Return what a variant costs of the throughput; ``None`` where it was not measured."""
+        """Return the cost of a variant in throughput, or ``None`` if it was not measured."""
         pairs = self.pairs.get(shape, {}).get(variant)
         return Cost.of([pair.cost for pair in pairs]) if pairs else None
 
     def processor_cost(self, shape: str, variant: str) -> Cost:
-        """Return what processor time a variant costs. Raises KeyError where it was not measured."""
+        """Return the cost of a variant in processor time. Raises KeyError if it was not measured."""
         return Cost.of([pair.processor_cost for pair in self.pairs[shape][variant]])
 
     def unobserved(self, shape: str) -> Measurement:
@@ -119,17 +119,17 @@ class Results:
         )
 
     def missed(self) -> list[str]:
-        """Return the shapes whose target was measured and is missed."""
+        """Return the shapes whose target was measured and missed."""
         costs = {shape: self.cost(shape, JUDGED) for shape in self.pairs}
         return [shape for shape, cost in costs.items() if cost is not None and cost.median > WANTED_COST]
 
     def to_json(self) -> bytes:
-        """Return them as JSON."""
+        """Return the results as JSON."""
         return _RESULTS.dump_json(self, indent=2) + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Results:
-        """Return what :meth:`to_json` wrote. Raises ValueError where it is something else."""
+        """Return the results that :meth:`to_json` wrote. Raises ValueError for any other data."""
         return _RESULTS.validate_json(data)
 
 

@@ -1,4 +1,4 @@
-"""The services that are measured: each shape in each variant, all running at the same time, one of them asked."""
+"""The measured services: each shape in each variant, all running at the same time, one under load at a time."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from benchmarks.workload import MODELS
 from peers.programs import Program, free_ports, running
 
 NOTHING: Final = "off"
-"""What all other variants are held against."""
+"""Name of the baseline that all variants are compared with."""
 
 _SCRAPE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What of the observation is on."""
+    """Combination of metrics, traces and log lines that is switched on."""
 
     name: str
     title: str
     metrics: bool = False
     trace_share: float | None = None
-    """``None``: no traces; else of the frontend, whose predictor follows it."""
+    """Share of calls that the frontend traces; its predictor follows it. ``None``: no traces."""
     logs: bool = False
-    """Whether every call gets a log line, from each service."""
+    """Whether each service logs a line for every call."""
 
 
 VARIANTS: Final = (
@@ -54,16 +54,16 @@ SHAPES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A variant that runs."""
+    """A running variant."""
 
     variant: Variant
     call: Call
     programs: Sequence[Program]
     metrics: Sequence[int]
-    """Ports of its services that tell metrics."""
+    """Metrics ports of its services."""
 
     def scrape(self) -> str:
-        """Return what all of its services tell now, as Prometheus would ask them."""
+        """Return the current metrics of all its services, scraped as Prometheus would."""
         texts = []
         for port in self.metrics:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_SCRAPE_SECONDS) as answer:
@@ -71,14 +71,14 @@ class Observed:
         return "\n".join(texts)
 
     def processor_seconds(self) -> float:
-        """Return the processor time that its services have taken so far."""
+        """Return the processor time that its services have used so far, in seconds."""
         return cpu_seconds(program.process.pid for program in self.programs)
 
     def checked(self) -> Spans:
-        """Return what became of the spans.
+        """Return the numbers of sent and dropped spans.
 
         Raises:
-            AssertionError: what is measured did not take place: metrics, spans that arrived, log lines.
+            AssertionError: metrics, arrived spans or log lines do not match the variant.
         """
         logs = [program.log for program in self.programs]
         told_calls = [sum(map(_tells_answer, log.open())) for log in logs]
@@ -102,11 +102,11 @@ def _tells_answer(line: str) -> bool:
 
 @contextmanager
 def services(shape: str, variants: Sequence[Variant], workplace: Path) -> Iterator[dict[str, Observed]]:
-    """Start a shape in each of ``variants``, and with nothing on; each has answered rightly.
+    """Start a shape in each of ``variants`` and with nothing on; yield once each has given a right answer.
 
     Raises:
-        ProgramEnded: one ended by itself.
-        WrongAnswer: one never gave the right answer.
+        ProgramEnded: a service ended by itself.
+        WrongAnswer: a service never gave the right answer.
     """
     with ExitStack() as stack:
         (receiver,) = free_ports(1)
@@ -140,7 +140,7 @@ def _start(stack: ExitStack, shape: str, variant: Variant, receiver: int, folder
             if command[2] != "predictor":
                 command += ["--trace-share", str(variant.trace_share)]
                 if variant.trace_share == 1.0:
-                    # All are to be traced; else they are bounded as they are without further settings.
+                    # Trace all calls; the other variants keep the default limit.
                     command += ["--traces-per-second", "0"]
         if variant.logs:
             command += ["--log-calls", "all"]

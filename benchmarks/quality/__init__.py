@@ -1,6 +1,6 @@
-"""How good the models are that ``intentctl train`` makes: trained again with several seeds, and measured."""
+"""Quality of the models that ``intentctl train`` makes: they are trained with several seeds, and measured."""
 
 import os
 
-# As the predictor has it; NumPy reads it when it is loaded.
+# As in the predictor; NumPy reads this variable when it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""Trains models with several seeds and measures them. ``python -m benchmarks.quality --help``."""
+"""Training and measurement of models with several seeds. ``python -m benchmarks.quality --help``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from peers.programs import ROOT
 
 _DOCS: Final = ROOT / "docs"
 _PAGE: Final = "quality.md"
-# A training takes one processor.
+# Each training uses one processor.
 _TRAININGS_AT_ONCE: Final = 2
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -52,7 +52,7 @@ def quality(
 ) -> None:
     """Train models with several seeds, and measure them on the test splits.
 
-    Exit code 0: every target is reached; 1: one is missed; 2: called wrongly, or a data set is missing.
+    Exit code 0: every target is reached; 1: a target is missed; 2: wrong usage, or a data set is missing.
     """
     found = read(from_json.read_bytes()) if from_json else _measured(_plans(only), seeds, shared)
     if json is not None:
@@ -93,7 +93,7 @@ def _measured(plans: list[DataSetPlan], seeds: int, shared: Path) -> list[DataSe
             return training
 
         under_way = [[pool.submit(trained, plan, seed) for seed in range(seeds)] for plan in plans]
-        # All are trained before the first is measured, so that nothing else runs meanwhile.
+        # Finish all trainings before the first measurement, so that nothing else runs during measurements.
         trainings = [[each.result() for each in of_plan] for of_plan in under_way]
         found: list[DataSetRuns] = []
         for plan, of_plan in zip(plans, trainings, strict=True):

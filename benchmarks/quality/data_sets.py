@@ -1,4 +1,4 @@
-"""What models are trained on, with which options."""
+"""Data sets that models are trained on, and the training options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class DataSetPlan:
     name: str
     title: str
     file: str
-    """Below the folder of all data sets."""
+    """Path of the file, relative to the folder of all data sets."""
     test_file: str | None = None
-    """Where the file itself has no test split."""
+    """File of the test split, if ``file`` itself has none."""
     options: tuple[str, ...] = ()
-    """Of ``intentctl train``, where the defaults are not taken."""
+    """Options of ``intentctl train`` that differ from the defaults."""
 
     def path(self, shared: Path) -> Path:
         """Return the file that models are trained on."""

@@ -1,4 +1,4 @@
-"""Trains models as a user does, and measures them on the test split."""
+"""Training of models as a user does it, and measurement on the test split."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _ROUNDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What ``intentctl train`` told of a model, and how long it took."""
+    """Summary that ``intentctl train`` printed for a model, and its running time."""
 
     folder: Path
-    """Of the models; this one is alone in it."""
+    """Folder of models that contains only this model."""
     seed: int
     summary: Mapping[str, Any]
     seconds: float
@@ -46,10 +46,10 @@ def train(data: Path, options: Sequence[str], seed: int, folder: Path) -> Traini
     """Train a model as a user does.
 
     Args:
-        data: what it is trained on.
-        options: of ``intentctl train``, beside those of this function.
-        seed: of the training.
-        folder: of the models; the model stays in it.
+        data: file with the training data.
+        options: options of ``intentctl train``, in addition to those that this function sets.
+        seed: seed of the training.
+        folder: folder of models; the model stays in it.
     """
     arguments = [str(data), "--model-id", _MODEL, "--seed", str(seed), "--model-dir", str(folder), "--json", *options]
     started = time.monotonic()
@@ -66,7 +66,7 @@ def train(data: Path, options: Sequence[str], seed: int, folder: Path) -> Traini
 
 
 def measure(training: Training, test: Sequence[Example]) -> Run:
-    """Return the figures of a trained model on test rows: nothing is chosen by them."""
+    """Return the figures of a trained model on test rows, which influence no choice of the training."""
     summary = training.summary
     model = _loaded(training.folder)
     texts = [row.text for row in test]
@@ -98,7 +98,7 @@ def _predictions(model: IntentModel, queries: Sequence[Query]) -> list[Predictio
 
 
 def _explanation_error(model: IntentModel, texts: Sequence[str]) -> float:
-    """Return the most that the parts of a logit differ from it: as told, and as the network gives it."""
+    """Return the largest difference between a logit, as reported or as the network gives it, and its parts' sum."""
     worst = 0.0
     logits = model.logits(texts)
     for text, row in zip(texts, logits, strict=True):

@@ -1,4 +1,4 @@
-"""docs/quality.md out of what was measured."""
+"""Generator of docs/quality.md from measured results."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from benchmarks.quality.results import TARGETS, DataSetRuns, mean_and_spread, me
 from benchmarks.results import Machine
 
 _OPENING: Final = """\
-# How good the models are
+# Model quality
 
-Written by `scripts/quality --write-docs` on {day}. Every model is trained by `intentctl train`, with the seeds
-{seeds}, and measured on the test split, which nothing else sees. Figures are means over the seeds, with the
+`scripts/quality --write-docs` wrote this page on {day}. Every model is trained by `intentctl train` with the seeds
+{seeds}, and measured on the test split, which nothing else uses. Figures are means over the seeds, with the
 least and the most.
 
 "In scope" is the accuracy on in-scope texts with the threshold in force: a text that falls back counts as wrong.
-"Out of scope" is the recall of out-of-scope texts by the same models with the same threshold. The threshold comes from
-the in-scope validation texts alone: the highest one that gives up 0.4 % of them.
+"Out of scope" is the recall of out-of-scope texts by the same models with the same threshold. The threshold is chosen
+from the in-scope validation texts alone: it is the highest threshold that gives up 0.4 % of them.
 
 ![in-scope accuracy and out-of-scope recall by threshold]({folder}/{plot})
 
@@ -32,23 +32,23 @@ _MODELS: Final = """
 
 """
 _EXPLAINED: Final = """
-Published for CLINC150 `data_full` with a threshold (Larson et al., "An Evaluation Dataset for Intent Classification
-and Out-of-Scope Prediction", 2019): an MLP on sentence embeddings has 93.4 % in scope and 49.1 % out of scope, an SVM
-88.2 % and 18.0 %.
+Published figures for CLINC150 `data_full` with a threshold (Larson et al., "An Evaluation Dataset for Intent
+Classification and Out-of-Scope Prediction", 2019): an MLP on sentence embeddings has 93.4 % in scope and 49.1 % out of
+scope, an SVM 88.2 % and 18.0 %.
 
 ## How it was measured
 
-- `data_full` and `data_small` are CLINC150's, with their own validation split. Banking77 has none: a tenth of each
-  label's training texts is kept for validation, and a text that stands twice counts once.
-- The weights are those of the epoch with the least validation loss; temperature and threshold are fitted on the
-  in-scope validation texts. Choices of the recipe were made by CLINC150's validation split.
-- Training seconds are those of the whole command, which takes one core; two are trained at once.
-- Microseconds are the p50 over every eleventh test text, one after the other through the loaded model in Python, from
-  the text to the answer; with and without explanation by turns; the fastest of 20 rounds. Over gRPC:
-  `python -m benchmarks.explanations`.
-- Expected calibration error: 15 bins of equal width over the probability of the best label, in-scope texts.
+- `data_full` and `data_small` are those of CLINC150, with their own validation split. Banking77 has no validation
+  split: a tenth of each label's training texts is kept for validation, and duplicate texts count once.
+- The weights are those of the epoch with the lowest validation loss; temperature and threshold are fitted on the
+  in-scope validation texts. The choices of the recipe were made on CLINC150's validation split.
+- Training seconds are those of the whole command, which uses one core; two models are trained at the same time.
+- Microseconds are the p50 over every eleventh test text, from the text to the answer, one text after the other through
+  the loaded model in Python. Texts are answered with and without explanation by turns, and the fastest of 20 rounds
+  counts. Figures over gRPC: `python -m benchmarks.explanations`.
+- Expected calibration error: 15 bins of equal width over the probability of the best label, for in-scope texts.
 
-Machine: {machine.processor}, {machine.cores} cores, Python {machine.python}. Run it again: `scripts/quality --help`.
+Machine: {machine.processor}, {machine.cores} cores, Python {machine.python}. To repeat: `scripts/quality --help`.
 """
 
 
@@ -58,7 +58,7 @@ def page(data_sets: Sequence[DataSetRuns], machine: Machine) -> str:
 
 
 def target_rows(data_sets: Sequence[DataSetRuns]) -> list[tuple[str, str, str, str, str]]:
-    """Return data set, what, bound, mean with spread and verdict of each target."""
+    """Return data set, title, bound, mean with spread, and verdict of each target."""
     found = {data_set.name: data_set.runs for data_set in data_sets}
     rows = []
     for target in TARGETS:

@@ -1,4 +1,4 @@
-"""The plot of docs/quality.md: what a threshold costs, and what it brings."""
+"""Plot for docs/quality.md: in-scope accuracy and out-of-scope recall by threshold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from benchmarks.quality.results import DataSetRuns
 
 PLOT_FOLDER: Final = "quality"
-"""Below the folder of the page."""
+"""Folder of the plot, relative to the folder of the page."""
 THRESHOLD_PLOT: Final = "threshold.png"
 
 _DOTS_PER_INCH: Final = 120
@@ -19,7 +19,7 @@ _PUBLISHED: Final = (("MLP on sentence embeddings", 0.491, 0.934), ("SVM", 0.180
 
 def draw(data_sets: list[DataSetRuns], docs: Path) -> None:
     """Write the plot below ``docs``."""
-    import matplotlib as mpl  # noqa: PLC0415 - takes longer to import than all else
+    import matplotlib as mpl  # noqa: PLC0415 - slower to import than everything else
 
     mpl.use("agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What was measured of trained models."""
+"""Measured results of trained models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One model: how it was trained, and how well it does on the test split. Shares are from 0 to 1."""
+    """One model: its training, and its figures on the test split. Shares are from 0 to 1."""
 
     seed: int
     in_scope: float
@@ -23,14 +23,14 @@ class Run:
     temperature: float
     threshold: float
     training_seconds: float
-    """Of the whole command, from its start to its end."""
+    """Running time of the whole training command, in seconds."""
     folder_bytes: int
     microseconds: float
-    """p50 of one document through the loaded model."""
+    """p50 for one document in the loaded model, in microseconds."""
     explained_microseconds: float
-    """The same with the explanation of its label."""
+    """p50 for one document with the explanation of its label, in microseconds."""
     explanation_error: float
-    """The most that bias and contributions together differ from the logit, over all test texts."""
+    """Largest difference between a logit and the sum of bias and contributions, over all test texts."""
     curve: tuple[tuple[float, float], ...] = ()
     """Out-of-scope recall and in-scope accuracy for thresholds from 0 to 1."""
 
@@ -46,7 +46,7 @@ class DataSetRuns:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the models of a data set are to reach, on average over the seeds."""
+    """Bound that the models of a data set must reach, on average over the seeds."""
 
     data_set: str
     title: str
@@ -69,26 +69,26 @@ def written(found: Sequence[DataSetRuns]) -> bytes:
 
 
 def read(data: bytes) -> list[DataSetRuns]:
-    """Return what :func:`written` wrote.
+    """Return the figures that :func:`written` wrote.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: ``data`` has another form.
     """
     return _ALL.validate_json(data)
 
 
 def percent(value: float) -> str:
-    """Return a share as it is read."""
+    """Return a share as text in percent."""
     return f"{100 * value:.2f} %"
 
 
 def megabytes(value: float) -> str:
-    """Return bytes as they are read."""
+    """Return a number of bytes as text in megabytes."""
     return f"{value / 1e6:.2f} MB"
 
 
 def mean_and_spread(values: Sequence[float], text: Callable[[float], str]) -> str:
-    """Return the mean of ``values``, and their least and their most."""
+    """Return the mean, the least and the most of ``values`` as text."""
     return f"{text(statistics.fmean(values))} ({text(min(values))} to {text(max(values))})"
 
 

@@ -1,1 +1,1 @@
-"""The systems that are measured: one file each, and the programs that run inside their environments."""
+"""The measured systems, one file each, and the programs that run inside their environments."""

@@ -1,4 +1,4 @@
-"""What is measured, in the order in which it is shown; some only when it is named."""
+"""All subjects of measurement, in display order; some are measured only when named."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from benchmarks.systems.torchserve import TORCHSERVE
 from benchmarks.systems.triton import TRITON
 
 TRANSPORTS: Final = ("http2", "grpcio")
-"""The first is the one that services are started with."""
+"""Transports of the services; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All that can be measured."""
+    """All subjects that can be measured."""
 
     usual: tuple[Subject, ...]
     when_named: tuple[Subject, ...]
@@ -36,18 +36,18 @@ class Catalog:
         return [subject.name for subject in (*self.usual, *self.when_named)]
 
     def chosen(self, names: Collection[str] | None) -> list[Subject]:
-        """Return those of some names; the usual ones where there are none."""
+        """Return the subjects with these names, or the usual ones if ``names`` is ``None``."""
         if names is None:
             return list(self.usual)
         return [subject for subject in (*self.usual, *self.when_named) if subject.name in names]
 
 
 def catalog(transport: str, former: Former | None) -> Catalog:
-    """Return all that can be measured.
+    """Return all subjects that can be measured.
 
     Args:
-        transport: what our services are started on.
-        former: the commit that is measured beside them, even where it is not named.
+        transport: transport of our services.
+        former: older commit to measure in addition, even if not named.
     """
     usual = (
         *ours(transport),

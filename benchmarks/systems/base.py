@@ -1,4 +1,4 @@
-"""What the harness needs of whatever it measures: servers, and clients."""
+"""Interface between the harness and the subjects that it measures: servers and clients."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ UNARY: Final = frozenset({Part.UNARY})
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A system that has answered rightly."""
+    """A running system that has given a right answer."""
 
     predict: Call
-    """One document."""
+    """Call with one document."""
     processes: Sequence[int]
-    """Ids of the processes it consists of; what they started belongs to it as well."""
+    """Ids of the system's processes; processes that these started belong to the system too."""
     batch: Call | None = None
-    """Many documents in one call, where the system has one."""
+    """Call with many documents, if the system has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject(ABC):
-    """Something that is measured in every round."""
+    """A system or client that is measured in every round."""
 
     name: str
-    """The name in options and in files of results."""
+    """Name in options and result files."""
     title: str
-    """The name in tables and plots."""
+    """Name in tables and plots."""
     kind: Kind = Kind.PEER
     hops: int = 1
-    """Number of servers that a request passes."""
+    """Number of servers that a request passes through."""
     levels: frozenset[int] | None = None
-    """Numbers of requests in flight to measure, of those of the plan; ``None``: all of them."""
+    """Numbers of requests in flight to measure, out of those in the plan; ``None``: all of them."""
 
     def install(self) -> None:
-        """Make the environment, where there is one beside the harness's own.
+        """Create the environment, if the subject needs one besides the harness's own.
 
         Raises:
-            CannotInstall: it cannot be had on this machine.
+            CannotInstall: the environment cannot be installed on this machine.
         """
         return
 
     def chosen(self, levels: Sequence[int]) -> tuple[int, ...]:
-        """Return those of ``levels`` that are measured."""
+        """Return the ``levels`` at which this subject is measured."""
         return tuple(level for level in levels if self.levels is None or level in self.levels)
 
 
@@ -62,29 +62,29 @@ class System(Subject):
     """A way to serve the model."""
 
     warm_up_seconds: float = 1.0
-    """Length of the load before the first figure."""
+    """Length of the load before the first measurement, in seconds."""
     parts: frozenset[Part] = UNARY
-    """What is measured, of the parts of the plan."""
+    """Parts to measure, out of those in the plan."""
 
     @abstractmethod
     def start(self, workplace: Path) -> AbstractContextManager[Running]:
-        """Start it, with its files below ``workplace``, and stop it behind the block.
+        """Start the system with its files below ``workplace``, and stop it after the block.
 
         Raises:
-            ProgramEnded: it ended by itself.
-            WrongAnswer: it never gave the right answer.
+            ProgramEnded: a program ended by itself.
+            WrongAnswer: the system never gave the right answer.
         """
 
 
 MODEL_SETTINGS: Final[Mapping[str, str]] = our_code(MODELS, MODEL_ID)
-"""What tells the programs inside of peers which model to load, and Python where this project is."""
+"""Environment variables that name the model for programs inside peers, and this project's location for Python."""
 
 
 def wait_until_right(call: Call, programs: Sequence[Program], seconds: float = 60.0) -> None:
-    """Return once ``call`` is answered rightly by ``programs``.
+    """Return once ``programs`` give the right answer to ``call``.
 
     Raises:
-        ProgramEnded: one of them ended by itself.
+        ProgramEnded: a program ended by itself.
         WrongAnswer: there was no right answer within ``seconds``.
     """
 
@@ -96,6 +96,6 @@ def wait_until_right(call: Call, programs: Sequence[Program], seconds: float = 6
 
 
 def check_label(label: str, expected: str = LABEL) -> None:
-    """Raise :class:`WrongAnswer` where ``label`` is not the one that is due."""
+    """Raise :class:`WrongAnswer` if ``label`` is not ``expected``."""
     if label != expected:
         raise WrongAnswer(f"the answer is {label!r} instead of {expected!r}")

@@ -1,4 +1,4 @@
-"""A certificate of this machine, made anew: it has no authority but itself, and lasts for a run."""
+"""Self-signed certificate for this machine, generated for one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VALID: Final = dt.timedelta(days=2)
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Files in PEM."""
+    """PEM files of a certificate and its key."""
 
     certificate: Path
     key: Path

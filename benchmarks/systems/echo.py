@@ -1,4 +1,4 @@
-"""Bare grpcio: one asyncio server on uvloop that echoes. The floor of what a Python gRPC server costs."""
+"""Bare grpcio: one asyncio echo server on uvloop, as a lower bound on the cost of a Python gRPC server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Echo(System):
     """One hop, no model."""
 
     def install(self) -> None:
-        """Make its environment."""
+        """Create the environment."""
         environment(ENVIRONMENT)
 
     @contextmanager

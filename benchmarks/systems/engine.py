@@ -1,4 +1,4 @@
-"""Bare HTTP/2 engine: what the library below our transport can do at most, and the least that serves the real model."""
+"""Bare HTTP/2 engine: upper limit of the library below our transport, and a minimal server of the real model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class OnTheEngine(System):
     """A program on the engine and uvloop, in one process."""
 
     program: str
-    """Module of the program."""
+    """Module name of the program."""
     expected_response: str | None = None
-    """Response of the right answer; ``None``: the model's."""
+    """Expected response; ``None``: that of the model."""
     parts: frozenset[Part] = frozenset({Part.UNARY, Part.CONNECTIONS})
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""TorchServe 0.12 with an archive of ours, as ``intentctl export`` makes it: asked directly, and by our frontend."""
+"""TorchServe 0.12 with our archive from ``intentctl export``: called directly, and by our frontend."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from peers.torchserve import TorchServe, torchserve, torchserve_environment
 
 _MODEL: Final = f"{MODEL_ID}-torchserve"
 _ALGORITHM: Final = "intent-classification-torch"
-# Java compiles what it runs often, and of batches it sees few: behind the frontend that takes most of a minute.
+# Java compiles code that runs often, and it sees few batches: behind the frontend, warm-up takes most of a minute.
 _WARM_UP_SECONDS: Final = 45.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedDirectly(System):
-    """One hop: what TorchServe answers by itself."""
+    """One hop: TorchServe alone."""
 
     warm_up_seconds: float = _WARM_UP_SECONDS
 
     def install(self) -> None:
-        """Make its environment."""
+        """Create the environment."""
         torchserve_environment()
 
     @contextmanager
@@ -59,11 +59,11 @@ class BehindOurFrontend(System):
     """Two hops: our frontend, then TorchServe."""
 
     transport: str
-    """Of the frontend."""
+    """Transport of the frontend."""
     warm_up_seconds: float = _WARM_UP_SECONDS
 
     def install(self) -> None:
-        """Make TorchServe's environment."""
+        """Create TorchServe's environment."""
         torchserve_environment()
 
     def start(self, workplace: Path) -> AbstractContextManager[Running]:
@@ -87,7 +87,7 @@ class BehindOurFrontend(System):
 
 
 def _exported(workplace: Path) -> Path:
-    """Return an archive of the model, in a model store; beside it is a folder of models that routes to it."""
+    """Return an archive of the model in a new model store; the model folder beside the store routes to the archive."""
     models, store = workplace / "models", workplace / "store"
     shutil.copytree(MODELS / MODEL_ID, models / MODEL_ID)
     store.mkdir()
@@ -107,6 +107,6 @@ TORCHSERVE_EXPORTED: Final = AskedDirectly(name="torchserve-exported", title="To
 
 
 def before_torchserve(transport: str) -> BehindOurFrontend:
-    """Return our frontend, on ``transport``, before the same TorchServe."""
+    """Return our frontend, on ``transport``, in front of the same TorchServe."""
     title = "Intent Serving before TorchServe 0.12"
     return BehindOurFrontend(name="before-torchserve", title=title, kind=Kind.OURS, hops=2, transport=transport)

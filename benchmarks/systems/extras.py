@@ -1,4 +1,4 @@
-"""What can be on beside the services themselves: encryption, access rules, metrics, traces, workers."""
+"""Extras that the services can have switched on: encryption, access rules, metrics, traces, workers."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ _RECEIVER: Final = "benchmarks.systems.programs.trace_receiver"
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """Flags of the services, and what callers need."""
+    """Flags for the services, and settings for their callers."""
 
     flags: tuple[str | Path, ...] = ()
-    """Of the service that callers meet."""
+    """Flags for the service that callers connect to."""
     predictor_flags: tuple[str | Path, ...] = ()
-    """Of the predictor behind it, where there is one."""
+    """Flags for the predictor behind that service, if there is one."""
     metadata: tuple[tuple[str, str], ...] = ()
-    """Credential of callers; without it, they are refused."""
+    """Credential of callers; callers without it are refused."""
     authority: bytes | None = None
-    """Certificate, in PEM, of the authority of the service that callers meet."""
+    """Certificate, in PEM, of the authority of the service that callers connect to."""
 
     def asked(self, call: Call) -> Call:
-        """Return ``call`` as a caller with all that is needed makes it."""
+        """Return ``call`` with the credential and the authority that callers need."""
         return replace(call, metadata=self.metadata, authority=self.authority)
 
 
 Prepare = Callable[[ExitStack, Path], Extra]
-"""Makes what an extra needs in a workplace, and starts programs that last as long as the stack."""
+"""Creates the files of an extra in a workplace, and starts its programs, which run until the stack is closed."""
 
 
 def nothing(stack: ExitStack, workplace: Path) -> Extra:
-    """Leave the services as they are started without further flags."""
+    """Start the services without further flags."""
     del stack, workplace
     return Extra()
 
 
 def with_flags(*flags: str) -> Prepare:
-    """Return how the service that callers meet is started with further ``flags``."""
+    """Return a function that adds ``flags`` to the service that callers connect to."""
 
     def prepare(stack: ExitStack, workplace: Path) -> Extra:
         del stack, workplace
@@ -58,13 +58,13 @@ def with_flags(*flags: str) -> Prepare:
 
 
 def all_off(stack: ExitStack, workplace: Path) -> Extra:
-    """Log no calls, not even those that fail; all else is off by itself."""
+    """Log no calls, not even failed ones; everything else is off by default."""
     del stack, workplace
     return Extra(("--log-calls", "none"), ("--log-calls", "none"))
 
 
 def guarded(stack: ExitStack, workplace: Path) -> Extra:
-    """Let in callers with a key alone, log who is refused and which calls fail, and count all in metrics."""
+    """Admit only callers with a key, log refused and failed calls, and count all calls in metrics."""
     del stack
     key = new_key()
     identities = {
@@ -82,7 +82,7 @@ def guarded(stack: ExitStack, workplace: Path) -> Extra:
 
 
 def encrypted(stack: ExitStack, workplace: Path) -> Extra:
-    """Speak TLS with callers."""
+    """Use TLS for connections from callers."""
     del stack
     files = make_certificate(workplace)
     flags = ("--tls-certificate", files.certificate, "--tls-key", files.key)
@@ -90,7 +90,7 @@ def encrypted(stack: ExitStack, workplace: Path) -> Extra:
 
 
 def traced(stack: ExitStack, workplace: Path) -> Extra:
-    """Send traces to a receiver, of as many calls as without further settings."""
+    """Send traces to a receiver, with the default sampling."""
     (port,) = free_ports(1)
     stack.enter_context(running((sys.executable, "-m", _RECEIVER, str(port)), workplace / "receiver.log"))
     flags = ("--trace-endpoint", f"127.0.0.1:{port}")

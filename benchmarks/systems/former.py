@@ -1,4 +1,4 @@
-"""An older commit of this project, with the packages that it pinned, kept from one run to the next."""
+"""An older commit of this project, with the packages that it pinned, kept between runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peers.environments import CannotInstall, environment_from, home
 from peers.programs import ROOT
 
 COMMIT: Final = "85dfda0"
-"""The last one before gRPC was spoken in the process itself."""
+"""Last commit whose services did not implement gRPC in their own process."""
 
 _PARTS: Final = frozenset({Part.UNARY, Part.BATCHES, Part.CONNECTIONS})
 _ENVOY_PINS: Final = "envoy.txt"
@@ -23,18 +23,18 @@ _ENVOY_PINS: Final = "envoy.txt"
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """A commit."""
+    """An older commit and its transport."""
 
     commit: str = COMMIT
-    """Name of it, as git knows it."""
+    """Name of the commit in git."""
     transport: str = "envoy"
-    """What its services are started on."""
+    """Transport of its services."""
 
     def source(self) -> Source:
-        """Return its code, laid out and with its packages installed.
+        """Return the commit's code, extracted to a folder and with its packages installed.
 
         Raises:
-            CannotInstall: the commit is not here, or a package cannot be had.
+            CannotInstall: the commit is missing here, or a package cannot be installed.
         """
         commit = self._git("rev-parse", "--verify", "--quiet", f"{self.commit}^{{commit}}").decode().strip()
         folder = home() / "commits" / commit
@@ -64,7 +64,7 @@ class Former:
 
     def _git(self, *arguments: str) -> bytes:
         try:
-            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True)  # noqa: S607 - git as users have it
+            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True)  # noqa: S607 - the user's git
         except (OSError, subprocess.CalledProcessError) as error:
             raise CannotInstall(f"commit {self.commit} cannot be had from git: {error}") from error
         return done.stdout

@@ -1,4 +1,4 @@
-"""MLServer 1.7.1: its inference in its own process, batches of up to 64, 1 ms of delay."""
+"""MLServer 1.7.1: inference in its own process, batches of up to 64, 1 ms of delay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MlServer(System):
     """One hop."""
 
     def install(self) -> None:
-        """Make its environment."""
+        """Create the environment."""
         mlserver_environment()
 
     @contextmanager

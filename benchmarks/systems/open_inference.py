@@ -1,4 +1,4 @@
-"""An inference call of the Open Inference Protocol v2, as Triton and MLServer speak it."""
+"""Inference call of the Open Inference Protocol v2, which Triton and MLServer implement."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ pb: Final = grpc.protos("benchmarks/systems/protos/open_inference.proto")
 
 
 def infer_call(address: str, shape: list[int]) -> Call:
-    """Return a ``ModelInfer`` of the one document, in raw contents.
+    """Return a ``ModelInfer`` call with the one document as raw contents.
 
     Args:
-        address: where it goes.
-        shape: how the server wants one document to be shaped.
+        address: ``host:port`` of the server.
+        shape: tensor shape that the server expects for one document.
     """
     document = DOCUMENT.encode()
     request = pb.ModelInferRequest(

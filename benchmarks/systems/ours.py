@@ -1,4 +1,4 @@
-"""This project, in the ways it can be started."""
+"""This project, started in several ways."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _EXTRAS: Final[tuple[tuple[str, str, Prepare, frozenset[int]], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the code of the services is."""
+    """Location of the services' code, and the Python that runs it."""
 
     python: Path = Path(sys.executable)
     folder: Path = ROOT
@@ -49,20 +49,20 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ours(System):
-    """One way to start it."""
+    """One way to start this project."""
 
     transport: str
-    """Of the service that callers meet."""
+    """Transport of the service that callers connect to."""
     predictor_transport: str = ""
-    """Of the predictor; empty: the same."""
+    """Transport of the predictor; empty: the same as ``transport``."""
     prepare: Prepare = nothing
     get_source: Callable[[], Source] = Source
-    """Returns where the code is, made where it must be. Raises CannotInstall."""
+    """Returns the location of the code, and installs the code if necessary. Raises CannotInstall."""
     kind: Kind = Kind.OURS
     parts: frozenset[Part] = frozenset(Part)
 
     def install(self) -> None:
-        """Make what the code needs."""
+        """Install the code, if necessary."""
         self.get_source()
 
     def start(self, workplace: Path) -> AbstractContextManager[Running]:
@@ -71,10 +71,10 @@ class Ours(System):
 
     @contextmanager
     def serve(self, models: Path, workplace: Path, call_at: Callable[[str], Call]) -> Iterator[Running]:
-        """Serve a folder of models, up once the call that ``call_at`` makes for an address is answered rightly.
+        """Serve a folder of models; yield once the call that ``call_at`` returns for the address gets the right answer.
 
         Raises:
-            WrongAnswer: it never was, or callers without the credential that is due are answered too.
+            WrongAnswer: the call never got the right answer, or a caller without the credential is answered too.
         """
         with ExitStack() as stack:
             extra = self.prepare(stack, workplace)
@@ -116,7 +116,7 @@ def _check_refused(call: Call) -> None:
 
 
 def ours(transport: str) -> tuple[Ours, ...]:
-    """Return both shapes, and behind each the same with something beside it."""
+    """Return both shapes, each followed by its variants with an extra."""
     systems: list[Ours] = []
     for hops, name, title in _SHAPES:
         systems.append(Ours(name=name, title=f"Intent Serving, {title}", hops=hops, transport=transport))
@@ -137,7 +137,7 @@ def ours(transport: str) -> tuple[Ours, ...]:
 
 
 def on_transport(transport: str) -> tuple[Ours, ...]:
-    """Return both shapes on a transport that the name tells."""
+    """Return both shapes on ``transport``, with the transport in their names."""
     return tuple(
         Ours(
             name=f"{name}-{transport}",

@@ -1,4 +1,4 @@
-"""A plain grpcio pair: an asyncio server that asks an echo through an asyncio stub. What a hop costs by itself."""
+"""Plain grpcio pair: an asyncio server that calls an echo through an asyncio stub, for the cost of a hop alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PlainPair(System):
     """Two hops, no model."""
 
     def install(self) -> None:
-        """Make its environment."""
+        """Create the environment."""
         environment(ENVIRONMENT)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Calls of this project's own API, which the bare grpcio peers and the re-created seed speak too."""
+"""Calls of this project's own API, which the bare grpcio peers and the re-created seed serve too."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _TIMES: Final = ("", " now", " please", " today", " tomorrow", " tonight", " thi
 
 
 def predict_call(address: str, expected_response: str | None = None, model_id: str = MODEL_ID) -> Call:
-    """Return a ``Predict`` of the one document.
+    """Return a ``Predict`` call with the one document.
 
     Args:
-        address: where it goes.
-        expected_response: what ``response`` must be; without it, the label's JSON.
-        model_id: the model that is asked.
+        address: ``host:port`` of the server.
+        expected_response: required value of ``response``; by default, the label's JSON.
+        model_id: the model to query.
     """
     due = json.dumps({"result": LABEL}) if expected_response is None else expected_response
 
@@ -42,7 +42,7 @@ def predict_call(address: str, expected_response: str | None = None, model_id: s
 
 
 def batch_call(address: str) -> Call:
-    """Return a ``PredictBatch`` of many different documents, held against the model's own answers."""
+    """Return a ``PredictBatch`` call with many different documents, verified against the model's own answers."""
     documents = batch_documents()
     due = _labels(documents)
 

@@ -1,4 +1,4 @@
-"""The book's own way of serving, re-created: two servers with thread pools, the model loaded for each request."""
+"""The book's way of serving, re-created: two servers with thread pools, the model loaded for each request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SERVER: Final = "benchmarks.systems.programs.seed_server"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seed(System):
-    """Two hops, and a load of the model in each request."""
+    """Two hops, and the model is loaded in each request."""
 
     def install(self) -> None:
-        """Make its environment."""
+        """Create the environment."""
         environment(_ENVIRONMENT)
 
     @contextmanager

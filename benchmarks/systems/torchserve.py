@@ -38,11 +38,11 @@ pb: Final = grpc.protos("benchmarks/systems/protos/torchserve.proto")
 class TorchServe(System):
     """One hop from a frontend in Java to a worker in Python."""
 
-    # Java compiles what it runs often; before that it is several times as slow.
+    # Java compiles code that runs often; before that, it is several times slower.
     warm_up_seconds: float = 15.0
 
     def install(self) -> None:
-        """Make its environment."""
+        """Create the environment."""
         torchserve_environment()
 
     @contextmanager

@@ -29,7 +29,7 @@ class Triton(System):
     """One hop from a server in C++ to a model in Python."""
 
     def install(self) -> None:
-        """Make its environment, with the stub of this Python beside Triton's Python backend."""
+        """Create the environment, with a stub for this Python version beside Triton's Python backend."""
         triton_environment()
 
     @contextmanager

@@ -1,1 +1,1 @@
-"""From the settings of the frontend to its objects."""
+"""Construction of the frontend's objects from its settings."""

@@ -1,4 +1,4 @@
-"""From routes to the backends that ask the engines."""
+"""Construction of the engine backends from the configured routes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def backends_of(
     """Return the backend of each algorithm; algorithms of one engine share it.
 
     Args:
-        engines: of each algorithm.
-        settings: how engines are asked.
-        manifests: for engines that know none.
-        partitions: of models; 0: as many as fit the engine.
-        counts: counts queries on their way.
+        engines: engine of each algorithm.
+        settings: settings for calls to engines.
+        manifests: manifests for engines that have none.
+        partitions: number of partitions of models; 0: a number that fits the engine.
+        counts: counters of queries on their way to the engines.
     """
 
     def backend_of(engine: Engine) -> Backend:

@@ -1,4 +1,4 @@
-"""From settings to the quotas of tenants."""
+"""Construction of the tenants' quotas from the settings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from serving.call.limits import NO_LIMITS
 
 
 def quotas_of(settings: EngineSettings) -> Quotas | None:
-    """Return the quotas; ``None`` where nobody has one, and no identity may have one of its own."""
+    """Return the quotas; ``None`` if no tenant has limits and no identity may have limits of its own."""
     limits = settings.tenant_limits()
     return None if limits == NO_LIMITS and settings.access_file is None else Quotas(limits, _ledger_of(settings))
 
 
 def quota_collectors(quotas: Quotas | None, settings: EngineSettings) -> Sequence[Collector]:
-    """Return what metrics tell of quotas."""
+    """Return the collectors of the quota metrics."""
     counters = QuotaCounters() if quotas is None else quotas.counters
     return [QuotaCollector(counters, settings.metrics_models)]
 

@@ -1,11 +1,11 @@
-"""Sends to an engine in batches what comes one by one.
+"""Collects single queries and sends them to an engine in batches.
 
-A call costs both sides far more than a query does. So few calls are in flight to an engine at the same time; what
-arrives in one turn of the event loop, or while they are in flight, goes together. There is no timer: where nobody
-waits, nobody is made to wait. An engine in the same process answers a batch within the turn.
+A call costs both sides far more than a query does. So few calls are in flight to an engine at the same time; queries
+that arrive in one turn of the event loop, or while these calls are in flight, are sent together. There is no timer: a
+query is not delayed if no other query waits. An engine in the same process answers a batch within the turn.
 
-Nobody waits for anybody else's model either: a batch is answered with what can be answered at once, and what cannot is
-asked for alone. Deadlines, cancellation and errors stay each query's own.
+Nor does a query wait for the model of another query: the engine answers the queries of a batch that it can answer at
+once, and each of the others is sent alone. Deadlines, cancellation and errors remain separate for each query.
 """
 
 from __future__ import annotations
@@ -39,38 +39,38 @@ log = structlog.get_logger()
 
 _MOST_QUERIES: Final = 256
 _MOST_CHARACTERS: Final = 1 << 17
-# A batch of ready models takes a few milliseconds. One that hangs must not hold up those who come after it.
+# A batch of ready models takes a few milliseconds. A batch that hangs must not delay later queries.
 _SLOT_SECONDS: Final = 0.1
 
 
 class BatchingBackend(EngineBackend, Protocol):
-    """An engine that answers batches at once, as far as it can."""
+    """An engine that answers at once those queries of a batch that it can."""
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        """Return the outcome of each query that can be answered at once, ``None`` for those to be asked alone.
+        """Return the outcome of each query that can be answered at once, ``None`` for queries to be sent alone.
 
         Raises:
-            ServingError: why there is none for any.
+            ServingError: no query has an outcome; the error says why.
         """
 
 
 PredictNow: TypeAlias = Callable[[Sequence[Query], Call], Sequence[Outcome | None]]
-"""The same without a wait, of an engine in this process."""
+"""Does the same as :meth:`BatchingBackend.predict_ready` without a wait, for an engine in this process."""
 
 
 class _Waiting:
     """A query from its arrival to its outcome."""
 
     settled = False
-    """Whether its outcome was told, or nobody waits for it."""
+    """Whether the outcome was reported, or no caller waits for it."""
     arrival = 0.0
-    """When it came, where that is counted."""
+    """Time of the arrival, in seconds on the clock of :meth:`QueryCounts.came`, if arrivals are counted."""
     batch: _Batch | None = None
-    """The batch that it is in flight with."""
+    """Batch with which the query is in flight."""
     span: Span | None = None
-    """Where its call is traced: its wait in the queue, then its flight."""
+    """If the call is traced: the span of the wait in the queue, then of the flight."""
     task: asyncio.Task[None] | None = None
-    """Asks for it alone."""
+    """Task that sends the query alone."""
 
     def __init__(self, query: Query, call: Call, done: Done) -> None:
         self.query = query
@@ -78,13 +78,13 @@ class _Waiting:
         self._done = done
 
     def settle(self, outcome: Prediction | Exception) -> None:
-        """Tell its outcome."""
+        """Report the outcome."""
         if not self.settled:
             self.settled = True
             self._done(outcome)
 
     def withdraw(self) -> None:
-        """Take it back."""
+        """Withdraw the query."""
         if self.settled:
             return
         self.settled = True
@@ -101,11 +101,11 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
 
     Args:
         backend: the engine.
-        calls: how many batches may be in flight for each group.
-        group_of: what is the same for queries that may go in one batch; without it all may.
-        counts: what is counted of queries, if anything.
-        predict_now: answers a batch within the turn, where the engine is in this process.
-        submit_batch: hands a batch over to the engine without a task, where the engine can take it so.
+        calls: maximum number of batches in flight for each group.
+        group_of: returns a key that is the same for queries that may share a batch; without it, all queries may.
+        counts: counters of queries, if any.
+        predict_now: answers a batch within the turn, if the engine is in this process.
+        submit_batch: submits a batch to the engine without a task, if the engine supports this.
     """
 
     def __init__(
@@ -124,15 +124,15 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         self.counts = counts
         self.predict_now = predict_now
         self._group_of = group_of
-        # One is there as long as somebody waits in it, or a batch of it is in flight.
+        # A group exists as long as a query waits in it, or a batch of it is in flight.
         self._groups: WeakValueDictionary[Hashable, _Group] = WeakValueDictionary()
         self._all = _Group(self, calls) if group_of is None else None
-        """The one group, where there are no others."""
+        """The only group, if there is no ``group_of``."""
         self._takes_batches = True
         self.tasks = Tasks()
 
     def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
-        """Have the query answered together with those that come meanwhile; ``done`` is told its outcome."""
+        """Send the query together with others that arrive meanwhile; ``done`` is called with the outcome."""
         waiting = _Waiting(query, call, done)
         if not self._takes_batches:
             if self.counts is not None:
@@ -148,13 +148,13 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         return await answer_of(self, query, call)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        """Return the outcome of each query, in order. Raises the engine's error where it refused the batch."""
+        """Return the outcome of each query, in order. Raises the engine's error if the engine refused the batch."""
         if self.counts is not None:
             self.counts.asked(queries)
         return await self._backend.predict_batch(queries, call)
 
     async def close(self) -> None:
-        """End what is in flight, and close the engine's backend."""
+        """Cancel queries in flight, and close the engine's backend."""
         for group in (self._all, *self._groups.values()):
             if group is not None:
                 group.close()
@@ -169,13 +169,13 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         return group
 
     def settle(self, waiting: _Waiting, outcome: Outcome | None) -> None:
-        """Tell what a batch has brought for a query."""
+        """Handle the outcome that a batch returned for a query."""
         if outcome is None:
-            # Its model is to be loaded, for which the engine has a queue of its own.
+            # The model must be loaded first, and the engine has a separate queue for loads.
             self.ask_alone(waiting)
         elif isinstance(outcome, ServingError) and outcome.code is StatusCode.UNIMPLEMENTED:
             if self._takes_batches:
-                # A predictor of the book's system takes one query at a time.
+                # A predictor of the book's system accepts one query at a time.
                 log.info("the engine takes no batches; queries are sent one by one")
                 self._takes_batches = False
             self.ask_alone(waiting)
@@ -183,13 +183,13 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
             waiting.settle(outcome)
 
     def ask_alone(self, waiting: _Waiting) -> None:
-        """Ask the engine for one query."""
+        """Send one query to the engine."""
         if not waiting.settled:
             waiting.batch = None
             waiting.task = self.tasks.start(self._alone(waiting))
 
     def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw:
-        """Have the engine answer a batch as far as it can at once."""
+        """Have the engine answer those queries of a batch that it can answer at once."""
         withdraw = None if self._submit_batch is None else self._submit_batch(queries, call, done)
         return withdraw or self.tasks.start(self._answered(queries, call, done)).cancel
 
@@ -198,7 +198,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         outcomes: Sequence[Outcome | None] | Exception
         try:
             outcomes = await self._backend.predict_ready(queries, call)
-        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+        except Exception as error:  # noqa: BLE001 - any error is the outcome
             outcomes = error
         done(outcomes)
 
@@ -211,14 +211,14 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         except asyncio.CancelledError:
             waiting.settle(service_ends())
             raise
-        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+        except Exception as error:  # noqa: BLE001 - any error is the outcome
             outcome = error
         waiting.task = None
         waiting.settle(outcome)
 
 
 class _Group:
-    """Queries that may go together."""
+    """Queries that may share a batch."""
 
     def __init__(self, owner: CoalescingBackend, calls: int) -> None:
         self.owner = owner
@@ -234,7 +234,7 @@ class _Group:
         self._turn = Turn.of_running_loop()
 
     def add(self, waiting: _Waiting) -> None:
-        """Send the query with the next batch, once all that this turn brings has been seen."""
+        """Send the query with the next batch, once all calls of this turn have been seen."""
         if self._closed:
             waiting.settle(service_ends())
             return
@@ -249,17 +249,17 @@ class _Group:
             self._turn.at_end(self._send)
 
     def give_slot_back(self) -> None:
-        """Let the next batch go, at once: its engine should not wait while the answers of this one are given."""
+        """Free a slot and send the next batch at once: the engine should not idle while answers are reported."""
         self._free += 1
         if not self._is_sending:
             self._send()
 
     def forget(self, batch: _Batch) -> None:
-        """Let go of a batch that has ended."""
+        """Drop a batch that has ended."""
         self._batches.discard(batch)
 
     def close(self) -> None:
-        """End what is in flight, and refuse what waits."""
+        """Cancel batches in flight, and refuse waiting queries."""
         self._closed = True
         for waiting in self._waiting:
             if waiting.call.deadline.remaining() > 0.0:
@@ -293,14 +293,14 @@ class _Group:
                     batch.begin()
 
     def _answer(self, members: Sequence[_Waiting], predict_now: PredictNow) -> None:
-        """Have the members answered within the turn: none of them can come to its deadline meanwhile."""
+        """Answer the members within the turn: none of them can time out meanwhile."""
         span = batch_of(members)
         call = _call_of(members, span)
         outcomes: Sequence[Outcome | None]
         fault = ""
         try:
             outcomes = predict_now([member.query for member in members], call)
-        except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
+        except Exception as error:  # noqa: BLE001 - any error is the outcome of each member
             failure = _failure_of(error)
             fault, outcomes = failure.code.name, [copy_for_raise(failure) for _ in members]
         if span is not None:
@@ -323,7 +323,7 @@ class _Group:
                 if query.k or query.explain is not None:
                     labels += best_labels(query)
                     explained += explained_characters(query)
-                # What each may ask for alone may be too much together, and would be refused to all.
+                # Queries that are within the limits alone may exceed them together; all of them would be refused.
                 if members and not (characters <= _MOST_CHARACTERS and fit_in_one_answer(labels, explained)):
                     break
                 members.append(waiting)
@@ -332,7 +332,7 @@ class _Group:
 
 
 def _call_of(members: Sequence[_Waiting], span: Span | None) -> Call:
-    """Return the call that a batch is asked with: the member's own where it is one, else with the last deadline."""
+    """Return the call for a batch: that of a single member, otherwise one with the latest deadline."""
     if len(members) == 1 and span is None:
         return members[0].call
     # Members with an earlier deadline leave earlier.
@@ -349,7 +349,7 @@ def _queries_of(members: Sequence[_Waiting]) -> Sequence[Query]:
 
 
 def _failure_of(error: Exception) -> ServingError:
-    """Return why a batch has no answers: a fault of ours is logged, and its callers are not told of it."""
+    """Return the error of a batch without answers; an internal fault is logged, and not disclosed to callers."""
     if isinstance(error, ServingError):
         return error
     log.error("batch failed", exc_info=error)
@@ -374,14 +374,14 @@ class _Batch:
         members = self._members
         try:
             withdraw = self._group.owner.submit_batch(_queries_of(members), _call_of(members, self._span), self._done)
-        except Exception as error:  # noqa: BLE001 - the outcome of each member, whatever it is
+        except Exception as error:  # noqa: BLE001 - any error is the outcome of each member
             self._done(error)
         else:
             # The batch may have ended before it could be withdrawn.
             self._withdraw = withdraw if self._members else None
 
     def leave(self) -> None:
-        """Count a member that has left; when the last of them has, nobody needs the answer."""
+        """Count a member that left; after the last one no caller needs the answer, and the batch is cancelled."""
         self._left -= 1
         if not self._left:
             self.cancel()
@@ -410,13 +410,13 @@ class _Batch:
         _settle(self._group.owner, members, outcomes)
 
     def _end(self, fault: str) -> None:
-        """End the batch's span, before the spans of the calls that it is a part of are ended, and let the next one go.
+        """End the batch's span, before the spans of the calls that contain it are ended, and send the next batch.
 
-        ``fault`` names why nobody is answered.
+        ``fault`` names the reason why no member is answered; it is empty if the members are answered.
         """
         if self._span is not None:
             end_batch(self._span, self._members, fault)
-        # The members know the batch too: in a circle, all of it would stay until the garbage collector comes.
+        # The members refer to the batch too: the cycle would stay in memory until the garbage collector runs.
         self._members = ()
         self._withdraw = None
         self._group.forget(self)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from grpc_http2.client.calls.retries import RetryPolicy
 from grpc_http2.client.channel import Channel
-from grpc_http2.client.retries import RetryPolicy
 from grpc_http2.client.settings import ChannelSettings, Pings, Tls
 
 _MAX_ANSWER_BYTES: Final = 64 << 20

@@ -16,8 +16,8 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 
-from grpc_http2.client.addresses import addresses_in
 from grpc_http2.client.channel import Channel
+from grpc_http2.client.servers.addresses import addresses_in
 from serving.call.tasks import SingleFlight, Tasks, joined
 from serving.domain.errors import Unavailable
 

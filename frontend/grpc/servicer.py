@@ -1,4 +1,4 @@
-"""prediction.PredictionService: protobuf in, protobuf out, nothing else."""
+"""Servicer of prediction.PredictionService: conversion from and to protobuf, nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RIGHTS: Final = {"Predict": Right.PREDICT, "PredictBatch": Right.PREDICT, "Expl
 
 
 class PredictionServicer:
-    """Hands requests to the data plane."""
+    """Servicer that passes requests to the data plane."""
 
     def __init__(self, predictions: RoutedPredictions) -> None:
         self._predictions = predictions
@@ -40,20 +40,20 @@ class PredictionServicer:
         self._submit(query_of(request), served, answer_bytes)
 
     def Explain(self, request: pb.ExplainRequest, served: ServedCall) -> None:  # noqa: N802 - the contract names it
-        """Classify one document, and tell what each of its tokens adds to the logits."""
+        """Classify one document, and return the contribution of each token to the logits."""
         self._submit(query_to_explain(request), served, _explanation_bytes)
 
     async def PredictBatch(  # noqa: N802 - the contract names it
         self, request: pb.PredictBatchRequest, call: Call
     ) -> pb.PredictBatchResponse:
-        """Classify many documents, each on its own."""
+        """Classify many documents, each independently."""
         queries = [query_of(item) for item in request.requests]
         notes = call.notes
         notes.queries = queries
         outcomes = await self._predictions.predict_batch(queries, call)
         outcomes = [_with_what_was_asked(query, outcome) for query, outcome in zip(queries, outcomes, strict=True)]
         notes.outcomes = outcomes
-        # Thousands of answers take a while to write: the event loop goes on meanwhile.
+        # Thousands of answers take a while to serialize; a thread keeps the event loop free.
         return (
             await asyncio.to_thread(batch_response_of, outcomes)
             if len(outcomes) > LARGE_BATCH
@@ -80,7 +80,7 @@ def _explanation_bytes(prediction: Prediction) -> bytes:
 
 
 def _with_what_was_asked(query: Query, outcome: Outcome) -> Outcome:
-    """Return the outcome, or an error where an explanation is missing: predictors of old know nothing of it."""
+    """Return the outcome, or an error if a requested explanation is missing: old predictors do not support it."""
     if query.explain is not None and isinstance(outcome, Prediction) and outcome.explanation is None:
         return unexplained()
     return outcome

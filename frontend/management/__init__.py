@@ -1,1 +1,1 @@
-"""Models and their releases, managed: what there is, what of it is live and in memory, and how that changes."""
+"""Management of models and releases: which exist, which are live or in memory, and how they change."""

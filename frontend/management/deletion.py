@@ -1,4 +1,4 @@
-"""Models, taken away."""
+"""Deletion of models."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.call.call import Call
+from serving.call.tasks import Tasks, joined
 from serving.domain.errors import ModelInService, ModelNotFound, ModelUnusable, ServingError
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.deleting import models_in, remove_hidden, take_away
@@ -21,13 +22,13 @@ log = structlog.get_logger()
 
 
 class Deletions:
-    """Takes models from the volume, and then from memory.
+    """Deletion of models from the volume, and then from memory.
 
     Args:
         root: the model folder.
-        volume: changes it.
-        residences: knows what is pinned, and which engines may hold a model.
-        watch: is told.
+        volume: reads and changes the model folder.
+        residences: reports pinned models, and the engines that may hold a model.
+        watch: is notified of deletions.
     """
 
     def __init__(self, root: Path, volume: Volume, residences: Residences, watch: ModelWatch) -> None:
@@ -35,34 +36,33 @@ class Deletions:
         self._volume = volume
         self._residences = residences
         self._watch = watch
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def delete(self, run_id: str, call: Call, *, force: bool) -> None:
-        """Take a model, or a version, away, and have every replica of its engines let go of it.
+        """Delete a model or a version, and unload it from every replica of its engines.
 
-        An engine that does not let go is logged; the model is gone from the volume all the same.
+        An engine that fails to unload the model is logged; the model is removed from the volume all the same.
 
         Raises:
-            InvalidModelId: ``run_id`` is none.
-            ModelInService: it is protected, or pinned in memory, and ``force`` is false.
-            ServingError: as :func:`~serving.volume.deleting.delete` does; and its engine cannot be asked what is
-                pinned.
+            InvalidModelId: ``run_id`` is not a model id.
+            ModelInService: the model is protected, or pinned in memory, and ``force`` is false.
+            ServingError: as :func:`~serving.volume.deleting.delete` does, or the engine cannot report
+                whether the model is pinned.
         """
         model_id = parse_model_id(run_id)
         if not force and await self._is_pinned(model_id, call):
             raise ModelInService("the model is pinned in memory by a predictor's settings; say so with force")
-        work = asyncio.get_running_loop().create_task(self._delete(model_id, call, force=force))
-        self._tasks.add(work)
-        work.add_done_callback(self._done)
-        # Once the model is gone, engines have to let go of it, though the caller may have left.
-        await asyncio.shield(work)
+        work = self._tasks.start(self._delete(model_id, call, force=force))
+        work.add_done_callback(_log_failure)
+        # Once the model is removed, its engines must unload it, even if the caller disconnects.
+        await joined(work)
 
     async def close(self) -> None:
-        """Wait for deletions under way."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Wait for deletions in progress."""
+        await self._tasks.finish()
 
     async def _delete(self, model_id: ModelId, call: Call, *, force: bool) -> None:
-        # Once the folder is gone, nobody can tell which versions it had, and which engines served them.
+        # Look up versions and engines first: neither can be determined once the folder is removed.
         models = await self._volume.reading(models_in, self._root, model_id)
         holders = await self._residences.holders(models)
         await self._volume.writing(take_away, self._root, model_id, force=force)
@@ -80,14 +80,14 @@ class Deletions:
                 models = [model.model_id for model in removed]
                 log.warning("deleted models not unloaded everywhere", models=models, reason=str(error))
 
-    def _done(self, work: asyncio.Task[None]) -> None:
-        self._tasks.discard(work)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            log.info("model not deleted", reason=str(error))
-
     async def _is_pinned(self, model_id: ModelId, call: Call) -> bool:
         try:
             return any(residence.pinned for residence in await self._residences.of(model_id, call))
         except (ModelNotFound, ModelUnusable):
-            # No engine has it; what it is otherwise, the volume tells.
+            # No engine holds the model; the volume decides whether it can be deleted.
             return False
+
+
+def _log_failure(work: asyncio.Task[None]) -> None:
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.info("model not deleted", reason=str(error))

@@ -1,4 +1,4 @@
-"""One model, described."""
+"""Description of one model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = structlog.get_logger()
 
 
 class ReleaseStates:
-    """Releases with what was counted of versions on trial.
+    """Releases together with the counts of their versions on trial.
 
     Args:
-        volume: where releases are.
-        trials: what was counted.
+        volume: reads releases.
+        trials: counts of versions on trial.
     """
 
     def __init__(self, volume: Volume, trials: Trials) -> None:
@@ -35,28 +35,28 @@ class ReleaseStates:
         self._trials = trials
 
     async def of(self, name: ModelId) -> ReleaseState:
-        """Return the release of a name as it is now.
+        """Return the current release of a name.
 
         Raises:
-            ModelNotFound: there is nothing of this name.
-            ServingError: it cannot be read.
+            ModelNotFound: the name does not exist.
+            ServingError: the release cannot be read.
         """
         return self.with_trials(name, await self._volume.existing_release(name))
 
     def with_trials(self, name: ModelId, release: Release | None) -> ReleaseState:
-        """Return a release with what was counted."""
+        """Return a release together with its trial counts."""
         return ReleaseState(name, release, tuple(_trial(counts) for counts in self._trials.of(name)))
 
 
 class Descriptions:
-    """Describes models.
+    """Descriptions of models.
 
     Args:
-        inventory: what there is.
-        store: has the manifests.
-        volume: where both are read.
-        states: the releases.
-        residences: what is in memory.
+        inventory: lists names, versions and releases.
+        store: reads manifests.
+        volume: runs these blocking reads in threads.
+        states: adds trial counts to releases.
+        residences: reports what is in memory.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Descriptions:
         self._residences = residences
 
     async def of(self, run_id: str, call: Call) -> ModelDescription:
-        """Return the description of a model, or of a name and the version that ``run_id`` means.
+        """Return the description of a model, or of a name and the version that ``run_id`` selects.
 
         Raises:
-            InvalidModelId: ``run_id`` is none.
-            ModelNotFound: there is nothing of this name.
-            ServingError: the volume does not answer.
+            InvalidModelId: ``run_id`` is not a model id.
+            ModelNotFound: the name does not exist.
+            ServingError: the volume does not respond.
         """
         model_id = await self._volume.resolved(run_id)
         name, version = reference_of(model_id)
@@ -91,14 +91,14 @@ class Descriptions:
         try:
             manifest = self._store.read_manifest(model_id).to_json()
         except ServingError:
-            manifest = ""  # the summary, or the version's description, says why
+            manifest = ""  # the summary, or the version's description, states why
         return summary, self._inventory.versions(name, summary.release), manifest
 
     async def _of_memory(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         try:
             return await self._residences.of(model_id, call)
         except ServingError as error:
-            # Whoever asks what is wrong with a model should be told, all the more where its engine is down.
+            # A caller that diagnoses a model needs its description, above all when its engine is down.
             log.info("residence not known", model=model_id, reason=str(error))
             return ()
 

@@ -1,4 +1,4 @@
-"""The models there are, in pages."""
+"""Paged list of the existing models."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from serving.volume.inventory import Inventory
 
 MOST_ON_A_PAGE: Final = 1000
 _ON_A_PAGE: Final = 100
-# Of filters that fit next to nothing: a page ends here, with fewer models, and says where to go on.
+# Bound for filters that match almost nothing: the page ends early, and its token continues from there.
 _MOST_LOOKED_AT: Final = 2000
 
 
 class Filter(NamedTuple):
-    """Which models are listed."""
+    """Criteria for the models to list."""
 
     prefix: str = ""
-    """Of their names."""
+    """Prefix of the names."""
     algorithm: str = ""
-    """Empty: any."""
+    """Algorithm of the models; empty: any."""
     released: bool | None = None
-    """Whether the name has a release; ``None``: whether or not."""
+    """Whether the name has a release; ``None``: either."""
 
     def admits(self, summary: ModelSummary) -> bool:
-        """Return whether a model is listed; its name is looked at elsewhere."""
+        """Return whether a model matches; its name is checked elsewhere."""
         return (not self.algorithm or summary.algorithm == self.algorithm) and (
             self.released is None or (summary.release is not None) == self.released
         )
 
 
 class Listing:
-    """Lists models by name. A page holds nothing open: its token is the last name on it.
+    """List of models by name. No state is kept between pages: the token of a page is the last name that it covers.
 
     Args:
-        inventory: what there is.
-        volume: where it is read.
+        inventory: lists names, versions and releases.
+        volume: runs the blocking reads in threads.
     """
 
     def __init__(self, inventory: Inventory, volume: Volume) -> None:
@@ -53,13 +53,13 @@ class Listing:
         """Return the next page.
 
         Args:
-            wanted: which models.
-            size: the most to return; 0: 100.
-            token: of the page before; empty: from the start.
+            wanted: criteria for the models.
+            size: maximum number of models; 0: 100.
+            token: token of the previous page; empty: from the start.
             may_use: whether the caller may see a name.
 
         Raises:
-            InvalidRequest: the token is none, or ``size`` is over 1,000.
+            InvalidRequest: the token is invalid, or ``size`` is over 1,000.
             VolumeUnavailable: the volume cannot be listed.
         """
         if size > MOST_ON_A_PAGE:

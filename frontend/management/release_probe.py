@@ -1,4 +1,4 @@
-"""Whether a version can go live: it is loaded, and asked the example of its manifest, as callers would ask it."""
+"""Test of a version before it goes live: it is loaded, and sent the example of its manifest as callers would do."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from serving.domain.model_id import ModelId
 from serving.domain.releases.example import check_answer, example_query
 from serving.volume.model_store import ModelStore
 
-# They say nothing of the version: trying again may help, or whoever runs the services has to act.
+# Not caused by the version: a retry may help, or the operator has to act.
 _NOT_OF_THE_VERSION: Final = (Unavailable, DeadlineExceeded, OutOfCapacity, Unauthenticated, PermissionDenied)
 
 
 class ReleaseProbe:
-    """Asks versions before anybody else does.
+    """Test of versions before callers reach them.
 
     Args:
-        store: has their manifests.
-        volume: where they are read.
-        router: knows their engines: the one that answers callers.
+        store: reads manifests.
+        volume: runs the blocking reads in threads.
+        router: selects the engine, which is the one that answers callers.
     """
 
     def __init__(self, store: ModelStore, volume: Volume, router: Router) -> None:
@@ -39,12 +39,12 @@ class ReleaseProbe:
         self._router = router
 
     async def check(self, name: ModelId, version: str, call: Call) -> None:
-        """Return if the version can go live.
+        """Check that the version can go live.
 
         Raises:
-            ModelNotFound: there is no such version.
-            ReleaseRefused: it cannot be loaded, or does not answer as its manifest's example says.
-            ServingError: its engine cannot be asked at the moment.
+            ModelNotFound: the version does not exist.
+            ReleaseRefused: the version cannot be loaded, or its answer differs from the example of its manifest.
+            ServingError: the engine cannot be queried at the moment.
         """
         model_id = await self._volume.version_of(name, version)
         try:

@@ -1,4 +1,4 @@
-"""Releases, changed: a version is tried first, then the file is written, then it is in force here at once."""
+"""Changes of releases: the version is tested, the file is written, and the release is then in force here at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from serving.call.call import Call
+from serving.call.tasks import Tasks, joined
 from serving.domain.management import Role
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import Release
@@ -27,15 +28,15 @@ log = structlog.get_logger()
 
 
 class Releases:
-    """Changes releases.
+    """Changes of releases.
 
     Args:
         root: the model folder.
-        volume: reads and changes it.
-        inventory: what there is.
-        probe: asks versions before they go live.
-        known: what calls are answered by; it learns what was written.
-        watch: is told of what was written.
+        volume: reads and changes the model folder.
+        inventory: lists names, versions and releases.
+        probe: tests versions before they go live.
+        known: releases by which calls are answered; updated with each written release.
+        watch: is notified of each written release.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Releases:
         self._probe = probe
         self._known = known
         self._watch = watch
-        self._tasks: set[asyncio.Task[Release]] = set()
+        self._tasks = Tasks()
 
     async def change(
         self,
@@ -66,31 +67,31 @@ class Releases:
         comment: str,
         tries: bool = True,
     ) -> Release:
-        """Change the release of ``name``, and return what it is then.
+        """Change the release of ``name``, and return the new one.
 
         Args:
-            name: has versions.
-            transition: makes the next release of the present one.
-            call: in whose name.
-            expected_revision: the revision that the caller knows; 0: there is none. ``None``: whatever it is.
-            comment: why.
-            tries: whether the version that it is about has to be tried first.
+            name: name that has versions.
+            transition: makes the next release from the current one.
+            call: call that requests the change.
+            expected_revision: revision that the caller knows; 0: there is no release; ``None``: any.
+            comment: reason for the change.
+            tries: whether the version concerned has to be tested first.
 
         Raises:
-            ModelNotFound: there is no such name, or version.
-            ReleaseRefused: it makes no sense, or the version cannot go live.
-            ReleaseConflict: somebody else has changed the release.
-            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot be asked.
+            ModelNotFound: the name or the version does not exist.
+            ReleaseRefused: the change makes no sense, or the version cannot go live.
+            ReleaseConflict: another writer has changed the release.
+            ServingError: as :func:`~serving.volume.release_writing.change_release` does, or an engine cannot
+                be queried.
         """
         change = functools.partial(transition, by=call.identity.name, at=datetime.now(UTC), comment=comment)
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)
         if tries:
             await self._probe.check(name, plan.version, call)
-        work = asyncio.get_running_loop().create_task(self._write(name, plan, expected_revision))
-        self._tasks.add(work)
-        work.add_done_callback(self._done)
-        # What is written is in force, though its caller may have left: it has to be learned too.
-        return await asyncio.shield(work)
+        work = self._tasks.start(self._write(name, plan, expected_revision))
+        work.add_done_callback(_log_failure)
+        # A written release is in force even if its caller disconnects, so it has to be learned here as well.
+        return await joined(work)
 
     def releasing(
         self, name: ModelId, version: str, role: Role, label: str, *, share: float | None, bounds: Mapping[str, Any]
@@ -99,8 +100,8 @@ class Releases:
         return releasing(self._inventory, name, version, role, label=label, share=share, bounds=bounds)
 
     async def close(self) -> None:
-        """Wait for what is being written."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Wait for writes in progress."""
+        await self._tasks.finish()
 
     async def _write(self, name: ModelId, plan: PlannedChange, expected_revision: int | None) -> Release:
         release = await self._volume.writing(
@@ -110,7 +111,7 @@ class Releases:
         self._watch.released(name, release)
         return release
 
-    def _done(self, work: asyncio.Task[Release]) -> None:
-        self._tasks.discard(work)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            log.info("release not changed", reason=str(error))
+
+def _log_failure(work: asyncio.Task[Release]) -> None:
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.info("release not changed", reason=str(error))

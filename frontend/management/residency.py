@@ -1,4 +1,4 @@
-"""What of the models is in memory, and having them there or not."""
+"""Residency of models: which are in memory, and loading and unloading them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from serving.domain.residency import ModelResidency
 
 
 class Residences:
-    """Asks the engines of models.
+    """Residency of models at their engines.
 
     Args:
-        manifests: knows the models.
-        router: knows the engines.
+        manifests: manifests of the models.
+        router: selects engines.
     """
 
     def __init__(self, manifests: Manifests, router: Router) -> None:
@@ -26,31 +26,31 @@ class Residences:
         self._router = router
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        """Have the model in memory; ``None`` where its engine does not tell how it is there.
+        """Load the model into memory, and return its residency; ``None`` if its engine does not report it.
 
         Raises:
-            ServingError: why it cannot be loaded.
+            ServingError: the model cannot be loaded.
         """
         return await (await self._backend_of(model_id)).load(model_id, call)
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
-        """Let the model's engine let go of it.
+        """Unload the model from its engine.
 
         Raises:
-            ServingError: why it did not.
+            ServingError: the model cannot be unloaded.
         """
         await (await self._backend_of(model_id)).unload(model_id, call)
 
     async def of(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        """Return what the replicas that answer for the model have of it; none where its engine does not tell.
+        """Return the residency at each replica that answers for the model; empty if its engine does not report it.
 
         Raises:
-            ServingError: they cannot be asked.
+            ServingError: the replicas cannot be queried.
         """
         return await (await self._backend_of(model_id)).residency(model_id, call)
 
     async def holders(self, model_ids: Sequence[ModelId]) -> Mapping[Backend, Sequence[Removed]]:
-        """Return which engines may hold each model, to be told once the models are removed.
+        """Return the engines that may hold each model, to be notified once the models are removed.
 
         Every engine may hold a model whose manifest cannot be read.
         """

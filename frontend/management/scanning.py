@@ -1,4 +1,4 @@
-"""What there is on the volume at one moment, and how two moments differ. Everything here blocks on the volume."""
+"""Snapshots of the volume, and the differences between two of them. Everything here blocks on the volume."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MANIFEST: Final = MODEL_FILES.index(MANIFEST_FILE)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen under a name."""
+    """Snapshot of one name."""
 
     models: Mapping[ModelId, Fingerprint] = field(default_factory=dict)
-    """The files of the model, or of each version."""
+    """Files of the model, or of each version."""
     release_file: FileIdentity | None = None
     release: Release | None = None
 
@@ -31,12 +31,12 @@ NOTHING: Final = Seen()
 
 
 def scan(store: ModelStore, former: Mapping[ModelId, Seen]) -> dict[ModelId, Seen]:
-    """Return what there is under each name.
+    """Return a snapshot of each name.
 
-    What cannot be read is taken to be as it was in ``former``: it is somebody's fault that others hear of elsewhere.
+    A name that cannot be read keeps its state from ``former``; its fault is reported elsewhere.
 
     Raises:
-        VolumeUnavailable: the volume does not answer.
+        VolumeUnavailable: the volume does not respond.
     """
     found: dict[ModelId, Seen] = {}
     for name in store.folders():
@@ -53,7 +53,7 @@ def scan(store: ModelStore, former: Mapping[ModelId, Seen]) -> dict[ModelId, See
 
 
 def differences(former: Mapping[ModelId, Seen], present: Mapping[ModelId, Seen]) -> Iterator[ModelChange]:
-    """Give what happened between two moments."""
+    """Yield the changes between two snapshots."""
     for name in former.keys() | present.keys():
         before, after = former.get(name, NOTHING), present.get(name, NOTHING)
         if before is after:
@@ -71,7 +71,7 @@ def differences(former: Mapping[ModelId, Seen], present: Mapping[ModelId, Seen])
 
 
 def everything(present: Mapping[ModelId, Seen]) -> Iterator[ModelChange]:
-    """Give what there is, by name: each model as added, each release as released."""
+    """Yield a whole snapshot by name: each model as added, each release as released."""
     for name, seen in sorted(present.items()):
         for model_id in sorted(seen.models):
             yield ModelChange("added", model_id)

@@ -1,4 +1,4 @@
-"""Builds ModelService before the frontend's data plane."""
+"""Construction of ModelService on top of the frontend's data plane."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import Trials
 from frontend.routing.router import Router
+from serving.call.closing import close_in_order
 from serving.transport.service import Service
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
@@ -25,7 +26,7 @@ from serving.volume.model_store import ModelStore
 
 @dataclass(frozen=True, slots=True)
 class Management:
-    """ModelService, and what ends with it."""
+    """ModelService, and the parts that are closed with it."""
 
     service: Service
     releases: Releases
@@ -33,10 +34,8 @@ class Management:
     volume: Volume
 
     async def close(self) -> None:
-        """Wait for what is being written and deleted, and give threads back."""
-        await self.releases.close()
-        await self.deletions.close()
-        self.volume.close()
+        """Wait for writes and deletions in progress, and release the threads."""
+        await close_in_order(self.releases.close, self.deletions.close, self.volume.close)
 
 
 def management(root: Path, manifests: Manifests, router: Router, known: KnownReleases, trials: Trials) -> Management:
@@ -44,10 +43,10 @@ def management(root: Path, manifests: Manifests, router: Router, known: KnownRel
 
     Args:
         root: the model folder.
-        manifests: knows the models.
-        router: knows their engines.
-        known: the releases that calls are answered by.
-        trials: what was counted of versions on trial.
+        manifests: manifests of the models.
+        router: selects their engines.
+        known: releases by which calls are answered.
+        trials: counts of versions on trial.
     """
     store = ModelStore(root)
     inventory = Inventory(store)

@@ -1,4 +1,4 @@
-"""prediction.ModelService: protobuf in, protobuf out, nothing else."""
+"""Servicer of prediction.ModelService: conversion from and to protobuf, nothing else."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ _Change: TypeAlias = pb.ReleaseRequest | pb.PromoteRequest | pb.RollbackRequest 
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
-    """Hands requests on.
+    """Servicer that passes requests on.
 
     Args:
-        volume: resolves what is asked for.
+        volume: resolves the requested models.
         listing: lists models.
-        descriptions: describes them.
-        residences: loads and unloads them.
-        deletions: takes them away.
-        states: tells releases.
-        releases: changes them.
-        watch: tells what changes.
+        descriptions: describes models.
+        residences: loads and unloads models.
+        deletions: deletes models.
+        states: returns releases.
+        releases: changes releases.
+        watch: reports changes.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def ListModels(  # noqa: N802 - the contract names it
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        """List models, of those that the caller may use."""
+        """List the models that the caller may use."""
         del context
         released_only = request.released if request.HasField("released") else None
         wanted = Filter(request.prefix, request.algorithm, released_only)
@@ -110,7 +110,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def LoadModel(  # noqa: N802 - the contract names it
         self, request: pb.LoadModelRequest, context: Context
     ) -> pb.LoadModelResponse:
-        """Have a model in memory."""
+        """Load a model into memory."""
         del context
         with audited("load", request.runId):
             _check(Right.MANAGE, request.runId)
@@ -120,7 +120,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def UnloadModel(  # noqa: N802 - the contract names it
         self, request: pb.UnloadModelRequest, context: Context
     ) -> pb.UnloadModelResponse:
-        """Let go of a model."""
+        """Unload a model from memory."""
         del context
         with audited("unload", request.runId):
             _check(Right.MANAGE, request.runId)
@@ -130,7 +130,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def DeleteModel(  # noqa: N802 - the contract names it
         self, request: pb.DeleteModelRequest, context: Context
     ) -> pb.DeleteModelResponse:
-        """Take a model, or a version, from the volume."""
+        """Delete a model or a version from the volume."""
         del context
         with audited("delete", request.runId):
             _check(Right.MANAGE, request.runId)
@@ -140,7 +140,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def WatchModels(  # noqa: N802 - the contract names it
         self, request: pb.WatchModelsRequest, context: Context
     ) -> AsyncIterator[pb.ModelChange]:
-        """Tell what changes, of the models that the caller may use."""
+        """Stream changes of the models that the caller may use."""
         del context
         async with aclosing(self._watch.changes(request.prefix, _may_see(), initial=request.initial)) as changes:
             async for change in changes:
@@ -149,7 +149,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def GetRelease(  # noqa: N802 - the contract names it
         self, request: pb.GetReleaseRequest, context: Context
     ) -> pb.ReleaseState:
-        """Tell the release of a name."""
+        """Return the release of a name."""
         del context
         name = parse_model_name(request.name)
         _check(Right.PREDICT, name)
@@ -180,7 +180,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def Withdraw(  # noqa: N802 - the contract names it
         self, request: pb.WithdrawRequest, context: Context
     ) -> pb.ReleaseState:
-        """End a canary or a shadow, or take a label away."""
+        """End a canary or a shadow, or remove a label."""
         del context
         return await self._changed("withdraw", request, lambda _: _withdrawal_of(request), tries=False)
 
@@ -201,7 +201,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         return state_message(self._states.with_trials(name, release), history=1)
 
     def _release_of(self, request: pb.ReleaseRequest) -> Transition:
-        """Return the transition that a request asks for. Raises InvalidRequest where its fields do not fit."""
+        """Return the transition that a request asks for. Raises InvalidRequest if its fields contradict each other."""
         role = "stable" if request.role == pb.RELEASE_ROLE_UNSPECIFIED else role_of(request.role)
         if role is None:
             raise InvalidRequest("role must be STABLE, CANARY, SHADOW or LABEL")
@@ -228,14 +228,14 @@ def _withdrawal_of(request: pb.WithdrawRequest) -> Transition:
 
 
 def _may_see() -> Callable[[str], bool]:
-    """Return what tells which models the caller may see. Raises PermissionDenied where they may see none."""
+    """Return the predicate for models that the caller may see. Raises PermissionDenied if the caller may see none."""
     identity = current_call().identity
     identity.check_right(Right.PREDICT)
     return identity.may_use
 
 
 def _check(right: Right, run_id: str) -> None:
-    """Return if the caller has the right to this model. Raises InvalidModelId, PermissionDenied."""
+    """Check that the caller has the right to this model. Raises InvalidModelId, PermissionDenied."""
     model_id = parse_model_id(run_id)
     note_model(model_id)
     current_call().identity.check(right, model_id)

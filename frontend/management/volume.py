@@ -1,4 +1,4 @@
-"""The model volume, for the event loop: what blocks on it goes to threads of its own."""
+"""Access to the model volume from the event loop: blocking work runs in dedicated threads."""
 
 from __future__ import annotations
 
@@ -15,53 +15,58 @@ from serving.volume.inventory import Inventory
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# Listing thousands of models takes seconds: nobody's description waits behind it.
+# Listing thousands of models takes seconds; a description must not wait behind it.
 _READERS: Final = 4
 
 
 class Volume:
-    """Reads the volume in threads. Calls in flight are bounded, and with them what waits for a thread.
+    """Threads for work on the volume. Calls in flight are bounded, and with them the work that waits for a thread.
 
     Args:
-        inventory: what there is.
+        inventory: lists names, versions and releases.
     """
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="management")
-        # One writer: what this frontend changes never meets its own lock.
+        # One writer, so that the changes of this frontend never meet its own lock.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="releases")
 
     async def reading(
         self, read: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
     ) -> Result:
-        """Return what ``read`` returns, from a thread. Raises what it raises."""
+        """Run ``read`` in a thread and return its result. Raises what ``read`` raises."""
         work = self._readers.submit(read, *arguments, **keywords)
         return await asyncio.wrap_future(work)
 
     async def writing(
         self, write: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
     ) -> Result:
-        """Return what ``write`` returns, from the one thread that changes anything. Raises what it raises."""
+        """Run ``write`` in the only writing thread and return its result. Raises what ``write`` raises."""
         work = self._writer.submit(write, *arguments, **keywords)
         return await asyncio.wrap_future(work)
 
     async def release(self, name: ModelId) -> Release | None:
-        """Return the release of a name as it is now; ``None`` where it has none. Raises ServingError."""
+        """Return the current release of a name; ``None`` if it has none. Raises ServingError."""
         return await self.reading(self._inventory.release, name)
 
     async def existing_release(self, name: ModelId) -> Release | None:
-        """Return the same of a name that is there. Raises ModelNotFound where it is not, and ServingError."""
+        """Return the current release of a name; ``None`` if it has none.
+
+        Raises:
+            ModelNotFound: the name does not exist.
+            ServingError: as :meth:`release` does.
+        """
         return await self.reading(self._inventory.existing_release, name)
 
     async def resolved(self, run_id: str) -> ModelId:
-        """Return the model that ``id``, ``name``, ``name@version`` or ``name@label`` means now.
+        """Return the model that ``id``, ``name``, ``name@version`` or ``name@label`` currently means.
 
-        Of a name it is the stable version.
+        A name alone means its stable version.
 
         Raises:
-            InvalidModelId: it is none of these.
-            ServingError: it cannot be told.
+            InvalidModelId: ``run_id`` is none of these.
+            ServingError: the model cannot be determined.
         """
         model_id = parse_model_id(run_id)
         name, selector = reference_of(model_id)
@@ -74,14 +79,14 @@ class Volume:
         """Return the model id of a version.
 
         Raises:
-            ModelNotFound: there is no such version.
+            ModelNotFound: the version does not exist.
         """
         if version not in await self.reading(self._inventory.version_names, name):
             raise ModelNotFound(f"the model has no version {version}; publish it first, as name@version")
         return versioned(name, version)
 
     def close(self) -> None:
-        """Give the threads back."""
-        # A volume that hangs must not hang the end.
+        """Release the threads."""
+        # A hanging volume must not block the shutdown.
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)

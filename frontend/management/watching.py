@@ -1,4 +1,4 @@
-"""Tells watchers what changes on the volume. It is looked at only while somebody watches, by one for all of them."""
+"""Notifies watchers of changes on the volume. One scanner scans the volume for all watchers, while there are any."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from serving.volume.model_store import ModelStore
 log = structlog.get_logger()
 
 _INTERVAL_SECONDS: Final = 1.0
-# Of thousands of models a look takes long: it may keep a thread busy for a tenth of the time at most.
+# A scan of thousands of models takes long: scans may keep a thread busy for at most a tenth of the time.
 _REST: Final = 9.0
 _MOST_UNREAD: Final = 1024
 
@@ -30,10 +30,10 @@ class ModelWatch:
     """Watches models and releases for any number of callers.
 
     Args:
-        store: where models are.
-        volume: looks at it in a thread.
-        interval_seconds: between two looks, at least.
-        most_unread: changes that a watcher may leave unread.
+        store: the store of the models.
+        volume: runs the scans in a thread.
+        interval_seconds: shortest time between two scheduled scans, in seconds.
+        most_unread: maximum number of changes that a watcher may leave unread.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class ModelWatch:
     async def changes(
         self, prefix: str, may_use: Callable[[str], bool], *, initial: bool
     ) -> AsyncGenerator[ModelChange, None]:
-        """Give what changes from now on, until the caller leaves.
+        """Yield changes from now on, until the caller leaves.
 
         Args:
-            prefix: of the names that are meant.
-            may_use: whether the caller may see a name.
-            initial: begin with all that there is, and say when that has been told.
+            prefix: prefix of the names to watch.
+            may_use: returns whether the caller may see a name.
+            initial: yield everything that exists first, followed by a change of the kind ``synchronized``.
 
         Raises:
-            VolumeUnavailable: the volume cannot be looked at in the first place.
+            VolumeUnavailable: the first scan of the volume failed.
             OutOfCapacity: the caller reads too slowly.
         """
         watcher = _Watcher(lambda name: name.startswith(prefix) and may_use(name), self._most_unread)
@@ -86,12 +86,12 @@ class ModelWatch:
                 self._scanner = None
 
     def released(self, name: ModelId, release: Release) -> None:
-        """Tell at once of a release that this frontend has written."""
+        """Notify watchers at once of a release that this frontend has written."""
         if self._scanner is not None:
             self._scanner.learn(name, release)
 
     def look_now(self) -> None:
-        """Look before it is time to: this frontend has changed something."""
+        """Scan before the next scheduled scan: this frontend has changed something."""
         if self._scanner is not None:
             self._scanner.look_now()
 
@@ -101,7 +101,7 @@ class ModelWatch:
 
 
 class _Watcher:
-    """What one caller has not read yet."""
+    """Changes that one caller has not read yet."""
 
     def __init__(self, is_meant: Callable[[str], bool], most_unread: int) -> None:
         self._is_meant = is_meant
@@ -111,15 +111,15 @@ class _Watcher:
         self._is_late = False
 
     def is_meant(self, change: ModelChange) -> bool:
-        """Return whether the caller wants to know of this, and may."""
+        """Return whether the caller watches the name of the changed model, and may see it."""
         return self._is_meant(change.model_id.partition(VERSION_MARK)[0])
 
     def begin(self) -> None:
-        """Take in what happens from now on."""
+        """Accept changes from now on."""
         self._began = True
 
     def tell(self, change: ModelChange) -> None:
-        """Take this in."""
+        """Queue the change for the caller, if it is meant for the caller."""
         if not self._began or self._is_late or not self.is_meant(change):
             return
         if self._unread.full():
@@ -132,7 +132,7 @@ class _Watcher:
         """Return the next change.
 
         Raises:
-            OutOfCapacity: there were more than the caller read.
+            OutOfCapacity: the caller left too many changes unread.
         """
         if self._is_late:
             raise OutOfCapacity("more has changed than was read; read faster, and begin anew with all that there is")
@@ -140,13 +140,13 @@ class _Watcher:
 
 
 class _Scanner:
-    """Looks at the volume again and again, until it is stopped.
+    """Scans the volume repeatedly, until it is stopped.
 
     Args:
-        store: where models are.
-        volume: looks at it in a thread.
-        interval_seconds: between two looks, at least.
-        tell: is told of each change.
+        store: the store of the models.
+        volume: runs the scans in a thread.
+        interval_seconds: shortest time between two scheduled scans, in seconds.
+        tell: called with each change.
     """
 
     def __init__(
@@ -158,33 +158,33 @@ class _Scanner:
         self._tell = tell
         self._present: Mapping[ModelId, Seen] = {}
         self._learned: dict[ModelId, Release] = {}
-        """What was told of already, until a look has seen it."""
+        """Releases that were reported already, until a scan has seen them."""
         self._due = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._first: asyncio.Future[None] = loop.create_future()
         self._task = loop.create_task(self._run())
 
     async def first_look(self) -> Mapping[ModelId, Seen]:
-        """Return what there was at the last look, of which there has been one at least.
+        """Return the result of the last scan, once the first scan has ended.
 
         Raises:
-            VolumeUnavailable: the volume could not be looked at.
+            VolumeUnavailable: the first scan of the volume failed.
         """
         await joined(self._first)
         return self._present
 
     def learn(self, name: ModelId, release: Release) -> None:
-        """Tell of a release that was written."""
+        """Report a release that was written, unless it is known already."""
         if self._is_news(name, release) and not _has_seen(self._present.get(name), release):
             self._learned[name] = release
             self._tell(ModelChange("released", name, ReleaseState(name, release)))
 
     def look_now(self) -> None:
-        """Look before it is time to."""
+        """Scan before the next scheduled scan."""
         self._due.set()
 
     def stop(self) -> None:
-        """End. What a thread is at is left to itself."""
+        """Stop scanning. A scan that runs in a thread is not interrupted."""
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -213,7 +213,7 @@ class _Scanner:
             log.warning("volume cannot be watched at the moment", reason=str(error))
             return
         except Exception:
-            # A bug: watchers have to hear that they see nothing.
+            # A bug: watchers must get an error, because they see no changes.
             log.exception("watching failed")
             if not self._first.done():
                 self._first.set_exception(ServingError(INTERNAL_MESSAGE))

@@ -1,4 +1,4 @@
-"""What the server and its models are, in the words of the protocol and of Triton."""
+"""Descriptions of the server and its models, in the terms of the protocol and of Triton."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXTENSIONS: Final = (
     "statistics",
     "binary_tensor_data",
 )
-"""Triton's names of what is there beyond the protocol."""
+"""Triton's names of the supported extensions of the protocol."""
 PLATFORM: Final = "intent-serving"
 
 BATCH: Final = -1
@@ -22,19 +22,19 @@ BATCH: Final = -1
 
 
 class TensorDescription(NamedTuple):
-    """A tensor that models take or give."""
+    """Input or output tensor of models."""
 
     name: str
     datatype: str
     dimensions: tuple[int, ...] = (1,)
-    """Without the number of documents."""
+    """Dimensions, without the number of documents."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """With the number of documents."""
+        """Dimensions, with the number of documents."""
         return (BATCH, *self.dimensions)
 
 
-# Clients of Triton take a tensor to have a dimension beside the batch's; [n] is taken as well.
+# Triton clients expect a dimension besides that of the batch; the shape [n] is accepted as well.
 MODEL_INPUT: Final = TensorDescription(DOCUMENT, BYTES)
 MODEL_OUTPUTS: Final = (TensorDescription(LABEL, BYTES), TensorDescription(SCORE, FP32))

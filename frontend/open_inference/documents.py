@@ -1,4 +1,4 @@
-"""From the input tensors of an inference to its documents."""
+"""Extraction of the documents from the input tensors of an inference."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from serving.domain.errors import InvalidRequest
 
 
 def documents_of(inputs: Sequence[InputTensor], most: int) -> list[str]:
-    """Return the documents that the one input holds.
+    """Return the documents of the single input.
 
     Args:
-        inputs: as the caller sent them.
-        most: documents in one request.
+        inputs: input tensors as the caller sent them.
+        most: maximum number of documents in one request.
 
     Raises:
-        InvalidRequest: there is another input than ``document``, it is of another type or shape, its elements are not
-            as many as its shape says, there are too many of them or none, or one is not UTF-8.
+        InvalidRequest: there is an input other than ``document``, its type or shape is wrong, its number of elements
+            differs from its shape, there are too many elements or none, or one is not UTF-8.
     """
     if [tensor.name for tensor in inputs] != [DOCUMENT]:
         raise InvalidRequest(f"a request must have exactly one input, named {DOCUMENT!r}")
@@ -45,5 +45,5 @@ def _text(element: bytes, row: int) -> str:
     try:
         return element.decode()
     except UnicodeDecodeError:
-        # It would bring the document into the log.
+        # The cause would put the document into the log.
         raise InvalidRequest(f"row {row} of the input {DOCUMENT!r} is not text in UTF-8") from None

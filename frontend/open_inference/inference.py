@@ -1,4 +1,4 @@
-"""Answers inferences through the data plane of ``Predict``: catalog, router, coalescing. Knows no transport."""
+"""Inferences through the data plane of ``Predict``: catalog, router, coalescing. Independent of the transport."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from serving.domain.prediction import Outcome, Prediction, Query
 
 
 class Inferences:
-    """The protocol's data plane.
+    """Data plane of the protocol.
 
     Args:
-        models: finds them.
+        models: finds models.
         predictions: answers queries.
-        statistics: counts.
-        max_documents: in one request.
+        statistics: counts requests.
+        max_documents: maximum number of documents in one request.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Inferences:
         """Return the model's answer.
 
         Raises:
-            ServingError: why there is none; where one of several documents has no answer, its row is told.
+            ServingError: there is no answer; where several documents do not all fail alike, the message names the row.
         """
         if request.timeout_seconds is None:
             return await self._answered(request, call)
@@ -62,7 +62,7 @@ class Inferences:
             asked = time.perf_counter_ns()
             key = request.key
             if not key and model.asked != model.id and len(documents) > 1:
-                # Rows of one request get the same side of a canary.
+                # All rows of one request are routed to the same side of a canary.
                 key = call.request_id
             queries = wanted.queries(model.asked, documents, request.threshold, key)
             predictions = await self._of_one_version(queries, model, call)
@@ -86,7 +86,7 @@ class Inferences:
         with in_words_of_the_protocol():
             predictions = await self._predicted(queries, call)
             if model.is_versioned and len({prediction.model_id for prediction in predictions}) > 1:
-                # A canary failed at some rows, and stable answered these: then stable answers all.
+                # The canary failed for some rows, and stable answered those: have stable answer all rows.
                 predictions = await self._predicted([query._replace(model_id=model.id) for query in queries], call)
         return predictions
 
@@ -117,7 +117,7 @@ def _all_answered(outcomes: Sequence[Outcome]) -> list[Prediction]:
 
 def _error_of_row(row: int, error: ServingError, outcomes: Sequence[Outcome]) -> ServingError:
     told = copy_for_raise(error)
-    # What fails every row alike is not the row's fault.
+    # Do not blame a row for an error that all rows share.
     if any(str(outcome) != str(error) for outcome in outcomes):
         told.args = (f"row {row} of {len(outcomes)}: {error}",)
     return told
@@ -126,7 +126,7 @@ def _error_of_row(row: int, error: ServingError, outcomes: Sequence[Outcome]) ->
 async def _written(
     wanted: WantedOutputs, predictions: Sequence[Prediction], shape: tuple[int, ...]
 ) -> Sequence[OutputTensor]:
-    # Explanations have a number for each token: they take a while to write, and the event loop goes on meanwhile.
+    # Explanations have a number for each token and take a while to serialize; a thread keeps the event loop free.
     if wanted.explained:
         return await asyncio.to_thread(wanted.tensors_of, predictions, shape)
     return wanted.tensors_of(predictions, shape)
@@ -134,7 +134,7 @@ async def _written(
 
 def _version_of(predictions: Sequence[Prediction], model: NamedModel, wanted: str) -> str:
     """Return the version that answered."""
-    # Where the manifest tells none, engines tell versions of their own; predictors of the book's system tell none.
+    # Without a version in the manifest, engines report versions of their own; the book's predictors report none.
     versions = {model.manifest.model_version and prediction.model_version for prediction in predictions}
     if len(versions) > 1:
         raise Unavailable("the model was replaced while it answered; ask again")

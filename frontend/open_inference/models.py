@@ -1,4 +1,4 @@
-"""The models that clients of the protocol can name, and their versions."""
+"""Models that clients of the protocol can name, and their versions."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from serving.domain.manifest import Manifest
 from serving.domain.model_id import VERSION_MARK, ModelId, parse_model_id, parse_model_name, reference_of, versioned
 
 FIRST_VERSION: Final = "1"
-"""What Triton calls it: the version of models whose manifests tell none."""
+"""Version of models whose manifests have none, as Triton names it."""
 
 
 class NamedModel(NamedTuple):
-    """A model that is there."""
+    """Existing model that a caller has named."""
 
     name: str
-    """What the caller calls it."""
+    """Name that the caller uses."""
     id: ModelId
-    """Of a name with a release and no version: the stable one's."""
+    """Id of the model; for a name with a release and a request without a version, the id of the stable version."""
     asked: ModelId
-    """What queries name: then, the name, so that the release says who answers."""
+    """Id in queries; in that case the name, so that the release selects the version that answers."""
     manifest: Manifest
     version: str
-    """Of a model in a folder of its own, the one version there is of it; else that of ``id``."""
+    """Version of the model: the only one of a model in a folder of its own, otherwise that of ``id``."""
 
     @property
     def is_versioned(self) -> bool:
-        """Whether its name has versions in folders of their own."""
+        """Whether the name has versions in folders of their own."""
         return VERSION_MARK in self.id
 
 
 class NamedModels:
-    """Finds models by what the protocol calls them: the model's id is its name; of a name that has versions, the name.
+    """Lookup of models by their names in the protocol: the id of a model, or a name that has versions.
 
     Args:
-        manifests: knows the models.
-        router: knows the engines.
-        route: knows the releases.
+        manifests: manifests of the models.
+        router: selects engines.
+        route: resolves a name by its release.
     """
 
     def __init__(self, manifests: Manifests, router: Router, route: Callable[[ModelId], Awaitable[Route]]) -> None:
@@ -51,11 +51,11 @@ class NamedModels:
         self._route = route
 
     async def find(self, name: str, version: str = "") -> NamedModel:
-        """Return the model ``name``; an empty ``version`` is the one that is there, or what the release says.
+        """Return the model ``name``; an empty ``version`` means the only one, or the one that the release selects.
 
         Raises:
-            ModelNotFound: there is no such model, or not in this version.
-            ServingError: its manifest cannot be had.
+            ModelNotFound: the model, or this version of it, does not exist.
+            ServingError: the manifest cannot be obtained.
         """
         with in_words_of_the_protocol():
             asked = parse_model_id(name)
@@ -75,7 +75,7 @@ class NamedModels:
             except ModelNotFound:
                 if not version:
                     raise
-                # It may have versions and no release.
+                # The name may have versions but no release.
                 return await self._version(name, versioned(route, _as_selector(version)))
             model = NamedModel(name, route, route, manifest, manifest.model_version or FIRST_VERSION)
         if version not in ("", model.version):
@@ -83,10 +83,10 @@ class NamedModels:
         return model
 
     async def live(self, name: ModelId) -> list[tuple[str, ModelId]]:
-        """Return what the release of ``name`` has live: each version, and its model; none where it has no release.
+        """Return the live versions of ``name``, each with its model; empty if the name has no release.
 
         Raises:
-            ServingError: it cannot be told.
+            ServingError: the release cannot be determined.
         """
         route = await self._route(name)
         if not isinstance(route, Rollout):
@@ -101,18 +101,18 @@ class NamedModels:
         return NamedModel(name, model_id, model_id, manifest, reference_of(model_id).selector)
 
     def check_engine(self, model: NamedModel) -> None:
-        """Return where an engine is there for the model. Nothing is loaded.
+        """Check that an engine is configured for the model. Nothing is loaded.
 
         Raises:
-            NoBackend: none is configured for it.
+            NoBackend: no engine is configured for the model.
         """
         self._router.backend_for(model.manifest)
 
     async def is_ready(self, name: str, version: str = "") -> bool:
-        """Return whether the model is there and has an engine; no, where there is no such model, as Triton says.
+        """Return whether the model exists and has an engine; false for an unknown model, as in Triton.
 
         Raises:
-            ServingError: it cannot be told at the moment.
+            ServingError: the readiness cannot be determined at the moment.
         """
         try:
             self.check_engine(await self.find(name, version))
@@ -130,7 +130,7 @@ def _as_selector(version: str) -> ModelId:
 
 @contextmanager
 def in_words_of_the_protocol() -> Iterator[None]:
-    """Tell of a model that is not there in the words that clients of the protocol know; they have no runId."""
+    """Report a missing model in the terms of the protocol, whose clients have no runId."""
     try:
         yield
     except (InvalidModelId, ModelNotFound) as error:

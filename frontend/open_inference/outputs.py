@@ -1,4 +1,4 @@
-"""From a model's answers to the output tensors of an inference."""
+"""Conversion of a model's answers to the output tensors of an inference."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from serving.domain.prediction import Prediction, Query, ScoredLabel
 
 
 class WantedOutputs:
-    """The outputs that a caller asked for.
+    """Outputs that a caller requested.
 
     Args:
-        requested: none stands for label and score.
-        manifest: of the model.
-        most: classes there are at most, where the model was asked for fewer than it has; ``None``: all it has.
+        requested: requested outputs; empty: label and score.
+        manifest: manifest of the model.
+        asked: maximum number of classes, where the model was asked for fewer than it has; ``None``: all of its classes.
 
     Raises:
-        InvalidRequest: there is no such output, it is asked for twice, or has no classes.
-        ModelUnusable: classes are asked for, and the model's manifest has none.
+        InvalidRequest: an output does not exist, is requested twice, or has no classes.
+        ModelUnusable: classes are requested, and the model's manifest has none.
     """
 
     def __init__(self, requested: Sequence[RequestedOutput], manifest: Manifest, asked: int | None = None) -> None:
@@ -44,7 +44,7 @@ class WantedOutputs:
         most = len(manifest.classes) if asked is None else min(asked, len(manifest.classes))
         if not most and any(output.classes for output in requested):
             raise ModelUnusable("the model's manifest has no classes; ask for its outputs without classification")
-        # As Triton does: who asks for more classes than there are gets all of them.
+        # As in Triton, a request for more classes than exist gets all of them.
         self._requested = [RequestedOutput(output.name, min(output.classes, most)) for output in requested]
         self._manifest = manifest
 
@@ -56,20 +56,20 @@ class WantedOutputs:
     def queries(
         self, model_id: ModelId, documents: Sequence[str], threshold: float | None, key: str = ""
     ) -> list[Query]:
-        """Return what the model has to be asked of each document."""
+        """Return the query for each document."""
         k = max((output.classes for output in self._requested), default=0)
         explain = () if self.explained else None
         return [Query(model_id, document, k, threshold, explain, key) for document in documents]
 
     def tensors_of(self, predictions: Sequence[Prediction], shape: tuple[int, ...]) -> list[OutputTensor]:
-        """Return the outputs, in the order they were asked for.
+        """Return the outputs, in the requested order.
 
         Args:
-            predictions: of each document, in order.
-            shape: of the input.
+            predictions: answer to each document, in order.
+            shape: shape of the input.
 
         Raises:
-            ModelUnusable: the engine does not tell the classes that the manifest promises.
+            ModelUnusable: the engine does not report the classes that the manifest promises.
         """
         if not self._requested:
             return [_labels(predictions, shape), _scores(predictions, shape)]
@@ -132,7 +132,7 @@ _TENSORS: Final[Mapping[str, Callable[[Sequence[Prediction], tuple[int, ...]], O
 
 
 def _best_of(prediction: Prediction) -> ScoredLabel:
-    """Return the label with the highest score, which the fallback label may stand in for."""
+    """Return the label with the highest score, even if the fallback label was answered in its place."""
     fallback = prediction.fallback
     return ScoredLabel(prediction.label, prediction.score) if fallback is None else fallback.best
 
@@ -153,7 +153,7 @@ def _best(prediction: Prediction, count: int) -> Sequence[ScoredLabel]:
 
 
 def _classification(best: ScoredLabel, index_of: Mapping[str, int]) -> bytes:
-    """Return ``score:index:label``, with the six decimals of Triton's."""
+    """Return ``score:index:label``, with six decimals as in Triton."""
     index = index_of.get(best.label)
     if index is None:
         raise ModelUnusable("the model answers a label that is not in its manifest's classes; publish them together")

@@ -1,4 +1,4 @@
-"""Whether the frontend can answer, for callers who ask through the protocol instead of the health check."""
+"""Readiness of the frontend, for callers that query it through the protocol instead of the health check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 
 class Readiness:
-    """Remembers that ``get_ready`` has returned.
+    """Record of whether ``get_ready`` has returned.
 
     Args:
         get_ready: returns once the frontend can answer.
@@ -22,9 +22,9 @@ class Readiness:
         self._ready = True
 
     def end(self) -> None:
-        """Say no from now on: the frontend is about to refuse calls."""
+        """Report not ready from now on: the frontend is about to refuse calls."""
         self._ready = False
 
     def is_ready(self) -> bool:
-        """Return whether it can."""
+        """Return whether the frontend can answer."""
         return self._ready

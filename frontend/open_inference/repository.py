@@ -1,4 +1,4 @@
-"""Triton's model repository: which models are there, and loading and unloading them."""
+"""Triton's model repository: the index of models, and loading and unloading them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from serving.call.call import Call
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId, reference_of
 
-# Of thousands of manifests that have to be read, so many stand before those that callers wait for.
+# An index may read thousands of manifests: at most this many are queued before those that callers wait for.
 _LOOKED_UP_AT_ONCE: Final = 16
 
 
 class IndexedModel(NamedTuple):
-    """A model of the index."""
+    """Model in the index."""
 
     name: str
     version: str
-    """Empty where the model has no manifest that can be read."""
+    """Version; empty if the model has no readable manifest."""
     reason: str
-    """Why it is not ready; empty: it is."""
+    """Reason why the model is not ready; empty: the model is ready."""
 
 
 class ModelRepository:
-    """The model folder, as clients of Triton see it.
+    """Model folder as Triton clients see it.
 
     Args:
         names: lists the models; blocks, and raises ServingError.
         versions: lists the versions of a name; blocks, and raises ServingError.
-        models: finds them.
-        predictions: loads and unloads.
+        models: finds models.
+        predictions: loads and unloads models.
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class ModelRepository:
         self._versions = versions
         self._models = models
         self._predictions = predictions
-        # A volume that hangs holds this thread, and none of those that answers need.
+        # A hanging volume blocks only this thread, which no answer needs.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="repository")
         self._turn = asyncio.Lock()
 
     async def index(self, *, ready_only: bool, may_see: Callable[[str], bool] | None = None) -> list[IndexedModel]:
-        """Return all models, or those that are ready, by name; of a name with a release, each version that is live.
+        """Return all models, or only those that are ready, by name; of a name with a release, each live version.
 
-        Nothing is loaded; one index is made at a time.
+        Nothing is loaded; indexes are built one at a time.
 
         Args:
-            ready_only: leave those out that are not ready.
-            may_see: tells of each name whether it is listed; without it all are.
+            ready_only: omit models that are not ready.
+            may_see: whether a name is listed; ``None``: all names are.
 
         Raises:
             VolumeUnavailable: the volume cannot be listed.
@@ -75,7 +75,7 @@ class ModelRepository:
             return [model for model in found if not (ready_only and model.reason)]
 
     async def versions(self, model: NamedModel) -> list[str]:
-        """Return the versions that there are of a model.
+        """Return the existing versions of a model.
 
         Raises:
             VolumeUnavailable: the volume cannot be listed.
@@ -87,26 +87,26 @@ class ModelRepository:
         return [reference_of(model_id).selector for model_id in found]
 
     async def load(self, name: str, call: Call) -> None:
-        """Have the model in memory, or all versions that are live.
+        """Load the model, or all live versions of the name, into memory.
 
         Raises:
-            ServingError: why the model cannot be asked.
+            ServingError: the model cannot be loaded.
         """
         with in_words_of_the_protocol():
             await self._predictions.load(name, call)
 
     async def unload(self, name: str, call: Call) -> None:
-        """Let the model's engine let go of what it holds in memory; it is loaded again when it is asked for.
+        """Unload the model from its engine; the next query loads it again.
 
         Raises:
-            ServingError: why it did not.
+            ServingError: the model cannot be unloaded.
         """
         with in_words_of_the_protocol():
             await self._predictions.unload(name, call)
 
     def close(self) -> None:
-        """Give the thread back."""
-        # A volume that hangs must not hang the end.
+        """Release the thread."""
+        # A hanging volume must not block the shutdown.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _indexed(self, name: ModelId) -> list[IndexedModel]:

@@ -1,13 +1,13 @@
-"""Builds the protocol's servicer before the frontend's data plane."""
+"""Construction of the protocol's servicer on top of the frontend's data plane."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from frontend.open_inference.grpc.servicer import OpenInferenceServicer
 from frontend.open_inference.inference import Inferences
 from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
-from frontend.open_inference.servicer import OpenInferenceServicer
 from frontend.open_inference.statistics import InferenceStatistics
 from frontend.predictions.predictions import RoutedPredictions
 from frontend.routing.catalog import Catalog
@@ -29,10 +29,10 @@ def open_inference_servicer(
 
     Args:
         store: lists the models.
-        catalog: knows their manifests.
-        router: knows their engines.
-        predictions: answers, over the same catalog and router.
-        limits: what ``predictions`` takes in a query and a batch.
+        catalog: manifests of the models.
+        router: selects their engines.
+        predictions: answers queries, through the same catalog and router.
+        limits: limits of ``predictions`` for a query and a batch.
         is_ready: whether the frontend can answer.
     """
     models = NamedModels(catalog, router, predictions.route)

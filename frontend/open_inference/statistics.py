@@ -1,4 +1,4 @@
-"""What has been counted of each model that was asked through the protocol, over gRPC and REST alike."""
+"""Statistics of each model that was queried through the protocol, over gRPC and REST alike."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ MOST_MODELS: Final = 10_000
 
 
 class Times(NamedTuple):
-    """How long the parts of a request took, in nanoseconds."""
+    """Durations of the parts of a request, in nanoseconds."""
 
     look_up: int
     """Finding the model."""
     reading: int
-    """Its documents in the tensors."""
+    """Reading the documents from the tensors."""
     engine: int
-    """Waiting for the engine, behind others that it answers as well."""
+    """Waiting for the engine, also behind other queries that the engine answers."""
     writing: int
-    """Its answers into tensors."""
+    """Writing the answers into tensors."""
 
 
 class ModelCounts(NamedTuple):
-    """Of one model, since the service started. What was told does not change: each request makes another."""
+    """Counts of one model since the service started. A returned object never changes: each request makes a new one."""
 
     model: str
     version: str
-    """The one that was asked last."""
+    """Version that was queried last."""
     documents: int = 0
-    """Answered."""
+    """Number of answered documents."""
     last_milliseconds: int = 0
-    """When it was last asked, since 1970; 0: never."""
+    """Time of the last request, in milliseconds since 1970; 0: never."""
     requests: int = 0
-    """Answered."""
+    """Number of answered requests."""
     times: Times = Times(0, 0, 0, 0)
-    """Of requests that were answered, altogether."""
+    """Total durations of the answered requests."""
     failures: int = 0
-    """Requests that were not answered."""
+    """Number of requests that were not answered."""
     failure_nanoseconds: int = 0
-    """Of those, altogether."""
+    """Total duration of the requests that were not answered, in nanoseconds."""
 
 
 class InferenceStatistics:
-    """Counts requests by model; those that were asked least recently are forgotten beyond ``most_models``."""
+    """Counts of requests by model; beyond ``most_models``, the least recently queried models are evicted."""
 
     def __init__(self, most_models: int = MOST_MODELS) -> None:
         self._most_models = most_models
-        # Least recently asked first. A cache of the library takes reading all for asking each.
+        # Least recently queried first. A library cache would count reading all entries as a use of each.
         self._counts: OrderedDict[ModelId, ModelCounts] = OrderedDict()
 
     def count_success(self, model: NamedModel, version: str, documents: int, took: Times) -> None:
@@ -77,17 +77,17 @@ class InferenceStatistics:
         )
 
     def of(self, model: NamedModel) -> ModelCounts:
-        """Return what was counted of the model: zeros, where it was never asked."""
+        """Return the counts of the model; zeros if it was never queried."""
         return self._counts.get(model.id) or ModelCounts(model.name, model.version)
 
     def of_each(self, model: NamedModel) -> Sequence[ModelCounts]:
-        """Return what was counted of each version of the model's name that was asked; zeros, where none was."""
+        """Return the counts of each queried version of the model's name; zeros if none was queried."""
         if not model.is_versioned:
             return [self.of(model)]
         return [counts for counts in self._counts.values() if counts.model == model.name] or [self.of(model)]
 
     def of_all(self) -> Sequence[ModelCounts]:
-        """Return what was counted of every model that was asked."""
+        """Return the counts of every queried model."""
         return list(self._counts.values())
 
     def _keep(self, model_id: ModelId, counts: ModelCounts) -> None:

@@ -1,4 +1,4 @@
-"""Inferences in the product's own terms: the tensors that come in and go out. No protobuf, no JSON."""
+"""Domain types of inferences: the input and output tensors. No protobuf, no JSON."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 DOCUMENT: Final = "document"
-"""The input: one BYTES element a document, in UTF-8."""
+"""Input: one BYTES element for each document, in UTF-8."""
 LABEL: Final = "label"
-"""The output with the label of each document: BYTES."""
+"""Output with the label of each document: BYTES."""
 SCORE: Final = "score"
-"""The output with the softmax probability of each label: FP32."""
+"""Output with the softmax probability of each label: FP32."""
 OUTPUTS: Final = (LABEL, SCORE)
-"""Given where none is asked for by its name."""
+"""Outputs of a request that names none."""
 BEST_LABEL: Final = "best_label"
-"""The output with the label of the highest score, whatever the threshold: BYTES."""
+"""Output with the label of the highest score, regardless of the threshold: BYTES."""
 BEST_SCORE: Final = "best_score"
-"""The output with that score: FP32."""
+"""Output with the highest score: FP32."""
 EXPLANATION: Final = "explanation"
-"""The output with what each token adds to the logit of that label, as JSON: BYTES."""
+"""Output with the contribution of each token to the logit of the best label, as JSON: BYTES."""
 OPTIONAL_OUTPUTS: Final = (BEST_LABEL, BEST_SCORE, EXPLANATION)
-"""Given where they are asked for."""
+"""Outputs that are given only on request."""
 
 BYTES: Final = "BYTES"
 FP32: Final = "FP32"
@@ -33,33 +33,33 @@ class InputTensor(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     elements: Sequence[bytes]
-    """Of a BYTES tensor, row by row; none of a tensor of another type."""
+    """Elements of a BYTES tensor, row by row; empty for a tensor of another type."""
 
 
 class RequestedOutput(NamedTuple):
-    """An output that the caller asked for."""
+    """An output that the caller requested."""
 
     name: str
     classes: int = 0
-    """So many of the best classes instead of the tensor; 0: the tensor."""
+    """Number of best classes to return instead of the tensor; 0: the tensor."""
 
 
 class InferenceRequest(NamedTuple):
-    """What is asked of one model."""
+    """Inference requested from one model."""
 
     model: str
-    """As the caller wrote it, not yet checked."""
+    """Name of the model as the caller wrote it, not yet checked."""
     version: str
-    """Empty: the one that is there, or what the release of the name says."""
+    """Version; empty: the only one, or the one that the release of the name selects."""
     inputs: Sequence[InputTensor]
     outputs: Sequence[RequestedOutput]
-    """None: all of :data:`OUTPUTS`."""
+    """Requested outputs; empty: all of :data:`OUTPUTS`."""
     timeout_seconds: float | None = None
-    """The answer is of no use after this time; ``None``: the call's deadline alone says."""
+    """Time after which the answer is of no use, in seconds; ``None``: only the call's deadline applies."""
     threshold: float | None = None
-    """The least score of an answer; ``None``: the model's manifest says."""
+    """Minimum score of an answer; ``None``: the one in the model's manifest."""
     key: str = ""
-    """Requests of one key get the same side of a canary."""
+    """Routing key: requests with the same key are routed to the same side of a canary."""
 
 
 class BytesTensor(NamedTuple):
@@ -82,10 +82,10 @@ OutputTensor = BytesTensor | FloatTensor
 
 
 class InferenceAnswer(NamedTuple):
-    """What a model answers."""
+    """Answer of a model."""
 
     model: str
     version: str
-    """The one that answered."""
+    """Version that answered."""
     outputs: Sequence[OutputTensor]
-    """As they were asked for, in order."""
+    """Outputs in the requested order."""

@@ -1,4 +1,4 @@
-"""Answers queries by routing them: release, catalog, router, backend. Knows no protobuf and no transport."""
+"""Answers to queries, routed by release, catalog, router and backend. Independent of protobuf and transport."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from grpc_http2.turn import Turn
 from serving.call.call import Call, enter_call
+from serving.call.closing import close_in_order
 from serving.call.identity import ANYBODY, Right
+from serving.call.tasks import Tasks
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -27,20 +29,22 @@ from serving.domain.query_limits import QueryLimits
 
 log = structlog.get_logger()
 
-_PATIENCE_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 5.0
+"""Time for which engines that are down are awaited once another engine is ready, in seconds."""
 
 
 class RoutedPredictions:
-    """The frontend's data plane.
+    """Data plane of the frontend.
 
     A query is for a model, for a name that has a release, or for one version or label of a name.
 
     Args:
-        catalog: knows the models.
-        router: knows the engines.
-        limits: what is taken in a query and a batch.
-        released: answers for names that have a release, and knows them; ``None``: no name has one.
-        quotas: how much tenants may ask; ``None``: as much as they like.
+        catalog: manifests of the models.
+        router: selects engines.
+        limits: limits of a query and a batch.
+        released: knows and answers names that have a release; ``None``: no name has one.
+        quotas: quotas of tenants; ``None``: unlimited.
+        patience_seconds: time for which engines that are down are awaited once another engine is ready.
     """
 
     def __init__(
@@ -50,20 +54,23 @@ class RoutedPredictions:
         limits: QueryLimits,
         released: ReleasedAnswers | None = None,
         quotas: Quotas | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
+        self._patience_seconds = patience_seconds
         self._catalog = catalog
         self._router = router
         self._limits = limits
         self._released = released
         self._quotas = quotas
         self._answers = ModelAnswers(catalog, router)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._turn = Turn.of_running_loop()
         self._at_hand: dict[str, tuple[ModelId, Backend]] = {}
-        """The models that were asked in this turn, as callers wrote them."""
+        """Models queried in this turn and their engines, by the text that callers wrote."""
 
     def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
-        """Have the query answered; ``done`` is told the answer, or the ServingError that tells why there is none."""
+        """Submit the query; ``done`` is called with the answer, or with the ServingError that states the reason."""
         quotas = self._quotas
         tenant: Tenant | None = None
         try:
@@ -93,16 +100,16 @@ class RoutedPredictions:
         """Return the model's answer.
 
         Raises:
-            ServingError: why there is none.
+            ServingError: the model gives no answer.
         """
         return await answer_of(self, query, call)
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
-        """Return the outcome of each query, in order. Queries of one engine go to it in one call, canaries apart.
+        """Return the outcome of each query, in order. Queries for one engine share a call; canaries get a separate one.
 
         Raises:
             InvalidRequest: the batch is too large.
-            QuotaExceeded: the caller asks for more than they may.
+            QuotaExceeded: the caller exceeds its quota.
         """
         self._limits.check_batch(queries)
         outcomes: dict[int, Outcome] = {}
@@ -133,7 +140,7 @@ class RoutedPredictions:
     async def _outcomes_of(
         self, queries: Sequence[Query], asked: Mapping[int, ModelId], call: Call
     ) -> Mapping[int, Outcome]:
-        """Return the outcome of each query that is to be asked, by its place."""
+        """Return the outcome of each query in ``asked``, by its index in the batch."""
         outcomes: dict[int, Outcome] = {}
         routes = await self._routes_of(set(asked.values()))
         turns: dict[int, RoutedQuery] = {}
@@ -147,24 +154,24 @@ class RoutedPredictions:
         return outcomes
 
     async def load(self, model_id: str, call: Call) -> None:
-        """Have engines hold the model in memory: of a name with a release, all that is live.
+        """Load the model into memory; for a name with a release, all live versions.
 
         Raises:
-            ServingError: why they do not.
+            ServingError: a model cannot be loaded.
         """
         parsed = parse_model_id(model_id)
         call.identity.check(Right.MANAGE, parsed)
         for each in await self.live(parsed):
             backend = await self._answers.backend_of(each)
             if await backend.load(each, call) is None:
-                # An engine that does not tell is asked something.
+                # An engine that does not report its residency is sent a query instead.
                 await backend.predict(Query(each, "", caller=call.identity.name), call)
 
     async def unload(self, model_id: str, call: Call) -> None:
-        """Let engines let go of what they hold in memory of the model: of a name with a release, all that is live.
+        """Unload the model from memory; for a name with a release, all live versions.
 
         Raises:
-            ServingError: why they did not.
+            ServingError: a model cannot be unloaded.
         """
         parsed = parse_model_id(model_id)
         call.identity.check(Right.MANAGE, parsed)
@@ -172,17 +179,17 @@ class RoutedPredictions:
             await (await self._answers.backend_of(each)).unload(each, call)
 
     async def route(self, model_id: ModelId) -> Route:
-        """Return what a query for ``model_id`` goes to: a model, or what the release of the name says.
+        """Return the target of a query for ``model_id``: a model, or the rollout of the name.
 
         Raises:
-            ModelNotFound: nothing has this name.
-            ServingError: it cannot be told.
+            ModelNotFound: the name does not exist.
+            ServingError: the target cannot be determined.
         """
         released = self._released
         return model_id if released is None or released.has_none(model_id) else await released.route(model_id)
 
     async def live(self, model_id: ModelId) -> Sequence[ModelId]:
-        """Return the models that queries for ``model_id`` may reach: of a name with a release all that is live.
+        """Return the models that queries for ``model_id`` may reach; for a name with a release, all live versions.
 
         Raises:
             ServingError: as :meth:`route` does.
@@ -191,12 +198,12 @@ class RoutedPredictions:
         return route.live() if isinstance(route, Rollout) else (route,)
 
     async def wait_until_ready(self) -> None:
-        """Return once every engine can answer; the last ones are not waited for beyond a while."""
+        """Return once every engine can answer; after the first one, wait only a limited time for the others."""
         waits = {asyncio.ensure_future(backend.wait_until_ready()) for backend in self._router.backends}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            # An engine that is down fails its own models, and must not keep those of the others from their callers.
-            ready, late = await asyncio.wait(waits, timeout=_PATIENCE_SECONDS)
+            # An engine that is down fails its own models, and must not withhold those of other engines from callers.
+            ready, late = await asyncio.wait(waits, timeout=self._patience_seconds)
             for wait in ready:
                 wait.result()
             if late:
@@ -207,20 +214,15 @@ class RoutedPredictions:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def close(self) -> None:
-        """Close the catalog and every backend, and end what is under way in the background."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._released is not None:
-            await self._released.close()
-        await self._catalog.close()
-        await asyncio.gather(*(backend.close() for backend in self._router.backends))
+        """Close the catalog and every backend, and cancel the work in the background."""
+        released = () if self._released is None else (self._released.close,)
+        await close_in_order(self._tasks.close, *released, self._catalog.close, self._router.close)
 
     def _route_at_hand(self, text: str) -> tuple[ModelId, Backend | None]:
-        """Return the model that ``text`` names, and its engine where nothing has to be waited for to know it.
+        """Return the model that ``text`` names, and its engine if that can be determined without waiting.
 
-        Most models are no names with a release, and are known not to be; most manifests are at hand. What is found
-        holds for the rest of the turn: queries for one model come together. Raises InvalidModelId.
+        Most models are known to have no release, and most manifests are at hand. The result holds for the rest of the
+        turn, because queries for one model arrive together. Raises InvalidModelId.
         """
         model_id = parse_model_id(text)
         released = self._released
@@ -229,7 +231,7 @@ class RoutedPredictions:
         try:
             backend = self._answers.backend_at_hand(model_id)
         except ServingError:
-            # Told by the way that waits, after the caller's rights were checked.
+            # The path that waits reports the error, after the caller's rights are checked.
             return model_id, None
         if backend is not None:
             if not self._at_hand:
@@ -238,11 +240,8 @@ class RoutedPredictions:
         return model_id, backend
 
     def _ask_later(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw:
-        """Have the query answered once what has to be waited for is known."""
-        task = asyncio.get_running_loop().create_task(self._look_up_and_ask(model_id, query, call, done))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task.cancel
+        """Answer the query in a task, which first looks up the release or the engine."""
+        return self._tasks.start(self._look_up_and_ask(model_id, query, call, done)).cancel
 
     async def _look_up_and_ask(self, model_id: ModelId, query: Query, call: Call, done: Done) -> None:
         enter_call(call)
@@ -261,7 +260,7 @@ class RoutedPredictions:
         return await released.predict(await released.route(model_id), query, call)
 
     def _check(self, query: Query, model_id: ModelId, call: Call) -> None:
-        """Return if the caller may ask this. Raises ServingError."""
+        """Check that the caller may send this query. Raises ServingError."""
         if call.identity is not ANYBODY:
             call.identity.check(Right.PREDICT if query.explain is None else Right.EXPLAIN, model_id)
         self._limits.check(query)
@@ -291,7 +290,7 @@ class RoutedPredictions:
 
 
 class _Leaving:
-    """A query of a tenant, counted until its outcome is told or it is taken back."""
+    """A query of a tenant, counted until its outcome is reported or it is withdrawn."""
 
     __slots__ = ("_done", "_quotas", "_tenant", "behind")
 
@@ -302,12 +301,12 @@ class _Leaving:
         self.behind: Withdraw | None = None
 
     def done(self, outcome: Prediction | Exception) -> None:
-        """Tell the outcome."""
+        """Report the outcome."""
         self._leave()
         self._done(outcome)
 
     def withdraw(self) -> None:
-        """Take the query back."""
+        """Withdraw the query."""
         self._leave()
         if self.behind is not None:
             self.behind()

@@ -1,1 +1,1 @@
-"""Releases on the frontend: which version of a name answers a call, what versions on trial show, and what follows."""
+"""Releases on the frontend: the version that answers a call, results of versions on trial, and consequences."""

@@ -1,4 +1,4 @@
-"""Which errors say something of a version on trial, and which of other things."""
+"""Classification of errors: attributed to a version on trial, or to other causes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from grpc import StatusCode
 
 from serving.domain.errors import DeadlineExceeded, ServingError
 
-# An engine that cannot be reached, or a caller who may not ask, would be the same with any version.
+# An unreachable engine, or a caller without the right, would fail in the same way with any version.
 _OF_OTHERS: Final = frozenset({StatusCode.UNAVAILABLE, StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED})
 
 
 class TooSlow(DeadlineExceeded):
-    """A version on trial had a second or more, and has not answered."""
+    """A version on trial had a second or more, and did not answer."""
 
 
 def speaks_against(error: ServingError) -> bool:
-    """Return whether an error speaks against the version that it is of, where stable answers the same query.
+    """Return whether an error speaks against the version that it comes from, given that stable answers the same query.
 
-    All do but those of a service that cannot be reached, of a caller who may not ask, and of a deadline so short that
-    it tells nothing.
+    All errors do, except those of an unreachable service, of a caller without the right, and of a deadline too short
+    to be conclusive.
     """
     if isinstance(error, DeadlineExceeded):
         return isinstance(error, TooSlow)

@@ -1,7 +1,8 @@
-"""Takes canaries back that are beyond their bounds, without anybody's help.
+"""Guard that takes back canaries beyond their bounds, without an operator.
 
-Every frontend decides by its own counts. It gives such a canary no more calls at once; then it writes the release
-without it, and the other frontends follow. Where it cannot write, it keeps the canary from its own callers alone.
+Every frontend decides by its own counts. It stops sending calls to such a canary at once; then it writes the release
+without the canary, and the other frontends follow. If the frontend cannot write the release, it keeps the canary only
+from its own callers.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Final
 
 import structlog
 
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.known import KnownReleases
 from frontend.releases.rollouts import OnTrial, Rollout
 from frontend.releases.trials import Trials, why_beyond_bounds
+from serving.call.tasks import Tasks
 from serving.domain.errors import ReleaseConflict, ReleaseRefused, ServingError, VolumeReadOnly, VolumeUnavailable
 from serving.domain.model_id import ModelId
 from serving.domain.releases.changes import taken_back
@@ -24,35 +26,34 @@ from serving.domain.releases.release import Canary, Release
 
 log = structlog.get_logger()
 
-_BREAKS_SECONDS: Final = (0.1, 0.5, 2.0)
-"""Between tries, where somebody else changes the release, or the volume does not answer."""
-
 Change = Callable[[ModelId, Callable[[Release | None], Release]], Release]
-"""Writes what becomes of the release of a name, and returns it; blocks, and raises ServingError."""
+"""Writes the changed release of a name, and returns it; blocks, and raises ServingError."""
 
 
 class CanaryGuard:
-    """Judges canaries.
+    """Guard that judges canaries.
 
     Args:
         change: writes releases.
-        known: is told what was written.
-        trials: counts.
+        known: is updated with each written release.
+        trials: counts of versions on trial.
+        bounds: bounds and times.
     """
 
-    def __init__(self, change: Change, known: KnownReleases, trials: Trials) -> None:
+    def __init__(self, change: Change, known: KnownReleases, trials: Trials, bounds: ReleaseBounds = BOUNDS) -> None:
+        self._bounds = bounds
         self._change = change
         self._known = known
         self._trials = trials
-        # A volume that hangs holds this thread, and none of those that answers need.
+        # A hanging volume blocks only this thread, which no answer needs.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="taking back")
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writes = Tasks()
 
     def judge(self, rollout: Rollout, canary: OnTrial) -> None:
-        """Take the canary back where what was counted says so."""
+        """Take the canary back if its counts are beyond its bounds."""
         terms = canary.terms
         if rollout.canary is not canary or not isinstance(terms, Canary):
-            # It has been taken back, or is on trial no more.
+            # The canary was already taken back, or is no longer on trial.
             return
         reason = why_beyond_bounds(canary.counts, terms)
         if reason is None:
@@ -60,16 +61,11 @@ class CanaryGuard:
         rollout.withdraw()
         self._trials.taken_back += 1
         log.warning("canary taken back", model=rollout.name, version=terms.version, reason=reason)
-        task = asyncio.get_running_loop().create_task(self._write(rollout.name, canary, reason))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        self._writes.start(self._write(rollout.name, canary, reason))
 
     async def close(self) -> None:
-        """End what is being written."""
-        writing = list(self._writing)
-        for task in writing:
-            task.cancel()
-        await asyncio.gather(*writing, return_exceptions=True)
+        """Cancel writes in progress."""
+        await self._writes.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _write(self, name: ModelId, canary: OnTrial, reason: str) -> None:
@@ -78,12 +74,12 @@ class CanaryGuard:
                 raise ReleaseRefused(f"{canary.terms.version} is no longer the canary")
             return taken_back(release, version=canary.terms.version, at=datetime.now(UTC), comment=reason)
 
-        for seconds in (*_BREAKS_SECONDS, None):
+        for seconds in (*self._bounds.retry_pauses_seconds, None):
             try:
                 loop = asyncio.get_running_loop()
                 release = await loop.run_in_executor(self._pool, self._change, name, without)
             except ReleaseRefused:
-                return  # Somebody else has done it.
+                return  # Another writer has already ended this canary.
             except (ReleaseConflict, VolumeUnavailable) as error:
                 if seconds is None:
                     _tell(name, canary, str(error))

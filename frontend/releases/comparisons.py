@@ -1,7 +1,7 @@
-"""Holds answers of a version on trial against those of stable, beside the calls: nobody waits for it.
+"""Comparison of answers of a version on trial with those of stable, outside the calls: no caller waits for it.
 
-The other version is asked the same, in the background. There is a bound on what is compared at the same time; what
-comes beyond it is not compared, and counted.
+The other version is sent the same queries in the background. The number of queries compared at the same time is
+bounded; those beyond the bound are not compared, but counted as skipped.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Final, NamedTuple
 import structlog
 
 from frontend.releases.blame import TooSlow, speaks_against
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.trials import TrialCounts
 from frontend.routing.answers import ModelAnswers
 from serving.call.call import Call, enter_call
 from serving.call.deadline import Deadline
+from serving.call.tasks import Tasks
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -24,60 +26,56 @@ from serving.domain.prediction import Outcome, Prediction, Query
 log = structlog.get_logger()
 
 MOST_QUERIES: Final = 256
-"""Compared at the same time."""
-_SECONDS: Final = 5.0
+"""Maximum number of queries compared at the same time."""
 
 Answered = tuple[Query, Prediction]
-"""What was asked, and what the caller got."""
+"""A query, and the answer that the caller received."""
 
 
 class Comparison(NamedTuple):
-    """What is to be compared."""
+    """Answers to compare."""
 
     other: ModelId
-    """Who is asked the same."""
+    """Model that is sent the same queries."""
     answered: Sequence[Answered]
     counts: TrialCounts
-    """Of the version on trial."""
+    """Counts of the version on trial."""
     of_canary: bool
-    """Whether the answers are those of a canary, and stable is asked; else they are stable's, and a shadow is asked."""
+    """Whether the answers are a canary's, and stable is queried; else they are stable's, and a shadow is queried."""
     done: Callable[[], None] = lambda: None
-    """Called when it was counted."""
+    """Called when the comparison was counted."""
 
 
 class Comparisons:
-    """Owns what is compared.
+    """Comparisons in progress.
 
     Args:
-        answers: asks the models.
+        answers: queries the models.
+        bounds: bounds and times.
     """
 
-    def __init__(self, answers: ModelAnswers) -> None:
+    def __init__(self, answers: ModelAnswers, bounds: ReleaseBounds = BOUNDS) -> None:
         self._answers = answers
+        self._seconds = bounds.comparison_seconds
         self._room = MOST_QUERIES
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._closed = False
 
     def begin(self, comparison: Comparison, call: Call) -> None:
-        """Compare what was answered in ``call``, as much of it as there is room for."""
+        """Compare answers that were given in ``call``, up to the free capacity."""
         taken = comparison.answered[: self._room]
         comparison.counts.skipped += len(comparison.answered) - len(taken)
         if not taken or self._closed:
             return
         self._room -= len(taken)
-        # A call of its own: the place that the caller's has, and its span, end when the caller is answered.
-        own = Call(call.request_id, Deadline.after(_SECONDS), call.identity)
-        task = asyncio.get_running_loop().create_task(self._compare(comparison._replace(answered=taken), own))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        # A separate call: the slot and the span of the caller's call end when the caller is answered.
+        own = Call(call.request_id, Deadline.after(self._seconds), call.identity)
+        self._tasks.start(self._compare(comparison._replace(answered=taken), own))
 
     async def close(self) -> None:
-        """End all of them."""
+        """Cancel all comparisons."""
         self._closed = True
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await self._tasks.close()
 
     async def _compare(self, comparison: Comparison, call: Call) -> None:
         enter_call(call)
@@ -85,7 +83,7 @@ class Comparisons:
         try:
             outcomes = await self._outcomes(comparison, call)
         except Exception:
-            # Nobody waits for it, so nobody else would tell.
+            # No caller waits for the comparison, so nothing else would report this.
             log.exception("comparison failed", model=comparison.other)
             return
         finally:
@@ -100,12 +98,12 @@ class Comparisons:
         comparison.done()
 
     async def _outcomes(self, comparison: Comparison, call: Call) -> Sequence[Outcome]:
-        # The label is all that is compared, so more is not asked for.
+        # Only the label is compared, so nothing else is requested.
         asked = [(comparison.other, query._replace(k=0, explain=None)) for query, _ in comparison.answered]
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 if len(asked) == 1:
-                    # Together with what callers ask.
+                    # A single query is sent together with those of callers.
                     return [await self._answers.predict(*asked[0], call)]
                 return await self._answers.predict_batch(asked, call)
         except ServingError as error:

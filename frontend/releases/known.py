@@ -1,10 +1,10 @@
-"""Releases by name, remembered, and read again when the file changes."""
+"""Releases by name, cached, and read again when the file changes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from frontend.routing.remembered import Remembered
+from frontend.routing.remembered import BOUNDS, MemoryBounds, Remembered
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import RELEASE_FILE, Release
 from serving.volume.file_identity import FileIdentity
@@ -13,15 +13,17 @@ from serving.volume.model_store import ModelStore
 
 
 class KnownReleases:
-    """Looks releases up.
+    """Cached releases by name.
 
     Args:
-        store: where models are.
-        threads: how many releases are read at the same time.
-        freshness_seconds: of a name without a release it is looked for one at most once in this time, when the name is
-            asked for.
-        release_freshness_seconds: a release is compared with its file at most once in this time, when it is asked for.
-        comparison: compares it; not closed here.
+        store: store of the models.
+        threads: maximum number of releases read at the same time.
+        freshness_seconds: minimum time in seconds between two checks whether a name without a release now has one;
+            checks are made when the name is requested.
+        release_freshness_seconds: minimum time in seconds between two comparisons of a release with its file;
+            comparisons are made when the release is requested.
+        comparison: compares files; not closed here.
+        bounds: bounds and times of the cache.
     """
 
     def __init__(
@@ -32,40 +34,42 @@ class KnownReleases:
         freshness_seconds: float,
         release_freshness_seconds: float,
         comparison: FileComparison,
+        bounds: MemoryBounds = BOUNDS,
     ) -> None:
         source = _Releases(store, freshness_seconds, release_freshness_seconds, comparison)
-        self._releases: Remembered[Release | None] = Remembered(source, threads=threads)
+        self._releases: Remembered[Release | None] = Remembered(source, threads=threads, bounds=bounds)
 
     def has_none(self, name: ModelId) -> bool:
-        """Return whether the name is known to have no release; no, where that has to be looked up first."""
+        """Return whether the name is known to have no release; false if that has to be looked up first."""
         entry = self._releases.at_hand(name)
         return entry is not None and entry.value is None
 
     async def of(self, name: ModelId) -> Release | None:
-        """Return the release of the name; ``None`` where it has none.
+        """Return the release of the name; ``None`` if it has none.
 
-        While the volume does not answer, or a release is damaged, the one that is known stays in force.
+        While the volume does not respond, or a release is damaged, the known release stays in force.
 
         Raises:
-            ModelNotFound: nothing has this name; remembered for a second.
-            InvalidRelease: it cannot be understood, and none is known.
-            VolumeUnavailable: the volume does not answer, and nothing is known of the name.
-            TooManyLoads: too many are looked up.
+            ModelNotFound: the name does not exist; remembered for a second.
+            InvalidRelease: the release cannot be understood, and none is known.
+            VolumeUnavailable: the volume does not respond, and nothing is known of the name.
+            TooManyLoads: too many names are being looked up.
         """
         entry = self._releases.at_hand(name)
         return await self._releases.of(name) if entry is None else entry.value
 
     def learn(self, name: ModelId, release: Release | None) -> None:
-        """Take in what the caller has just written, or taken away: it is in force at once.
+        """Record a release that the caller has just written or removed; the record is in force at once.
 
-        A look under way, which may have read the former file, does not undo it; nor does it undo a later revision.
+        A look-up in progress, which may have read the former file, does not override the record; the record does not
+        override a later revision.
         """
         known = self._releases.known(name)
         if known is None or release is None or known.revision < release.revision:
             self._releases.learn(name, release)
 
     async def close(self) -> None:
-        """End all look-ups."""
+        """Cancel all look-ups."""
         await self._releases.close()
 
 
@@ -88,10 +92,10 @@ class _Releases:
         self._release_freshness_seconds = release_freshness_seconds
 
     def file_of(self, name: ModelId) -> FileIdentity | None:
-        """Return the identity of the release's file; ``None`` where there is none. Raises ServingError."""
+        """Return the identity of the release's file; ``None`` if the file is missing. Raises ServingError."""
         file = self._store.release_file(name)
         if file is None:
-            # That there is none may be because nothing has this name.
+            # The file may be missing because the name does not exist.
             self._store.fingerprint(name)
         return file
 
@@ -100,11 +104,11 @@ class _Releases:
         return None if file is None else self._store.read_release(name)
 
     async def changed(self, known: Sequence[tuple[ModelId, FileIdentity | None]]) -> Sequence[bool]:
-        """Return of each name whether its release is another file by now, or has come or gone. Raises TimeoutError."""
+        """Return for each name whether its release file was replaced, created or removed. Raises TimeoutError."""
         return await self._comparison.changed(
             [self._store.known_files(name, {RELEASE_FILE: file}) for name, file in known]
         )
 
     def freshness_of(self, file: FileIdentity | None) -> float:
-        """Return how long a release is taken on trust, or that there is none."""
+        """Return how long a release, or the absence of one, is trusted without a check, in seconds."""
         return self._freshness_seconds if file is None else self._release_freshness_seconds

@@ -1,4 +1,4 @@
-"""What versions on trial have shown, as metrics."""
+"""Metrics of versions on trial."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _COUNTS: Final = {
     "agreed": "Of those, the ones with the same label",
     "skipped": "Answers of versions on trial that were not compared, because too many comparisons were under way",
 }
-"""What is counted, by the name it has in :class:`~frontend.releases.trials.TrialCounts`."""
+"""Meanings of the counts, by their names in :class:`~frontend.releases.trials.TrialCounts`."""
 
 
 class ReleaseCollector(Collector):
-    """Collects what is known of releases.
+    """Collector of the release metrics.
 
     Args:
-        rollouts: the releases.
-        trials: counts.
-        models: how many names have metrics of their own: those that are asked the most.
+        rollouts: rollouts of the releases.
+        trials: counts of versions on trial.
+        models: maximum number of names with metrics of their own; the busiest names get them.
     """
 
     def __init__(self, rollouts: Rollouts, trials: Trials, models: int) -> None:
@@ -38,7 +38,7 @@ class ReleaseCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        """Return every metric as it is now. Called in any thread."""
+        """Return every metric with its current value. Called in any thread."""
         taken_back = "Canaries that this frontend has taken back by itself."
         yield CounterMetricFamily("intent_canaries_taken_back", taken_back, value=self._trials.taken_back)
         if not self._models:
@@ -50,7 +50,7 @@ class ReleaseCollector(Collector):
         for rollout in busiest:
             revision.add_metric([rollout.name], rollout.release.revision)
         yield revision
-        # By answers: a name that is asked a lot keeps none that is on trial from being seen.
+        # Ranked only among names on trial, by answers: a busy name without a trial must not hide them.
         trials = heapq.nlargest(self._models, self._trials.of_all(), key=lambda each: each[1][0].answers)
         for field, meaning in _COUNTS.items():
             counter = CounterMetricFamily(f"intent_release_{field}", f"{meaning}.", labels=_LABELS)

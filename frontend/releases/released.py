@@ -1,9 +1,9 @@
-"""Answers queries for names that have a release: by stable, or by a canary for its share of them.
+"""Answers to queries for names that have a release: from stable, or from a canary for its share of the queries.
 
-Callers never suffer from a canary. Where it fails, whatever the reason, stable is asked within the same deadline, and
-what stable says is the answer; a canary gets half of the time that is left for that. Its error is counted against it
-where stable answered and the error speaks against a version at all (:mod:`frontend.releases.blame`). Who asks for a
-canary by its version, or as ``name@canary``, gets what it says, and nothing of that is counted.
+Callers never suffer from a canary. If the canary fails for any reason, the query is sent to stable within the same
+deadline, and stable's answer is returned; a canary therefore gets only half of the remaining time. The error is counted
+against the canary if stable answered and the error speaks against a version at all (:mod:`frontend.releases.blame`). A
+caller that names the canary by its version, or as ``name@canary``, gets the canary's answer, and nothing is counted.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
 from frontend.releases.blame import TooSlow, speaks_against
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.canary_guard import CanaryGuard
 from frontend.releases.comparisons import Answered, Comparison, Comparisons
 from frontend.releases.rollouts import OnTrial, Rollout, Rollouts, Route
 from frontend.releases.trials import CANARY, STABLE
 from frontend.routing.answers import ModelAnswers
 from serving.call.call import Call
+from serving.call.closing import close_in_order
 from serving.call.deadline import Deadline
 from serving.domain.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
 from serving.domain.model_id import ModelId, reference_of
@@ -30,25 +32,20 @@ from serving.domain.prediction import Outcome, Prediction, Query
 
 log = structlog.get_logger()
 
-# A canary that hangs must leave time for stable, however much the caller has.
-_MOST_SECONDS: Final = 10.0
-# What takes longer than that is slow; what had less may have been given too little.
-_SLOW_SECONDS: Final = 1.0
-
 
 class RoutedQuery(NamedTuple):
-    """A query on its way to a version."""
+    """A query, and the version that answers it."""
 
     query: Query
     model_id: ModelId
-    """Who is asked, unless it is the canary."""
+    """Model that is queried, unless the canary is."""
     rollout: Rollout | None = None
-    """``None``: the query names the version."""
+    """Rollout of the name; ``None``: the query names the version."""
     canary: OnTrial | None = None
 
     @classmethod
     def of(cls, route: Route, query: Query) -> RoutedQuery:
-        """Return the query's turn. Whether the canary answers is decided here."""
+        """Return the routed query. Whether the canary answers is decided here."""
         if not isinstance(route, Rollout):
             return cls(query, route)
         route.calls += 1
@@ -56,29 +53,36 @@ class RoutedQuery(NamedTuple):
 
 
 class ReleasedAnswers:
-    """Has versions answer.
+    """Answers of the versions of names.
 
     Args:
-        answers: asks the models.
-        rollouts: know the releases.
-        comparisons: compares, in the background.
+        answers: queries the models.
+        rollouts: rollouts of the releases.
+        comparisons: compares answers in the background.
         canary_guard: judges canaries.
+        bounds: bounds and times.
     """
 
     def __init__(
-        self, answers: ModelAnswers, rollouts: Rollouts, comparisons: Comparisons, canary_guard: CanaryGuard
+        self,
+        answers: ModelAnswers,
+        rollouts: Rollouts,
+        comparisons: Comparisons,
+        canary_guard: CanaryGuard,
+        bounds: ReleaseBounds = BOUNDS,
     ) -> None:
+        self._bounds = bounds
         self._answers = answers
         self._rollouts = rollouts
         self._comparisons = comparisons
         self._canary_guard = canary_guard
 
     def has_none(self, model_id: ModelId) -> bool:
-        """Return whether ``model_id`` is known to be a name without a release; no, where :meth:`route` has to tell."""
+        """Return whether ``model_id`` is known to be a name without a release; false if only :meth:`route` can tell."""
         return self._rollouts.has_none(model_id)
 
     async def route(self, model_id: ModelId) -> Route:
-        """Return what ``model_id`` as a caller writes it stands for.
+        """Return the target of ``model_id`` as a caller writes it.
 
         Raises:
             ServingError: as :meth:`KnownReleases.of` does.
@@ -90,7 +94,7 @@ class ReleasedAnswers:
         return rollout.selected(selector) if selector else rollout
 
     async def predict(self, route: Route, query: Query, call: Call) -> Prediction:
-        """Return the answer of the version that is to answer. Raises stable's ServingError."""
+        """Return the answer of the selected version. Raises stable's ServingError."""
         turn = RoutedQuery.of(route, query)
         call.notes.model = turn.model_id
         if turn.canary is None:
@@ -113,7 +117,7 @@ class ReleasedAnswers:
         """Return the outcome of each query, in order."""
         canaries = {index: (turn.canary, turn.query) for index, turn in enumerate(turns) if turn.canary is not None}
         others = [index for index in range(len(turns)) if index not in canaries]
-        # Canaries in a call of their own: one that hangs would hold up the others.
+        # Canaries are queried in a separate call: one that hangs would delay the others.
         of_others, of_canaries = await asyncio.gather(
             self._of_models([turns[index] for index in others], call), self._of_canaries(list(canaries.values()), call)
         )
@@ -128,10 +132,8 @@ class ReleasedAnswers:
         return [outcomes[index] for index in range(len(turns))]
 
     async def close(self) -> None:
-        """End what is under way in the background."""
-        await self._comparisons.close()
-        await self._canary_guard.close()
-        await self._rollouts.close()
+        """Cancel the work in the background."""
+        await close_in_order(self._comparisons.close, self._canary_guard.close, self._rollouts.close)
 
     async def _of_models(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
         if not turns:
@@ -139,31 +141,35 @@ class ReleasedAnswers:
         return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
 
     async def _of_canaries(self, asked: Sequence[tuple[OnTrial, Query]], call: Call) -> Sequence[Outcome]:
-        """Return what canaries answer in half of the time there is, or why they do not."""
+        """Return the outcomes of canaries, which get half of the remaining time."""
         if not asked:
             return ()
-        seconds = min(call.deadline.remaining() / 2, _MOST_SECONDS)
+        seconds = min(call.deadline.remaining() / 2, self._bounds.most_canary_seconds)
         own = call.with_deadline(Deadline.after(seconds))
         models = [(canary.model_id, query) for canary, query in asked]
         outcomes: Sequence[Outcome]
         try:
             async with asyncio.timeout(seconds):
                 if len(models) == 1:
-                    # Together with what others ask.
+                    # A single query is sent together with those of other callers.
                     outcomes = [await self._answers.predict(*models[0], own)]
                 else:
                     outcomes = await self._answers.predict_batch(models, own)
         except TimeoutError:
-            outcomes = [_too_late(seconds)] * len(asked)
+            outcomes = [self._too_late(seconds)] * len(asked)
         except ServingError as error:
             outcomes = [error] * len(asked)
         except Exception:
             log.exception("canary failed")
             outcomes = [ServingError(INTERNAL_MESSAGE)] * len(asked)
-        return [_too_late(seconds) if isinstance(outcome, DeadlineExceeded) else outcome for outcome in outcomes]
+        return [self._too_late(seconds) if isinstance(outcome, DeadlineExceeded) else outcome for outcome in outcomes]
+
+    def _too_late(self, seconds: float) -> DeadlineExceeded:
+        kind = TooSlow if seconds >= self._bounds.slow_seconds else DeadlineExceeded
+        return kind("the canary has not answered in time")
 
     def _count_error(self, turn: RoutedQuery, error: ServingError) -> None:
-        """Count a canary's error where stable has answered."""
+        """Count a canary's error after stable has answered."""
         rollout, canary = turn.rollout, turn.canary
         if rollout is None or canary is None:
             return
@@ -175,7 +181,7 @@ class ReleasedAnswers:
             self._canary_guard.judge(rollout, canary)
 
     def _after_stable(self, answered: Iterable[tuple[RoutedQuery, Prediction]], call: Call) -> None:
-        """Count stable's answers, and have shadows asked the same."""
+        """Count stable's answers, and send the same queries to shadows."""
         shadowed: dict[OnTrial, list[Answered]] = defaultdict(list)
         for turn, answer in answered:
             rollout = turn.rollout
@@ -189,7 +195,7 @@ class ReleasedAnswers:
             self._comparisons.begin(Comparison(shadow.model_id, group, shadow.counts, of_canary=False), call)
 
     def _after_canary(self, answered: Iterable[tuple[RoutedQuery, Prediction]], call: Call) -> None:
-        """Count the canaries' answers, and have stable asked the same."""
+        """Count the canaries' answers, and send the same queries to stable."""
         groups: dict[tuple[Rollout, OnTrial], list[Answered]] = defaultdict(list)
         for turn, answer in answered:
             if turn.rollout is not None and turn.canary is not None:
@@ -204,8 +210,3 @@ def _answered(
     turns: Sequence[RoutedQuery], indices: Iterable[int], outcomes: Mapping[int, Outcome]
 ) -> Iterable[tuple[RoutedQuery, Prediction]]:
     return [(turns[index], outcome) for index in indices if isinstance(outcome := outcomes[index], Prediction)]
-
-
-def _too_late(seconds: float) -> DeadlineExceeded:
-    kind = TooSlow if seconds >= _SLOW_SECONDS else DeadlineExceeded
-    return kind("the canary has not answered in time")

@@ -1,4 +1,4 @@
-"""Releases as calls are answered by them: which version a call gets, and the counts of each.
+"""Releases as applied to calls: the version that a call gets, and the counts of each version.
 
 All state belongs to one event loop.
 """
@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import Final
 
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.known import KnownReleases
 from frontend.releases.trials import CANARY, SHADOW, STABLE, TrialCounts, Trials
 from serving.domain.model_id import ModelId, versioned
 from serving.domain.releases.release import Canary, Release, Shadow, falls_within
-
-_MAX_ROLLOUTS: Final = 10_000
 
 
 class OnTrial:
@@ -25,13 +23,13 @@ class OnTrial:
     def __init__(self, name: ModelId, role: str, terms: Canary | Shadow, began: int) -> None:
         self.terms = terms
         self.began = began
-        """The revision that put it on trial, as far as the release's history tells."""
+        """Revision that put the version on trial; 0 if the release's history no longer shows it."""
         self.model_id = versioned(name, terms.version)
         self.counts = TrialCounts(role, terms.version)
 
 
 class Rollout:
-    """One release, until another one takes its place."""
+    """One release, until the next one replaces it."""
 
     __slots__ = ("calls", "canary", "canary_terms", "name", "release", "shadow", "stable", "stable_counts", "withdrawn")
 
@@ -39,13 +37,13 @@ class Rollout:
         self.name = name
         self.release = release
         self.calls: int = 0 if former is None else former.calls
-        """That asked for the name alone."""
+        """Number of calls that asked for the name alone."""
         self.stable = versioned(name, release.stable)
         self.shadow = _on_trial(name, release, SHADOW, former)
         self.canary = _on_trial(name, release, CANARY, former)
         self.canary_terms = release.canary
         self.withdrawn: OnTrial | None = None
-        """The canary that this frontend has taken back, whether or not the release says so already."""
+        """Canary that this frontend has taken back, whether or not the release already says so."""
         if former is not None and former.withdrawn is not None and former.withdrawn is self.canary:
             self.withdraw()
         self.stable_counts: TrialCounts = TrialCounts(STABLE, release.stable)
@@ -54,17 +52,17 @@ class Rollout:
 
     @property
     def counts(self) -> tuple[TrialCounts, ...]:
-        """Of stable and of what is on trial; none where nothing is."""
+        """Counts of stable and of the versions on trial; empty if no version is on trial."""
         trials = [trial.counts for trial in (self.canary or self.withdrawn, self.shadow) if trial is not None]
         return (self.stable_counts, *trials) if trials else ()
 
     def goes_to_canary(self, key: str) -> OnTrial | None:
-        """Return the canary where it is to answer; the same for one key, as long as it is the canary."""
+        """Return the canary if it is to answer; the choice for a key is fixed as long as the canary stays."""
         canary = self.canary
         return canary if canary is not None and _within(self.name, canary, key) else None
 
     def goes_to_shadow(self, key: str) -> OnTrial | None:
-        """Return the shadow where it is to be asked what stable was asked."""
+        """Return the shadow if it is to be sent the query that stable was sent."""
         shadow = self.shadow
         return shadow if shadow is not None and _within(self.name, shadow, key) else None
 
@@ -79,33 +77,35 @@ class Rollout:
         return tuple(versioned(self.name, version) for version in self.release.live_versions())
 
     def withdraw(self) -> None:
-        """Give the canary no more calls."""
+        """Stop sending calls to the canary."""
         self.withdrawn, self.canary = self.canary, None
 
 
 Route = ModelId | Rollout
-"""What a query is for: one model, whatever releases say, or what the release of a name says."""
+"""Target of a query: one model, regardless of releases, or the rollout of a name."""
 
 
 class Rollouts:
-    """Knows the rollout of each name that is asked for, the last asked last.
+    """Rollouts of the queried names, the most recently queried last.
 
     Args:
-        known: the releases.
-        trials: is told what is on trial.
+        known: releases by name.
+        trials: is notified of the counts of versions on trial.
+        bounds: bounds and times.
     """
 
-    def __init__(self, known: KnownReleases, trials: Trials) -> None:
+    def __init__(self, known: KnownReleases, trials: Trials, bounds: ReleaseBounds = BOUNDS) -> None:
+        self._most = bounds.most_rollouts
         self._known = known
         self._trials = trials
         self._rollouts: OrderedDict[ModelId, Rollout] = OrderedDict()
 
     def has_none(self, name: ModelId) -> bool:
-        """Return whether the name is known to have no release; no, where that has to be looked up first."""
+        """Return whether the name is known to have no release; false if that has to be looked up first."""
         return self._known.has_none(name)
 
     async def of(self, name: ModelId) -> Rollout | None:
-        """Return the rollout of the name; ``None`` where it has no release.
+        """Return the rollout of the name; ``None`` if it has no release.
 
         Raises:
             ServingError: as :meth:`KnownReleases.of` does.
@@ -122,7 +122,7 @@ class Rollouts:
         return list(self._rollouts.copy().values())
 
     async def close(self) -> None:
-        """End all look-ups."""
+        """Cancel all look-ups."""
         await self._known.close()
 
     def _next(self, name: ModelId, release: Release | None, former: Rollout | None) -> Rollout | None:
@@ -134,7 +134,7 @@ class Rollouts:
         self._rollouts[name] = rollout
         self._rollouts.move_to_end(name)
         self._trials.keep(name, rollout.counts)
-        if len(self._rollouts) > _MAX_ROLLOUTS:
+        if len(self._rollouts) > self._most:
             self._forget(next(iter(self._rollouts)))
         return rollout
 
@@ -147,7 +147,7 @@ def _within(name: ModelId, trial: OnTrial, key: str) -> bool:
     share = trial.terms.share
     if key:
         return falls_within(share, name, trial.terms.version, key)
-    return random.random() < share  # noqa: S311 - nothing depends on its being guessed
+    return random.random() < share  # noqa: S311 - no secret depends on it
 
 
 def _on_trial(name: ModelId, release: Release, role: str, former: Rollout | None) -> OnTrial | None:
@@ -159,6 +159,6 @@ def _on_trial(name: ModelId, release: Release, role: str, former: Rollout | None
     )
     same = None if former is None else former.shadow if role == SHADOW else former.canary or former.withdrawn
     if same is not None and same.began == began and same.terms == terms:
-        # A change of something else does not begin it anew.
+        # Another change of the release does not restart the trial.
         return same
     return OnTrial(name, role, terms, began)

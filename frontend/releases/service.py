@@ -1,4 +1,4 @@
-"""Builds what knows and serves releases."""
+"""Construction of the objects that know and serve releases."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prometheus_client.registry import Collector
 
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.canary_guard import CanaryGuard, Change
 from frontend.releases.comparisons import Comparisons
 from frontend.releases.known import KnownReleases
@@ -31,7 +32,7 @@ class Releases:
     known: KnownReleases
     trials: Trials
     answers: ReleasedAnswers
-    """Closes all of it."""
+    """Answers for names that have a release; closes the other parts as well."""
     collectors: Sequence[Collector]
 
 
@@ -46,19 +47,21 @@ def build_releases(
     comparison: FileComparison,
     metrics_models: int = 0,
     change: Change | None = None,
+    bounds: ReleaseBounds = BOUNDS,
 ) -> Releases:
     """Return the releases below ``model_dir``, to be closed by the caller.
 
     Args:
         model_dir: the model folder.
-        catalog: knows the models.
-        router: knows their engines.
-        threads: how many releases are read at the same time.
-        freshness_seconds: how long it is taken on trust that a name has no release.
-        release_freshness_seconds: how long a release is taken on trust.
+        catalog: manifests of the models.
+        router: selects their engines.
+        threads: maximum number of releases read at the same time.
+        freshness_seconds: time in seconds for which a name is trusted to have no release.
+        release_freshness_seconds: time in seconds for which a release is trusted without a check.
         comparison: compares files; not closed with the releases.
-        metrics_models: how many names have metrics of their own.
+        metrics_models: maximum number of names with metrics of their own.
         change: writes releases; ``None``: into ``model_dir``.
+        bounds: bounds and times.
     """
     known = KnownReleases(
         ModelStore(model_dir),
@@ -68,8 +71,8 @@ def build_releases(
         comparison=comparison,
     )
     trials = Trials()
-    rollouts = Rollouts(known, trials)
+    rollouts = Rollouts(known, trials, bounds)
     answers = ModelAnswers(catalog, router)
-    canary_guard = CanaryGuard(change or functools.partial(change_release, model_dir), known, trials)
-    released = ReleasedAnswers(answers, rollouts, Comparisons(answers), canary_guard)
+    canary_guard = CanaryGuard(change or functools.partial(change_release, model_dir), known, trials, bounds)
+    released = ReleasedAnswers(answers, rollouts, Comparisons(answers, bounds), canary_guard, bounds)
     return Releases(known, trials, released, [ReleaseCollector(rollouts, trials, metrics_models)])

@@ -1,4 +1,4 @@
-"""What versions on trial have shown: counted in plain numbers, by name, role and version."""
+"""Results of versions on trial: plain counts by name, role and version."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ _DEVIATIONS: Final = 3.0
 
 @dataclass(slots=True, eq=False)
 class TrialCounts:
-    """Of one version in one role, by this frontend, since it went on trial. Stable's are counted beside."""
+    """Counts of one version in one role, by this frontend, since the trial began. Stable is counted alongside."""
 
     role: str
     version: str
     answers: int = 0
-    """Queries that it was asked, those that failed among them."""
+    """Queries that the version was sent, including failed ones."""
     errors: int = 0
-    """Of those, the ones that failed where stable did not."""
+    """Queries that failed where stable did not."""
     compared: int = 0
-    """Answers that were held against those of stable."""
+    """Answers that were compared with those of stable."""
     agreed: int = 0
-    """Of those, the ones with the same label."""
+    """Compared answers that had the same label."""
     skipped: int = 0
-    """Answers that were not compared, because too many comparisons were under way."""
+    """Answers that were not compared, because too many comparisons were in progress."""
 
 
 class Trials:
-    """Knows the counts of all names that have a version on trial. Whoever begins them bounds how many there are."""
+    """Counts of all names that have a version on trial. The caller that adds names bounds their number."""
 
     def __init__(self) -> None:
         self._counts: dict[ModelId, Sequence[TrialCounts]] = {}
         self.taken_back = 0
-        """Canaries, since the service started."""
+        """Number of canaries taken back since the service started."""
 
     def of(self, name: ModelId) -> Sequence[TrialCounts]:
-        """Return the counts of the versions of ``name``, stable first; none where nothing is on trial."""
+        """Return the counts of the versions of ``name``, stable first; empty if no version is on trial."""
         return self._counts.get(name, ())
 
     def of_all(self) -> Iterator[tuple[ModelId, Sequence[TrialCounts]]]:
-        """Give each name that has a version on trial, with its counts. May be called in any thread."""
+        """Yield each name that has a version on trial, with its counts. May be called in any thread."""
         yield from self._counts.copy().items()
 
     def keep(self, name: ModelId, counts: Sequence[TrialCounts]) -> None:
-        """Know these counts of ``name``, and no others."""
+        """Replace the counts of ``name``; without counts, remove the name."""
         if counts:
             self._counts[name] = counts
         else:
@@ -60,11 +60,12 @@ class Trials:
 
 
 def why_beyond_bounds(counts: TrialCounts, canary: Canary) -> str | None:
-    """Return why the canary has to be taken back; ``None`` where nothing says so yet.
+    """Return why the canary has to be taken back; ``None`` if there is no reason yet.
 
-    A rate of few answers is off by chance. So what is held against the bound is the least rate that goes with what was
-    counted: the lower end of the score interval of E. B. Wilson ("Probable Inference, the Law of Succession, and
-    Statistical Inference", 1927), at three standard deviations, since it is judged anew with every answer.
+    A rate from few answers deviates by chance. Therefore the bound is compared with the lowest rate that is consistent
+    with the counts: the lower end of the score interval of E. B. Wilson ("Probable Inference, the Law of Succession,
+    and Statistical Inference", 1927), at three standard deviations, because the canary is judged anew with every
+    answer.
     """
     if counts.answers >= canary.min_answers and least_rate(counts.errors, counts.answers) > canary.max_error_rate:
         return f"{counts.errors} of {counts.answers} answers failed"
@@ -75,7 +76,7 @@ def why_beyond_bounds(counts: TrialCounts, canary: Canary) -> str | None:
 
 
 def least_rate(hits: int, trials: int) -> float:
-    """Return the lower end of Wilson's interval of a rate, at three standard deviations; 0 where nothing was tried."""
+    """Return the lower end of Wilson's interval of a rate, at three standard deviations; 0 without hits."""
     if not hits:
         return 0.0
     rate, square = hits / trials, _DEVIATIONS * _DEVIATIONS

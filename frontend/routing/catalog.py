@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from frontend.routing.remembered import Remembered
+from frontend.routing.remembered import BOUNDS, MemoryBounds, Remembered
 from serving.domain.errors import ModelIncomplete, ModelNotFound
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import VERSION_MARK, ModelId
@@ -24,13 +24,20 @@ class Catalog:
         threads: maximum number of manifests that are read at the same time.
         freshness_seconds: a requested manifest is compared with its file at most once in this time.
         comparison: compares manifests with their files; not closed here.
+        bounds: bounds and times of the cache.
     """
 
     def __init__(
-        self, store: ModelStore, *, threads: int, freshness_seconds: float, comparison: FileComparison
+        self,
+        store: ModelStore,
+        *,
+        threads: int,
+        freshness_seconds: float,
+        comparison: FileComparison,
+        bounds: MemoryBounds = BOUNDS,
     ) -> None:
         source = _Manifests(store, freshness_seconds, comparison)
-        self._manifests: Remembered[Manifest] = Remembered(source, threads=threads)
+        self._manifests: Remembered[Manifest] = Remembered(source, threads=threads, bounds=bounds)
 
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.

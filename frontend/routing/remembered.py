@@ -91,7 +91,7 @@ class MemoryBounds:
     """Time for which a caller waits for the volume where an older value can be used, in seconds."""
 
 
-_BOUNDS: Final = MemoryBounds()
+BOUNDS: Final = MemoryBounds()
 
 
 class Remembered(Generic[Value]):
@@ -103,7 +103,7 @@ class Remembered(Generic[Value]):
         bounds: bounds and times.
     """
 
-    def __init__(self, source: Source[Value], *, threads: int, bounds: MemoryBounds = _BOUNDS) -> None:
+    def __init__(self, source: Source[Value], *, threads: int, bounds: MemoryBounds = BOUNDS) -> None:
         self._source = source
         self._bounds = bounds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=source.kind)
@@ -122,9 +122,6 @@ class Remembered(Generic[Value]):
         if entry is None:
             return None
         self._entries.move_to_end(model_id)
-        # The same test as in ``may_serve``: every call takes this path.
-        if time.monotonic() - entry.checked_at < entry.freshness_seconds:
-            return entry
         if self._looks.may_serve(entry, model_id, entry.file, entry.checked_at, entry.freshness_seconds):
             return entry
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from frontend.engines.backend import Backend
@@ -34,3 +35,7 @@ class Router:
     def backends(self) -> tuple[Backend, ...]:
         """Every backend, once."""
         return tuple(dict.fromkeys(self._backends.values()))
+
+    async def close(self) -> None:
+        """Close every backend."""
+        await asyncio.gather(*(backend.close() for backend in self.backends))

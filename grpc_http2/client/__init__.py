@@ -1,1 +1,1 @@
-"""The asyncio client: a channel that generated stubs take."""
+"""The asyncio client: a channel for generated stubs."""

@@ -1,4 +1,4 @@
-"""A channel that generated stubs of grpcio take, for asyncio."""
+"""A channel for the generated stubs of grpcio, for asyncio."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import grpc
 from grpc import ChannelConnectivity
 
 from grpc_http2.alarms import Alarms, alarms_of
-from grpc_http2.client.balancing import Balancer
-from grpc_http2.client.call import Call, Method, Options
-from grpc_http2.client.kinds import (
+from grpc_http2.client.calls.call import Call, Method, Options
+from grpc_http2.client.calls.kinds import (
     MultiCallable,
     start_stream_stream,
     start_stream_unary,
     start_unary_stream,
     start_unary_unary,
 )
-from grpc_http2.client.retries import RetryBudget
+from grpc_http2.client.calls.retries import RetryBudget
+from grpc_http2.client.calls.stream import Headers, size_of
+from grpc_http2.client.servers.balancing import Balancer
 from grpc_http2.client.settings import DEFAULTS, ChannelSettings, Tls
-from grpc_http2.client.stream import Headers, size_of
 from grpc_http2.wire import Metadatum
 
 Serializer = Callable[[Any], bytes] | None
@@ -30,17 +30,17 @@ Deserializer = Callable[[bytes], Any] | None
 
 
 class Channel(grpc.aio.Channel):
-    """Makes calls to a server, or to several that each have a share of the calls.
+    """Makes calls to one server, or distributes them over several.
 
-    Belongs to the event loop on which its first call is made. Calls that cannot be sent at once wait until their
-    deadlines, in queues that are bounded.
+    A channel belongs to the event loop on which its first call is made. Calls that cannot be sent at once wait in
+    bounded queues until their deadlines.
 
     Args:
-        addresses: of the servers: ``host:port``, or ``unix:`` and a path.
-        settings: bounds and times.
-        tls: encrypts; without it nothing is.
-        metadata: what is sent with every call.
-        compression: how requests are compressed whose calls do not say.
+        addresses: addresses of the servers: ``host:port``, or ``unix:`` and a path.
+        settings: limits and timings.
+        tls: TLS settings; without them, connections are not encrypted.
+        metadata: metadata sent with every call.
+        compression: compression of requests whose calls specify none.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Channel(grpc.aio.Channel):
         self.metadata = tuple(metadata)
         self.compression = compression
         self.budget = None if settings.retries is None else RetryBudget(settings.retries)
-        """Decides whether a failed call is made again."""
+        """Budget that decides whether a failed call is retried."""
         self.calls: set[Call] = set()
-        """Those that have not ended."""
+        """Calls that have not ended."""
         self.alarms: Alarms
-        """Of the event loop."""
+        """Alarms of the event loop."""
         self.balancer: Balancer
-        """Gives calls to servers."""
+        """Balancer that assigns calls to servers."""
         self._addresses = tuple(addresses)
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,7 +71,7 @@ class Channel(grpc.aio.Channel):
         self._emptied: asyncio.Future[None] | None = None
         self._is_closed = False
 
-    # What stubs use.
+    # Interface for stubs.
 
     def unary_unary(
         self,
@@ -80,7 +80,7 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
     ) -> Any:
-        """Return a method with one request and one answer."""
+        """Return a callable for a method with one request and one response."""
         return self._callable(method, request_serializer, response_deserializer, start_unary_unary)
 
     def unary_stream(
@@ -90,7 +90,7 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
     ) -> Any:
-        """Return a method with one request and many answers."""
+        """Return a callable for a method with one request and many responses."""
         return self._callable(method, request_serializer, response_deserializer, start_unary_stream)
 
     def stream_unary(
@@ -100,7 +100,7 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
     ) -> Any:
-        """Return a method with many requests and one answer."""
+        """Return a callable for a method with many requests and one response."""
         return self._callable(method, request_serializer, response_deserializer, start_stream_unary)
 
     def stream_stream(
@@ -110,29 +110,29 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
     ) -> Any:
-        """Return a method with many requests and many answers."""
+        """Return a callable for a method with many requests and many responses."""
         return self._callable(method, request_serializer, response_deserializer, start_stream_stream)
 
     # Servers.
 
     def set_addresses(self, addresses: Sequence[str]) -> None:
-        """Have further calls go to these servers. No call fails: those of servers that are not among them end there."""
+        """Send further calls to these servers. No call fails: active calls on removed servers finish there."""
         self._addresses = tuple(addresses)
         if self._loop is not None and not self._is_closed:
             self.balancer.set_addresses(self._addresses)
 
     def renew(self) -> None:
-        """Make new connections for further calls, as after a change of certificates."""
+        """Open new connections for further calls, for example after a change of certificates."""
         if self._loop is not None and not self._is_closed:
             self.balancer.renew()
 
     def address_for(self, affinity: str) -> str | None:
-        """Return the address that calls of ``affinity`` go to now; ``None`` where no server can be reached."""
+        """Return the address that calls of ``affinity`` currently go to; ``None`` if no server can be reached."""
         self.open()
         return self.balancer.address_for(affinity)
 
     def get_state(self, try_to_connect: bool = False) -> ChannelConnectivity:
-        """Return the state of the server that is best off."""
+        """Return the best connectivity state of any server."""
         if self._is_closed:
             return ChannelConnectivity.SHUTDOWN
         self.open()
@@ -141,7 +141,7 @@ class Channel(grpc.aio.Channel):
         return self.balancer.state
 
     async def wait_for_state_change(self, last_observed_state: ChannelConnectivity) -> None:
-        """Return once the state is another."""
+        """Return once the state differs from ``last_observed_state``."""
         while self.get_state() is last_observed_state:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -152,10 +152,10 @@ class Channel(grpc.aio.Channel):
         while (state := self.get_state(try_to_connect=True)) is not ChannelConnectivity.READY:
             await self.wait_for_state_change(state)
 
-    # The end.
+    # Shutdown.
 
     async def close(self, grace: float | None = None) -> None:
-        """Take no further call, and cancel those that have not ended after ``grace`` seconds."""
+        """Accept no further calls, and cancel those that have not ended after ``grace`` seconds."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -178,13 +178,13 @@ class Channel(grpc.aio.Channel):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the channel, and cancel calls under way."""
+        """Close the channel, and cancel active calls."""
         await self.close()
 
-    # What calls use.
+    # Interface for calls.
 
     def open(self) -> None:
-        """Begin to be used.
+        """Bind the channel to the running event loop on first use.
 
         Raises:
             grpc.aio.UsageError: the channel is closed.
@@ -198,20 +198,20 @@ class Channel(grpc.aio.Channel):
             self.balancer.set_addresses(self._addresses)
 
     def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Return a task that does ``work``, and that the channel waits for when it is closed."""
+        """Return a task that runs ``work``. Closing the channel waits for the task."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def ended(self, call: Call) -> None:
-        """Take that a call has ended."""
+        """Remove a call that has ended."""
         self.calls.discard(call)
         if self._emptied is not None and not self.calls and not self._emptied.done():
             self._emptied.set_result(None)
 
     def is_too_large(self, headers: Headers) -> bool:
-        """Return whether headers are more than is taken."""
+        """Return whether headers exceed the limit of the settings."""
         return size_of(headers) > self.settings.max_metadata_bytes
 
     def _callable(

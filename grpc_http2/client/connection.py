@@ -10,8 +10,8 @@ from typing import Any, Final, Protocol, cast
 from grpc import StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
+from grpc_http2.client.calls.stream import Failure, Headers, Stream
 from grpc_http2.client.settings import ChannelSettings
-from grpc_http2.client.stream import Failure, Headers, Stream
 from grpc_http2.engine import (
     MAX_CONCURRENT_STREAMS,
     ConnectionClosed,
@@ -30,12 +30,12 @@ from grpc_http2.turn import Turn
 
 _WRITE_BYTES: Final = 256 << 10
 _GATE_BYTES: Final = 64 << 10
-# A peer that does not read would keep a closed transport for ever.
+# A peer that does not read would keep a closed transport open forever.
 _CLOSE_SECONDS: Final = 1.0
-# On uvloop timers ring before what has arrived is read: after a pause of this process the sign of life may be there.
+# uvloop runs timers before it reads sockets: after a pause of this process, unread data from the peer may be there.
 _SECOND_LOOK_SECONDS: Final = 0.02
 
-# ``PROTOCOL-HTTP2.md``, "Errors"; whatever is not listed is INTERNAL.
+# From ``PROTOCOL-HTTP2.md``, "Errors"; all other codes map to INTERNAL.
 _CODES: Final[Mapping[int, StatusCode]] = {
     ErrorCode.REFUSED_STREAM: StatusCode.UNAVAILABLE,
     ErrorCode.CANCEL: StatusCode.CANCELLED,
@@ -45,27 +45,28 @@ _CODES: Final[Mapping[int, StatusCode]] = {
 
 
 class Owner(Protocol):
-    """Whoever made a connection. Methods are called in the connection's turn, before the streams concerned are told."""
+    """Owner of a connection. Methods are called in the connection's turn, before the affected streams are notified."""
 
     def connection_leaves(self, connection: Connection) -> None:
-        """Take that the connection gets no further stream, and ends with those that it has."""
+        """Handle a connection that accepts no further streams, and ends with its existing ones."""
 
     def connection_gone(self, connection: Connection, *, hangs: bool) -> None:
-        """Take that the connection has ended. ``hangs``: the server did not answer a ping."""
+        """Handle the end of the connection. ``hangs``: the server did not answer a ping."""
 
     def room_made(self) -> None:
-        """Take that a further stream may fit."""
+        """Handle possible room for a further stream."""
 
 
 class Connection(asyncio.Protocol):
-    """The protocol of a transport.
+    """The asyncio protocol of a transport.
 
-    Everything that is sent in one turn of the loop is written together at its end. The engine may know of the end of
-    the connection, or of a stream, while what came before is still told here: what cannot be done then need not be.
+    Everything that is sent in one turn of the loop is written together at the end of the turn. The engine may already
+    know that the connection or a stream has ended while earlier events are still being delivered here; an operation
+    that fails for this reason is not needed any more.
 
     Args:
-        owner: is told how it goes.
-        settings: bounds and times.
+        owner: notified of changes to the connection.
+        settings: limits and timings.
     """
 
     def __init__(self, owner: Owner, settings: ChannelSettings) -> None:
@@ -80,7 +81,7 @@ class Connection(asyncio.Protocol):
             connection_window_bytes=settings.connection_window_bytes,
         )
         self._transport: asyncio.Transport | None = None
-        # A stream that nobody listens to any more counts until it is closed.
+        # A stream without a listener is ``None``, and counts until it is closed.
         self._streams: dict[int, Stream | None] = {}
         self._gated: dict[int, Stream] = {}
         self._most_streams = 0
@@ -96,35 +97,35 @@ class Connection(asyncio.Protocol):
         self._is_over = False
         self._reason = "the connection was lost"
         self.opened: asyncio.Future[None] = self._loop.create_future()
-        """Done once the server has sent its settings; fails where the connection ends before."""
+        """Future that is done once the server has sent its SETTINGS; fails if the connection ends before that."""
         self.closed: asyncio.Future[None] = self._loop.create_future()
-        """Done once the transport is closed."""
-        # A failure to open is for whoever waits for it, and there may be nobody.
+        """Future that is done once the transport is closed."""
+        # Nothing may be waiting for ``opened`` when it fails; asyncio would log the exception as never retrieved.
         self.opened.add_done_callback(_retrieve)
 
     @property
     def has_room(self) -> bool:
-        """Whether a further stream can begin now."""
+        """Whether a further stream can be opened now."""
         return len(self._streams) < self._most_streams and not self._leaving and not self._is_over
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the connection takes no further stream, or has ended."""
+        """Whether the connection accepts no further streams, or has ended."""
         return self._leaving or self._is_over
 
-    # What calls do.
+    # Interface for calls.
 
     def begin(self, stream: Stream, headers: Headers, body: bytes, *, ends: bool) -> int:
-        """Begin a stream, and return its number.
+        """Open a stream, and return its identifier.
 
         Args:
-            stream: is told what the server answers.
-            headers: of the request.
-            body: the messages that are there by now.
-            ends: whether these are all.
+            stream: notified of the server's response.
+            headers: headers of the request.
+            body: messages that are available so far.
+            ends: whether these are all messages of the request.
 
         Raises:
-            EngineError: the connection takes no further stream.
+            EngineError: the connection accepts no further streams.
 
         REQUIRES: ``has_room``
         """
@@ -151,7 +152,7 @@ class Connection(asyncio.Protocol):
         self._turn.write(self)
 
     def is_full(self, number: int) -> bool:
-        """Return whether much of a request still waits to be written; if so, its stream is told when it is less."""
+        """Return whether too much of a request is still queued; if so, its stream is notified once less is queued."""
         stream = self._streams.get(number)
         if stream is None or self._engine.queued_body_size(number) <= _GATE_BYTES:
             return False
@@ -159,15 +160,15 @@ class Connection(asyncio.Protocol):
         return True
 
     def consumed(self, number: int, amount: int) -> None:
-        """Let the server send ``amount`` bytes more."""
+        """Return ``amount`` bytes to the flow-control windows, so that the server may send as many more."""
         if amount and not self._is_over:
-            try:  # noqa: SIM105 - each call comes by here
+            try:  # noqa: SIM105 - on the path of every call
                 self._engine.acknowledge_received_data(amount, number)
             except EngineError:
                 pass
 
     def forget(self, number: int, *, reset: bool) -> None:
-        """Tell a stream nothing more; ``reset``: end it, in whatever state it is."""
+        """Stop notifying a stream; ``reset``: reset it, whatever its state."""
         if number not in self._streams:
             return
         self._streams[number] = None
@@ -183,7 +184,7 @@ class Connection(asyncio.Protocol):
             pass
 
     def retire(self) -> None:
-        """Begin no further stream, and close once those that there are have ended."""
+        """Open no further streams, and close once the existing ones have ended."""
         if self._leaving or self._is_over:
             return
         self._leaving = True
@@ -191,7 +192,7 @@ class Connection(asyncio.Protocol):
         self._close_if_done()
 
     def close(self, reason: str = "the channel was closed") -> None:
-        """Fail what is under way, and close."""
+        """Fail the active streams, and close the connection."""
         if self._transport is None or self._is_over:
             return
         self._reason = reason
@@ -204,11 +205,11 @@ class Connection(asyncio.Protocol):
             self._end_alarm = self._alarms.after(_CLOSE_SECONDS, self._transport.abort)
         self._ended()
 
-    # What the transport tells.
+    # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with the preface and our settings."""
-        # uvloop's transports are none of asyncio's classes.
+        """Send the connection preface and the client's SETTINGS."""
+        # uvloop's transports do not derive from asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
         self._last_read = self._loop.time()
         if self._settings.pings is not None:
@@ -216,21 +217,21 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the server sent."""
+        """Handle bytes from the server."""
         self._last_read = self._loop.time()
         if self._is_over:
             return
         try:
             self._engine.receive_data(data)
         except EngineError:
-            # Events that are left mean nothing, and a GOAWAY was not made.
+            # The remaining events mean nothing, and the engine wrote no GOAWAY.
             self.abort("the server broke the rules of HTTP/2")
             return
         self._take_events()
         self._turn.write(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Fail whatever is under way."""
+        """Fail the active streams."""
         del error
         if self._end_alarm is not None:
             self._end_alarm.cancel()
@@ -239,29 +240,29 @@ class Connection(asyncio.Protocol):
             self.closed.set_result(None)
 
     def pause_writing(self) -> None:
-        """Leave what is to be sent with the engine, which senders of streams wait for."""
+        """Keep outgoing data in the engine, whose queue makes the senders of streams wait."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Send on."""
+        """Resume writing."""
         self._paused = False
         self._turn.write(self)
 
     # Writing.
 
     def flush(self) -> None:
-        """Write what there is, as far as the server reads it."""
+        """Write pending data, unless the server does not read it."""
         transport = self._transport
         if transport is None or self._is_over:
             return
         while not self._paused:
             data = self._engine.data_to_send(_WRITE_BYTES)
             if not data:
-                # Headers wait for no window: all that were begun are on their way.
+                # Headers are exempt from flow control: those of all opened streams have been written.
                 self._flushed = self._last
                 break
             transport.write(data)
-        # Streams, and the connection, may have closed with their last bytes.
+        # Streams and the connection may have closed with their last bytes.
         self._take_events()
         if self._gated:
             self._open_gates()
@@ -305,7 +306,7 @@ class Connection(asyncio.Protocol):
             stream.trailers_received(event.headers)
 
     def _on_closed(self, event: StreamClosed) -> None:
-        # Whoever has begun with GOAWAY may close streams that were never announced here.
+        # After a GOAWAY, streams may be closed that were never registered here.
         stream = self._streams.pop(event.stream_id, None)
         self._gated.pop(event.stream_id, None)
         if self._leaving:
@@ -319,7 +320,7 @@ class Connection(asyncio.Protocol):
         try:
             most = self._engine.remote_settings.get(MAX_CONCURRENT_STREAMS, self._settings.most_streams)
         except EngineError:
-            # What came behind them has ended the connection.
+            # Data received after the SETTINGS has ended the connection.
             return
         self._most_streams = min(most, self._settings.most_streams)
         if not self.opened.done():
@@ -328,20 +329,20 @@ class Connection(asyncio.Protocol):
             self._owner.room_made()
 
     def _on_goaway(self, _: GoAwayReceived) -> None:
-        # The engine closes the streams that the server does not take, as refused.
+        # The engine closes the streams that the server does not accept, with REFUSED_STREAM.
         self.retire()
 
     def _on_connection_closed(self, _: ConnectionClosed) -> None:
         self.close("the server ended the connection")
 
-    # The end.
+    # Shutdown.
 
     def _close_if_done(self) -> None:
         if not self._streams:
             self.close("the connection was renewed")
 
     def abort(self, reason: str) -> None:
-        """Fail what is under way, and end at once."""
+        """Fail the active streams, and end the connection at once."""
         self._reason = reason
         if self._transport is not None:
             self._transport.abort()
@@ -362,14 +363,14 @@ class Connection(asyncio.Protocol):
             if stream is not None:
                 stream.stream_failed(Failure(StatusCode.UNAVAILABLE, self._reason, unseen=number > self._flushed))
 
-    # Signs of life.
+    # Keepalive.
 
     def _watch(self, seconds: float) -> None:
         self._ping_alarm = self._alarms.after(seconds, self._look)
 
     def _look(self) -> None:
         pings = self._settings.pings
-        assert pings is not None  # noqa: S101 - nothing is watched otherwise
+        assert pings is not None  # noqa: S101 - the watch runs only with pings
         silent = self._loop.time() - self._last_read
         if silent < pings.interval_seconds:
             self._watch(pings.interval_seconds - silent)
@@ -384,7 +385,7 @@ class Connection(asyncio.Protocol):
         self._ping_alarm = self._alarms.after(_SECOND_LOOK_SECONDS, self._doubt)
 
     def _doubt(self) -> None:
-        # The clock may have stood still in between, and before the ping there was a silence.
+        # Equal times mean an answer: the clock may not have advanced in between, and the ping followed a silence.
         if self._last_read >= self._pinged_at:
             self._look()
             return
@@ -393,7 +394,7 @@ class Connection(asyncio.Protocol):
 
 
 _HANDLERS: Final[Mapping[type[Event], Callable[[Connection, Any], None]]] = {
-    DataReceived: Connection._on_data,  # noqa: SLF001 - its own
+    DataReceived: Connection._on_data,  # noqa: SLF001 - methods of the same module
     ResponseReceived: Connection._on_response,  # noqa: SLF001
     TrailersReceived: Connection._on_trailers,  # noqa: SLF001
     StreamClosed: Connection._on_closed,  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""How a channel proves who it is, and whom it trusts."""
+"""TLS identity of a channel, and the authorities that it trusts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from grpc_http2.pairs import load_pair
 
 
 def client_context(authority: bytes | None, certificate: bytes | None, key: bytes | None) -> ssl.SSLContext:
-    """Return a context for connections of a channel.
+    """Return a TLS context for the connections of a channel.
 
     Args:
-        authority: in PEM, who must have signed the server's certificate; ``None``: an authority that the system knows.
-        certificate: the caller's own, in PEM, or none.
-        key: its private key, in PEM.
+        authority: authority that must have signed the server's certificate, in PEM; ``None``: one known to the system.
+        certificate: client certificate, in PEM, or ``None``.
+        key: private key of the certificate, in PEM.
 
     Raises:
-        OSError: one of them is not what it should be.
+        OSError: one of the arguments is invalid.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])

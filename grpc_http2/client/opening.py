@@ -1,4 +1,4 @@
-"""How a connection to an address is made."""
+"""Opening of a connection to an address."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _GOODBYE_SECONDS: Final = 1.0
 
 
 async def open_connection(address: str, owner: Owner, settings: ChannelSettings, tls: Tls | None) -> Connection:
-    """Return a connection on which calls can begin.
+    """Return a connection on which calls can be started.
 
     Raises:
-        OSError: nobody answers there, not in time, or not with HTTP/2; or the certificate is not the right one.
-        UnicodeError: the address is none.
+        OSError: no server answers at the address in time and with HTTP/2, or its certificate is not the right one.
+        UnicodeError: the address is invalid.
     """
     loop = asyncio.get_running_loop()
     options: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def _check_protocol(transport: asyncio.BaseTransport) -> None:
 
 
 def authority_of(address: str, tls: Tls | None) -> str:
-    """Return whom requests are addressed to."""
+    """Return the ``:authority`` of requests."""
     if tls is not None and tls.server_name is not None:
         return tls.server_name
     return "localhost" if address.startswith(_UNIX) else address

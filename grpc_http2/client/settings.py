@@ -1,4 +1,4 @@
-"""Bounds and times of a channel."""
+"""Limits and timings of a channel."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from grpc_http2.client.retries import RetryPolicy
+from grpc_http2.client.calls.retries import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Pings:
-    """Signs of life that a silent server is asked for, so that one that hangs is found with calls and without."""
+    """Keepalive pings to a silent server, which detect a server that hangs, with and without active calls."""
 
     interval_seconds: float = 1.0
-    """The silence after which a ping is sent."""
+    """Silence after which a ping is sent, in seconds."""
     timeout_seconds: float = 2.0
-    """The silence after a ping that ends the connection."""
+    """Silence after a ping that ends the connection, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How connections are encrypted."""
+    """TLS settings of connections."""
 
     context: Callable[[], ssl.SSLContext]
-    """Returns the context of the next connection, with ALPN ``h2``."""
+    """Function that returns the context of the next connection, with ALPN ``h2``."""
     server_name: str | None = None
-    """The name that the server's certificate must be for; ``None``: the host of the address."""
+    """Name that the server's certificate must match; ``None``: the host of the address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSettings:
-    """What a channel takes, keeps and waits for."""
+    """Limits, timeouts and policies of a channel."""
 
     max_message_bytes: int = 64 << 20
-    """The largest answer that is taken, opened where it is compressed."""
+    """Largest response message that is accepted, after decompression, in bytes."""
     max_metadata_bytes: int = 32 << 10
-    """The largest block of headers that is taken. One that is four times as large ends the connection."""
+    """Largest header block that is accepted, in bytes. A block four times as large ends the connection."""
     stream_window_bytes: int = 1 << 20
-    """The bytes that a server may send ahead of the reader of a stream."""
+    """Flow-control window of a stream: bytes that a server may send ahead of the reader."""
     connection_window_bytes: int = 1 << 30
-    """The bytes that a server may send ahead over all streams: no bound, so that a slow reader stops nobody else."""
+    """Flow-control window of a connection, in bytes: effectively unlimited, so that a slow reader blocks no other."""
     most_streams: int = 10_000
-    """The calls under way on a connection at the same time, where the server does not allow fewer."""
+    """Maximum number of concurrent calls on a connection, unless the server allows fewer."""
     most_waiting: int = 10_000
-    """The calls that wait for a connection to one server; further ones are refused."""
+    """Maximum number of calls that wait for a connection to one server; further ones are refused."""
     connect_seconds: float = 20.0
-    """The time for a connection, its TLS handshake and the server's first words."""
+    """Timeout for a connection, its TLS handshake and the server's SETTINGS, in seconds."""
     first_backoff_seconds: float = 0.1
-    """The pause after a first attempt to connect that failed. It doubles with each further one."""
+    """Pause after the first failed attempt to connect, in seconds. The pause doubles with each further failure."""
     max_backoff_seconds: float = 1.0
-    """The longest pause between attempts to connect."""
+    """Longest pause between attempts to connect, in seconds."""
     pings: Pings | None = None
-    """Whether servers are pinged. Those that do not expect it hang up."""
+    """Keepalive pings; ``None``: servers are not pinged. Servers that do not expect pings close the connection."""
     retries: RetryPolicy | None = None
-    """Which failed calls are made again, beside those that no server has seen."""
+    """Policy for retries of failed calls, in addition to the retries of calls that no server has seen."""
     health_service: str | None = None
-    """The service whose health decides which of several servers get calls; ``None``: they are not asked."""
+    """Service whose health decides which of several servers receive calls; ``None``: health is not watched."""
 
 
 DEFAULTS: Final = ChannelSettings()

@@ -27,12 +27,12 @@ from grpc_http2.engine import (
     server_connection,
 )
 from grpc_http2.log import log
-from grpc_http2.server.call import ServerCall
-from grpc_http2.server.idle_reads import READ_BYTES, IdleReads
+from grpc_http2.server.calls.call import ServerCall
+from grpc_http2.server.calls.request_head import RequestHead
 from grpc_http2.server.lifetime import Lifetime
-from grpc_http2.server.pacing import CallPacing, ReadPacing
-from grpc_http2.server.policing import IdleBytes, PingPolice
-from grpc_http2.server.request_head import RequestHead
+from grpc_http2.server.protection.idle_reads import READ_BYTES, IdleReads
+from grpc_http2.server.protection.pacing import CallPacing, ReadPacing
+from grpc_http2.server.protection.policing import IdleBytes, PingPolice
 from grpc_http2.wire import PREFIX_BYTES, Header, WireError, header_bytes
 
 if TYPE_CHECKING:
@@ -41,36 +41,36 @@ if TYPE_CHECKING:
 
 _WRITE_BYTES: Final = 256 << 10
 _FRAME_HEADER_BYTES: Final = 9
-# The headers of nearly all requests, which are looked at only where the sum of a read is conspicuous.
+# Covers the headers of nearly all requests; their actual size is computed only if the sum of a read is conspicuous.
 _REQUEST_BYTES: Final = 1024
-# More than the acknowledgements of pings that are tolerated.
+# More than the acknowledgements of all tolerated pings.
 _BODY_BYTES: Final = 256
 
 
 class ServerStream(Protocol):
-    """A request and its answer, on a stream of a connection."""
+    """A request and its response, on a stream of a connection."""
 
     request_ended: bool
-    """Whether the caller has said all that it wants to say."""
+    """Whether the caller has sent its whole request."""
 
     def begin(self) -> None:
-        """Take in that the headers are there."""
+        """Handle the request headers."""
 
     def receive(self, data: bytes, *, last: bool) -> None:
-        """Take a part of the request."""
+        """Handle a part of the request."""
 
     def leave(self) -> None:
-        """End: the stream is closed."""
+        """Handle the end of the stream."""
 
     def look(self, now: float) -> None:
-        """Care for what happens by the clock. ``now`` is in seconds of ``time.monotonic()``."""
+        """Check time limits. ``now`` is in seconds of ``time.monotonic()``."""
 
 
 class ServerConnection(asyncio.BufferedProtocol):
-    """Takes requests from one caller, and writes the answers.
+    """Receives requests from one caller, and writes the responses.
 
     Args:
-        server: whose connection it is.
+        server: server to which the connection belongs.
     """
 
     def __init__(self, server: Server) -> None:
@@ -79,9 +79,9 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.turn = server.turn
         self.alarms: Alarms = server.alarms
         self.streams: dict[int, ServerStream] = {}
-        """The requests that have come and whose streams are open."""
+        """Received requests whose streams are open."""
         self.known_head: RequestHead | None = None
-        """The headers of the last call."""
+        """Headers of the last call."""
         self._engine = server_connection(
             max_streams=limits.max_streams,
             max_metadata_bytes=limits.max_metadata_bytes,
@@ -106,29 +106,29 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._pings = PingPolice(limits)
         self._idle = IdleBytes(limits, now)
         self.idle_reads = IdleReads(limits, now)
-        """The reads without use that the caller may still cause."""
+        """Unproductive reads that the caller may still cause."""
         self._waits = 0.0
 
-    # What the transport calls.
+    # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        # uvloop's transports are no subclass.
+        """Register the connection with the server, and write the server's SETTINGS."""
+        # uvloop's transports are not a subclass.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
-        # A transport that is closed may not tell any more.
+        # A closed transport may no longer provide these values.
         self._peername = transport.get_extra_info("peername")
         self._tls = transport.get_extra_info("ssl_object")
         self.server.opened(self)
         self.flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where the next bytes go: one buffer for all connections, read before the next one is."""
+        """Return the buffer for the next bytes. All connections share it: each read is processed before the next."""
         del sizehint
         return self._reading.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take in what has arrived."""
+        """Handle the bytes that have arrived."""
         transport = self._transport
         if transport is None:
             return
@@ -136,7 +136,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         try:
             self._engine.receive_data(buffer[:nbytes])
         except EngineError as error:
-            # The engine says no goodbye, and what it has to say of streams means nothing any more.
+            # The engine writes no GOAWAY, and its remaining events on streams mean nothing.
             self.abort(f"{type(error).__name__}: {error}")
             return
         self._lifetime.heard_at = time.monotonic()
@@ -148,12 +148,12 @@ class ServerConnection(asyncio.BufferedProtocol):
             self.alarms.after(self._waits, self._read_on)
             self._waits = 0.0
         elif nbytes == len(buffer):
-            # There may be more. The others have their turn first.
+            # More bytes may be waiting. The other connections have their turn first.
             transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._read_on)
 
     def data_received(self, data: bytes) -> None:
-        """Take in the bytes that were read before the connection was known to be one of HTTP/2."""
+        """Handle the bytes that were read before the connection was known to use HTTP/2."""
         while data and self._transport is not None:
             buffer = self._reading.buffer
             part, data = data[: len(buffer)], data[len(buffer) :]
@@ -161,32 +161,32 @@ class ServerConnection(asyncio.BufferedProtocol):
             self.buffer_updated(len(part))
 
     def eof_received(self) -> bool:
-        """Close: nobody speaks gRPC with half a connection."""
+        """Close the connection: gRPC does not use half-closed connections."""
         return False
 
     def pause_writing(self) -> None:
-        """Write no more: the caller does not read."""
+        """Stop writing: the caller does not read."""
         self._is_paused = True
 
     def resume_writing(self) -> None:
-        """Write on."""
+        """Resume writing."""
         self._is_paused = False
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the calls: nobody is left to answer."""
+        """End the calls: no caller is left to answer."""
         del exc
         self._transport = None
         self._end_calls()
         self._count_unsent()
         self.server.closed(self)
 
-    # What calls use.
+    # Interface for calls.
 
     def respond(
         self, call: ServerCall, headers: Sequence[Header] | None, body: bytes, trailers: Sequence[Header]
     ) -> None:
-        """Send what is left of an answer, and its status."""
+        """Send the rest of a response, and its status."""
         engine, stream_id = self._engine, call.stream_id
         try:
             if headers is not None:
@@ -196,12 +196,12 @@ class ServerConnection(asyncio.BufferedProtocol):
             engine.send_trailers(stream_id, trailers)
             self._pacing.count(len(body))
         except EngineError:
-            # The caller has just left.
+            # The caller has just cancelled or disconnected.
             return
         self.answered(call.stream_id, request_ended=call.request_ended)
 
     def refuse(self, call: ServerCall, headers: Sequence[Header]) -> None:
-        """Send a status and nothing else."""
+        """Send a status and nothing else (Trailers-Only)."""
         try:
             self._engine.send_response(call.stream_id, headers, end_stream=True)
         except EngineError:
@@ -209,7 +209,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.answered(call.stream_id, request_ended=call.request_ended)
 
     def send_headers(self, stream_id: int, headers: Sequence[Header]) -> None:
-        """Send the headers of an answer that goes on."""
+        """Send the headers of a response, without ending the response."""
         try:
             self._engine.send_response(stream_id, headers)
         except EngineError:
@@ -217,7 +217,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.turn.write(self)
 
     def send_data(self, stream_id: int, data: bytes, *, last: bool = False) -> None:
-        """Send a part of an answer."""
+        """Send a part of a response."""
         try:
             self._engine.send_data(stream_id, data, end_stream=last)
         except EngineError:
@@ -226,19 +226,19 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.turn.write(self)
 
     def answered(self, stream_id: int, *, request_ended: bool) -> None:
-        """Take in that an answer is complete."""
+        """Handle the completion of a response."""
         self._pings.forgive()
         if not request_ended:
             self._unfinished.append(stream_id)
         self.turn.write(self)
 
     def reset(self, stream_id: int) -> None:
-        """End a stream whose answer cannot be given."""
+        """Reset a stream that cannot be answered."""
         self._reset(stream_id, ErrorCode.INTERNAL_ERROR)
         self.turn.write(self)
 
     async def drained(self, stream_id: int) -> None:
-        """Return once the caller has taken so much of the answer that there is room for more, or has left."""
+        """Return once the caller has read enough of the response to make room for more, or the stream is closed."""
         if self._unsent(stream_id) <= self.limits.max_unsent_bytes:
             return
         self.flush()
@@ -247,33 +247,33 @@ class ServerConnection(asyncio.BufferedProtocol):
             await writer
 
     def acknowledge(self, stream_id: int, count: int) -> None:
-        """Let the caller send ``count`` bytes more; what says so is written with the next write of the connection."""
+        """Let the caller send ``count`` bytes more; the window update goes out with the connection's next write."""
         if count:
             try:
                 self._engine.acknowledge_received_data(count, stream_id)
             except (EngineError, ValueError):
-                # Its stream is closed, and the window with it.
+                # The stream is closed, and its window with it.
                 return
 
     def make_room(self, stream_id: int, count: int) -> None:
-        """Let the caller send ``count`` bytes more, and say so in this turn."""
+        """Let the caller send ``count`` bytes more, and write the window update in this turn."""
         self.acknowledge(stream_id, count)
         self.turn.write(self)
 
     def hold(self, count: int) -> None:
-        """Count ``count`` further bytes of requests; fewer, if it is negative."""
+        """Count ``count`` further request bytes as held; a negative ``count`` releases bytes."""
         self._held_bytes += count
         self.server.held_bytes += count
 
     def holds_too_much(self) -> bool:
-        """Whether the server holds more of requests than it may, of this caller or of all."""
+        """Return whether the server holds more request bytes than it may, for this caller or for all."""
         return (
             self._held_bytes > self._max_held_bytes
             or self.server.held_bytes > self.limits.max_buffered_bytes + self.limits.max_message_bytes
         )
 
     def peer(self) -> str:
-        """Return the caller's address as gRPC writes it."""
+        """Return the caller's address in gRPC's notation."""
         client = self.client()
         if client is None:
             return "unknown"
@@ -281,7 +281,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
     def client(self) -> tuple[str, int] | None:
-        """Return the caller's address and port; ``None`` where it has none."""
+        """Return the caller's address and port; ``None`` if the caller has none."""
         name = self._peername
         return (name[0], name[1]) if isinstance(name, tuple) else None
 
@@ -290,44 +290,44 @@ class ServerConnection(asyncio.BufferedProtocol):
         found = None if self._tls is None else self._tls.getpeercert(binary_form=True)
         return None if found is None else ssl.DER_cert_to_PEM_cert(found).encode("ascii")
 
-    # What the server uses.
+    # Interface for the server.
 
     @property
     def is_idle(self) -> bool:
-        """Whether no call is under way."""
+        """Whether no call is active."""
         return not self.streams
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a transport."""
+        """Whether the connection has a transport."""
         return self._transport is not None
 
     @property
     def is_closing(self) -> bool:
-        """Whether the transport is there still, and takes nothing more."""
+        """Whether the transport still exists, but is closing."""
         return self._transport is not None and self._transport.is_closing()
 
     def write_soon(self) -> None:
-        """Write what there is for the caller in this turn."""
+        """Write pending data to the caller in this turn."""
         self.turn.write(self)
 
     def look(self, now: float) -> None:
-        """Care for what happens by the clock. ``now`` is in seconds of ``time.monotonic()``."""
+        """Check time limits. ``now`` is in seconds of ``time.monotonic()``."""
         self._lifetime.look(self, now)
         for stream in list(self.streams.values()):
             stream.look(now)
 
     def say_goodbye(self, grace: float) -> None:
-        """Have the caller go elsewhere with its next calls; those that are under way have ``grace`` seconds."""
+        """Drain the connection: the caller's next calls go elsewhere; active calls have ``grace`` seconds."""
         self._lifetime.say_goodbye(self, grace)
 
     def close(self) -> None:
-        """Write what there is to write, and close."""
+        """Write pending data, and close the connection."""
         self.flush()
         self._close_transport()
 
     def abort(self, reason: str) -> None:
-        """Close at once."""
+        """Close the connection at once."""
         log.debug("connection ended", peer=self.peer(), reason=reason)
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -335,7 +335,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._end_calls()
 
     def flush(self) -> None:
-        """Write what there is, as far as the caller reads it."""
+        """Write pending data, unless the caller does not read it."""
         transport = self._transport
         if transport is None:
             return
@@ -349,7 +349,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             if data:
                 transport.write(data)
                 self._count_written(len(data))
-            # Streams and the connection may close only with their last bytes, even where nothing is left to write.
+            # Streams and the connection may close only with their last bytes, even if nothing is left to write.
             events = engine.events()
             if events:
                 self._take_events_of_writing(events)
@@ -364,11 +364,11 @@ class ServerConnection(asyncio.BufferedProtocol):
         if self._lifetime.said_goodbye and not self.streams:
             transport.close()
 
-    # Inside.
+    # Internal.
 
     def _count_written(self, size: int) -> None:
         if size > _BODY_BYTES:
-            # Callers measure their way while they are sent a body, and make room for it.
+            # Callers that receive a body send window updates, and pings to measure the path.
             self._pings.forgive()
             self._idle.earn(size)
             self.idle_reads.earn(size)
@@ -379,10 +379,10 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._lifetime.closes()
 
     def _pause_reading(self, transport: asyncio.Transport) -> None:
-        """Leave what comes to the kernel."""
+        """Leave incoming bytes to the kernel."""
         transport.pause_reading()
         if self._tls is not None and not transport.is_closing():
-            # TLS would read on until it has gathered much itself.
+            # The TLS transport would continue to read until its own large buffer is full.
             cast("Any", transport).set_read_buffer_limits(high=1, low=0)
 
     def _read_on(self) -> None:
@@ -399,7 +399,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         for event in events:
             if isinstance(event, DataReceived):
                 size = len(event.data)
-                # A frame that may be a message is of use as a whole.
+                # A frame that may be a message is productive as a whole.
                 idle -= size + _FRAME_HEADER_BYTES if size >= PREFIX_BYTES else size
                 stream = streams.get(event.stream_id)
                 if stream is not None:
@@ -420,7 +420,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._charge(events, received, idle)
 
     def _charge(self, events: Sequence[Event], received: int, idle: int) -> None:
-        """Charge a read that brought little of use, or give back what the former ones were charged for parts of it."""
+        """Charge a read that brought little of use, or refund what earlier reads were charged for parts of its data."""
         is_charged = idle > 0 or self._idle.is_charged
         if is_charged:
             idle -= sum(header_bytes(event.headers) for event in events if isinstance(event, RequestReceived))
@@ -430,12 +430,12 @@ class ServerConnection(asyncio.BufferedProtocol):
             wasted = max(0, idle - self._idle.excused)
             if self.idle_reads.is_too_much(received, wasted, self._lifetime.heard_at):
                 self._waits = self.server.idle_reads.wait(wasted, self._lifetime.heard_at)
-        # After the last word the engine tells nothing of further requests.
+        # After the final GOAWAY, the engine reports no further requests.
         if is_charged and not self._lifetime.said_goodbye and self._idle.is_too_much(idle, self._lifetime.heard_at):
             self._hang_up(b"too many frames without use")
 
     def _goes_on_after(self, event: Event) -> bool:
-        """Take in an event that few reads bring; return whether the connection goes on."""
+        """Handle an event that few reads bring; return whether the connection continues."""
         if isinstance(event, TrailersReceived):
             stream = self.streams.get(event.stream_id)
             if stream is not None and not stream.request_ended:
@@ -466,7 +466,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             stream.receive(b"", last=True)
 
     def ready(self, call: ServerCall) -> None:
-        """Serve a call, in this turn where the caller reads its answers, else once it does."""
+        """Serve a call: in this turn if the caller reads its responses, otherwise once it does."""
         if self._parked or self._room <= 0 or self._is_congested():
             self._parked.append(call)
             self.turn.write(self)
@@ -494,7 +494,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             if not call.ended:
                 self._room -= 1
                 self.turn.serve(call)
-        # However those calls end, the next turn goes on from here.
+        # However these calls end, the next turn continues from here.
         self.turn.write(self)
 
     def _count_unsent(self) -> None:
@@ -504,9 +504,9 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._unsent_bytes = unsent
 
     def _reset_unfinished(self) -> bool:
-        """End the streams of callers that have their answer and are still sending; return whether there were any.
+        """Reset the streams of callers that have their response and are still sending; return whether any was reset.
 
-        REQUIRES: what could be written was taken from the engine; a reset before that discards the answer.
+        REQUIRES: all writable data was taken from the engine; a reset before that discards the response.
         """
         before = len(self._unfinished)
         waiting = []
@@ -519,7 +519,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         return len(waiting) < before
 
     def _stream_closed(self, stream_id: int) -> None:
-        # Streams may close that were never announced.
+        # Streams that were never announced may close, too.
         stream = self.streams.pop(stream_id, None)
         if stream is not None:
             stream.leave()
@@ -543,7 +543,7 @@ class ServerConnection(asyncio.BufferedProtocol):
     def _reset(self, stream_id: int, code: ErrorCode) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None and not stream.request_ended:
-            # Until it hears of that, the caller sends on, and the engine tells nothing of it.
+            # Until the reset reaches the caller, the caller continues to send, and the engine does not report the data.
             self._idle.excuse(self.limits.stream_window_bytes)
         try:
             self._engine.reset_stream(stream_id, code)
@@ -551,7 +551,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             return
 
     def _hang_up(self, reason: bytes) -> None:
-        """End the connection of a caller that asks too much of it."""
+        """End the connection of a caller that exceeds its limits."""
         log.info("connection ended", peer=self.peer(), reason=reason.decode())
         with contextlib.suppress(EngineError):
             self._engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=reason)

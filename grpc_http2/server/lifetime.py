@@ -1,4 +1,4 @@
-"""What happens to a connection by the clock: signs of life, its renewal, and its end."""
+"""Time limits of a connection: keepalive, renewal, and shutdown."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ _FAREWELL: Final = b"farewell"
 
 
 class Living(Protocol):
-    """A connection, as far as its lifetime goes."""
+    """Connection, as its lifetime sees it."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether no call is under way."""
+        """Whether no call is active."""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a transport."""
+        """Whether the connection has a transport."""
 
     @property
     def is_closing(self) -> bool:
-        """Whether the transport is there still, and takes nothing more."""
+        """Whether the transport still exists, but is closing."""
 
     def write_soon(self) -> None:
-        """Write what there is for the caller in this turn."""
+        """Write pending data to the caller in this turn."""
 
     def close(self) -> None:
-        """Write what there is to write, and close."""
+        """Write pending data, and close the connection."""
 
     def abort(self, reason: str) -> None:
-        """Close at once."""
+        """Close the connection at once."""
 
 
 class Lifetime:
-    """The life of one connection.
+    """Lifetime of one connection.
 
-    The connection is given with each call: were it known here, both would stay until the garbage collector comes.
+    The connection is passed with each call: a reference kept here would form a cycle that keeps both objects until the
+    garbage collector runs.
 
     Args:
-        engine: of the connection.
-        limits: times.
-        alarms: of the event loop.
-        now: in seconds of ``time.monotonic()``.
+        engine: engine of the connection.
+        limits: limits that define the times.
+        alarms: alarms of the event loop.
+        now: current time, in seconds of ``time.monotonic()``.
     """
 
     __slots__ = (
@@ -68,15 +69,15 @@ class Lifetime:
         self._limits = limits
         self._alarms = alarms
         self.heard_at = now
-        """When the caller last sent something, in seconds of ``time.monotonic()``."""
+        """Time at which the caller last sent something, in seconds of ``time.monotonic()``."""
         self.said_goodbye = False
-        """Whether the caller was told which calls are the last."""
+        """Whether the final GOAWAY was sent, which notifies the caller which calls are the last."""
         self._asked_at: float | None = None
         self._renew_at = now + limits.connection_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
         self._leave_at: float | None = None
 
     def look(self, connection: Living, now: float) -> None:
-        """Do what is due at ``now``, in seconds of ``time.monotonic()``."""
+        """Perform what is due at ``now``, in seconds of ``time.monotonic()``."""
         if self._leave_at is not None:
             if now >= self._leave_at and connection.is_closing:
                 connection.abort("the caller does not read what it is sent")
@@ -94,9 +95,10 @@ class Lifetime:
             self._ping(connection, _KEEPALIVE)
 
     def say_goodbye(self, connection: Living, grace: float) -> None:
-        """Have the caller go elsewhere with its next calls; those that are under way have ``grace`` seconds.
+        """Drain the connection: the caller's next calls go elsewhere; active calls have ``grace`` seconds.
 
-        First a notice, so that calls which are on their way are served too; once it was heard, the last word.
+        A shutdown notice is sent first, so that calls which are on their way are served too. The final GOAWAY follows
+        once the caller has received the notice.
         """
         if not connection.is_open or self._leave_at is not None:
             return
@@ -107,16 +109,16 @@ class Lifetime:
             connection.close()
             return
         self._ping(connection, _FAREWELL)
-        # A caller that answers no ping hears the last word all the same.
+        # A caller that answers no ping is sent the final GOAWAY all the same.
         self._alarms.after(min(_FAREWELL_SECONDS, grace), self._say_last_word, connection)
 
     def ping_answered(self, connection: Living, data: bytes) -> None:
-        """Take in that the caller has answered a ping."""
+        """Handle the answer to a ping."""
         if data == _FAREWELL:
             self._say_last_word(connection)
 
     def closes(self) -> None:
-        """End a transport that is being closed, in a moment: a caller that does not read would keep it for ever."""
+        """Limit the time for closing the transport: a caller that does not read would keep the transport forever."""
         farewell = time.monotonic() + _FAREWELL_SECONDS
         self._leave_at = farewell if self._leave_at is None else min(farewell, self._leave_at)
 
@@ -129,7 +131,7 @@ class Lifetime:
         except EngineError:
             connection.close()
             return
-        # Not at once: requests may have come in the same read, and are still to be opened.
+        # Not written at once: requests from the same read may still have to be opened.
         connection.write_soon()
 
     def _ping(self, connection: Living, data: bytes) -> None:

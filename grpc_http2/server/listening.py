@@ -15,23 +15,23 @@ _ANY_PORT: Final = 0
 
 
 class Dealing(Protocol):
-    """Deals connections out among servers in several processes."""
+    """Distributes connections among servers in several processes."""
 
     def keeps(self, connection: socket.socket) -> bool:
-        """Return whether a connection is to be served here; otherwise somebody else has it now."""
+        """Return whether this process serves a connection; otherwise, another process has taken the connection."""
 
     def fewer(self) -> None:
-        """Take in that there is a connection less here."""
+        """Count one connection less in this process."""
 
 
 class Listener:
     """Accepts connections.
 
     Args:
-        sockets: bound, not yet listening; closed with the listener.
-        opened: is given each connection to be served here, with what encrypts it.
-        tls: encrypts the connections.
-        dealing: decides whether a connection is served here or by another process; without: here.
+        sockets: bound sockets that do not listen yet; closed with the listener.
+        opened: called with each connection to be served here, and its TLS context.
+        tls: TLS context of the connections.
+        dealing: decides whether a connection is served here or by another process; without it, always here.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Listener:
         dealing: Dealing | None = None,
     ) -> None:
         self.tls = tls
-        """Encrypts connections that are accepted from now on."""
+        """TLS context of connections that are accepted from now on."""
         self._sockets = sockets
         self._opened = opened
         self._dealing = dealing
@@ -51,14 +51,14 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """Port of the listener."""
         return int(self._sockets[0].getsockname()[1])
 
     def begin(self) -> None:
-        """Accept connections from now on.
+        """Start accepting connections.
 
         Raises:
-            OSError: somebody else listens on the port.
+            OSError: another socket listens on the port.
         """
         for each in self._sockets:
             each.listen(_BACKLOG)
@@ -66,15 +66,15 @@ class Listener:
             self._loop.add_reader(each, self._accept, each)
 
     def adopt(self, connection: socket.socket) -> None:
-        """Serve a connection that somebody else has accepted."""
+        """Serve a connection that another process has accepted."""
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._opened(connection, self.tls)
 
     def close(self) -> None:
-        """Accept no more; those who are connected already, and wait to be accepted, are accepted first."""
+        """Stop accepting connections; those that are already queued for acceptance are accepted first."""
         for each in self._sockets:
-            # A caller that comes now finds the queue full, and tries again until the port is closed.
+            # A caller that connects now finds the queue full, and retries until the port is closed.
             with contextlib.suppress(OSError):
                 each.listen(0)
             while self._accept(each):
@@ -85,7 +85,7 @@ class Listener:
             pause.cancel()
 
     def _accept(self, listening: socket.socket) -> bool:
-        """Accept one of those who wait, so that others have their turn too; return whether there may be more."""
+        """Accept one queued connection, so that others have their turn too; return whether more may be queued."""
         try:
             connection, _ = listening.accept()
         except ConnectionAbortedError:
@@ -93,7 +93,7 @@ class Listener:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            # No descriptor or no memory is left: those who wait have to wait for a moment.
+            # No descriptor or no memory is left: queued connections have to wait for a moment.
             self._loop.remove_reader(listening)
             self._pauses[listening] = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume, listening)
             return False
@@ -111,12 +111,12 @@ async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> li
     """Return a socket for each address of ``host``, all on one port.
 
     Args:
-        host: a name or an address, IPv4 or IPv6.
-        port: 0 takes one that is free.
+        host: name or address, IPv4 or IPv6.
+        port: port number; 0 selects a free port.
         reuse_port: whether other processes may listen on the same port, and share its connections.
 
     Raises:
-        OSError: an address is no address of this machine, or is taken.
+        OSError: an address does not belong to this machine, or is in use.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -1,4 +1,4 @@
-"""The beginning of a connection: TLS, and the first bytes, which tell HTTP/2 from HTTP/1.1."""
+"""The opening of a connection: TLS, and the first bytes, which distinguish HTTP/2 from HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TELLING_BYTES: Final = 4
 
 
 class Opening(asyncio.Protocol):
-    """Hands a new connection over once it is known what it speaks, and closes one that does not say so in time.
+    """Hands a new connection over once its protocol is known, and closes one that does not show its protocol in time.
 
     Args:
-        server: whose connection it is.
-        connection: has been accepted; closed with the opening.
-        tls: encrypts it.
+        server: server to which the connection belongs.
+        connection: accepted socket; closed with the opening.
+        tls: TLS context of the connection.
     """
 
     def __init__(self, server: Server, connection: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -38,7 +38,7 @@ class Opening(asyncio.Protocol):
         self._alarm: Alarm | None = None
 
     def begin(self) -> None:
-        """Begin. A caller that is to be encrypted costs a descriptor and a timer until it says something."""
+        """Start the opening. A TLS caller costs a descriptor and a timer until it sends something."""
         self._server.opening.add(self)
         self.hurry(self._server.limits.handshake_seconds)
         if self._tls is None:
@@ -47,14 +47,14 @@ class Opening(asyncio.Protocol):
             self._loop.add_reader(self._connection, self._hear)
 
     def introduce(self) -> None:
-        """Give the connection its transport, by way of a handshake where there is TLS."""
+        """Give the connection its transport, after a handshake if TLS is used."""
         self._introduction = self._loop.create_task(self._introduce())
         self._server.introductions.add(self._introduction)
         self._introduction.add_done_callback(self._server.introductions.discard)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Go on with what TLS has agreed on where there is TLS."""
-        # uvloop's transports are no subclass.
+        """Continue with the protocol that TLS has negotiated, if TLS is used."""
+        # uvloop's transports are not a subclass.
         self._transport = cast("asyncio.Transport", transport)
         self._server.handshakes.end(self)
         tls = transport.get_extra_info("ssl_object")
@@ -63,7 +63,7 @@ class Opening(asyncio.Protocol):
             self._hand_over(agreed == "h2")
 
     def data_received(self, data: bytes) -> None:
-        """Look at what has arrived."""
+        """Detect the protocol from the bytes that have arrived."""
         self._received += data
         received = self._received[: len(PREFACE)]
         if not PREFACE.startswith(received):
@@ -72,22 +72,22 @@ class Opening(asyncio.Protocol):
             self._hand_over(is_http2=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Discard the opening."""
         del exc
         self._leave()
 
     def hurry(self, seconds: float) -> None:
-        """Give it ``seconds`` more to say what it speaks."""
+        """Give the caller ``seconds`` from now to show its protocol."""
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = self._server.alarms.after(seconds, self.abort)
 
     def abort(self) -> None:
-        """End it at once."""
+        """End the opening at once."""
         if self._transport is not None:
             self._transport.abort()
         elif self._introduction is not None:
-            # Its transport, which is not known yet, reads the end and closes.
+            # The transport, which is not known here yet, reads the end of the stream and closes.
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
         else:
@@ -105,7 +105,7 @@ class Opening(asyncio.Protocol):
                 lambda: self, self._connection, ssl=self._tls, ssl_handshake_timeout=seconds
             )
         except OSError:
-            """The caller has left, or speaks no TLS."""
+            """The caller disconnected, or does not speak TLS."""
         finally:
             if self._transport is None:
                 self._leave()

@@ -13,17 +13,17 @@ import grpc
 from grpc import StatusCode
 
 from grpc_http2.alarms import Alarms, alarms_of
-from grpc_http2.server.call import CallHandler, ServerCall
+from grpc_http2.server.calls.call import CallHandler, ServerCall
+from grpc_http2.server.calls.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
+from grpc_http2.server.calls.request_head import RequestHead
 from grpc_http2.server.connection import ServerConnection, ServerStream
-from grpc_http2.server.handshakes import Handshakes
-from grpc_http2.server.http1 import Http1
-from grpc_http2.server.http_exchange import Application, HttpExchange, refuse
-from grpc_http2.server.idle_reads import IdleReadQueue
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.listening import Dealing, Listener, bound_sockets
-from grpc_http2.server.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
 from grpc_http2.server.opening import Opening
-from grpc_http2.server.request_head import RequestHead
+from grpc_http2.server.plain_http.http1 import Http1
+from grpc_http2.server.plain_http.http_exchange import Application, HttpExchange, refuse
+from grpc_http2.server.protection.handshakes import Handshakes
+from grpc_http2.server.protection.idle_reads import IdleReadQueue
 from grpc_http2.turn import Turn
 from grpc_http2.wire import Header, WireError
 
@@ -32,7 +32,7 @@ _LAST_OPENING_SECONDS: Final = 1.0
 
 
 class _CallDetails(grpc.HandlerCallDetails):
-    """What a generic handler is asked with."""
+    """Details of a call, as passed to generic handlers."""
 
     def __init__(self, call: ServerCall) -> None:
         self.method = call.path
@@ -40,15 +40,15 @@ class _CallDetails(grpc.HandlerCallDetails):
 
 
 class _Unrouted:
-    """The method of a call that is not routed yet."""
+    """Method of a call that is not routed yet."""
 
     streams_requests: Final = False
 
     def open(self, call: ServerCall) -> None:
-        """Not called."""
+        """Do nothing; never called."""
 
     def serve(self, call: ServerCall) -> None:
-        """Refuse: no method was found."""
+        """Refuse the call: no method was found."""
         call.fail(StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
@@ -56,10 +56,10 @@ _UNROUTED: Final = _Unrouted()
 
 
 class Server:
-    """Belongs to the event loop it is made on. Generated ``add_…Servicer_to_server`` functions take it.
+    """Server, bound to the event loop on which it is created. Generated ``add_…Servicer_to_server`` functions take one.
 
     Args:
-        limits: what it takes of its callers.
+        limits: limits that the server enforces on its callers.
     """
 
     def __init__(self, limits: ServerLimits) -> None:
@@ -67,18 +67,18 @@ class Server:
         self.turn = Turn.of_running_loop()
         self.alarms: Alarms = alarms_of(asyncio.get_running_loop())
         self.buffer = memoryview(bytearray(limits.max_read_bytes))
-        """Where every connection reads into: it is taken in before another one reads."""
+        """Read buffer of all connections: its contents are processed before another connection reads."""
         self.unsent_bytes = 0
-        """Bytes of answers that callers have not read."""
+        """Response bytes that callers have not read."""
         self.idle_reads = IdleReadQueue(limits)
-        """When connections are read on that are read without use again and again."""
+        """Schedule for reading connections that cause unproductive reads again and again."""
         self.held_bytes = 0
         """Bytes of incomplete requests."""
         self.opening: set[Opening] = set()
-        """Connections of which is not known yet what they speak."""
+        """Connections whose protocol is not known yet."""
         self.handshakes = Handshakes(limits.max_handshakes)
         self.introductions: set[asyncio.Task[None]] = set()
-        """What gives new connections their transports."""
+        """Tasks that give new connections their transports."""
         self.http1 = Http1(refuse, self.fewer)
         self._application: Application = refuse
         self._connections: set[ServerConnection] = set()
@@ -92,32 +92,32 @@ class Server:
         self._gone: asyncio.Event | None = None
         self._leave_at: float | None = None
 
-    # What is served.
+    # Methods and applications.
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Take handlers that look a method up by its name."""
+        """Add handlers that look a method up by its name."""
         self._generic.extend(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, RpcHandler]) -> None:
-        """Take the methods of one service: coroutines and asynchronous generators."""
+        """Add the methods of one service: coroutines and asynchronous generators."""
         for name, handler in method_handlers.items():
             self._methods[f"/{service_name}/{name}".encode()] = ServicerMethod(handler, self._tasks)
 
     def add_call_handler(self, path: str, handler: CallHandler) -> None:
-        """Take a method of one message each way that is served by a plain function, without a task.
+        """Add a method with one message each way that is served by a plain function, without a task.
 
         Args:
             path: ``/package.Service/Method``.
-            handler: is given every call, and ends it now or later.
+            handler: called with every call, which it ends now or later.
         """
         self._methods[path.encode()] = HandlerMethod(handler)
 
     def serve_http(self, application: Application) -> None:
-        """Have ``application`` answer what is no gRPC, on HTTP/1.1 and HTTP/2. Otherwise it is refused with 415."""
+        """Have ``application`` answer plain HTTP, on HTTP/1.1 and HTTP/2, which is otherwise refused with 415."""
         self._application = application
         self.http1 = Http1(application, self.fewer)
 
-    # Its life.
+    # Lifecycle.
 
     async def listen(
         self,
@@ -131,14 +131,14 @@ class Server:
         """Accept connections; return the port.
 
         Args:
-            host: a name or an address.
-            port: 0 takes one that is free.
-            tls: encrypts; its ALPN protocols are set here.
+            host: name or address.
+            port: port number; 0 selects a free port.
+            tls: TLS context of the connections; its ALPN protocols are set here.
             reuse_port: whether other processes may listen on the same port, and share its connections.
-            dealing: decides whether a connection is served here or by another process; without: here.
+            dealing: decides whether a connection is served here or by another process; without it, always here.
 
         Raises:
-            OSError: the address cannot be had.
+            OSError: the address is not available.
         """
         sockets = await bound_sockets(host, port, reuse_port=reuse_port)
         listener = Listener(sockets, self._open_connection, _prepared(tls), dealing)
@@ -150,7 +150,7 @@ class Server:
         return listener.port
 
     def adopt(self, connection: socket.socket) -> None:
-        """Serve a connection that somebody else has accepted, as those that this server accepts and keeps."""
+        """Serve a connection that another process has accepted, like those that this server accepts and keeps."""
         if self._dealt is None:
             raise ValueError("a server adopts connections once it listens, and deals with others")
         self._dealt.adopt(connection)
@@ -161,7 +161,7 @@ class Server:
             listener.tls = _prepared(tls)
 
     async def stop(self, grace: float) -> None:
-        """Accept nothing more; give calls that are under way ``grace`` seconds, then end the rest."""
+        """Stop accepting connections; give active calls ``grace`` seconds, then end the rest."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
@@ -185,7 +185,7 @@ class Server:
             self._watch.cancel()
             self._watch = None
 
-    # What connections use.
+    # Interface for connections.
 
     @property
     def connections(self) -> int:
@@ -193,22 +193,22 @@ class Server:
         return len(self._connections) + len(self.opening) + self.http1.connections
 
     def connection(self) -> ServerConnection:
-        """Return a new connection of HTTP/2."""
+        """Return a new HTTP/2 connection."""
         return ServerConnection(self)
 
     def opened(self, connection: ServerConnection) -> None:
-        """Take in that a connection is there."""
+        """Register an open connection."""
         self._connections.add(connection)
         if self._leave_at is not None:
             connection.say_goodbye(max(0.0, self._leave_at - time.monotonic()))
 
     def closed(self, connection: ServerConnection) -> None:
-        """Take in that a connection is gone."""
+        """Remove a closed connection."""
         self._connections.discard(connection)
         self.fewer()
 
     def fewer(self) -> None:
-        """Take in that there is one connection less of some kind."""
+        """Count one connection less, of any kind."""
         if self._gone is not None:
             self._gone.set()
         if self._dealing is not None:
@@ -218,7 +218,7 @@ class Server:
         """Return the stream of a new request: a call, or plain HTTP."""
         known = connection.known_head
         if known is not None and known.pairs == pairs and known.method is not None:
-            # From call to call a client sends the same headers, as header compression counts on too.
+            # A client sends the same headers with each call, which header compression relies on too.
             call = ServerCall(connection, stream_id, known, known.method)
             if known.seconds is not None:
                 call.deadline = time.monotonic() + known.seconds
@@ -239,7 +239,7 @@ class Server:
             connection.known_head = head
         return call
 
-    # Inside.
+    # Internal.
 
     def _open_connection(self, connection: socket.socket, tls: ssl.SSLContext | None) -> None:
         if self.connections < self.limits.max_connections:
@@ -264,7 +264,7 @@ class Server:
         self._watch = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     async def _wait_until_gone(self, grace: float) -> None:
-        # A second stop, which is in more of a hurry, ends what the first one waits for.
+        # A second call of ``stop``, with less grace, ends what the first one waits for.
         self._gone = self._gone or asyncio.Event()
         try:
             async with asyncio.timeout(grace):

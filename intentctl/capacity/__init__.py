@@ -1,1 +1,1 @@
-"""What memory for models is worth: hit rates predicted from popularity, bytes and budget. Pure Python, no NumPy."""
+"""Capacity planning: hit rates predicted from popularity, model sizes and memory budget. Pure Python, no NumPy."""

@@ -1,13 +1,15 @@
-"""Che's approximation: the hit rate of a cache that evicts the least recently used, without a simulation.
+"""Che's approximation: the hit rate of a cache that evicts the least recently used model, without a simulation.
 
-In such a cache a model stays for about the same time after its last request, whichever it is: the characteristic time.
-It is the time in which the models that are asked for fill the cache, and a request is a hit if the one before it is not
-longer ago.
+In such a cache, every model stays for about the same time after its last request. This characteristic time is the time
+in which the requested models fill the cache. A request is a hit if the previous request for the same model is no older
+than the characteristic time.
 
 H. Che, Y. Tung, Z. Wang: Hierarchical Web caching systems: modeling, design and experimental results. IEEE Journal on
-Selected Areas in Communications 20(7), 2002, 1305-1314, doi:10.1109/JSAC.2002.801752. Why it is so accurate, also for
-small caches: C. Fricker, P. Robert, J. Roberts: A versatile and accurate approximation for LRU cache performance. 24th
-International Teletraffic Congress, 2012, arXiv:1202.3974.
+Selected Areas in Communications 20(7), 2002, 1305-1314, doi:10.1109/JSAC.2002.801752.
+
+The following paper explains why the approximation is accurate even for small caches. C. Fricker, P. Robert, J. Roberts:
+A versatile and accurate approximation for LRU cache performance. 24th International Teletraffic Congress, 2012,
+arXiv:1202.3974.
 """
 
 from __future__ import annotations
@@ -26,25 +28,25 @@ _PRECISION: Final = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What a predictor may hold; both bounds are in force."""
+    """Bounds on what a predictor may hold; both apply."""
 
     budget: float
-    """Bytes."""
+    """Memory for models, in bytes."""
     models: float
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a cache comes to, once it has been in use for long enough to be full."""
+    """Steady state of a cache that has been in use for long enough to be full."""
 
     hit_rate: float
-    """Of the requests for models that can be served or not, those that find theirs in memory."""
+    """Share of requests that find their model in memory, out of all, including those for models never served."""
     models: float
-    """Models in memory."""
+    """Number of models in memory."""
 
 
 def outlook(demand: Demand, cache: Cache) -> Outlook:
-    """Return what ``cache`` comes to under ``demand``."""
+    """Return the steady state of ``cache`` under ``demand``."""
     groups = demand.groups
     time = min(
         characteristic_time(groups, [group.size for group in groups], cache.budget),
@@ -58,29 +60,29 @@ def outlook(demand: Demand, cache: Cache) -> Outlook:
 
 
 def budget_for(demand: Demand, hit_rate: float) -> float | None:
-    """Return the bytes that one cache needs for ``hit_rate``; ``None`` where models too large keep it from that.
+    """Return the bytes that one cache needs for ``hit_rate``, or ``None`` if oversized models put it out of reach.
 
-    REQUIRES: the bound on the number of models is not what limits the cache.
+    REQUIRES: the bound on the number of models does not limit the cache.
     """
     groups = demand.groups
     reachable = math.fsum(group.share for group in groups)
     if hit_rate > reachable + _PRECISION:
         return None
-    # What fills here are hits instead of bytes.
+    # Fill the cache with hits instead of bytes.
     time = characteristic_time(groups, [group.share for group in groups], hit_rate)
     return math.fsum(group.size * _held(group, time) for group in groups)
 
 
 def characteristic_time(groups: Sequence[Group], costs: Sequence[float], capacity: float) -> float:
-    """Return the time, in requests, in which models that are asked for come to cost ``capacity``.
+    """Return the time, in requests, in which the requested models reach a total cost of ``capacity``.
 
-    It solves ``sum(cost * (1 - exp(-rate * time))) = capacity``. The left side grows with time ever more slowly, so the
-    steps of Newton's method from below come nearer without going beyond, and need no upper bound.
+    The time solves ``sum(cost * (1 - exp(-rate * time))) = capacity``. The left side grows ever more slowly with time,
+    so Newton's method from below approaches the solution without overshooting and needs no upper bound.
 
     Args:
-        groups: who is asked for, and how often.
-        costs: what each group costs when all of it is in memory.
-        capacity: what may be in memory; infinite time is the answer where everything may.
+        groups: models, and how often they are requested.
+        costs: cost of each group when all its models are in memory.
+        capacity: total cost that may be in memory; the time is infinite if every group fits.
     """
     whole = math.fsum(costs)
     if whole <= capacity * (1 + _PRECISION):
@@ -92,7 +94,7 @@ def characteristic_time(groups: Sequence[Group], costs: Sequence[float], capacit
         gone = [math.exp(-rate * time) for rate in rates]
         speed = sum(map(mul, speeds, gone))
         missing = capacity - whole + sum(map(mul, costs, gone))
-        # At the end only rounding is left, of either sign.
+        # Near the solution, only rounding errors of either sign remain.
         if missing <= whole * _PRECISION or not speed:
             break
         time += missing / speed
@@ -100,5 +102,5 @@ def characteristic_time(groups: Sequence[Group], costs: Sequence[float], capacit
 
 
 def _held(group: Group, time: float) -> float:
-    """Return which part of the group is in memory; of its requests, as many find their model there."""
+    """Return the share of the group that is in memory, which is also the hit rate of its requests."""
     return -math.expm1(-group.rate * time)

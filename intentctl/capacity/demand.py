@@ -1,4 +1,4 @@
-"""What a cache of models meets: how often each is asked for, and the bytes it takes."""
+"""Demand on a cache of models: how often each model is requested, and how many bytes it takes."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-# Models whose popularity differs by less are taken as one kind: 100,000 models become a few hundred groups, and the hit
-# rate moves by less than 0.00002.
+# Models whose popularity differs by less than this fraction form one group: 100,000 models become a few hundred groups,
+# and the hit rate changes by less than 0.00002.
 _WIDTH: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Models that are asked for about equally often."""
+    """Models that are requested about equally often."""
 
     models: int
     share: float
-    """Of all requests, those for these models together."""
+    """Share of all requests that are for these models together."""
     size: int
-    """Bytes of memory that these models take together."""
+    """Memory that these models take together, in bytes."""
 
     @property
     def rate(self) -> float:
-        """Of all requests, those for one of these models."""
+        """Share of all requests that are for each of these models."""
         return self.share / self.models
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Requests for models that come independently of each other, each model with a popularity that stays."""
+    """Independent requests for models whose popularity is constant."""
 
     groups: tuple[Group, ...]
-    """The models that can be in memory."""
+    """Models that fit into the budget, by popularity."""
     models: int
-    """How many models are asked for."""
+    """Number of requested models."""
     size: int
-    """Bytes of memory that all of them would take."""
+    """Memory that all requested models would take, in bytes."""
     hottest: float
-    """Of all requests, those for the most popular model."""
+    """Share of all requests that are for the most popular model."""
     refused: int = 0
-    """How many are larger than the whole budget, and so are never served."""
+    """Number of models that are larger than the whole budget and therefore never served."""
 
     @classmethod
     def of(cls, requests: Sequence[float], sizes: Sequence[int], *, budget: int) -> Self:
-        """Return the demand for models that are asked for ``requests`` times, in any unit, and take ``sizes`` bytes.
+        """Return the demand for models that are requested ``requests`` times, in any unit, and take ``sizes`` bytes.
 
         Args:
-            requests: not negative, and one at least is more. A model that nobody asks for takes no part.
-            sizes: at least 1.
-            budget: bytes for models in one predictor; it refuses a model that alone takes more.
+            requests: requests for each model; none negative, at least one positive. Unrequested models are ignored.
+            sizes: bytes of each model, at least 1.
+            budget: bytes for models in one predictor, which refuses a model that alone takes more.
         """
         every = math.fsum(requests)
         shares = [number / every for number in requests]
@@ -61,7 +61,7 @@ class Demand:
                 kind = math.floor(math.log(share) / _WIDTH)
                 models, together, taken = kinds.get(kind, (0, 0.0, 0))
                 kinds[kind] = models + 1, together + share, taken + size
-        # In an order of their own, so that sums do not depend on that of the models.
+        # Sort the groups, so that sums do not depend on the order of the models.
         groups = tuple(Group(*kinds[kind]) for kind in sorted(kinds, reverse=True))
         return cls(
             groups=groups,
@@ -73,5 +73,5 @@ class Demand:
 
 
 def zipf(models: int, exponent: float) -> list[float]:
-    """Return the requests for each model, the one at rank r with ``1 / r ** exponent``; 0 makes all alike."""
+    """Return the requests for each model: ``1 / r ** exponent`` at rank r. An exponent of 0 makes all models equal."""
     return [rank**-exponent for rank in range(1, models + 1)]

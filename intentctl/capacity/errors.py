@@ -1,15 +1,15 @@
-"""What keeps a prediction from being made. Messages are read by the person at the terminal."""
+"""Errors that prevent a forecast. Their messages are for the person at the terminal."""
 
 from __future__ import annotations
 
 
 class CapacityError(Exception):
-    """Root of the errors of this package."""
+    """Base class of the errors of this package."""
 
 
 class BadCounts(CapacityError):
-    """The file of request counts cannot be used as it is. The message names the file and the line."""
+    """The file of request counts is not usable as it is. The message names the file and the line."""
 
 
 class NothingMeasured(CapacityError):
-    """The model folder does not tell how large the models are."""
+    """The model sizes cannot be determined from the model folder."""

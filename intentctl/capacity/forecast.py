@@ -1,4 +1,4 @@
-"""Everything that ``intentctl capacity`` tells, from what it is asked."""
+"""The forecast that ``intentctl capacity`` reports, computed from its options."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ _MOST_ROWS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Predictors behind one name, each alike."""
+    """Identical predictors behind one name."""
 
     replicas: int
     cache: Cache
-    """Of each."""
+    """Bounds of each replica."""
     speed: Speed
-    """Of each."""
+    """Speed of each replica."""
     affinity: Affinity
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the predictors are to come to."""
+    """Targets for the predictors."""
 
     requests_per_second: float
     hit_rate: float
-    """From 0 to 1."""
+    """Share of requests that find their model in memory, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What so many replicas come to, with affinity or without."""
+    """Forecast for one number of replicas, with or without affinity."""
 
     hit_rate: float
     models_in_memory: float
-    """Different models, over all replicas."""
+    """Number of distinct models, over all replicas."""
     cold_loads_per_second: float
-    """Over all replicas."""
+    """Loads of models that were not in memory, over all replicas."""
     utilisation: float
-    """Which part of its time the busiest replica works; above 1 it does not keep up."""
+    """Fraction of its time that the busiest replica works; above 1, it cannot keep up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Both ways to share the models out, side by side."""
+    """Forecasts with and without affinity, side by side."""
 
     replicas: int
     with_affinity: Side
@@ -64,14 +64,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """How many replicas it takes; ``None`` where no number does."""
+    """Number of replicas needed for each target; ``None`` if no number suffices."""
 
     for_hit_rate: int | None
     for_requests: int | None
 
     @property
     def for_both(self) -> int | None:
-        """As many as the larger of both."""
+        """Larger of both numbers; ``None`` if either is ``None``."""
         if self.for_hit_rate is None or self.for_requests is None:
             return None
         return max(self.for_hit_rate, self.for_requests)
@@ -79,25 +79,25 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The answer."""
+    """Forecast for one demand, fleet and set of targets."""
 
     demand: Demand
     fleet: Fleet
     wanted: Wanted
     rows: tuple[Row, ...]
-    """By number of replicas; that of the fleet, and those that are needed, among them."""
+    """Rows by number of replicas, including the fleet's own number and the numbers needed."""
     with_affinity: Needs
     without_affinity: Needs
     budget_of_one: float | None
-    """Bytes with which a predictor alone comes to the wanted hit rate."""
+    """Memory with which one predictor alone reaches the wanted hit rate, in bytes."""
 
     @property
     def asked(self) -> Row:
-        """The row of the fleet."""
+        """Row for the fleet's own number of replicas."""
         return next(row for row in self.rows if row.replicas == self.fleet.replicas)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what scripts read."""
+        """Return the forecast as JSON fields for scripts."""
         demand, fleet = self.demand, self.fleet
         return {
             "models": demand.models,
@@ -120,7 +120,7 @@ class Forecast:
 
 
 def forecast(demand: Demand, fleet: Fleet, wanted: Wanted) -> Forecast:
-    """Return the answer for ``demand``."""
+    """Return the forecast for ``demand``."""
     cache, affinity, speed = fleet.cache, fleet.affinity, fleet.speed
     alone = outlook(demand, cache)
     with_it = Needs(
@@ -143,7 +143,7 @@ def forecast(demand: Demand, fleet: Fleet, wanted: Wanted) -> Forecast:
 
 
 def _of_interest(fleet: Fleet, *needs: Needs) -> list[int]:
-    """Return the numbers of replicas to tell of: all where they are few, else those that double, and those needed."""
+    """Return the numbers of replicas to report: all if few, else powers of two, the fleet's and those needed."""
     named = {fleet.replicas, *(number for need in needs for number in (need.for_hit_rate, need.for_requests) if number)}
     most = max(named)
     if most <= _MOST_ROWS:

@@ -1,4 +1,4 @@
-"""What is known of the models: request counts from a file, bytes from a model folder."""
+"""Inputs of a forecast: request counts from a file, and model sizes from a model folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.volume.model_store import Fingerprint, ModelStore
 
 _COLUMNS: Final = ["model", "requests"]
 _MOST_REQUESTS: Final = 1e18
-# Loaded to be measured: a few milliseconds each.
+# Most models that are loaded to be measured; each load takes a few milliseconds.
 _MOST_LOADED: Final = 32
 
 
@@ -23,7 +23,7 @@ def read_counts(path: Path) -> dict[str, float]:
     """Return the requests for each model from a CSV file with the columns ``model,requests``.
 
     Raises:
-        BadCounts: the file cannot be read, or a row of it is not as it should be.
+        BadCounts: the file cannot be read, or one of its rows is invalid.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -69,15 +69,15 @@ def _count(place: str, text: str) -> float:
 def measured_sizes(model_dir: Path) -> dict[ModelId, int]:
     """Return the bytes of memory that each model of a folder takes, as the predictor counts them.
 
-    Up to 32 models, evenly over the folder, are loaded and measured. The others are taken by the sizes of their files,
-    corrected by what the measured ones take against theirs. Models that cannot be served are left out.
+    Up to 32 models, spread evenly over the folder, are loaded and measured. The sizes of the others are estimated from
+    their files and scaled by the ratio between measured and estimated sizes. Models that cannot be served are left out.
 
     Raises:
         NothingMeasured: no model of the folder can be loaded.
         ModuleNotFoundError: the packages of the predictor are not installed.
         ServingError: the folder cannot be read.
     """
-    from predictor.model.loader import FileLimits, Loader  # noqa: PLC0415 - NumPy, which a client need not have
+    from predictor.model.loader import FileLimits, Loader  # noqa: PLC0415 - imports NumPy, which a client need not have
 
     store = ModelStore(model_dir)
     loader = Loader(store, FileLimits())
@@ -95,7 +95,7 @@ def _fingerprints(loader: Any, model_ids: Sequence[ModelId]) -> Iterator[tuple[M
         try:
             yield model_id, loader.fingerprint(model_id)
         except ServingError:
-            continue  # `intentctl models` says what is wrong with it
+            continue  # `intentctl models` shows what is wrong with it
 
 
 def _loaded_sizes(loader: Any, prints: Mapping[ModelId, Fingerprint]) -> Iterator[tuple[ModelId, int]]:

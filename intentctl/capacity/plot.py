@@ -1,4 +1,4 @@
-"""The plot of ``intentctl capacity``: hit rate over memory, and over replicas."""
+"""Plot of ``intentctl capacity``: hit rate over memory, and over replicas."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _WITHOUT: Final = "#9aa4af"
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Hit rates over something, with affinity and without."""
+    """Hit rates over one quantity, with and without affinity."""
 
     title: str
     label: str
-    """Of what they are over."""
+    """Label of the horizontal axis."""
     at: Sequence[float]
     with_affinity: Sequence[float]
     without_affinity: Sequence[float]
     mark: float
-    """Where the asked-for setting is."""
+    """Position of the requested setting on the horizontal axis."""
 
 
 def draw(curves: Sequence[Curve], wanted: float, path: Path) -> None:
-    """Write one panel a curve to ``path``, with a line at the wanted hit rate.
+    """Write one panel per curve to ``path``, with a line at the wanted hit rate.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
         OSError: ``path`` cannot be written.
     """
-    import matplotlib as mpl  # noqa: PLC0415 - takes longer to import than all else that the command line needs
+    import matplotlib as mpl  # noqa: PLC0415 - slower to import than everything else that the command line needs
 
     mpl.use("agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415

@@ -1,9 +1,10 @@
-"""Several predictors behind one name: with affinity each model is asked of one of them, without it of any.
+"""Several predictors behind one name: with affinity, one of them serves each model; without it, any of them does.
 
-Without affinity every replica meets the same demand, only slower, and comes to hold the same models: more replicas take
-more requests and hold no more. With affinity each meets a part of the models, so that N hold N times as many, as far as
-the parts are equal. They are not quite: models are hashed to partitions, and partitions to stretches of a ring of which
-each replica has many at random. What that costs is predicted too.
+Without affinity, every replica sees the same demand at a lower rate and ends up with the same models in memory: more
+replicas answer more requests but hold no more models. With affinity, each replica serves a part of the models, so that
+N replicas hold N times as many models if the parts are equal. The parts are not quite equal: models are hashed to
+partitions, and partitions to segments of a ring, of which each replica owns many at random. The forecast includes the
+cost of this imbalance.
 """
 
 from __future__ import annotations
@@ -19,39 +20,42 @@ from intentctl.capacity.che import Cache, Outlook, outlook
 from intentctl.capacity.demand import Demand
 
 MOST_REPLICAS: Final = 1024
-"""More are not looked at."""
+"""Largest number of replicas that is considered."""
 _QUANTILES: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """How models find their replica."""
+    """Assignment of models to replicas."""
 
     partitions: int = 1024
-    """Models are hashed to so many: the frontend's ``--partitions``, and what it takes for several replicas."""
+    """Number of partitions that models are hashed to.
+
+    The frontend's ``--partitions``; the default is that of the frontend for several replicas.
+    """
     places: int = 1024
-    """Of each replica on the ring: as the frontend's channel sets it."""
+    """Number of positions of each replica on the ring, as the frontend's channel sets it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What one replica can do. It answers and loads in one process, so that either takes time from the other."""
+    """Speed of one replica. Answering and loading share one process, so each takes time from the other."""
 
     requests_per_second: float
-    """For models in memory."""
+    """Rate of answers from models in memory."""
     load_seconds: float
-    """Of one model."""
+    """Time to load one model, in seconds."""
 
 
 def shares(affinity: Affinity, models: int, replicas: int) -> list[float]:
-    """Return parts of the models that a replica may have, each as probable as the others; their mean is 1/N.
+    """Return equally probable shares of the models that one replica may own; their mean is 1/N.
 
-    A hash deals models to partitions, partitions to stretches and stretches to replicas, each as if by lot. With N
-    replicas, dealing k things makes the part of one vary by a share of ``sqrt((N - 1) / k)`` of itself, and what the
-    three vary by adds up as squares.
+    Hashing assigns models to partitions, partitions to segments and segments to replicas, each as if at random. With N
+    replicas, the assignment of k items gives the share of one replica a relative deviation of ``sqrt((N - 1) / k)``.
+    The squares of the three deviations add up.
     """
     squared = (replicas - 1) * (1 / models + 1 / affinity.partitions + 1 / (affinity.places * replicas))
-    # Parts are never negative, as with a logarithmic normal distribution.
+    # A log-normal distribution, because shares are never negative.
     spread = NormalDist(0.0, math.sqrt(math.log1p(squared))) if squared else None
     parts = [math.exp(spread.inv_cdf((number + 0.5) / _QUANTILES)) if spread else 1.0 for number in range(_QUANTILES)]
     mean = fmean(parts)
@@ -59,11 +63,11 @@ def shares(affinity: Affinity, models: int, replicas: int) -> list[float]:
 
 
 def with_affinity(demand: Demand, cache: Cache, affinity: Affinity, replicas: int) -> Outlook:
-    """Return what ``replicas`` predictors with ``cache`` each come to together."""
+    """Return the combined steady state of ``replicas`` predictors with ``cache`` each."""
     if replicas == 1:
         return outlook(demand, cache)
     parts = shares(affinity, demand.models, replicas)
-    # A part of the models in the whole of the memory is as all of them in so many times the memory.
+    # A share of the models in one memory behaves like all models in a memory larger by the inverse of the share.
     looks = [outlook(demand, Cache(cache.budget / part, cache.models / part)) for part in parts]
     whole = math.fsum(parts)
     return Outlook(
@@ -73,9 +77,9 @@ def with_affinity(demand: Demand, cache: Cache, affinity: Affinity, replicas: in
 
 
 def replicas_for_hit_rate(demand: Demand, cache: Cache, affinity: Affinity, wanted: float) -> int | None:
-    """Return the fewest replicas with affinity that come to ``wanted``; ``None`` where none up to 1,024 do.
+    """Return the fewest replicas with affinity that reach ``wanted``; ``None`` if no number up to 1,024 does.
 
-    More than there are partitions, or models, would have nothing to do.
+    Replicas in excess of the partitions, or of the models, would be idle.
     """
     most = min(MOST_REPLICAS, affinity.partitions, demand.models)
     return _fewest(lambda replicas: with_affinity(demand, cache, affinity, replicas).hit_rate >= wanted, most)
@@ -84,9 +88,9 @@ def replicas_for_hit_rate(demand: Demand, cache: Cache, affinity: Affinity, want
 def replicas_for_traffic(
     demand: Demand, cache: Cache, affinity: Affinity | None, *, per_second: float, speed: Speed
 ) -> int | None:
-    """Return the fewest replicas that keep up with ``per_second`` requests; ``None`` where none up to 1,024 do.
+    """Return the fewest replicas that keep up with ``per_second`` requests; ``None`` if no number up to 1,024 does.
 
-    With affinity all requests for the most popular model go to one replica, which alone can be too many.
+    With affinity, one replica receives all requests for the most popular model, and those alone can overload it.
     """
     most = MOST_REPLICAS if affinity is None else min(MOST_REPLICAS, affinity.partitions)
     return _fewest(
@@ -97,10 +101,10 @@ def replicas_for_traffic(
 def utilisation(
     demand: Demand, cache: Cache, affinity: Affinity | None, replicas: int, *, per_second: float, speed: Speed
 ) -> float:
-    """Return which part of its time the busiest replica works; above 1 it does not keep up.
+    """Return the fraction of its time that the busiest replica works; above 1, it cannot keep up.
 
     Args:
-        affinity: ``None``: requests go to any replica.
+        affinity: assignment of models to replicas; ``None`` if requests go to any replica.
     """
     if affinity is None:
         look, busiest = outlook(demand, cache), 1 / replicas
@@ -111,15 +115,18 @@ def utilisation(
 
 
 def busiest_share(demand: Demand, replicas: int) -> float:
-    """Return the share of requests, with affinity, at the replica of the most popular model: that and its part."""
+    """Return the share of requests at the replica of the most popular model, with affinity.
+
+    The share is that of this model plus 1/N of the rest.
+    """
     return demand.hottest + (1 - demand.hottest) / replicas
 
 
 def _fewest(enough: Callable[[int], bool], most: int) -> int | None:
-    """Return the first of 1 to ``most`` that is enough, as all after it are."""
+    """Return the first number from 1 to ``most`` that is enough, given that all after it are too; else ``None``."""
     candidates: Sequence[int] = range(1, most + 1)
     limit = 1
-    # From the low end: large numbers of replicas are seldom needed.
+    # Search from the low end, because large numbers of replicas are seldom needed.
     while limit < most and not enough(limit):
         limit = min(most, limit * 2)
     found = bisect.bisect_left(candidates, 1, hi=limit, key=lambda replicas: int(enough(replicas)))

@@ -1,1 +1,1 @@
-"""One module a command. They import what they need when they run: asking a question must not load torch."""
+"""One module per command. Commands import what they need when they run, so that a prediction does not load torch."""

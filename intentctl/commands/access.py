@@ -1,4 +1,4 @@
-"""``intentctl access``: keys for callers, and whether an access file can be used."""
+"""``intentctl access``: make keys for callers, and check access files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def key(
     comment: Annotated[str, typer.Option(help="What it is for, noted beside its hash.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make an API key. It is shown once; the access file takes its hash."""
+    """Make an API key. The key is shown once; the access file stores its hash."""
     made = new_key()
     expires = None if days is None else (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
     entry = entry_of_key(hash_of(made), expires, comment)
@@ -49,7 +49,7 @@ def key(
 def check(
     file: Annotated[Path, typer.Argument(help="The access file.", show_default=False)], *, as_json: AsJson = False
 ) -> None:
-    """Read an access file and all that it names as a service would, and tell who may do what."""
+    """Read an access file, and all files that it names, as a service would, and list what each identity may do."""
     try:
         content = read_access_file(file)
         read_access_map(file, AccessCounters())

@@ -1,4 +1,4 @@
-"""``intentctl capacity``: the hit rate to expect, and how many predictors it takes."""
+"""``intentctl capacity``: predict the hit rate, and the number of predictors needed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _HEADINGS: Final = (
 
 
 def _bytes(text: str) -> int:
-    """Return a number of bytes that is written as the predictor's settings take it."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError  # noqa: PLC0415 - --help does without
+    """Return the number of bytes of a size in the notation of the predictor's settings."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError  # noqa: PLC0415 - not needed for --help
 
     try:
         size = int(TypeAdapter(ByteSize).validate_python(text))
@@ -123,9 +123,10 @@ def capacity(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict the hit rate, and the predictors needed, from popularity, bytes and memory.
+    """Predict the hit rate and the number of predictors needed from popularity, model sizes and memory.
 
-    By Che's approximation of a cache that evicts the least recently used; docs/scaling.md says what it rests on.
+    The forecast uses Che's approximation of a cache that evicts the least recently used model; docs/scaling.md explains
+    its assumptions.
     """
     if model_memory is not None and memory_limit is not None:
         fail("give --model-memory or --memory-limit, not both: the predictor takes its share of the limit", EXIT_USAGE)
@@ -150,8 +151,8 @@ def capacity(
 
 
 def _usual_budget(limit: int | None) -> int:
-    """Return what a predictor takes by itself in a container with ``limit`` bytes, or in none."""
-    from predictor.cache.memory import default_budget, memory_limit  # noqa: PLC0415 - its log is slow to load
+    """Return the predictor's default memory for models under ``limit`` bytes; ``None`` means this machine's limit."""
+    from predictor.cache.memory import default_budget, memory_limit  # noqa: PLC0415 - its log is slow to import
 
     return default_budget(memory_limit() if limit is None else limit)
 
@@ -159,7 +160,7 @@ def _usual_budget(limit: int | None) -> int:
 def _models(
     counts: Path | None, tenants: int | None, exponent: float, model_bytes: int | None, model_dir: Path
 ) -> tuple[Sequence[float], Sequence[int]]:
-    """Return how often each model is asked for, and its bytes."""
+    """Return the number of requests for each model, and its size in bytes."""
     if counts is not None:
         requests = read_counts(counts)
         if model_bytes is not None:
@@ -178,7 +179,7 @@ def _models(
         return zipf(tenants, exponent), [model_bytes] * tenants
     measured = list(_measured(model_dir).values())
     number = tenants or len(measured)
-    # Tenants have models like those of the folder, in turn.
+    # Assign the models of the folder to the tenants in turn.
     return zipf(number, exponent), list(itertools.islice(itertools.cycle(measured), number))
 
 

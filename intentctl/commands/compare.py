@@ -1,4 +1,4 @@
-"""``intentctl compare``: which of two models answers better."""
+"""``intentctl compare``: determine which of two models answers better."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def compare(
 ) -> None:
     """Compare two models on the same labelled texts: agreement, wins, losses, McNemar's test.
 
-    docs/evaluation.md says what they mean.
+    docs/evaluation.md explains these figures.
     """
     rows = read_rows(data, split)
     asking = Asking(model_dir, frontend, timeout, threshold, connection)
     first = asking.answers(a, rows.texts)
     second = asking.answers(b, rows.texts)
 
-    from evaluation.comparison import Verdict  # noqa: PLC0415 - NumPy, which --help does without
+    from evaluation.comparison import Verdict  # noqa: PLC0415 - imports NumPy, which --help does not need
     from evaluation.comparison import compare as compared  # noqa: PLC0415
 
     outcome = compared(rows.rows, first, second, out_of_scope_labels(out_of_scope))

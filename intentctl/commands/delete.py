@@ -1,4 +1,4 @@
-"""``intentctl delete``: take a model, or a version, from the volume."""
+"""``intentctl delete``: delete a model or a version from the volume."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def delete(
     model_dir: OnVolume = None,
     connection: ChannelOptions,
 ) -> None:
-    """Take a model, or a version, from the volume. What is live is protected."""
+    """Delete a model or a version from the volume. Whatever is live is protected."""
     with managing(frontend, connection, model_dir) as manager:
         manager.delete(model_id, force=force)
     console.print(f"deleted {model_id}", highlight=False, markup=False)

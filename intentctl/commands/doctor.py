@@ -1,4 +1,4 @@
-"""``intentctl doctor``: what is wrong with a model, and with what it is asked."""
+"""``intentctl doctor``: find faults in a model, and in the queries that it receives."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def doctor(
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:
-    """Look for what is wrong with a model: its files, tokenizer, labels and weights, and what it is asked.
+    """Look for faults in a model: in its files, tokenizer, labels and weights, and in the queries that it receives.
 
-    Ends with 0 where nothing is but notes, with 1 where there are errors or warnings.
+    The exit code is 0 if there are no findings other than notes, and 1 if there are errors or warnings.
     """
-    from intentctl.doctor.live import drift_from_validation, findings_of  # noqa: PLC0415 - as the rest of its room
+    from intentctl.doctor.live import drift_from_validation, findings_of  # noqa: PLC0415 - deferred, as is the rest of its package
     from intentctl.doctor.report import Report, print_report  # noqa: PLC0415
 
     checked_id = _checked(model_id)
@@ -76,7 +76,7 @@ def _checked(model_id: str) -> ModelId:
 
 def _examined(model_dir: Path, model_id: ModelId) -> Examination:
     try:
-        # Its packages are the predictor's, and take a moment to load.
+        # The module needs the predictor's packages, which take a moment to import.
         from intentctl.doctor.examine import examine  # noqa: PLC0415
     except ModuleNotFoundError as error:
         fail(f"to read models takes the predictor's packages, and {error.name} is not installed")

@@ -1,4 +1,4 @@
-"""``intentctl evaluate``: how good the answers of a model are."""
+"""``intentctl evaluate``: measure the quality of a model's answers."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def evaluate(
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:
-    """Measure a model on labelled texts: accuracy, out of scope, calibration, confusions.
+    """Measure a model on labelled texts: accuracy, out-of-scope detection, calibration, confusions.
 
-    docs/evaluation.md says what they mean. Ends with 1 where a minimum is missed.
+    docs/evaluation.md explains these figures. The exit code is 1 if a minimum is missed.
     """
     if plots is not None:
         _check_installed("matplotlib", "--plots")
@@ -78,7 +78,7 @@ def evaluate(
     asking = Asking(model_dir, frontend, timeout, threshold, connection)
     answers = asking.answers(model_id, rows.texts)
 
-    from evaluation.evaluation import evaluate as evaluated  # noqa: PLC0415 - NumPy, which --help does without
+    from evaluation.evaluation import evaluate as evaluated  # noqa: PLC0415 - imports NumPy, which --help does not need
 
     outcome = evaluated(rows.rows, answers, out_of_scope_labels(out_of_scope))
     for option, minimum, value in (
@@ -131,7 +131,7 @@ def _quantities(outcome: Evaluation, answers: Answers) -> Iterator[tuple[str, st
 
 
 def _hold(outcome: Evaluation, minimum_accuracy: float | None, minimum_oos_recall: float | None) -> None:
-    """End with a code of failure if a minimum is missed."""
+    """Exit with a failure code if a minimum is missed."""
     missed = [
         f"{name} is {percent(value)}, and {option} {percent(minimum)}"
         for name, option, value, minimum in (

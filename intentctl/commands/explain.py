@@ -1,4 +1,4 @@
-"""``intentctl explain``: why a model answers what it does."""
+"""``intentctl explain``: show why a model gives its answer."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def explain(
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:
-    """Show what each word of a text adds to the answer: exactly, for the network is linear.
+    """Show what each word of a text adds to the answer. The figures are exact, because the network is linear.
 
-    On a terminal what speaks for the label stands on blue, and what speaks against it on orange. Words that the model
-    does not know stand between ~. An n-gram counts for the words that it touches, in equal parts.
+    On a terminal, words that speak for the label have a blue background, and words that speak against it an orange one.
+    Words that the model does not know are enclosed in ~. Each n-gram is shared equally by the words that it touches.
     """
     query = Query(model_id, document, threshold=threshold, explain=tuple(labels or ()))
     prediction = (
@@ -58,7 +58,7 @@ def explain(
     explanation = prediction.explanation or _none()
     accounts = accounts_of(prediction, explanation)
     if html is not None:
-        from intentctl.explanations.page import html_page  # noqa: PLC0415 - rarely asked for
+        from intentctl.explanations.page import html_page  # noqa: PLC0415 - rarely needed
 
         model = f"{prediction.model_id} {prediction.model_version}".strip()
         page = html_page(accounts, document, model=model, answer=answer_of(prediction), top=top)
@@ -99,7 +99,7 @@ def _from_folder(query: Query, model_dir: Path) -> Prediction:
     if not model_dir.is_dir():
         fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
     try:
-        from predictor.model.loader import FileLimits, Loader  # noqa: PLC0415 - NumPy, which a service does without here
+        from predictor.model.loader import FileLimits, Loader  # noqa: PLC0415 - imports NumPy, not needed with a service
     except ModuleNotFoundError as error:
         fail(f"--model-dir takes the predictor's packages, and {error.name} is not installed; ask a service")
     from serving.domain.model_id import parse_model_id  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""``intentctl export``: a model of ours for another engine."""
+"""``intentctl export``: export a model for another engine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a model as an archive that TorchServe serves, with a handler that needs no torchtext."""
-    # NumPy takes its time to load: nobody should wait for it who asks for --help.
+    # NumPy is slow to import, and --help does not need it.
     from intentctl.torchserve import exporting  # noqa: PLC0415
 
     if not torchserve:

@@ -1,4 +1,4 @@
-"""``intentctl history``: what is live, what trials have shown, and what was changed."""
+"""``intentctl history``: show what is live, the results of trials, and past changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def history(
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:
-    """Show the release of a name: what is live, what versions on trial have shown, and its changes."""
+    """Show the release of a name: what is live, the results of versions on trial, and its changes."""
     with managing(frontend, connection, model_dir) as manager:
         state = manager.release_of(name, history=limit)
     print_state(state, as_json=as_json)

@@ -1,4 +1,4 @@
-"""``intentctl import``: a model from an archive of TorchServe."""
+"""``intentctl import``: import a model from a TorchServe archive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def import_archive(
     as_json: AsJson = False,
 ) -> None:
     """Publish the model of a TorchServe archive for the predictor. The archive is data: nothing in it is executed."""
-    # NumPy takes its time to load: nobody should wait for it who asks for --help.
+    # NumPy is slow to import, and --help does not need it.
     from intentctl.torchserve import importing  # noqa: PLC0415
 
     try:

@@ -1,4 +1,4 @@
-"""``intentctl models``: what is on the shared volume, what a frontend serves, and what is in a predictor's memory."""
+"""``intentctl models``: list the models on the shared volume, of a frontend, or in a predictor's memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def models(
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:
-    """List the models of a model folder, with --frontend those that are served, or with --resident those in memory."""
+    """List the models of a model folder, with --frontend those it serves, or with --resident those in memory."""
     if frontend is None and (prefix or algorithm or released is not None):
         fail("--prefix, --algorithm and --released go with --frontend", EXIT_USAGE)
     if frontend is not None and resident:

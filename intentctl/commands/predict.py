@@ -1,4 +1,4 @@
-"""``intentctl predict``: ask a running frontend."""
+"""``intentctl predict``: send texts to a running frontend."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def predict(
 ) -> None:
     """Classify texts with a model of a running frontend.
 
-    Where the best label has less than the threshold, the answer is the model's fallback label, and the best one stands
-    beside it.
+    If the score of the best label is below the threshold, the answer is the model's fallback label, and the best label
+    is shown beside it.
     """
     texts = _lines_of_standard_input() if documents == [_STANDARD_INPUT] else documents
     queries = [Query(model_id, text, k, threshold, () if explain else None) for text in texts]
@@ -76,12 +76,12 @@ def predict(
 
 
 def _lines_of_standard_input() -> list[str]:
-    """Return the lines; what is not UTF-8 in one of them is refused with that line, not with all."""
+    """Return the lines of standard input; invalid UTF-8 is kept, so that only the line with it is refused."""
     return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in sys.stdin.buffer]
 
 
 def _end_by(outcomes: Sequence[Outcome]) -> None:
-    """End with a code of failure if any document has no answer."""
+    """Exit with a failure code if any document has no answer."""
     failed = [outcome for outcome in outcomes if isinstance(outcome, ServingError)]
     if failed:
         waiting = all(isinstance(error, Unavailable | DeadlineExceeded) for error in failed)
@@ -103,7 +103,7 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
             tell(f"{status_of(outcome).code.name}: {outcome}{advice}")
         else:
             answered.append((text, outcome))
-    # Columns that would be empty are left out.
+    # Omit columns that would be empty.
     more = [
         (column, cell)
         for column, cell in ((Column("instead of"), _instead_of), (Column("words"), _words))
@@ -122,13 +122,13 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
 
 
 def _instead_of(prediction: Prediction) -> str:
-    """Return the best label where the answer fell back, and why it did."""
+    """Return the best label and the reason for the fallback; empty if the answer did not fall back."""
     fallback = prediction.fallback
     return f"{fallback.best.label} ({fallback.best.score:.3f} < {fallback.threshold:g})" if fallback else ""
 
 
 def _words(prediction: Prediction) -> str:
-    """Return what each word adds to the best label, where it was asked for; a terminal shows colours instead."""
+    """Return what each word adds to the best label, if requested; empty on a terminal, which shows colours instead."""
     if prediction.explanation is None or console.is_terminal:
         return ""
     account = _account(prediction, prediction.explanation)

@@ -1,4 +1,4 @@
-"""``intentctl publish``: put a model on the shared volume so that no reader sees half of it."""
+"""``intentctl publish``: put a model on the shared volume so that no reader sees a partial one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def publish(
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of this id.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a model folder: staged, written through, renamed into place, with SHA-256 sums in its manifest."""
+    """Publish a model folder: staged, flushed to disk, renamed into place, with SHA-256 sums in its manifest."""
     try:
         manifest = publish_model(folder, model_dir, parse_model_id(model_id), replace=replace)
     except InvalidModelId as error:

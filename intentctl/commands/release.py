@@ -15,7 +15,7 @@ from serving.wire.channels import ChannelOptions
 
 
 def _share(text: str) -> float:
-    """Return a share, written as ``10%`` or as ``0.1``."""
+    """Return a share from 0 to 1 that is written as ``10%`` or as ``0.1``."""
     value = text.strip()
     if not value.endswith("%"):
         return share(value)
@@ -78,9 +78,9 @@ def release(
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:
-    """Make a version live: for all calls, for a share of them, unseen, or under a label.
+    """Make a version live: for all calls, for a share of them, as a shadow, or under a label.
 
-    It is loaded and has to answer its manifest's Example first; where it cannot, what was live stays.
+    The version must first load and answer the Example of its manifest. Otherwise, what was live stays live.
     """
     if (canary is not None) + shadow + (label is not None) > 1:
         fail("--canary, --shadow and --label exclude each other; release them one by one", EXIT_USAGE)

@@ -28,7 +28,7 @@ def rollback(
 ) -> None:
     """Make the former stable version stable again, and end a canary.
 
-    A version that was rolled back does not count as a former one: two rollbacks go back by two.
+    A version that was rolled back does not count as a former one, so two rollbacks go back two versions.
     """
     with managing(frontend, connection, model_dir) as manager:
         state = manager.rollback(name, to, expected_revision=expect, comment=comment)

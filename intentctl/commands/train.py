@@ -1,4 +1,4 @@
-"""``intentctl train``: from labelled texts to a folder that the predictor serves."""
+"""``intentctl train``: turn labelled texts into a folder that the predictor serves."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an intent classifier on labelled texts, and write its folder."""
-    # torch takes seconds to load: nobody should wait for it who asks for --help.
+    # torch takes seconds to import, and --help does not need it.
     from training.errors import TrainingError  # noqa: PLC0415
     from training.model_folder import check_free  # noqa: PLC0415
 
@@ -157,7 +157,7 @@ def _checked(model_id: str) -> ModelId:
 
 
 def _written(tokenizer: str) -> str:
-    """Return the tokenizer as a manifest writes it."""
+    """Return the tokenizer in the notation of a manifest."""
     from predictor.model.tokenizer import GRAMMAR, Tokenizer  # noqa: PLC0415
 
     try:
@@ -193,7 +193,7 @@ def _train(
     model_version: str,
     force: bool,
 ) -> dict[str, Any]:
-    """Train, measure and write; return what to tell of it."""
+    """Train, measure and write the model; return its summary."""
     from training.model import measure, train_model  # noqa: PLC0415
     from training.model_folder import Provenance, model_files, write_model_folder  # noqa: PLC0415
 
@@ -226,7 +226,7 @@ def _summary(model: TrainedModel, figures: Figures, model_id: ModelId, folder: P
 
 @contextmanager
 def _progress(epochs: int) -> Iterator[OnEpoch]:
-    """Give what shows an epoch on standard error: a bar on a terminal, anywhere else a line."""
+    """Yield a callback that shows each epoch on standard error: as a bar on a terminal, elsewhere as a line."""
     if not errors.is_terminal:
         yield lambda epoch: errors.print(f"epoch {epoch.number}: {_figures(epoch)}", highlight=False)
         return

@@ -1,4 +1,4 @@
-"""``intentctl up``: the services on this machine."""
+"""``intentctl up``: run the services on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DOCUMENT: Final = "make a 10 minute timer"
 
 
 def _transport(value: str) -> str:
-    """Return ``value``. Raises typer.BadParameter where it names no transport."""
+    """Return ``value``. Raises typer.BadParameter if it names no transport."""
     try:
         known = known_transport(value)
     except ValueError as error:
@@ -65,7 +65,7 @@ def up(
     timeout: Annotated[float, typer.Option(help="Seconds that the start may take.")] = 60.0,
     check: Annotated[bool, typer.Option("--check", help="Stop again after the first prediction.")] = False,
 ) -> None:
-    """Start the frontend and the predictor here; Ctrl-C drains and stops them."""
+    """Start the frontend and the predictor on this machine; Ctrl-C drains and stops them."""
     options = StackOptions(model_dir.resolve(), host, port, predictor_port, transport, single_process, workers)
     try:
         asyncio.run(_up(options, timeout, check=check))
@@ -131,7 +131,7 @@ async def _first_prediction(options: StackOptions) -> None:
 
 
 def _model_to_ask(store: ModelStore) -> ModelId | None:
-    """Return the first complete intent model, the largest sample model before all others."""
+    """Return the first complete intent model; the largest sample model takes precedence."""
     for model_id in sorted(store.model_ids(), key=lambda model_id: model_id != _FIRST_CHOICE):
         with contextlib.suppress(ServingError):
             complete = not store.fingerprint(model_id).missing

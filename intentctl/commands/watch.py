@@ -1,4 +1,4 @@
-"""``intentctl watch``: what changes."""
+"""``intentctl watch``: show changes of models and releases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def watch(
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:
-    """Show models that come, change and go, and releases, a line each, until Ctrl-C. With --json a JSON text a line."""
+    """Show added, changed and removed models, and releases, one per line until Ctrl-C. With --json, lines are JSON."""
     with (
         ending_by_code(frontend, connection),
         ManagementClient(frontend, options=connection) as client,
@@ -43,5 +43,5 @@ def _show(change: ModelChange, *, as_json: bool) -> None:
         what = change.model_id if change.release is None else told(change.release)
         line = f"{change.kind}\t{what}" if what else change.kind
     sys.stdout.write(line + "\n")
-    # Whoever reads this through a pipe wants each line when it comes.
+    # A reader at the other end of a pipe needs each line as it arrives.
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""``intentctl withdraw``: end a trial, or take a label away."""
+"""``intentctl withdraw``: end a trial, or remove a label."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def withdraw(
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:
-    """End the canary or the shadow, or take a label away. The stable version stays."""
+    """End the canary or the shadow, or remove a label. The stable version stays."""
     if canary + shadow + (label is not None) != 1:
         fail("say what ends: one of --canary, --shadow and --label", EXIT_USAGE)
     role: Trial = "canary" if canary else "shadow" if shadow else "label"

@@ -1,1 +1,1 @@
-"""What is wrong with a model: with its folder, and with what it is asked since it serves."""
+"""Diagnosis of a model: faults in its folder, and in the queries that it receives while it serves."""

@@ -1,4 +1,4 @@
-"""Runs the checks over a model's folder."""
+"""Examination of a model's folder by all checks."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from serving.volume.model_store import (
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found, and the manifest that it was found of, where there is one."""
+    """Findings, and the manifest that was examined, if it can be parsed."""
 
     findings: tuple[Finding, ...]
     manifest: Manifest | None
 
 
 def examine(root: Path, model_id: ModelId) -> Examination:
-    """Return everything that is wrong with the model's folder below ``root``.
+    """Return all findings about the model's folder below ``root``.
 
     Raises:
         ModelNotFound: there is no such folder.
@@ -73,7 +73,7 @@ def _folder(store: ModelStore, model_id: ModelId, fingerprint: Fingerprint) -> F
         return Folder(model_id, sizes, None, None)
     document: Any = None
     manifest = None
-    # What is wrong with either, the loader tells.
+    # The loader reports what is wrong with either.
     with contextlib.suppress(NotStrictJson):
         document = parse_json(data)
     with contextlib.suppress(InvalidManifest):
@@ -83,7 +83,7 @@ def _folder(store: ModelStore, model_id: ModelId, fingerprint: Fingerprint) -> F
 
 def _subject(store: ModelStore, model_id: ModelId, fingerprint: Fingerprint) -> Subject:
     loader, limits = Loader(store, FileLimits()), FileLimits()
-    # As the predictor does it, with all that it checks.
+    # Load as the predictor does, with all its checks.
     model = loader.load(model_id, loader.fingerprint(model_id))
     most = {MANIFEST_FILE: MAX_MANIFEST_BYTES, WEIGHTS_FILE: limits.weights, VOCABULARY_FILE: limits.vocabulary}
     files = store.read_copy(model_id, fingerprint, most)

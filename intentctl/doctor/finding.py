@@ -1,4 +1,4 @@
-"""What a check found, in words for the team whose model it is."""
+"""Findings of checks, worded for the team that owns the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     ERROR = "error"
     """The model does not serve, or its answers are wrong."""
@@ -19,45 +19,45 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a check found."""
+    """One finding of a check."""
 
     severity: Severity
     check: str
-    """The name of the check, for scripts."""
+    """Name of the check, for scripts."""
     problem: str
-    """What is wrong, with its evidence."""
+    """Description of the problem, with its evidence."""
     advice: str
-    """What to do."""
+    """Advice on how to fix the problem."""
 
     def as_dict(self) -> dict[str, str]:
-        """Return its fields by name."""
+        """Return the fields by name."""
         return {"severity": self.severity, "check": self.check, "problem": self.problem, "advice": self.advice}
 
 
 def error(check: str, problem: str, advice: str) -> Finding:
-    """Return a finding of that severity."""
+    """Return a finding of severity ``ERROR``."""
     return Finding(Severity.ERROR, check, problem, advice)
 
 
 def warning(check: str, problem: str, advice: str) -> Finding:
-    """Return a finding of that severity."""
+    """Return a finding of severity ``WARNING``."""
     return Finding(Severity.WARNING, check, problem, advice)
 
 
 def note(check: str, problem: str, advice: str) -> Finding:
-    """Return a finding of that severity."""
+    """Return a finding of severity ``NOTE``."""
     return Finding(Severity.NOTE, check, problem, advice)
 
 
 def by_share(share: float, *, wrong: float, odd: float) -> Severity:
-    """Return how bad it is that ``share`` of something is wrong: an error from ``wrong``, a warning from ``odd`` on."""
+    """Return the severity of a faulty ``share``: an error from ``wrong`` on, a warning from ``odd`` on, else a note."""
     if share >= wrong:
         return Severity.ERROR
     return Severity.WARNING if share >= odd else Severity.NOTE
 
 
 def some_of(texts: list[str], most: int = 5) -> str:
-    """Return the first few of ``texts``, quoted, and how many more there are."""
+    """Return the first few of ``texts``, quoted, and the number of remaining ones."""
     told = ", ".join(_quoted(text) for text in texts[:most])
     return told if len(texts) <= most else f"{told} and {len(texts) - most} more"
 

@@ -1,4 +1,4 @@
-"""What a model is asked since it serves, beside what it was validated on."""
+"""Queries that a model receives while it serves, compared with the texts that it was validated on."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ _MEANINGS: Final = {
 
 
 def drift_from_validation(manifest: Manifest | None, traffic: ModelTraffic | None) -> Drift | None:
-    """Return how far the traffic is from the baseline, where there are both and they are of one copy."""
+    """Return how far the traffic is from the baseline; ``None`` unless both exist and belong to one copy."""
     if manifest is None or manifest.baseline is None or traffic is None or traffic.version != manifest.model_version:
         return None
     return drift_of(traffic.counts, manifest.baseline)
 
 
 def findings_of(manifest: Manifest | None, traffic: ModelTraffic | None, drift: Drift | None) -> Iterator[Finding]:
-    """Give what is wrong with what the model is asked, by itself and beside the baseline."""
+    """Yield the findings about the traffic, by itself and compared with the baseline."""
     if traffic is None:
         yield note("no-traffic", "the predictor has not been asked for the model yet", "ask again later")
         return

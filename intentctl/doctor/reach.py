@@ -1,4 +1,4 @@
-"""Which tokens a tokenizer can give at all: the others of a vocabulary are never looked up."""
+"""Tokens that a tokenizer can produce; the other tokens of a vocabulary are never looked up."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _SPECIAL: Final = re.compile(r"</?\w+>|\[[A-Z]+\]")
 
 
 class Obstacle(Enum):
-    """Why a token is never given."""
+    """Reason why a token is never produced."""
 
     CAPITALS = auto()
-    """The tokenizer lowers documents."""
+    """The tokenizer lowercases documents."""
     NGRAM = auto()
-    """It is an n-gram that the tokenizer does not make."""
+    """The token is an n-gram that the tokenizer does not make."""
     LONGER = auto()
-    """It has more than one character, and the tokenizer gives characters."""
+    """The token has more than one character, and the tokenizer produces single characters."""
     CUT = auto()
-    """The tokenizer would cut it, or leave a part of it out."""
+    """The tokenizer would cut the token, or leave a part of it out."""
 
 
 def is_special(token: str) -> bool:
-    """Return whether a token stands for something that no document says, as ``<pad>`` does."""
+    """Return whether a token represents something that no document contains, such as ``<pad>``."""
     return _SPECIAL.fullmatch(token) is not None
 
 
 def out_of_reach(tokens: Iterable[str], tokenizer: Tokenizer) -> dict[Obstacle, list[str]]:
-    """Return the tokens that ``tokenizer`` gives for no document, by the reason."""
+    """Return the tokens that ``tokenizer`` produces for no document, grouped by reason."""
     found: dict[Obstacle, list[str]] = {}
     for token in tokens:
         obstacle = _obstacle(token, tokenizer)
@@ -60,7 +60,7 @@ def _of_words(ngram: str, tokenizer: Tokenizer) -> Obstacle | None:
 
 def _of_characters(ngram: str, tokenizer: Tokenizer) -> Obstacle | None:
     text = ngram[len(MARK) :]
-    # It may begin and end between two words; within there is one space between two of them, of which parts may be here.
+    # The n-gram may begin and end between two words; one space separates its words, which may be partial.
     if not _are_words(text.removeprefix(" ").removesuffix(" ").split(" "), tokenizer):
         return Obstacle.CUT
     if tokenizer.characters is None:

@@ -1,4 +1,4 @@
-"""What the doctor tells: a table with colours for a person, lines or JSON for scripts."""
+"""Output of the doctor: a coloured table for a person, lines or JSON for scripts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ORDER: Final = {severity: number for number, severity in enumerate(Severity)}
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was found of one model."""
+    """All findings about one model."""
 
     model_id: str
     findings: Sequence[Finding]
@@ -30,16 +30,16 @@ class Report:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether there is nothing but notes."""
+        """Whether there are no findings other than notes."""
         return all(finding.severity is Severity.NOTE for finding in self.findings)
 
     @property
     def in_order(self) -> list[Finding]:
-        """What was found, the worst first."""
+        """Findings, the worst first."""
         return sorted(self.findings, key=lambda finding: _ORDER[finding.severity])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as scripts read it."""
+        """Return the report as JSON fields for scripts."""
         return {
             "id": self.model_id,
             "healthy": self.is_healthy,
@@ -50,7 +50,7 @@ class Report:
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
-    """Print what was found, as whoever reads it wants it."""
+    """Print the report as JSON, as a table on a terminal, or as lines for scripts."""
     if as_json:
         print_json(report.as_dict())
     elif console.is_terminal:

@@ -1,4 +1,4 @@
-"""What is examined: a model's folder, and the model that was read from it."""
+"""Subjects of the examination: a model's folder, and the model that was read from it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Folder:
 
     model_id: ModelId
     sizes: Mapping[str, int]
-    """Bytes of the model's files, by name; of those that are there."""
+    """Sizes of the model's existing files, in bytes, by name."""
     document: Mapping[str, Any] | None
-    """The manifest as JSON, whatever is in it; ``None`` where it is none."""
+    """The manifest as a JSON object, whatever its content; ``None`` if it is not one."""
     manifest: Manifest | None
 
 
@@ -46,18 +46,18 @@ class Subject:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What the predictor makes tokens with."""
+        """Tokenizer that the predictor uses."""
         return self.model.tokenizer
 
     @property
     def default_index(self) -> int | None:
-        """The row of unknown tokens; ``None`` where they are left out."""
+        """Row of unknown tokens; ``None`` if they are left out."""
         default = self.vocabulary.default_index
         return None if default == NO_INDEX else default
 
     @cached_property
     def tokens(self) -> list[str]:
-        """The tokens of the vocabulary without the special ones: those that documents are to have."""
+        """Tokens of the vocabulary that documents should contain: all but the special ones."""
         return [
             token
             for index, token in enumerate(self.vocabulary.tokens)
@@ -66,23 +66,23 @@ class Subject:
 
     @cached_property
     def outputs(self) -> Outputs:
-        """What documents of one token, and an empty one, are answered."""
+        """Answers to the documents of one token each, and to the empty document."""
         return Outputs.of(self.network)
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the network gives for each row of its embedding alone, and for no row.
+    """Outputs of the network for each single row of its embedding, and for no row.
 
-    A document's logits are the mean of those of its tokens: what holds for every row holds for every document.
+    A document's logits are the mean of those of its tokens, so what holds for every row holds for every document.
     """
 
     winners: frozenset[int]
-    """The classes that win somewhere."""
+    """Classes that win at least once."""
     spread: float
-    """The largest difference of two logits of one row."""
+    """Largest difference between two logits of one row."""
     dominated: Mapping[int, int]
-    """Classes that lose to another one in every row, with that other."""
+    """Classes that lose to another one in every row, mapped to that other class."""
 
     @classmethod
     def of(cls, network: FoldedNetwork) -> Outputs:
@@ -106,7 +106,7 @@ def _dominated(network: FoldedNetwork, winners: set[int]) -> dict[int, int]:
     losers = [number for number in range(network.classes) if number not in winners]
     if not losers:
         return {}
-    # Of equal logits the first class wins.
+    # The first class wins among equal logits.
     first = np.arange(network.classes)
     always = np.ones((len(losers), network.classes), dtype=np.bool_)
     for logits in _chunks(network):

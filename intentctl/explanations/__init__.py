@@ -1,1 +1,1 @@
-"""What ``intentctl explain`` shows: which words of a document speak for a label and which against it."""
+"""Explanations of ``intentctl explain``: which words of a document speak for a label and which against it."""

@@ -1,4 +1,4 @@
-"""All that is told of one label: what its words and tokens add, and how that makes its score."""
+"""Explanation of one label: what words and tokens add to it, and how its score results."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from serving.domain.prediction import Prediction, ScoredLabel
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Of one label."""
+    """Account of one label."""
 
     label: str
     score: float
-    """Its probability, from 0 to 1."""
+    """Probability of the label, from 0 to 1."""
     bias: float
     logit: float
     temperature: float
     words: Sequence[Word]
     tokens: Sequence[Token]
-    """The strongest first."""
+    """Tokens, the strongest first."""
 
     @property
     def added(self) -> float:
-        """What all tokens add."""
+        """Sum of what all tokens add."""
         return math.fsum(token.adds for token in self.tokens)
 
     @property
     def sentence(self) -> str:
-        """How the parts make the whole."""
+        """Sentence that explains how the parts make up the score."""
         divided = "" if self.temperature == 1.0 else f", over the temperature {self.temperature:.4g}"
         return (
             f"{self.bias:+.3f} of the bias and {self.added:+.3f} of the tokens add up to the logit {self.logit:+.3f};"
@@ -41,7 +41,7 @@ class Account:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the account as JSON fields."""
         return {
             "label": self.label,
             "score": self.score,
@@ -76,7 +76,7 @@ def best_of(prediction: Prediction) -> ScoredLabel:
 
 
 def answer_of(prediction: Prediction) -> str:
-    """Return in words what the answer is, and where it fell back, why."""
+    """Return the answer in words, and if it fell back, the reason."""
     fallback = prediction.fallback
     if fallback is None:
         return f"{prediction.label}, with a score of {prediction.score:.3f}"
@@ -89,7 +89,7 @@ def answer_of(prediction: Prediction) -> str:
 def _account(label: LabelExplanation, explanation: Explanation, best: ScoredLabel, highest: float) -> Account:
     return Account(
         label.label,
-        # Probabilities are to each other as the exponentials of their logits.
+        # The ratio of two probabilities is that of the exponentials of their logits.
         best.score * math.exp((label.logit - highest) / explanation.temperature),
         label.bias,
         label.logit,

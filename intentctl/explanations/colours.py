@@ -1,4 +1,4 @@
-"""The colours of what speaks for a label and of what speaks against it; told apart by colour-blind people too."""
+"""Colours of words that speak for a label and against it, which colour-blind people can distinguish too."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ AGAINST: Final[Colour] = (240, 136, 62)
 
 _WHITE: Final = 255
 _FAINTEST: Final = 0.04
-"""Below it nothing is coloured, so that what is coloured is seen."""
+"""Least strength that is coloured, so that every colour is visible."""
 
 
 def colour_of(strength: float) -> Colour | None:
-    """Return the colour behind dark text for a share from -1 to 1; ``None`` for one that hardly counts."""
+    """Return the colour behind dark text for a share from -1 to 1; ``None`` for a negligible one."""
     part = min(abs(strength), 1.0)
     if part < _FAINTEST:
         return None
@@ -25,5 +25,5 @@ def colour_of(strength: float) -> Colour | None:
 
 
 def hexadecimal(colour: Colour) -> str:
-    """Return the colour as HTML, matplotlib and rich take it."""
+    """Return the colour in the notation of HTML, matplotlib and rich."""
     return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -1,4 +1,4 @@
-"""The document as it was written, with its words found in it."""
+"""The document as it was written, with the positions of its words."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Piece(NamedTuple):
 
     text: str
     word: int | None
-    """Which word it is; ``None`` for what stands between words."""
+    """Index of the word; ``None`` for text between words."""
 
 
 def pieces_of(document: str, words: Sequence[str]) -> list[Piece]:
-    """Return the document in pieces; where its words are not found in it, the words with spaces between.
+    """Return the document in pieces; if its words are not found in it, the words with spaces between them.
 
-    Tokenizers lower the text and drop some of it, and nothing tells where in the document a token was.
+    Tokenizers lowercase the text and drop some of it, and do not record where in the document a token was.
     """
     places = _places(document, words)
     if places is None:
@@ -43,7 +43,7 @@ def pieces_of(document: str, words: Sequence[str]) -> list[Piece]:
 
 
 def shown(text: str) -> str:
-    """Return ``text`` with everything that cannot be printed written out."""
+    """Return ``text`` with unprintable characters escaped."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
@@ -51,7 +51,7 @@ def shown(text: str) -> str:
 
 
 def shown_token(token: str) -> str:
-    """Return a token as people read it: n-grams of characters without their mark, and with their spaces seen."""
+    """Return a token in readable form: n-grams of characters without their mark, and with visible spaces."""
     if len(token) > 1 and token.startswith(MARK):
         return shown(token[1:]).replace(" ", _SPACE)
     return shown(token) if token.strip(" ") else token.replace(" ", _SPACE)
@@ -61,7 +61,7 @@ def _places(document: str, words: Sequence[str]) -> list[tuple[int, int]] | None
     for text in (document, document.lower().replace(_BREAK, " " * len(_BREAK))):
         if len(text) != len(document):
             continue
-        # Where quotes are dropped, a word may have had them within.
+        # If the tokenizer drops quotes, a word may have contained some.
         for dropped in ("", MARK):
             kept = [index for index, character in enumerate(text) if character != dropped]
             found = _found("".join(map(text.__getitem__, kept)), words)
@@ -71,7 +71,7 @@ def _places(document: str, words: Sequence[str]) -> list[tuple[int, int]] | None
 
 
 def _found(text: str, words: Sequence[str]) -> list[tuple[int, int]] | None:
-    """Return where the words are, one behind the other with nothing between but what tokenizers drop."""
+    """Return the positions of the words, in order and with nothing between them but what tokenizers drop."""
     places: list[tuple[int, int]] = []
     end = 0
     for word in words:

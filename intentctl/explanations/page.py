@@ -1,4 +1,4 @@
-"""An explanation as one HTML file: it needs no network, and runs nothing."""
+"""An explanation as one HTML file that needs no network and runs no code."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ th, td {{ padding: .2rem .7rem; border-bottom: 1px solid #d8dee4; text-align: le
 <body>
 """
 _WIDEST_BAR: Final = 12.0
-"""In em."""
+"""Width of the longest bar, in em."""
 
 
 def html_page(accounts: Sequence[Account], document: str, *, model: str, answer: str, top: int) -> bytes:
     """Return the page. Texts may hold any character.
 
     Args:
-        accounts: of the explained labels.
-        document: as it was asked.
-        model: its id and version.
-        answer: in words.
-        top: how many tokens of each label to tell one by one.
+        accounts: accounts of the explained labels.
+        document: the document as it was sent.
+        model: id and version of the model.
+        answer: the answer in words.
+        top: number of tokens of each label to list one by one.
     """
     legend = (
         f'on <span style="background:{hexadecimal(FOR)}">blue</span> what speaks for the label,'
@@ -84,7 +84,7 @@ def _text(account: Account, document: str) -> Iterator[str]:
     words = account.words
     strengths = strength(words)
     for piece in pieces_of(document, [word.text for word in words]):
-        # Line breaks are for the browser; the rest that cannot be seen is written out.
+        # Line breaks are left to the browser; other unprintable characters are escaped.
         text = escape("\n".join(map(shown, piece.text.split("\n"))))
         if piece.word is None:
             yield text

@@ -22,13 +22,13 @@ _INCHES_AROUND: Final = 1.5
 def draw(accounts: Sequence[Account], answer: str, top: int, path: Path) -> None:
     """Write a row of panels for each label: words on the left, tokens on the right.
 
-    Of a long document the words that add or take most are drawn.
+    For a long document, only the words that add or subtract most are drawn.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
         OSError: ``path`` cannot be written.
     """
-    import matplotlib as mpl  # noqa: PLC0415 - takes longer to import than all else that the command line needs
+    import matplotlib as mpl  # noqa: PLC0415 - slower to import than everything else that the command line needs
 
     mpl.use("agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
@@ -44,7 +44,7 @@ def draw(accounts: Sequence[Account], answer: str, top: int, path: Path) -> None
     figure.suptitle(_written(shown(answer)), fontsize=11)
     try:
         with warnings.catch_warnings():
-            # Of letters that the font does not have; boxes are drawn in their place.
+            # Ignore warnings about characters that the font lacks; boxes are drawn in their place.
             warnings.filterwarnings("ignore", message=r"Glyph \d+", category=UserWarning)
             figure.tight_layout()
             figure.savefig(path, dpi=_DOTS_PER_INCH, format="png")
@@ -87,5 +87,5 @@ def _name(text: str, *, is_unknown: bool) -> str:
 
 
 def _written(text: str) -> str:
-    """Return ``text`` as matplotlib writes it as it stands: between dollars it would be a formula."""
+    """Return ``text`` escaped for matplotlib, which reads text between dollars as a formula."""
     return text.replace("$", r"\$")

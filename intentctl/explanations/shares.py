@@ -1,4 +1,4 @@
-"""What the words and the tokens of a document add to the logit of a label."""
+"""Contributions of the words and the tokens of a document to the logit of a label."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from serving.domain.explanation import Explanation, LabelExplanation
 
 
 class Word(NamedTuple):
-    """A word of the document, or whatever else its tokenizer takes for one, and what it adds."""
+    """A word of the document, or another unit that its tokenizer treats as one, and what it adds."""
 
     text: str
     own: float
-    """By itself."""
+    """Contribution of the word by itself."""
     of_ngrams: float
-    """Its share of the n-grams that it is part of: each is shared equally by the words that it touches."""
+    """Share of the n-grams that the word is part of; each is divided equally among the words that it touches."""
     is_unknown: bool
-    """Whether the vocabulary does not have it."""
+    """Whether the vocabulary lacks the word."""
 
     @property
     def adds(self) -> float:
-        """Both together. Those of all words are what all tokens add."""
+        """Sum of both contributions; over all words, the sum equals what all tokens add."""
         return self.own + self.of_ngrams
 
 
 class Token(NamedTuple):
-    """A token, wherever the document has it, and what it adds."""
+    """A token, over all its occurrences in the document, and what it adds."""
 
     text: str
     kind: str
-    """What it is made of: a word, several words, or characters."""
+    """Constituents of the token: a word, several words, or characters."""
     times: int
     adds: float
-    """All times together."""
+    """Sum over all occurrences."""
     is_unknown: bool
 
 
@@ -55,7 +55,7 @@ def words_of(explanation: Explanation, label: LabelExplanation) -> list[Word]:
 
 
 def tokens_of(explanation: Explanation, label: LabelExplanation) -> list[Token]:
-    """Return the different tokens of the document, those that add or take most first."""
+    """Return the distinct tokens of the document, those that add or subtract most first."""
     parts: dict[str, list[float]] = {}
     for token, adds in zip(explanation.tokens, label.contributions, strict=True):
         parts.setdefault(token, []).append(adds)
@@ -65,7 +65,7 @@ def tokens_of(explanation: Explanation, label: LabelExplanation) -> list[Token]:
 
 
 def strength(words: Sequence[Word]) -> list[float]:
-    """Return what each word adds as a share of the most that any adds or takes: from -1 to 1."""
+    """Return what each word adds as a share of the most that any word adds or subtracts, from -1 to 1."""
     most = max((abs(word.adds) for word in words), default=0.0) or 1.0
     return [word.adds / most for word in words]
 

@@ -1,4 +1,4 @@
-"""An explanation in a terminal, with colours, and as plain text elsewhere."""
+"""An explanation in colour on a terminal, and as plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from intentctl.explanations.shares import strength
 from intentctl.output import Column, console, print_table
 
 UNKNOWN_MARK = "~"
-"""Stands around words that the vocabulary does not have, with colours and without."""
+"""Mark around words that the vocabulary lacks, with and without colours."""
 
 _COLUMNS = (
     Column("token"),
@@ -25,12 +25,12 @@ _COLUMNS = (
 
 
 def print_account(account: Account, document: str, top: int) -> None:
-    """Print the document, the strongest tokens of it, and how they make the score.
+    """Print the document, its strongest tokens, and how they make up the score.
 
     Args:
-        account: of one label.
-        document: as it was asked.
-        top: how many tokens to tell one by one.
+        account: account of one label.
+        document: the document as it was sent.
+        top: number of tokens to list one by one.
     """
     console.print(Text(account.label, style="bold green"), highlight=False)
     console.print(marked(account, document), highlight=False, soft_wrap=True)
@@ -39,7 +39,7 @@ def print_account(account: Account, document: str, top: int) -> None:
 
 
 def marked(account: Account, document: str) -> Text:
-    """Return the document, each word on the colour of what it adds."""
+    """Return the document, with each word on the colour of what it adds."""
     words = account.words
     strengths = strength(words)
     text = Text()

@@ -1,1 +1,1 @@
-"""Models in TorchServe's archives: written, read as data, and the handler that serves them there."""
+"""Models in TorchServe archives: writing them, reading them as data, and the handler that serves them there."""

@@ -1,7 +1,7 @@
 """TorchServe's archive: a zip of a model's files, of its handler, and of ``MAR-INF/MANIFEST.json``, which names them.
 
-The form is that of torch-model-archiver 0.12. Archives come from anywhere, so they are read as data, and nothing is
-inflated before its size is known to be one that is wanted.
+The format is that of torch-model-archiver 0.12. Archives can come from anywhere, so they are read as data, and nothing
+is inflated before its size is known to be within bounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from serving.domain.errors import InvalidModelFile, ModelIncomplete
 MAR_MANIFEST: Final = "MAR-INF/MANIFEST.json"
 MAX_MAR_MANIFEST_BYTES: Final = 1 << 20
 
-# The first moment that a zip can tell. One and the same, so that equal models give equal archives.
+# Earliest time that a zip can record; constant, so that equal models give equal archives.
 _MOMENT: Final = (1980, 1, 1, 0, 0, 0)
 _CREATED_ON: Final = "01/01/1980 00:00:00"
 _ARCHIVER_VERSION: Final = "0.12.0"
@@ -32,7 +32,7 @@ _DIRECTORY_END_SIGNATURE: Final = b"PK\x05\x06"
 _ZIP64_SIGNATURE: Final = b"PK\x06\x07"
 _ZIP64_BYTES: Final = 20
 _MAX_COMMENT_BYTES: Final = (1 << 16) - 1
-# Archives have about ten members, each with some fifty bytes and its name in the directory.
+# Archives have about ten members, each of which takes some fifty bytes and its name in the directory.
 _MAX_DIRECTORY_BYTES: Final = 1 << 18
 
 _ENCRYPTED: Final = 0x41
@@ -40,7 +40,7 @@ _LEAVES: Final = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTA
 
 _DAMAGED: Final = "the archive is damaged, or is no archive of TorchServe; export it again"
 
-# What zipfile raises on archives that are none, by its source, and zlib on what does not inflate.
+# Errors that zipfile, according to its source, raises for invalid archives, and zlib for data that does not inflate.
 _ZIP_ERRORS: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -72,9 +72,9 @@ def mar_manifest(model_name: str, model_version: str, handler: str, weights: str
 
 
 def write_archive(members: Mapping[str, bytes]) -> bytes:
-    """Return an archive of ``members``, by their names. Equal members give equal bytes."""
+    """Return an archive of ``members``, which are keyed by name. Equal members give equal bytes."""
     buffer = io.BytesIO()
-    # Stored: what is compressed differs from one release of zlib to the next.
+    # Stored, because compressed data differs from one release of zlib to the next.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
             member = zipfile.ZipInfo(name, _MOMENT)
@@ -84,14 +84,14 @@ def write_archive(members: Mapping[str, bytes]) -> bytes:
 
 
 class Archive:
-    """An archive of TorchServe, opened; none of its members is inflated.
+    """An open TorchServe archive, none of whose members has been inflated.
 
     Args:
         data: the whole file.
 
     Raises:
-        InvalidModelFile: it is damaged, ambiguous or encrypted, holds links, or members that would be unpacked outside
-            of its folder.
+        InvalidModelFile: the archive is damaged, ambiguous or encrypted, or holds links or members that would be
+            unpacked outside of its folder.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -108,11 +108,11 @@ class Archive:
             _check(member)
 
     def read(self, limits: Mapping[str, int]) -> dict[str, bytes]:
-        """Return the members named in ``limits``, which have at most so many bytes, by name.
+        """Return the members named in ``limits``, each with at most the given number of bytes, by name.
 
         Raises:
-            ModelIncomplete: one is missing.
-            InvalidModelFile: one is larger, or damaged.
+            ModelIncomplete: a member is missing.
+            InvalidModelFile: a member is larger, or damaged.
         """
         missing = [name for name in limits if name not in self._members]
         if missing:
@@ -126,8 +126,8 @@ class Archive:
         """Return the name that the archive gives its model.
 
         Raises:
-            ModelIncomplete: it has no MANIFEST.json.
-            InvalidModelFile: that names none, or is damaged.
+            ModelIncomplete: the archive has no MANIFEST.json.
+            InvalidModelFile: MANIFEST.json names no model, or is damaged.
         """
         data = self.read({MAR_MANIFEST: MAX_MAR_MANIFEST_BYTES})[MAR_MANIFEST]
         try:
@@ -142,7 +142,7 @@ class Archive:
     def _read(self, member: zipfile.ZipInfo) -> bytes:
         try:
             with self._archive.open(member) as file:
-                # Told how much is wanted, it inflates no more, whatever there is.
+                # A bounded read inflates no more than its bound, however large the member is.
                 data = file.read(member.file_size + 1)
         except _ZIP_ERRORS as error:
             raise InvalidModelFile(_DAMAGED) from error
@@ -152,7 +152,7 @@ class Archive:
 
 
 def _check_directory(data: bytes) -> None:
-    """Look at the size of the list of members before it is read: each of them would take memory."""
+    """Check the size of the member list before it is read, because each member would take memory."""
     begin = data.rfind(_DIRECTORY_END_SIGNATURE, max(0, len(data) - _DIRECTORY_END.size - _MAX_COMMENT_BYTES))
     if begin < 0 or begin + _DIRECTORY_END.size > len(data):
         raise InvalidModelFile(_DAMAGED)
@@ -163,7 +163,7 @@ def _check_directory(data: bytes) -> None:
 
 
 def _check(member: zipfile.ZipInfo) -> None:
-    # A name ends at its first null in one reader, and goes on in another.
+    # Some readers end a name at its first null, others continue after it.
     if _LEAVES.match(member.filename) or member.filename != member.orig_filename:
         raise InvalidModelFile("the archive holds a member that would be unpacked outside of its folder; refused")
     if member.flag_bits & _ENCRYPTED:

@@ -1,4 +1,4 @@
-"""From a model of the volume to an archive that TorchServe serves with our handler."""
+"""Export of a model of the volume to an archive that TorchServe serves with our handler."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from serving.volume.publishing import publish
 HANDLER_FILE: Final = "intent_handler.py"
 TOKENS_FILE: Final = "vocabulary.json"
 CONFIDENCE_FILE: Final = "confidence.json"
-# Those of the package that the handler needs. With __init__.py it is found before any other of its name.
-PREDICTOR_FILES: Final = ("__init__.py", "tokenizer.py", "ngrams.py")
+# Files of the package that the handler needs. With __init__.py, the package is found before any other of its name.
+PREDICTOR_FILES: Final = ("__init__.py", "model/__init__.py", "model/tokenizer.py", "model/ngrams.py")
 
 _VERSION_OF_NONE: Final = "1.0"
 _STAGING: Final = ".staging-"
@@ -35,21 +35,21 @@ _STAGING: Final = ".staging-"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model of the volume, found sound, as it is at TorchServe."""
+    """A valid model of the volume, as it is at TorchServe."""
 
     model: IntentModel
     vocabulary: Vocabulary
     confidence: Confidence
     files: dict[str, bytes]
-    """The model's three files, by name; the manifest is that of the model at TorchServe."""
+    """The model's three files, by name; the manifest is the one for TorchServe."""
 
 
 def read_source(root: Path, model_id: ModelId) -> Source:
-    """Return the model ``model_id`` below ``root``, which a predictor would serve as it is.
+    """Return the model ``model_id`` below ``root``, which a predictor could serve unchanged.
 
     Raises:
-        ModelUnusable: a predictor could not load it, or it is for another engine; the message says why.
-        ServingError: as :meth:`~predictor.model.loader.Loader.load` tells.
+        ModelUnusable: a predictor could not load the model, or it is for another engine; the message says why.
+        ServingError: as :meth:`~predictor.model.loader.Loader.load` raises.
     """
     store = ModelStore(root)
     loader = Loader(store, LIMITS)
@@ -69,7 +69,7 @@ def archive_of(source: Source, name: str) -> bytes:
         {
             **source.files,
             TOKENS_FILE: _tokens(source),
-            # Whole, so that the handler has no defaults of its own.
+            # Written with all its fields, so that the handler needs no defaults.
             CONFIDENCE_FILE: source.confidence.model_dump_json().encode(),
             **{f"predictor/{name}": resources("predictor").joinpath(name).read_bytes() for name in PREDICTOR_FILES},
             HANDLER_FILE: resources("intentctl.torchserve").joinpath("handler.py").read_bytes(),
@@ -79,15 +79,15 @@ def archive_of(source: Source, name: str) -> bytes:
 
 
 def archive_path(model_store: Path, model_id: ModelId) -> Path:
-    """Return where TorchServe, and the frontend that registers it there, expect the archive of a model."""
+    """Return the path at which TorchServe, and the frontend that registers the model there, expect its archive."""
     return model_store / f"model-{model_id}.mar"
 
 
 def check_free(path: Path, published: Path | None) -> None:
-    """Check that there is no such archive, and no such folder of a model, before anything is written.
+    """Check that neither the archive nor the model's folder exists, before anything is written.
 
     Raises:
-        ModelExists: there is one.
+        ModelExists: one of them exists.
     """
     if path.exists():
         raise ModelExists(f"there is an archive {path.name} already; replace it explicitly, or choose another id")
@@ -96,10 +96,10 @@ def check_free(path: Path, published: Path | None) -> None:
 
 
 def put_in_place(path: Path, archive: bytes) -> None:
-    """Write an archive through to the disk, and put it in place by one rename: no reader sees half of it.
+    """Write an archive through to the disk, and put it in place by one rename, so that no reader sees a partial file.
 
     Raises:
-        OSError: the folder cannot be written to. What was there before is there still.
+        OSError: the folder cannot be written to. Any former archive is still in place.
     """
     staging = path.with_name(f"{_STAGING}{uuid.uuid4().hex}")
     try:
@@ -113,10 +113,10 @@ def put_in_place(path: Path, archive: bytes) -> None:
 
 
 def publish_source(source: Source, root: Path, model_id: ModelId, *, replace: bool) -> None:
-    """Publish the model below ``root`` for TorchServe, so that the frontend sends its questions there.
+    """Publish the model below ``root`` for TorchServe, so that the frontend sends its queries there.
 
     Raises:
-        ModelExists: there is such a model, and ``replace`` is false.
+        ModelExists: the model exists, and ``replace`` is false.
         OSError: the volume cannot be written to.
     """
     with TemporaryDirectory() as folder:
@@ -126,7 +126,7 @@ def publish_source(source: Source, root: Path, model_id: ModelId, *, replace: bo
 
 
 def _tokens(source: Source) -> bytes:
-    """Return what the handler knows of tokens: our reader's answer, and so no torchtext is needed there."""
+    """Return the handler's data on tokens, as our reader reads them, so that the handler needs no torchtext."""
     default = source.vocabulary.default_index
     document = {
         "tokenizer": str(source.model.tokenizer),

@@ -1,16 +1,16 @@
 """TorchServe's handler for intent models; ``intentctl export --torchserve`` puts this file into each archive.
 
-It runs in TorchServe's own Python, 3.11 or newer, with PyTorch and the standard library alone. TorchServe demands that
-the file defines one class.
+The handler runs in TorchServe's own Python, 3.11 or newer, with only PyTorch and the standard library. TorchServe
+requires that the file defines one class.
 
-A request is one document (``data``, or ``body``, as HTTP names it), answered with ``{"result": label}``; or many, in
-``documents``: a JSON list of ``{"document": text, "k": number, "threshold": number, "explain": [label, ...]}``, of
-which the text alone has to be there. These are answered with ``{"results": [...]}`` in the same order, each
-``{"result": label, "score": probability, "best": [[label, probability], ...], "fallback": null}``. Where the answer is
-the fallback label, ``fallback`` is ``{"best": {"label": ..., "score": ...}, "threshold": ...}``; on request there is an
-``explanation``. What these mean, our own API tells. In the place of what cannot be answered stands ``{"code": number,
-"type": "PredictionException", "message": text}``, as TorchServe itself writes errors. Over HTTP that code is also the
-status of the request; over gRPC TorchServe 0.12 has no way to tell it.
+A request is one document (``data``, or ``body`` in HTTP's terms), answered with ``{"result": label}``; or many, in
+``documents``: a JSON list of ``{"document": text, "k": number, "threshold": number, "explain": [label, ...]}``, in
+which only the text is required. These are answered with ``{"results": [...]}`` in the same order, each
+``{"result": label, "score": probability, "best": [[label, probability], ...], "fallback": null}``. If the answer is the
+fallback label, ``fallback`` is ``{"best": {"label": ..., "score": ...}, "threshold": ...}``. An ``explanation`` is
+added on request. The fields have the same meaning as in our own API. A request or document that cannot be answered gets
+``{"code": number, "type": "PredictionException", "message": text}`` instead, which is how TorchServe itself writes
+errors. Over HTTP, that code is also the status of the request; over gRPC, TorchServe 0.12 cannot transmit it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# In an archive this module lies beside the handler, in a folder of its own.
+# In an archive, this module is in a folder beside the handler.
 from predictor.model.tokenizer import Tokenizer
 
 _BAD_REQUEST: Final = 400
@@ -35,18 +35,18 @@ _FAILED: Final = 500
 _TOO_MUCH_AT_ONCE: Final = 503
 
 _MOST_CONTRIBUTIONS: Final = 1 << 18
-# A worker whose answer to a batch is longer than max_response_size, 6,553,500 by default, is ended by TorchServe.
+# TorchServe ends a worker whose answer to a batch is longer than max_response_size, 6,553,500 by default.
 _MOST_BYTES: Final = 6_000_000
 
 Encoded = tuple[list[str], list[str], list[int]]
-"""The tokens of a document, its n-grams, and the indices of those of both that count."""
+"""Tokens of a document, its n-grams, and the indices of those tokens and n-grams that count."""
 
 
 class IntentHandler:
-    """Vocabulary, network and labels of one model. TorchServe calls it from one thread."""
+    """Vocabulary, network and labels of one model. TorchServe calls the handler from one thread."""
 
     def initialize(self, context: Any) -> None:
-        """Load the model from the folder that TorchServe has unpacked the archive into."""
+        """Load the model from the folder into which TorchServe has unpacked the archive."""
         folder = Path(context.system_properties["model_dir"])
         vocabulary = _json_of(folder / "vocabulary.json")
         confidence = _json_of(folder / "confidence.json")
@@ -86,7 +86,7 @@ class IntentHandler:
         return texts
 
     def describe_handle(self) -> dict[str, Any]:
-        """Return what TorchServe tells of the model as its customized metadata."""
+        """Return what TorchServe reports as the customized metadata of the model."""
         return {"documents": True, "labels": len(self._labels)}
 
     def _answers(self, questions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -113,7 +113,7 @@ class IntentHandler:
     def _answer(self, question: Mapping[str, Any], winner: int, score: float, exponentials: Tensor) -> dict[str, Any]:
         best: list[tuple[str, float]] = []
         if question["k"]:
-            # Of equal scores the first comes first.
+            # A stable sort keeps equal scores in the order of their labels.
             values, order = torch.sort(exponentials, descending=True, stable=True)
             ranked = zip(order[: question["k"]].tolist(), values[: question["k"]].tolist(), strict=True)
             best = [(self._labels[index], value * score) for index, value in ranked]
@@ -127,8 +127,8 @@ class IntentHandler:
         return {"result": label, "score": score, "best": best, "fallback": fallback}
 
     def _explained(self, document: Encoded, winner: int, asked: Sequence[str], exponentials: Tensor) -> dict[str, Any]:
-        """Return the explanation of the best label and those that are asked for, or what is wrong with these."""
-        # Of several outputs with one label, the largest is explained.
+        """Return the explanation of the best label and the requested ones, or an error that says what is wrong."""
+        # If several outputs have one label, the largest is explained.
         largest = {self._labels[index]: index for index in exponentials.argsort(stable=True).tolist()}
         if not largest.keys() >= set(asked):
             return _error(_BAD_REQUEST, "the model has no such label to explain; ask for labels of its manifest")
@@ -140,7 +140,7 @@ class IntentHandler:
             return _error(
                 _BAD_REQUEST, "the document is too long to explain so many labels; shorten it, or ask for fewer"
             )
-        # In double precision: the parts add no rounding of their own to that of the logit.
+        # Double precision, so that the parts add no rounding to that of the logit.
         weight = self._weight[:, classes].double() / max(1, len(bag))
         # A matrix product may add up equal rows in different orders, so equal tokens share one row.
         distinct, places = torch.unique(torch.tensor(bag, dtype=torch.int64), return_inverse=True)
@@ -159,7 +159,7 @@ class IntentHandler:
         return {"explanation": explanation}
 
     def _for_each_token(self, parts: Sequence[float], words: Sequence[str]) -> list[float]:
-        """Return a part for each token: those of ``parts``, and 0 for words that are left out."""
+        """Return a part for each token: from ``parts``, or 0 for words that are left out."""
         rest = iter(parts)
         return [
             *(next(rest) if self._default is not None or word in self._indices else 0.0 for word in words),
@@ -167,7 +167,7 @@ class IntentHandler:
         ]
 
     def _encode(self, document: str) -> Encoded:
-        """Return tokens, n-grams and indices; without a default index unknown tokens are left out, n-grams always."""
+        """Return tokens, n-grams and indices; unknown n-grams are left out, unknown tokens only without a default."""
         words = self._tokenizer.tokens(document)
         ngrams = self._tokenizer.ngrams(words)
         found = [self._indices.get(word, self._default) for word in words]
@@ -185,7 +185,7 @@ class IntentHandler:
 
 
 def _folded(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return embedding, weight and bias of a network whose layers have nothing between them: one layer does as well."""
+    """Return embedding, weight and bias of a network whose layers fold into one, as nothing is between them."""
     layers = [
         (state[f"fc{number}.weight"].float().double().T, state[f"fc{number}.bias"].float().double())
         for number in range(1, 1 + sum(name.endswith(".bias") for name in state))
@@ -197,7 +197,7 @@ def _folded(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _questions(request: Mapping[str, Any]) -> list[dict[str, Any]] | str:
-    """Return what a request asks of each document, or in plain words what is wrong with it."""
+    """Return the question of a request for each document, or in plain words what is wrong with the request."""
     if "documents" in request:
         return _listed(request["documents"])
     document = _text(request.get("data", request.get("body")))
@@ -211,7 +211,7 @@ def _listed(value: object) -> list[dict[str, Any]] | str:
     )
     text = _text(value)
     try:
-        # TorchServe itself has parsed what came as application/json.
+        # TorchServe itself has already parsed a body of type application/json.
         entries = value if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return wrong
@@ -237,7 +237,7 @@ def _question(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    """Return text that came as text or as UTF-8; ``None`` for anything else."""
+    """Return ``value`` as text if it is text or UTF-8; ``None`` for anything else."""
     if isinstance(value, bytes | bytearray):
         try:
             return value.decode("utf-8")
@@ -247,7 +247,7 @@ def _text(value: object) -> str | None:
 
 
 def _within_bounds(replies: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    """Return the replies and their texts, with errors in the place of those that would be too long together."""
+    """Return the replies and their texts, with errors in place of those that would be too long together."""
     kept: list[Any] = []
     texts: list[str] = []
     room = _MOST_BYTES

@@ -1,4 +1,4 @@
-"""From an archive of TorchServe to a model of the volume. Nothing of the archive is executed."""
+"""Import of a model from a TorchServe archive to the volume. Nothing in the archive is executed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving.volume.publishing import publish
 
 _NAME: Final = re.compile(r"model-(.+)\.mar")
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-# Handlers, and what archives bring beside the model.
+# Bytes for handlers, and for other files that archives hold beside the model.
 _OTHER_FILES: Final = 64 << 20
 
 
@@ -28,31 +28,31 @@ def read_archive(path: Path) -> Archive:
     """Return the archive at ``path``.
 
     Raises:
-        InvalidModelFile: it is too large, is no regular file, or no archive that is read.
-        OSError: it cannot be read.
+        InvalidModelFile: the file is too large, is not a regular file, or is not an archive that can be read.
+        OSError: the file cannot be read.
     """
     with OpenFile("the archive", os.open(path, _READ)) as file:
         return Archive(file.read(sum(MOST_BYTES.values()) + _OTHER_FILES))
 
 
 def id_of(path: Path, archive: Archive) -> ModelId:
-    """Return the model's id: the one in the name of the file, ``model-<id>.mar``, else the archive's own name of it.
+    """Return the model's id: the one in the file name, ``model-<id>.mar``, else the name that the archive gives it.
 
     Raises:
-        InvalidModelId: what stands there is no id.
-        ModelUnusable: the archive does not say.
+        InvalidModelId: the name is not a valid id.
+        ModelUnusable: the archive does not name the model.
     """
     named = _NAME.fullmatch(path.name)
     return parse_model_id(named[1] if named else archive.model_name())
 
 
 def import_model(archive: Archive, root: Path, model_id: ModelId, *, replace: bool) -> IntentModel:
-    """Publish the archive's model below ``root`` for the predictor, with sums, once it has been loaded; return it.
+    """Load the archive's model, publish it with sums below ``root`` for the predictor, and return it.
 
     Raises:
-        ModelUnusable: a predictor could not load it; the message says why. Nothing is published.
-        ChecksumMismatch: its manifest describes other files.
-        ModelExists: there is such a model, and ``replace`` is false.
+        ModelUnusable: a predictor could not load the model; the message says why. Nothing is published.
+        ChecksumMismatch: the archive's manifest describes other files.
+        ModelExists: the model exists, and ``replace`` is false.
         OSError: the volume cannot be written to.
     """
     files = archive.read(MOST_BYTES)
@@ -61,7 +61,7 @@ def import_model(archive: Archive, root: Path, model_id: ModelId, *, replace: bo
         folder.mkdir(parents=True)
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        # The archive's own manifest first: where it has sums, they are compared.
+        # Load with the archive's own manifest first, so that its sums, if it has any, are checked.
         loader = Loader(ModelStore(Path(staging)), LIMITS)
         model = loader.load(model_id, loader.fingerprint(model_id))
         manifest = with_algorithm(Manifest.parse(files[MANIFEST_FILE]), INTENT)

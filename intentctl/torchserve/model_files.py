@@ -1,4 +1,4 @@
-"""The files of a model that both engines take, and the manifest that says which of them it is for."""
+"""Files of a model that both engines accept, and the manifest that says for which engine the model is."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.volume.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
 INTENT: Final = "intent-classification"
-"""The algorithm of models that the predictor serves."""
+"""Algorithm of models that the predictor serves."""
 INTENT_AT_TORCHSERVE: Final = "intent-classification-torch"
-"""The algorithm of models that TorchServe serves."""
+"""Algorithm of models that TorchServe serves."""
 
 LIMITS: Final = FileLimits()
 MOST_BYTES: Final[Mapping[str, int]] = {
@@ -21,11 +21,11 @@ MOST_BYTES: Final[Mapping[str, int]] = {
     WEIGHTS_FILE: LIMITS.weights,
     VOCABULARY_FILE: LIMITS.vocabulary,
 }
-"""The largest files that a predictor reads, by name."""
+"""Largest size of each file that a predictor reads, in bytes, by name."""
 
 
 def with_algorithm(manifest: Manifest, algorithm: str) -> Manifest:
-    """Return the same manifest for another engine, without the sums of files, which publishing writes anew."""
+    """Return the same manifest for another engine, without the sums of files, which publishing writes again."""
     document = json.loads(manifest.to_json()) | {"Algorithm": algorithm}
     document.pop("Files", None)
     return Manifest.parse(json.dumps(document).encode())

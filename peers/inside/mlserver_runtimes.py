@@ -1,4 +1,4 @@
-"""MLServer's runtimes: documents in, labels or logits out; MLServer itself gathers requests into one."""
+"""MLServer runtimes that turn documents into labels or logits; MLServer itself combines requests into one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SLOW_SECONDS: Final = 6.0
 
 
 class LabelRuntime(MLModel):  # type: ignore[misc]  # its base class has no types here
-    """Answers with ``label`` (BYTES) and ``score`` (FP32)."""
+    """Runtime that answers with ``label`` (BYTES) and ``score`` (FP32)."""
 
     async def load(self) -> bool:
         """Load the model."""
@@ -24,8 +24,8 @@ class LabelRuntime(MLModel):  # type: ignore[misc]  # its base class has no type
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Return a label and a score a document."""
-        # The best label, however low its score: the frontend holds it against the threshold.
+        """Return a label and a score for each document."""
+        # Return the best label, however low its score, because the frontend compares it with the threshold.
         predictions = self._model.predictions(StringCodec.decode_input(payload.inputs[0]), threshold=0.0)
         labels = [prediction.label for prediction in predictions]
         scores = np.array([[prediction.score] for prediction in predictions], dtype=np.float32)
@@ -34,7 +34,7 @@ class LabelRuntime(MLModel):  # type: ignore[misc]  # its base class has no type
 
 
 class LogitsRuntime(MLModel):  # type: ignore[misc]
-    """Answers with ``logits`` (FP32), whose classes only the manifest knows."""
+    """Runtime that answers with ``logits`` (FP32), whose classes only the manifest names."""
 
     async def load(self) -> bool:
         """Load the model."""
@@ -42,21 +42,21 @@ class LogitsRuntime(MLModel):  # type: ignore[misc]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Return a row of logits a document."""
+        """Return a row of logits for each document."""
         logits = self._model.logits(StringCodec.decode_input(payload.inputs[0]))
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("logits", logits)])
 
 
 class SlowRuntime(MLModel):  # type: ignore[misc]
-    """Takes its time, and answers with how often it was asked."""
+    """Runtime that answers slowly, with the number of calls so far."""
 
     async def load(self) -> bool:
-        """Count from zero."""
+        """Start the count of calls at zero."""
         self._asked = 0
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Return a number, as text, a document."""
+        """Return the number of calls, as text, for each document."""
         documents = StringCodec.decode_input(payload.inputs[0])
         self._asked += 1
         labels = [str(self._asked)] * len(documents)

@@ -1,4 +1,4 @@
-"""One of our models, loaded by this project's own code, for servers of others: the same tokenizer and arithmetic."""
+"""One of our models for third-party servers, loaded by this project's own code: the same tokenizer and arithmetic."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class SharedModel:
         """Return the answer to each document, from one pass through the network.
 
         Args:
-            documents: what is asked.
-            threshold: the least score of an answer; ``None`` leaves it to the model's manifest.
+            documents: texts to classify.
+            threshold: least score of an answer; ``None`` leaves it to the model's manifest.
 
         Raises:
-            ServingError: why there is none to one of them.
+            ServingError: a document has no answer; the error says why.
         """
         predictions = []
         for outcome in self._model.predict([Query(self._id, document, 0, threshold) for document in documents]):

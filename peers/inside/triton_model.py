@@ -1,4 +1,4 @@
-"""Triton's Python backend: documents in, labels or logits out, all requests that Triton has gathered in one pass."""
+"""Model for Triton's Python backend: turns documents into labels or logits, one pass for all requests of a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# The Python inside Triton starts without looking at this variable.
+# The Python inside Triton ignores this variable when it starts.
 sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
 
 import numpy as np  # noqa: E402
@@ -18,7 +18,7 @@ from peers.inside.shared_model import SharedModel  # noqa: E402
 
 
 class TritonPythonModel:
-    """The class that Triton looks for. Answers with the outputs that the model's configuration names."""
+    """Class that Triton looks for, which answers with the outputs that the model's configuration names."""
 
     def initialize(self, arguments: Mapping[str, str]) -> None:
         """Load the model."""
@@ -26,7 +26,7 @@ class TritonPythonModel:
         self._outputs = {output["name"] for output in json.loads(arguments["model_config"])["output"]}
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Return one response a request; each has one document a row."""
+        """Return one response per request; each request has one document per row."""
         rows = [triton.get_input_tensor_by_name(request, "document").as_numpy().reshape(-1) for request in requests]
         documents = [document.decode() for row in rows for document in row]
         outputs = self._of_all(documents)
@@ -38,10 +38,10 @@ class TritonPythonModel:
         ]
 
     def _of_all(self, documents: Sequence[str]) -> dict[str, Any]:
-        """Return the outputs by name, each with a row a document."""
+        """Return the outputs by name, each with one row per document."""
         if "logits" in self._outputs:
             return {"logits": self._model.logits(documents)}
-        # The best label, however low its score: the frontend holds it against the threshold.
+        # Return the best label, however low its score, because the frontend compares it with the threshold.
         predictions = self._model.predictions(documents, threshold=0.0)
         labels = np.array([[prediction.label] for prediction in predictions], dtype=object)
         scores = np.array([[prediction.score] for prediction in predictions], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Triton's Python backend: a model that takes its time."""
+"""Model for Triton's Python backend that answers slowly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SLOW_SECONDS: Final = 6.0
 
 
 class TritonPythonModel:
-    """The class that Triton looks for."""
+    """Class that Triton looks for."""
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Return one label a request."""
+        """Return one label per request."""
         time.sleep(_SLOW_SECONDS)
         label = triton.Tensor("label", np.array([["late"]], dtype=object))
         return [triton.InferenceResponse([label]) for _ in requests]

@@ -1,4 +1,4 @@
-"""Answers queries: a lease on the model, then its answer. Knows no protobuf and no transport."""
+"""Answers queries: a lease on the model, then the model's answer. Independent of protobuf and of the transport."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ log = structlog.get_logger()
 
 Answers: TypeAlias = Callable[[ModelId, Sequence[Query], Deadline], Awaitable[Sequence[Outcome | None]]]
 Check: TypeAlias = Callable[[Query, ModelId], None]
-"""Raises ServingError where a query may not be asked."""
+"""Raises ServingError if a query is not permitted."""
 
 MOST_WAITING: Final = 1024
-# Work that takes longer leaves the event loop: in tokens, each of which may cost as much as a character of plain words.
+# Longer work leaves the event loop. In tokens, each of which may cost as much as a character of plain words.
 _INLINE_TOKENS: Final = 8192
 _INLINE_QUERIES: Final = 64
-# For models that are not known yet: of the tokenizer that gives the most, and more labels than models have.
+# For models that are not known yet: the tokenizer that produces the most tokens, and more labels than models have.
 _MOST_TOKENS_PER_CHARACTER: Final = Tokenizer.parse("basic_english+words:5+characters:2-8").tokens_per_character
 _MOST_LABELS: Final = 1 << 10
-# What a query costs beside its text, and each label it asks for, in the same measure.
+# Cost of a query in addition to its text, and of each label that the query asks for, in tokens.
 _COST_OF_QUERY: Final = 64
 _COST_OF_LABEL: Final = 4
-# So many queries of a model are answered faster in a pass of their own than together with those of others.
+# This many queries of one model are answered faster in a separate pass than together with queries of other models.
 _PASS_OF_ITS_OWN: Final = 8
-# More gain nothing, and what is computed for all of them is memory.
+# More models gain nothing, and the intermediate results for all of them take memory.
 _MOST_MODELS_IN_A_PASS: Final = 64
 
 
@@ -55,7 +55,7 @@ class _Ready(NamedTuple):
 
     lease: Lease[IntentModel]
     members: Sequence[int]
-    """The places of their outcomes."""
+    """Indices of the outcomes of the queries."""
     queries: Sequence[Query]
 
 
@@ -63,11 +63,11 @@ class InferenceEngine:
     """The predictor's data plane.
 
     Args:
-        manager: gives out leases on models.
-        limits: what is taken in a query and a batch.
-        traffic: counts what the models answer.
-        threads: pool size for documents and batches too long for the event loop.
-        most_waiting: how many of these wait for a thread; those beyond it are refused.
+        manager: grants leases on models.
+        limits: bounds on queries and batches.
+        traffic: counts the answers of the models.
+        threads: size of the thread pool for documents and batches that are too long for the event loop.
+        most_waiting: maximum number of these that wait for a thread; further ones are refused.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class InferenceEngine:
         """Return the model's answer.
 
         Raises:
-            DeadlineExceeded: it came too late to be computed.
-            ServingError: why there is none.
+            DeadlineExceeded: the query came too late to be answered.
+            ServingError: there is no answer; the error says why.
         """
         model_id = self._checked(query, check)
         queries = [query]
-        # Nearly always the model is there, and nothing needs to be waited for.
+        # Nearly always the model is in memory, and no wait is needed.
         lease = self._manager.acquire_ready(model_id) or await self._acquired(model_id)
         work = self._answers_of(lease, queries, deadline)
         span = span_of_call()
@@ -114,7 +114,7 @@ class InferenceEngine:
         return outcomes
 
     def predict_checked_now(self, queries: Sequence[Query], call: Call) -> list[Outcome | None]:
-        """Return the same for queries whose model ids and bounds were checked by whoever asks, in this process."""
+        """Return the same as :meth:`predict_now`; the caller, in this process, has checked model ids and bounds."""
         groups: dict[ModelId, list[int]] = defaultdict(list)
         for index, query in enumerate(queries):
             groups[ModelId(query.model_id)].append(index)
@@ -129,7 +129,7 @@ class InferenceEngine:
         outcomes: list[Outcome | None],
         call: Call,
     ) -> None:
-        """Put the outcomes in their places, of the models that can answer without a wait."""
+        """Set the outcomes of the models that can answer without a wait."""
         span = None if call.span is None else begin_inference(call.span, queries)
         together: list[_Ready] = []
         for model_id, members in groups.items():
@@ -164,7 +164,7 @@ class InferenceEngine:
     async def predict_batch(
         self, queries: Sequence[Query], deadline: Deadline = NEVER, check: Check | None = None
     ) -> list[Outcome]:
-        """Return the outcome of each query, in order. Queries of one model go through it together.
+        """Return the outcome of each query, in order. Queries of one model share one pass through it.
 
         Raises:
             InvalidRequest: the batch is too large.
@@ -183,7 +183,7 @@ class InferenceEngine:
         spent = 0
         for model_id, members in self._by_model(queries, outcomes, check).items():
             asked = [queries[index] for index in members]
-            # Nearly always the model is there and the work is short: a task for each would cost more than its answers.
+            # Nearly always the model is in memory and the work is short: a task would cost more than the answers.
             at_once = self._answers_at_once(model_id, asked, deadline)
             if at_once is None:
                 later.append((model_id, members))
@@ -191,7 +191,7 @@ class InferenceEngine:
             _put(outcomes, members, at_once)
             spent += len(asked)
             if spent >= _INLINE_QUERIES:
-                # The event loop goes on between the models of a large batch.
+                # The event loop continues between the models of a large batch.
                 spent = 0
                 await asyncio.sleep(0)
         if later:
@@ -205,7 +205,7 @@ class InferenceEngine:
     def _by_model(
         self, queries: Sequence[Query], outcomes: list[Outcome | None], check: Check | None
     ) -> dict[ModelId, list[int]]:
-        """Return which of the queries each model is asked. Those that ask none get their error as outcome."""
+        """Return the indices of the queries by model. The outcome of a query that fails its check is the error."""
         groups: dict[ModelId, list[int]] = defaultdict(list)
         for index, query in enumerate(queries):
             try:
@@ -215,24 +215,24 @@ class InferenceEngine:
         return groups
 
     async def preload(self, model_ids: Iterable[ModelId]) -> None:
-        """Load models before they are asked for; those that cannot be loaded are reported and left out."""
+        """Load models before the first query; a model that cannot be loaded is logged and left out."""
         await self._manager.preload(model_ids)
 
     async def load(self, model_id: str) -> Lease[IntentModel]:
-        """Return a lease on the model, which is in memory then.
+        """Return a lease on the model, which is loaded first if it is not in memory.
 
         Raises:
-            InvalidModelId: ``model_id`` is none.
-            ServingError: why it cannot be loaded.
+            InvalidModelId: ``model_id`` is not a model id.
+            ServingError: the model cannot be loaded; the error says why.
         """
         return await self._acquired(parse_model_id(model_id))
 
     def unload(self, model_id: str) -> bool:
-        """Let go of what the model holds in memory; return whether it was there.
+        """Unload the model, and return whether it was in memory.
 
         Raises:
-            InvalidModelId: ``model_id`` is none.
-            ModelPinned: it is kept in memory by the settings.
+            InvalidModelId: ``model_id`` is not a model id.
+            ModelPinned: the settings keep the model in memory.
         """
         return self._manager.unload(parse_model_id(model_id))
 
@@ -241,11 +241,11 @@ class InferenceEngine:
         return self._manager.residents
 
     def loads_waiting(self) -> int:
-        """Return how many models wait to be loaded, or are being loaded. Of any thread."""
+        """Return the number of models that load or wait to be loaded. May be called in any thread."""
         return self._manager.loads_waiting
 
     def traffic(self) -> TrafficRegistry:
-        """Return what the models were asked and what they answered."""
+        """Return the counters of the queries and answers of all models."""
         return self._traffic
 
     async def close(self) -> None:
@@ -261,19 +261,19 @@ class InferenceEngine:
         return model_id
 
     async def _acquired(self, model_id: ModelId) -> Lease[IntentModel]:
-        # Loads have a queue of their own, with a bound of its own.
+        # Loads have their own queue, which has its own bound.
         with released_slot():
             return await self._manager.acquire(model_id)
 
     def _answers_at_once(
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome] | None:
-        """Return the outcomes; ``None`` where they would have to be waited for, or take long."""
+        """Return the outcomes; ``None`` if they would need a wait or take long."""
         lease = self._ready_lease(model_id, queries)
         return None if lease is None else self._answers_of_ready(lease, queries, deadline)
 
     def _ready_lease(self, model_id: ModelId, queries: Sequence[Query]) -> Lease[IntentModel] | None:
-        """Return a lease on the model; ``None`` where it would have to be waited for, or the answers take long."""
+        """Return a lease on the model; ``None`` if the lease would need a wait, or the answers take long."""
         return self._manager.acquire_ready(model_id) if self._is_short_for(model_id, queries) else None
 
     def _answers_of_ready(
@@ -282,17 +282,17 @@ class InferenceEngine:
         model_id = lease.resident.model_id
         try:
             return self._in_line(lease, queries, deadline)
-        except Exception as error:  # noqa: BLE001 - told, and no harm to the neighbours in the batch
+        except Exception as error:  # noqa: BLE001 - reported as the outcome; the rest of the batch is unaffected
             return _refused(error, model_id, queries)
 
     def _answer_together(self, ready: Sequence[_Ready], outcomes: list[Outcome | None], deadline: Deadline) -> None:
-        """Put the outcomes of several models in their places."""
+        """Set the outcomes of several models."""
         now = monotonic()
         if deadline.at > now and all(query.until > now for _, _, queries in ready for query in queries):
             try:
                 found = self._in_one_pass(ready)
             except Exception:
-                # Whose fault it is shows where each is asked on its own.
+                # Asking each model separately shows which one is at fault.
                 log.exception("answering together failed", models=len(ready))
             else:
                 _put(outcomes, [index for _, members, _ in ready for index in members], found)
@@ -312,7 +312,7 @@ class InferenceEngine:
         return self._counted(found)
 
     def _is_short_for(self, model_id: ModelId, queries: Sequence[Query]) -> bool:
-        """Return whether the answers are short work for this model, as nearly all are for every model."""
+        """Return whether the answers are short work for this model; nearly all answers are, for every model."""
         if _is_short(queries):
             return True
         resident = self._manager.residents.get(model_id)
@@ -350,9 +350,9 @@ class InferenceEngine:
     ) -> Sequence[Outcome]:
         model = lease.model
         work = functools.partial(_in_time, model, queries, deadline, self._traffic.counter_of(lease.resident))
-        # A caller may leave while the thread is still at it: the model is in use until the thread is done.
+        # A caller may leave while the thread still works: the model is in use until the thread is done.
         with released_slot():
-            # As long as anybody waits.
+            # The last moment at which a caller waits.
             last = min(deadline.at, max(query.until for query in queries))
             return await self._long_work.do(
                 work, cost=_cost_for(model, queries), deadline=Deadline(last), release=lease.release
@@ -366,8 +366,8 @@ def _in_time(
     counter: TrafficCounter | None,
     least_seconds: float,
 ) -> Sequence[Outcome]:
-    """Return the outcomes; ``least_seconds`` are what the answers take at least, as far as that is known."""
-    # Timers of a busy event loop, and the queue of a busy pool, may be late; what nobody waits for is not computed.
+    """Return the outcomes; ``least_seconds`` is the shortest time that the answers take, 0 if unknown."""
+    # Timers of a busy event loop and the queue of a busy pool may be late; skip answers that no caller waits for.
     deadline.check()
     soonest = monotonic() + least_seconds
     for query in queries:
@@ -395,7 +395,7 @@ async def _outcomes(
 ) -> Sequence[Outcome | None]:
     try:
         return await answers(model_id, queries, deadline)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - reported as the outcome; the rest of the batch is unaffected
         return _refused(error, model_id, queries)
 
 
@@ -411,7 +411,7 @@ def _is_short_for(model: IntentModel, queries: Sequence[Query]) -> bool:
 
 
 def _is_short(queries: Sequence[Query]) -> bool:
-    """Return whether the answers take less time than handing the work to a thread and back, whatever the model."""
+    """Return whether the answers take less time than handing the work to a thread and back, for any model."""
     return _cost(queries) <= _INLINE_TOKENS
 
 
@@ -422,12 +422,12 @@ def _cost_for(model: IntentModel, queries: Sequence[Query]) -> int:
 def _cost(
     queries: Sequence[Query], tokens_per_character: int = _MOST_TOKENS_PER_CHARACTER, labels: int = _MOST_LABELS
 ) -> int:
-    """Return how much work the answers are at most, in tokens.
+    """Return the maximum amount of work for the answers, in tokens.
 
     Args:
-        queries: of one model.
-        tokens_per_character: the most that the model's tokenizer gives; of any, where the model is not known.
-        labels: how many labels the model has, where that is known.
+        queries: the queries, all of one model.
+        tokens_per_character: maximum for the model's tokenizer; maximum for any tokenizer if the model is not known.
+        labels: number of labels that the model has, if known.
     """
     cost = _COST_OF_QUERY * len(queries)
     for query in queries:
@@ -436,6 +436,6 @@ def _cost(
         if query.k:
             cost += _COST_OF_LABEL * min(query.k, labels)
         if query.explain is not None:
-            # Each token has a part in the logit of each label that is explained: the best one, and those asked for.
+            # Each token contributes to the logit of each explained label: the best label, and the requested labels.
             cost += tokens * (1 + len(query.explain))
     return cost

@@ -55,6 +55,10 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    async def finish(self) -> None:
+        """Wait until all tasks have ended by themselves."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
     async def close(self) -> None:
         """Cancel all tasks, and wait until they have ended."""
         tasks = list(self._running)
@@ -65,7 +69,7 @@ class Tasks:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            # Retrieved, or asyncio logs that nobody did.
+            # Otherwise asyncio logs an exception that was never retrieved.
             task.exception()
 
 

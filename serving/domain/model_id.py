@@ -35,7 +35,7 @@ def parse_model_id(text: str) -> ModelId:
     """Return ``text`` as a model id.
 
     Ids are 1 to 128 ASCII letters, digits, ``.``, ``_`` and ``-``, not starting with ``.``; a version of the same
-    grammar may follow after ``@``.
+    grammar may follow ``@``.
 
     Raises:
         InvalidModelId: ``text`` is anything else. The message does not repeat ``text``, which could forge log lines.

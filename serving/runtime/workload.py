@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from prometheus_client.registry import Collector
 
-from grpc_http2.server.http_exchange import Application
+from grpc_http2.server.plain_http.http_exchange import Application
+from serving.call.closing import close_in_order
 from serving.transport.boundary import Boundary
 from serving.transport.guards import Guards
 from serving.transport.service import Service
@@ -29,3 +31,7 @@ class Workload:
     """Guards that the boundary applies to every call."""
     collectors: Sequence[Collector] = ()
     """Collectors of the services' metrics."""
+
+    def closing(self, close: Callable[[], Awaitable[object]]) -> Workload:
+        """Return the workload with ``close`` called after its own close, even if that fails."""
+        return replace(self, close=partial(close_in_order, self.close, close))

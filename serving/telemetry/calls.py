@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -22,7 +21,6 @@ OTHERS: Final = "others"
 """Method of the shared histograms."""
 
 _OK: Final = StatusCode.OK
-_BOUNDS: Final = [*SECONDS]
 
 
 class CallTimes:
@@ -41,8 +39,7 @@ class CallTimes:
         histogram = self._answered.get(method) if code is _OK else None
         if histogram is None:
             histogram = self._histogram_of(method, code)
-        histogram.counts[bisect_left(_BOUNDS, seconds)] += 1
-        histogram.total += seconds
+        histogram.observe(seconds)
 
     def ends(self) -> list[tuple[str, str, Histogram]]:
         """Return the histogram of each method and code. Method names are without their package."""

@@ -258,5 +258,3 @@ class _Waiting:
 
 def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline of the call has passed")
-
-

@@ -20,6 +20,7 @@ from serving.access.audit import record
 from serving.call.call import REQUEST_ID_KEY, Call, CallNotes, enter_call, request_id_from
 from serving.call.deadline import NEVER
 from serving.call.identity import ANYBODY, NOBODY, OPEN, Asked, Identity, Right
+from serving.call.tasks import Tasks
 from serving.domain.errors import OutOfCapacity, PermissionDenied, ServingError, service_ends, status_of
 from serving.telemetry.call_log import CallLog
 from serving.transport.admission import Admission, Gate
@@ -98,7 +99,7 @@ class Boundary:
         self._admission = guards.admission
         self._log = guards.log
         self._rights: dict[str, Asked] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._streams: set[asyncio.Task[Any]] = set()
         self._closing = False
 
@@ -115,10 +116,7 @@ class Boundary:
 
     async def close(self) -> None:
         """End the remaining calls."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Ignore these handlers: generated code registers the same ones again as a table."""
@@ -177,7 +175,7 @@ class Boundary:
             told_of_answers=self._told(method, answered=True),
             told_of_ends=self._told(method, answered=False),
             anybody=NOBODY if right is OPEN else ANYBODY,
-            start=self._start,
+            start=self._tasks.start,
         )
 
     def _found_out(self, method: str, right: Asked | None) -> Sequence[Callable[[ServedCall, Presented], None]]:
@@ -267,12 +265,6 @@ class Boundary:
     def _ends(self, stream: asyncio.Task[Any]) -> bool:
         """Return whether the end of the service, and nothing else, cancelled the stream."""
         return self._closing and not stream.uncancel()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[Call, Presented], None]:

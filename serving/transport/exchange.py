@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from grpc import StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
-from grpc_http2.server.call import Ended
+from grpc_http2.server.calls.call import Ended
 from serving.call.presented import Presented
 
 __all__ = ["CERTIFICATE_KEY", "Awaited", "ContextExchange", "Ended", "Exchange", "Metadata", "Presented", "RawMetadata"]

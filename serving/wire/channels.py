@@ -18,9 +18,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
 
-from grpc_http2.client.addresses import addresses_in
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.encryption import client_context
+from grpc_http2.client.servers.addresses import addresses_in
 from grpc_http2.client.settings import ChannelSettings, Tls
 from serving.domain.errors import InvalidConnection
 

@@ -7,13 +7,13 @@ with IntentClient("127.0.0.1:51001") as client:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import grpc
 
-from serving.domain.errors import ServingError
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
@@ -25,7 +25,33 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
 
-class IntentClient:
+class _Client:
+    """The part that both clients share: a channel, and the stub of the service."""
+
+    _open: ClassVar[staticmethod[[str, ChannelOptions], Any]]
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        options: ChannelOptions = PLAIN,
+    ) -> None:
+        self._timeout = timeout
+        self._channel = self._open(address, options)
+        self._stub = pb_grpc.PredictionServiceStub(self._channel)
+        self._is_closed = False
+
+    def _open_stub(self) -> Any:  # the published stub types cover only blocking calls
+        if self._is_closed:
+            raise ValueError("the client is closed; make another one")
+        return self._stub
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
+
+class IntentClient(_Client):
     """Blocking client of a frontend. Safe to use from several threads; close it, or use ``with``.
 
     Args:
@@ -37,17 +63,7 @@ class IntentClient:
         InvalidConnection: the files or the credential of ``options`` cannot be used.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        options: ChannelOptions = PLAIN,
-    ) -> None:
-        self._timeout = timeout
-        self._channel = open_channel(address, options)
-        self._stub = pb_grpc.PredictionServiceStub(self._channel)
-        self._is_closed = False
+    _open = staticmethod(open_channel)
 
     def predict(
         self,
@@ -76,10 +92,8 @@ class IntentClient:
                 :mod:`serving.domain.errors`.
         """
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
-        try:
+        with _typed_errors():
             return prediction_of(self._open_stub().Predict(request, timeout=self._seconds(timeout)))
-        except grpc.RpcError as error:
-            raise _error_of(error) from error
 
     def explain(
         self,
@@ -97,10 +111,8 @@ class IntentClient:
             ServingError: as :meth:`predict` does; ``ModelUnusable`` if the model's engine cannot explain answers.
         """
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
-        try:
+        with _typed_errors():
             return explained_prediction_of(self._open_stub().Explain(request, timeout=self._seconds(timeout)))
-        except grpc.RpcError as error:
-            raise _error_of(error) from error
 
     def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:
         """Return the outcome of each query in order: a Prediction, or the ServingError with which the query failed.
@@ -108,23 +120,13 @@ class IntentClient:
         Raises:
             ServingError: the batch as a whole was refused.
         """
-        try:
+        with _typed_errors():
             return outcomes_of(self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
-        except grpc.RpcError as error:
-            raise _error_of(error) from error
 
     def close(self) -> None:
         """Close the connection. Every later call raises ValueError."""
         self._is_closed = True
         self._channel.close()
-
-    def _open_stub(self) -> pb_grpc.PredictionServiceStub:
-        if self._is_closed:
-            raise ValueError("the client is closed; make another one")
-        return self._stub
-
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
 
     def __enter__(self) -> Self:
         return self
@@ -135,23 +137,13 @@ class IntentClient:
         self.close()
 
 
-class AsyncIntentClient:
+class AsyncIntentClient(_Client):
     """Asyncio version of :class:`IntentClient`. Belongs to the event loop that created it.
 
     Close the client, or use ``async with``.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        options: ChannelOptions = PLAIN,
-    ) -> None:
-        self._timeout = timeout
-        self._channel = open_async_channel(address, options)
-        self._stub = pb_grpc.PredictionServiceStub(self._channel)
-        self._is_closed = False
+    _open = staticmethod(open_async_channel)
 
     async def predict(
         self,
@@ -166,10 +158,8 @@ class AsyncIntentClient:
     ) -> Prediction:
         """Return the model's answer, as :meth:`IntentClient.predict` does."""
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
-        try:
+        with _typed_errors():
             return prediction_of(await self._open_stub().Predict(request, timeout=self._seconds(timeout)))
-        except grpc.RpcError as error:
-            raise _error_of(error) from error
 
     async def explain(
         self,
@@ -183,30 +173,18 @@ class AsyncIntentClient:
     ) -> Prediction:
         """Return the model's answer with explanations, as :meth:`IntentClient.explain` does."""
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
-        try:
+        with _typed_errors():
             return explained_prediction_of(await self._open_stub().Explain(request, timeout=self._seconds(timeout)))
-        except grpc.RpcError as error:
-            raise _error_of(error) from error
 
     async def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:  # noqa: ASYNC109 - gRPC carries it to the service
         """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch` does."""
-        try:
+        with _typed_errors():
             return outcomes_of(await self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
-        except grpc.RpcError as error:
-            raise _error_of(error) from error
 
     async def close(self) -> None:
         """Close the connection. Every later call raises ValueError."""
         self._is_closed = True
         await self._channel.close()
-
-    def _open_stub(self) -> Any:  # the published stub types cover only blocking calls
-        if self._is_closed:
-            raise ValueError("the client is closed; make another one")
-        return self._stub
-
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
 
     async def __aenter__(self) -> Self:
         return self
@@ -225,6 +203,11 @@ def _batch(queries: Iterable[Query]) -> pb.PredictBatchRequest:
     return pb.PredictBatchRequest(requests=[request_of(pb.PredictRequest, query) for query in queries])
 
 
-def _error_of(error: Any) -> ServingError:
-    """Return the typed form of a gRPC error. The errors of both kinds of channel have the same methods."""
-    return error_of_call(error, "frontend")
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    """Raise the typed form of a gRPC error. The errors of both kinds of channel have the same methods."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        failed: Any = error
+        raise error_of_call(failed, "frontend") from error

@@ -23,12 +23,12 @@ import psutil
 import structlog
 
 from grpc_http2.alarms import alarms_of
-from grpc_http2.client.call import Call
+from grpc_http2.client.calls.call import Call
+from grpc_http2.client.calls.stream import Failure
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.connection import Connection
 from grpc_http2.client.settings import ChannelSettings, Pings
-from grpc_http2.client.stream import Failure
-from grpc_http2.server.call import ServerCall
+from grpc_http2.server.calls.call import ServerCall
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.opening import Opening
 from grpc_http2.server.server import Server

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.engines.partitions import partition_of, partitions_before
-from grpc_http2.client.ring import PLACES
+from grpc_http2.client.servers.ring import PLACES
 from intentctl.capacity.che import Cache, budget_for, characteristic_time, outlook
 from intentctl.capacity.demand import Demand, Group, zipf
 from intentctl.capacity.replicas import (

@@ -93,6 +93,7 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
         "manifest.json",
         "model.pth",
         "predictor/__init__.py",
+        "predictor/model/__init__.py",
         "predictor/model/ngrams.py",
         "predictor/model/tokenizer.py",
         "vocab.pth",
@@ -102,7 +103,7 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
         assert members[name] == (folder / name).read_bytes()
     before = json.loads((folder / "manifest.json").read_text())
     assert json.loads(members["manifest.json"]) == before | {"Algorithm": "intent-classification-torch"}
-    assert members["predictor/model/tokenizer.py"] == (ROOT / "predictor" / "tokenizer.py").read_bytes()
+    assert members["predictor/model/tokenizer.py"] == (ROOT / "predictor" / "model" / "tokenizer.py").read_bytes()
     assert json.loads(members["MAR-INF/MANIFEST.json"])["model"] == {
         "modelName": "weather",
         "serializedFile": "model.pth",

@@ -1,1 +1,1 @@
-"""Programs that run inside the environments of peers, with this project's root on their path."""
+"""Programs that run inside the environments of peers, with this project's root on their Python path."""

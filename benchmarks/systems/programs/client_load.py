@@ -1,6 +1,6 @@
-"""Calls from one client of Python on uvloop, so many at a time: what the client costs. Prints its figures as JSON.
+"""Load from one Python client on uvloop, to measure what the client costs. Prints the figures as JSON.
 
-``python -m ... CLIENT ADDRESS IN_FLIGHT SECONDS``. Every answer's label is checked.
+``python -m ... CLIENT ADDRESS IN_FLIGHT SECONDS``. The label of every answer is checked.
 """
 
 from __future__ import annotations

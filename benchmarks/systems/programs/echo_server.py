@@ -14,7 +14,7 @@ Predict = Callable[[pb.PredictRequest, object], Awaitable[pb.PredictResponse]]
 
 
 async def serve(predict: Predict, port: str) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     server = grpc.aio.server()
     method = grpc.unary_unary_rpc_method_handler(
         predict,

@@ -1,4 +1,4 @@
-"""A gRPC server reduced to what the HTTP/2 engine needs: unary calls of honest callers, no guards, no limits."""
+"""A gRPC server reduced to the needs of the HTTP/2 engine: unary calls from honest callers, no guards, no limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OK: Final = ((b"grpc-status", b"0"),)
 
 
 class Call:
-    """A request that has arrived whole."""
+    """A request and its answer."""
 
     __slots__ = ("body", "connection", "headers", "stream")
 
@@ -39,7 +39,7 @@ class Call:
 
 
 Handler = Callable[[list[Call]], None]
-"""Takes the calls that one read of a socket completed."""
+"""Called with the calls that one read of a socket completed."""
 
 
 class EngineConnection(asyncio.Protocol):
@@ -52,18 +52,18 @@ class EngineConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet the caller."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's has no base class
+        """Start the HTTP/2 connection with the server's settings."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport has no base class
         self.engine.initiate_connection(_SETTINGS)
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         del exc
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Hand over the calls that ``data`` completes."""
+        """Pass the calls that ``data`` completes to the handler."""
         self.engine.receive_data(data)
         arriving = self._arriving
         complete: list[Call] = []
@@ -94,7 +94,7 @@ class EngineConnection(asyncio.Protocol):
 
 
 def serve(handle: Handler, port: str) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     uvloop.run(_serve(handle, int(port)))
 
 

@@ -1,4 +1,4 @@
-"""The engine's limit: each call gets the same answer, unread, in the read that completed it. ``python -m ... PORT``."""
+"""The engine's limit: each call gets the same answer, unread, in the read that completes it. ``python -m ... PORT``."""
 
 from __future__ import annotations
 

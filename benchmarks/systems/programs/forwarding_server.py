@@ -1,4 +1,4 @@
-"""The same server, whose ``Predict`` asks another through an asyncio stub. ``python -m ... PORT PORT_BEHIND``."""
+"""The echo server, but its ``Predict`` calls another through an asyncio stub. ``python -m ... PORT PORT_BEHIND``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The book's way of serving, re-created: thread pools of grpcio, and a model that is loaded for each request.
+"""The book's way of serving, re-created: grpcio thread pools, and a model that is loaded for each request.
 
-``python -m ... predictor PORT`` and ``python -m ... frontend PORT PORT_OF_PREDICTOR``. The model's key that the book's
-predictor looks for is not the one that it fills, so its cache never hits; that is what this does, with PyTorch's own
-reader and network. Its readers of vocabulary and manifest are this project's, which are faster than those it had.
+``python -m ... predictor PORT`` and ``python -m ... frontend PORT PORT_OF_PREDICTOR``. The book's predictor stores
+models under one key and looks them up under another, so its cache never hits. This program does the same, with
+PyTorch's own reader and network. Vocabulary and manifest are read by this project's readers, which are faster than the
+book's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _THREADS = 10
 
 
 def _predict(request: pb.PredictorPredictRequest, _: object) -> pb.PredictorPredictResponse:
-    """Load the model, answer, forget it."""
+    """Load the model, answer, and discard the model."""
     folder = Path(os.environ[MODELS_VARIABLE]) / request.runId
     manifest = Manifest.parse((folder / "manifest.json").read_bytes())
     vocabulary = read_vocabulary((folder / "vocab.pth").read_bytes())

@@ -1,4 +1,4 @@
-"""TorchServe's handler: the module level has one class only, as TorchServe demands."""
+"""TorchServe's handler: the module has only one class, as TorchServe requires."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from peers.inside import shared_model
 
 
 class Handler:
-    """Answers the requests that TorchServe has gathered."""
+    """Handler for the batches of requests that TorchServe gathers."""
 
     def initialize(self, _context: Any) -> None:
         """Load the model."""
         self._model = shared_model.SharedModel()
 
     def handle(self, data: Sequence[Mapping[str, bytes | bytearray]], _context: Any) -> list[str]:
-        """Return one label a request."""
+        """Return one label per request."""
         return self._model.labels([bytes(request["data"]).decode() for request in data])

@@ -1,4 +1,4 @@
-"""A receiver of traces that reads what it gets and keeps nothing. ``python -m ... PORT``."""
+"""A receiver of traces that parses requests and keeps nothing. ``python -m ... PORT``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """The service of OTLP."""
+    """Trace service of OTLP."""
 
-    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract names it
-        """Take spans."""
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract defines the name
+        """Accept spans and discard them."""
         del request, context
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
 def serve(port: str) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     server = grpc.server(ThreadPoolExecutor(1))
     add_to_server: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
     add_to_server(Receiver(), server)

@@ -1,7 +1,7 @@
-"""The least that serves the real model: what arrives in one turn of the event loop is answered together.
+"""Minimal server of the real model: calls that arrive in one turn of the event loop are answered together.
 
-A request has an id, a deadline, checks of model id and document, and a place in a histogram, as in a service; there are
-no guards, no other methods, no flow control, and no care of callers who leave. ``python -m ... PORT``.
+As in a service, a request has an id, a deadline, checks of model id and document, and an entry in a histogram. There
+are no guards, no other methods, no flow control, and no handling of callers that disconnect. ``python -m ... PORT``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Asked:
 
 
 class Turn:
-    """Gathers the calls of one turn of the loop, from all connections."""
+    """Collector of the calls of one turn of the loop, from all connections."""
 
     def __init__(self, models: Mapping[ModelId, IntentModel]) -> None:
         self._models = models

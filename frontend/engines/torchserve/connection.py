@@ -1,4 +1,4 @@
-"""The connections to one TorchServe: of its inference API and of its management API."""
+"""The connections to one TorchServe: to its inference API and to its management API."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from frontend.engines.channel import channel_to
 from frontend.engines.torchserve.failures import is_refused_key
 from frontend.engines.torchserve.keys import Api, Keys
 from frontend.engines.traced import asked
-from grpc_http2.client.addresses import addresses_in
 from grpc_http2.client.channel import Channel
+from grpc_http2.client.servers.addresses import addresses_in
 from serving.call.call import span_of_call
 from serving.call.deadline import Deadline
 from serving.call.tasks import Tasks
@@ -33,21 +33,21 @@ Answer = TypeVar("Answer")
 
 
 class Connection:
-    """Calls TorchServe, with its keys where it asks for them.
+    """Calls TorchServe, with keys if TorchServe requires them.
 
     Args:
-        target: of its inference API.
-        management_target: of its management API.
+        target: address of the inference API.
+        management_target: address of the management API.
         keys: the keys.
-        tasks: owns what watches the connections.
-        on_loss: called when a connection may have been lost, and with it what is known of the server.
+        tasks: owns the tasks that watch the connections.
+        on_loss: called when a connection, and with it the known state of the server, may have been lost.
     """
 
     def __init__(
         self, target: str, management_target: str, keys: Keys, tasks: Tasks, on_loss: Callable[[], None]
     ) -> None:
         self._target = target
-        # TorchServe ends the connection of who pings more than twice in five minutes.
+        # TorchServe closes the connection of a client that pings more than twice in five minutes.
         self._channels = [
             channel_to(addresses_in(address), retries=False, pings=False) for address in (target, management_target)
         ]
@@ -56,12 +56,12 @@ class Connection:
         self._keys = keys
         self._on_loss = on_loss
         self.changes = 0
-        """How often a connection has changed its state: as long as it is the same, it is the same server."""
+        """Number of state changes of both connections: while the number stays the same, so does the server."""
         for channel in self._channels:
             tasks.start(self._watch(channel))
 
     async def predict(self, name: str, version: str, inputs: Mapping[str, bytes], deadline: Deadline) -> bytes:
-        """Return what a model's handler answers. grpc.aio.AioRpcError where it does not."""
+        """Return the answer of a model's handler. Raises grpc.aio.AioRpcError if there is no answer."""
         request = inference.PredictionsRequest(model_name=name, model_version=version, input=inputs)
         ask: Any = self._inference.Predictions
         span = span_of_call()
@@ -71,7 +71,7 @@ class Connection:
         return answer.prediction
 
     async def ping(self, deadline: Deadline) -> None:
-        """Return once both APIs answer. grpc.aio.AioRpcError where one does not."""
+        """Return once both APIs have answered. Raises grpc.aio.AioRpcError if one does not answer."""
         await self.call(self._inference.Ping, empty_pb2.Empty(), deadline, Api.INFERENCE)
         await self.call(self.management.ListModels, management.ListModelsRequest(limit=1), deadline)
 
@@ -82,10 +82,10 @@ class Connection:
         deadline: Deadline,
         api: Api = Api.MANAGEMENT,
     ) -> Answer:
-        """Return the answer of one rpc.
+        """Return the answer of one RPC.
 
         Raises:
-            grpc.aio.AioRpcError: there is none.
+            grpc.aio.AioRpcError: the RPC failed.
             DeadlineExceeded: the deadline has passed.
         """
         deadline.check()
@@ -99,7 +99,7 @@ class Connection:
         return await method(request, timeout=deadline.remaining(), metadata=self._keys.metadata(api))
 
     async def close(self) -> None:
-        """Close both."""
+        """Close both connections."""
         for channel in self._channels:
             await channel.close()
 
@@ -107,7 +107,7 @@ class Connection:
         state = channel.get_state(try_to_connect=True)
         while True:
             await channel.wait_for_state_change(state)
-            # Whatever was before: between two looks a connection can have been lost and made again.
+            # Whatever the former state: between two looks a connection may have been lost and made again.
             self.changes += 1
             self._on_loss()
             if state is ChannelConnectivity.READY:

@@ -1,9 +1,9 @@
-"""The keys that TorchServe's token authorization asks for, as it writes them into its ``key_file.json``.
+"""The keys that TorchServe's token authorization requires, as TorchServe writes them to its ``key_file.json``.
 
-A key is good for 60 minutes, or for what ``token_expiration_min`` of TorchServe's configuration says. TorchServe makes
-a new one when it starts, and when it is asked to with the API key, over HTTP; it writes the file anew each time. Making
-a new key ends the one before, for everybody, so that is left to TorchServe's operator. The frontend reads the file when
-TorchServe refuses a key.
+A key is valid for 60 minutes, or for the time that ``token_expiration_min`` in TorchServe's configuration sets.
+TorchServe makes a new key when it starts, and when a client requests one with the API key, over HTTP; each time it
+writes the file anew. A new key invalidates the previous one for all clients, so making one is left to TorchServe's
+operator. The frontend reads the file when TorchServe refuses a key.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class Api(Enum):
-    """An API with a key of its own, by its name in the file."""
+    """An API with its own key. The value is the name of the API in the file."""
 
     INFERENCE = "inference"
     MANAGEMENT = "management"
 
 
 class Keys:
-    """Knows the keys as they were when the file was last read.
+    """The keys as of the last read of the file.
 
     Args:
-        file: the file; ``None`` where no keys are needed.
-        tasks: owns what reads it.
+        file: the key file; ``None`` if no keys are needed.
+        tasks: owns the reads of the file.
     """
 
     def __init__(self, file: Path | None, tasks: Tasks) -> None:
@@ -46,14 +46,14 @@ class Keys:
         self._looks = None if file is None else Looks(functools.partial(self._read, file), tasks)
 
     def metadata(self, api: Api) -> Metadata:
-        """Return what goes with a call of ``api``."""
+        """Return the metadata to send with a call of ``api``."""
         return self._metadata.get(api, ())
 
     async def changed(self, api: Api, refused: Metadata, deadline: Deadline) -> bool:
-        """Return whether there is another key than the one in ``refused``, after reading the file again.
+        """Return whether there is a key other than the one in ``refused``, after reading the file again if needed.
 
         Raises:
-            DeadlineExceeded: the file was not read by then.
+            DeadlineExceeded: the file was not read in time.
         """
         if self._looks is not None and self.metadata(api) == refused:
             await self._looks.begun_from_now(deadline)
@@ -61,10 +61,10 @@ class Keys:
 
     async def _read(self, file: Path) -> None:
         try:
-            # It may be on a volume that hangs.
+            # The file may be on a volume that hangs.
             text = await asyncio.to_thread(file.read_text, "utf-8")
             document = json.loads(text)
             self._metadata = {api: (("authorization", f"Bearer {document[api.value]['key']}"),) for api in Api}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            # TorchServe may be writing it.
+            # TorchServe may be writing the file.
             log.warning("TorchServe's key file cannot be read", reason=type(error).__name__)

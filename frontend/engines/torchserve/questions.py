@@ -1,4 +1,4 @@
-"""Asks registered models, and sees to it that the answer is theirs."""
+"""Queries registered models, and verifies that the answer is from the right model."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from serving.call.tasks import Tasks
 from serving.domain.errors import Unavailable
 from serving.domain.prediction import Query
 
-# TorchServe never answers what it was asked of a model that was then unregistered, by whomever.
+# TorchServe never answers a query if the model is unregistered meanwhile, whoever unregisters it.
 _LOOK_AFTER_SECONDS: Final = 1.0
 
 
 class Answer(NamedTuple):
-    """What a handler answered."""
+    """The answer of a handler."""
 
     content: bytes
     of_documents: bool
-    """Whether it was given documents, or a document."""
+    """Whether the handler was given documents, rather than one document."""
 
 
 class Questions:
-    """Asks models.
+    """Queries models.
 
     Args:
-        connection: asks TorchServe.
-        registrations: knows how models are registered there.
+        connection: calls TorchServe.
+        registrations: the registrations of the models at TorchServe.
         tasks: owns the calls.
     """
 
@@ -45,14 +45,14 @@ class Questions:
         self._tasks = tasks
 
     async def ask(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer:
-        """Return what the model's handler answers.
+        """Return the answer of the model's handler.
 
-        Where the model is not registered as it was known to be, it is looked for, or registered, and asked once more.
-        A handler that takes one document at a time is given the first.
+        If the model is not registered as it was known to be, it is looked up, or registered, and queried once more. A
+        handler that takes one document at a time is given the first.
 
         Raises:
-            ServingError: as :meth:`~frontend.engines.torchserve.registrations.Registrations.enter` tells, and as
-                :func:`~frontend.engines.torchserve.failures.error_of_prediction` tells.
+            ServingError: as :meth:`~frontend.engines.torchserve.registrations.Registrations.enter` raises, and as
+                :func:`~frontend.engines.torchserve.failures.error_of_prediction` returns.
         """
         answer = await self._ask_once(key, queries, deadline) or await self._ask_once(key, queries, deadline)
         if answer is None:
@@ -60,7 +60,7 @@ class Questions:
         return answer
 
     async def _ask_once(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer | None:
-        """Return ``None`` where the model was not registered as it was known to be, or may not have been."""
+        """Return the answer; ``None`` if the model was not, or may not have been, registered as it was known to be."""
         registration, registered = await self._registrations.enter(key, deadline)
         changes = self._connection.changes
         try:
@@ -75,7 +75,7 @@ class Questions:
     async def _answer(
         self, registration: Registration, registered: Registered, queries: Sequence[Query], deadline: Deadline
     ) -> bytes | None:
-        """Return ``None`` where the registration is gone."""
+        """Return the answer; ``None`` if the registration is gone."""
         call = self._connection.predict(registered.name, registered.version, _inputs(registered, queries), deadline)
         asked = self._tasks.start(call)
         try:
@@ -85,7 +85,7 @@ class Questions:
                     return None
             content = asked.result()
         except grpc.aio.AioRpcError as error:
-            # Of a model that is unregistered the worker is ended.
+            # TorchServe ends the worker of a model that is unregistered.
             if is_of_torchserve(error) and not await registration.is_still(registered, deadline):
                 return None
             raise error_of_prediction(error) from error

@@ -15,17 +15,17 @@ from serving.call.tasks import Tasks
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 
-# These names have no "@": what is qualified is nobody's own name, and behind its first "@" stands the model id.
+# These names have no "@": a qualified name is never a model's own name, and its first "@" precedes the model id.
 _OWN_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 _NAMELESS: Final = "model"
 
 
 class Key(NamedTuple):
-    """What tells registrations apart: with another version in its manifest a model is registered anew."""
+    """Identity of a registration: a model with another version in its manifest is registered anew."""
 
     model_id: ModelId
     name: str
-    """``<ModelName>-<ModelVersion>``; empty where the manifest does not have both."""
+    """``<ModelName>-<ModelVersion>``; empty if the manifest does not have both."""
 
     @classmethod
     def of(cls, model_id: ModelId, manifest: Manifest) -> Key:
@@ -36,7 +36,7 @@ class Key(NamedTuple):
 
     @property
     def names(self) -> Sequence[str]:
-        """The names to register the model under, the first that is free."""
+        """Names to register the model under; the first free one is used."""
         qualified = f"{self.name or _NAMELESS}@{self.model_id}"
         return (self.name, qualified) if self.name else (qualified,)
 
@@ -48,16 +48,16 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What was found, or made, at TorchServe."""
+    """A registration that was found, or made, at TorchServe."""
 
     name: str
     version: str
-    """Of the archive."""
+    """Version of the archive."""
     workers: frozenset[tuple[str, str]]
     takes_documents: bool
 
     def is_still(self, key: Key, described: Sequence[Described]) -> bool:
-        """Return whether ``described`` shows this registration, and of this archive."""
+        """Return whether ``described`` contains this registration, with the archive of ``key``."""
         return any(
             found.url == key.url and found.version == self.version and bool(found.workers & self.workers)
             for found in described
@@ -65,12 +65,12 @@ class Registered:
 
 
 class Registration:
-    """A model at TorchServe, or on its way there. Belongs to one event loop.
+    """A model that is registered at TorchServe, or about to be. Belongs to one event loop.
 
     Args:
-        key: tells it apart.
-        describe: asks TorchServe for what is registered as this is.
-        tasks: owns the asking.
+        key: identifies the registration.
+        describe: returns what TorchServe has under the name and version of a registration.
+        tasks: owns the calls of ``describe``.
     """
 
     def __init__(
@@ -78,65 +78,65 @@ class Registration:
     ) -> None:
         self.key = key
         self.registered: Registered | None = None
-        """``None`` where it is not known to be registered."""
+        """Current registration; ``None`` if the model is not known to be registered."""
         self.last: Registered | None = None
-        """What was known last."""
+        """Last known registration."""
         self.owned = False
-        """Whether this frontend has registered it, or is about to."""
+        """Whether this frontend registered the model, or is about to."""
         self.work: asyncio.Task[None] | None = None
-        """What is under way: registering, or unregistering."""
+        """Work under way: registering, or unregistering."""
         self.askers = 0
-        """How many ask it, or wait to ask it."""
+        """Number of callers that query the model, or wait to query it."""
         self.idle = asyncio.Event()
-        """Set while TorchServe owes nobody an answer."""
+        """Set while no caller waits for an answer from TorchServe."""
         self.idle.set()
         self._in_flight = 0
         self._describe = describe
         self._looks = Looks(self._look, tasks)
 
     async def is_still(self, registered: Registered, deadline: Deadline) -> bool:
-        """Return whether TorchServe, asked from now on, has the same registration as before.
+        """Return whether a look at TorchServe that begins after this call finds the same registration as before.
 
         Raises:
-            Unavailable: it cannot be asked.
-            DeadlineExceeded: it did not answer in time.
+            Unavailable: TorchServe cannot be called.
+            DeadlineExceeded: TorchServe did not answer in time.
         """
         return registered.is_still(self.key, await self._looks.begun_from_now(deadline))
 
     def begin(self) -> None:
-        """Register it: from now on it is this frontend's."""
+        """Begin registering: from now on this frontend owns the registration."""
         self.owned, self.last = True, None
 
     def found(self, registered: Registered) -> None:
-        """Know it to be registered."""
+        """Record that the model is registered."""
         if self.last is not None and not self.last.workers & registered.workers:
-            # Somebody else has registered it since, as after a restart.
+            # Another client has registered the model since, as after a restart.
             self.owned = False
         self.registered = self.last = registered
 
     def doubt(self) -> None:
-        """Know nothing, until it is asked for again."""
+        """Treat the model as not known to be registered, until it is looked up again."""
         self.registered = None
 
     def end(self) -> None:
-        """It is not registered any more."""
+        """Record that the model is no longer registered."""
         self.registered = self.last = None
         self.owned = False
 
     def send(self) -> None:
-        """Count somebody who asks TorchServe."""
+        """Count a caller that queries TorchServe."""
         self._in_flight += 1
         self.idle.clear()
 
     def receive(self) -> None:
-        """Count somebody whom TorchServe has answered, or who waits no longer."""
+        """Count a caller that TorchServe has answered, or that no longer waits."""
         self._in_flight -= 1
         if not self._in_flight:
             self.idle.set()
 
     @property
     def is_unused(self) -> bool:
-        """Return whether nobody asks it, and nothing is under way."""
+        """Whether no caller uses the registration, and no work is under way."""
         return not self.askers and self.work is None
 
     async def _look(self) -> Sequence[Described]:

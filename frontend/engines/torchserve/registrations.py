@@ -1,16 +1,16 @@
-"""Which models are registered at TorchServe, and that an answer is of the model that was asked.
+"""Registrations of models at TorchServe, and the guarantee that an answer is from the model that was queried.
 
-Names clash: the book's pipeline calls every model "intent" and its version "1.0", frontends share a TorchServe, and it
-may be restarted, and asked by others, at any time. So a name alone means nothing.
+Names clash: the book's pipeline calls every model "intent" and its version "1.0", frontends share a TorchServe, and
+TorchServe may be restarted, or called by other clients, at any time. So a name alone identifies no model.
 
-What is guaranteed: an answer is given only where TorchServe described the name before the question was sent, and again
-after the answer had come, each time with the archive ``model-<model id>.mar`` and with one worker that is the same, and
-where neither connection to TorchServe changed between. TorchServe gives no two registrations the same worker, so one
-registration had the name all the while, and the answer is its. An answer of which this cannot be said is thrown away,
-and the model is looked for, or registered, and asked once more.
+Guarantee: an answer is returned only if TorchServe described the name before the query was sent, and again after the
+answer arrived, each time with the archive ``model-<model id>.mar`` and with one worker that is the same, and if neither
+connection to TorchServe changed in between. TorchServe never gives two registrations the same worker, so one
+registration had the name all the time, and the answer is from this registration. An answer without this evidence is
+discarded, and the model is looked up, or registered, and queried once more.
 
-What is relied on: an archive is called after its model, and a worker is told by its number and the millisecond in which
-it was first started. The look behind an answer is shared: all answers that have come wait for the next one.
+Assumptions: an archive is named after its model, and a worker is identified by its number and the millisecond in which
+it was first started. The look after an answer is shared: all answers that have arrived wait for the next look.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _Work = Callable[[Registration, Deadline], Coroutine[Any, Any, None]]
 
 
 class Registrations:
-    """Knows the registrations that this frontend uses, the last used last.
+    """The registrations that this frontend uses, the most recently used last.
 
     Args:
-        management: what is asked of TorchServe.
-        options: how many are kept, and how long registering may take.
-        tasks: owns what is under way.
+        management: calls the management API of TorchServe.
+        options: maximum number of registered models, and time limit for registering a model.
+        tasks: owns the work under way.
     """
 
     def __init__(self, management: Management, options: TorchServeOptions, tasks: Tasks) -> None:
@@ -66,19 +66,19 @@ class Registrations:
         self._refused: TTLCache[Key, ServingError] = TTLCache(_MAX_REFUSED, _REFUSED_SECONDS)
 
     def known(self, key: Key) -> Registered | None:
-        """Return what is known of a model; ``None`` where it has to be looked for, or registered."""
+        """Return the known registration of a model; ``None`` if the model must be looked up, or registered."""
         registration = self._registrations.get(key)
         return None if registration is None else registration.registered
 
     async def enter(self, key: Key, deadline: Deadline) -> tuple[Registration, Registered]:
-        """Return a model's registration, which stays until :meth:`leave`.
+        """Return a model's registration, which is kept until :meth:`leave`.
 
-        There is one search however many ask, and one registration; who leaves does not end it.
+        All callers share one lookup and one registration; a caller that leaves ends neither.
 
         Raises:
             ModelUnusable: TorchServe cannot serve the model; the message says why.
-            OutOfCapacity: too many are registered, and all are in use.
-            Unavailable: TorchServe cannot be asked, or the model is not up in time.
+            OutOfCapacity: too many models are registered, and all are in use.
+            Unavailable: TorchServe cannot be called, or the model is not ready in time.
             DeadlineExceeded: the deadline passed first.
         """
         registration = self._registration(key)
@@ -95,26 +95,26 @@ class Registrations:
         return registration, registered
 
     def leave(self, registration: Registration) -> None:
-        """Let a registration go."""
+        """Release a registration."""
         registration.receive()
         self._unask(registration)
 
     def doubt(self, registration: Registration, registered: Registered) -> None:
-        """Look again before it is asked again: it was not what it was taken for."""
+        """Look up a registration again before the next query: it was not the expected one."""
         if registration.registered is registered:
             registration.doubt()
 
     def doubt_all(self) -> None:
-        """Look again at each before it is asked again: the server may be another one."""
+        """Look up each registration again before its next query: the server may be a different one."""
         for registration in list(self._registrations.values()):
             registration.doubt()
             self._drop_if_unused(registration)
 
     async def unload(self, key: Key, deadline: Deadline) -> None:
-        """Unregister a model, whoever registered it, once what was asked of it is answered.
+        """Unregister a model, whoever registered it, once its queries in flight are answered.
 
         Raises:
-            Unavailable: TorchServe cannot be asked.
+            Unavailable: TorchServe cannot be called.
             DeadlineExceeded: the deadline passed first.
         """
         for each in {key, *(other for other in self._registrations if other.model_id == key.model_id)}:
@@ -179,7 +179,7 @@ class Registrations:
         raise ModelUnusable("the model's names at TorchServe are taken by other models; unregister these there")
 
     async def _found_or_made(self, registration: Registration, name: str, deadline: Deadline) -> Registered | None:
-        """Return the registration under ``name``; ``None`` where that is another model's."""
+        """Return the registration under ``name``; ``None`` if the name belongs to another model."""
         url = registration.key.url
         found = await self._management.describe(name, deadline)
         mine = _of_archive(url, found)
@@ -198,9 +198,9 @@ class Registrations:
         return Registered(name, mine.version, mine.workers, documents)
 
     async def _made(self, registration: Registration, name: str, deadline: Deadline) -> Described | None:
-        """Register a model under a name that nobody has. ``None`` where another model has it by now.
+        """Register a model under a free name. Return ``None`` if another model took the name meanwhile.
 
-        No model has to go before it is known that there is an archive.
+        No other model is evicted before it is certain that the archive exists.
         """
         url = registration.key.url
         was_free = await self._management.register(name, url, deadline)
@@ -227,7 +227,7 @@ class Registrations:
             raise
 
     async def _clear_away(self, name: str, url: str, deadline: Deadline) -> None:
-        """Unregister what does not start, so that TorchServe does not try on, and a new archive can take its place."""
+        """Unregister a model that does not start, so that TorchServe stops trying, and a new archive can replace it."""
         try:
             left = _of_archive(url, await self._management.describe(name, deadline))
             if left is not None and not left.is_ready:
@@ -236,10 +236,10 @@ class Registrations:
             log.warning("model that does not start stays registered at TorchServe", name=name, reason=str(error))
 
     async def _take_place(self, registration: Registration, deadline: Deadline) -> None:
-        """Make it one of those that are kept; where there are too many, the least recently used has to go.
+        """Take ownership of the registration; if too many are owned, evict the least recently used idle one.
 
         Raises:
-            OutOfCapacity: all others are in use.
+            OutOfCapacity: all other models are in use.
         """
         others = [other for other in self._registrations.values() if other.owned and other is not registration]
         leaving = next((other for other in others if other.is_unused), None)
@@ -257,7 +257,7 @@ class Registrations:
             raise
 
     async def _evict(self, registration: Registration, deadline: Deadline) -> None:
-        """Unregister what this frontend has registered, if it still is what it was."""
+        """Unregister a model that this frontend registered, if the registration is still the same."""
         last = registration.last
         for name in registration.key.names if last is None else (last.name,):
             found = await self._management.describe(name, deadline)

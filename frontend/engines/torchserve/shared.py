@@ -1,4 +1,4 @@
-"""Looks at something that changes at TorchServe, shared by all callers that need one."""
+"""Looks at changing state of TorchServe, shared by all callers that need one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Result = TypeVar("Result")
 
 
 class Looks(Generic[Result]):
-    """Looks at something that changes, once for all who ask meanwhile.
+    """Looks at state that changes; one look serves all callers that ask before the look begins.
 
     Args:
-        look: looks.
+        look: reads the current state.
         tasks: owns the looks.
     """
 
@@ -27,7 +27,7 @@ class Looks(Generic[Result]):
         self._next: asyncio.Task[Result] | None = None
 
     async def begun_from_now(self, deadline: Deadline) -> Result:
-        """Return what a look sees that begins after this was asked. Raises as the look does, and DeadlineExceeded."""
+        """Return the result of a look that begins after this call. Raises the look's error, or DeadlineExceeded."""
         if self._next is None:
             self._next = self._tasks.start(self._after(self._under_way))
         return await joined(self._next, deadline)

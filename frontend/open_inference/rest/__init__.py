@@ -1,1 +1,1 @@
-"""The protocol's REST form: JSON and Triton's binary tensors instead of protobuf, before the same servicer."""
+"""REST form of the protocol: JSON and Triton's binary tensors instead of protobuf, over the same servicer."""

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from frontend.open_inference.rest.calls import RestCalls
 from frontend.open_inference.rest.endpoint import Endpoint, Serve
 from frontend.open_inference.rest.refusals import refusal
-from grpc_http2.server.http_exchange import Application
+from grpc_http2.server.plain_http.http_exchange import Application
 from serving.call.identity import OPEN, Asked, Right
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.boundary import Boundary
@@ -29,9 +29,9 @@ def rest_application(
     """Return the application that answers as ``servicer`` does.
 
     Args:
-        servicer: of the gRPC form.
-        max_body_bytes: the largest body taken, compressed or not.
-        boundary: what every call stands behind.
+        servicer: servicer of the gRPC form.
+        max_body_bytes: maximum size of a body in bytes, compressed or not.
+        boundary: boundary that guards every call.
     """
     calls = RestCalls(servicer)
 
@@ -41,10 +41,10 @@ def rest_application(
     routes = [
         route("GET", "/v2", calls.server_metadata),
         route("GET", "/v2/", calls.server_metadata),
-        # Probes are nobody.
+        # Health checks need no credential.
         route("GET", "/v2/health/live", calls.server_live, OPEN),
         route("GET", "/v2/health/ready", calls.server_ready, OPEN),
-        # Before the models: a model is not called like this where it has no further path.
+        # Before the model routes: without a further path, ``stats`` is not the name of a model.
         route("GET", "/v2/models/stats", calls.model_statistics),
         route("POST", _REPOSITORY + "/index", calls.repository_index),
         route("POST", _REPOSITORY + "/models/{model}/load", calls.load, Right.MANAGE),
@@ -60,7 +60,7 @@ def rest_application(
         ]
     handlers: Any = {404: _unknown_path, 405: _wrong_method}
     application: Any = Starlette(routes=routes, exception_handlers=handlers)
-    # Where a path is not known, another one that is known by chance is no help.
+    # An unknown path is refused: a redirect to a path that happens to be known is no help.
     application.router.redirect_slashes = False
     served: Application = application
     return served

@@ -1,4 +1,4 @@
-"""Bodies of requests, read up to a bound, and bodies of answers, compressed where callers take it."""
+"""Bodies of requests, read up to a bound, and bodies of answers, compressed if callers accept that."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from serving.domain.errors import CallerLeft, InvalidRequest, OutOfCapacity
 # `deflate` in HTTP is zlib's container: RFC 9110, section 8.4.1.
 _WINDOWS: Final = {"gzip": 31, "deflate": 15}
 _PLAIN: Final = ("", "identity")
-# Below that, compressing takes longer than it saves.
+# Below this size, compression takes longer than it saves.
 _SMALLEST_COMPRESSED: Final = 1024
 _FAST: Final = 1
 _SIZE: Final = re.compile("[0-9]{1,18}")
 
 
 class BodyTooLarge(OutOfCapacity):
-    """The body has more bytes than are taken, or would have when it is decompressed."""
+    """The body has more bytes than the limit, or would have when decompressed."""
 
     http_status = 413
 
 
 class UnknownEncoding(InvalidRequest):
-    """The body is compressed in a way that is not read."""
+    """The body has an unsupported content encoding."""
 
     http_status = 415
 
 
 def size_in(header: str) -> int | None:
-    """Return the number of bytes that a header tells; ``None`` where it tells none."""
+    """Return the number of bytes that a header gives; ``None`` if it gives none."""
     return int(header) if _SIZE.fullmatch(header) else None
 
 
 async def body_of(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
-    """Return the body of a request, decompressed; it and what it was sent as have at most ``limit`` bytes.
+    """Return the decompressed body of a request; both it and the body as sent have at most ``limit`` bytes.
 
     Raises:
-        CallerLeft: before it was complete.
-        BodyTooLarge: it is too large.
-        UnknownEncoding: it is compressed in a way that is not read.
-        InvalidRequest: it is not compressed as its header says.
+        CallerLeft: the caller disconnected before the body was complete.
+        BodyTooLarge: the body is too large.
+        UnknownEncoding: the content encoding is not supported.
+        InvalidRequest: the body is not compressed as its header says.
     """
     encoding = headers.get("content-encoding", "").strip().lower()
     if encoding not in _PLAIN and encoding not in _WINDOWS:
         raise UnknownEncoding("bodies are read plain, or compressed with gzip or deflate")
-    # What is too large is refused when it is announced, before it is kept.
+    # Refuse a body that is announced as too large before any of it is stored.
     _check_size(size_in(headers.get("content-length", "")) or 0, limit)
     body = await _gathered(receive, limit)
     return body if encoding in _PLAIN else _opened(body, _WINDOWS[encoding], limit)
@@ -91,7 +91,7 @@ def _check_size(size: int, limit: int) -> None:
 
 
 def compressed(body: bytes, accepted: str, headers: MutableHeaders) -> bytes:
-    """Return the body as it is sent to a caller whose ``accept-encoding`` is ``accepted``; ``headers`` tell how."""
+    """Return the body, compressed if ``accepted`` (``accept-encoding``) allows it; ``headers`` are set accordingly."""
     encoding = _first_known(accepted)
     if encoding is None or len(body) < _SMALLEST_COMPRESSED:
         return body
@@ -104,5 +104,5 @@ def compressed(body: bytes, accepted: str, headers: MutableHeaders) -> bytes:
 
 def _first_known(accepted: str) -> str | None:
     offers = (offer.replace(" ", "").lower().partition(";") for offer in accepted.split(","))
-    # A weight of 0 says no; other weights are no reason to prefer one of two that are as good.
+    # A weight of 0 excludes an encoding; other weights are ignored, because both encodings are equally good.
     return next((name for name, _, weight in offers if name in _WINDOWS and weight.rstrip("0.") != "q="), None)

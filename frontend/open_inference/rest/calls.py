@@ -1,4 +1,4 @@
-"""The calls of the protocol in their REST form: a path and a body to a message, and the answer to JSON."""
+"""Calls of the protocol in their REST form: conversion of path and body to a message, and of the answer to JSON."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 
 _NOT_READY: Final = 503
-# Reading more than that is better done in a thread, and the event loop goes on meanwhile.
+# Larger bodies are read in a thread, which keeps the event loop free.
 _LARGE_BODY: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class RestCall:
-    """What a request asks."""
+    """Contents of a request."""
 
     path: Mapping[str, str]
-    """The parts of the path that stand for something."""
+    """Parameters of the path by name."""
     headers: Mapping[str, str]
     body: bytes
 
@@ -38,57 +38,57 @@ class RestCall:
 
     @property
     def version(self) -> str:
-        """Empty: the server chooses."""
+        """Version in the path; empty: the server chooses."""
         return self.path.get("version", "")
 
 
 class RestCalls:
-    """The calls, each answered by ``servicer``, which checks what they ask."""
+    """Calls of the REST form, each checked and answered by ``servicer``."""
 
     def __init__(self, servicer: pb_grpc.GRPCInferenceServiceServicer) -> None:
-        # Generated base classes tell grpcio's threaded servers and the asyncio ones in one.
+        # The generated base class has one type for grpcio's threaded servers and its asyncio servers.
         self._servicer: Any = servicer
 
     async def server_live(self, call: RestCall) -> Response:
-        """Tell whether the server reacts."""
+        """Return whether the server is alive."""
         del call
         response = await self._servicer.ServerLive(pb.ServerLiveRequest())
         return _readiness(response.live, {"live": response.live})
 
     async def server_ready(self, call: RestCall) -> Response:
-        """Tell whether the server can answer inferences."""
+        """Return whether the server can answer inferences."""
         del call
         response = await self._servicer.ServerReady(pb.ServerReadyRequest())
         return _readiness(response.ready, {"ready": response.ready})
 
     async def server_metadata(self, call: RestCall) -> Response:
-        """Tell name, version and extensions of the server."""
+        """Return name, version and extensions of the server."""
         del call
         return _json(await self._servicer.ServerMetadata(pb.ServerMetadataRequest()))
 
     async def model_ready(self, call: RestCall) -> Response:
-        """Tell whether a model can be served."""
+        """Return whether a model can be served."""
         request = pb.ModelReadyRequest(name=call.model, version=call.version)
         response = await self._servicer.ModelReady(request)
         return _readiness(response.ready, {"name": call.model, "ready": response.ready})
 
     async def model_metadata(self, call: RestCall) -> Response:
-        """Tell versions and tensors of a model."""
+        """Return versions and tensors of a model."""
         request = pb.ModelMetadataRequest(name=call.model, version=call.version)
         return _json(await self._servicer.ModelMetadata(request))
 
     async def model_config(self, call: RestCall) -> Response:
-        """Tell how a model is configured."""
+        """Return the configuration of a model."""
         request = pb.ModelConfigRequest(name=call.model, version=call.version)
         return _json((await self._servicer.ModelConfig(request)).config)
 
     async def model_statistics(self, call: RestCall) -> Response:
-        """Tell what has been counted of a model, or of all."""
+        """Return the statistics of one model, or of all models."""
         request = pb.ModelStatisticsRequest(name=call.path.get("model", ""), version=call.version)
         return _json(await self._servicer.ModelStatistics(request))
 
     async def infer(self, call: RestCall) -> Response:
-        """Ask a model."""
+        """Run an inference."""
         arguments = (call.model, call.version, call.body, call.headers.get(JSON_LENGTH_HEADER))
         large = len(call.body) > _LARGE_BODY
         request, forms = await asyncio.to_thread(inference_of, *arguments) if large else inference_of(*arguments)
@@ -96,20 +96,20 @@ class RestCalls:
         return await asyncio.to_thread(answer_of, response, forms) if large else answer_of(response, forms)
 
     async def repository_index(self, call: RestCall) -> Response:
-        """List the models there are."""
+        """List the existing models."""
         request = pb.RepositoryIndexRequest(ready=parse_request(RestIndex, call.body).ready)
         response = await self._servicer.RepositoryIndex(request)
         return JSONResponse([_as_dict(model) for model in response.models])
 
     async def load(self, call: RestCall) -> Response:
-        """Make a model ready now."""
+        """Load a model into memory."""
         request = pb.RepositoryModelLoadRequest(model_name=call.model)
         _set_parameters(request, call.body)
         await self._servicer.RepositoryModelLoad(request)
         return JSONResponse({"name": call.model, "load": True})
 
     async def unload(self, call: RestCall) -> Response:
-        """Let go of what a model holds in memory."""
+        """Unload a model from memory."""
         request = pb.RepositoryModelUnloadRequest(model_name=call.model)
         _set_parameters(request, call.body)
         await self._servicer.RepositoryModelUnload(request)
@@ -117,7 +117,7 @@ class RestCalls:
 
 
 def _readiness(ready: bool, answer: dict[str, Any]) -> Response:
-    # Clients of Triton read the status, those of KServe the answer.
+    # Triton clients read the status, KServe clients the body.
     return JSONResponse(answer, 200 if ready else _NOT_READY)
 
 

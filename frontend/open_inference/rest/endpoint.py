@@ -1,4 +1,4 @@
-"""One path of the REST form: each request is a call behind the boundary, as those of gRPC are."""
+"""Endpoint for one path of the REST form: each request is a call behind the boundary, like a gRPC call."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Endpoint:
     """An ASGI application for one path and method.
 
     Args:
-        name: of the call, in log lines.
-        right: what it asks of its callers.
-        serve: answers.
-        boundary: what the call stands behind.
-        max_body_bytes: the largest body taken, compressed or not.
+        name: name of the call in log lines.
+        right: right that callers need.
+        serve: answers the call.
+        boundary: boundary that guards the call.
+        max_body_bytes: maximum size of a body in bytes, compressed or not.
     """
 
     def __init__(self, name: str, right: Asked, serve: Serve, boundary: Boundary, max_body_bytes: int) -> None:
@@ -59,7 +59,7 @@ class Endpoint:
             return
         accepted = exchange.headers.get("accept-encoding", "")
         response.body = compressed(bytes(response.body), accepted, response.headers)
-        # By the ASGI specification, what is sent to a caller who has left.
+        # By the ASGI specification, sending to a disconnected caller raises OSError.
         with contextlib.suppress(OSError):
             await response(scope, receive, send)
 
@@ -69,7 +69,7 @@ class Endpoint:
         try:
             body = await body_of(receive, exchange.headers, self._max_body_bytes)
         except (BodyTooLarge, UnknownEncoding) as error:
-            # HTTP has statuses of its own for these.
+            # HTTP has specific statuses for these errors.
             exchange.http_status = error.http_status
             raise
         except CallerLeft:
@@ -83,7 +83,7 @@ class Endpoint:
 
 
 async def _leaves(receive: Receive, exchange: RestExchange) -> None:
-    """End the call when its caller leaves."""
+    """End the call when its caller disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
     exchange.leave()

@@ -1,4 +1,4 @@
-"""A request of plain HTTP as the boundary sees it: what the caller sent along, and the way back."""
+"""A plain HTTP request as the boundary sees it: the metadata of the caller, and the way to respond."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
 from serving.domain.errors import InvalidRequest
 from serving.transport.exchange import Awaited, Ended, Metadata, RawMetadata
 
-# KServe and Triton have none; gateways of gRPC take its own.
+# KServe and Triton define no timeout header; gRPC gateways accept gRPC's own.
 _TIMEOUT_HEADER: Final = "grpc-timeout"
 
 
 class RestExchange(Awaited["Response | None"]):
     """An :class:`~serving.transport.exchange.Exchange` that a coroutine of an ASGI application waits for.
 
-    Its outcome is the response, or ``None`` where the caller has left.
+    The outcome is the response, or ``None`` if the caller has disconnected.
 
     Args:
-        scope: of the request.
+        scope: ASGI scope of the request.
 
     Raises:
-        InvalidRequest: its deadline is not well written.
+        InvalidRequest: the deadline in the header is malformed.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -37,7 +37,7 @@ class RestExchange(Awaited["Response | None"]):
         self.headers = Headers(scope=scope)
         super().__init__(_deadline_in(self.headers))
         self.http_status: int | None = None
-        """The HTTP status of a failure that has one of its own."""
+        """HTTP status of a failure that has a specific one; otherwise ``None``."""
         self._certificate: Any = scope.get("extensions", {}).get("tls", {}).get("client_certificate")
 
     def metadatum(self, key: str) -> str | None:
@@ -50,17 +50,17 @@ class RestExchange(Awaited["Response | None"]):
         return None if found is None else bytes(found)
 
     def answer(self, response: Response, metadata: RawMetadata = ()) -> None:
-        """Give the response."""
+        """End the call with the response."""
         self._finish(response, [(key.decode(), value.decode()) for key, value in metadata])
 
     def fail(self, code: StatusCode, message: str, metadata: Metadata = ()) -> None:
-        """Give a refusal instead."""
+        """End the call with a refusal."""
         response = refusal(self.http_status or http_status_of(code), message)
         response.headers.update(headers_of(code, dict(metadata).get(RETRY_AFTER_KEY)))
         self._finish(response, metadata)
 
     def leave(self) -> None:
-        """End the call: its caller has left."""
+        """End the call because its caller has disconnected."""
         self.end(Ended.CALLER_LEFT)
         self.give(None)
 

@@ -1,6 +1,6 @@
-"""Inferences: JSON, and binary tensors behind it, to the protocol's messages and back.
+"""Conversion of inferences between JSON, followed by binary tensors, and the protocol's messages.
 
-Inside, all tensors are in raw form, whatever form the caller chose. Sources: the REST form of the Open Inference
+Internally, all tensors are in raw form, whichever form the caller chose. Sources: the REST form of the Open Inference
 Protocol, and Triton's binary tensor data extension.
 """
 
@@ -20,7 +20,7 @@ from serving.domain.errors import InvalidRequest
 from serving.stubs import open_inference_pb2 as pb
 
 JSON_LENGTH_HEADER: Final = "inference-header-content-length"
-"""So many bytes of a body are JSON, and binary tensors follow it."""
+"""Header with the size of the JSON in a body, in bytes; binary tensors follow the JSON."""
 
 _SIZE: Final = "binary_data_size"
 _BINARY: Final = "binary_data"
@@ -30,28 +30,28 @@ _LARGEST_INT64: Final = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """In which form the caller wants outputs."""
+    """Forms in which the caller wants the outputs."""
 
     by_name: Mapping[str, bool]
-    """Whether an output is wanted as binary data."""
+    """Whether each output is wanted as binary data, by name."""
     otherwise: bool
 
     def is_binary(self, output: str) -> bool:
-        """Whether ``output`` is wanted as binary data."""
+        """Return whether ``output`` is wanted as binary data."""
         return self.by_name.get(output, self.otherwise)
 
 
 def inference_of(model: str, version: str, body: bytes, json_length: str | None) -> tuple[pb.ModelInferRequest, Forms]:
-    """Return what a body asks of a model, and the form that the answer is wanted in.
+    """Return the request that a body contains, and the forms in which the outputs are wanted.
 
     Args:
-        model: by the request's path, as ``version``.
-        version: empty where the path names none.
-        body: JSON, and binary tensors behind it.
-        json_length: what the header of this name says; ``None``: all of the body is JSON.
+        model: model in the request's path.
+        version: version in the request's path; empty if the path has none.
+        body: JSON, followed by binary tensors.
+        json_length: value of the header :data:`JSON_LENGTH_HEADER`; ``None``: the whole body is JSON.
 
     Raises:
-        InvalidRequest: the body is not what the protocol says.
+        InvalidRequest: the body does not follow the protocol.
     """
     end = len(body) if json_length is None else _checked_length(json_length, len(body))
     asked = parse_request(RestInference, body[:end])
@@ -77,7 +77,7 @@ def inference_of(model: str, version: str, body: bytes, json_length: str | None)
 
 
 def answer_of(response: pb.ModelInferResponse, forms: Forms) -> Response:
-    """Return the answer in the form that the caller wants. Raises InvalidRequest where JSON cannot hold an output."""
+    """Return the answer in the form that the caller wants. Raises InvalidRequest if JSON cannot hold an output."""
     binary: list[bytes] = []
     outputs: list[dict[str, Any]] = []
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
@@ -141,7 +141,7 @@ def _flag(parameters: Mapping[str, Value], name: str) -> bool:
 
 
 def _set_parameters(message: Any, parameters: Mapping[str, Value], own: set[str]) -> None:
-    """Give a message all parameters but those of the REST form itself."""
+    """Set the parameters of a message, except those of the REST form itself."""
     for name, value in parameters.items():
         if name in own:
             continue

@@ -1,4 +1,4 @@
-"""The JSON that callers send, as typed objects."""
+"""JSON requests of callers as typed objects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LEAST_INTEGER: Final = -(1 << 63)
 _MOST_INTEGER: Final = (1 << 64) - 1
 
 Value = bool | int | float | str
-"""Of a parameter. Integers have 64 bits, with a sign or without."""
+"""Value of a parameter. Integers have 64 bits, signed or unsigned."""
 
 
 def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Value]:
-    # By hand: of thousands of faults one is told.
+    # Checked by hand, so that only one of thousands of faults is reported.
     for value in parameters.values():
         if not isinstance(value, Value):
-            raise ValueError("their values must be texts, numbers, true or false")  # noqa: TRY004 - pydantic's way
+            raise ValueError("their values must be texts, numbers, true or false")  # noqa: TRY004 - pydantic expects it
         if isinstance(value, int) and not _LEAST_INTEGER <= value <= _MOST_INTEGER:
             raise ValueError("their integers must have 64 bits at most")
     return parameters
@@ -33,9 +33,9 @@ Dimension = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class RestRequest(BaseModel):
-    """What all objects have in common: keys that are not known are ignored, and ``null`` stands for no value."""
+    """Base of all objects: unknown keys are ignored, and ``null`` means no value."""
 
-    # Faults are logged, and callers' texts are not.
+    # Faults are logged, and must not contain callers' texts.
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     parameters: Parameters = Field(default_factory=dict)
@@ -49,23 +49,23 @@ class RestRequest(BaseModel):
 
 
 class RestInput(RestRequest):
-    """A tensor that comes in."""
+    """Input tensor."""
 
     name: str
     datatype: str
     shape: Annotated[list[Dimension], FailFast()] = Field(max_length=_MOST_DIMENSIONS)
     data: list[Any] | None = None
-    """``None``: they are binary."""
+    """Elements; ``None``: they are sent as binary data."""
 
 
 class RestOutput(RestRequest):
-    """A tensor that is asked for."""
+    """Requested output tensor."""
 
     name: str
 
 
 class RestInference(RestRequest):
-    """What is asked of a model."""
+    """Inference requested from a model."""
 
     id: str = ""
     inputs: Annotated[list[RestInput], FailFast()]
@@ -73,7 +73,7 @@ class RestInference(RestRequest):
 
 
 class RestIndex(RestRequest):
-    """Which models are to be listed."""
+    """Criteria for the models to list."""
 
     ready: bool = False
 
@@ -82,10 +82,10 @@ AnyRequest = TypeVar("AnyRequest", bound=RestRequest)
 
 
 def parse_request(kind: type[AnyRequest], body: bytes) -> AnyRequest:
-    """Return the request that a body holds; an empty one is an object without keys.
+    """Return the request that a body contains; an empty body counts as an object without keys.
 
     Raises:
-        InvalidRequest: it is no JSON, or has a fault, whose place is told.
+        InvalidRequest: the body is not JSON, or has a fault, whose location the message names.
     """
     try:
         return kind.model_validate(parse_json(body) if body else {})

@@ -1,4 +1,4 @@
-"""Tensors in JSON, and the raw form of the same: what REST callers write and read, and what the servicer does."""
+"""Conversion of tensors between JSON, as REST callers use it, and the raw form, as the servicer uses it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NUMBERS: Final = (int, float)
 
 
 class _Datatype(NamedTuple):
-    """A datatype of numbers, or of true and false."""
+    """Datatype of numbers or Booleans."""
 
     code: str
-    """Of the module ``struct``."""
+    """Format character of the module ``struct``."""
     kinds: tuple[type, ...]
-    """What its elements are in JSON, as Python reads it."""
+    """Python types of the elements when read from JSON."""
 
 
 _DATATYPES: Final = {
@@ -40,10 +40,10 @@ _DATATYPES: Final = {
 
 
 def raw_of(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> bytes:
-    """Return the raw form of a tensor that JSON holds, nested as its shape is or as one list of all elements.
+    """Return the raw form of a tensor in JSON, which is nested like its shape or one list of all elements.
 
     Raises:
-        InvalidRequest: its elements are of another type, or their number or nesting is not that of the shape.
+        InvalidRequest: the elements are of another type, or their number or nesting does not match the shape.
     """
     elements = _flat(data, shape)
     if datatype == BYTES:
@@ -58,10 +58,10 @@ def raw_of(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> bytes:
 
 
 def elements_of(raw: bytes, datatype: str) -> list[Any]:
-    """Return the elements of a tensor in raw form, as they are written in JSON.
+    """Return the elements of a tensor in raw form as JSON has them.
 
     Raises:
-        InvalidRequest: JSON cannot hold them; then they are to be asked for as binary data.
+        InvalidRequest: JSON cannot hold the elements; callers have to request them as binary data.
     """
     if datatype != BYTES:
         known = _known(datatype)
@@ -69,7 +69,7 @@ def elements_of(raw: bytes, datatype: str) -> list[Any]:
     try:
         return [element.decode() for element in unpack_bytes(raw)]
     except UnicodeDecodeError:
-        # The cause would bring the text into the log.
+        # The cause would put the text into the log.
         raise InvalidRequest("an output is not text; ask for it with the parameter binary_data") from None
 
 
@@ -91,7 +91,7 @@ def _flat(data: Sequence[Any], shape: Sequence[int]) -> Sequence[Any]:
 
 
 def _check_kinds(elements: Sequence[Any], datatype: str, kinds: tuple[type, ...]) -> None:
-    # By their very type: Python takes true for a number.
+    # Compare exact types: to Python, true is also an integer.
     if not all(type(element) in kinds for element in elements):
         raise InvalidRequest(f"a tensor of datatype {datatype} has an element of another type in its data")
 

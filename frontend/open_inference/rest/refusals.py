@@ -1,4 +1,4 @@
-"""What a caller of the REST form sees of an error: an HTTP status, and JSON with the message."""
+"""Errors as callers of the REST form see them: an HTTP status, and JSON with the message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from grpc import StatusCode
 from starlette.responses import JSONResponse
 
 _INTERNAL_SERVER_ERROR: Final = 500
-# As google.rpc.Code maps them; what is not here is internal.
+# Mapping of google.rpc.Code; any other code is an internal error.
 _HTTP_STATUSES: Final = {
     StatusCode.CANCELLED: 499,
     StatusCode.INVALID_ARGUMENT: 400,
@@ -33,21 +33,21 @@ def http_status_of(code: StatusCode | None) -> int:
 
 
 def headers_of(code: StatusCode | None, retry_after: str | None) -> dict[str, str]:
-    """Return the headers that HTTP asks for beside the status of a call that ended with ``code``.
+    """Return the headers that HTTP requires with the status of a call that ended with ``code``.
 
     Args:
-        code: of the call.
-        retry_after: the seconds after which trying again makes sense, where they are known.
+        code: status code of the call.
+        retry_after: time after which a retry makes sense, in seconds; ``None`` if unknown.
     """
     headers = {}
     if code is StatusCode.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
     if retry_after is not None:
-        # By RFC 9110, section 10.2.3, whole seconds.
+        # Whole seconds, by RFC 9110, section 10.2.3.
         headers["retry-after"] = str(math.ceil(float(retry_after)))
     return headers
 
 
 def refusal(http_status: int, message: str) -> JSONResponse:
-    """Return the answer that Triton and KServe give: an object with the message as ``error``."""
+    """Return a refusal as Triton and KServe send it: an object with the message as ``error``."""
     return JSONResponse({"error": message}, http_status)

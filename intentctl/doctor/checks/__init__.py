@@ -1,4 +1,4 @@
-"""The checks, each a small function from what is examined to what it found."""
+"""The checks: small functions that take what is examined and yield findings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OF_FOLDERS: Final[Sequence[Callable[[Folder], Iterator[Finding]]]] = (
     files.classes_from_one,
     files.too_large,
 )
-"""Of every folder, with a model in it or not."""
+"""Checks of every folder, whether or not it holds a model."""
 
 OF_MANIFESTS: Final[Sequence[Callable[[Manifest], Iterator[Finding]]]] = (
     files.no_sums,
@@ -37,7 +37,7 @@ OF_MANIFESTS: Final[Sequence[Callable[[Manifest], Iterator[Finding]]]] = (
     baseline.empty_documents,
     baseline.mostly_fallbacks,
 )
-"""Of every manifest that is understood."""
+"""Checks of every manifest that can be parsed."""
 
 OF_MODELS: Final[Sequence[Callable[[Subject], Iterator[Finding]]]] = (
     tokens.characters_behind_words,
@@ -62,4 +62,4 @@ OF_MODELS: Final[Sequence[Callable[[Subject], Iterator[Finding]]]] = (
     network.strange_magnitude,
     network.other_hidden_size,
 )
-"""Of every model that can be loaded."""
+"""Checks of every model that can be loaded."""

@@ -1,4 +1,4 @@
-"""What the model answered when it was validated: it shows skew before the first request."""
+"""Checks of the baseline: the answers to the validation texts show skew before the first request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MANY_FALLBACKS: Final = 0.50
 
 
 def no_baseline(manifest: Manifest) -> Iterator[Finding]:
-    """What is asked later cannot be held against anything."""
+    """Report a missing or small baseline, because later queries cannot be compared with it."""
     if manifest.baseline is None:
         if not manifest.is_elsewhere:
             yield note(
@@ -32,7 +32,7 @@ def no_baseline(manifest: Manifest) -> Iterator[Finding]:
 
 
 def other_labels(manifest: Manifest) -> Iterator[Finding]:
-    """The baseline is that of another model."""
+    """Report a baseline that belongs to another model."""
     strange = [label for label in manifest.baseline.labels if label not in manifest.labels] if manifest.baseline else []
     if strange:
         yield error(
@@ -43,7 +43,7 @@ def other_labels(manifest: Manifest) -> Iterator[Finding]:
 
 
 def sums_that_differ(manifest: Manifest) -> Iterator[Finding]:
-    """Each answer has one confidence and one label."""
+    """Report sums that differ, because each answer has one confidence and one label."""
     baseline = manifest.baseline
     if baseline is not None and not baseline.documents == sum(baseline.confidence) == sum(baseline.labels.values()):
         yield error(
@@ -55,7 +55,7 @@ def sums_that_differ(manifest: Manifest) -> Iterator[Finding]:
 
 
 def unknown_tokens(manifest: Manifest) -> Iterator[Finding]:
-    """Texts like those of the training should be known."""
+    """Report many unknown tokens, because the model should know texts that resemble its training texts."""
     baseline = manifest.baseline
     share = baseline.unknown_share if baseline else 0.0
     if share >= _MANY_UNKNOWN:
@@ -67,7 +67,7 @@ def unknown_tokens(manifest: Manifest) -> Iterator[Finding]:
 
 
 def empty_documents(manifest: Manifest) -> Iterator[Finding]:
-    """Documents without a known token all get one and the same answer."""
+    """Report many documents without a known token, all of which get the same answer."""
     baseline = manifest.baseline
     share = baseline.empty_share if baseline else 0.0
     if share >= _MANY_EMPTY:
@@ -79,7 +79,7 @@ def empty_documents(manifest: Manifest) -> Iterator[Finding]:
 
 
 def mostly_fallbacks(manifest: Manifest) -> Iterator[Finding]:
-    """A threshold that hardly any answer passes."""
+    """Report a threshold that turns most answers into fallbacks."""
     baseline = manifest.baseline
     share = baseline.fallback_share if baseline else 0.0
     if share >= _MANY_FALLBACKS:

@@ -1,4 +1,4 @@
-"""Whether scores can be believed, and what happens to those that are too low."""
+"""Checks of the calibration of scores, and of the fallback for low scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.domain.manifest import Manifest
 
 
 def no_temperature(manifest: Manifest) -> Iterator[Finding]:
-    """Scores are softmax of the logits as they are, which is too sure of itself mostly."""
+    """Report a missing temperature: scores are the softmax of unscaled logits, which is mostly overconfident."""
     if "temperature" not in manifest.confidence.model_fields_set and not manifest.is_elsewhere:
         yield note(
             "no-temperature",
@@ -19,7 +19,7 @@ def no_temperature(manifest: Manifest) -> Iterator[Finding]:
 
 
 def no_threshold(manifest: Manifest) -> Iterator[Finding]:
-    """Every document gets an intent, however far it is from all of them."""
+    """Report a missing threshold: every document gets an intent, however far it is from all of them."""
     if not manifest.confidence.threshold and not manifest.is_elsewhere:
         yield note(
             "no-threshold",
@@ -29,7 +29,7 @@ def no_threshold(manifest: Manifest) -> Iterator[Finding]:
 
 
 def threshold_without_effect(manifest: Manifest) -> Iterator[Finding]:
-    """The best of n scores that add up to 1 is at least 1/n."""
+    """Report a threshold without effect: the best of n scores that add up to 1 is at least 1/n."""
     threshold, labels = manifest.confidence.threshold, len(manifest.labels)
     if labels and 0.0 < threshold <= 1.0 / labels:
         yield warning(
@@ -40,7 +40,7 @@ def threshold_without_effect(manifest: Manifest) -> Iterator[Finding]:
 
 
 def unknown_fallback(manifest: Manifest) -> Iterator[Finding]:
-    """The fallback label is nearly one of the model's, which it was meant to be; or none of them."""
+    """Report a fallback label that is not one of the model's labels, or only resembles the one that was meant."""
     confidence = manifest.confidence
     fallback = confidence.fallback
     if fallback in manifest.labels:

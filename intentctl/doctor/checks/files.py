@@ -1,4 +1,4 @@
-"""Files and manifest: their sizes and sums, and manifests that are wrong in a way that many are."""
+"""Checks of the files and the manifest: sizes, sums, and common mistakes in manifests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from serving.domain.manifest import Manifest
 from serving.volume.model_store import VOCABULARY_FILE, WEIGHTS_FILE
 
 LARGEST_BYTES: Final = 8_000_000
-"""Of a model's files together: thousands of such models are to fit into one process."""
+"""Largest total size of a model's files, in bytes: thousands of such models must fit into one process."""
 
 
 def classes_turned_around(folder: Folder) -> Iterator[Finding]:
-    """The manifest maps labels to indexes, as training code has them, instead of indexes to labels."""
+    """Report a manifest that maps labels to indexes, as training code does, instead of indexes to labels."""
     classes = _classes(folder)
     indexes = {value for value in map(_as_index, classes.values()) if value is not None}
     if classes and len(indexes) == len(classes) and not any(key.isdecimal() for key in classes):
@@ -27,14 +27,14 @@ def classes_turned_around(folder: Folder) -> Iterator[Finding]:
 
 
 def classes_from_one(folder: Folder) -> Iterator[Finding]:
-    """The manifest counts outputs from one."""
+    """Report a manifest that counts outputs from one."""
     classes = _classes(folder)
     if classes and set(classes) == {str(number) for number in range(1, len(classes) + 1)}:
         yield error("classes-from-one", "classes counts its outputs from 1", "count from 0, as the network does")
 
 
 def too_large(folder: Folder) -> Iterator[Finding]:
-    """The model's files are large for an intent model."""
+    """Report files that are large for an intent model."""
     size = sum(folder.sizes.values())
     if size > LARGEST_BYTES:
         largest = max(folder.sizes, key=lambda name: folder.sizes[name])
@@ -47,7 +47,7 @@ def too_large(folder: Folder) -> Iterator[Finding]:
 
 
 def no_sums(manifest: Manifest) -> Iterator[Finding]:
-    """Nothing tells a damaged file from a whole one."""
+    """Report missing sums, without which a damaged file cannot be distinguished from an intact one."""
     missing = [name for name in (WEIGHTS_FILE, VOCABULARY_FILE) if name not in manifest.files]
     if missing and not manifest.is_elsewhere:
         yield note(
@@ -58,7 +58,7 @@ def no_sums(manifest: Manifest) -> Iterator[Finding]:
 
 
 def no_version(manifest: Manifest) -> Iterator[Finding]:
-    """Answers do not tell which copy of the model gave them."""
+    """Report a missing version, without which answers do not show which copy of the model gave them."""
     if not manifest.model_version:
         yield note("no-version", "the manifest has no ModelVersion, so answers tell none", "give each copy its own")
 

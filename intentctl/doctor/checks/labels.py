@@ -1,4 +1,4 @@
-"""The names of the outputs."""
+"""Checks of the names of the outputs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from serving.domain.manifest import Manifest
 
 
 def one_label(manifest: Manifest) -> Iterator[Finding]:
-    """There is nothing to tell apart."""
+    """Report a model with a single label, which has nothing to distinguish."""
     if len(manifest.labels) == 1:
         yield error("one-label", "the model has one label, so every answer is that", "train it with at least two")
 
 
 def same_label_twice(manifest: Manifest) -> Iterator[Finding]:
-    """Two outputs have one label: they win from each other, and their scores are not added."""
+    """Report outputs that share a label: they compete, and their scores are not added."""
     twice = [label for label, count in Counter(manifest.labels).items() if count > 1]
     if twice:
         yield warning(
@@ -27,7 +27,7 @@ def same_label_twice(manifest: Manifest) -> Iterator[Finding]:
 
 
 def empty_label(manifest: Manifest) -> Iterator[Finding]:
-    """A label is nothing at all."""
+    """Report labels that are empty."""
     empty = [index for index, label in enumerate(manifest.labels) if not label.strip()]
     if empty:
         yield error(
@@ -38,7 +38,7 @@ def empty_label(manifest: Manifest) -> Iterator[Finding]:
 
 
 def odd_white_space(manifest: Manifest) -> Iterator[Finding]:
-    """A label is not what it looks like."""
+    """Report labels that contain invisible white space."""
     odd = [label for label in manifest.labels if label.strip() and label != " ".join(label.split())]
     if odd:
         yield warning(
@@ -49,7 +49,7 @@ def odd_white_space(manifest: Manifest) -> Iterator[Finding]:
 
 
 def alike_but_for_case(manifest: Manifest) -> Iterator[Finding]:
-    """One intent was labelled in two ways, and so is two intents."""
+    """Report labels that may be two spellings of one intent, which the model treats as two intents."""
     alike: defaultdict[str, set[str]] = defaultdict(set)
     for label in manifest.labels:
         alike["".join(character for character in label.casefold() if character.isalnum())].add(label)
@@ -63,7 +63,7 @@ def alike_but_for_case(manifest: Manifest) -> Iterator[Finding]:
 
 
 def only_numbers(manifest: Manifest) -> Iterator[Finding]:
-    """The labels are still the numbers that training made of them."""
+    """Report labels that are still the numbers that training turned them into."""
     if len(manifest.labels) > 1 and all(label.strip().isdecimal() for label in manifest.labels):
         yield warning(
             "only-numbers",

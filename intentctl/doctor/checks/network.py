@@ -1,4 +1,4 @@
-"""The weights: what holds for every row of the embedding holds for every document, for the network is linear."""
+"""Checks of the weights: what holds for every embedding row holds for every document, as the network is linear."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STRANGE: Final = 1e3
 
 
 def rows_of_zeros(subject: Subject) -> Iterator[Finding]:
-    """Tokens that say nothing."""
+    """Report tokens that contribute nothing."""
     vocabulary = subject.vocabulary
     empty = set(np.flatnonzero(~subject.layers.embedding.any(axis=1)).tolist())
     tokens = [
@@ -39,7 +39,7 @@ def rows_of_zeros(subject: Subject) -> Iterator[Finding]:
 
 
 def one_answer(subject: Subject) -> Iterator[Finding]:
-    """One label wins whatever is asked."""
+    """Report a model for which one label wins, whatever the document."""
     winners = subject.outputs.winners
     if len(winners) == 1 and subject.network.classes > 1:
         (winner,) = winners
@@ -51,7 +51,7 @@ def one_answer(subject: Subject) -> Iterator[Finding]:
 
 
 def labels_that_never_win(subject: Subject) -> Iterator[Finding]:
-    """A label loses to another one in every row, and so in every document."""
+    """Report labels that lose to another one in every row, and therefore in every document."""
     if len(subject.outputs.winners) == 1:
         return
     labels = subject.model.labels
@@ -67,7 +67,7 @@ def labels_that_never_win(subject: Subject) -> Iterator[Finding]:
 
 
 def hardly_any_difference(subject: Subject) -> Iterator[Finding]:
-    """The weights look as if nothing had been learned."""
+    """Report weights that look as if nothing had been learned."""
     spread = _spread(subject)
     if spread < _HARDLY and subject.network.classes > 1:
         yield error(
@@ -79,7 +79,7 @@ def hardly_any_difference(subject: Subject) -> Iterator[Finding]:
 
 
 def threshold_out_of_reach(subject: Subject) -> Iterator[Finding]:
-    """No score can be as high as the threshold."""
+    """Report a threshold that no score can reach."""
     threshold, highest = subject.manifest.confidence.threshold, _highest_score(subject)
     if threshold > highest:
         yield error(
@@ -90,7 +90,7 @@ def threshold_out_of_reach(subject: Subject) -> Iterator[Finding]:
 
 
 def strange_magnitude(subject: Subject) -> Iterator[Finding]:
-    """Weights that no training of such a network gives."""
+    """Report weights that no training of such a network produces."""
     arrays = {"embedding.weight": subject.layers.embedding}
     for number, linear in enumerate(subject.layers.linears, start=1):
         arrays |= {f"fc{number}.weight": linear.weight, f"fc{number}.bias": linear.bias}
@@ -105,7 +105,7 @@ def strange_magnitude(subject: Subject) -> Iterator[Finding]:
 
 
 def other_hidden_size(subject: Subject) -> Iterator[Finding]:
-    """The book's predictor builds the network from the manifest, and then cannot load it."""
+    """Report a wrong fc_size: the book's predictor builds the network from the manifest, and then cannot load it."""
     first = subject.layers.linears[0].weight.shape[0]
     told = subject.manifest.fc_size
     if told is not None and len(subject.layers.linears) > 1 and told != first:
@@ -122,6 +122,6 @@ def _spread(subject: Subject) -> float:
 
 
 def _highest_score(subject: Subject) -> float:
-    """Return what no score is above: the probability of a label that is ahead of all others as far as any ever is."""
+    """Return an upper bound on scores: the probability of a label that leads all others by the largest margin."""
     others = subject.network.classes - 1
     return 1.0 / (1.0 + others * math.exp(-min(_spread(subject), 700.0)))

@@ -1,4 +1,4 @@
-"""Whether the tokens of the vocabulary are those that documents become: the skew between training and serving."""
+"""Checks for skew between training and serving: whether documents become the tokens of the vocabulary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUBWORD_MARKS: Final = {"WordPiece": "##", "byte-pair encoding": "Ġ", "Sentenc
 
 
 def characters_behind_words(subject: Subject) -> Iterator[Finding]:
-    """A vocabulary of characters, and documents that become words: nearly every token is unknown."""
+    """Report a vocabulary of characters for documents that become words, so that nearly every token is unknown."""
     if subject.tokenizer.name is TokenizerName.BASIC_ENGLISH and _is_of_characters(subject.tokens):
         yield error(
             "characters-behind-words",
@@ -30,7 +30,7 @@ def characters_behind_words(subject: Subject) -> Iterator[Finding]:
 
 
 def characters_without_a_name(subject: Subject) -> Iterator[Finding]:
-    """The mistake of the book's sample: here it is seen, elsewhere it is not."""
+    """Report characters without a tokenizer name, a mistake of the book's sample that other predictors miss."""
     of_characters = subject.tokenizer.name is not TokenizerName.BASIC_ENGLISH
     if subject.manifest.tokenizer is None and of_characters and _is_of_characters(subject.tokens):
         yield warning(
@@ -44,7 +44,7 @@ def characters_without_a_name(subject: Subject) -> Iterator[Finding]:
 
 
 def words_behind_characters(subject: Subject) -> Iterator[Finding]:
-    """A vocabulary of words, and documents that become characters."""
+    """Report a vocabulary of words for documents that become characters."""
     longer = out_of_reach(subject.tokens, subject.tokenizer).get(Obstacle.LONGER, [])
     if longer:
         share = len(longer) / len(subject.tokens)
@@ -58,14 +58,14 @@ def words_behind_characters(subject: Subject) -> Iterator[Finding]:
 
 
 def capitals(subject: Subject) -> Iterator[Finding]:
-    """Documents are lowered before they are looked up."""
+    """Report tokens with capitals, because documents are lowercased before the lookup."""
     what = "capital letters, and documents are lowered"
     advice = "lower the training texts before the vocabulary is made, and train again"
     yield from _out_of_reach(subject, Obstacle.CAPITALS, "capitals", what, advice)
 
 
 def ngrams_that_are_not_made(subject: Subject) -> Iterator[Finding]:
-    """The model was trained with n-grams, and is served without them."""
+    """Report a model that was trained with n-grams and is served without them."""
     made = _tokenizer_that_makes([token for token in subject.tokens if is_ngram(token)])
     what = "several words, or are other n-grams"
     advice = f'write "Tokenizer": "{made}" into the manifest, if the model was trained so'
@@ -73,7 +73,7 @@ def ngrams_that_are_not_made(subject: Subject) -> Iterator[Finding]:
 
 
 def ngrams_that_are_not_known(subject: Subject) -> Iterator[Finding]:
-    """The model is served with n-grams that it was not trained with: they are made, looked up and left out."""
+    """Report n-grams that the model was not trained with: they are made, looked up and left out."""
     tokenizer = subject.tokenizer
     known = [token for token in subject.tokens if is_ngram(token)]
     of_words = any(token[0] != MARK for token in known)
@@ -90,14 +90,14 @@ def ngrams_that_are_not_known(subject: Subject) -> Iterator[Finding]:
 
 
 def cut(subject: Subject) -> Iterator[Finding]:
-    """The vocabulary was made with another tokenizer, as spaCy's "n't" and tokens with punctuation show."""
+    """Report a vocabulary made with another tokenizer, which spaCy's "n't" and tokens with punctuation show."""
     what = "parts that are cut off or left out"
     advice = "make the vocabulary with the tokenizer that serves the model, and train again"
     yield from _out_of_reach(subject, Obstacle.CUT, "cut", what, advice)
 
 
 def subwords(subject: Subject) -> Iterator[Finding]:
-    """The vocabulary is that of a language model's tokenizer."""
+    """Report a vocabulary that belongs to a language model's tokenizer."""
     for kind, mark in _SUBWORD_MARKS.items():
         marked = [token for token in subject.tokens if len(token) > len(mark) and token.startswith(mark)]
         if len(marked) >= max(_FEWEST_CHARACTERS, _ODD * len(subject.tokens)):
@@ -137,7 +137,7 @@ def _single(tokens: Sequence[str]) -> int:
 
 
 def _evidence(subject: Subject) -> str:
-    """Return what becomes of texts that the model should know: of its labels."""
+    """Return how many words of its own labels, which the model should know, are unknown to it."""
     words = basic_english(" ".join(subject.model.labels).replace("_", " "))
     known = subject.vocabulary.indices
     unknown = sum(word not in known for word in words)

@@ -1,4 +1,4 @@
-"""The vocabulary by itself, and beside the rows of the embedding."""
+"""Checks of the vocabulary, alone and against the rows of the embedding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BYTE_ORDER_MARK: Final = "\ufeff"
 
 
 def no_default_index(subject: Subject) -> Iterator[Finding]:
-    """Torchtext raises at the first unknown token, and with it the book's predictor."""
+    """Report a missing default index: torchtext, and so the book's predictor, raises at the first unknown token."""
     if subject.default_index is not None:
         return
     if UNKNOWN_TOKEN in subject.vocabulary.indices:
@@ -36,7 +36,7 @@ def no_default_index(subject: Subject) -> Iterator[Finding]:
 
 
 def word_for_unknown_tokens(subject: Subject) -> Iterator[Finding]:
-    """The default index was set to 0, and there a word stands."""
+    """Report a default index that belongs to a word, as when it was set to 0."""
     default = subject.default_index
     if default is not None and default < len(subject.vocabulary.tokens):
         token = subject.vocabulary.tokens[default]
@@ -49,7 +49,7 @@ def word_for_unknown_tokens(subject: Subject) -> Iterator[Finding]:
 
 
 def indices_that_differ(subject: Subject) -> Iterator[Finding]:
-    """Vocabularies of torchtext until 0.11 keep tokens and indices apart, and both can be edited."""
+    """Report tokens and indices that disagree: torchtext until 0.11 stores them separately, and both can be edited."""
     vocabulary = subject.vocabulary
     differing = [token for index, token in enumerate(vocabulary.tokens) if vocabulary.indices.get(token) != index]
     if differing:
@@ -71,7 +71,7 @@ def indices_that_differ(subject: Subject) -> Iterator[Finding]:
 
 
 def rows_without_a_token(subject: Subject) -> Iterator[Finding]:
-    """The weights are of a larger vocabulary."""
+    """Report weights that belong to a larger vocabulary."""
     rows, tokens = subject.network.vocabulary_size, len(subject.vocabulary)
     if rows > tokens:
         yield warning(
@@ -83,7 +83,7 @@ def rows_without_a_token(subject: Subject) -> Iterator[Finding]:
 
 
 def decoded_wrongly(subject: Subject) -> Iterator[Finding]:
-    """The training texts were read with the wrong encoding."""
+    """Report training texts that were read with the wrong encoding."""
     broken = [token for token in subject.tokens if _BYTE_ORDER_MARK in token or _is_utf_8_read_as_another(token)]
     if broken:
         share = len(broken) / len(subject.tokens)
@@ -96,7 +96,7 @@ def decoded_wrongly(subject: Subject) -> Iterator[Finding]:
 
 
 def not_composed(subject: Subject) -> Iterator[Finding]:
-    """Letters and their accents apart, as some systems write them: what users type is composed."""
+    """Report letters that are separate from their accents, as some systems write them; users type composed letters."""
     apart = [token for token in subject.tokens if not unicodedata.is_normalized("NFC", token)]
     if apart:
         share = len(apart) / len(subject.tokens)
@@ -112,7 +112,7 @@ def not_composed(subject: Subject) -> Iterator[Finding]:
 def _is_utf_8_read_as_another(token: str) -> bool:
     if token.isascii():
         return False
-    # "Ã©" is "é"; tokenizers that lower have made "ã©" of it.
+    # "Ã©" is a misread "é"; tokenizers that lowercase have turned it into "ã©".
     forms = (token, token.replace("ã", "Ã").replace("â", "Â"))
     return any(_is_utf_8_in(encoding, form) for form in forms for encoding in ("latin-1", "cp1252"))
 

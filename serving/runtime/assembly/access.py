@@ -31,16 +31,8 @@ def behind(access: Access, workload: Workload) -> Workload:
     """Return ``workload`` behind ``access``; closing the workload also closes ``access``."""
     if not isinstance(access, ConfiguredAccess):
         return workload
-
-    async def close() -> None:
-        try:
-            await workload.close()
-        finally:
-            await access.close()
-
     return replace(
-        workload,
+        workload.closing(access.close),
         guards=replace(workload.guards, access=access),
-        close=close,
         collectors=[*workload.collectors, AccessCollector(access.counters)],
     )

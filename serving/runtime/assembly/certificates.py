@@ -22,7 +22,6 @@ def with_certificates(workload: Workload, certificates: Certificates) -> Workloa
     async def close() -> None:
         if following is not None:
             await following.close()
-        await workload.close()
 
     collectors = [CertificateCollector(certificates), *workload.collectors]
-    return replace(workload, get_ready=get_ready, close=close, collectors=collectors)
+    return replace(workload.closing(close), get_ready=get_ready, collectors=collectors)

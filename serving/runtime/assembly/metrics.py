@@ -54,10 +54,4 @@ def with_metrics(workload: Workload, host: str, port: int) -> Workload:
         await server.start()
         await workload.get_ready()
 
-    async def close() -> None:
-        try:
-            await workload.close()
-        finally:
-            await server.close()
-
-    return replace(workload, get_ready=get_ready, close=close)
+    return replace(workload.closing(server.close), get_ready=get_ready)

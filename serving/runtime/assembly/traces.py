@@ -17,14 +17,7 @@ def traced(workload: Workload, settings: ServerSettings, service: str) -> Worklo
     """Return ``workload`` with its calls traced and the traces sent to the endpoint in ``settings``."""
     sender = TraceSender(settings.trace_endpoint, service)
     log.info("traces", endpoint=settings.trace_endpoint, share=settings.trace_share)
-
-    async def close() -> None:
-        try:
-            await workload.close()
-        finally:
-            await sender.close()
-
     guards = replace(
         workload.guards, tracer=SampledCalls(sender.tracer, settings.trace_share, settings.traces_per_second)
     )
-    return replace(workload, guards=guards, collectors=[*workload.collectors, sender], close=close)
+    return replace(workload.closing(sender.close), guards=guards, collectors=[*workload.collectors, sender])

@@ -11,41 +11,24 @@ from serving.workers.membership import Membership
 class HostSettings(Protocol):
     """A part of :class:`~serving.runtime.settings.ServerSettings`, which describes each setting."""
 
-    @property
-    def host(self) -> str:
-        """Address to listen on."""
-
-    @property
-    def port(self) -> int:
-        """Port to listen on; 0 takes a free one."""
-
-    @property
-    def health_port(self) -> int:
-        """Port for health checks only; 0 for none."""
-
-    @property
-    def max_message_bytes(self) -> int:
-        """Maximum size of a request, in bytes."""
-
-    @property
-    def max_in_flight(self) -> int:
-        """Maximum number of calls that are served, or wait, at the same time."""
-
-    @property
-    def max_streams_per_connection(self) -> int:
-        """Maximum number of concurrent calls on a connection."""
-
-    @property
-    def max_connections(self) -> int:
-        """Maximum number of concurrent connections."""
-
-    @property
-    def connection_age_seconds(self) -> float:
-        """Age at which a connection is renewed, in seconds."""
-
-    @property
-    def default_deadline_seconds(self) -> float:
-        """Deadline of calls that arrive without one, in seconds."""
+    host: str
+    """Address to listen on."""
+    port: int
+    """Port to listen on; 0 takes a free one."""
+    health_port: int
+    """Port for health checks only; 0 for none."""
+    max_message_bytes: int
+    """Maximum size of a request, in bytes."""
+    max_in_flight: int
+    """Maximum number of calls that are served, or wait, at the same time."""
+    max_streams_per_connection: int
+    """Maximum number of concurrent calls on a connection."""
+    max_connections: int
+    """Maximum number of concurrent connections."""
+    connection_age_seconds: float
+    """Age at which a connection is renewed, in seconds."""
+    default_deadline_seconds: float
+    """Deadline of calls that arrive without one, in seconds."""
 
     @property
     def membership(self) -> Membership | None:

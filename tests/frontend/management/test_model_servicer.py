@@ -332,11 +332,11 @@ async def test_an_engine_that_is_down_does_not_hide_a_description(
         async def down(*_: object) -> Any:
             raise Unavailable("the predictor cannot be reached at the moment; try again")
 
-        monkeypatch.setattr(running.backend, "residence", down)
+        monkeypatch.setattr(running.backend, "residency", down)
         described = await running.stub.DescribeModel(pb.DescribeModelRequest(runId="flat"))
         assert described.summary.name == "flat"
         assert not described.residences
-        monkeypatch.setattr(running.backend, "residence", _not_there)
+        monkeypatch.setattr(running.backend, "residency", _not_there)
         await running.stub.DeleteModel(pb.DeleteModelRequest(runId="flat", force=True))
 
 

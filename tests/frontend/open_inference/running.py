@@ -13,8 +13,8 @@ import pytest
 from grpc import StatusCode
 
 from frontend.engines.backend import Backend
+from frontend.open_inference.grpc.servicer import OpenInferenceServicer, open_inference_service
 from frontend.open_inference.service import open_inference_servicer
-from frontend.open_inference.servicer import OpenInferenceServicer, open_inference_service
 from frontend.predictions.predictions import RoutedPredictions
 from frontend.releases.service import build_releases
 from frontend.routing.catalog import Catalog

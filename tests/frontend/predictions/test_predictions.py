@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
-from frontend.predictions.predictions import RoutedPredictions
+from frontend.predictions.predictions import PATIENCE_SECONDS, RoutedPredictions
 from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from serving.domain.errors import (
@@ -38,9 +38,12 @@ def models(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def routed(models: Path, left: FakeBackend, right: FakeBackend) -> AsyncIterator[RoutedPredictions]:
+async def routed(
+    models: Path, left: FakeBackend, right: FakeBackend, patience_seconds: float = PATIENCE_SECONDS
+) -> AsyncIterator[RoutedPredictions]:
     catalog = Catalog(ModelStore(models), threads=2, freshness_seconds=60.0, comparison=ThreadComparison())
-    predictions = RoutedPredictions(catalog, Router({"left": left, "right": right}), QueryLimits(100, 8))
+    router = Router({"left": left, "right": right})
+    predictions = RoutedPredictions(catalog, router, QueryLimits(100, 8), patience_seconds=patience_seconds)
     try:
         yield predictions
     finally:
@@ -168,12 +171,9 @@ async def test_it_is_ready_when_every_engine_is_and_closes_each_of_them(models: 
     assert (left.closed, right.closed) == (1, 1)
 
 
-async def test_an_engine_that_is_down_does_not_keep_the_others_from_their_callers(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("frontend.predictions.predictions._PATIENCE_SECONDS", 0.01)
+async def test_an_engine_that_is_down_does_not_keep_the_others_from_their_callers(models: Path) -> None:
     left, right = FakeBackend(), FakeBackend()
-    async with routed(models, left, right) as predictions:
+    async with routed(models, left, right, patience_seconds=0.01) as predictions:
         waiting = asyncio.create_task(predictions.wait_until_ready())
         await asyncio.sleep(0.05)
         assert not waiting.done(), "ready without any engine"

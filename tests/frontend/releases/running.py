@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from frontend.predictions.predictions import RoutedPredictions
+from frontend.releases.bounds import BOUNDS, ReleaseBounds
 from frontend.releases.canary_guard import Change
 from frontend.releases.service import Releases, build_releases
 from frontend.releases.trials import TrialCounts
@@ -89,6 +90,7 @@ async def bench(
     freshness_seconds: float = 0.0,
     change: Change | None = None,
     most_batch: int = 4096,
+    bounds: ReleaseBounds = BOUNDS,
 ) -> AsyncIterator[Bench]:
     """Give a data plane over the models below ``root``."""
     engine = engine or FakeBackend()
@@ -104,6 +106,7 @@ async def bench(
         comparison=ThreadComparison(),
         metrics_models=10,
         change=change,
+        bounds=bounds,
     )
     predictions = RoutedPredictions(catalog, router, QueryLimits(4096, most_batch), releases.answers)
     try:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.releases import comparisons, released
+from frontend.releases import comparisons
+from frontend.releases.bounds import ReleaseBounds
 from frontend.releases.rollouts import Rollout
 from serving.call.call import Call, current_call
 from serving.domain.errors import (
@@ -171,14 +172,11 @@ async def test_in_a_batch_the_queries_at_which_a_canary_fails_are_answered_by_st
 
 
 @pytest.mark.parametrize("slow_seconds", [0.0, 3600.0], ids=["had time enough", "had too little time"])
-async def test_a_canary_that_hangs_leaves_time_for_stable(
-    slow_seconds: float, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(released, "_SLOW_SECONDS", slow_seconds)
-    monkeypatch.setattr(released, "_MOST_SECONDS", 0.05)
+async def test_a_canary_that_hangs_leaves_time_for_stable(slow_seconds: float, models: Path) -> None:
+    bounds = ReleaseBounds(slow_seconds=slow_seconds, most_canary_seconds=0.05)
     released_with(models)
     engine = FakeHangingBackend("v2")
-    async with bench(models, engine) as data_plane:
+    async with bench(models, engine, bounds=bounds) as data_plane:
         assert await data_plane.ask() == STABLE
         assert await data_plane.ask_all(NAME, NAME, f"{NAME}@v3") == [STABLE, STABLE, "intent@v3"]
         assert data_plane.counts("canary").errors == (0 if slow_seconds else 3)
@@ -254,11 +252,10 @@ async def test_the_errors_of_a_shadow_are_counted_and_reach_nobody(models: Path)
         assert (counts.answers, counts.compared) == (3, 0)
 
 
-async def test_a_shadow_that_hangs_delays_nobody_and_is_bounded(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparisons, "_SECONDS", NEVER)
+async def test_a_shadow_that_hangs_delays_nobody_and_is_bounded(models: Path) -> None:
     released_with(models, None, Shadow(version="v3"))
     engine = FakeHangingBackend("v3")
-    async with bench(models, engine) as data_plane:
+    async with bench(models, engine, bounds=ReleaseBounds(comparison_seconds=NEVER)) as data_plane:
         assert await data_plane.ask_all(*[NAME] * 200) == [STABLE] * 200
         for _ in range(60):
             assert await data_plane.ask() == STABLE
@@ -269,13 +266,10 @@ async def test_a_shadow_that_hangs_delays_nobody_and_is_bounded(models: Path, mo
     assert engine.hanging == 0, "what is compared ends with the service"
 
 
-async def test_what_takes_too_long_is_not_compared_and_gives_its_room_back(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(comparisons, "_SECONDS", 0.02)
+async def test_what_takes_too_long_is_not_compared_and_gives_its_room_back(models: Path) -> None:
     released_with(models, None, Shadow(version="v3"))
     engine = FakeHangingBackend("v3")
-    async with bench(models, engine) as data_plane:
+    async with bench(models, engine, bounds=ReleaseBounds(comparison_seconds=0.02)) as data_plane:
         for turn in range(1, 4):
             await data_plane.ask_all(*[NAME] * comparisons.MOST_QUERIES)
             counts = data_plane.counts("shadow")

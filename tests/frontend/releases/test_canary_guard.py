@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from frontend.releases import canary_guard
+from frontend.releases.bounds import ReleaseBounds
 from frontend.releases.trials import CANARY, TrialCounts, least_rate, why_beyond_bounds
 from serving.domain.errors import ModelUnusable, ReleaseConflict, ServingError, VolumeReadOnly, VolumeUnavailable
 from serving.domain.model_id import ModelId
@@ -148,10 +148,8 @@ async def test_where_the_volume_is_read_only_the_canary_stays_away_and_the_log_s
 @pytest.mark.parametrize(
     "error", [ReleaseConflict("busy"), VolumeUnavailable("away")], ids=lambda error: error.code.name
 )
-async def test_a_write_that_is_in_the_way_of_another_is_tried_again(
-    error: ServingError, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(canary_guard, "_BREAKS_SECONDS", (0.01, 0.01))
+async def test_a_write_that_is_in_the_way_of_another_is_tried_again(error: ServingError, models: Path) -> None:
+    bounds = ReleaseBounds(retry_pauses_seconds=(0.01, 0.01))
     tries: list[ModelId] = []
 
     def at_the_third_try(name: ModelId, change: Callable[[Release | None], Release]) -> Release:
@@ -160,20 +158,20 @@ async def test_a_write_that_is_in_the_way_of_another_is_tried_again(
             raise error
         return change_release(models, name, change)
 
-    async with bench(models, FakeBackend(DIFFERENT), change=at_the_third_try) as data_plane:
+    async with bench(models, FakeBackend(DIFFERENT), change=at_the_third_try, bounds=bounds) as data_plane:
         await ask_until_taken_back(data_plane)
         await until(lambda: stored(models).canary is None)
     assert tries == [NAME] * 3
 
 
-async def test_a_volume_that_never_answers_is_given_up_and_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canary_guard, "_BREAKS_SECONDS", (0.01,))
+async def test_a_volume_that_never_answers_is_given_up_and_told(models: Path) -> None:
+    bounds = ReleaseBounds(retry_pauses_seconds=(0.01,))
 
     def never(*_: object) -> Release:
         raise VolumeUnavailable("away")
 
     with capture_logs() as logs:
-        async with bench(models, FakeBackend(DIFFERENT), change=never) as data_plane:
+        async with bench(models, FakeBackend(DIFFERENT), change=never, bounds=bounds) as data_plane:
             await ask_until_taken_back(data_plane)
             await until(lambda: any(line["log_level"] == "error" for line in logs))
             assert await data_plane.ask() == STABLE

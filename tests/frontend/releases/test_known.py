@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from frontend.releases import rollouts
+from frontend.releases.bounds import ReleaseBounds
 from frontend.releases.known import KnownReleases
 from frontend.releases.rollouts import Rollouts
 from frontend.releases.trials import Trials
-from frontend.routing import remembered
+from frontend.routing.remembered import BOUNDS, MemoryBounds
 from serving.domain.errors import InvalidRelease, ModelNotFound, ServingError, VolumeUnavailable
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import Canary, Release
@@ -52,7 +52,10 @@ class FakeVolume(ModelStore):
 
 @asynccontextmanager
 async def bench(
-    root: Path, freshness_seconds: float = 0.0, release_freshness_seconds: float = 0.0
+    root: Path,
+    freshness_seconds: float = 0.0,
+    release_freshness_seconds: float = 0.0,
+    bounds: MemoryBounds = BOUNDS,
 ) -> AsyncIterator[tuple[KnownReleases, FakeVolume]]:
     volume = FakeVolume(root)
     known = KnownReleases(
@@ -61,6 +64,7 @@ async def bench(
         freshness_seconds=freshness_seconds,
         release_freshness_seconds=release_freshness_seconds,
         comparison=ThreadComparison(),
+        bounds=bounds,
     )
     try:
         yield known, volume
@@ -208,16 +212,14 @@ async def test_while_a_look_hangs_the_known_release_is_in_force(models: Path) ->
         assert await asyncio.wait_for(known.of(NAME), PATIENCE) == release
 
 
-async def test_what_is_remembered_is_bounded(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "_MAX_ENTRIES", 10)
-    monkeypatch.setattr(rollouts, "_MAX_ROLLOUTS", 5)
+async def test_what_is_remembered_is_bounded(models: Path) -> None:
     names = [ModelId(f"name-{number}") for number in range(30)]
     for name in names:
         publish_versions(models, "v1", name=name)
         write_release(models, Release(revision=1, stable="v1", canary=Canary(version="v2")), name)
-    async with bench(models, NEVER, NEVER) as (known, volume):
+    async with bench(models, NEVER, NEVER, MemoryBounds(most_entries=10)) as (known, volume):
         trials = Trials()
-        rolled_out = Rollouts(known, trials)
+        rolled_out = Rollouts(known, trials, ReleaseBounds(most_rollouts=5))
         for name in names:
             await rolled_out.of(name)
         assert len(known._releases._entries) == 10

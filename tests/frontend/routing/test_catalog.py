@@ -13,6 +13,7 @@ from cachetools import TTLCache
 
 from frontend.routing import remembered
 from frontend.routing.catalog import Catalog
+from frontend.routing.remembered import BOUNDS, MemoryBounds
 from serving.domain.errors import (
     InvalidManifest,
     ModelIncomplete,
@@ -56,9 +57,13 @@ class FakeVolume(ModelStore):
 
 
 @asynccontextmanager
-async def bench(root: Path, freshness_seconds: float = NEVER) -> AsyncIterator[tuple[Catalog, FakeVolume]]:
+async def bench(
+    root: Path, freshness_seconds: float = NEVER, bounds: MemoryBounds = BOUNDS
+) -> AsyncIterator[tuple[Catalog, FakeVolume]]:
     volume = FakeVolume(root)
-    catalog = Catalog(volume, threads=2, freshness_seconds=freshness_seconds, comparison=ThreadComparison())
+    catalog = Catalog(
+        volume, threads=2, freshness_seconds=freshness_seconds, comparison=ThreadComparison(), bounds=bounds
+    )
     try:
         yield catalog, volume
     finally:
@@ -129,9 +134,8 @@ async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(
         assert (await catalog.manifest(A)).algorithm == "intent-classification"
 
 
-async def test_unknown_models_are_remembered_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "_MAX_UNKNOWN", 10)
-    async with bench(tmp_path) as (catalog, _):
+async def test_unknown_models_are_remembered_in_bounded_memory(tmp_path: Path) -> None:
+    async with bench(tmp_path, bounds=MemoryBounds(most_unknown=10)) as (catalog, _):
         for number in range(30):
             await refusal_of(catalog, ModelId(f"unknown-{number}"))
         assert len(catalog._manifests._unknown) == 10

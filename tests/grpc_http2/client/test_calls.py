@@ -12,7 +12,7 @@ import pytest
 from grpc import Compression, StatusCode
 from grpc.aio import EOF, AioRpcError, Metadata
 
-from grpc_http2.client.call import Call
+from grpc_http2.client.calls.call import Call
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.settings import ChannelSettings
 from tests.builders import PATIENCE, refusing_address

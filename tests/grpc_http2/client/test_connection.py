@@ -9,8 +9,8 @@ import pytest
 from grpc import StatusCode
 from ngh2.events import Event, RequestReceived
 
+from grpc_http2.client.calls.retries import RetryPolicy
 from grpc_http2.client.channel import Channel
-from grpc_http2.client.retries import RetryPolicy
 from grpc_http2.client.settings import ChannelSettings, Pings
 from grpc_http2.wire import framed
 from tests.builders import PATIENCE

@@ -8,8 +8,8 @@ import pytest
 from grpc import StatusCode
 from ngh2.events import Event
 
+from grpc_http2.client.calls.retries import RetryBudget, RetryPolicy
 from grpc_http2.client.channel import Channel
-from grpc_http2.client.retries import RetryBudget, RetryPolicy
 from grpc_http2.client.settings import ChannelSettings
 from tests.builders import PATIENCE, free_port
 from tests.grpc_http2.client.servers import (

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpc_http2.client.ring import PLACES, Ring
+from grpc_http2.client.servers.ring import PLACES, Ring
 
 KEYS = [str(number) for number in range(300)]
 servers = st.lists(

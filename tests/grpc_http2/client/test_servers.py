@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from ngh2.events import Event
 
+from grpc_http2.client.calls.retries import RetryPolicy
 from grpc_http2.client.channel import Channel
-from grpc_http2.client.retries import RetryPolicy
 from grpc_http2.client.settings import ChannelSettings, Pings
 from tests.builders import PATIENCE
 from tests.grpc_http2.client.servers import ONE, SERVICE, Peer, answering, complete, echoing, error_of, peers

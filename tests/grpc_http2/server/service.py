@@ -10,8 +10,8 @@ from typing import Any, Final
 import grpc
 from grpc import StatusCode
 
-from grpc_http2.server.http_exchange import Application
 from grpc_http2.server.limits import ServerLimits
+from grpc_http2.server.plain_http.http_exchange import Application
 from grpc_http2.server.server import Server
 
 SERVICE: Final = "test.Service"

@@ -19,7 +19,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from grpc_http2.server.call import ServerCall
+from grpc_http2.server.calls.call import ServerCall
 from grpc_http2.server.connection import ServerConnection
 from grpc_http2.wire import framed
 from tests.builders import PATIENCE

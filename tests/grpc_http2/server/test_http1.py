@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from grpc_http2.server import http1
+from grpc_http2.server.plain_http import http1
 from tests.builders import PATIENCE, channel_to
 from tests.conftest import ROOT
 from tests.grpc_http2.server.service import ONE, Hosted, hosted

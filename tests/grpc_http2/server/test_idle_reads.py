@@ -16,8 +16,8 @@ import pytest
 from hyperframe.frame import DataFrame, Frame, SettingsFrame, WindowUpdateFrame
 
 from grpc_http2.server.connection import ServerConnection
-from grpc_http2.server.idle_reads import IdleReadQueue, IdleReads
 from grpc_http2.server.limits import ServerLimits
+from grpc_http2.server.protection.idle_reads import IdleReadQueue, IdleReads
 from grpc_http2.wire import framed
 from tests.builders import PATIENCE
 from tests.end_to_end.transports.certificates import Authority

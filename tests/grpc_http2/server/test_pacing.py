@@ -7,7 +7,7 @@ from dataclasses import asdict
 from hyperframe.frame import SettingsFrame
 
 from grpc_http2.server.limits import ServerLimits
-from grpc_http2.server.pacing import CallPacing, ReadPacing
+from grpc_http2.server.protection.pacing import CallPacing, ReadPacing
 from tests.grpc_http2.server.peers import peer_of
 from tests.grpc_http2.server.service import hosted
 

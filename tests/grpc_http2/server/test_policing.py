@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grpc_http2.server.limits import ServerLimits
-from grpc_http2.server.policing import IdleBytes, PingPolice
+from grpc_http2.server.protection.policing import IdleBytes, PingPolice
 
 LIMITS = ServerLimits(min_ping_seconds=1.0, max_ping_strikes=2, idle_bytes=1_000, idle_bytes_per_second=100)
 

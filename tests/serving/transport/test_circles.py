@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from grpc_http2.alarms import Alarm
-from grpc_http2.server.call import ServerCall
+from grpc_http2.server.calls.call import ServerCall
 from serving.call.call import Call, CallNotes
 from serving.domain.errors import ModelNotFound, ServingError
 from serving.domain.prediction import Query

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.runtime.supervision.metrics.rules import GAUGES, RANKED
+from tests.conftest import ROOT
 from tests.serving.telemetry.test_documented_metrics import everything_of
 
 SERVICES = ("frontend", "model_service")
@@ -26,7 +27,7 @@ async def test_every_rule_is_of_a_metric_that_is_there(tmp_path: Path) -> None:
 
 
 async def test_every_metric_by_model_or_tenant_is_ranked(tmp_path: Path) -> None:
-    documented = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text()
+    documented = (ROOT / "docs" / "metrics.md").read_text()
     rows = [line.split("|") for line in documented.splitlines() if line.startswith("| `")]
     names = {
         row[1].strip().strip("`").removesuffix("_total")

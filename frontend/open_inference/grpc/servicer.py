@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: protobuf in, protobuf out, nothing else."""
+"""Servicer of inference.GRPCInferenceService: conversion from and to protobuf, nothing else."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from frontend.open_inference.description_messages import config_of, index_of, metadata_of, statistics_of
 from frontend.open_inference.descriptions import EXTENSIONS, SERVER
+from frontend.open_inference.grpc.description_messages import config_of, index_of, metadata_of, statistics_of
+from frontend.open_inference.grpc.messages import inference_request_of, inference_response_of, is_raw
 from frontend.open_inference.inference import Inferences
-from frontend.open_inference.messages import inference_request_of, inference_response_of, is_raw
 from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
 from frontend.open_inference.statistics import InferenceStatistics
@@ -36,14 +36,14 @@ Message = TypeVar("Message")
 
 
 class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
-    """Hands requests on. No method needs the context, so that other transports can call them too.
+    """Servicer that passes requests on. No method needs the context, so that other transports can call it too.
 
     Args:
-        inferences: answers.
-        models: finds them.
-        repository: lists, loads and unloads them.
-        statistics: what was counted.
-        max_documents: in one request.
+        inferences: answers inferences.
+        models: finds models.
+        repository: lists, loads and unloads models.
+        statistics: counts of requests by model.
+        max_documents: maximum number of documents in one request.
         is_ready: whether the frontend can answer.
     """
 
@@ -67,7 +67,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def ServerLive(  # noqa: N802 - the protocol names it
         self, request: pb.ServerLiveRequest, context: Context | None = None
     ) -> pb.ServerLiveResponse:
-        """Return that the server reacts."""
+        """Report that the server is alive."""
         del request, context
         return pb.ServerLiveResponse(live=True)
 
@@ -81,7 +81,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def ModelReady(  # noqa: N802
         self, request: pb.ModelReadyRequest, context: Context | None = None
     ) -> pb.ModelReadyResponse:
-        """Return whether a model is there and has an engine."""
+        """Return whether a model exists and has an engine."""
         del context
         _check_model(request.name)
         return pb.ModelReadyResponse(ready=await self._models.is_ready(request.name, request.version))
@@ -107,7 +107,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelInferResponse:
         """Classify one document or many, all of one model."""
         del context
-        # What there is of a model is looked up before it is asked: who may not use it gets to know nothing of that.
+        # Checked before the model is looked up: a caller that may not use the model must learn nothing about it.
         _check_model(request.model_name)
         answer = await self._inferences.infer(inference_request_of(request), current_call())
         rows = answer.outputs[0].shape[0]
@@ -118,7 +118,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def ModelConfig(  # noqa: N802
         self, request: pb.ModelConfigRequest, context: Context | None = None
     ) -> pb.ModelConfigResponse:
-        """Return how a model is configured, as Triton would."""
+        """Return the configuration of a model, as Triton would."""
         del context
         _check_model(request.name)
         return config_of(await self._models.find(request.name, request.version), self._max_documents)
@@ -126,7 +126,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def ModelStatistics(  # noqa: N802
         self, request: pb.ModelStatisticsRequest, context: Context | None = None
     ) -> pb.ModelStatisticsResponse:
-        """Return what was counted of one model, or of all that were asked."""
+        """Return the statistics of one model, or of all models that were queried."""
         del context
         if request.name:
             _check_model(request.name)
@@ -139,7 +139,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(  # noqa: N802
         self, request: pb.RepositoryIndexRequest, context: Context | None = None
     ) -> pb.RepositoryIndexResponse:
-        """Return the models there are."""
+        """Return the index of the models."""
         del context
         models = await self._repository.index(ready_only=request.ready, may_see=_may_see())
         return await _made(lambda: index_of(models), large=len(models) > LARGE_BATCH)
@@ -147,7 +147,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def RepositoryModelLoad(  # noqa: N802
         self, request: pb.RepositoryModelLoadRequest, context: Context | None = None
     ) -> pb.RepositoryModelLoadResponse:
-        """Have a model in memory."""
+        """Load a model into memory."""
         del context
         if any(name == "config" or name.startswith("file:") for name in request.parameters):
             raise InvalidRequest("a model is served as it was published; load it without a configuration or files")
@@ -160,7 +160,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def RepositoryModelUnload(  # noqa: N802
         self, request: pb.RepositoryModelUnloadRequest, context: Context | None = None
     ) -> pb.RepositoryModelUnloadResponse:
-        """Let go of what a model holds in memory."""
+        """Unload a model from memory."""
         del context
         name = request.model_name or request.repository_name
         note_model(name)
@@ -169,7 +169,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         return pb.RepositoryModelUnloadResponse(model_name=name, is_unloaded=True)
 
     def close(self) -> None:
-        """Give threads back."""
+        """Release the threads."""
         self._repository.close()
 
 
@@ -179,7 +179,7 @@ def open_inference_service(servicer: OpenInferenceServicer) -> Service:
 
 
 def _check_model(name: str) -> None:
-    """Note which model is asked for, and return if the caller may use it. Raises PermissionDenied."""
+    """Note the requested model, and check that the caller may use it. Raises PermissionDenied."""
     note_model(name)
     identity = current_call().identity
     if identity is not ANYBODY:
@@ -187,11 +187,11 @@ def _check_model(name: str) -> None:
 
 
 def _may_see() -> Callable[[str], bool] | None:
-    """Return what tells which models the caller may use; ``None``: all."""
+    """Return the predicate for models that the caller may use; ``None``: all."""
     identity = current_call().identity
     return None if identity is ANYBODY else identity.may_use
 
 
 async def _made(message: Callable[[], Message], *, large: bool) -> Message:
-    # Thousands of rows take a while to write: the event loop goes on meanwhile.
+    # Thousands of rows take a while to build; a thread keeps the event loop free.
     return await asyncio.to_thread(message) if large else message()

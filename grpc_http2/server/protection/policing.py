@@ -1,4 +1,4 @@
-"""What a connection may cost beside its calls: pings, and frames without use."""
+"""Limits on what a connection costs besides its calls: pings, and unproductive frames."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Final
 
 from grpc_http2.server.limits import ServerLimits
 
-# Two window updates of 13 bytes each for every 1.6 KB; no client writes them for less.
+# Two window updates of 13 bytes each for every 1.6 KB written; no client sends them for less.
 _WRITTEN_FOR_ONE: Final = 64
 _LONG_AGO: Final = float("-inf")
 
 
 class PingPolice:
-    """Counts pings that come too often (gRPC proposal A8): a caller may ask for signs of life, not for work."""
+    """Counts pings that arrive too often (gRPC proposal A8): a caller may ask for signs of life, not for work."""
 
     __slots__ = ("_last", "_limits", "_strikes")
 
@@ -22,12 +22,12 @@ class PingPolice:
         self._strikes = 0
 
     def forgive(self) -> None:
-        """Forget all pings: something was sent to the caller, who may have measured its way."""
+        """Forget all pings: data was sent to the caller, which may have used the pings to measure the path."""
         self._last = _LONG_AGO
         self._strikes = 0
 
     def is_too_many(self, now: float) -> bool:
-        """Count a ping at ``now``, in seconds; return whether the connection is to be ended for it."""
+        """Count a ping at ``now``, in seconds; return whether the ping must end the connection."""
         too_soon = now - self._last < self._limits.min_ping_seconds
         self._last = now
         if too_soon:
@@ -36,11 +36,11 @@ class PingPolice:
 
 
 class IdleBytes:
-    """A bucket of bytes without use.
+    """Token bucket of unproductive bytes.
 
-    A flood of legal frames (WINDOW_UPDATE, PRIORITY, SETTINGS, DATA of one byte) has no limit in HTTP/2. Each read is
-    charged what it brought beyond requests and bodies. What is written earns a part of its size: a caller makes room
-    for what it is sent.
+    HTTP/2 does not limit a flood of legal frames (WINDOW_UPDATE, PRIORITY, SETTINGS, DATA of one byte). Each read is
+    charged for the bytes that it brought beyond requests and bodies. Written data earns a part of its size, since a
+    caller sends window updates for the data that it receives.
     """
 
     __slots__ = ("_allowance", "_earned_at", "_limits", "excused", "is_charged")
@@ -50,22 +50,22 @@ class IdleBytes:
         self._allowance = float(limits.idle_bytes)
         self._earned_at = now
         self.excused = 0
-        """Bytes without use that are expected: they are not charged."""
+        """Expected unproductive bytes, which are not charged."""
         self.is_charged = False
-        """Whether less is left than there may be."""
+        """Whether the bucket is not full."""
 
     def excuse(self, count: int) -> None:
-        """Expect ``count`` bytes that are of no use: the rest of a request that was ended before it was complete."""
+        """Expect ``count`` unproductive bytes: the rest of a request whose call was ended before it was complete."""
         self.excused = min(self._limits.connection_window_bytes, self.excused + count)
 
     def earn(self, written: int) -> None:
-        """Take in that ``written`` bytes were sent to the caller."""
+        """Add credit for ``written`` bytes sent to the caller."""
         self._allowance = min(self._limits.idle_bytes, self._allowance + written / _WRITTEN_FOR_ONE)
 
     def is_too_much(self, count: int, now: float) -> bool:
-        """Charge ``count`` bytes at ``now``, in seconds; return whether the connection is to be ended for them.
+        """Charge ``count`` bytes at ``now``, in seconds; return whether these bytes must end the connection.
 
-        What looked useless, because the rest was still to come, is given back: then ``count`` is negative.
+        A negative ``count`` refunds bytes that looked unproductive because the rest was still to come.
         """
         excused = min(max(count, 0), self.excused)
         self.excused -= excused

@@ -1,4 +1,4 @@
-"""Which calls are made again: gRPC's proposal A6."""
+"""Retries of failed calls, by gRPC's proposal A6."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from grpc import StatusCode
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When a call that has failed is made again, within its deadline and before anything of an answer has come."""
+    """Conditions for retrying a failed call, within its deadline and before any part of a response has arrived."""
 
     most_attempts: int = 4
-    """The attempts of one call, the first included."""
+    """Maximum number of attempts of one call, the first included."""
     first_backoff_seconds: float = 0.03
-    """The pause before the second attempt."""
+    """Pause before the second attempt, in seconds."""
     backoff_factor: float = 3.0
-    """What each further pause is longer by."""
+    """Factor by which each further pause is longer."""
     max_backoff_seconds: float = 0.3
-    """The longest pause."""
+    """Longest pause, in seconds."""
     codes: frozenset[StatusCode] = frozenset({StatusCode.UNAVAILABLE})
-    """The statuses that are worth another attempt."""
+    """Statuses that are retried."""
     most_tokens: float = 1000.0
-    """The budget: a failed attempt takes one token, and nothing is repeated once half of the tokens are spent."""
+    """Retry budget: a failed attempt takes one token, and no call is retried once half of the tokens are spent."""
     tokens_back: float = 0.1
-    """The tokens that a call brings back that did not fail so."""
+    """Tokens returned by each call that did not fail with one of ``codes``."""
     most_kept_bytes: int = 2 << 20
-    """The largest request that is kept for another attempt."""
+    """Largest request that is kept for a retry, in bytes."""
 
 
 class RetryBudget:
-    """Decides about repetitions of all calls of a channel."""
+    """Decides on the retries of all calls of a channel."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy = policy
         self._tokens = policy.most_tokens
 
     def returned(self) -> None:
-        """Count a call that has ended with an answer, or with a status that another attempt would not change."""
+        """Count a call that ended with a response, or with a status that a retry would not change."""
         self._tokens = min(self._tokens + self.policy.tokens_back, self.policy.most_tokens)
 
     def pause_before(
         self, attempt: int, code: StatusCode, pushback: str | None, seconds_left: float | None = None
     ) -> float | None:
-        """Count a failed attempt; return the seconds until the next one, ``None`` where there is none.
+        """Count a failed attempt; return the seconds until the next one, ``None`` if there is to be no retry.
 
         Args:
-            attempt: the number of the next attempt; the first of all is 1.
-            code: why the last one failed.
-            pushback: what the server says of it in ``grpc-retry-pushback-ms``.
-            seconds_left: until the deadline of the call; ``None`` where it has none.
+            attempt: number of the next attempt; the first attempt of a call is 1.
+            code: status with which the last attempt failed.
+            pushback: value of the server's ``grpc-retry-pushback-ms``, if any.
+            seconds_left: seconds until the deadline of the call; ``None`` without a deadline.
         """
         policy = self.policy
         if code not in policy.codes:
@@ -62,16 +62,16 @@ class RetryBudget:
             return None
         left = math.inf if seconds_left is None else seconds_left
         if pushback is not None:
-            # A server that wants no repetition says so with a negative number, or with nonsense.
+            # A negative or malformed value means that the server wants no retry.
             asked = int(pushback) / 1000 if pushback.isdecimal() and len(pushback) < 10 else math.inf
             return asked if asked < left else None
         if left <= 0.0:
             return None
         pause = policy.first_backoff_seconds * policy.backoff_factor ** (attempt - 2)
-        # A shorter pause is worth more to a call near its deadline than a failure is; half is left for the answer.
+        # Near its deadline, a call gains more from a shorter pause than from a failure; half is left for the response.
         return min(jittered(min(pause, policy.max_backoff_seconds)), left / 2)
 
 
 def jittered(seconds: float) -> float:
-    """Return ``seconds``, a fifth more or less, so that those who fail together do not return together."""
+    """Return ``seconds`` varied by up to a fifth, so that callers that fail together do not retry together."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - no secret

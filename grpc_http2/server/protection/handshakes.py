@@ -1,9 +1,9 @@
-"""TLS handshakes, within bounds.
+"""TLS handshakes, within limits.
 
-A handshake holds about 100 KiB from its first byte to its end, and costs more time than many calls. One that is honest
-takes milliseconds; that of an attacker never ends. So where there are too many the oldest one makes room, and honest
-callers come through beside an attack; and one is begun in each turn of the event loop, so that calls are answered, and
-what those held that were ended is freed, in between.
+A handshake holds about 100 KiB from its first byte to its end, and costs more time than many calls. An honest
+handshake takes milliseconds; that of an attacker never ends. When there are too many, the oldest one is therefore
+ended, so that honest callers get through during an attack. One handshake is started in each turn of the event loop, so
+that in between, calls are answered and the memory of ended handshakes is freed.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 
 
 class Handshakes:
-    """The handshakes of one server.
+    """TLS handshakes of one server.
 
     Args:
-        most: handshakes under way at the same time.
+        most: maximum number of concurrent handshakes.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._loop = asyncio.get_running_loop()
-        # In order, and each is found at once.
+        # Dictionaries keep the order, and find an entry at once.
         self._waiting: dict[Opening, None] = {}
         self._under_way: dict[Opening, None] = {}
         self._next: asyncio.Handle | None = None
 
     def begin(self, opening: Opening) -> None:
-        """Begin the handshake of a caller that has said something, when it is its turn."""
+        """Queue the handshake of a caller that has sent its first bytes."""
         self._waiting[opening] = None
         if self._next is None:
             self._next = self._loop.call_soon(self._begin_next)
 
     def end(self, opening: Opening) -> None:
-        """Take in that a handshake is over, or will not begin. Again, or of one that has none, does nothing."""
+        """Remove a handshake that is over or will not begin. Has no effect if repeated, or without a handshake."""
         self._waiting.pop(opening, None)
         self._under_way.pop(opening, None)
 
     def _begin_next(self) -> None:
         self._next = None
         if not self._waiting:
-            # The one that waited has been ended.
+            # The waiting handshake has been ended.
             return
         opening = next(iter(self._waiting))
         del self._waiting[opening]

@@ -1,4 +1,4 @@
-"""Which server of a channel gets a call."""
+"""Load balancing: selection of the server for each call of a channel."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Final
 
 from grpc import ChannelConnectivity, StatusCode
 
-from grpc_http2.client.ring import Ring
+from grpc_http2.client.calls.stream import Failure
+from grpc_http2.client.servers.ring import Ring
+from grpc_http2.client.servers.subchannel import Assignable, Subchannel
 from grpc_http2.client.settings import ChannelSettings, Tls
-from grpc_http2.client.stream import Failure
-from grpc_http2.client.subchannel import Assignable, Subchannel
 
 _MOST_PICKS: Final = 1 << 16
 _FAILED: Final = ChannelConnectivity.TRANSIENT_FAILURE
 
 
 class Balancer:
-    """Gives each call to a server: to the one that the ring has for its affinity, or whoever stands in for that one.
+    """Assigns each call to a server: the owner of the call's affinity on the ring, or a stand-in for that owner.
 
     Args:
-        settings: bounds and times.
-        tls: encrypts; without it nothing is.
-        on_change: is told that the state of a server has changed.
+        settings: limits and timings.
+        tls: TLS settings; without them, connections are not encrypted.
+        on_change: called when the state of a server has changed.
     """
 
     def __init__(self, settings: ChannelSettings, tls: Tls | None, on_change: Callable[[], None]) -> None:
@@ -32,7 +32,7 @@ class Balancer:
         self._on_change = on_change
         self._servers: dict[str, Subchannel] = {}
         self._ring = Ring(())
-        # Until the state of any server changes.
+        # Cache that is valid until the state of any server changes.
         self._picks: dict[str, Subchannel] = {}
         self._patient: dict[Assignable, None] = {}
         self._retired: set[Subchannel] = set()
@@ -48,7 +48,7 @@ class Balancer:
         return _FAILED
 
     def set_addresses(self, addresses: Sequence[str]) -> None:
-        """Have calls go to these servers from now on. Those that stay keep their connections."""
+        """Replace the servers that receive calls. Servers that remain keep their connections."""
         self._retired = {server for server in self._retired if not server.is_gone}
         leaving = [server for address, server in self._servers.items() if address not in addresses]
         self._servers = {
@@ -72,23 +72,23 @@ class Balancer:
         self._on_change()
 
     def renew(self) -> None:
-        """Make a new connection to each server for further calls."""
+        """Open a new connection to each server for further calls."""
         for server in self._servers.values():
             server.renew()
 
     def connect(self) -> None:
-        """Connect to each server, as with a first call."""
+        """Connect to each server, as the first call does."""
         self._is_used = True
         for server in list(self._servers.values()):
             server.connect()
 
     def address_for(self, affinity: str) -> str | None:
-        """Return the address that calls of ``affinity`` go to now; ``None`` where no server can be used."""
+        """Return the address that calls of ``affinity`` currently go to; ``None`` if no server is usable."""
         server = self._pick(affinity)
         return None if server is None else server.address
 
     def assign(self, call: Assignable) -> None:
-        """Give ``call`` to a server, have it wait for one, or fail it."""
+        """Assign ``call`` to a server, queue it until a server is usable, or fail it."""
         if not self._is_used:
             self._is_used = True
             if len(self._servers) > 1:
@@ -103,7 +103,7 @@ class Balancer:
             call.attempt_failed(Failure(StatusCode.UNAVAILABLE, self._why()))
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         servers = [*self._servers.values(), *self._retired]
         self._servers, self._retired = {}, set()
         for server in servers:

@@ -1,7 +1,7 @@
-"""HTTP/1.1 on the port of gRPC: uvicorn's protocol, with bounds on what comes before a request is known.
+"""HTTP/1.1 on the port of gRPC: uvicorn's protocol, with limits on the data received before a request is known.
 
-``HttpToolsProtocol`` is no public interface of uvicorn. It is used here and nowhere else, its version is pinned, and
-``tests/grpc_http2/server/test_http1.py`` holds what is relied on.
+``HttpToolsProtocol`` is not a public interface of uvicorn. Only this module uses it, the version of uvicorn is pinned,
+and ``tests/grpc_http2/server/test_http1.py`` checks the behaviour that this module relies on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
-    from grpc_http2.server.http_exchange import Application
+    from grpc_http2.server.plain_http.http_exchange import Application
 
 _MAX_HEADER_BYTES: Final = 64 << 10
 _HEADER_SECONDS: Final = 10.0
@@ -25,11 +25,11 @@ _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection
 
 
 class Http1:
-    """Makes the protocol of each connection, and ends all of them.
+    """Creates the protocol of each connection, and ends all connections.
 
     Args:
-        application: answers the requests.
-        on_close: is told that a connection is gone.
+        application: application that answers the requests.
+        on_close: called when a connection has closed.
     """
 
     def __init__(self, application: Application, on_close: Callable[[], object]) -> None:
@@ -51,17 +51,17 @@ class Http1:
         return GuardedHttp(self._config, self._state, {}, asyncio.get_running_loop(), self._on_close)
 
     def look(self, now: float) -> None:
-        """Care for what happens by the clock. ``now`` is in seconds of ``time.monotonic()``."""
+        """Check time limits, and renew the date header. ``now`` is in seconds of ``time.monotonic()``."""
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         for connection in list(self._state.connections):
             if isinstance(connection, GuardedHttp):
                 connection.look(now)
         if self._is_draining:
-            # Those that came in the meantime, too.
+            # Covers connections that were opened in the meantime.
             self.drain()
 
     def drain(self) -> None:
-        """Have connections end with the requests that are under way."""
+        """Have connections end with their active requests."""
         self._is_draining = True
         for connection in list(self._state.connections):
             if isinstance(connection, GuardedHttp):
@@ -75,12 +75,12 @@ class Http1:
 
     @property
     def connections(self) -> int:
-        """Number of connections that are open."""
+        """Number of open connections."""
         return len(self._state.connections)
 
 
 class GuardedHttp(HttpToolsProtocol):
-    """uvicorn's protocol, which itself bounds neither the size of a request's headers nor the time for them."""
+    """uvicorn's protocol, which itself limits neither the size of a request's headers nor the time for them."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._waits_since: float | None = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
-        """Take in what has arrived, unless it is more than headers may have."""
+        """Handle the bytes that have arrived, and close the connection if the headers are too large."""
         if self._waits_since is not None:
             self._header_bytes += len(data)
         super().data_received(data)
@@ -105,22 +105,22 @@ class GuardedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the request that is under way."""
+        """End the active request."""
         super().connection_lost(exc)
         self._on_close()
 
     def on_message_begin(self) -> None:
-        """Begin to count: a request has begun."""
+        """Start counting: a request has begun."""
         super().on_message_begin()
         if self._waits_since is None:
             self._waits_since, self._header_bytes = time.monotonic(), 0
 
     def on_headers_complete(self) -> None:
-        """Stop counting: bodies are bounded by the application."""
+        """Stop counting: the application limits bodies."""
         self._waits_since = None
         super().on_headers_complete()
 
     def look(self, now: float) -> None:
-        """Close where headers are being waited for too long."""
+        """Close the connection if its headers take too long."""
         if self._waits_since is not None and now - self._waits_since > _HEADER_SECONDS:
             self.transport.close()

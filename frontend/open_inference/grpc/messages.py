@@ -1,4 +1,4 @@
-"""Between messages of the protocol and the product's own terms: inferences."""
+"""Conversion of inferences between messages of the protocol and domain types."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _MICROSECONDS: Final = 1e6
 
 
 def is_raw(request: pb.ModelInferRequest) -> bool:
-    """Return whether the request's tensors are in raw form; then its answer's are, too."""
+    """Return whether the request's tensors are in raw form; the answer's are then raw as well."""
     return len(request.raw_input_contents) > 0
 
 
 def inference_request_of(request: pb.ModelInferRequest) -> InferenceRequest:
-    """Return what a request asks. Parameters that are not known here are ignored.
+    """Return the inference that a message requests. Unknown parameters are ignored.
 
     Raises:
-        InvalidRequest: its tensors are raw and typed at once, or not one raw entry an input, or damaged, or in shared
-            memory; or a parameter has a wrong value.
+        InvalidRequest: the tensors are both raw and typed, do not have one raw entry for each input, are damaged, or
+            are in shared memory; or a parameter has a wrong value.
     """
     return InferenceRequest(
         request.model_name,
@@ -50,11 +50,11 @@ def inference_request_of(request: pb.ModelInferRequest) -> InferenceRequest:
 
 
 def inference_response_of(answer: InferenceAnswer, request_id: str, *, raw: bool) -> pb.ModelInferResponse:
-    """Return the response that answers ``answer``.
+    """Return the response message for ``answer``.
 
     Args:
-        request_id: comes back as the caller gave it.
-        raw: the form of the tensors: the request's.
+        request_id: id of the request, returned unchanged.
+        raw: whether the tensors are in raw form, as in the request.
     """
     response = pb.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=request_id)
     for tensor in answer.outputs:
@@ -104,7 +104,7 @@ def _requested_output_of(output: pb.ModelInferRequest.InferRequestedOutputTensor
 
 
 def _timeout_of(parameters: Parameters) -> float | None:
-    """Return the seconds that Triton's parameter ``timeout`` gives in microseconds; there 0 stands for none."""
+    """Return Triton's parameter ``timeout``, given in microseconds, in seconds; a value of 0 means no timeout."""
     if "timeout" not in parameters:
         return None
     timeout = _integer_of(parameters["timeout"])
@@ -116,14 +116,14 @@ def _timeout_of(parameters: Parameters) -> float | None:
 def _threshold_of(parameters: Parameters) -> float | None:
     if "threshold" not in parameters:
         return None
-    # KServe's clients have no parameters that are fractions, other than as text.
+    # KServe's clients can send fractions only as text.
     parameter = parameters["threshold"]
     chosen = parameter.WhichOneof("parameter_choice")
     try:
         threshold = math.nan if chosen in (None, "bool_param") else float(getattr(parameter, chosen))
     except ValueError:
         threshold = math.nan
-    # NaN is within no bounds.
+    # NaN fails every comparison.
     if not 0.0 <= threshold <= 1.0:
         raise InvalidRequest("the parameter 'threshold' must be a number from 0 to 1")
     return threshold

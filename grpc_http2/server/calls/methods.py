@@ -1,4 +1,4 @@
-"""What serves the calls of a method: a handler that is called at once, or a servicer's coroutine in a task."""
+"""Methods, served by a handler that is called at once, or by a servicer's coroutine in a task."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import grpc
 from grpc import StatusCode
 
 from grpc_http2.log import log
-from grpc_http2.server.call import FAULT_MESSAGE, CallHandler, Ended, ServerCall
-from grpc_http2.server.context import CallContext
-from grpc_http2.server.request_stream import RequestStream, deserialized
+from grpc_http2.server.calls.call import FAULT_MESSAGE, CallHandler, Ended, ServerCall
+from grpc_http2.server.calls.context import CallContext
+from grpc_http2.server.calls.request_stream import RequestStream, deserialized
 from grpc_http2.wire import WireError, metadata_headers
 
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -28,14 +28,14 @@ class Method(Protocol):
         """Prepare a call that streams its requests, before any of them arrives."""
 
     def serve(self, call: ServerCall) -> None:
-        """Serve the call. Returns at once."""
+        """Serve the call. The method returns at once."""
 
 
 class HandlerMethod:
-    """A :class:`Method` of one message each way whose handler is a plain function: no task, no context.
+    """A :class:`Method` with one message each way whose handler is a plain function, without task and context.
 
     Args:
-        handler: is given every call once its message is complete.
+        handler: called with every call once its message is complete.
     """
 
     streams_requests: Final = False
@@ -44,19 +44,19 @@ class HandlerMethod:
         self._handler = handler
 
     def serve(self, call: ServerCall) -> None:
-        """Hand the call over."""
+        """Pass the call to the handler."""
         self._handler(call, call.message)
 
     def open(self, call: ServerCall) -> None:
-        """Not called: nothing streams."""
+        """Do nothing; never called, since nothing streams."""
 
 
 class ServicerMethod:
     """A :class:`Method` of a grpcio servicer: a coroutine or an asynchronous generator, run as a task.
 
     Args:
-        handler: as generated code registers it.
-        tasks: of all calls that are served; the owner of the set ends them.
+        handler: handler as registered by generated code.
+        tasks: tasks of all active calls; the owner of the set ends them.
     """
 
     def __init__(self, handler: RpcHandler, tasks: set[asyncio.Task[None]]) -> None:
@@ -68,11 +68,11 @@ class ServicerMethod:
         self._tasks = tasks
 
     def open(self, call: ServerCall) -> None:
-        """Let the call take a stream of messages."""
+        """Give the call a stream of request messages."""
         call.stream = RequestStream(call, self._read)
 
     def serve(self, call: ServerCall) -> None:
-        """Begin the task of the call."""
+        """Start the task of the call."""
         context = CallContext(call, call.stream, self._write if self._streams_responses else None)
         task = asyncio.get_running_loop().create_task(self._run(call, context))
         self._tasks.add(task)
@@ -95,7 +95,7 @@ class ServicerMethod:
             _end_with_status(call, context)
         except asyncio.CancelledError:
             if not call.ended:
-                # Nobody but the end of the service is left.
+                # The only remaining cause is the shutdown of the service.
                 call.fail(StatusCode.UNAVAILABLE, "the service is ending; try again")
                 raise
         except Exception:
@@ -127,7 +127,7 @@ class ServicerMethod:
             log.error("metadata cannot be sent", path=call.path, exc_info=error)
             call.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
             return
-        # A message of the status goes with errors only.
+        # Only errors carry a status message.
         call.answer(self._write(response), trailers)
 
 

@@ -1,8 +1,8 @@
-"""Reads that bring nothing of use: each connection has a few for itself, the others share a rate.
+"""Unproductive reads, which bring nothing of use: each connection has a few; all further ones share one rate.
 
 A read costs the same whether it brings one byte or a thousand. Hundreds of connections that send a few bytes again and
-again, each of them at a modest rate, would fill every turn of the event loop, and their neighbours would wait. A
-connection that is not read for a while costs nothing meanwhile: the kernel gathers its bytes, and one read takes all.
+again, each of them at a modest rate, would fill every turn of the event loop, and other connections would wait. A
+connection that is not read for a while costs nothing meanwhile: the kernel buffers its bytes, and one read takes all.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from typing import Final
 from grpc_http2.server.limits import ServerLimits
 
 READ_BYTES: Final = 512
-"""Bytes of use that pay for one read without use."""
+"""Productive bytes that pay for one unproductive read."""
 _BYTES_OF_USE: Final = 1 << 10
 _WRITTEN_FOR_ONE_OF_USE: Final = 32
-# So the largest frame, in parts of 1,448 bytes as Ethernet carries them, costs less than a connection has at first.
+# At this price, the largest frame, in parts of 1,448 bytes as on Ethernet, costs less than the initial credit.
 _IDLE_FOR_ONE_OF_USE: Final = 2
-# A read of ten bytes takes as long as a hundred bytes more of tiny frames.
+# A read of ten bytes takes as long as a further hundred bytes of tiny frames.
 _IDLE_BYTES_FOR_A_PLACE: Final = 128
 _LONGEST_WAIT_SECONDS: Final = 5.0
 
 
 class IdleReads:
-    """The reads without use that a connection has for itself.
+    """Credit of one connection for unproductive reads.
 
-    Clients need some: they acknowledge settings, make room for answers, answer pings, and send a frame in parts, which
-    is of no use before its end. Whatever is of use earns more, so that connections in use never come to the end.
+    Clients need some of these reads: they acknowledge SETTINGS, send window updates, answer pings, and send a frame in
+    parts, which is unproductive until the frame is complete. Productive data earns credit, so that connections in use
+    never exhaust theirs.
 
     Args:
-        limits: how many there are.
-        now: in seconds.
+        limits: limits that define the number of reads.
+        now: current time, in seconds.
     """
 
     __slots__ = ("_counted_at", "_limits", "_most", "credit")
@@ -39,15 +40,15 @@ class IdleReads:
         self._limits = limits
         self._most = limits.idle_reads * READ_BYTES
         self.credit = self._most
-        """Bytes of use that pay for reads without; what is beyond the limit is lost with the next of them."""
+        """Productive bytes that pay for unproductive reads; the next such read discards any excess over the limit."""
         self._counted_at = now
 
     def earn(self, written: int) -> None:
-        """Take in that ``written`` bytes were sent to the caller, who makes room for them."""
+        """Add credit for ``written`` bytes sent to the caller, which sends window updates for them."""
         self.credit += READ_BYTES + written // _WRITTEN_FOR_ONE_OF_USE
 
     def is_too_much(self, received: int, idle: int, now: float) -> bool:
-        """Charge a read of ``received`` bytes, ``idle`` of them without use; return whether the credit is spent."""
+        """Charge a read of ``received`` bytes, ``idle`` of them unproductive; return whether the credit is spent."""
         if received - idle >= _BYTES_OF_USE:
             return False
         earned = int((now - self._counted_at) * self._limits.idle_reads_per_second * READ_BYTES)
@@ -59,10 +60,10 @@ class IdleReads:
 
 
 class IdleReadQueue:
-    """When connections are read on whose credit is spent: one after the other, at one rate for all.
+    """Schedule for reading connections whose credit is exhausted: one after the other, at one rate for all.
 
     Args:
-        limits: the rate.
+        limits: limits that define the rate.
     """
 
     __slots__ = ("_limits", "_next")
@@ -72,7 +73,7 @@ class IdleReadQueue:
         self._next = float("-inf")
 
     def wait(self, idle: int, now: float) -> float:
-        """Return for how many seconds a connection is not read that has just brought ``idle`` bytes without use."""
+        """Return the seconds not to read a connection that has just brought ``idle`` unproductive bytes."""
         begins = min(max(self._next, now), now + _LONGEST_WAIT_SECONDS)
         places = 1.0 + idle / _IDLE_BYTES_FOR_A_PLACE
         self._next = begins + places / self._limits.idle_reads_per_second_of_all

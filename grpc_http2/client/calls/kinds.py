@@ -1,4 +1,4 @@
-"""The four kinds of calls, and the methods that make them."""
+"""The four kinds of calls, and the callables that start them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import grpc
 from grpc import StatusCode
 from grpc.aio import EOF, AioRpcError
 
-from grpc_http2.client.call import Call, Method, Options, compresses
-from grpc_http2.client.stream import Headers
+from grpc_http2.client.calls.call import Call, Method, Options, compresses
+from grpc_http2.client.calls.stream import Headers
 from grpc_http2.log import log
 from grpc_http2.wire import Metadatum
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from grpc_http2.client.channel import Channel
 
 
-# What a reader has not taken yet; the server may send a window more.
+# Unread bytes above which the window is not replenished; the server may send a window more.
 _UNREAD_BYTES: Final = 64 << 10
 
 
 class SingleAnswer(Call):
-    """A call with one message as its answer, which is awaited."""
+    """Call with one response message, which is awaited."""
 
     __slots__ = ("_answer",)
 
@@ -34,7 +34,7 @@ class SingleAnswer(Call):
         self._answer: bytes | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Return the answer. Raises AioRpcError; a caller that is cancelled cancels the call."""
+        """Return the response. Raises AioRpcError. Cancelling the awaiting task cancels the call."""
         if self._code is None:
             waiter = self._channel.alarms.loop.create_future()
             self._waiters.append(waiter)
@@ -46,11 +46,11 @@ class SingleAnswer(Call):
         return self.result()
 
     def result(self) -> Any:
-        """Return the answer of a call that has ended.
+        """Return the response of a call that has ended.
 
         Raises:
-            AioRpcError: the call has another status than OK.
-            asyncio.CancelledError: the call was cancelled here.
+            AioRpcError: the call has a status other than OK.
+            asyncio.CancelledError: the call was cancelled on the client side.
             asyncio.InvalidStateError: the call has not ended.
         """
         if self._code is None:
@@ -76,7 +76,7 @@ class SingleAnswer(Call):
 
 
 class AnswerStream(Call):
-    """A call with any number of messages as its answer, which are read one by one."""
+    """Call with any number of response messages, which are read one by one."""
 
     __slots__ = ("_held", "_unread", "_unread_bytes")
 
@@ -84,22 +84,22 @@ class AnswerStream(Call):
         super().__init__(channel, method, options)
         self._unread: deque[bytes] = deque()
         self._unread_bytes = 0
-        # Bytes that the server may send once the reader has gone on.
+        # Bytes to return to the flow-control window once the reader has caught up.
         self._held = 0
 
     def __aiter__(self) -> Self:
-        """Return the messages."""
+        """Return the call as an iterator over its messages."""
         return self
 
     async def __anext__(self) -> Any:
-        """Return the next message. Raises AioRpcError where the call fails."""
+        """Return the next message. Raises AioRpcError if the call fails."""
         message = await self.read()
         if message is EOF:
             raise StopAsyncIteration
         return message
 
     async def read(self) -> Any:
-        """Return the next message, ``EOF`` after the last. Raises AioRpcError where the call fails."""
+        """Return the next message, ``EOF`` after the last. Raises AioRpcError if the call fails."""
         while not self._unread:
             if self._code is StatusCode.OK:
                 return EOF
@@ -116,7 +116,7 @@ class AnswerStream(Call):
         return self._deserialized(message)
 
     def cancel(self) -> bool:
-        """End the call; return whether it had not ended. What was not read is not kept."""
+        """Cancel the call and discard unread messages. Return whether the call was still active."""
         cancelled = super().cancel()
         if cancelled:
             self._unread.clear()
@@ -137,42 +137,42 @@ class AnswerStream(Call):
 
     def _let_go(self, *, reset: bool) -> None:
         if self._held and self._connection is not None:
-            # The window of the connection is of all calls.
+            # All calls share the window of the connection.
             self._connection.consumed(self._number, self._held)
             self._held = 0
         super()._let_go(reset=reset)
 
 
 class SingleRequest(Call):
-    """A call with one message as its request."""
+    """Call with one request message."""
 
     __slots__ = ()
 
     def ask(self, request: Any) -> Self:
-        """Begin with the request."""
+        """Send the request and start the call."""
         self._send(self._serialized(request), ends=True)
         self.begin()
         return self
 
 
 class RequestStream(Call):
-    """A call with any number of messages as its request."""
+    """Call with any number of request messages."""
 
     __slots__ = ()
 
     def open(self, requests: AsyncIterable[Any] | Iterable[Any] | None) -> Self:
-        """Begin, and send ``requests`` if there are any."""
+        """Start the call, and send ``requests`` if given."""
         self.begin()
         if requests is not None and self._code is None:
             self._consumer = self._channel.own(self._send_all(requests))
         return self
 
     async def write(self, request: Any) -> None:
-        """Send a message, once those before are not piling up.
+        """Send a message, and wait while too much of the request is queued.
 
         Raises:
             AioRpcError: the call has failed.
-            asyncio.InvalidStateError: it has ended, or this side of it has.
+            asyncio.InvalidStateError: the call, or this side of the call, has ended.
         """
         self._check_open()
         self._send(self._serialized(request), ends=False)
@@ -186,7 +186,7 @@ class RequestStream(Call):
             raise self._error()
 
     async def done_writing(self) -> None:
-        """Say that there are no further messages."""
+        """Half-close the call: there are no further messages."""
         if self._code is None and not self._half_closed:
             self._send(b"", ends=True)
 
@@ -208,7 +208,7 @@ class RequestStream(Call):
                     await self.write(request)
             await self.done_writing()
         except (AioRpcError, asyncio.InvalidStateError):
-            # Whoever waits for the call knows.
+            # Awaiting the call reports the failure.
             return
         except Exception:
             log.exception("the requests of a call cannot be made", path=self.path)
@@ -216,36 +216,36 @@ class RequestStream(Call):
 
 
 class UnaryUnaryCall(SingleRequest, SingleAnswer):
-    """One request, one answer."""
+    """Call with one request and one response."""
 
     __slots__ = ()
 
 
 class UnaryStreamCall(SingleRequest, AnswerStream):
-    """One request, any number of answers."""
+    """Call with one request and any number of responses."""
 
     __slots__ = ()
 
 
 class StreamUnaryCall(RequestStream, SingleAnswer):
-    """Any number of requests, one answer."""
+    """Call with any number of requests and one response."""
 
     __slots__ = ()
 
 
 class StreamStreamCall(RequestStream, AnswerStream):
-    """Any number of requests, any number of answers."""
+    """Call with any number of requests and any number of responses."""
 
     __slots__ = ()
 
 
 class MultiCallable:
-    """A method as a stub has it: is called, and returns a call.
+    """Callable of a stub's method: starts a call and returns it.
 
     Args:
-        channel: makes the calls.
-        method: the method.
-        start: makes and begins a call of the method's kind.
+        channel: channel that makes the calls.
+        method: method to call.
+        start: function that creates and starts a call of the method's kind.
     """
 
     __slots__ = ("_channel", "_method", "_start")
@@ -268,16 +268,16 @@ class MultiCallable:
         compression: grpc.Compression | None = None,
         affinity: str | None = None,
     ) -> Any:
-        """Begin a call.
+        """Start a call.
 
         Args:
-            request: the message; an iterator of messages, or none of it, where the method takes many.
+            request: the message; an iterator of messages, or ``None``, where the method takes many.
             timeout: seconds until the deadline.
-            metadata: to be sent.
-            credentials: must be none; a credential is metadata.
-            wait_for_ready: whether to wait, until the deadline, where no server can be reached.
-            compression: of the request.
-            affinity: calls of the same affinity go to the same server as long as it can be used.
+            metadata: metadata to send.
+            credentials: must be ``None``; a credential is sent as metadata.
+            wait_for_ready: whether to wait, until the deadline, while no server can be reached.
+            compression: compression of the request.
+            affinity: calls of the same affinity go to the same server as long as that server is usable.
 
         Raises:
             ValueError: metadata, credentials or compression cannot be used.
@@ -298,20 +298,20 @@ class MultiCallable:
 
 
 def start_unary_unary(channel: Channel, method: Method, options: Options, request: Any) -> Call:
-    """Begin a call with one request and one answer."""
+    """Start a call with one request and one response."""
     return UnaryUnaryCall(channel, method, options).ask(request)
 
 
 def start_unary_stream(channel: Channel, method: Method, options: Options, request: Any) -> Call:
-    """Begin a call with one request and many answers."""
+    """Start a call with one request and many responses."""
     return UnaryStreamCall(channel, method, options).ask(request)
 
 
 def start_stream_unary(channel: Channel, method: Method, options: Options, request: Any) -> Call:
-    """Begin a call with many requests and one answer."""
+    """Start a call with many requests and one response."""
     return StreamUnaryCall(channel, method, options).open(request)
 
 
 def start_stream_stream(channel: Channel, method: Method, options: Options, request: Any) -> Call:
-    """Begin a call with many requests and many answers."""
+    """Start a call with many requests and many responses."""
     return StreamStreamCall(channel, method, options).open(request)

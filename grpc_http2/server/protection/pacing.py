@@ -1,4 +1,4 @@
-"""How much of a connection is taken in one turn of the loop, by what the former turns brought."""
+"""Pacing of a connection: how much of it is processed in one turn of the loop, based on earlier turns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _FIRST_READ_BYTES: Final = 2 << 10
 
 
 class CallPacing:
-    """The calls of a connection that are served in one turn.
+    """Number of calls of a connection that are served in one turn.
 
-    One read may bring hundreds of calls, and what they are answered is known too late to let them wait. So a turn takes
-    as many as would be answered with about the bytes that a connection may have unsent, were they answered like the
-    former ones; the next turn takes more, unless the caller does not read.
+    One read may bring hundreds of calls, and the size of their responses is known too late to make the calls wait. A
+    turn therefore takes as many calls as would produce about the bytes that a connection may have unsent, if their
+    responses were as large as earlier ones; the next turn takes more, unless the caller does not read.
 
     Args:
-        unsent_bytes: what a connection may have unsent.
+        unsent_bytes: bytes that a connection may have unsent.
     """
 
     __slots__ = ("_mean", "_unsent_bytes")
@@ -28,19 +28,19 @@ class CallPacing:
         self._mean = float(_FIRST_ANSWER_BYTES)
 
     def count(self, answer_bytes: int) -> None:
-        """Take in the size of an answer."""
+        """Record the size of a response."""
         self._mean += (answer_bytes - self._mean) * _WEIGHT
 
     def calls_of_a_turn(self) -> int:
-        """Return how many calls a turn takes."""
+        """Return the number of calls that a turn takes."""
         return max(_FEWEST_CALLS, int(self._unsent_bytes / (self._mean + 1.0)))
 
 
 class ReadPacing:
-    """The bytes of a connection that are read in one turn: few until they turn out to be of use.
+    """Number of bytes of a connection that are read in one turn: few until they prove productive.
 
     Args:
-        buffer: what is read into; as a whole, where a caller sends much that is of use.
+        buffer: read buffer; used as a whole if a caller sends much productive data.
     """
 
     __slots__ = ("_whole", "buffer")
@@ -48,10 +48,10 @@ class ReadPacing:
     def __init__(self, buffer: memoryview) -> None:
         self._whole = buffer
         self.buffer = buffer[:_FIRST_READ_BYTES]
-        """What the next read goes into."""
+        """Buffer for the next read."""
 
     def count(self, received: int, idle: int) -> None:
-        """Take in that a read brought ``received`` bytes, ``idle`` of which are of no use; negative, if none are."""
+        """Record a read of ``received`` bytes, ``idle`` of them unproductive; ``idle`` is negative if none are."""
         if idle > 0:
             if idle * 2 > received and len(self.buffer) > _FIRST_READ_BYTES:
                 self.buffer = self._whole[:_FIRST_READ_BYTES]

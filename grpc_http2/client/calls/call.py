@@ -12,9 +12,9 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
 from grpc_http2.alarms import Alarm
+from grpc_http2.client.calls.stream import Failure, Headers, size_of
 from grpc_http2.client.connection import Connection
-from grpc_http2.client.stream import Failure, Headers, size_of
-from grpc_http2.client.subchannel import Assignable
+from grpc_http2.client.servers.subchannel import Assignable
 from grpc_http2.engine import EngineError
 from grpc_http2.wire import (
     IDENTITY,
@@ -34,18 +34,18 @@ from grpc_http2.wire import (
 if TYPE_CHECKING:
     from grpc_http2.client.channel import Channel
 
-# Without a policy of repetitions, too, a call that no server has seen is made again; not for ever.
+# Maximum number of retries of a call that no server has seen. Such a call is retried even without a retry policy.
 _MOST_UNSEEN: Final = 3
-# A stream that is written before it has a connection waits from here on.
+# Bytes that a call without a connection may buffer before its writers wait.
 _GATE_BYTES: Final = 64 << 10
-# As much as the engine sends; its own count has some bytes for each header.
+# Approximately the engine's limit on outgoing headers; the engine's own count adds some bytes for each header.
 _MOST_METADATA_BYTES: Final = 60 << 10
 _ENCODING: Final = (b"grpc-encoding", b"gzip")
 _PUSHBACK: Final = PUSHBACK_KEY.encode()
 
 
 class Method(NamedTuple):
-    """A method of a service."""
+    """Method of a service."""
 
     path: str
     serialize: Callable[[Any], bytes] | None
@@ -53,7 +53,7 @@ class Method(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How a call is made."""
+    """Parameters of a call."""
 
     timeout: float | None
     metadata: Iterable[Metadatum]
@@ -63,12 +63,12 @@ class Options(NamedTuple):
 
 
 class Call:
-    """What all four kinds of calls are; looks like a call of ``grpc.aio``.
+    """Base of the four kinds of calls, with the interface of a ``grpc.aio`` call.
 
     Args:
-        channel: gives the call to a server.
-        method: the method.
-        options: how it is called.
+        channel: channel that assigns the call to a server.
+        method: method to call.
+        options: parameters of the call.
 
     Raises:
         ValueError: the metadata cannot be sent.
@@ -120,7 +120,7 @@ class Call:
         self._alarm: Alarm | None = None
         self._connection: Connection | None = None
         self._number = 0
-        # What is sent again with another attempt; ``None`` once there can be none.
+        # Request bytes to resend with a retry; ``None`` once the call can no longer be retried.
         self._kept: list[bytes] | None = []
         self._kept_bytes = 0
         self._half_closed = False
@@ -132,24 +132,24 @@ class Call:
         self._details = ""
         self._is_cancelled = False
         self._reader: MessageReader | None = None
-        # Those who wait for the end, and those who wait for anything new.
+        # Waiters are resolved when the call ends, watchers on any change.
         self._waiters: list[asyncio.Future[None]] = []
         self._watchers: list[asyncio.Future[None]] = []
         self._consumer: asyncio.Task[None] | None = None
         self._callbacks: list[Callable[[Any], None]] = []
 
-    # What callers use.
+    # Interface for callers.
 
     def done(self) -> bool:
         """Return whether the call has ended."""
         return self._code is not None
 
     def cancelled(self) -> bool:
-        """Return whether the call was cancelled here."""
+        """Return whether the call was cancelled on the client side."""
         return self._is_cancelled
 
     def cancel(self) -> bool:
-        """End the call; return whether it had not ended."""
+        """Cancel the call. Return whether it was still active."""
         if self._code is not None:
             return False
         self._is_cancelled = True
@@ -158,52 +158,52 @@ class Call:
         return True
 
     def time_remaining(self) -> float | None:
-        """Return the seconds until the deadline; ``None`` where there is none."""
+        """Return the seconds until the deadline; ``None`` without a deadline."""
         return None if self._moment is None else max(self._moment - self._channel.alarms.now(), 0.0)
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Have ``callback`` called with the call once it has ended."""
+        """Call ``callback`` with the call once the call has ended."""
         if self._code is not None:
             callback(self)
         else:
             self._callbacks.append(callback)
 
     async def initial_metadata(self) -> Metadata:
-        """Return what came before the answer."""
+        """Return the initial metadata of the response."""
         while self._initial is None and self._code is None:
             await self._changed()
         return _metadata_in(self._initial or ())
 
     async def trailing_metadata(self) -> Metadata:
-        """Return what came with the status."""
+        """Return the metadata that came with the status."""
         await self._ended()
         return _metadata_in(self._trailers)
 
     async def code(self) -> StatusCode:
-        """Return the status."""
+        """Return the status code."""
         await self._ended()
         return self._code or StatusCode.UNKNOWN
 
     async def details(self) -> str:
-        """Return the words of the status."""
+        """Return the message of the status."""
         await self._ended()
         return self._details
 
     async def debug_error_string(self) -> str:
-        """Return the words of the status: there are no others."""
+        """Return the message of the status; no further error text exists."""
         return await self.details()
 
     async def wait_for_connection(self) -> None:
-        """Return once the call has a connection. Raises AioRpcError where it ended without one."""
+        """Return once the call has a connection. Raises AioRpcError if the call ended without one."""
         while self._connection is None and self._code is None:
             await self._changed()
         if self._code not in (None, StatusCode.OK):
             raise self._error()
 
-    # What a channel and its servers use.
+    # Interface for the channel and its subchannels.
 
     def begin(self) -> None:
-        """Go."""
+        """Start the call."""
         self._channel.calls.add(self)
         if self._moment is not None:
             if self._moment <= self._channel.alarms.now():
@@ -216,7 +216,7 @@ class Call:
         self._channel.balancer.assign(self)
 
     def attach(self, connection: Connection, headers: Sequence[Header]) -> None:
-        """Begin an attempt on ``connection``."""
+        """Start an attempt on ``connection``."""
         all_headers = [*headers]
         if self._moment is not None:
             all_headers.append(_timeout_header(int(1000 * (self._moment - self._channel.alarms.now()))))
@@ -226,7 +226,7 @@ class Call:
         try:
             self._number = connection.begin(self, all_headers, body, ends=self._half_closed)
         except EngineError:
-            # It has run out of numbers for streams, or knows of its end before we do.
+            # The engine has run out of stream identifiers, or already knows that the connection has ended.
             connection.retire()
             self.attempt_failed(Failure(StatusCode.UNAVAILABLE, "the connection has ended", unseen=True))
             return
@@ -236,7 +236,7 @@ class Call:
             self._wake()
 
     def attempt_failed(self, failure: Failure) -> None:
-        """Try again where that is allowed, and end otherwise."""
+        """Retry the call where that is allowed, and end it otherwise."""
         if self._code is not None:
             return
         if failure.unseen and self._may_repeat and self._unseen < _MOST_UNSEEN:
@@ -245,10 +245,10 @@ class Call:
             return
         self._repeat_or_finish(failure.code, failure.details, ())
 
-    # What a connection tells.
+    # Notifications from the connection.
 
     def headers_received(self, headers: Headers) -> None:
-        """Take the headers of the answer."""
+        """Handle the headers of the response."""
         known = dict(headers)
         if known.get(b":status") != b"200" or not known.get(b"content-type", b"").startswith(b"application/grpc"):
             self._let_go(reset=True)
@@ -258,14 +258,14 @@ class Call:
             self._refuse(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata are larger than is taken")
             return
         self._initial = headers
-        # From here on a repetition would not be noticed by nobody.
+        # From here on, the caller could notice a retry.
         self._kept = None
         self._reader = MessageReader(self._channel.settings.max_message_bytes, known.get(b"grpc-encoding", IDENTITY))
         if self._watchers:
             self._wake()
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of the answer."""
+        """Handle a part of the response body."""
         if self._reader is None:
             self._refuse(StatusCode.INTERNAL, "the answer has a body before its headers")
             return
@@ -277,7 +277,7 @@ class Call:
         self._take(messages, len(data))
 
     def trailers_received(self, headers: Headers) -> None:
-        """Take the status."""
+        """Handle the status."""
         known = dict(headers)
         status = status_of(known)
         self._let_go(reset=not self._half_closed)
@@ -296,10 +296,10 @@ class Call:
             self._finish(*status, headers)
 
     def stream_failed(self, failure: Failure) -> None:
-        """Take that nothing more comes."""
+        """Handle the end of the attempt without trailers."""
         self._let_go(reset=False)
         if self._is_late():
-            # Whoever ended the stream has looked at its clock before us.
+            # The peer noticed the deadline before this side did.
             self._expire()
         elif self._initial is not None:
             self._finish(failure.code, failure.details)
@@ -307,27 +307,27 @@ class Call:
             self.attempt_failed(failure)
 
     def room_made(self) -> None:
-        """Let writers go on."""
+        """Resume waiting writers."""
         self._wake()
 
-    # What the kinds of calls do differently.
+    # Overridden by the kinds of calls.
 
     def _take(self, messages: Sequence[bytes], size: int) -> None:
-        """Take messages of the answer, that were complete with ``size`` bytes which are to be given back."""
+        """Handle the response messages completed by ``size`` bytes, and return these to the flow-control window."""
         raise NotImplementedError
 
     def _answered(self, details: str, trailers: Headers) -> None:
-        """Take that the server says OK."""
+        """Handle the status OK."""
         self._finish(StatusCode.OK, details, trailers)
 
-    # Inside: the request.
+    # Internal: request.
 
     def _serialized(self, request: Any) -> bytes:
         serialize = self._method.serialize
         return framed(request if serialize is None else serialize(request), compressed=self._compressed)
 
     def _send(self, body: bytes, *, ends: bool) -> None:
-        """Send what is next, now or with the attempt to come."""
+        """Send the next part of the request, now or with the next attempt."""
         self._half_closed = ends
         if self._kept is not None and body:
             self._kept.append(body)
@@ -346,11 +346,11 @@ class Call:
     def _commit_if_large(self) -> None:
         retries = self._channel.settings.retries
         most = _GATE_BYTES if retries is None else retries.most_kept_bytes
-        # A request that is there as a whole costs nothing more to keep.
+        # Keeping a request that is already complete costs nothing more.
         if self._kept_bytes > most and (retries is not None or not self._half_closed):
             self._kept = None
 
-    # Inside: the answer.
+    # Internal: response.
 
     def _deserialized(self, message: bytes) -> Any:
         deserialize = self._method.deserialize
@@ -361,7 +361,7 @@ class Call:
         except Exception as error:
             raise AioRpcError(StatusCode.INTERNAL, Metadata(), Metadata(), details="the answer is damaged") from error
 
-    # Inside: attempts.
+    # Internal: attempts.
 
     @property
     def _may_repeat(self) -> bool:
@@ -381,7 +381,7 @@ class Call:
             pause = budget.pause_before(self._attempts + 1, code, pushback, self.time_remaining())
             if pause is not None:
                 self._attempts += 1
-                # Its deadline waits in the meantime.
+                # The deadline's alarm is suspended during the pause.
                 self._pause(pause)
                 return
         self._finish(code, details, trailers)
@@ -408,7 +408,7 @@ class Call:
         self._finish(code, details)
 
     def _let_go(self, *, reset: bool) -> None:
-        """Hear nothing more of the connection, or of the place in a queue."""
+        """Leave the queue, and detach the call from its connection."""
         if self.waits_in is not None:
             self.waits_in.pop(self, None)
             self.waits_in = None
@@ -416,7 +416,7 @@ class Call:
         if connection is not None:
             connection.forget(self._number, reset=reset)
 
-    # Inside: the end.
+    # Internal: end of the call.
 
     def _finish(self, code: StatusCode, details: str, trailers: Headers = ()) -> None:
         if self._code is not None:
@@ -445,13 +445,13 @@ class Call:
     def _tell(self, callback: Callable[[Any], None]) -> None:
         try:
             callback(self)
-        except Exception as error:  # noqa: BLE001 - the loop tells of it, and the other calls of the connection go on
+        except Exception as error:  # noqa: BLE001 - the loop reports it, and the connection's other calls continue
             self._channel.alarms.loop.call_exception_handler(
                 {"message": "a callback of a call failed", "exception": error}
             )
 
     def _error(self) -> BaseException:
-        """Return what is raised for a call that did not end well."""
+        """Return the exception to raise for a call that failed."""
         if self._is_cancelled:
             return asyncio.CancelledError()
         return AioRpcError(
@@ -462,7 +462,7 @@ class Call:
             debug_error_string=self._details,
         )
 
-    # Inside: waiting.
+    # Internal: waiting.
 
     def _wake(self) -> None:
         watchers, self._watchers = self._watchers, []
@@ -481,7 +481,7 @@ class Call:
         try:
             await waiter
         finally:
-            # Still there where this wait alone was cancelled.
+            # Still in the list if only this wait was cancelled.
             if waiter in others:
                 others.remove(waiter)
 
@@ -494,7 +494,7 @@ def _resolve(waiters: Iterable[asyncio.Future[None]]) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _timeout_header(milliseconds: int) -> Header:
-    # A value that comes again is one byte on the wire; microseconds would be other ones with each call.
+    # A repeated value takes one byte on the wire; in microseconds, the value would differ with each call.
     return b"grpc-timeout", timeout_of_seconds(max(milliseconds, 1) / 1000)
 
 
@@ -506,7 +506,7 @@ def _metadata_in(headers: Headers) -> Metadata:
 
 
 def _of_http(headers: dict[bytes, bytes]) -> tuple[StatusCode, str]:
-    """Return what an answer means that is none of gRPC's."""
+    """Return the status for a response that is not a gRPC response."""
     status = headers.get(b":status", b"")
     known = status_of(headers)
     if known is not None:
@@ -515,7 +515,7 @@ def _of_http(headers: dict[bytes, bytes]) -> tuple[StatusCode, str]:
 
 
 def compresses(compression: grpc.Compression | None) -> bool:
-    """Return whether messages are compressed. Raises ValueError where that is not known here."""
+    """Return whether messages are compressed. Raises ValueError if the compression is not supported."""
     if compression in (None, grpc.Compression.NoCompression):
         return False
     if compression is grpc.Compression.Gzip:

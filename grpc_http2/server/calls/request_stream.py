@@ -1,4 +1,4 @@
-"""The requests of a call that takes a stream of messages."""
+"""The request messages of a call that takes a stream of messages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 from grpc import StatusCode
 
-from grpc_http2.server.call import ServerCall
-from grpc_http2.server.idle_reads import READ_BYTES
+from grpc_http2.server.calls.call import ServerCall
+from grpc_http2.server.protection.idle_reads import READ_BYTES
 from grpc_http2.wire import IDENTITY, MessageReader, WireError
 
 
 def deserialized(deserialize: Callable[[bytes], Any] | None, message: bytes) -> Any:
-    """Return the message as its handler takes it. Raises WireError."""
+    """Return the message in the form that its handler expects. Raises WireError."""
     if deserialize is None:
         return message
     try:
@@ -26,14 +26,14 @@ def deserialized(deserialize: Callable[[bytes], Any] | None, message: bytes) -> 
 
 
 class RequestStream:
-    """Messages in the order in which they came.
+    """Messages in the order of arrival.
 
-    The caller may send ahead what the window of its stream holds, and gets room as messages are read: a reader that is
-    slow slows its caller down.
+    The caller may send ahead as much as the flow-control window of its stream holds. Reading a message replenishes the
+    window, so that a slow reader slows its caller down.
 
     Args:
-        call: whose requests they are.
-        deserialize: makes a message of bytes; ``None`` leaves bytes.
+        call: call to which the requests belong.
+        deserialize: converts bytes to a message; ``None`` leaves bytes unchanged.
     """
 
     def __init__(self, call: ServerCall, deserialize: Callable[[bytes], Any] | None) -> None:
@@ -47,7 +47,7 @@ class RequestStream:
         self._more: asyncio.Future[None] | None = None
 
     def feed(self, data: bytes, *, last: bool) -> None:
-        """Take a part of the request."""
+        """Handle a part of the request."""
         if data:
             self._chunks.append(data)
         self._complete = self._complete or last
@@ -75,6 +75,6 @@ class RequestStream:
             yield message
 
     def close(self) -> None:
-        """Give the caller's connection back what nobody is going to read."""
+        """Return unread bytes to the flow-control window of the caller's connection."""
         while self._chunks:
             self._call.connection.make_room(self._call.stream_id, len(self._chunks.popleft()))

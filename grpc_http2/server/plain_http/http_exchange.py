@@ -1,4 +1,4 @@
-"""Plain HTTP over HTTP/2: a request that is no gRPC, answered by an ASGI application."""
+"""Plain HTTP over HTTP/2: a request that is not gRPC, answered by an ASGI application."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[Mapping[str, Any], Receive, Send], Awaitable[None]]
-"""An application as ASGI 3 defines it."""
+"""Application as defined by ASGI 3."""
 
-# Headers of a connection mean nothing in HTTP/2 (RFC 9113, section 8.2.2).
+# Connection-specific headers have no meaning in HTTP/2 (RFC 9113, section 8.2.2).
 _OF_CONNECTIONS: Final = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection"}
 )
 
 
 class HttpExchange:
-    """One request and its answer. A :class:`~grpc_http2.server.connection.ServerStream`.
+    """One request and its response. A :class:`~grpc_http2.server.connection.ServerStream`.
 
     Args:
-        connection: where it came from.
-        stream_id: the stream of that connection.
-        headers: of the request, pseudo-headers among them.
-        application: answers.
-        tasks: of all requests that are served; the owner of the set ends them.
+        connection: connection on which the request arrived.
+        stream_id: stream of that connection.
+        headers: headers of the request, including pseudo-headers.
+        application: application that answers the request.
+        tasks: tasks of all active requests; the owner of the set ends them.
     """
 
     def __init__(
@@ -65,21 +65,21 @@ class HttpExchange:
         task.add_done_callback(self._tasks.discard)
 
     def receive(self, data: bytes, *, last: bool) -> None:
-        """Take a part of the body."""
+        """Handle a part of the body."""
         if data:
             self._chunks.append(data)
         self.request_ended = self.request_ended or last
         self._news.set()
 
     def leave(self) -> None:
-        """Tell the application that nobody is left."""
+        """Notify the application that the client has disconnected."""
         self._left = True
         while self._chunks:
             self._connection.make_room(self._stream_id, len(self._chunks.popleft()))
         self._news.set()
 
     def look(self, now: float) -> None:
-        """Leave it to the application how long a body may take."""
+        """Do nothing: the application limits the time for a body."""
 
     async def _serve(self) -> None:
         try:
@@ -157,7 +157,7 @@ def _unquoted(path: bytes) -> str:
 
 
 async def refuse(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-    """Answer that this port takes gRPC only: the application where there is none."""
+    """Answer that this port accepts only gRPC. Serves as the application if none is set."""
     del scope, receive
     body = b"this port speaks gRPC\n"
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]

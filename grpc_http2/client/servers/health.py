@@ -1,4 +1,4 @@
-"""The health of a server, as it tells it: ``grpc.health.v1.Health/Watch``, of gRPC's proposal A17."""
+"""Health of a server as reported by ``grpc.health.v1.Health/Watch``, by gRPC's proposal A17."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Final
 
 from grpc import StatusCode
 
+from grpc_http2.client.calls.stream import Failure, Headers
 from grpc_http2.client.connection import Connection
-from grpc_http2.client.stream import Failure, Headers
 from grpc_http2.varint import varint
 from grpc_http2.wire import IDENTITY, MessageReader, WireError, framed, status_of
 
@@ -18,17 +18,17 @@ _MAX_BYTES: Final = 1 << 10
 
 
 class HealthWatch:
-    """A watch of one service over one connection.
+    """Watch of one service over one connection.
 
     Args:
-        connection: to the server.
-        headers: of the request.
-        service: the full name of a gRPC service.
-        on_health: is told whether the service serves, at first and whenever that changes.
-        on_end: is told that the watch has ended, and the connection has not.
+        connection: connection to the server.
+        headers: headers of the request.
+        service: full name of a gRPC service.
+        on_health: called with whether the service is serving, initially and on every change.
+        on_end: called when the watch has ended and the connection has not.
 
     Raises:
-        EngineError: the connection takes no further stream.
+        EngineError: the connection accepts no further streams.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class HealthWatch:
         self._number = connection.begin(self, headers, framed(_request(service)), ends=True)
 
     def close(self) -> None:
-        """Watch no longer."""
+        """End the watch."""
         self._connection.forget(self._number, reset=True)
 
     def headers_received(self, headers: Headers) -> None:
-        """Take how messages are compressed."""
+        """Read the compression of messages from the headers."""
         self._reader = MessageReader(_MAX_BYTES, dict(headers).get(b"grpc-encoding", IDENTITY))
 
     def data_received(self, data: bytes) -> None:
-        """Tell what a message says."""
+        """Report the health in each message."""
         self._connection.consumed(self._number, len(data))
         try:
             for message in self._reader.feed(data):
@@ -64,7 +64,7 @@ class HealthWatch:
             self._on_end()
 
     def trailers_received(self, headers: Headers) -> None:
-        """Take a server without a health service, which is all that is known of it, for one that serves."""
+        """Report the end of the watch. A server without a health service counts as serving; its health is unknown."""
         self._connection.forget(self._number, reset=False)
         status = status_of(dict(headers))
         if status is not None and status[0] is StatusCode.UNIMPLEMENTED:
@@ -73,12 +73,12 @@ class HealthWatch:
             self._on_end()
 
     def stream_failed(self, failure: Failure) -> None:
-        """Take the end of the watch."""
+        """Report the end of the watch."""
         del failure
         self._on_end()
 
     def room_made(self) -> None:
-        """Wait for nothing: the request is small."""
+        """Do nothing: the request is small."""
 
 
 def _request(service: str) -> bytes:
@@ -88,5 +88,5 @@ def _request(service: str) -> bytes:
 
 
 def _status(message: bytes) -> int:
-    """Return field 1 of a ``HealthCheckResponse``, which has no other; 0, UNKNOWN, where it is left out."""
+    """Return field 1, the only field of a ``HealthCheckResponse``; 0 (UNKNOWN) if the field is absent."""
     return message[1] if len(message) == 2 and message[0] == 0x08 else 0

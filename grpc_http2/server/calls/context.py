@@ -1,4 +1,4 @@
-"""What a servicer sees of its call, as grpcio's asyncio server shows it."""
+"""Context of a servicer's call, with the interface of grpcio's asyncio server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import grpc
 from grpc import StatusCode
 
-from grpc_http2.server.call import ServerCall
-from grpc_http2.server.request_stream import RequestStream
+from grpc_http2.server.calls.call import ServerCall
+from grpc_http2.server.calls.request_stream import RequestStream
 from grpc_http2.wire import Metadatum, metadata_headers
 
 
@@ -19,8 +19,8 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     Args:
         call: the call.
-        requests: its stream of requests, where it has one.
-        write_message: makes bytes of its responses, where it streams them.
+        requests: stream of requests, if the call has one.
+        write_message: serializer of responses, if the call streams them.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         if code is StatusCode.OK:
             raise ValueError("a call is not aborted with OK")
         self.status_code, self._aborted = code, True
-        # What was set before stands where nothing is said, as it does in grpcio.
+        # Without new details, those that were set before remain, as in grpcio.
         self.status_details = details or self.status_details
         if trailing_metadata:
             self.set_trailing_metadata(trailing_metadata)
@@ -85,7 +85,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self._call.send_headers(metadata_headers(initial_metadata))
 
     def set_trailing_metadata(self, trailing_metadata: Iterable[Metadatum]) -> None:
-        """Set the metadata that are sent with the status."""
+        """Set the metadata to send with the status."""
         self.trailers = tuple(trailing_metadata)
 
     def invocation_metadata(self) -> Any:
@@ -103,40 +103,40 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self.status_details = details
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Compress what follows, if the caller reads it."""
+        """Compress the messages that follow, if the caller accepts compressed messages."""
         if self._call.headers_sent:
             raise RuntimeError("compression is set before the first message")
         self._call.sends_gzip = compression is not grpc.Compression.NoCompression and self._call.accepts_gzip
 
     def disable_next_message_compression(self) -> None:
-        """Send the next message as it is."""
+        """Send the next message uncompressed."""
         self.next_is_plain = True
 
     def metadatum(self, key: str) -> str | None:
-        """Return the value of one key of the caller's metadata, without a look at the others."""
+        """Return the value of one key of the caller's metadata, without reading the others."""
         return self._call.metadatum(key)
 
     def peer(self) -> str:
-        """Return the caller's address as gRPC writes it."""
+        """Return the caller's address in gRPC's notation."""
         return self._call.peer()
 
     def peer_identities(self) -> Sequence[bytes] | None:
-        """Return who the caller has proved to be; ``None``: a certificate is read from :meth:`auth_context`."""
+        """Return the authenticated identities: ``None``, since a certificate is read from :meth:`auth_context`."""
         return None
 
     def peer_identity_key(self) -> str | None:
-        """Return what of :meth:`auth_context` the identities are; ``None`` as above."""
+        """Return the key of the identities in :meth:`auth_context`: ``None``, since there are no identities."""
         return None
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Return what TLS knows of the caller: the certificate, by the name that gRPC has for it."""
+        """Return the TLS properties of the caller: the certificate, under gRPC's name for it."""
         certificate = self._call.certificate()
         return {} if certificate is None else {"x509_pem_cert": (certificate,)}
 
     def time_remaining(self) -> float:
-        """Return the seconds until the caller's deadline; ``None`` where there is none."""
+        """Return the seconds until the caller's deadline; ``None`` without a deadline."""
         deadline = self._call.deadline
-        # The published types forget that a call may have no deadline.
+        # The published types do not allow for a call without a deadline.
         return None if deadline is None else max(0.0, deadline - time.monotonic())  # type: ignore[return-value]
 
     def trailing_metadata(self) -> Any:
@@ -144,8 +144,8 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         return self.trailers
 
     def code(self) -> StatusCode:
-        """Return the status that was set; ``None`` before."""
-        return self.status_code  # type: ignore[return-value]  # as grpcio does it, whatever its types say
+        """Return the status that was set; ``None`` if none was set."""
+        return self.status_code  # type: ignore[return-value]  # as in grpcio, despite its types
 
     def details(self) -> str:
         """Return the message of the status."""
@@ -156,15 +156,15 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self._callbacks += (callback,)
 
     def cancelled(self) -> bool:
-        """Whether the caller left, or its deadline passed."""
+        """Return whether the caller cancelled or disconnected, or the deadline passed."""
         return self.was_cancelled
 
     def done(self) -> bool:
-        """Whether the call has ended."""
+        """Return whether the call has ended."""
         return self._ended
 
     def end(self) -> None:
-        """Tell those who asked that the call has ended."""
+        """Mark the call as ended, and call the registered callbacks."""
         self._ended = True
         for callback in self._callbacks:
             callback(self)

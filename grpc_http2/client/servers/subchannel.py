@@ -1,4 +1,4 @@
-"""One server of a channel: its connection, made and made again, and the calls that wait for it."""
+"""One server of a channel: its connection, re-established when lost, and the calls that wait for the connection."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final, Protocol
 from grpc import ChannelConnectivity, StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
+from grpc_http2.client.calls.retries import jittered
+from grpc_http2.client.calls.stream import Failure
 from grpc_http2.client.connection import Connection
-from grpc_http2.client.health import WATCH, HealthWatch
 from grpc_http2.client.opening import authority_of, open_connection
-from grpc_http2.client.retries import jittered
+from grpc_http2.client.servers.health import WATCH, HealthWatch
 from grpc_http2.client.settings import ChannelSettings, Tls
-from grpc_http2.client.stream import Failure
 from grpc_http2.engine import EngineError
 from grpc_http2.log import log
 from grpc_http2.wire import ENCODINGS, Header
@@ -30,36 +30,36 @@ _IDLE, _CONNECTING, _READY, _FAILED, _SHUTDOWN = (
 
 
 class Assignable(Protocol):
-    """A call, as far as it is given to a server."""
+    """Call, as seen by the assignment to servers."""
 
     path: str
-    """The method."""
+    """Path of the method."""
     affinity: str | None
-    """Calls of one affinity go to one server; those without may go to any."""
+    """Affinity: calls of one affinity go to one server; calls without one may go to any."""
     wait_for_ready: bool
-    """Whether the call waits where no server can be reached."""
+    """Whether the call waits while no server can be reached."""
     waits_in: dict[Assignable, None] | None
-    """Where the call waits, so that it can leave."""
+    """Queue in which the call waits, so that the call can leave it."""
 
     def attach(self, connection: Connection, headers: Sequence[Header]) -> None:
-        """Begin on a connection, with ``headers`` before those of the call."""
+        """Start an attempt on a connection, with ``headers`` before those of the call."""
 
     def attempt_failed(self, failure: Failure) -> None:
-        """Take that this attempt has failed."""
+        """Handle the failure of this attempt."""
 
 
 class Subchannel:
     """Keeps a connection to one server.
 
-    Its state is gRPC's: IDLE until somebody calls, then CONNECTING, READY, and TRANSIENT_FAILURE from a failure on
-    until a connection is ready again, which it goes on trying to make. A server that is watched is ready once its
-    service says so, and failed as soon as the service does not.
+    The state is gRPC's connectivity state: IDLE until the first call, then CONNECTING and READY, and TRANSIENT_FAILURE
+    from a failure until a connection is ready again, while the subchannel keeps trying to connect. A server whose
+    health is watched is ready once its service reports that it is serving, and failed as soon as the service does not.
 
     Args:
         address: ``host:port``, or ``unix:`` and a path.
-        settings: bounds and times.
-        tls: encrypts; without it nothing is.
-        on_change: is told that the state has changed. Calls that wait for a failed server are for whoever is told.
+        settings: limits and timings.
+        tls: TLS settings; without them, connections are not encrypted.
+        on_change: called when the state has changed. The callee takes over the calls that wait for a failed server.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Subchannel:
         self.address = address
         self.state = _IDLE
         self.reason = ""
-        """What the last failure was."""
+        """Reason for the last failure."""
         self.keeps_connected = False
-        """Whether a lost connection is made again before there is a call for it."""
+        """Whether a lost connection is re-established before a call needs it."""
         self.waiting: dict[Assignable, None] = {}
         self._settings = settings
         self._tls = tls
@@ -90,7 +90,7 @@ class Subchannel:
     # Calls.
 
     def take(self, call: Assignable) -> None:
-        """Begin ``call``, or let it wait.
+        """Start ``call`` or queue it; fail it if the queue is full.
 
         REQUIRES: the server has not failed.
         """
@@ -105,7 +105,7 @@ class Subchannel:
             self.connect()
 
     def taken_back(self) -> Sequence[Assignable]:
-        """Return the calls that wait, which wait here no longer."""
+        """Remove the waiting calls from the queue, and return them."""
         calls = list(self.waiting)
         self.waiting.clear()
         for call in calls:
@@ -113,7 +113,7 @@ class Subchannel:
         return calls
 
     def room_made(self) -> None:
-        """Let calls begin that wait, as far as there is room."""
+        """Start waiting calls while the connection has room."""
         while self.waiting and self.state is _READY and self._connection is not None and self._connection.has_room:
             call = next(iter(self.waiting))
             del self.waiting[call]
@@ -123,15 +123,15 @@ class Subchannel:
     # The connection.
 
     def connect(self) -> None:
-        """Connect, unless that is under way."""
+        """Connect, unless the subchannel is connecting already."""
         if self.state is _IDLE:
-            # A server that hangs up as soon as it has said hello is not asked in a circle.
+            # A server that closes each connection right after opening must not cause a tight loop of attempts.
             is_young = self._loop.time() - self._opened_at < self._settings.first_backoff_seconds
             self._start_after(self._settings.first_backoff_seconds if is_young else 0.0, self._start)
             self._become(_CONNECTING)
 
     def watch_health(self, service: str | None) -> None:
-        """Be ready only while ``service`` serves; ``None``: whenever there is a connection."""
+        """Be ready only while ``service`` is serving; ``None``: whenever there is a connection."""
         if service == self._watched:
             return
         self._watched = service
@@ -143,23 +143,23 @@ class Subchannel:
                 self._begin_watch()
 
     def renew(self) -> None:
-        """Make a new connection for further calls; those under way end on the former."""
+        """Open a new connection for further calls; active calls finish on the old one."""
         if self._connection is not None:
             self._connection.retire()
 
     def retire(self) -> None:
-        """Take no further call, and close once those that there are have ended."""
+        """Accept no further calls, and close once the existing ones have ended."""
         self._stop()
         if self._connection is not None:
             self._connection.retire()
 
     @property
     def is_gone(self) -> bool:
-        """Whether nothing is left of a retired one."""
+        """Whether a retired subchannel has no connections left."""
         return not self._connections and self._connecting is None
 
     async def close(self) -> None:
-        """End all connections, and with them all calls."""
+        """Close all connections, and thereby end all calls."""
         self._stop()
         for connection in list(self._connections):
             connection.close()
@@ -168,19 +168,19 @@ class Subchannel:
         if self._connections:
             await asyncio.wait([connection.closed for connection in self._connections])
 
-    # What connections tell.
+    # Notifications from connections.
 
     def connection_leaves(self, connection: Connection) -> None:
-        """Let the next call connect."""
+        """Have the next call connect."""
         if connection is self._connection:
             self._lost(hangs=False)
 
     def connection_gone(self, connection: Connection, *, hangs: bool) -> None:
-        """Let the next call connect, or none where the server hangs."""
+        """Have the next call connect, or no call if the server hangs."""
         if connection is self._connection:
             self._lost(hangs=hangs)
 
-    # Inside.
+    # Internal.
 
     def _become(self, state: ChannelConnectivity) -> None:
         if state is not self.state and self.state is not _SHUTDOWN:
@@ -249,7 +249,7 @@ class Subchannel:
             self.connect()
 
     def _fail(self, reason: str, retry: Callable[[], None] | None = None) -> None:
-        """Have calls go elsewhere until ``retry``, which connects again, has helped."""
+        """Send calls elsewhere until ``retry``, which by default connects again, has succeeded."""
         if self.state is _SHUTDOWN:
             return
         if not self._failures:
@@ -280,14 +280,14 @@ class Subchannel:
         except EngineError:
             connection.retire()
             return
-        # What a server does not say within the time of a connection it is not waited for.
+        # The first health report is subject to the same timeout as a connection.
         self._start_after(self._settings.connect_seconds, self._is_silent)
 
     def _take_health(self, serves: bool) -> None:
         if serves:
             self._is_ready()
         else:
-            # The watch tells when it is over.
+            # The watch reports the end of this state.
             self._cancel_timer()
             self.reason = "it says that it does not serve"
             self._failures = self._failures or 1
@@ -307,7 +307,7 @@ class Subchannel:
             watch.close()
 
     def _headers_of(self, path: str) -> Sequence[Header]:
-        """Return the headers that all calls of a method have."""
+        """Return the headers shared by all calls of a method."""
         headers = self._headers.get(path)
         if headers is None:
             headers = self._headers[path] = (

@@ -1,4 +1,4 @@
-"""What the headers of a request say."""
+"""The headers of a request."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from grpc import StatusCode
 from grpc_http2.wire import DEFLATE, GZIP, IDENTITY, Header, WireError, header_bytes, seconds_of_timeout
 
 if TYPE_CHECKING:
-    from grpc_http2.server.methods import Method
+    from grpc_http2.server.calls.methods import Method
 
 _GRPC: Final = b"application/grpc"
 _ENCODINGS: Final = frozenset({IDENTITY, DEFLATE, GZIP})
 
 
 class RequestHead:
-    """The headers of a request, read once. Shared by calls whose headers are the same.
+    """Headers of a request, parsed once. Calls with the same headers share one instance.
 
     Args:
-        pairs: as they came.
+        pairs: headers in the order of arrival.
     """
 
     __slots__ = ("headers", "method", "pairs", "seconds")
 
     def __init__(self, pairs: Sequence[Header]) -> None:
         self.pairs = pairs
-        # Of several headers with one name the first one counts.
+        # The first of several headers with one name counts.
         self.headers: Mapping[bytes, bytes] = dict(reversed(pairs))
         self.seconds: float | None = None
-        """The time that the caller gives the call, in seconds; ``None``: it does not say."""
+        """Timeout that the caller sets for the call, in seconds; ``None``: the caller sets none."""
         self.method: Method | None = None
-        """What serves the call, once that was looked up."""
+        """Method that serves the call, once it has been looked up."""
 
     @property
     def is_grpc(self) -> bool:
-        """Whether the request is a call of gRPC; otherwise it is plain HTTP."""
+        """Whether the request is a gRPC call; otherwise, the request is plain HTTP."""
         kind = self.headers.get(b"content-type", b"")
         is_grpc = kind[:16] == _GRPC and kind[16:17] in (b"", b"+", b";")
         return is_grpc and self.headers.get(b":method") == b"POST"
 
     @property
     def path(self) -> str:
-        """The path of the request."""
+        """Path of the request."""
         return self.headers[b":path"].decode("latin-1")
 
     def check(self, max_bytes: int) -> None:
-        """Read what gRPC says in headers.
+        """Parse gRPC's headers.
 
         Raises:
-            WireError: there are more than ``max_bytes`` of metadata, or they are not well written.
+            WireError: the headers exceed ``max_bytes``, are malformed, or name an unknown encoding.
         """
         if header_bytes(self.pairs) > max_bytes:
             raise WireError(

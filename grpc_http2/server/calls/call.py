@@ -1,4 +1,4 @@
-"""One call as the server sees it: its request, its answer, and why it may end before that."""
+"""One call on the server: its request, its response, and the reasons for an end without a response."""
 
 from __future__ import annotations
 
@@ -26,59 +26,59 @@ from grpc_http2.wire import (
 )
 
 if TYPE_CHECKING:
+    from grpc_http2.server.calls.methods import Method
+    from grpc_http2.server.calls.request_head import RequestHead
+    from grpc_http2.server.calls.request_stream import RequestStream
     from grpc_http2.server.connection import ServerConnection
-    from grpc_http2.server.methods import Method
-    from grpc_http2.server.request_head import RequestHead
-    from grpc_http2.server.request_stream import RequestStream
 
 
 _OK: Final[Header] = (b"grpc-status", b"0")
 _OK_TRAILERS: Final[Sequence[Header]] = (_OK,)
 FAULT_MESSAGE: Final = "the service failed on this call; its log tells why"
-"""Message of the status where a handler raised what no status is made of."""
+"""Message of the status for a handler that raised an exception that does not map to a status."""
 
 _HEADERS: Final[Sequence[Header]] = (
     (b":status", b"200"),
     (b"content-type", b"application/grpc"),
     (b"grpc-accept-encoding", ENCODINGS),
 )
-# Smaller messages are bounded by the number of calls.
+# Smaller messages are not counted: the number of calls bounds them.
 _SMALL_BYTES: Final = 4 << 10
 
 
 class Ended(enum.Enum):
-    """Why a call ended before its answer."""
+    """Reason why a call ended before its response."""
 
     CALLER_LEFT = enum.auto()
     DEADLINE = enum.auto()
 
 
 class ServerCall:
-    """One call. Whoever serves it ends it with :meth:`answer` or :meth:`fail`, now or later, on the same event loop.
+    """One call. Its handler ends the call with :meth:`answer` or :meth:`fail`, now or later, on the same event loop.
 
     Args:
-        connection: where it came from.
-        stream_id: the stream of that connection.
-        head: its headers.
-        method: what serves it.
+        connection: connection on which the call arrived.
+        stream_id: stream of that connection.
+        head: headers of the request.
+        method: method that serves the call.
     """
 
-    # What most calls do not need they have from their class: one is made for each call.
+    # Defaults that most calls keep are class attributes, since an instance is created for each call.
     deadline: float | None = None
-    """When the caller waits no more, in seconds of ``time.monotonic()``; ``None``: nobody has said."""
+    """Deadline of the call, in seconds of ``time.monotonic()``; ``None``: the caller set none."""
     message = b""
-    """The request of a call that takes one message, once it is complete."""
+    """Request message of a call that takes one message, once the message is complete."""
     stream: RequestStream | None = None
-    """The requests of a call that takes a stream of messages."""
+    """Request messages of a call that takes a stream of messages."""
     on_end: Callable[[Ended], object] | None = None
-    """Told when the caller leaves, and when the deadline passes; in the latter case the call is still to be ended."""
+    """Called when the caller cancels or disconnects, and when the deadline passes; then the call is not ended yet."""
     ended = False
-    """Whether the call has its status, or nobody is left who reads one."""
+    """Whether the call has its status, or no caller is left to read one."""
     request_ended = False
-    """Whether the caller has said all that it wants to say."""
+    """Whether the caller has sent its whole request."""
     headers_sent = False
     sends_gzip = False
-    """Whether the messages of the answer are compressed."""
+    """Whether response messages are compressed."""
     _body: bytearray | None = None
     _alarm: Alarm | None = None
     _held = 0
@@ -90,42 +90,42 @@ class ServerCall:
         self.head = head
         self.method = method
 
-    # What whoever serves the call uses.
+    # Interface for handlers.
 
     @property
     def path(self) -> str:
-        """The path of the call: ``/package.Service/Method``."""
+        """Path of the call: ``/package.Service/Method``."""
         return self.head.path
 
     @property
     def accepts_gzip(self) -> bool:
-        """Whether the caller reads compressed messages."""
+        """Whether the caller accepts compressed messages."""
         return GZIP in self.head.headers.get(b"grpc-accept-encoding", b"")
 
     def metadatum(self, key: str) -> str | None:
-        """Return the value of one key of the caller's metadata; the first where there are several."""
+        """Return the value of one key of the caller's metadata; the first value if there are several."""
         value = self.head.headers.get(key.encode("ascii"))
         return None if value is None else value.decode("latin-1")
 
     def metadata(self) -> tuple[Metadatum, ...]:
-        """Return the caller's metadata. Raises WireError where a binary value is not base64."""
+        """Return the caller's metadata. Raises WireError if a binary value is not base64."""
         return metadata_of(self.head.pairs)
 
     def peer(self) -> str:
-        """Return the caller's address as gRPC writes it."""
+        """Return the caller's address in gRPC's notation."""
         return self.connection.peer()
 
     def certificate(self) -> bytes | None:
-        """Return the certificate that the caller proved to have, in PEM; ``None`` without one."""
+        """Return the certificate with which the caller authenticated, in PEM; ``None`` without one."""
         return self.connection.certificate()
 
     def answer(self, message: bytes, metadata: Sequence[Header] = ()) -> None:
-        """End the call with its one message, status OK. Does nothing where the call has ended.
+        """End the call with its one response message and status OK. Has no effect if the call has ended.
 
         Args:
-            message: serialized.
-            metadata: that goes with the status, as headers: names in lower case, values of printable ASCII, which is
-                not checked here; :func:`~grpc_http2.wire.metadata_headers` makes them of any metadata.
+            message: serialized message.
+            metadata: trailing metadata as headers: names in lower case, values in printable ASCII, which is not
+                checked here; :func:`~grpc_http2.wire.metadata_headers` converts any metadata to such headers.
         """
         if self.ended:
             return
@@ -136,12 +136,12 @@ class ServerCall:
         self._close()
 
     def fail(self, code: StatusCode, message: str, metadata: Iterable[Metadatum] = ()) -> None:
-        """End the call with a status. Does nothing where the call has ended.
+        """End the call with a status. Has no effect if the call has ended.
 
         Args:
-            code: of the status; OK ends a stream of responses.
-            message: for the caller.
-            metadata: that goes with the status; what cannot be sent is logged and becomes INTERNAL.
+            code: code of the status; OK ends a stream of responses.
+            message: message for the caller.
+            metadata: trailing metadata; if it cannot be sent, the error is logged and the status becomes INTERNAL.
         """
         if self.ended:
             return
@@ -154,32 +154,32 @@ class ServerCall:
         if self.headers_sent:
             self.connection.respond(self, None, b"", trailers)
         else:
-            # Trailers alone: then callers know that nothing was answered, and may try again.
+            # Trailers-Only: the caller then knows that no response was sent, and may retry.
             self.connection.refuse(self, [*_HEADERS[:2], *trailers])
         self._close()
 
     def send_headers(self, metadata: Sequence[Header] = ()) -> None:
-        """Send the headers of the answer before its first message."""
+        """Send the response headers before the first message."""
         if not self.headers_sent:
             self.headers_sent = True
             self.connection.send_headers(self.stream_id, self._start(metadata))
 
     def send_message(self, message: bytes, *, compressed: bool = False) -> None:
-        """Send one message of a stream of responses. The writer waits with the connection's ``drained``."""
+        """Send one message of a stream of responses. The writer then awaits the connection's ``drained``."""
         if not self.ended:
             self.send_headers()
             self.connection.send_data(self.stream_id, framed(message, compressed=compressed))
 
-    # What the connection calls, in this order.
+    # Called by the connection, in this order.
 
     def begin(self) -> None:
-        """Take in that the headers are there: calls that stream their requests are served from here on."""
+        """Handle the request headers: a call that streams its requests is served from here on."""
         if not self.ended and self.method.streams_requests:
             self.method.open(self)
             self.connection.ready(self)
 
     def receive(self, data: bytes, *, last: bool) -> None:
-        """Take a part of the request."""
+        """Handle a part of the request."""
         if last:
             self.request_ended = True
         if self.ended:
@@ -191,12 +191,12 @@ class ServerCall:
             self._receive_message(data, last=last)
 
     def fault(self, error: Exception) -> None:
-        """End the call: what serves it has raised an error."""
+        """Log ``error``, which the method of the call raised, and end the call."""
         log.error("servicer failed", path=self.path, exc_info=error)
         self.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
 
     def watch_deadline(self) -> None:
-        """End the call when its deadline passes, which nobody looked at so far."""
+        """Set an alarm that ends the call when its deadline passes."""
         if self.deadline is not None and self._alarm is None:
             self._alarm = self.connection.alarms.after(self.deadline - time.monotonic(), self.expire)
 
@@ -207,14 +207,14 @@ class ServerCall:
         self.fail(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
 
     def leave(self) -> None:
-        """End the call: its stream is closed, and its caller has left where there is no answer yet."""
+        """End the call: its stream is closed. Without a response so far, the caller cancelled or disconnected."""
         if not self.ended:
             self.ended = True
             self._tell(Ended.CALLER_LEFT)
             self._close()
 
     def look(self, now: float) -> None:
-        """End a call whose one message does not come. ``now`` is in seconds of ``time.monotonic()``."""
+        """End a call whose one message does not arrive in time. ``now`` is in seconds of ``time.monotonic()``."""
         if self.ended or self.request_ended or self.method.streams_requests:
             return
         if self._seen_at is None:
@@ -225,7 +225,7 @@ class ServerCall:
             self.refuse_request(WireError(StatusCode.DEADLINE_EXCEEDED, "the request did not arrive in time"))
 
     def refuse_request(self, error: WireError) -> None:
-        """End the call: its request is not gRPC, or more than is taken."""
+        """End the call: its request is not gRPC, or exceeds a limit."""
         if not self.ended:
             self._tell(Ended.CALLER_LEFT)
             self.fail(error.code, str(error))
@@ -240,7 +240,7 @@ class ServerCall:
             on_end(why)
 
     def _close(self) -> None:
-        # A call is known by what it knows: in a circle, both would stay until the garbage collector comes.
+        # The callback and the alarm refer to the call: a cycle would keep them until the garbage collector runs.
         self.on_end = None
         if self._alarm is not None:
             self._alarm.cancel()
@@ -255,7 +255,7 @@ class ServerCall:
         limit = self.connection.limits.max_message_bytes
         size = len(data) - PREFIX_BYTES
         if last and self._body is None and data[:1] == b"\0" and int.from_bytes(data[1:5], "big") == size <= limit:
-            # Nearly always a request is one frame.
+            # Nearly every request is one frame.
             self.message = data[PREFIX_BYTES:]
             if size > _SMALL_BYTES:
                 self._hold(size)
@@ -275,12 +275,12 @@ class ServerCall:
             self.refuse_request(error)
 
     def _hold(self, size: int) -> None:
-        """Count ``size`` bytes of this call, until it ends, among what the server holds of requests."""
+        """Count ``size`` bytes of this call, until the call ends, among the request bytes that the server holds."""
         self.connection.hold(size - self._held)
         self._held = size
 
     def _check_size(self, limit: int) -> None:
-        """Raise WireError where the message is too large: as soon as that is announced, before it is held."""
+        """Raise WireError if the message is too large: as soon as its size is announced, before it is held."""
         body = self._body or b""
         announced = int.from_bytes(body[1:5], "big") if len(body) >= PREFIX_BYTES else 0
         if max(announced, len(body) - PREFIX_BYTES) > limit:
@@ -307,4 +307,4 @@ class ServerCall:
 
 
 CallHandler = Callable[[ServerCall, bytes], Any]
-"""Serves a call whose one message is there. It ends the call, now or later; what it returns is not looked at."""
+"""Handler of a call whose one message is complete. The handler ends the call, now or later; its result is ignored."""

@@ -1,4 +1,4 @@
-"""Which of several servers a key belongs to: consistent hashing."""
+"""Consistent hashing: assignment of keys to servers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hashlib import blake2b
 from typing import Final
 
 PLACES: Final = 1024
-"""The places of each server on the ring: the same number however many servers there are, so that a server that joins
-or leaves moves only its own share."""
+"""Number of points of each server on the ring. The number does not depend on the number of servers, so that a server
+that joins or leaves moves only its own share of the keys."""
 
 _WORDS: Final = struct.Struct("<8Q")
 
 
 class Ring:
-    """Spreads keys over servers, evenly to about 1 / sqrt(PLACES).
+    """Distributes keys over servers, evenly to about 1 / sqrt(PLACES).
 
     Args:
-        servers: the names of the servers, on which alone the ring depends: each process makes the same one.
+        servers: names of the servers. The ring depends on them alone, so that every process builds the same ring.
     """
 
     def __init__(self, servers: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class Ring:
         self._count = len(set(servers))
 
     def owners(self, key: str) -> Iterator[str]:
-        """Return the servers for ``key``, each once: its own first, then whoever stands in for those before."""
+        """Return the servers for ``key``, each once: its owner first, then each stand-in for those before."""
         start = bisect_left(self._places, _place_of(key))
         seen: set[str] = set()
         for index in range(start, start + len(self._owners)):
@@ -42,7 +42,7 @@ class Ring:
                     return
 
 
-# A server that stays, or comes back, keeps its places.
+# Cached because a server that stays, or returns, keeps its points.
 @functools.lru_cache(maxsize=256)
 def _places_of(server: str) -> Sequence[int]:
     digests = (blake2b(f"{server}#{block}".encode()).digest() for block in range(PLACES // 8))

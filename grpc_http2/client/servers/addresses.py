@@ -1,4 +1,4 @@
-"""Addresses as gRPC writes them."""
+"""Addresses in gRPC's notation."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from collections.abc import Sequence
 
 
 def addresses_in(target: str) -> Sequence[str]:
-    """Return the addresses that a target lists: ``host:port``, ``dns:///host:port``, ``ipv4:address:port,…``."""
+    """Return the addresses listed in a target: ``host:port``, ``dns:///host:port``, ``ipv4:address:port,…``."""
     return target.removeprefix("ipv4:").removeprefix("ipv6:").removeprefix("dns:///").split(",")

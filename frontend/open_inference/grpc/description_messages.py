@@ -1,4 +1,4 @@
-"""From the product's own terms to messages of the protocol: what models are, and what was counted of them."""
+"""Conversion of model descriptions and statistics from domain types to messages of the protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from frontend.open_inference.statistics import ModelCounts
 from frontend.open_inference.tensors import BYTES, FP32, OPTIONAL_OUTPUTS
 from serving.stubs import open_inference_pb2 as pb
 
-# As many as a number of 64 bits has for sure.
+# 18 decimal digits always fit into 64 bits.
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _DATA_TYPES: Final = {BYTES: pb.TYPE_STRING, FP32: pb.TYPE_FP32}
 
@@ -29,14 +29,14 @@ def metadata_of(model: NamedModel, versions: Iterable[str]) -> pb.ModelMetadataR
         properties={
             "algorithm": model.manifest.algorithm,
             "classes": str(len(model.manifest.classes)),
-            # Among the outputs, clients would take them for what every answer has.
+            # Clients would expect these in every answer if they were among the outputs.
             "optional_outputs": ",".join(OPTIONAL_OUTPUTS),
         },
     )
 
 
 def config_of(model: NamedModel, max_documents: int) -> pb.ModelConfigResponse:
-    """Return how a model is configured, as Triton would."""
+    """Return the configuration of a model, as Triton would."""
     document = MODEL_INPUT
     config = pb.ModelConfig(
         name=model.name,
@@ -48,7 +48,7 @@ def config_of(model: NamedModel, max_documents: int) -> pb.ModelConfigResponse:
             pb.ModelOutput(name=output.name, data_type=_DATA_TYPES[output.datatype], dims=output.dimensions)
             for output in MODEL_OUTPUTS
         ],
-        # What arrives together goes to the engine together; nothing is held up for it.
+        # Queries that arrive together are sent to the engine together; none is delayed for it.
         dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=0),
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
     )
@@ -56,10 +56,10 @@ def config_of(model: NamedModel, max_documents: int) -> pb.ModelConfigResponse:
 
 
 def statistics_of(counts: Iterable[ModelCounts]) -> pb.ModelStatisticsResponse:
-    """Return what was counted."""
+    """Return the statistics of the models."""
     response = pb.ModelStatisticsResponse()
     for model in counts:
-        # Written in place: messages that are put into each other are copied.
+        # Filled in place, because protobuf copies a message that is put into another one.
         statistics = response.model_stats.add(
             name=model.model,
             version=_whole_number(model.version),
@@ -78,7 +78,7 @@ def statistics_of(counts: Iterable[ModelCounts]) -> pb.ModelStatisticsResponse:
 
 
 def index_of(models: Iterable[IndexedModel]) -> pb.RepositoryIndexResponse:
-    """Return the models there are."""
+    """Return the index of the models."""
     response = pb.RepositoryIndexResponse()
     for model in models:
         state = "UNAVAILABLE" if model.reason else "READY"
@@ -91,7 +91,7 @@ def _tensor_metadata(tensor: TensorDescription) -> pb.ModelMetadataResponse.Tens
 
 
 def _whole_number(version: str) -> str:
-    """Return the first number of a version: perf_analyzer finds statistics by it alone, as Triton's versions are."""
+    """Return the leading number of a version: perf_analyzer finds statistics only by a number, as in Triton."""
     digits = _DIGITS.match(version)
     return str(int(digits[0])) if digits else FIRST_VERSION
 

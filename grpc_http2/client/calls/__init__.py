@@ -1,0 +1,1 @@
+"""Calls on the client: their kinds, their attempts and their retries."""

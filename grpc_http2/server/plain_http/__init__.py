@@ -1,0 +1,1 @@
+"""Plain HTTP on the port of gRPC, over HTTP/1.1 and HTTP/2."""

@@ -1,0 +1,1 @@
+"""Limits on what a peer costs besides its calls."""

@@ -1,0 +1,46 @@
+"""``python -m tests.prose [FILE...]``: checks the prose of comments, docstrings and documents.
+
+Exit code 1 where a rule is broken; each finding is a line ``FILE:LINE: MESSAGE``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.prose.rules import findings
+from tests.prose.texts import prose_of
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_CHECKED: Final = (
+    "*.md",
+    *(f"{package}/**.py" for package in ("serving", "frontend", "predictor", "model_service", "grpc_http2")),
+    *(f"{package}/**.py" for package in ("intentctl", "training", "evaluation", "peers", "benchmarks")),
+)
+# Generated code, and the history as it was told at the time.
+_LEFT_OUT: Final = (":!serving/stubs", ":!CHANGELOG.md")
+
+
+def main() -> None:
+    """Check the files that the command line names, or all."""
+    names = sys.argv[1:] or _all()
+    found = [f"{name}:{line}: {message}" for name in names for line, message in findings(name, prose_of(ROOT / name))]
+    sys.stdout.writelines(f"{each}\n" for each in found)
+    sys.exit(1 if found else 0)
+
+
+def _all() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--", *_CHECKED, *_LEFT_OUT],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return listed.stdout.split()
+
+
+if __name__ == "__main__":
+    main()
