@@ -219,14 +219,13 @@ async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(
         assert it.source.looks == {unknown: 2}
 
 
-@pytest.mark.usefixtures("clock")
 async def test_unknown_models_are_remembered_in_bounded_memory() -> None:
     names = [ModelId(f"unknown-{number}") for number in range(50)]
-    async with bench(bounds=ManagerBounds(most_unknown=10)) as it:
+    async with bench(bounds=ManagerBounds(most_unknown=10, unknown_seconds=NEVER)) as it:
         for name in (*names, *names[-10:]):
             assert isinstance(await refusal_of(it, name), ModelNotFound)
         assert it.source.looks == Counter(names), "the last ten are remembered"
-        for name in names[:-10]:
+        for name in reversed(names[:-10]):
             await refusal_of(it, name)
         assert it.source.looks == Counter([*names, *names[:-10]]), "the others are forgotten"
 
