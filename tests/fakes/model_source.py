@@ -31,7 +31,7 @@ class FakeModel:
 
 
 class FakeSource(Generic[Made]):
-    """Models of made-up files. What is not in ``files`` is unknown; ``faults`` come in the place of models.
+    """Models of made-up files. Ids that are not in ``files`` are unknown; ``faults`` come in the place of models.
 
     Args:
         make: returns a model of an id, its files and its size in bytes.

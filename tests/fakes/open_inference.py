@@ -24,7 +24,7 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_nam
 Output = pb.ModelInferResponse.InferOutputTensor
 
 INSIDES: Final = "Traceback: /opt/engine/secret.py 10.1.2.3"
-"""What no caller may read."""
+"""Text that no caller may read."""
 
 
 class Refusal(Exception):
@@ -37,15 +37,15 @@ class Refusal(Exception):
 
 
 class FakeOpenInference:
-    """A fake engine: answers each document with itself, unless ``check`` refuses the documents of a request."""
+    """An engine that answers each document with itself, unless ``check`` refuses the documents of a request."""
 
     def __init__(self, check: Callable[[list[str]], Awaitable[None]] | None = None, *, raw: bool | None = None) -> None:
         self.check = check
         self.raw = raw
         self.ready: bool | None = True
-        """``None``: it does not know the question."""
+        """``None``: the engine does not know the question."""
         self.described: pb.ModelMetadataResponse | None = None
-        """``None``: it does not know the question."""
+        """``None``: the engine does not know the question."""
         self.asked: list[pb.ModelInferRequest] = []
         self.metadata: list[dict[str, str]] = []
         self.asked_whether_ready = asyncio.Event()

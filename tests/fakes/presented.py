@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class FakePresented:
-    """What came with a call, as far as access and tracing ask for it.
+    """A call with what access and tracing ask for.
 
     Args:
         metadata: the call's metadata.

@@ -13,15 +13,15 @@ class FakeTransport(asyncio.Transport):
     """One end of a connection.
 
     Args:
-        protocol: is told of this connection by :meth:`connect`.
-        high_water_bytes: what may be written before the protocol is asked to pause; ``None``: any amount.
+        protocol: the protocol of this end; :meth:`connect` calls its ``connection_made``.
+        high_water_bytes: bytes that may be written before the protocol is asked to pause; ``None``: any number.
     """
 
     def __init__(self, protocol: Any, high_water_bytes: int | None = None) -> None:
         super().__init__({"peername": ("192.0.2.1", 50_000)})
         self.protocol = protocol
         self.written = bytearray()
-        """What the peer has not read."""
+        """Bytes that the peer has not read yet."""
         self.is_reading_paused = False
         self.is_writing_paused = False
         self.is_lost = False
@@ -31,7 +31,7 @@ class FakeTransport(asyncio.Transport):
     def connect(self) -> None:
         self.protocol.connection_made(self)
 
-    # What a test does.
+    # The peer, which a test plays.
 
     def feed(self, data: bytes) -> None:
         """Have the peer send ``data``, as far as one read takes it; return once all was taken in."""
@@ -65,7 +65,7 @@ class FakeTransport(asyncio.Transport):
             self.is_lost = True
             self.protocol.connection_lost(None)
 
-    # What a protocol does.
+    # The interface that the protocol uses.
 
     def write(self, data: Any) -> None:
         if self._closing:

@@ -31,25 +31,25 @@ FAULTS_VARIABLE = "FAKE_VOLUME_FAULTS"
 HOLD = "HOLD"
 
 STAT, OPEN, READ, FOLDER = "stat", "open", "read", "folder"
-"""What can fail: the calls for the files of a model, and those that look at its folder."""
+"""Operations that can fail: the calls for the files of a model, and those that look at its folder."""
 
 
 @dataclass
 class Held:
-    """A model whose files do not open until :meth:`release`; they did not open yet, and somebody waits for them."""
+    """A model whose files do not open until :meth:`release`; a load waits for them."""
 
     fifo: Path
     writer: int
 
     def release(self) -> None:
-        """Let those who wait go on."""
+        """Let the load continue."""
         self.fifo.unlink()
         os.close(self.writer)
 
 
 @dataclass
 class FakeVolume:
-    """What a test says to the fake: one file a fault, which the call that fails takes away."""
+    """The faults to come: a file for each, which the call that fails removes."""
 
     faults: Path
 
@@ -59,11 +59,11 @@ class FakeVolume:
             (self.faults / f"{model_id}@{operation}@{error}@{number}").touch()
 
     def left(self) -> int:
-        """Return how many faults have not come to pass yet."""
+        """Return the number of faults that have not happened yet."""
         return len(list(self.faults.iterdir()))
 
     def recover(self) -> None:
-        """Let nothing fail any more."""
+        """Take all faults back."""
         for fault in self.faults.iterdir():
             fault.unlink(missing_ok=True)
 
@@ -102,7 +102,7 @@ def stack_over_fake_volume(
 
 
 def _failing(faults: Path, operation: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``real``, which first fails as the faults tell."""
+    """Return ``real``, which first fails as the faults say."""
 
     def call(target: Any, *arguments: Any, **options: Any) -> Any:
         path = _path_of(target, options.get("dir_fd"))
@@ -143,7 +143,7 @@ def build(settings: PredictorSettings) -> Workload:
         # For as long as the process lives.
         patch.object(os, name, _failing(faults, operation, getattr(os, name))).start()
     service.tune_process()
-    # In this process, for what is patched is patched here.
+    # Files are compared in this process, in which the calls are replaced.
     return service.workload(settings, ThreadComparison())
 
 
