@@ -259,7 +259,7 @@ async def server_session(server: Server, seed: int) -> None:
     await _play(transport, client_bytes(random), random)
     transport.lose()
     await _until(lambda: not server._tasks, "tasks are left")
-    if server._connections or server.opening:
+    if server.connections:
         raise Fault("a connection is left")
     if server.held_bytes:
         raise Fault(f"{server.held_bytes} bytes are held")
