@@ -41,44 +41,49 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def bench(
     *,
-    rounds: Annotated[int | None, typer.Option(min=1, help=f"Rounds over all systems. [{_USUAL.rounds}]")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help=f"Number of rounds over all systems. [{_USUAL.rounds}]")
+    ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.1, max=300.0, help=f"Length of each measurement. [{_USUAL.seconds:g}]")
+        float | None,
+        typer.Option(min=0.1, max=300.0, help=f"Length of each measurement, in seconds. [{_USUAL.seconds:g}]"),
     ] = None,
     in_flight: Annotated[
         str | None,
-        typer.Option(metavar="N,N", help=f"Requests in flight. [{','.join(map(str, _USUAL.levels))}]"),
+        typer.Option(metavar="N,N", help=f"Numbers of requests in flight. [{','.join(map(str, _USUAL.levels))}]"),
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(metavar="NAME,NAME", help=f"Systems: {', '.join(_CATALOG.names)}. [{len(_CATALOG.usual)} first]"),
+        typer.Option(
+            metavar="NAME,NAME", help=f"Systems: {', '.join(_CATALOG.names)}. [the first {len(_CATALOG.usual)}]"
+        ),
     ] = None,
     parts: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help=f"What is measured: {', '.join(Part)}. [all]")
+        str | None, typer.Option(metavar="NAME,NAME", help=f"Parts to measure: {', '.join(Part)}. [all]")
     ] = None,
     transport: Annotated[
-        str, typer.Option(metavar="NAME", help=f"What our services are started on: {', '.join(TRANSPORTS)}.")
+        str, typer.Option(metavar="NAME", help=f"Transport of our services: {', '.join(TRANSPORTS)}.")
     ] = TRANSPORTS[0],
     former: Annotated[
         str | None,
         typer.Option(
-            metavar="COMMIT", help=f"Measure the services of an older commit too. [none; {COMMIT} where it is named]"
+            metavar="COMMIT", help=f"Also measure the services of an older commit. [none; {COMMIT} if --only names it]"
         ),
     ] = None,
     former_transport: Annotated[
-        str, typer.Option(metavar="NAME", help="What that commit's services are started on.")
+        str, typer.Option(metavar="NAME", help="Transport of the services of that commit.")
     ] = _FORMER_TRANSPORT,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One round of one second at 1 and 64 in flight, and 100 tenants.")
+        bool, typer.Option("--quick", help="One round of one second with 1 and 64 requests in flight, and 100 tenants.")
     ] = False,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
     from_json: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Measure nothing: take the figures from such a file."),
+        typer.Option(exists=True, dir_okay=False, help="Measure nothing; read the figures from such a file."),
     ] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help=f"Write docs/{_PAGE} and its plots.")] = False,
 ) -> None:
-    """Measure this project against real peers, and compare with the targets.
+    """Measure this project against real peers, and compare the results with the targets.
 
     Exit code 0: every measured target is reached; 1: a target is missed; 2: wrong usage, or h2load is missing.
     """

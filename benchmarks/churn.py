@@ -156,10 +156,12 @@ def main() -> None:
     """Print the figures as JSON."""
     usual = Load()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", type=Path, default=Path("models/clinc150"), help="the model that tenants have")
+    parser.add_argument(
+        "--sample", type=Path, default=Path("models/clinc150"), help="folder of the model that tenants have"
+    )
     parser.add_argument("--requests", type=int, default=usual.requests)
     parser.add_argument("--tenants", type=int, default=usual.tenants)
-    parser.add_argument("--models", type=int, default=usual.models, help="how many different models the tenants have")
+    parser.add_argument("--models", type=int, default=usual.models, help="number of different models of the tenants")
     parser.add_argument("--budget-models", type=int, default=usual.budget_models)
     flags = parser.parse_args()
     load = Load(tenants=flags.tenants, models=flags.models, requests=flags.requests, budget_models=flags.budget_models)

@@ -153,10 +153,12 @@ def main() -> None:
     """Print the figures as JSON, and exit with code 1 if one misses its bound."""
     shared = Path(os.environ.get("INTENT_SHARED", "../shared"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", type=Path, default=Path("models/clinc150"), help="a model without n-grams")
+    parser.add_argument(
+        "--sample", type=Path, default=Path("models/clinc150"), help="folder of a model without n-grams"
+    )
     parser.add_argument("--data", type=Path, default=shared / "datasets" / "clinc150" / "data_full.json")
-    parser.add_argument("--rounds", type=int, default=20, help="of which the fastest counts")
-    parser.add_argument("--tokens", type=int, default=28_000, help="of the model with n-grams")
+    parser.add_argument("--rounds", type=int, default=20, help="number of rounds, of which the fastest counts")
+    parser.add_argument("--tokens", type=int, default=28_000, help="number of tokens of the model with n-grams")
     parser.add_argument("--transport", choices=["http2", "grpcio"], default="grpcio")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="intent-bench-") as workplace:

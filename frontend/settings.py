@@ -21,90 +21,97 @@ _TORCHSERVE: Final = TorchServeOptions()
 
 
 class EngineSettings(ServerSettings):
-    """Settings for calls to engines, and for following releases."""
+    """Settings for calls to engines and for releases."""
 
     workers: int = Field(
         default=1,
         ge=0,
         le=256,
-        description="processes that serve on the port, each on a core of its own, under one more that supervises them;"
-        " 1: one process without a supervisor; 0: as many workers as there are cores to use",
+        description="number of processes that serve on the port, each on a core of its own, under one more process that"
+        " supervises them; 1: one process without a supervisor; 0: one process per usable core",
     )
 
     release_freshness_seconds: Seconds = Field(
         default=0.25,
-        description="a name's release file is looked at for changes at most once in this time; the first one of a name"
-        " is found as a model's files are",
+        description="minimum time between two checks of a name's release file for changes, in seconds; for the first"
+        " release of a name, freshness-seconds applies",
     )
     tenant_requests_per_second: Annotated[float, Field(ge=0.0, le=1e9, allow_inf_nan=False)] = Field(
         default=0.0,
-        description="documents that a tenant may have classified in a second, on average; 0: as many as it likes. A"
-        " tenant is an identity of the access file, which may say otherwise, and without one the name of a model",
+        description="number of documents per second that a tenant may have classified, on average; 0: no limit. A"
+        " tenant is an identity of the access file, whose own limits take precedence; without an access file, the name"
+        " of a model",
     )
     tenant_burst: Annotated[float, Field(ge=0.0, le=1e9, allow_inf_nan=False)] = Field(
-        default=0.0, description="documents that it may send at once after a pause; 0: those of a second"
+        default=0.0,
+        description="number of documents that a tenant may send at once after a pause; 0: as many as in one second",
     )
     tenant_in_flight: int = Field(
-        default=0, ge=0, description="calls that it may have in flight; 0: as many as it likes"
+        default=0, ge=0, description="number of calls that a tenant may have in flight; 0: no limit"
     )
     predictor_credential_file: FilePath | None = Field(
         default=None,
-        description="file with the API key, or token, that predictors know this frontend by; read again when it"
+        description="file with the API key, or token, by which predictors identify this frontend; read again when it"
         " changes",
     )
     predictor_tls_authority: FilePath | None = Field(
         default=None,
-        description="PEM file of the authority that signed the predictors' certificates; with it they are asked over"
-        " TLS only. Files that are replaced are taken by the next connections",
+        description="PEM file of the authority that signed the predictors' certificates; if set, predictors are called"
+        " over TLS only. Replaced files take effect with the next connections",
     )
     predictor_tls_certificate: FilePath | None = Field(
-        default=None, description="PEM file of this frontend's certificate, where predictors ask for one"
+        default=None, description="PEM file of this frontend's certificate, if predictors require one"
     )
-    predictor_tls_key: FilePath | None = Field(default=None, description="PEM file of that certificate's private key")
+    predictor_tls_key: FilePath | None = Field(
+        default=None, description="PEM file of the private key of that certificate"
+    )
     predictor_tls_server_name: str = Field(
         default="",
-        description="name that the predictors' certificates are for; empty: the host of the route. A route of several"
-        " addresses needs it",
+        description="name in the predictors' certificates; empty: the host of the route. Required for a route with"
+        " several addresses",
     )
     calls_in_flight: int = Field(
         default=2,
         ge=1,
         le=1024,
-        description="calls at the same time to an engine and partition, or model; what comes meanwhile goes with the"
-        " next one",
+        description="maximum number of calls at the same time to an engine and partition, or model; queries that arrive"
+        " meanwhile are sent with the next call",
     )
     torchserve_models: int = Field(
         default=_TORCHSERVE.most_models,
         ge=1,
         le=4096,
-        description="models that this frontend keeps registered at a TorchServe, each with processes of its own; beyond"
-        " them the least recently used is unregistered",
+        description="maximum number of models that this frontend keeps registered at a TorchServe, each with processes"
+        " of its own; beyond it, the least recently used model is unregistered",
     )
     torchserve_workers: int = Field(
-        default=_TORCHSERVE.workers, ge=1, le=256, description="processes of a model at a TorchServe"
+        default=_TORCHSERVE.workers, ge=1, le=256, description="number of processes of each model at a TorchServe"
     )
     torchserve_batch_size: int = Field(
-        default=_TORCHSERVE.batch_size, ge=1, le=4096, description="most requests that TorchServe gives a model at once"
+        default=_TORCHSERVE.batch_size,
+        ge=1,
+        le=4096,
+        description="maximum number of requests that TorchServe gives a model at once",
     )
     torchserve_batch_delay_milliseconds: int = Field(
         default=_TORCHSERVE.batch_delay_milliseconds,
         ge=1,
         le=60_000,
-        description="how long TorchServe waits for a batch to fill",
+        description="time that TorchServe waits for a batch to fill, in milliseconds",
     )
     torchserve_registration_seconds: Seconds = Field(
         default=_TORCHSERVE.registration_seconds,
-        description="how long TorchServe may take to start a model's processes",
+        description="time that TorchServe may take to start a model's processes, in seconds",
     )
     torchserve_response_seconds: int = Field(
         default=_TORCHSERVE.response_seconds,
         ge=1,
         le=86_400,
-        description="after how many seconds TorchServe starts a process again that does not answer",
+        description="time after which TorchServe restarts a process that does not answer, in seconds",
     )
     torchserve_key_file: Path | None = Field(
         default=None,
-        description="TorchServe's key_file.json, where it asks for tokens; read again when a key is refused",
+        description="TorchServe's key_file.json, if TorchServe requires tokens; read again when a key is refused",
     )
 
     @model_validator(mode="after")
@@ -154,23 +161,23 @@ class EngineSettings(ServerSettings):
 class FrontendSettings(EngineSettings):
     """Routes each prediction to the engine that the model's manifest names.
 
-    Every setting is a flag or an environment variable (in brackets); flags win.
+    Every setting is a flag or an environment variable (in brackets); flags take precedence.
     """
 
     model_config = service_settings("INTENT_FRONTEND_", "frontend")
 
     routes: str = Field(
         default="intent-classification=predictor://127.0.0.1:51002",
-        description="the engine of each algorithm, as algorithm=kind://host:port, separated by commas; the kind is"
-        " predictor, torchserve or open-inference; the host may be a name of several replicas, or ip:port of each may"
-        " follow",
+        description="engine of each algorithm, as algorithm=kind://host:port, separated by commas; the kind is"
+        " predictor, torchserve or open-inference. The host may be a name with several replicas, or the ip:port of"
+        " each replica may be listed, separated by commas",
     )
     partitions: int = Field(
         default=0,
         ge=0,
         le=4096,
-        description="models are spread over replicas in so many groups, and calls hold one; 0: enough for a name or a"
-        " list, and 1 for one address",
+        description="number of partitions in which models are spread over replicas; each call belongs to one. 0: enough"
+        " for a name or a list of addresses, and 1 for a single address",
     )
 
     @field_validator("routes")

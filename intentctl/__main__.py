@@ -27,7 +27,7 @@ from intentctl.commands.withdraw import withdraw
 
 app = typer.Typer(
     name="intentctl",
-    help="Serve intent classifiers for many tenants: start the services, ask them, list and train models.",
+    help="Serve intent classifiers for many tenants: start the services, send queries, list and train models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,7 +36,7 @@ app = typer.Typer(
 for command in (up, predict, explain, models, train, evaluate, compare, doctor, publish, export, capacity):
     app.command()(command)
 for command in (release, promote, rollback, withdraw, history, watch, delete):
-    app.command(rich_help_panel="Releases and models that are served")(command)
+    app.command(rich_help_panel="Releases and served models")(command)
 app.command("import")(import_archive)
 app.add_typer(access)
 

@@ -78,7 +78,7 @@ def _file(variable: str, what: str) -> Any:
 def _connection(
     *,
     tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt, by the authorities that gRPC brings.", rich_help_panel=_PANEL)
+        bool, typer.Option("--tls", help="Use TLS, with the authorities bundled with gRPC.", rich_help_panel=_PANEL)
     ] = False,
     tls_authority: Annotated[
         Path | None,
@@ -86,17 +86,17 @@ def _connection(
     ] = None,
     tls_certificate: Annotated[
         Path | None,
-        _file("INTENT_TLS_CERTIFICATE", "PEM file of your certificate, where the service asks for one."),
+        _file("INTENT_TLS_CERTIFICATE", "PEM file of your certificate, if the service requires one."),
     ] = None,
     tls_key: Annotated[
         Path | None,
-        _file("INTENT_TLS_KEY", "PEM file of its private key."),
+        _file("INTENT_TLS_KEY", "PEM file of the private key of your certificate."),
     ] = None,
     tls_server_name: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Name that the service's certificate is for, where it is not that of the address.",
+            help="Name in the service's certificate, if it differs from the name in the address.",
             show_default=False,
             rich_help_panel=_PANEL,
         ),
@@ -105,8 +105,8 @@ def _connection(
         Path | None,
         _file(
             "INTENT_CREDENTIAL_FILE",
-            f"File with your API key or token; {CREDENTIAL_VARIABLE} may hold it instead. Without TLS it can be read "
-            "on the way.",
+            f"File with your API key or token; {CREDENTIAL_VARIABLE} may hold it instead. Without TLS, it can be "
+            "read in transit.",
         ),
     ] = None,
 ) -> ChannelOptions:

@@ -51,29 +51,33 @@ Data = Annotated[
     ),
 ]
 SplitOption = Annotated[
-    Split | None, typer.Option(help="Split of JSON data; without: test. Of CSV all rows are taken.", show_default=False)
+    Split | None,
+    typer.Option(help="Split of JSON data; test if omitted. All rows of CSV data are used.", show_default=False),
 ]
-ModelDir = Annotated[Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")]
+ModelDir = Annotated[Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder per model.")]
 Frontend = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="Ask a running frontend, whatever the model's engine, instead of the model folder.",
+        help="Send queries to a running frontend, whatever the model's engine, instead of using the model folder.",
         show_default=False,
     ),
 ]
-Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds that a call to the frontend may take.")]
+Timeout = Annotated[float, typer.Option(min=0.001, help="Time limit of a call to the frontend, in seconds.")]
 Threshold = Annotated[
     float | None,
     typer.Option(
-        parser=share, metavar="SHARE", help="Least score of an answer, instead of the model's own.", show_default=False
+        parser=share,
+        metavar="SHARE",
+        help="Minimum score of an answer, instead of the model's own.",
+        show_default=False,
     ),
 ]
 OutOfScope = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LABEL",
-        help=f"Label of rows that are out of scope, beside {FALLBACK_LABEL} and the model's fallback label.",
+        help=f"Label of rows that are out of scope, besides {FALLBACK_LABEL} and the model's fallback label.",
         show_default=False,
     ),
 ]

@@ -24,21 +24,21 @@ from intentctl.output import (
 from serving.domain.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
 from serving.domain.management import ReleaseState
 from serving.wire.channels import ChannelOptions
-from serving.wire.client import DEFAULT_ADDRESS
+from serving.wire.client_base import DEFAULT_ADDRESS
 from serving.wire.management_client import ManagementClient
 
 if TYPE_CHECKING:
     from intentctl.volume_releases import VolumeReleases
 
-Name = Annotated[str, typer.Argument(help="The name that has versions.", show_default=False)]
-Frontend = Annotated[str, typer.Option(metavar="HOST:PORT", help="The frontend that is asked.")]
+Name = Annotated[str, typer.Argument(help="Name that has versions.", show_default=False)]
+Frontend = Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the frontend.")]
 OnVolume = Annotated[
     Path | None,
     typer.Option(
         "--model-dir",
         exists=True,
         file_okay=False,
-        help="Change this model folder here, instead of asking a frontend: where services may only read it.",
+        help="Change this model folder directly instead of through a frontend, for services that may only read it.",
         show_default=False,
     ),
 ]
@@ -48,7 +48,7 @@ ReadVolume = Annotated[
         "--model-dir",
         exists=True,
         file_okay=False,
-        help="Read this model folder here, instead of asking a frontend, which alone knows what trials have shown.",
+        help="Read this model folder directly instead of through a frontend; only a frontend knows trial results.",
         show_default=False,
     ),
 ]
@@ -58,12 +58,12 @@ Expected = Annotated[
         "--expect",
         min=0,
         metavar="REVISION",
-        help="Revision that you know; where it is another by now, nothing changes, and the exit code is 4. 0: there is"
-        " no release yet.",
+        help="Revision that you expect; if the current one differs, nothing changes and the exit code is 4. 0: no"
+        " release exists yet.",
         show_default=False,
     ),
 ]
-Comment = Annotated[str, typer.Option(help="Why; it stands in the history.", show_default=False)]
+Comment = Annotated[str, typer.Option(help="Reason for the change, recorded in the history.", show_default=False)]
 FRONTEND: Final = DEFAULT_ADDRESS
 
 Manager: TypeAlias = "ManagementClient | VolumeReleases"

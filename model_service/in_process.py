@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from frontend.engines.backend import Removed
 from frontend.engines.forgetting import forget_each
 from predictor.inference.engine import InferenceEngine
-from predictor.rpc.residency_messages import resident_message
+from predictor.inference.traffic_registry import CountedModel
 from predictor.rpc.servicer import REPLICA
-from predictor.rpc.traffic_messages import traffic_message
 from serving.call.call import Call
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
-from serving.domain.residency import ModelResidency
-from serving.wire.residency_client import model_residency_of, statistics_of
+from serving.domain.residency import ModelResidency, ModelStatistics
 
 
 class InProcessBackend:
@@ -51,12 +49,12 @@ class InProcessBackend:
         del call
         with await self._engine.load(model_id) as model:
             del model
-            return self._residence(model_id)
+            return self._state_of(model_id)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return the residency of the model in this process."""
         del call
-        return [self._residence(model_id)]
+        return [self._state_of(model_id)]
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Unload the model. Raises ModelPinned."""
@@ -75,10 +73,33 @@ class InProcessBackend:
         """Close the engine."""
         await self._engine.close()
 
-    def _residence(self, model_id: ModelId) -> ModelResidency:
-        residents = self._engine.residency()
+    def _state_of(self, model_id: ModelId) -> ModelResidency:
+        residents, now = self._engine.residency(), time.monotonic()
         resident = residents.seen(model_id)
-        message = None if resident is None else resident_message(resident, residents, time.monotonic())
         counted = self._engine.traffic().listed(model_id, 1)
-        statistics = statistics_of(traffic_message(counted[0], time.monotonic())) if counted else None
-        return model_residency_of(REPLICA, message, statistics)
+        statistics = _statistics_of(counted[0], now) if counted else None
+        if resident is None:
+            return ModelResidency(REPLICA, resident=False, statistics=statistics)
+        return ModelResidency(
+            REPLICA,
+            resident=True,
+            pinned=residents.is_pinned(model_id),
+            generation=resident.generation,
+            bytes=resident.size,
+            idle_seconds=max(0.0, now - resident.last_used),
+            leases=resident.leases,
+            hits=resident.hits,
+            statistics=statistics,
+        )
+
+
+def _statistics_of(counted: CountedModel, now: float) -> ModelStatistics:
+    counts = counted.counter.snapshot()
+    return ModelStatistics(
+        counts.documents,
+        counts.empty_documents,
+        counts.tokens,
+        counts.unknown_tokens,
+        counts.fallbacks,
+        max(0.0, now - counted.began),
+    )

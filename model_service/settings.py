@@ -13,15 +13,17 @@ from serving.runtime.settings import Share, service_settings
 
 
 class ModelServiceSettings(PredictorSettings, EngineSettings):
-    """Answers predictions itself, and routes those of other algorithms to their engines.
+    """Serves intent models itself, and routes predictions of other algorithms to their engines.
 
-    Every setting is a flag or an environment variable (in brackets); flags win.
+    Every setting is a flag or an environment variable (in brackets); flags take precedence.
     """
 
     model_config = service_settings("INTENT_MODEL_SERVICE_", "model_service")
 
     algorithms: str = Field(
-        default="intent-classification", min_length=1, description="algorithms served here, separated by commas"
+        default="intent-classification",
+        min_length=1,
+        description="algorithms served by this process, separated by commas",
     )
     routes: str = Field(
         default="", description="engines of further algorithms, as algorithm=kind://host:port, separated by commas"
@@ -30,7 +32,7 @@ class ModelServiceSettings(PredictorSettings, EngineSettings):
     # Callers reach this service directly, as they do a frontend.
     trace_share: Share = Field(
         default=0.01,
-        description="share of the calls without a traceparent that are traced; where there is one, it decides",
+        description="share of the calls without a traceparent that are traced; for others, the traceparent decides",
     )
 
     @model_validator(mode="after")

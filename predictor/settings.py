@@ -24,9 +24,9 @@ ModelIds = Annotated[str, AfterValidator(_well_written)]
 
 
 class PredictorSettings(ServerSettings):
-    """Answers with PyTorch intent models from the shared volume, loaded on request, least recently used out.
+    """Serves PyTorch intent models from the shared volume: loaded on request, evicted when least recently used.
 
-    Every setting is a flag or an environment variable (in brackets); flags win.
+    Every setting is a flag or an environment variable (in brackets); flags take precedence.
     """
 
     model_config = service_settings("INTENT_PREDICTOR_", "predictor")
@@ -35,27 +35,40 @@ class PredictorSettings(ServerSettings):
         default=ByteSize(0),
         ge=0,
         le=1 << 50,
-        description="memory for models, as 1GiB or 500MB; 0: a share of the container's, else the machine's, memory",
+        description="memory for models, such as 1GiB or 500MB; 0: a share of the container's memory, or else of"
+        " the machine's",
     )
-    preload: ModelIds = Field(default="", description="models loaded before health says SERVING: ids, with commas")
-    pin: ModelIds = Field(default="", description="models that are preloaded and never evicted: ids, with commas")
-    max_models: int = Field(default=100_000, ge=1, description="most models in memory")
-    max_loads: int = Field(default=1024, ge=1, description="most models waiting to be loaded; more: RESOURCE_EXHAUSTED")
-    max_weights_bytes: ByteSize = Field(default=ByteSize(256 << 20), ge=1, description="largest model.pth that is read")
-    max_vocabulary_bytes: ByteSize = Field(
-        default=ByteSize(64 << 20), ge=1, description="largest vocab.pth that is read"
+    preload: ModelIds = Field(
+        default="", description="ids of the models that are loaded before health reports SERVING, separated by commas"
     )
+    pin: ModelIds = Field(
+        default="", description="ids of the models that are preloaded and never evicted, separated by commas"
+    )
+    max_models: int = Field(default=100_000, ge=1, description="maximum number of models in memory")
+    max_loads: int = Field(
+        default=1024,
+        ge=1,
+        description="maximum number of models that wait to be loaded; further ones are refused with RESOURCE_EXHAUSTED",
+    )
+    max_weights_bytes: ByteSize = Field(default=ByteSize(256 << 20), ge=1, description="maximum size of model.pth")
+    max_vocabulary_bytes: ByteSize = Field(default=ByteSize(64 << 20), ge=1, description="maximum size of vocab.pth")
     max_counted_models: int = Field(
-        default=4096, ge=1, le=1_000_000, description="most models whose traffic is counted; those asked longest ago go"
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="maximum number of models whose traffic is counted; the least recently queried ones are dropped",
     )
     trace_share: Share = Field(
         default=0.0,
-        description="share of the calls without a traceparent that are traced; where there is one, as of a frontend"
-        " that traces the call, it decides",
+        description="share of the calls without a traceparent that are traced; for others, the traceparent decides,"
+        " such as that of a frontend that traces the call",
     )
-    inference_threads: int = Field(default=2, ge=1, le=256, description="threads for long documents and batches")
+    inference_threads: int = Field(
+        default=2, ge=1, le=256, description="number of threads for long documents and batches"
+    )
     max_inferences_waiting: int = Field(
         default=1024,
         ge=0,
-        description="most long documents and batches that wait for a thread; more: RESOURCE_EXHAUSTED",
+        description="maximum number of long documents and batches that wait for a thread; further ones are refused with"
+        " RESOURCE_EXHAUSTED",
     )

@@ -1,11 +1,11 @@
-# Sourced by the scripts beside it: makes the project's virtual environment and keeps it at the pinned requirements.
+# Sourced by the scripts in this folder: creates the virtual environment and keeps it at the pinned requirements.
 #
-#   ensure_environment predictor|dev    makes .venv where it is missing, installs what that set of pins names
+#   ensure_environment predictor|dev    creates .venv if it is missing, and installs that set of pins
 #
-# Settings: PYTHON (default python3.11, else python3), VENV (default .venv), TORCH_INDEX_URL (the package index that
-# PyTorch comes from, where plain pip would find a build other than the CPU's; see the README).
+# Settings: PYTHON (default python3.11, else python3), VENV (default .venv), TORCH_INDEX_URL (the package index for
+# PyTorch, if pip would otherwise install a build for something other than the CPU; see the README).
 
-# Absolute: programs that the tests start may look for Python from elsewhere.
+# An absolute path, because programs that the tests start may look for Python from other folders.
 VENV=$(realpath --no-symlinks "${VENV:-.venv}")
 
 ensure_environment() {
@@ -31,7 +31,7 @@ ensure_environment() {
   if [[ -n "${TORCH_INDEX_URL:-}" ]]; then
     "$VENV/bin/pip" install "${quiet[@]}" --index-url "$TORCH_INDEX_URL" "$(grep -h '^torch==' requirements/predictor.txt)"
   fi
-  # pip's resolver prints warnings about its own configuration that help nobody here.
+  # pip's resolver prints warnings about its own configuration that do not matter here.
   "$VENV/bin/pip" install "${quiet[@]}" -r "$pins" 2> >(grep -v '^WARNING: Location' >&2)
   "$VENV/bin/pip" install "${quiet[@]}" --no-deps --editable . 2> >(grep -v '^WARNING: Location' >&2)
   echo "$wanted" >"$stamp"

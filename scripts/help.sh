@@ -1,6 +1,6 @@
-# Sourced by the scripts beside it, before anything is installed.
+# Sourced by the scripts in this folder before anything is installed.
 #
-#   help_or_continue "$@"    where --help or -h stands before any --: prints the comment at the script's head, and exits 0
+#   help_or_continue "$@"    if --help or -h precedes any --, prints the comment at the script's head and exits with 0
 
 help_or_continue() {
   local argument

@@ -31,23 +31,31 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def observability(
     *,
-    starts: Annotated[int | None, typer.Option(min=1, help=f"Starts of all services. [{_USUAL.starts}]")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help=f"Rounds after each start. [{_USUAL.rounds}]")] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.1, max=60.0, help=f"Length of each measurement. [{_USUAL.seconds:g}]")
+    starts: Annotated[
+        int | None, typer.Option(min=1, help=f"Number of starts of all services. [{_USUAL.starts}]")
     ] = None,
-    in_flight: Annotated[int | None, typer.Option(min=1, help=f"Requests in flight. [{_USUAL.in_flight}]")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help=f"Number of rounds after each start. [{_USUAL.rounds}]")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=60.0, help=f"Length of each measurement, in seconds. [{_USUAL.seconds:g}]"),
+    ] = None,
+    in_flight: Annotated[
+        int | None, typer.Option(min=1, help=f"Number of requests in flight. [{_USUAL.in_flight}]")
+    ] = None,
     shapes: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help=f"How it is run: {', '.join(SHAPES)}. [all]")
+        str | None, typer.Option(metavar="NAME,NAME", help=f"Shapes of the services: {', '.join(SHAPES)}. [all]")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help=f"What is on: {', '.join(_VARIANTS)}. [all]")
+        str | None,
+        typer.Option(metavar="NAME,NAME", help=f"Variants, by what is switched on: {', '.join(_VARIANTS)}. [all]"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One start, one round of half a second.")] = False,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
     from_json: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Measure nothing: take the figures from such a file."),
+        typer.Option(exists=True, dir_okay=False, help="Measure nothing; read the figures from such a file."),
     ] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help=f"Write docs/{_PAGE.name}.")] = False,
 ) -> None:

@@ -46,7 +46,7 @@ def quality(
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
     from_json: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Measure nothing: take the figures from such a file."),
+        typer.Option(exists=True, dir_okay=False, help="Measure nothing; read the figures from such a file."),
     ] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help=f"Write docs/{_PAGE} and its plot.")] = False,
 ) -> None:

@@ -47,6 +47,8 @@ class ServerLimits:
     """Rate of unproductive reads, per second, of all connections that have none left; 128 bytes count as one more."""
     handshake_seconds: float = 10.0
     """Time limit for TLS and for the first bytes of a connection, in seconds."""
+    header_seconds: float = 10.0
+    """Time limit for the headers of a request over HTTP/1.1, in seconds."""
     request_seconds: float = 60.0
     """Time limit for the request of a call that takes one message, in seconds; the call's deadline may be earlier."""
     keepalive_seconds: float = 30.0

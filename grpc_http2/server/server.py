@@ -79,7 +79,7 @@ class Server:
         self.handshakes = Handshakes(limits.max_handshakes)
         self.introductions: set[asyncio.Task[None]] = set()
         """Tasks that give new connections their transports."""
-        self.http1 = Http1(refuse, self.fewer)
+        self.http1 = Http1(refuse, self.fewer, limits.header_seconds)
         self._application: Application = refuse
         self._connections: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,7 +115,7 @@ class Server:
     def serve_http(self, application: Application) -> None:
         """Have ``application`` answer plain HTTP, on HTTP/1.1 and HTTP/2, which is otherwise refused with 415."""
         self._application = application
-        self.http1 = Http1(application, self.fewer)
+        self.http1 = Http1(application, self.fewer, self.limits.header_seconds)
 
     # Lifecycle.
 

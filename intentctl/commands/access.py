@@ -27,9 +27,9 @@ access = typer.Typer(
 def key(
     *,
     days: Annotated[
-        float | None, typer.Option(min=0.0, help="Days until it expires; without it, it never does.")
+        float | None, typer.Option(min=0.0, help="Days until the key expires; if omitted, it never expires.")
     ] = None,
-    comment: Annotated[str, typer.Option(help="What it is for, noted beside its hash.")] = "",
+    comment: Annotated[str, typer.Option(help="Purpose of the key, stored beside its hash.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. The key is shown once; the access file stores its hash."""
@@ -47,7 +47,9 @@ def key(
 
 @access.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="The access file.", show_default=False)], *, as_json: AsJson = False
+    file: Annotated[Path, typer.Argument(help="Path of the access file.", show_default=False)],
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Read an access file, and all files that it names, as a service would, and list what each identity may do."""
     try:

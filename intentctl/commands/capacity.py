@@ -50,7 +50,7 @@ def capacity(
     *,
     tenants: Annotated[
         int | None,
-        typer.Option(min=1, max=1_000_000, help="How many models are asked for; without: those of the model folder."),
+        typer.Option(min=1, max=1_000_000, help="Number of requested models; if omitted, those in the model folder."),
     ] = None,
     exponent: Annotated[
         float,
@@ -58,7 +58,7 @@ def capacity(
             "--zipf",
             min=0.0,
             max=10.0,
-            help="Popularity: the model at rank r is asked for 1/r^ZIPF times; 0: all alike.",
+            help="Popularity: requests for the model at rank r are proportional to 1/r^ZIPF; 0: all alike.",
         ),
     ] = 1.0,
     counts: Annotated[
@@ -69,39 +69,42 @@ def capacity(
     ] = None,
     model_bytes: Annotated[
         int | None,
-        typer.Option(parser=_bytes, metavar="SIZE", help="Memory of a model, as 2MB; without: as in the model folder."),
+        typer.Option(
+            parser=_bytes, metavar="SIZE", help="Memory of a model, such as 2MB; if omitted, as in the model folder."
+        ),
     ] = None,
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder whose models are measured.")
+        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with the models to measure.")
     ] = Path("models"),
     model_memory: Annotated[
         int | None,
-        typer.Option(parser=_bytes, metavar="SIZE", help="Memory for models in each predictor: its --model-memory."),
+        typer.Option(parser=_bytes, metavar="SIZE", help="Memory for models in each predictor, its --model-memory."),
     ] = None,
     memory_limit: Annotated[
         int | None,
         typer.Option(
             parser=_bytes,
             metavar="SIZE",
-            help="Limit of a predictor's container, of which it takes its share; without both: that of this machine.",
+            help="Memory limit of a predictor's container, of which it takes its share for models. Without this"
+            " option and --model-memory: the limit of this machine.",
         ),
     ] = None,
     max_models: Annotated[
-        int, typer.Option(min=1, help="Most models in memory of each predictor: its --max-models.")
+        int, typer.Option(min=1, help="Maximum number of models in memory of each predictor, its --max-models.")
     ] = 100_000,
-    replicas: Annotated[int, typer.Option(min=1, max=MOST_REPLICAS, help="Predictors.")] = 1,
+    replicas: Annotated[int, typer.Option(min=1, max=MOST_REPLICAS, help="Number of predictors.")] = 1,
     requests_per_second: Annotated[
-        float, typer.Option(min=0.0, max=1e9, help="Requests a second, over all models and predictors.")
+        float, typer.Option(min=0.0, max=1e9, help="Requests per second, over all models and predictors.")
     ] = 1000.0,
     hit_rate: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Wanted share of requests that find their model in memory.")
+        float, typer.Option(min=0.0, max=1.0, help="Required share of requests that find their model in memory.")
     ] = 0.99,
     requests_per_replica: Annotated[
         float,
         typer.Option(
             min=0.001,
             max=1e9,
-            help="Requests a second that a predictor answers from memory. The default is one machine's, measured: "
+            help="Requests per second that a predictor answers from memory. The default was measured on one machine: "
             "docs/benchmarks.md.",
         ),
     ] = 3000.0,
@@ -110,12 +113,15 @@ def capacity(
         typer.Option(
             min=0.0,
             max=1000.0,
-            help="Seconds that a predictor takes to load a model. The default is one machine's, measured: "
+            help="Time that a predictor takes to load a model, in seconds. The default was measured on one machine: "
             "docs/scaling.md.",
         ),
     ] = 0.004,
     partitions: Annotated[
-        int, typer.Option(min=1, max=4096, help="The frontend's --partitions for several predictors.")
+        int,
+        typer.Option(
+            min=1, max=4096, help="Number of partitions with several predictors, the frontend's --partitions."
+        ),
     ] = Affinity().partitions,
     plot: Annotated[
         Path | None,

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 @connecting
 def compare(
-    a: Annotated[str, typer.Argument(help="The id of the first model, as the one that serves.", show_default=False)],
-    b: Annotated[str, typer.Argument(help="The id of the second model, as a candidate.", show_default=False)],
+    a: Annotated[str, typer.Argument(help="Id of the first model, such as the one that serves.", show_default=False)],
+    b: Annotated[str, typer.Argument(help="Id of the second model, such as a candidate.", show_default=False)],
     data: Data,
     *,
     model_dir: ModelDir = Path("models"),
@@ -41,9 +41,9 @@ def compare(
     timeout: Timeout = 30.0,
     threshold: Threshold = None,
     out_of_scope: OutOfScope = None,
-    show: Annotated[int, typer.Option(min=0, help="Show N labels and N texts that they differ in.")] = 10,
+    show: Annotated[int, typer.Option(min=0, help="Show N labels and N texts on which the models differ.")] = 10,
     fail_if_worse: Annotated[
-        bool, typer.Option("--fail-if-worse", help="End with 1 where B is significantly worse.")
+        bool, typer.Option("--fail-if-worse", help="Exit with code 1 if B is significantly worse.")
     ] = False,
     as_json: AsJson = False,
     connection: ChannelOptions,

@@ -14,12 +14,12 @@ from serving.wire.channels import ChannelOptions
 
 @connecting
 def delete(
-    model_id: Annotated[str, typer.Argument(help="id, or name@version.", show_default=False)],
+    model_id: Annotated[str, typer.Argument(help="Id of the model, or name@version.", show_default=False)],
     *,
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Even a whole model, and a version that is live, pinned, or needed for a rollback."
+            "--force", help="Delete even a whole model, or a version that is live, pinned, or needed for a rollback."
         ),
     ] = False,
     frontend: Frontend = FRONTEND,

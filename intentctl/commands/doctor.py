@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 @connecting
 def doctor(
-    model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
+    model_id: Annotated[str, typer.Argument(help="Id of the model: the name of its folder.", show_default=False)],
     *,
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")
+        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
     predictor: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="A running predictor: what it was asked is looked at too, and held against the model's baseline.",
+            help="Running predictor, whose queries are examined too, and compared with the model's baseline.",
             show_default=False,
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that it may take to answer.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of the predictor's answer, in seconds.")] = 10.0,
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @connecting
 def evaluate(
-    model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
+    model_id: Annotated[str, typer.Argument(help="Id of the model: the name of its folder.", show_default=False)],
     data: Data,
     *,
     model_dir: ModelDir = Path("models"),
@@ -48,20 +48,26 @@ def evaluate(
     minimum_accuracy: Annotated[
         float | None,
         typer.Option(
-            parser=share, metavar="SHARE", help="End with 1 where the accuracy in scope is less.", show_default=False
+            parser=share,
+            metavar="SHARE",
+            help="Exit with code 1 if the accuracy in scope is lower.",
+            show_default=False,
         ),
     ] = None,
     minimum_oos_recall: Annotated[
         float | None,
         typer.Option(
-            parser=share, metavar="SHARE", help="End with 1 where the out-of-scope recall is less.", show_default=False
+            parser=share,
+            metavar="SHARE",
+            help="Exit with code 1 if the out-of-scope recall is lower.",
+            show_default=False,
         ),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Write an HTML report; needs jinja2, and matplotlib for plots.")
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Write PNGs into this folder; needs matplotlib.")
+        Path | None, typer.Option(file_okay=False, help="Write PNG plots to this folder; needs matplotlib.")
     ] = None,
     as_json: AsJson = False,
     connection: ChannelOptions,

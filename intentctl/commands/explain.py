@@ -17,31 +17,32 @@ from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Prediction, Query
 from serving.wire.channels import ChannelOptions
-from serving.wire.client import DEFAULT_ADDRESS, IntentClient
+from serving.wire.client import IntentClient
+from serving.wire.client_base import DEFAULT_ADDRESS
 
 
 @connecting
 def explain(
-    model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
-    document: Annotated[str, typer.Argument(help="The text to explain.", show_default=False)],
+    model_id: Annotated[str, typer.Argument(help="Id of the model: the name of its folder.", show_default=False)],
+    document: Annotated[str, typer.Argument(help="Text to explain.", show_default=False)],
     *,
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--label", metavar="LABEL", help="Explain this label too, beside the best one.", show_default=False
+            "--label", metavar="LABEL", help="Explain this label too, besides the best one.", show_default=False
         ),
     ] = None,
     frontend: Annotated[
-        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Where the frontend listens.")
+        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Address of the frontend.")
     ] = DEFAULT_ADDRESS,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that the call may take.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of the call, in seconds.")] = 10.0,
     model_dir: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Explain from this model folder, without a service.", show_default=False),
+        typer.Option(file_okay=False, help="Use this model folder instead of a service.", show_default=False),
     ] = None,
     threshold: Threshold = None,
     top: Annotated[int, typer.Option(min=0, help="Show the N strongest tokens one by one.")] = 10,
-    html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write an HTML page that stands alone.")] = None,
+    html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained HTML page.")] = None,
     png: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a PNG; needs matplotlib.")] = None,
     as_json: AsJson = False,
     connection: ChannelOptions,

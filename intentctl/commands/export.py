@@ -15,27 +15,30 @@ from serving.volume.model_store import folders_of
 
 
 def export(
-    model_id: Annotated[str, typer.Argument(help="The id of the model to export.", show_default=False)],
+    model_id: Annotated[str, typer.Argument(help="Id of the model to export.", show_default=False)],
     *,
     torchserve: Annotated[
-        bool, typer.Option("--torchserve", help="For TorchServe: an archive model-ID.mar. The one engine there is yet.")
+        bool,
+        typer.Option(
+            "--torchserve", help="Write an archive for TorchServe, model-ID.mar. No other engine is supported yet."
+        ),
     ] = False,
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
+        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
     model_store: Annotated[
-        Path, typer.Option(exists=True, file_okay=False, help="Folder for the archive: TorchServe's model store.")
+        Path, typer.Option(exists=True, file_okay=False, help="Folder of the archive: TorchServe's model store.")
     ] = Path(),
     publish_as: Annotated[
         str | None,
         typer.Option(
-            help="Also publish the model under this id for TorchServe, so that the frontend sends its questions there;"
-            " the archive is that id's.",
+            help="Also publish the model under this id for TorchServe, so that the frontend sends its queries there;"
+            " the archive is for this id.",
             show_default=False,
         ),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Take the place of the archive, and of the model, of this id.")
+        bool, typer.Option("--replace", help="Replace the existing archive, and the existing model, of this id.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

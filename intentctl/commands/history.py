@@ -17,7 +17,9 @@ from serving.wire.channels import ChannelOptions
 def history(
     name: Name,
     *,
-    limit: Annotated[int, typer.Option(min=0, help="Most changes to show, the latest first.")] = MAX_HISTORY,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Maximum number of changes to show, the latest first.")
+    ] = MAX_HISTORY,
     frontend: Frontend = FRONTEND,
     model_dir: ReadVolume = None,
     as_json: AsJson = False,

@@ -16,20 +16,20 @@ from serving.volume.model_store import folders_of
 def import_archive(
     archive: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, help="An archive of TorchServe: FILE.mar.", show_default=False),
+        typer.Argument(exists=True, dir_okay=False, help="Archive of TorchServe, FILE.mar.", show_default=False),
     ],
     *,
     model_id: Annotated[
         str | None,
         typer.Option(
-            help="The id to publish it under; without: the one in model-ID.mar, else the archive's own name of it.",
+            help="Id to publish the model under; if omitted, the one in model-ID.mar, or else the name in the archive.",
             show_default=False,
         ),
     ] = None,
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
+        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of this id.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the existing model of this id.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish the model of a TorchServe archive for the predictor. The archive is data: nothing in it is executed."""

@@ -39,19 +39,19 @@ _NUMBERS: Final = {"labels", "bytes", "generation", "idle_seconds", "leases", "h
 def models(
     *,
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")
+        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
     resident: Annotated[
-        bool, typer.Option("--resident", help="List what is in the memory of a running predictor instead.")
+        bool, typer.Option("--resident", help="List the models in the memory of a running predictor instead.")
     ] = False,
-    predictor: Annotated[str, typer.Option(help="Where that predictor listens.")] = "127.0.0.1:51002",
+    predictor: Annotated[str, typer.Option(help="Address of that predictor.")] = "127.0.0.1:51002",
     frontend: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="List what this running frontend serves instead.", show_default=False),
+        typer.Option(
+            metavar="HOST:PORT", help="List the models that this running frontend serves instead.", show_default=False
+        ),
     ] = None,
-    prefix: Annotated[
-        str, typer.Option(help="With --frontend: only names that begin with this.", show_default=False)
-    ] = "",
+    prefix: Annotated[str, typer.Option(help="With --frontend: only names with this prefix.", show_default=False)] = "",
     algorithm: Annotated[
         str, typer.Option(help="With --frontend: only models of this algorithm.", show_default=False)
     ] = "",
@@ -59,7 +59,7 @@ def models(
         bool | None,
         typer.Option(
             "--released/--unreleased",
-            help="With --frontend: only names that have, or have no, release.",
+            help="With --frontend: only names with, or without, a release.",
             show_default=False,
         ),
     ] = None,

@@ -30,27 +30,29 @@ from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.wire.batches import outcomes_in_batches
 from serving.wire.channels import ChannelOptions
-from serving.wire.client import DEFAULT_ADDRESS, IntentClient
+from serving.wire.client import IntentClient
+from serving.wire.client_base import DEFAULT_ADDRESS
 
 _STANDARD_INPUT: Final = "-"
 
 
 @connecting
 def predict(
-    model_id: Annotated[str, typer.Argument(help="The model's id: the name of its folder.", show_default=False)],
+    model_id: Annotated[str, typer.Argument(help="Id of the model: the name of its folder.", show_default=False)],
     documents: Annotated[
-        list[str], typer.Argument(help="Texts to classify; - reads one a line from standard input.", show_default=False)
+        list[str],
+        typer.Argument(help="Texts to classify; - reads one per line from standard input.", show_default=False),
     ],
     *,
-    k: Annotated[int, typer.Option("-k", min=0, help="Show the k best labels of each.")] = 0,
+    k: Annotated[int, typer.Option("-k", min=0, help="Show the k best labels of each text.")] = 0,
     threshold: Threshold = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each word adds to the best label; `explain` shows more.")
     ] = False,
     frontend: Annotated[
-        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Where the frontend listens.")
+        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Address of the frontend.")
     ] = DEFAULT_ADDRESS,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a call, in seconds.")] = 10.0,
     as_json: AsJson = False,
     connection: ChannelOptions,
 ) -> None:

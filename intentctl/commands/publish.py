@@ -18,12 +18,14 @@ def publish(
         Path,
         typer.Argument(exists=True, file_okay=False, help="Folder with the model's three files.", show_default=False),
     ],
-    model_id: Annotated[str, typer.Argument(help="What to publish it as: id, or name@version.", show_default=False)],
+    model_id: Annotated[
+        str, typer.Argument(help="Id to publish the model under, or name@version.", show_default=False)
+    ],
     *,
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
+        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of this id.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the existing model of this id.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish a model folder: staged, flushed to disk, renamed into place, with SHA-256 sums in its manifest."""

@@ -29,14 +29,14 @@ def _share(text: str) -> float:
 @connecting
 def release(
     name: Name,
-    version: Annotated[str, typer.Argument(help="The version: the name of its folder.", show_default=False)],
+    version: Annotated[str, typer.Argument(help="Version to release: the name of its folder.", show_default=False)],
     *,
     canary: Annotated[
         float | None,
         typer.Option(
             parser=_share,
             metavar="SHARE",
-            help="Give it this share of the calls, as 10% or 0.1, beside the stable version.",
+            help="Give the version this share of the calls, such as 10% or 0.1, beside the stable version.",
             show_default=False,
         ),
     ] = None,
@@ -45,7 +45,7 @@ def release(
         typer.Option(
             parser=_share,
             metavar="SHARE",
-            help="With --canary: it is taken back where more of its answers fail; without: 2%.",
+            help="With --canary: take the canary back if more than this share of its answers fails; 2% if omitted.",
             show_default=False,
         ),
     ] = None,
@@ -54,22 +54,30 @@ def release(
         typer.Option(
             parser=_share,
             metavar="SHARE",
-            help="With --canary: it is taken back where more of its answers differ from stable; without: 20%.",
+            help="With --canary: take the canary back if more than this share of its answers differs from stable; 20%"
+            " if omitted.",
             show_default=False,
         ),
     ] = None,
     min_answers: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1_000_000, help="With --canary: before which nothing is judged; without: 50.", show_default=False
+            min=1,
+            max=1_000_000,
+            help="With --canary: number of answers before it is judged; 50 if omitted.",
+            show_default=False,
         ),
     ] = None,
     shadow: Annotated[
-        bool, typer.Option("--shadow", help="Ask it what stable is asked, and compare the answers; nobody gets them.")
+        bool,
+        typer.Option(
+            "--shadow",
+            help="Send the version the queries of stable and compare the answers; no caller receives its answers.",
+        ),
     ] = False,
     label: Annotated[
         str | None,
-        typer.Option(help="Give it to those who ask for name@label, and leave stable alone.", show_default=False),
+        typer.Option(help="Serve the version to calls for name@label; the stable version stays.", show_default=False),
     ] = None,
     expect: Expected = None,
     comment: Comment = "",

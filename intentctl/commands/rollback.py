@@ -17,7 +17,7 @@ def rollback(
     name: Name,
     *,
     to: Annotated[
-        str, typer.Option(metavar="VERSION", help="A former stable version; without: the last.", show_default=False)
+        str, typer.Option(metavar="VERSION", help="Former stable version; the last one if omitted.", show_default=False)
     ] = "",
     expect: Expected = None,
     comment: Comment = "",

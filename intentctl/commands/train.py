@@ -35,70 +35,78 @@ def train(
     model_id: Annotated[
         str,
         typer.Option(
-            help="The model's id, which is the runId of calls, and names its folder; or name@version.",
+            help="Id of the model, which is the runId of calls and the name of its folder; or name@version.",
             show_default=False,
         ),
     ],
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder a model.")
+        Path, typer.Option(envvar="MODEL_DIR", file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
     model_version: Annotated[
         str | None,
         typer.Option(
-            help="The model's version, told with every answer; without: that of the id, or 1.0.", show_default=False
+            help="Version of the model, returned with every answer; if omitted, that of the id, or 1.0.",
+            show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the model if it is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the model if it exists.")] = False,
     test: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="CSV that the finished model is measured on, and nothing else."),
+        typer.Option(
+            exists=True, dir_okay=False, help="CSV on which the finished model is measured, and nothing else."
+        ),
     ] = None,
     validation_fraction: Annotated[
         float,
-        typer.Option(min=0.01, max=0.5, help="Share of each label kept for validation where the data has no split."),
+        typer.Option(
+            min=0.01, max=0.5, help="Share of each label kept for validation if the data has no validation split."
+        ),
     ] = 0.1,
     label: Annotated[
-        list[str] | None, typer.Option(help="Train on this label, and others named so; without: on all.")
+        list[str] | None, typer.Option(help="Train on this label only; repeatable. If omitted, on all labels.")
     ] = None,
     domains: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="JSON that maps domains to lists of labels.")
     ] = None,
-    domain: Annotated[
-        list[str] | None, typer.Option(help="Train on the labels of this domain, and others named so.")
-    ] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Train on the labels of this domain; repeatable.")] = None,
     without_oos: Annotated[
         bool, typer.Option("--without-oos", help="Leave out the rows labelled oos, which are out of scope.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="The same seed gives the same model.")] = 0,
     tokenizer: Annotated[
-        str, typer.Option(help="How texts become tokens; without + there are no n-grams.")
+        str, typer.Option(help="Tokenizer of the texts; without +, there are no n-grams.")
     ] = _RECIPE.tokenizer,
     max_bytes: Annotated[
-        int, typer.Option(min=20_000, help="Most bytes of the model's folder: it decides how many n-grams are kept.")
+        int,
+        typer.Option(
+            min=20_000, help="Maximum size of the model's folder, in bytes; it determines how many n-grams are kept."
+        ),
     ] = _RECIPE.max_bytes,
-    dimensions: Annotated[int, typer.Option(min=1, help="Numbers in the embedding of a token.")] = _RECIPE.dimensions,
+    dimensions: Annotated[
+        int, typer.Option(min=1, help="Number of dimensions of the embedding of a token.")
+    ] = _RECIPE.dimensions,
     fc_size: Annotated[
-        int | None, typer.Option(min=1, help="Outputs of a linear layer before the last one; without: there is none.")
+        int | None, typer.Option(min=1, help="Outputs of a linear layer before the last one; no such layer if omitted.")
     ] = _RECIPE.fc_size,
-    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the texts.")] = _RECIPE.epochs,
+    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of passes over the texts.")] = _RECIPE.epochs,
     patience: Annotated[
-        int, typer.Option(min=1, help="Passes without a better result after which to stop.")
+        int, typer.Option(min=1, help="Number of passes without a better result after which training stops.")
     ] = _RECIPE.patience,
     token_dropout: Annotated[
-        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden, anew in each pass.")
+        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden, chosen anew in each pass.")
     ] = _RECIPE.token_dropout,
     label_smoothing: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of each target that is spread over all labels.")
     ] = _RECIPE.label_smoothing,
     class_weights: Annotated[
-        bool, typer.Option("--class-weights", help="Let rare labels weigh as much as frequent ones.")
+        bool, typer.Option("--class-weights", help="Give rare labels as much weight as frequent ones.")
     ] = _RECIPE.class_weights,
     given_up: Annotated[
         float,
         typer.Option(
             min=0.0,
             max=0.5,
-            help="Share of the validation texts whose right answer may become the fallback label: sets the threshold.",
+            help="Share of the validation texts whose right answer the fallback label may replace; sets the threshold.",
         ),
     ] = _RECIPE.given_up,
     as_json: AsJson = False,

@@ -37,7 +37,7 @@ def _transport(value: str) -> str:
 def up(
     *,
     model_dir: Annotated[
-        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder a model.")
+        Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
     host: Annotated[str, typer.Option(help="Address that both services listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the frontend.")] = 51001,
@@ -50,7 +50,7 @@ def up(
         typer.Option(
             parser=_transport,
             metavar=f"[{'|'.join(TRANSPORTS)}]",
-            help="Server that callers meet; http2, used where none is set, is the fast one, and takes REST too.",
+            help="Server implementation for callers; http2, used unless set otherwise, is faster and serves REST too.",
         ),
     ] = None,
     workers: Annotated[
@@ -58,12 +58,12 @@ def up(
         typer.Option(
             min=0,
             max=256,
-            help="Processes of the frontend, or of the single process, on one port; 0: one for each core. One where"
-            " nothing else is set.",
+            help="Number of processes of the frontend, or of the single process, on one port; 0: one per core. 1 unless"
+            " set otherwise.",
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that the start may take.")] = 60.0,
-    check: Annotated[bool, typer.Option("--check", help="Stop again after the first prediction.")] = False,
+    timeout: Annotated[float, typer.Option(help="Time limit of the start, in seconds.")] = 60.0,
+    check: Annotated[bool, typer.Option("--check", help="Stop after the first prediction.")] = False,
 ) -> None:
     """Start the frontend and the predictor on this machine; Ctrl-C drains and stops them."""
     options = StackOptions(model_dir.resolve(), host, port, predictor_port, transport, single_process, workers)

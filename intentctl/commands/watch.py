@@ -20,8 +20,8 @@ from serving.wire.management_client import ManagementClient
 @connecting
 def watch(
     *,
-    prefix: Annotated[str, typer.Option(help="Only names that begin with this.", show_default=False)] = "",
-    initial: Annotated[bool, typer.Option("--initial", help="Begin with all that is there.")] = False,
+    prefix: Annotated[str, typer.Option(help="Only names with this prefix.", show_default=False)] = "",
+    initial: Annotated[bool, typer.Option("--initial", help="Begin with everything that exists.")] = False,
     frontend: Frontend = FRONTEND,
     as_json: AsJson = False,
     connection: ChannelOptions,

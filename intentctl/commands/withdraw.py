@@ -19,7 +19,7 @@ def withdraw(
     *,
     canary: Annotated[bool, typer.Option("--canary", help="End the canary.")] = False,
     shadow: Annotated[bool, typer.Option("--shadow", help="End the shadow.")] = False,
-    label: Annotated[str | None, typer.Option(help="Take this label away.", show_default=False)] = None,
+    label: Annotated[str | None, typer.Option(help="Remove this label.", show_default=False)] = None,
     expect: Expected = None,
     comment: Comment = "",
     frontend: Frontend = FRONTEND,

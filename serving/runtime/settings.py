@@ -76,7 +76,7 @@ def service_settings(prefix: str, program: str) -> SettingsConfigDict:
 
 
 class ServerSettings(BaseSettings):
-    """Settings that both services have in common."""
+    """Settings common to both services."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -89,103 +89,134 @@ class ServerSettings(BaseSettings):
     model_dir: DirectoryPath = Field(
         default=Path("/models"),
         validation_alias=AliasChoices("model_dir", "MODEL_DIR"),
-        description="folder of the shared volume that holds one folder a model",
+        description="folder of the shared volume with one folder per model",
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
-    port: Port = Field(
-        default=51001, description="port to listen on; 0 takes a free one, named in the log line 'ready'"
-    )
+    port: Port = Field(default=51001, description="port to listen on; 0: a free port, named in the log line 'ready'")
     max_message_bytes: int = Field(
-        default=1 << 20, ge=1 << 10, le=1 << 30, description="largest request taken; larger ones: RESOURCE_EXHAUSTED"
+        default=1 << 20,
+        ge=1 << 10,
+        le=1 << 30,
+        description="maximum size of a request, in bytes; larger requests are refused with RESOURCE_EXHAUSTED",
     )
     max_document_bytes: int = Field(
-        default=1 << 16, ge=1, le=1 << 30, description="largest document taken, in bytes of UTF-8"
+        default=1 << 16, ge=1, le=1 << 30, description="maximum size of a document, in bytes of UTF-8"
     )
-    max_batch_size: int = Field(default=4096, ge=1, le=1 << 20, description="most requests taken in one batch call")
+    max_batch_size: int = Field(
+        default=4096, ge=1, le=1 << 20, description="maximum number of requests in a batch call"
+    )
     max_in_flight: int = Field(
-        default=16_384, ge=1, description="most calls that are served, or wait to be, at the same time"
+        default=16_384,
+        ge=1,
+        description="maximum number of calls that are served, or wait to be served, at the same time",
     )
     max_waiting: int = Field(
-        default=16_384, ge=0, description="most of these that wait, where the service has found out that it takes fewer"
+        default=16_384,
+        ge=0,
+        description="maximum number of these calls that wait, once the service has found that it can serve only fewer"
+        " at the same time",
     )
     min_in_flight: int = Field(
-        default=16, ge=1, description="calls of a method that are served at the same time however long they take"
+        default=16,
+        ge=1,
+        description="number of calls of a method that are always served at the same time, however long they take",
     )
     latency_goal_seconds: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)] = Field(
         default=0.5,
-        description="where calls take longer, and longer than without load, fewer are served at the same time",
+        description="time that calls should take at most, in seconds; if they take longer, and longer than without"
+        " load, fewer are served at the same time",
     )
     latency_tolerance: Annotated[float, Field(ge=1.0, le=1000.0, allow_inf_nan=False)] = Field(
         default=4.0,
-        description="how many times as long as without load calls may take, where that is more than the goal",
+        description="multiple of the time without load that calls may take, if that is longer than the latency goal",
     )
-    max_streams_per_connection: int = Field(default=1024, ge=1, description="most calls at the same time a connection")
+    max_streams_per_connection: int = Field(
+        default=1024, ge=1, description="maximum number of calls at the same time on a connection"
+    )
     max_connections: int = Field(
-        default=16_384, ge=1, description="most connections at the same time, on the transport http2; more are closed"
+        default=16_384,
+        ge=1,
+        description="maximum number of connections at the same time, on the transport http2; further ones are closed",
     )
-    default_deadline_seconds: Seconds = Field(default=30.0, description="deadline of calls that come without one")
+    default_deadline_seconds: Seconds = Field(
+        default=30.0, description="deadline of calls that arrive without one, in seconds"
+    )
     file_threads: int = Field(
-        default=1, ge=1, le=256, description="models, or manifests, read at once; a slow volume wants more"
+        default=1,
+        ge=1,
+        le=256,
+        description="number of models, or manifests, that are read at once; a slow volume needs more",
     )
     freshness_seconds: Seconds = Field(
-        default=1.0, description="a model's files are looked at for changes at most once in this time"
+        default=1.0, description="minimum time between two checks of a model's files for changes, in seconds"
     )
     connection_age_seconds: Annotated[float, Field(ge=1.0, le=86_400.0, allow_inf_nan=False)] = Field(
         default=1800.0,
-        description="a caller's connection is renewed after this time, within which it finds new replicas",
+        description="age at which a caller's connection is renewed, in seconds; within it, callers find new replicas",
     )
     drain_delay_seconds: Seconds = Field(
-        default=0.0, description="after SIGTERM, time for load balancers to see NOT_SERVING before calls are refused"
+        default=0.0,
+        description="time after SIGTERM for load balancers to see NOT_SERVING before calls are refused, in seconds",
     )
-    drain_grace_seconds: Seconds = Field(default=20.0, description="after that, time for calls in flight to end")
+    drain_grace_seconds: Seconds = Field(
+        default=20.0, description="time after the drain delay for calls in flight to end, in seconds"
+    )
     transport: Transport = Field(
         default="http2",
-        description="server below the services: http2 is several times as fast, and also takes the REST form of the"
-        " Open Inference Protocol",
+        description="server implementation: http2 is several times as fast as grpcio, and also serves the REST form of"
+        " the Open Inference Protocol",
     )
-    tls_certificate: FilePath | None = Field(default=None, description="PEM file of the certificate; with it: TLS only")
-    tls_key: FilePath | None = Field(default=None, description="PEM file of the certificate's private key")
+    tls_certificate: FilePath | None = Field(
+        default=None, description="PEM file of the service's certificate; if set, only TLS is accepted"
+    )
+    tls_key: FilePath | None = Field(default=None, description="PEM file of the private key of that certificate")
     tls_client_authority: FilePath | None = Field(
-        default=None, description="PEM file of the authority that must have signed the certificates of callers"
+        default=None, description="PEM file of the authority that must have signed the callers' certificates"
     )
     access_file: FilePath | None = Field(
         default=None,
-        description="JSON file of who may call and what they may do; with it, nobody else may. Looked at every second",
+        description="JSON file of the callers and their rights; if set, all other callers are refused. Checked for"
+        " changes every second",
     )
     health_port: Port = Field(
         default=0,
-        description="port for health checks alone, never encrypted: for probes that know no TLS; 0: none",
+        description="port for health checks only, never encrypted, for probes that do not support TLS; 0: none",
     )
     metrics_port: Port = Field(default=0, description="port that Prometheus scrapes, over plain HTTP; 0: none")
     metrics_models: int = Field(
-        default=20, ge=0, le=1000, description="models with metrics of their own, the busiest; each has up to 45 series"
+        default=20,
+        ge=0,
+        le=1000,
+        description="number of models, the busiest, with metrics of their own; each has up to 45 series",
     )
     metrics_names: Annotated[str, AfterValidator(_known_metric_names)] = Field(
         default=OURS,
-        description="whose names metrics have, with commas: ours, intent, always; triton and modelmesh add those that"
-        " their dashboards know",
+        description="sets of metric names, separated by commas: intent is always included; triton and modelmesh add the"
+        " names that their dashboards use",
     )
     trace_endpoint: Annotated[str, Field(pattern=_ENDPOINT)] = Field(
         default="",
-        description="host:port that traces are sent to, with OTLP over gRPC; https://host:port with TLS; empty: none",
+        description="host:port that traces are sent to, with OTLP over gRPC; https://host:port for TLS; empty: none",
     )
     trace_share: Share = Field(
         default=0.01,
-        description="share of the calls without a traceparent that are traced; where there is one, it decides",
+        description="share of the calls without a traceparent that are traced; for others, the traceparent decides",
     )
     traces_per_second: Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)] = Field(
         default=10.0,
-        description="most traces that are begun here in a second, however busy the service is; 0: any number",
+        description="maximum number of traces started here per second, however busy the service is; 0: no limit",
     )
     log_calls: LogCalls = Field(
-        default="failed", description="calls that get a log line each; none leaves the service's own faults"
+        default="failed", description="calls that are logged, one line each; none: only the service's own faults"
     )
     log_documents: bool = Field(
         default=False,
-        description="whether those lines have the beginning of what was asked; it is personal data of callers",
+        description="whether these lines include the beginning of the documents, which are personal data of callers",
     )
-    log_level: LogLevel = Field(default="info", description="least severe log line written")
-    log_format: LogFormat = Field(default="auto", description="auto: console on a terminal, else json")
+    log_level: LogLevel = Field(default="info", description="minimum severity of the log lines that are written")
+    log_format: LogFormat = Field(
+        default="auto", description="format of log lines; auto: console on a terminal, json elsewhere"
+    )
 
     # Neither a flag nor a variable: only a supervisor creates workers.
     _membership: Membership | None = PrivateAttr(default=None)

@@ -56,9 +56,6 @@ MOST_SPANS_WAITING: Final = 8192
 
 _SPANS_A_MESSAGE: Final = 512
 _SECONDS_BETWEEN_MESSAGES: Final = 1.0
-_PATIENCE_SECONDS: Final = 5.0
-"""Timeout of each message to the receiver, in seconds."""
-_PATIENCE_AT_THE_END_SECONDS: Final = 2.0
 _MOST_LINKS: Final = 256
 _MOST_CHARACTERS: Final = 256
 _MOST_ATTRIBUTES: Final = 32
@@ -218,7 +215,7 @@ class _Counted(SpanExporter):
         """Spans that could not be sent."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans. Blocks for ``_PATIENCE_SECONDS`` at most; called in the processor's thread."""
+        """Send spans. Blocks until the time limit of a message at most; called in the processor's thread."""
         self.taken += len(spans)
         result = SpanExportResult.FAILURE
         try:
@@ -280,11 +277,14 @@ class TraceSender(Collector):
     Args:
         endpoint: address of the receiver: ``host:port``, or ``https://host:port`` for TLS.
         service: name of the service in its spans.
+        message_seconds: time limit for sending one message, in seconds.
+        end_seconds: time limit for sending the waiting spans at the end, in seconds.
     """
 
-    def __init__(self, endpoint: str, service: str) -> None:
+    def __init__(self, endpoint: str, service: str, *, message_seconds: float = 5.0, end_seconds: float = 2.0) -> None:
+        self._end_seconds = end_seconds
         address = endpoint if "://" in endpoint else f"http://{endpoint}"
-        self._exporter = _Counted(OTLPSpanExporter(address, timeout=_PATIENCE_SECONDS))
+        self._exporter = _Counted(OTLPSpanExporter(address, timeout=message_seconds))
         self._spans = _Bounded(self._exporter)
         attributes: dict[str, Attribute] = {
             "service.name": service,
@@ -309,7 +309,7 @@ class TraceSender(Collector):
     async def close(self) -> None:
         """Send the waiting spans, for two seconds at most."""
         end = asyncio.ensure_future(asyncio.to_thread(self._spans.shutdown))
-        done, _ = await asyncio.wait({end}, timeout=_PATIENCE_AT_THE_END_SECONDS)
+        done, _ = await asyncio.wait({end}, timeout=self._end_seconds)
         if not done:
             self._exporter.shutdown()
         await end

@@ -7,51 +7,21 @@ with IntentClient("127.0.0.1:51001") as client:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, ClassVar, Final, Self
-
-import grpc
+from collections.abc import Iterable, Sequence
 
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.channels import PLAIN, ChannelOptions, open_async_channel, open_channel
+from serving.wire.client_base import AsyncClient, BlockingClient, Client, typed_errors
 from serving.wire.messages import explain_request_of, explained_prediction_of, outcomes_of, prediction_of, request_of
-from serving.wire.remote import error_of_call
-
-DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
-DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
 
-class _Client:
-    """The part that both clients share: a channel, and the stub of the service."""
-
-    _open: ClassVar[staticmethod[[str, ChannelOptions], Any]]
-
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        options: ChannelOptions = PLAIN,
-    ) -> None:
-        self._timeout = timeout
-        self._channel = self._open(address, options)
-        self._stub = pb_grpc.PredictionServiceStub(self._channel)
-        self._is_closed = False
-
-    def _open_stub(self) -> Any:  # the published stub types cover only blocking calls
-        if self._is_closed:
-            raise ValueError("the client is closed; make another one")
-        return self._stub
-
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
+class _PredictionClient(Client):
+    _stub_of = pb_grpc.PredictionServiceStub
+    _default_timeout_seconds = 10.0
 
 
-class IntentClient(_Client):
+class IntentClient(_PredictionClient, BlockingClient):
     """Blocking client of a frontend. Safe to use from several threads; close it, or use ``with``.
 
     Args:
@@ -62,8 +32,6 @@ class IntentClient(_Client):
     Raises:
         InvalidConnection: the files or the credential of ``options`` cannot be used.
     """
-
-    _open = staticmethod(open_channel)
 
     def predict(
         self,
@@ -92,7 +60,7 @@ class IntentClient(_Client):
                 :mod:`serving.domain.errors`.
         """
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
-        with _typed_errors():
+        with typed_errors():
             return prediction_of(self._open_stub().Predict(request, timeout=self._seconds(timeout)))
 
     def explain(
@@ -111,7 +79,7 @@ class IntentClient(_Client):
             ServingError: as :meth:`predict` does; ``ModelUnusable`` if the model's engine cannot explain answers.
         """
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
-        with _typed_errors():
+        with typed_errors():
             return explained_prediction_of(self._open_stub().Explain(request, timeout=self._seconds(timeout)))
 
     def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:
@@ -120,30 +88,15 @@ class IntentClient(_Client):
         Raises:
             ServingError: the batch as a whole was refused.
         """
-        with _typed_errors():
+        with typed_errors():
             return outcomes_of(self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
 
-    def close(self) -> None:
-        """Close the connection. Every later call raises ValueError."""
-        self._is_closed = True
-        self._channel.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AsyncIntentClient(_Client):
+class AsyncIntentClient(_PredictionClient, AsyncClient):
     """Asyncio version of :class:`IntentClient`. Belongs to the event loop that created it.
 
     Close the client, or use ``async with``.
     """
-
-    _open = staticmethod(open_async_channel)
 
     async def predict(
         self,
@@ -158,7 +111,7 @@ class AsyncIntentClient(_Client):
     ) -> Prediction:
         """Return the model's answer, as :meth:`IntentClient.predict` does."""
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
-        with _typed_errors():
+        with typed_errors():
             return prediction_of(await self._open_stub().Predict(request, timeout=self._seconds(timeout)))
 
     async def explain(
@@ -173,26 +126,13 @@ class AsyncIntentClient(_Client):
     ) -> Prediction:
         """Return the model's answer with explanations, as :meth:`IntentClient.explain` does."""
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
-        with _typed_errors():
+        with typed_errors():
             return explained_prediction_of(await self._open_stub().Explain(request, timeout=self._seconds(timeout)))
 
     async def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:  # noqa: ASYNC109 - gRPC carries it to the service
         """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch` does."""
-        with _typed_errors():
+        with typed_errors():
             return outcomes_of(await self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
-
-    async def close(self) -> None:
-        """Close the connection. Every later call raises ValueError."""
-        self._is_closed = True
-        await self._channel.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _query(model_id: str, document: str, k: int, threshold: float | None, explain: Sequence[str] | None) -> Query:
@@ -201,13 +141,3 @@ def _query(model_id: str, document: str, k: int, threshold: float | None, explai
 
 def _batch(queries: Iterable[Query]) -> pb.PredictBatchRequest:
     return pb.PredictBatchRequest(requests=[request_of(pb.PredictRequest, query) for query in queries])
-
-
-@contextmanager
-def _typed_errors() -> Iterator[None]:
-    """Raise the typed form of a gRPC error. The errors of both kinds of channel have the same methods."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        failed: Any = error
-        raise error_of_call(failed, "frontend") from error

@@ -8,10 +8,7 @@ with ManagementClient("127.0.0.1:51001") as models:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Final, Self
-
-import grpc
+from typing import Any, Final
 
 from serving.domain.management import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
 from serving.domain.releases.changes import Trial
@@ -19,8 +16,7 @@ from serving.domain.releases.release import MAX_HISTORY
 from serving.domain.residency import ModelResidency
 from serving.stubs import model_service_pb2 as pb
 from serving.stubs import model_service_pb2_grpc as pb_grpc
-from serving.wire.channels import PLAIN, ChannelOptions, open_channel
-from serving.wire.client import DEFAULT_ADDRESS
+from serving.wire.client_base import BlockingClient, typed_errors
 from serving.wire.management_messages import (
     description_of,
     model_residency_of,
@@ -29,14 +25,11 @@ from serving.wire.management_messages import (
     state_of,
     watched_of,
 )
-from serving.wire.remote import error_of_call
 
-DEFAULT_TIMEOUT_SECONDS: Final = 60.0
-"""Timeout of a call, in seconds. A release loads the version first."""
 _ON_A_PAGE: Final = 1000
 
 
-class ManagementClient:
+class ManagementClient(BlockingClient):
     """Blocking client of a frontend's ModelService. Close it, or use ``with``.
 
     Every method raises ServingError if the call fails: ReleaseConflict if another caller has changed the release,
@@ -48,28 +41,9 @@ class ManagementClient:
         options: TLS, and the caller's certificate and credential.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        options: ChannelOptions = PLAIN,
-    ) -> None:
-        self._timeout = timeout
-        self._channel = open_channel(address, options)
-        self._stub = pb_grpc.ModelServiceStub(self._channel)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
+    _stub_of = pb_grpc.ModelServiceStub
+    # A version that is released is loaded first.
+    _default_timeout_seconds = 60.0
 
     def models(self, *, prefix: str = "", algorithm: str = "", released: bool | None = None) -> Iterator[ModelSummary]:
         """Yield all models by name, fetched page by page.
@@ -128,12 +102,11 @@ class ManagementClient:
         """
         stream = self._stub.WatchModels(pb.WatchModelsRequest(prefix=prefix, initial=initial))
         try:
-            for message in stream:
-                change = watched_of(message)
-                if change is not None:
-                    yield change
-        except grpc.RpcError as error:
-            raise _error_of(error) from error
+            with typed_errors():
+                for message in stream:
+                    change = watched_of(message)
+                    if change is not None:
+                        yield change
         finally:
             stream.cancel()
 
@@ -214,12 +187,5 @@ class ManagementClient:
         return state_of(self._ask(method, request))
 
     def _ask(self, method: Callable[..., Any], request: Any) -> Any:
-        try:
+        with typed_errors():
             return method(request, timeout=self._timeout)
-        except grpc.RpcError as error:
-            raise _error_of(error) from error
-
-
-def _error_of(error: grpc.RpcError) -> Exception:
-    failed: Any = error
-    return error_of_call(failed, "frontend")

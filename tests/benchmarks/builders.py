@@ -1,4 +1,4 @@
-"""Results as a run would leave them."""
+"""Builders of results in the form in which a run leaves them."""
 
 from __future__ import annotations
 

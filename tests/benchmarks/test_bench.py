@@ -63,7 +63,7 @@ def test_a_file_of_something_else_is_a_wrong_call(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
-@pytest.mark.timeout(600)  # the first time it installs a peer's environment
+@pytest.mark.timeout(600)  # the first run installs a peer's environment
 def test_a_short_run_measures_and_verifies(tmp_path: Path) -> None:
     if shutil.which("h2load") is None:
         pytest.skip(WHERE_TO_GET_IT)

@@ -1,4 +1,4 @@
-"""Rounds over systems that fail, or are told to."""
+"""Rounds over systems that cannot be installed or that answer wrongly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from peers.environments import CannotInstall
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken(System):
-    """Never gives the right answer."""
+    """System that never gives the right answer."""
 
     @contextmanager
     def start(self, workplace: Path) -> Iterator[Running]:
@@ -26,7 +26,7 @@ class Broken(System):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absent(Broken):
-    """Cannot be had."""
+    """System that cannot be installed."""
 
     def install(self) -> None:
         raise CannotInstall(f"{self.name} is not here")

@@ -1,4 +1,4 @@
-"""Thousands of tenants, far more than the memory holds: nobody gets an error, or the answer of somebody else."""
+"""Thousands of tenants, far more than fit in memory: no caller gets an error or another tenant's answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load with many bodies, against a real server."""
+"""Load with many request bodies, against a real server."""
 
 from __future__ import annotations
 

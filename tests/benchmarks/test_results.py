@@ -24,7 +24,7 @@ def test_another_file_is_refused() -> None:
 
 
 def test_ratios_are_taken_within_rounds() -> None:
-    # The machine was half as fast in the second round; the ratio does not see it. The third round has no peer.
+    # The machine was half as fast in the second round, which does not change the ratio. The third round has no peer.
     measured = results(
         {"two-processes": figures(20.0), "echo": figures(10.0)},
         {"two-processes": figures(10.0), "echo": figures(5.0)},

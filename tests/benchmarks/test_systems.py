@@ -1,4 +1,4 @@
-"""What the benchmark measures, started and asked once: programs on the engine, our services with more on, clients."""
+"""Measured systems, started and called once: programs on the engine, our services with more features on, clients."""
 
 from __future__ import annotations
 
@@ -109,6 +109,6 @@ def without_credential(running: Running) -> Call:
 
 
 def unguarded(system: Ours) -> Ours:
-    """The same, whose access rules are forgotten."""
+    """Return the same system without the flags that put its access rules in force."""
     prepare = system.prepare
     return replace(system, prepare=lambda stack, folder: replace(prepare(stack, folder), flags=()))

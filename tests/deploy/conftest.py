@@ -9,7 +9,7 @@ from tests.deploy.manifests import KUSTOMIZATIONS, Manifests, render
 
 @pytest.fixture(params=KUSTOMIZATIONS)
 def manifests(request: pytest.FixtureRequest) -> Manifests:
-    """The base, and the example of an overlay: what holds for one holds for both."""
+    """The base and the example overlay; each test runs on both."""
     return render(str(request.param))
 
 

@@ -1,4 +1,4 @@
-"""What `kubectl kustomize` makes of deploy/kubernetes, and the parts of it that tests ask for."""
+"""Objects that `kubectl kustomize` renders from deploy/kubernetes, and their parts that tests need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATIONS = ("base", "overlays/example")
 COMPONENTS = ("components/pod-monitor", "components/tls", "components/writable-models")
-"""What an overlay may take in addition."""
+"""Components that an overlay may add."""
 SERVICES: dict[str, type[ServerSettings]] = {"frontend": FrontendSettings, "predictor": PredictorSettings}
 DEFAULT_NAMESPACE = "default"
 
@@ -42,7 +42,7 @@ def kubectl() -> str:
 
 @functools.cache
 def render(kustomization: str) -> Manifests:
-    """Return the objects that a kustomization stands for; `kubectl` must have nothing to warn of."""
+    """Return the objects that a kustomization renders; `kubectl` must print no warning."""
     return _rendered(KUBERNETES / kustomization)
 
 
@@ -67,7 +67,7 @@ def _from(folder: str, kustomization: str) -> str:
 
 @dataclass(frozen=True)
 class Manifests:
-    """The objects of one kustomization, each as Kubernetes is given it."""
+    """The objects of one kustomization, as Kubernetes receives them."""
 
     objects: Sequence[dict[str, Any]]
 
@@ -92,7 +92,7 @@ class Manifests:
 
 @dataclass(frozen=True)
 class Pod:
-    """What every pod of a Deployment is like."""
+    """Template that all pods of a Deployment share."""
 
     deployment: Mapping[str, Any]
 
@@ -116,7 +116,7 @@ class Pod:
 
     @property
     def container(self) -> Mapping[str, Any]:
-        """The one container; there are no others, at any time of the pod's life."""
+        """The only container; the pod has no init containers either."""
         assert "initContainers" not in self.spec
         (container,) = self.spec["containers"]
         assert isinstance(container, Mapping)
@@ -124,7 +124,7 @@ class Pod:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment variables, which are all given as values."""
+        """The environment variables, all given as literal values."""
         assert not {"args", "command", "envFrom"} & set(self.container)
         return {each["name"]: each["value"] for each in self.container["env"]}
 
@@ -137,14 +137,14 @@ class Pod:
             return kind()
 
     def volume_at(self, path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Return how the container mounts what it finds at ``path``, and the volume itself."""
+        """Return the container's mount at ``path``, and its volume."""
         (mount,) = [each for each in self.container["volumeMounts"] if each["mountPath"] == path]
         (volume,) = [each for each in self.spec["volumes"] if each["name"] == mount["name"]]
         return mount, volume
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Return whether a label selector, of the kinds used here, selects an object with these labels."""
+    """Return whether a label selector, which may only have ``matchLabels``, selects an object with these labels."""
     assert set(selector) <= {"matchLabels"}, "matchExpressions are not read here"
     wanted: Mapping[str, str] = selector.get("matchLabels", {})
     return wanted.items() <= labels.items()
@@ -160,7 +160,7 @@ def dockerfile(service: str) -> str:
 
 
 def image_variables(service: str) -> Mapping[str, str]:
-    """Return the settings that the image of a service brings."""
+    """Return the settings that the image of a service sets."""
     found = re.findall(r"\b(INTENT_[A-Z_]+|MODEL_DIR)=(\S+)", dockerfile(service))
     defaults = dict(re.findall(r"^ARG ([A-Z_]+)=(\S+)", dockerfile(service), re.MULTILINE))
     return {name: re.sub(r"\$\{(\w+)\}", lambda use: defaults[use[1]], value) for name, value in found}

@@ -1,4 +1,4 @@
-"""What is in deploy/observability, and Prometheus' own tools that look at it."""
+"""Files of deploy/observability, and the tools of Prometheus that check them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def tool_of_prometheus(name: str) -> str:
 
 
 def promtool(*arguments: str, folder: Path = OBSERVABILITY) -> subprocess.CompletedProcess[str]:
-    """Run promtool, in ``folder``."""
+    """Run promtool in ``folder``."""
     command = [tool_of_prometheus("promtool"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=folder)
 
 
 def loaded(name: str) -> Any:
-    """Return a YAML file of the folder."""
+    """Return the parsed YAML file ``name`` of deploy/observability."""
     return yaml.safe_load((OBSERVABILITY / name).read_text())
 
 
@@ -50,14 +50,14 @@ def rules_of(name: str) -> Sequence[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class DashboardQuery:
-    """What one panel, or variable, asks Prometheus for."""
+    """Query that one panel or variable sends to Prometheus."""
 
     panel: str
     expression: str
-    """With the variables of the dashboard."""
+    """PromQL expression that still contains the variables of the dashboard."""
 
     def asked(self, window: str = "1m", time_range: str = "1h") -> str:
-        """Return the expression as Grafana sends it: all jobs and replicas, and these windows."""
+        """Return the expression as Grafana sends it: for all jobs and replicas, and with these windows."""
         values = {"$__rate_interval": window, "$__range": time_range, "$job": ".*", "$instance": ".*"}
         expression = self.expression
         for variable, value in values.items():
@@ -67,7 +67,7 @@ class DashboardQuery:
 
 @functools.cache
 def dashboard() -> Mapping[str, Any]:
-    """Return the dashboard as it is in the file."""
+    """Return the dashboard as parsed from its file."""
     read: Mapping[str, Any] = json.loads(DASHBOARD.read_text())
     return read
 
@@ -82,7 +82,7 @@ def dashboard_queries() -> Sequence[DashboardQuery]:
 
 
 def queries_of_the_runbook() -> Sequence[str]:
-    """Return every query that the runbook tells to ask, in the text and in lines of their own."""
+    """Return every query that the runbook gives, inline or on a line of its own."""
     text = RUNBOOK.read_text()
     written = re.findall(r"`([^`]+)`", text) + re.findall(r"^    (.*)$", text, re.MULTILINE)
     return sorted({each for each in written if metrics_in(each) and not each.startswith(("curl ", "logs "))})

@@ -1,4 +1,4 @@
-"""Prometheus takes the rules, each alert fires for what it is for, and each has its place in the runbook."""
+"""Prometheus accepts the rules, each alert fires only on its condition, and each has a section in the runbook."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_alert_that_never_fires_would_be_found(tmp_path: Path) -> None:
 
 def test_every_alert_is_tested_to_fire() -> None:
     fired = {
-        re.search(r'alertname="(\w+)"', sample["labels"])[1]  # type: ignore[index]  # each has one
+        re.search(r'alertname="(\w+)"', sample["labels"])[1]  # type: ignore[index]  # every sample has one
         for test in loaded("alerts_test.yml")["tests"]
         for expected in test.get("promql_expr_test", [])
         for sample in expected["exp_samples"]

@@ -1,4 +1,4 @@
-"""The profile "observability" of docker-compose.yml: it scrapes what is there, and is as locked up as the services."""
+"""The profile "observability" of docker-compose.yml scrapes every service and is locked down as the services are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WATCHERS = ("prometheus", "grafana")
 
 
 def scraped() -> dict[str, int]:
-    """Return the port that Prometheus scrapes, by the name that it looks up."""
+    """Return the port that Prometheus scrapes, by DNS name."""
     looked_up = [each for job in loaded("prometheus.yml")["scrape_configs"] for each in job.get("dns_sd_configs", [])]
     return {name: each["port"] for each in looked_up for name in each["names"]}
 
@@ -53,11 +53,11 @@ def test_who_watches_is_locked_up_as_the_services_are(service: str) -> None:
     assert it["mem_limit"]
     assert it["pids_limit"]
     assert "build" not in it
-    # A version, so that an update is somebody's decision.
+    # A fixed version, so that an operator decides on each update.
     assert re.search(r":v?\d+\.\d+\.\d+$", it["image"])
-    # A browser of this machine finds it, and nobody else.
+    # Only a browser on this machine can reach the container.
     assert all(re.fullmatch(r"\$\{INTENT_\w+_ADDRESS:-127\.0\.0\.1:\d+\}:\d+", each) for each in it["ports"])
-    # It sees no model.
+    # The container has no access to models.
     assert all("/models" not in volume for volume in it["volumes"])
 
 

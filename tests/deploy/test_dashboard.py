@@ -1,4 +1,4 @@
-"""Grafana takes the dashboard and shows what its panels say: its own model reads the file, Prometheus the queries."""
+"""Grafana and Prometheus accept the dashboard: Grafana's own model reads the file, Prometheus parses the queries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _kinds_of_panels() -> None:
 
 
 def unknown_to(model: Any, ours: Any, path: str = "") -> list[str]:
-    """Return where ``ours`` has what ``model``, made of it, has not or has otherwise."""
+    """Return the paths at which ``ours`` has a key or value that ``model``, made from it, lacks or changes."""
     if isinstance(ours, dict) and isinstance(model, dict):
         missing = [f"{path}/{key}" for key in ours if key not in model]
         return missing + [
@@ -90,7 +90,7 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_asks_for_something(panel: 
     for target in panel["targets"]:
         assert target["expr"]
         assert target["datasource"] == panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-    # A table shows one moment; what has a time axis shows a range.
+    # A table shows one moment; a panel with a time axis shows a range.
     assert {target["instant"] for target in panel["targets"]} == {panel["type"] == "table"}
     assert (panel["type"] == "heatmap") == (panel["targets"][0].get("format") == "heatmap")
 
@@ -127,7 +127,7 @@ def test_grafana_finds_dashboard_and_prometheus_where_compose_puts_them() -> Non
     mounted = dict(volume.split(":")[:2] for volume in compose["grafana"]["volumes"])
     assert mounted["./deploy/observability/grafana/dashboards"] == provider["options"]["path"]
     assert mounted["./deploy/observability/grafana/provisioning"] == "/etc/grafana/provisioning"
-    # The port of the container, whatever it is outside.
+    # The port inside the container, whatever port is published.
     assert source["url"] == "http://prometheus:9090"
     (published,) = compose["prometheus"]["ports"]
     assert published.endswith(":9090")

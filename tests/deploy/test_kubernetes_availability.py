@@ -1,4 +1,4 @@
-"""Pods end in their own time, are replaced one by one, and spread; autoscaler and disruption budget mean these pods."""
+"""Pods have time to drain, are replaced one by one, and spread; autoscaler and disruption budget select these pods."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.deploy.manifests import SERVICES, Manifests
 
 BOTH = pytest.mark.parametrize("service", SERVICES)
 
-# Beyond delay and grace: callers who do not read their health, calls that have just arrived, and the process's end.
+# Time beyond delay and grace: for callers that ignore the health status, calls that just arrived, and the process exit.
 STEPS_OF_DRAIN_SECONDS = 10
 
-# How long the names' service of a cluster keeps what it knows.
+# How long the DNS service of a cluster caches a name.
 NAME_SECONDS = 30
 
 
@@ -28,9 +28,9 @@ def test_a_service_ends_by_itself_before_it_is_killed(
     drain = settings.drain_delay_seconds + settings.drain_grace_seconds
     assert pod.spec["terminationGracePeriodSeconds"] >= drain + STEPS_OF_DRAIN_SECONDS
     assert settings.drain_delay_seconds > 0
-    # A call without a deadline of its own, made as late as the signal, has all its time.
+    # A call that sets no deadline and arrives together with the signal still gets its full time.
     assert drain >= settings.default_deadline_seconds
-    # The drain is the service's own: a hook before the signal would take from the same time.
+    # The service drains itself: a hook before the signal would use up the same time.
     assert "lifecycle" not in pod.container
 
 
@@ -59,7 +59,7 @@ def test_the_autoscaler_alone_says_how_many_pods_there_are(manifests: Manifests,
     assert "replicas" not in target["spec"]
     assert 2 <= spec["minReplicas"] < spec["maxReplicas"]
     (metric,) = spec["metrics"]
-    # A share of what is asked for; memory is full by design.
+    # Utilization is a share of the request. Memory is full by design.
     assert metric["resource"]["name"] == "cpu"
     assert metric["resource"]["target"]["type"] == "Utilization"
     assert "cpu" in manifests.pod(service).container["resources"]["requests"]
@@ -80,7 +80,7 @@ def test_pods_spread_over_zones_and_nodes_and_start_where_that_cannot_be(manifes
     for each in spread:
         assert manifests.selected_by(each["labelSelector"]) == [service]
         assert each["whenUnsatisfiable"] == "ScheduleAnyway"
-        # Pods that a rollout is about to take away do not count.
+        # Pods that a rollout is about to remove do not count.
         assert each["matchLabelKeys"] == ["pod-template-hash"]
 
 

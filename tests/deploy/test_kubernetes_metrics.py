@@ -1,4 +1,4 @@
-"""Prometheus finds the metrics of every pod, by annotations or by its operator, under the names that alerts know."""
+"""Prometheus finds the metrics of every pod, by annotations or by its operator, under the names that alerts use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_operator_finds_every_pod_and_names_its_job_as_compose_does(service:
     assert endpoint["port"] in [port["name"] for port in pod.container["ports"]]
     (relabeling,) = endpoint["relabelings"]
     assert relabeling["targetLabel"] == "job"
-    # The label of pods, as Prometheus writes its name.
+    # The pod label, as Prometheus spells its name.
     (label,) = relabeling["sourceLabels"]
     assert label == "__meta_kubernetes_pod_label_app_kubernetes_io_component"
     assert pod.labels["app.kubernetes.io/component"] in {

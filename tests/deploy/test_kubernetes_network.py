@@ -1,4 +1,4 @@
-"""Who may talk to whom, by the rules of NetworkPolicy: what no policy of either side forbids."""
+"""Connections that the NetworkPolicies allow: those that no policy of either side forbids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Direction = Literal["Ingress", "Egress"]
 
 @dataclass(frozen=True)
 class Peer:
-    """One end of a connection, inside or outside of the cluster."""
+    """One end of a connection, inside or outside the cluster."""
 
     namespace: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ def peer(pod: Pod) -> Peer:
 
 
 def elsewhere(namespace: str, **labels: str) -> Peer:
-    """A pod of another namespace."""
+    """Return a pod of another namespace."""
     return Peer(namespace, {"app": "other"}, {"kubernetes.io/metadata.name": namespace, **labels})
 
 

@@ -1,4 +1,4 @@
-"""Pods may do what they need and nothing else: Kubernetes' "restricted" standard, and what goes beyond it."""
+"""Pods have only the permissions that they need: Kubernetes' "restricted" standard, and restrictions beyond it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_root_file_system_is_read_only_and_only_temporary_files_can_be_writt
     pod = manifests.pod(service)
     assert pod.container["securityContext"]["readOnlyRootFilesystem"] is True
     writable = [each["mountPath"] for each in pod.container["volumeMounts"] if not each.get("readOnly")]
-    assert writable == ["/tmp"]  # noqa: S108 - it is the container's own
+    assert writable == ["/tmp"]  # noqa: S108 - the container's own
     _, volume = pod.volume_at("/tmp")  # noqa: S108
     assert bytes_of(volume["emptyDir"]["sizeLimit"]) > 0
 

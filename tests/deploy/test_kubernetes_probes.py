@@ -1,4 +1,4 @@
-"""What the probes ask is answered by the real services, in each state of their lives."""
+"""The real services answer the probes in each state of their lives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODEL = "clinc150-kitchen"
 
 @pytest.fixture(autouse=True)
 def _rendered() -> None:
-    """Nothing is started where kubectl is missing."""
+    """Skip the tests before a service is started if kubectl is missing."""
     render("base")
 
 
@@ -40,7 +40,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 def passed(kind: str, service: Service, timeout: float = 60) -> Mapping[str, bool]:
-    """Return what each probe of a Deployment finds, as the kubelet judges: SERVING or not."""
+    """Return whether each probe of a Deployment passes; like the kubelet, accept only SERVING."""
     container = render("base").pod(kind).container
     with grpc.insecure_channel(service.address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -89,7 +89,7 @@ def test_what_drains_takes_no_more_calls_and_is_left_alone(tmp_path: Path, trans
             service.wait_until_logged("draining")
             assert passed(kind, service) == LIVES
 
-            # The second signal ends the waiting.
+            # The second signal ends the wait.
             assert service.stop() == 0
 
 

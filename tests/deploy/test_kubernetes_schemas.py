@@ -1,4 +1,4 @@
-"""Kubernetes takes what is in deploy/kubernetes: each object against the published schemas of each version."""
+"""Kubernetes accepts deploy/kubernetes: each object is checked against the published schemas of each version."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml
 from tests.deploy.manifests import COMPONENTS, KUBERNETES, KUSTOMIZATIONS, Manifests, render, render_with
 
 VERSIONS = ("1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
-"""From the first with gRPC probes for good to the last one published; docs/kubernetes.md names the first."""
+"""Versions from the first with stable gRPC probes, which docs/kubernetes.md names, to the last one published."""
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_what_this_version_of_kubernetes_takes(manifests: Manifests, version: str) -> None:
     for each in manifests.objects:
-        # The schema used is that of this version, not of one close to it.
+        # The validator must use the schema of this version, not of one close to it.
         assert kubernetes_validate.validate(each, version, strict=True) == version
 
 
@@ -25,7 +25,7 @@ def test_every_object_is_what_this_version_of_kubernetes_takes(manifests: Manife
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_object_is_taken_with_a_component_too(component: str, version: str) -> None:
     for each in render_with(component).objects:
-        # The operator's own kinds are in no schema of Kubernetes.
+        # The operator's own kinds are in no Kubernetes schema.
         if "monitoring.coreos.com" not in each["apiVersion"]:
             assert kubernetes_validate.validate(each, version, strict=True) == version
 

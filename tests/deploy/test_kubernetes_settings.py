@@ -1,4 +1,4 @@
-"""What the containers are told is what the services understand, and ports and names agree all the way."""
+"""The services accept the settings of their containers, and ports and names agree throughout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_variable_is_a_setting_and_its_value_is_taken(
     pod = manifests.pod(service)
     assert set(pod.variables) <= variables_of(SERVICES[service])
     pod.settings(tmp_path, monkeypatch)
-    # Services of the namespace would add INTENT_..._PORT and the like.
+    # Otherwise, Services of the namespace add variables such as INTENT_..._PORT.
     assert pod.spec["enableServiceLinks"] is False
 
 
@@ -73,7 +73,7 @@ def test_the_route_is_the_name_of_all_ready_predictors(
     settings = manifests.pod("frontend").settings(tmp_path, monkeypatch)
     assert isinstance(settings, FrontendSettings)
     engine = parse_routes(settings.routes)["intent-classification"]
-    # The ring of gRPC is used where a route may stand for several.
+    # The gRPC ring is used for a route that may resolve to several replicas.
     assert may_be_several(engine.address)
     scheme, _, host = engine.address.rpartition("/")
     name, _, port = host.partition(":")
@@ -101,7 +101,7 @@ def test_the_memory_for_models_follows_from_the_limit_of_the_container(
     assert isinstance(settings, PredictorSettings)
     assert settings.model_memory == 0
     memory = {name: each["memory"] for name, each in pod.container["resources"].items()}
-    # It will be used, so what is asked for is all of it.
+    # The memory will be used, so the request is all of it.
     assert memory["requests"] == memory["limits"]
     limit = bytes_of(memory["limits"])
     told = f"{limit / 2**30:.0f} GiB leaves {default_budget(limit) / 2**30:.1f} GiB for models"
@@ -116,7 +116,7 @@ def test_the_example_binds_the_claim_to_its_volume() -> None:
         "namespace": claim["metadata"]["namespace"],
         "name": claim["metadata"]["name"],
     }
-    # An empty class, not a missing one: the default class of a cluster would make a new volume.
+    # An empty class, not a missing one: the default class of a cluster would provision a new volume.
     assert (claim["spec"]["storageClassName"], volume["spec"]["storageClassName"]) == ("", "")
     assert set(claim["spec"]["accessModes"]) <= set(volume["spec"]["accessModes"])
     asked = bytes_of(claim["spec"]["resources"]["requests"]["storage"])

@@ -1,4 +1,4 @@
-"""What the runbook says to type exists: commands and their flags, queries, log lines; a backup can be restored."""
+"""The runbook's commands, flags, queries and log lines exist, and a backup can be restored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERVICES = ("serving", "frontend", "predictor", "model_service")
 
 
 def commands(program: str) -> list[str]:
-    """Return how ``program`` is called in the runbook: in lines of their own, and in the text."""
+    """Return the calls of ``program`` in the runbook, inline or on lines of their own."""
     text = RUNBOOK.read_text()
     lines = re.findall(r"^    +(.*)$", text, re.MULTILINE) + re.findall(r"`([^`]+)`", text)
     found = [call for line in lines for call in re.findall(rf"(?:^|\bdo |; |\| )({program} [^;|]*)", line)]
@@ -39,11 +39,11 @@ def test_a_command_of_intentctl_is_one_with_its_flags_and_arguments(call: str) -
     if hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]
     with typer.Context(command) as context:
-        # Raises for flags that there are not, and for those that want a value and get none.
+        # The parser raises for unknown flags and for flags whose value is missing.
         parsed, left, _ = command.make_parser(context).parse_args(rest)
     assert left == []
     wanted = [each.name for each in command.params if each.param_type_name == "argument" and each.required]
-    # Where it is only spoken of, it has none.
+    # A command that is only mentioned has no arguments.
     assert not rest or "--help" in rest or [each for each in wanted if parsed[each] is None] == []
 
 

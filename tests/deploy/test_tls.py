@@ -1,4 +1,4 @@
-"""TLS in Compose and on Kubernetes: what the containers are told is what the services understand."""
+"""TLS in Compose and on Kubernetes: the services accept the settings of their containers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pod_of(service: str) -> Pod:
 def settings_of(
     service: str, variables: Mapping[str, Any], files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ServerSettings:
-    """Return the settings that ``variables`` make where ``files`` is what the container has at /tls."""
+    """Return the settings that ``variables`` give if ``files`` is the container's folder /tls."""
     assert set(variables) <= variables_of(SERVICES[service])
     with monkeypatch.context() as environment:
         environment.setenv("MODEL_DIR", str(files))
@@ -42,7 +42,7 @@ def settings_of(
 
 
 def check(service: str, settings: ServerSettings) -> None:
-    """What holds however the files get there."""
+    """Check the settings that are required however the files are provided."""
     assert settings.tls() is not None
     assert settings.health_port not in {0, settings.port, settings.metrics_port}
     if isinstance(settings, FrontendSettings):
@@ -71,7 +71,7 @@ def test_on_kubernetes_the_secret_is_mounted_where_the_settings_look(
     check(service, settings_of(service, pod.variables, tmp_path, monkeypatch))
     assert mount["readOnly"] is True
     assert volume["secret"]["secretName"] == f"{service}-tls"
-    # Nothing of a Secret below a path of its own would ever be replaced.
+    # A file of a Secret that is mounted by ``subPath`` would never be replaced.
     assert "subPath" not in mount
 
 

@@ -12,7 +12,7 @@ from tests.end_to_end.processes import Stack, stack
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Both services over a copy of the sample models that tests may add models to."""
+    """Both services over a copy of the sample models, to which tests may add models."""
     models = tmp_path_factory.mktemp("volume") / "models"
     shutil.copytree(ROOT / "models", models)
     with stack(models, tmp_path_factory.mktemp("logs")) as both:

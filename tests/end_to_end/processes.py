@@ -1,4 +1,4 @@
-"""Real services as processes of this machine, for tests: started on free ports, ended by id."""
+"""Real services as processes on this machine, for tests: started on free ports, ended by id."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.conftest import ROOT, SHARED
 START_SECONDS = 60
 STOP_SECONDS = 40
 TRANSPORT = os.environ.get("INTENT_TEST_TRANSPORT", "http2")
-"""What services are hosted on where a test does not say."""
+"""Transport that hosts the services unless a test names another."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Service:
 
     def wait_until_serving(self) -> None:
         with grpc.insecure_channel(self.address) as channel:
-            # The published types of the health stub leave Watch out.
+            # The published type stubs of the health service omit Watch.
             health: Any = health_pb2_grpc.HealthStub(channel)
             watch = health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=START_SECONDS)
             for update in watch:
@@ -48,7 +48,7 @@ class Service:
                     return
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code, once the processes it has started have ended too."""
+        """Send a signal; return the exit code once the processes that the service started have ended too."""
         family = self.family()
         if family:
             self.process.send_signal(number)
@@ -57,22 +57,22 @@ class Service:
         return code
 
     def signal_all(self, number: signal.Signals) -> None:
-        """Send a signal to it and to the processes it has started."""
+        """Send a signal to the service and to the processes that it has started."""
         for process in self.family():
             process.send_signal(number)
 
     def family(self) -> list[psutil.Process]:
-        """Itself and the processes it has started; nothing once it has ended."""
+        """Return the service's process and those that it has started; empty once the service has ended."""
         if self.process.poll() is not None:
             return []
         itself = psutil.Process(self.process.pid)
         return [itself, *itself.children(recursive=True)]
 
     def wait_until_logged(self, event: str) -> dict[str, Any]:
-        """Return the first log line of ``event``, which comes before the process ends."""
+        """Return the first log line of ``event``, which must be written before the process ends."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            # Whether it has ended is asked first: then its last lines are there.
+            # Check for the end first: the last lines of an ended process are in the log.
             ended = self.process.poll() is not None
             found = next((line for line in self.events() if line["event"] == event), None)
             if found is not None:
@@ -82,17 +82,17 @@ class Service:
         raise AssertionError(f"{self.name} has not logged {event!r}")
 
     def kill(self) -> None:
-        """End it at once, if it has not ended."""
+        """End the service at once, unless it has ended already."""
         self.stop(signal.SIGKILL)
 
     def events(self) -> list[dict[str, Any]]:
-        """The log lines so far, but one that is being written."""
+        """Return the log lines so far, except one that is still being written."""
         whole, _, _ = self.log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
 
 def wait_until_ended(processes: Sequence[psutil.Process]) -> None:
-    """Wait until none of them does anything any more; whether somebody asks for their exit codes is nothing to us."""
+    """Wait until none of the processes runs any more, whether or not their exit codes have been collected."""
     deadline = time.monotonic() + STOP_SECONDS
     while left := [process for process in processes if not has_ended(process)]:
         assert time.monotonic() < deadline, f"they live on: {left}"
@@ -116,7 +116,7 @@ class Stack:
 
 
 def transports() -> list[str]:
-    """What services can be hosted on, as parameters of tests."""
+    """Return the transports that can host services, as parameters of tests."""
     return ["grpcio", "http2"]
 
 
@@ -135,7 +135,7 @@ def start(
 
 @contextmanager
 def running_service(name: str, models: Path, logs: Path, *flags: str, transport: str = TRANSPORT) -> Iterator[Service]:
-    """One service, ready; ended behind the block."""
+    """Run one service; yield it ready, and end it after the block."""
     service = start(name, models, logs, *flags, transport=transport)
     try:
         service.wait_until_serving()
@@ -153,7 +153,7 @@ def stack(
     predictor: tuple[str, ...] = (),
     transport: str = TRANSPORT,
 ) -> Iterator[Stack]:
-    """Both services, ready; ended behind the block."""
+    """Run both services; yield them ready, and end them after the block."""
     started: list[Service] = []
     try:
         engine = start("predictor", models, logs, *predictor, transport=transport)
@@ -169,7 +169,7 @@ def stack(
 
 
 def grpcurl() -> str:
-    """The real grpcurl, or a skip that says where it is looked for."""
+    """Return the real grpcurl, or skip the test and say where grpcurl is looked for."""
     tool = SHARED / "tools" / "grpcurl"
     found = str(tool) if tool.exists() else shutil.which("grpcurl")
     if found is None:

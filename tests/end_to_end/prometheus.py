@@ -1,4 +1,4 @@
-"""A real Prometheus for tests: the project's own configuration, with other addresses and shorter intervals."""
+"""A real Prometheus for tests: the project's own configuration with other addresses and shorter intervals."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ STEP_SECONDS: Final = 2
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One that runs, asked over HTTP as Grafana asks it."""
+    """A running Prometheus, queried over HTTP as Grafana queries it."""
 
     address: str
 
     def query(self, expression: str) -> Sequence[Mapping[str, Any]]:
-        """Return what the expression gives now: series with their labels, each with one value."""
+        """Return the current result of the expression: series with their labels, each with one value."""
         found: Sequence[Mapping[str, Any]] = self._asked("query", query=expression)["result"]
         return found
 
     def values(self, expression: str) -> list[float]:
-        """Return these values alone, without those that are no numbers."""
+        """Return only the values of the expression, without those that are not numbers."""
         values = [float(series["value"][1]) for series in self.query(expression)]
         return [value for value in values if not math.isnan(value)]
 
@@ -48,7 +48,7 @@ class Prometheus:
         return [value for value in values if not math.isnan(value)]
 
     def rules(self) -> Sequence[Mapping[str, Any]]:
-        """Return every rule, with how its last evaluation went."""
+        """Return every rule with the result of its last evaluation."""
         return [rule for group in self._asked("rules")["groups"] for rule in group["rules"]]
 
     def alerts(self) -> dict[str, set[str]]:
@@ -73,11 +73,11 @@ class Prometheus:
 
 
 def configuration(targets: Mapping[str, str], rules: Path) -> dict[str, Any]:
-    """Return the configuration that is deployed, with addresses of this machine instead of names to look up.
+    """Return the deployed configuration with addresses of this machine instead of names to look up.
 
     Args:
-        targets: where the metrics of each job are; jobs that are not named have no target.
-        rules: the folder of the rule files.
+        targets: address of each job's metrics; jobs that are not named have no target.
+        rules: folder of the rule files.
     """
     written: dict[str, Any] = loaded("prometheus.yml")
     written["global"] = {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL}
@@ -91,7 +91,7 @@ def configuration(targets: Mapping[str, str], rules: Path) -> dict[str, Any]:
 
 @contextmanager
 def running_prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[Prometheus]:
-    """A Prometheus that is ready and scrapes ``targets`` by job; ended behind the block."""
+    """Run a Prometheus that scrapes ``targets`` by job; yield it ready, and end it after the block."""
     address = f"127.0.0.1:{free_port()}"
     configured = folder / "prometheus.yml"
     configured.write_text(yaml.safe_dump(configuration({**targets, "prometheus": address}, OBSERVABILITY)))

@@ -1,4 +1,4 @@
-"""Several predictors behind one frontend: each model has its replica, and losing one costs no call."""
+"""Several predictors behind one frontend: each model has its replica, and the loss of a replica costs no call."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ DOCUMENT = "please freeze my account"
 
 @dataclass
 class Replicas:
-    """A frontend before three predictors."""
+    """A frontend with three predictors."""
 
     frontend: Service
     predictors: list[Service]
     start_again: Callable[[int], Service]
-    """Starts the predictor of a place."""
+    """Function that starts the predictor of a place, which is its index."""
 
     def held(self) -> list[set[str]]:
-        """The models in the memory of each."""
+        """Return the models in the memory of each predictor."""
         return [held_by(predictor) for predictor in self.predictors]
 
     def replace(self, place: int) -> Service:
-        """Start another in the place of one that has ended, and wait until it serves."""
+        """Start another predictor in the place of one that has ended, and wait until it serves."""
         new = self.predictors[place] = self.start_again(place)
         new.wait_until_serving()
         return new
@@ -65,7 +65,7 @@ def replicas(volume: Path, logs: Path, *flags: str, transport: str = TRANSPORT) 
     port = free_port()
 
     def predictor(place: int) -> Service:
-        # Addresses that no caller of this machine takes for itself: whoever ends finds its place free again.
+        # Addresses that no caller on this machine uses as its own, so that a restarted predictor finds its port free.
         host = f"127.0.0.{place + 2}"
         service = start("predictor", volume, logs, "--host", host, *flags, port=port, transport="grpcio")
         service.address = f"{host}:{port}"
@@ -89,11 +89,11 @@ def replicas(volume: Path, logs: Path, *flags: str, transport: str = TRANSPORT) 
 
 @dataclass
 class Load:
-    """Calls, one after the other by each of some workers, over all models."""
+    """Calls over all models by several workers, each of which makes one call after another."""
 
     answered: int = 0
     asking: Counter[str] = field(default_factory=Counter)
-    """How many calls of each model are under way."""
+    """Number of calls in flight for each model."""
     failures: list[ServingError] = field(default_factory=list)
     ended: bool = False
 
@@ -110,7 +110,7 @@ class Load:
             self.answered += 1
 
     async def goes_on(self, calls: int = 10 * len(MODELS)) -> None:
-        """Return once so many more have been answered, which is every model some times."""
+        """Return once ``calls`` more calls have been answered, which covers every model several times."""
         wanted = self.answered + calls
         await becomes(lambda: self.answered >= wanted)
 
@@ -166,7 +166,7 @@ async def test_a_replica_that_is_killed_under_load_fails_no_call_and_only_its_mo
             assert_each_model_is_held_once(before)
             killed, *others = three.predictors
 
-            # It stands still first, so that calls are under way to it when it dies.
+            # Suspend the predictor first, so that calls to it are in flight when it dies.
             killed.signal_all(signal.SIGSTOP)
             await becomes(lambda: sum(calls.asking[name] for name in before[0]) >= WORKERS // 2)
             killed.kill()
@@ -222,7 +222,7 @@ def test_a_replica_that_hangs_costs_deadlines_until_it_is_noticed_and_is_passed_
                 moved = bool(client.predict(min(held), DOCUMENT, timeout=1).label)
             except DeadlineExceeded:
                 continue
-        # From now on none of its models waits for it.
+        # From now on, no call for these models waits for the hanging predictor.
         for name in MODELS:
             assert client.predict(name, DOCUMENT).label
         assert held <= set().union(*(held_by(other) for other in others))
@@ -251,7 +251,7 @@ def test_a_deleted_model_leaves_the_memory_of_every_predictor(volume: Path, tmp_
     name = MODELS[0]
     with replicas(volume, tmp_path) as them:
         for predictor in them.predictors:
-            # As one has it that answered for the model before others joined.
+            # As on a replica that answered for the model before the others joined.
             with open_channel(predictor.address) as channel:
                 pb_grpc.PredictorStub(channel).Load(pb.LoadRequest(runId=name), timeout=PATIENCE)
         assert them.held() == [{name}] * 3

@@ -1,4 +1,4 @@
-"""Model folders that must not be served: each refused with its status, nothing executed, the service unharmed."""
+"""Model folders that must not be served: each is refused with its status, nothing executed, the service unharmed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CANARY = "executed"
 
 
 class RunsACommand:
-    """A pickle of this executes a command where it is loaded with full rights."""
+    """Object whose pickle executes a command if it is loaded without restrictions."""
 
     def __init__(self, canary: Path) -> None:
         self._canary = canary
@@ -116,7 +116,7 @@ def test_a_bad_model_is_a_failed_precondition_and_nothing_of_it_runs(running: St
 
     with IntentClient(running.frontend.address) as client, pytest.raises(ServingError) as refusal:
         client.predict(folder.name, "what is my balance")
-    # The frontend refuses some manifests itself; the predictor must not rely on it.
+    # The frontend refuses some manifests itself; the predictor must not rely on that.
     directly = refusal_of_the_predictor(running, folder.name)
 
     for code, message in ((refusal.value.code, str(refusal.value)), (directly.code(), directly.details())):
@@ -153,7 +153,7 @@ def refusal_of_the_predictor(running: Stack, model_id: str) -> Any:
 
 
 def assert_nothing_is_held_of(running: Stack, model_id: str) -> None:
-    """The model is not in memory, and what was set aside for it is given back."""
+    """Check that the model is not in memory and that the memory set aside for it is released."""
     assert resident(model_id, running) is None
     # Other models may be about to be replaced, which sets memory aside for a moment.
     eventually(lambda: nothing_is_set_aside(running))

@@ -1,4 +1,4 @@
-"""Requests that are wrong: ids, documents, and bytes on the wire."""
+"""Invalid requests: ids, documents, and bytes on the wire."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_header_that_promises_a_gigabyte_and_stalls_blocks_nobody(running: Sta
 
 
 def status_of_stream(connection: socket.socket, http: h2.connection.H2Connection) -> str:
-    """The grpc-status that ends the stream."""
+    """Return the grpc-status that ends the stream."""
     while True:
         for event in http.receive_data(connection.recv(65_536)):
             if isinstance(event, h2.events.TrailersReceived | h2.events.ResponseReceived):
@@ -192,14 +192,14 @@ def status_of_stream(connection: socket.socket, http: h2.connection.H2Connection
 
 
 def raw_call(address: str, data: bytes, method: str = PREDICT, **options: Any) -> bytes:
-    """Send ``data`` as it is and return the bytes of the answer."""
+    """Send ``data`` unchanged and return the bytes of the answer."""
     with grpc.insecure_channel(address) as channel:
         call: Any = channel.unary_unary(method)
         return bytes(call(data, **{"timeout": 30} | options))
 
 
 def failure(address: str, data: bytes, method: str = PREDICT, **options: Any) -> Any:
-    """Send ``data`` as it is and return the call's error."""
+    """Send ``data`` unchanged and return the call's error."""
     with pytest.raises(grpc.RpcError) as refusal:
         raw_call(address, data, method, **options)
     return refusal.value

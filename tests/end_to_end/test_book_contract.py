@@ -1,4 +1,4 @@
-"""What clients of the book's sample service rely on, asked with its own model and its own tools."""
+"""Guarantees that clients of the book's sample service rely on, tested with the book's own model and tools."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def predict(running: Stack, **request: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module", params=transports())
 def seed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The seed's model, copied into the folder of services that run already, on each transport."""
+    """The seed's model, copied into the folder of running services, on each transport."""
     models = tmp_path_factory.mktemp("models")
     with stack(models, tmp_path_factory.mktemp("logs"), transport=request.param) as running:
         shutil.copytree(shared("seed-model/1"), models / "1")

@@ -29,7 +29,7 @@ DOCUMENT = f"what is my balance {MARK}"
 
 @dataclass
 class Logged:
-    """Both services: the frontend tells failed calls, as it does by itself, and the predictor all, documents too."""
+    """Both services: the frontend logs failed calls, its default; the predictor logs all calls and their documents."""
 
     running: Stack
     transport: str
@@ -96,7 +96,7 @@ def test_a_text_that_cannot_be_read_or_sent_on_is_not_in_the_log(logged: Logged)
         url = f"http://{logged.running.frontend.address}/v2/models/{MODEL}/infer"
         request = urllib.request.Request(url, body.encode(), {"x-request-id": "lone-surrogate"})
         with pytest.raises(urllib.error.HTTPError) as answer:
-            urllib.request.urlopen(request, timeout=30)  # noqa: S310 - of this test
+            urllib.request.urlopen(request, timeout=30)  # noqa: S310 - a URL of this test
         assert answer.value.code == 400
         (line,) = calls(logged.running.frontend, "lone-surrogate")
         assert line["code"] == "INVALID_ARGUMENT"
@@ -106,7 +106,7 @@ def test_a_text_that_cannot_be_read_or_sent_on_is_not_in_the_log(logged: Logged)
 def test_all_calls_with_their_documents_are_told_where_it_is_asked_for(logged: Logged) -> None:
     text = f"{DOCUMENT}\n{'x' * 1000}"
     ask(logged.running, "Predict", pb.PredictRequest(runId=MODEL, document=text), "told")
-    # Whichever of its calls answered, the batch for models in memory or the one for this query alone.
+    # Either call may have answered: the batch for models in memory, or the call for this query alone.
     lines = calls(logged.running.predictor, "told")
     assert lines
     for line in lines:

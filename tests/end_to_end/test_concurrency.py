@@ -1,4 +1,4 @@
-"""Many callers, many models, one answer each: the right one."""
+"""Many callers and many models: each call gets one answer, the right one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callers whose time is over, and callers who leave: what they asked is not done, and what they held is free."""
+"""Callers that time out or leave: their queries are not executed, and what they held is released."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ DOCUMENT = "what is my balance"
 TIMEOUT = 60.0
 
 LONG_BATCH, LONG_DOCUMENT = 20_000, DOCUMENT * 40
-"""One call that keeps the one thread for inference busy for seconds: its queries, and what each asks."""
+"""Call that keeps the only inference thread busy for seconds: the number of its queries, and the document of each."""
 LONGEST_MESSAGE_BYTES = 16 << 20
 QUEUED_BATCH = 200
-"""Queries of a batch that is too long for the event loop, and so waits for the thread."""
+"""Number of queries in a batch that is too long for the event loop, and therefore waits for the thread."""
 
 
 @pytest.fixture(params=transports())
@@ -42,7 +42,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @contextmanager
 def over_fake_volume(volume: Path, logs: Path, *flags: str, transport: str) -> Iterator[tuple[Stack, FakeVolume]]:
-    """Services with the model ``resident`` in memory, and with others that are not."""
+    """Run services with the model ``resident`` in memory and others that are not loaded."""
     for name in ("resident", "cold", "another"):
         shutil.copytree(SAMPLE, volume / name)
     with stack_over_fake_volume(volume, logs, "--preload", "resident", *flags, transport=transport) as both:
@@ -57,7 +57,7 @@ def ask_frontend(channel: grpc.Channel, model_id: str, timeout: float = TIMEOUT)
 def ask_batch(
     channel: grpc.Channel, model_id: str, size: int, *, document: str = DOCUMENT, timeout: float = TIMEOUT
 ) -> Any:
-    """Ask the predictor itself, which has the queue."""
+    """Call the predictor directly, because the predictor has the queue."""
     stub: Any = pb_grpc.PredictorStub(channel)
     request = pb.PredictorPredictRequest(runId=model_id, document=document)
     return stub.PredictorPredictBatch.future(
@@ -68,7 +68,7 @@ def ask_batch(
 def test_a_call_whose_deadline_passes_while_its_model_waits_to_be_loaded_is_never_executed(
     transport: str, volume: Path, tmp_path: Path
 ) -> None:
-    # Each execution of this model is counted, because its answer is no number.
+    # Each execution of this model is counted, because its answer is not a number.
     shutil.copytree(SAMPLE, volume / "counted")
     state = torch.load(SAMPLE / "model.pth", weights_only=True)
     torch.save({name: torch.full_like(value, 1e30) for name, value in state.items()}, volume / "counted" / "model.pth")
@@ -81,7 +81,7 @@ def test_a_call_whose_deadline_passes_while_its_model_waits_to_be_loaded_is_neve
         patient = ask_frontend(channel, "cold")
         held = fake.wait_until_held("cold")
         seconds = 0.2
-        while misses(both) < 3:  # that of the preload, that of the load which is held, and the one that waits behind it
+        while misses(both) < 3:  # those of the preload, of the held load, and of the call that waits behind it
             assert ask_frontend(channel, "counted", seconds).code() is grpc.StatusCode.DEADLINE_EXCEEDED
             seconds *= 2
         held.release()
@@ -98,7 +98,7 @@ def test_a_call_whose_deadline_passes_while_its_model_waits_to_be_loaded_is_neve
 
 
 def passes_its_deadline(ask: Callable[[float], Any], is_queued: Callable[[], bool]) -> grpc.StatusCode:
-    """Ask with little time, more until the call was seen in the queue; return how it ended."""
+    """Call with a short deadline, then longer ones until a call is seen in the queue; return that call's status."""
     seconds = 0.25
     while True:
         call = ask(seconds)
@@ -138,7 +138,7 @@ def test_a_batch_whose_caller_is_gone_leaves_the_queue_and_is_never_executed(
         grpc.insecure_channel(both.predictor.address) as channel,
         ExitStack() as end,
     ):
-        # One call, and not several: once one is answered, the predictor knows its pace and refuses late calls at once.
+        # A single call: once one is answered, the predictor knows its pace and refuses late calls at once.
         before = ask_batch(channel, "busy", LONG_BATCH, document=LONG_DOCUMENT)
         end.callback(before.cancel)
         eventually(lambda: leases(both)["busy"] == 1)
@@ -148,7 +148,7 @@ def test_a_batch_whose_caller_is_gone_leaves_the_queue_and_is_never_executed(
         )
 
         assert code is expected
-        # Its lease ends when it was executed or when it has left the queue. The call before it is still under way.
+        # The lease ends when the call is executed or leaves the queue. The call before it is still under way.
         state = leases(both)
         while state["late"]:
             state = leases(both)
@@ -211,7 +211,7 @@ def test_a_caller_who_leaves_does_not_take_the_load_along(transport: str, volume
 
 
 def is_refused(client: IntentClient) -> bool:
-    """Whether the predictor has no slot for a call that takes no time."""
+    """Return whether the predictor has no slot for a call that takes no time."""
     try:
         client.predict("resident", DOCUMENT)
     except OutOfCapacity:
@@ -220,7 +220,7 @@ def is_refused(client: IntentClient) -> bool:
 
 
 def is_admitted_soon(client: IntentClient) -> bool:
-    """Whether there is a slot after so many refusals as come within a fraction of a second."""
+    """Return whether a slot becomes free within as many refusals as fit into a fraction of a second."""
     return any(not is_refused(client) for _ in range(1000))
 
 

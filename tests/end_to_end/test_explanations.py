@@ -1,4 +1,4 @@
-"""Thresholds and explanations as callers meet them: grpcurl and the Python client, through real services."""
+"""Thresholds and explanations as callers see them: grpcurl and the Python client, through real services."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXPLAIN = "prediction.PredictionService/Explain"
 
 
 def write_model(folder: Path, tokenizer: str, **keys: object) -> None:
-    """Write a model of words, and n-grams where the tokenizer has them, with weights of chance."""
+    """Write a model of words, and of n-grams if the tokenizer has them, with random weights."""
     folder.mkdir(parents=True)
     written = Tokenizer.parse(tokenizer)
     tokens = {"<unk>": None}
@@ -73,7 +73,7 @@ def arrangement(request: pytest.FixtureRequest) -> str:
 def address(
     request: pytest.FixtureRequest, arrangement: str, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """Where a frontend listens, on each transport."""
+    """Address of a frontend, on each transport."""
     logs = tmp_path_factory.mktemp("logs")
     if arrangement == "one process":
         with running_service("model_service", models, logs, transport=request.param) as service:
@@ -163,7 +163,7 @@ def test_the_threshold_of_the_manifest_holds_until_a_caller_brings_another(addre
     assert fell_back["fallback"]["threshold"] == 0.999
     assert believed["label"] == fell_back["fallback"]["best_label"]
     assert "fallback" not in believed
-    # What is explained is the best label, and not that nothing is believed.
+    # The explanation is of the best label, not of the fallback.
     assert explained["label"] == "nothing"
     assert explained["explanation"]["labels"][0]["label"] == explained["fallback"]["best_label"]
 
@@ -232,7 +232,7 @@ def test_a_long_document_is_explained_whole(address: str) -> None:
 
 
 async def test_callers_at_the_same_time_each_get_what_they_asked_for(address: str) -> None:
-    """Together they go to the engine in batches, and some of them ask for too much to go together."""
+    """The queries reach the engine in batches, and some of them ask for too much to share a batch."""
     queries = [
         Query(
             ("words", "ngrams", "doubtful", "no-such-model")[number % 4],

@@ -1,4 +1,4 @@
-"""Starting, losing the other service, and stopping."""
+"""Start, loss of the other service, and stop."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_after_a_signal_health_says_not_serving_before_calls_are_refused(tmp_pat
         assert next(updates).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert not open_inference.ServerReady(question, timeout=30).ready
         assert client.predict("clinc150", "make a 10 minute timer").label == "timer"
-        both.frontend.process.send_signal(signal.SIGTERM)  # a second signal hurries
+        both.frontend.process.send_signal(signal.SIGTERM)  # a second signal speeds up the stop
         assert both.frontend.process.wait(30) == 0
         with pytest.raises(ServingError):
             client.predict("clinc150", "hello", timeout=1)
@@ -158,7 +158,7 @@ def test_the_transport_that_is_gone_is_refused_with_what_to_write_instead(servic
 
 
 def answer_when_reached(client: IntentClient) -> Prediction:
-    """The first answer: the channel of the frontend may need a moment to find the predictor again."""
+    """Return the first answer: the frontend's channel may need a moment to find the predictor again."""
     given_up = time.monotonic() + 30
     while time.monotonic() < given_up:
         try:

@@ -35,7 +35,7 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Watched:
-    """Services whose metrics are told: a frontend and a predictor, or one process that is both."""
+    """Services with metrics: a frontend and a predictor, or one process that is both."""
 
     frontend: Service
     ports: dict[str, int]
@@ -61,7 +61,7 @@ def watched(
 
 @contextmanager
 def watching(folder: Path, transport: str, *flags: str, one: bool) -> Iterator[Watched]:
-    """Services with metrics, ready; ended behind the block."""
+    """Run services with metrics; yield them ready, and end them after the block."""
     models = folder / "models"
     models.mkdir()
     names = ["model_service"] if one else ["frontend", "predictor"]
@@ -79,7 +79,7 @@ def watching(folder: Path, transport: str, *flags: str, one: bool) -> Iterator[W
 
 
 def counted(told: Exposition, name: str) -> dict[str, float]:
-    """Return how many calls of ``PredictionService/name`` ended with each code."""
+    """Return the number of calls of ``PredictionService/name`` that ended with each code."""
     ends = told.values("intent_request_seconds_count")
     return {code: count for (code, method), count in ends.items() if method == f"PredictionService/{name}"}
 
@@ -122,7 +122,7 @@ def test_queries_are_told_on_their_way_and_where_they_are_answered(watched: Watc
         after, cache = watched.told("frontend"), watched.told("predictor")
     assert after.value("intent_model_requests_total", model="asked") == 10
     assert cache.value("intent_model_documents_total", model="asked") == 10
-    # Those of the batch wait for nobody.
+    # The queries of the batch do not wait for those of other callers.
     for name in ("intent_queue_seconds_count", "intent_batch_size_sum"):
         assert after.value(name) - before.value(name) == 4, name
     assert after.value("intent_queue_length") == 0
@@ -215,7 +215,7 @@ def test_ten_thousand_tenants_make_at_most_two_thousand_series(
             for start in range(0, TENANTS, BATCH):
                 asked = tenants[start : start + BATCH]
                 queries = [Query(model_id, QUESTION) for model_id in asked]
-                # Some are busier than others, and there are ids that nobody has.
+                # Some models are busier than others, and some ids do not exist.
                 queries += queries[:50] * 3 + [Query(f"nobody-{start + number}", QUESTION) for number in range(50)]
                 outcomes = client.predict_batch(queries)
                 failures = [outcome for outcome in outcomes if isinstance(outcome, ServingError)]

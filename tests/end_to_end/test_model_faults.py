@@ -1,4 +1,4 @@
-"""Faults of loading, injected into a running predictor: the status a caller gets, and the state afterwards."""
+"""Load faults, injected into a running predictor: the status that a caller gets, and the state afterwards."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
 ROOM_FOR_ONE = 1200 << 10
-"""Memory for one of two models."""
+"""Memory for only one of two models, in bytes."""
 LARGE_ROWS = 600_000
-"""Rows of a model of about 150 MB: its load takes long enough to do something meanwhile."""
+"""Rows of a model of about 150 MB, which takes long enough to load for a test to act during the load."""
 
 
 def make_large(folder: Path) -> None:
-    """A model that is right and takes long to load."""
+    """Make a valid model that takes long to load."""
     shutil.copytree(SAMPLE, folder)
     state = torch.load(folder / "model.pth", weights_only=True)
     rows, dimensions = state["embedding.weight"].shape
@@ -50,7 +50,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_stack(volume: Path, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
-    """Starts services over an empty volume with flags for the predictor; ends them behind the test."""
+    """A function that starts services over an empty volume with flags for the predictor; they end after the test."""
     opened = []
 
     def open_stack(*flags: str) -> Stack:
@@ -85,7 +85,7 @@ def test_an_oversize_file_is_refused_before_it_is_read(running: Stack, name: str
     folder = running.models / f"oversize-{name.partition('.')[0]}"
     shutil.copytree(SAMPLE, folder)
     os.truncate(folder / name, 300 << 20)
-    # A service that reads it all would say so in its memory.
+    # A service that reads the whole file would show it in its memory.
     before = most_memory(running)
     with IntentClient(running.frontend.address) as client, pytest.raises(ServingError, match="larger than") as refusal:
         client.predict(folder.name, DOCUMENT)
@@ -96,7 +96,7 @@ def test_an_oversize_file_is_refused_before_it_is_read(running: Stack, name: str
 
 
 def most_memory(running: Stack) -> int:
-    """The most bytes that the predictor has had in memory since its start."""
+    """Return the predictor's peak memory since its start, in bytes."""
     status = Path(f"/proc/{running.predictor.process.pid}/status").read_text()
     return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
 
@@ -162,7 +162,7 @@ def test_a_model_is_refused_while_all_memory_is_in_use_and_served_afterwards(
 
 
 def refused_while_in_use(both: Stack, client: IntentClient, channel: grpc.Channel, batches: int) -> bool:
-    """Ask for one model while calls run on the other, and check them; return whether they ran for long enough."""
+    """Query one model while calls run on the other, and check both; return whether the calls ran for long enough."""
     calls = [ask_batch(channel, "used", 4000, document=DOCUMENT * 10) for _ in range(batches)]
     eventually(lambda: sum(call.done() for call in calls) + leases("used", both) == batches)
     refusal = refusal_of(client, "wanted")
@@ -178,7 +178,7 @@ def refused_while_in_use(both: Stack, client: IntentClient, channel: grpc.Channe
 
 
 def refusal_of(client: IntentClient, model_id: str) -> str | None:
-    """What an ask for a model for which there is no memory is told; nothing where there is some."""
+    """Return the message with which a query is refused if there is no memory for its model; otherwise ``None``."""
     try:
         client.predict(model_id, DOCUMENT)
     except OutOfCapacity as error:
@@ -273,7 +273,7 @@ def test_pinned_and_preloaded_models_are_there_before_the_service_says_so(volume
 
 
 def leases(model_id: str, both: Stack) -> int:
-    """How many requests use the model now; none where it is not in memory."""
+    """Return the number of requests that use the model now; 0 if the model is not in memory."""
     found = resident(model_id, both)
     return 0 if found is None else found.leases
 

@@ -1,4 +1,4 @@
-"""ModelService and its commands: real processes, real grpcurl, over both transports."""
+"""ModelService and its commands: real processes and real grpcurl, over both transports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FAILED, USAGE, UNAVAILABLE, CONFLICT = 1, 2, 3, 4
 
 @pytest.fixture(params=transports())
 def running(request: pytest.FixtureRequest, volume: Path, tmp_path: Path) -> Iterator[Stack]:
-    """Both services over a name with two sound versions, one that is damaged and one that answers wrongly."""
+    """Both services over a name with two valid versions, a damaged one, and one that answers wrongly."""
     publish(BANKING, volume, parse_model_id("bot@1"))
     publish(TRAVEL, volume, parse_model_id("bot@2"))
     shutil.copytree(volume / "bot" / "1", volume / "bot" / "damaged")
@@ -111,7 +111,7 @@ def test_models_are_loaded_described_and_unloaded_where_they_are(running: Stack)
     asked(frontend, "UnloadModel", runId="bot@2")
     (gone,) = asked(frontend, "DescribeModel", runId="bot@2")["residences"]
     assert "resident" not in gone
-    # Counts outlive the stay in memory.
+    # Counts outlive the model's time in memory.
     assert gone["statistics"]["documents"] == "2"
     assert int(gone["statistics"]["tokens"]) > 2
     protected = grpcurl_of(frontend, "DeleteModel", runId="bot@1")
@@ -194,7 +194,7 @@ def test_a_watch_tells_of_changes_and_ends_with_the_service(running: Stack) -> N
     with ManagementClient(running.frontend.address) as client:
         client.release("bot", "1")
         client.delete("bot@damaged")
-    # This one is nobody's call: it is seen by looking.
+    # No call publishes this version; the service finds it by looking at the volume.
     publish(BANKING, running.models, parse_model_id("bot@3"))
     assert published.wait(30)
     assert [(change.kind, change.model_id) for change in told if change.kind != "added"] == [

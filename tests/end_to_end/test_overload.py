@@ -1,4 +1,4 @@
-"""More calls than can be answered: those that are taken are answered in time, the others are refused at once."""
+"""More calls than can be answered: those that are admitted are answered in time, the others are refused at once."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ MODEL = "costly"
 TOKENIZER = "basic_english+words:5+characters:2-8"
 TEXT = "make a timer set the alarm what is my balance a red balance "
 CHARACTERS = 30_000
-"""Of a document: half of what is taken, and some tens of milliseconds of work with all its n-grams."""
+"""Length of a document, in characters: half the limit, and tens of milliseconds of work with all its n-grams."""
 CONNECTIONS = 4
 CALLERS = 16
 PEAK_SECONDS = 5.0
 FACTOR = 5.0
 DEADLINE_SECONDS = 2.0
 SETTLED_SECONDS = 3.0
-"""After which the service has found out what it can take, and after the deadline of those that it took before."""
+"""Seconds in which the service finds its capacity, and the deadline of the calls that it admitted before passes."""
 OVERLOAD_SECONDS = 13.0
 
 
@@ -50,7 +50,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @dataclass(frozen=True)
 class Ended:
-    """A call as its caller saw it; times are of the machine's monotonic clock."""
+    """A call as its caller saw it; times are on the machine's monotonic clock."""
 
     number: int
     began: float
@@ -64,7 +64,7 @@ class Ended:
 
 
 class Load:
-    """Callers of one frontend, who number what they ask."""
+    """Callers of one frontend, which number their queries."""
 
     def __init__(self, channels: Sequence[grpc.aio.Channel], request: Callable[[int], bytes]) -> None:
         self._asks: list[Any] = [channel.unary_unary(METHOD) for channel in channels]
@@ -87,7 +87,7 @@ class Load:
         return ended
 
     async def closed(self, callers: int, seconds: float, *, patience: float = 60.0) -> float:
-        """Ask with so many callers, each again once it is answered; return the answers a second."""
+        """Call with ``callers`` callers, each of which calls again once answered; return the answers per second."""
         began = time.monotonic()
         before = len(self.ended)
 
@@ -99,7 +99,7 @@ class Load:
         return (len(self.ended) - before) / (time.monotonic() - began)
 
     async def at_rate(self, rate: float, seconds: float, *, patience: float) -> list[Ended]:
-        """Ask at a rate, whatever is answered; return how it ended."""
+        """Call at a rate, whatever is answered; return the outcomes of the calls."""
         began = time.monotonic()
         calls: list[asyncio.Task[Ended]] = []
         while (now := time.monotonic()) < began + seconds:
@@ -110,7 +110,7 @@ class Load:
 
 @contextmanager
 def without_pauses() -> Iterator[None]:
-    """Keep the garbage collector of the callers out of what they measure."""
+    """Keep the callers' garbage collector out of their measurements."""
     gc.collect()
     gc.disable()
     try:
@@ -120,7 +120,7 @@ def without_pauses() -> Iterator[None]:
 
 
 class Lateness:
-    """How late the callers' own event loop is: what they measure includes that."""
+    """Lateness of the callers' own event loop, which their measurements include."""
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
@@ -131,7 +131,7 @@ class Lateness:
         self._timer.cancel()
 
     def percentile(self, percent: int) -> float:
-        """Return the seconds that so many percent of the looks do not exceed."""
+        """Return the seconds that ``percent`` percent of the samples do not exceed."""
         return sorted(self._seconds)[len(self._seconds) * percent // 100]
 
     def _next(self) -> asyncio.TimerHandle:
@@ -190,13 +190,14 @@ async def test_five_times_the_load_that_can_be_answered(
                 peak_after = await load.closed(CALLERS, PEAK_SECONDS)
                 assert {call.code for call in load.ended[answered:]} == {grpc.StatusCode.OK}, "it is as before"
 
-    # The machine is not equally fast all the time.
+    # The speed of the machine varies over time.
     peak = (peak_before + peak_after) / 2.0
     settled = [call for call in calls if call.ended >= began + SETTLED_SECONDS]
     good = sum(call.code is grpc.StatusCode.OK for call in settled) / (ended - began - SETTLED_SECONDS)
     refused = sorted(call.seconds for call in settled if call.code is grpc.StatusCode.RESOURCE_EXHAUSTED)
     begun = executions(trace)
-    # A deadline reaches a service as the seconds that were left when it was sent: it is later there by the way's time.
+    # A service receives a deadline as the seconds that were left when the call was sent,
+    # so the deadline is later there by the time in transit.
     late = [begun.get(call.number, 0.0) - call.began - DEADLINE_SECONDS for call in calls]
     expired = [seconds for seconds in late if seconds > 0.0]
     codes = Counter(call.code.name for call in settled)
@@ -212,7 +213,7 @@ async def test_five_times_the_load_that_can_be_answered(
 
     assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
     assert any(call.retry_after for call in calls), "who is refused is told when to ask again"
-    # Without protection next to nothing is answered in time.
+    # Without protection, almost nothing is answered in time.
     assert good >= peak / 4
 
 

@@ -40,26 +40,26 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(300)
 
 LOAD_SECONDS: Final = 60.0
 WINDOW: Final = "20s"
-"""Of rates, as Grafana would choose it for scrapes every second and more."""
+"""Window of rates, as Grafana would choose it for scrapes every second and more."""
 SAMPLES: Final = ("clinc150-banking", "clinc150-kitchen", "clinc150-travel")
 TENANTS: Final = 12
-"""Models that are asked in turn, of which only some fit into memory."""
+"""Number of models that are queried in turn, only some of which fit into memory."""
 QUESTIONS: Final = ("what is my balance", "how long do i cook an egg", "book a flight to oslo", "xyzzy plugh")
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Services under load, and who watches them."""
+    """Services under load, and the Prometheus that watches them."""
 
     prometheus: Prometheus
     predictor: Service
     began: float
     ended: float
-    """The time of the load, in seconds since 1970."""
+    """Period of the load, in seconds since 1970."""
 
 
 class Load:
-    """What callers do: ask for models in memory and not, good and bad, on trial; with and without a right to it."""
+    """Load of several callers: for models in memory or not, good, bad or on trial; with and without a right to them."""
 
     def __init__(self, address: str, authority: Path, keys: dict[str, str]) -> None:
         self._open = ExitStack()
@@ -72,7 +72,7 @@ class Load:
         self.refused: dict[type[ServingError], int] = {}
 
     def run(self, seconds: float, change: Callable[[], None]) -> None:
-        """Ask for so long; ``change`` happens halfway."""
+        """Send the load for ``seconds``; call ``change`` halfway."""
         halfway, end = time.monotonic() + seconds / 2, time.monotonic() + seconds
         changed = False
         turn = 0
@@ -82,7 +82,7 @@ class Load:
                 changed = True
             self._turn(turn)
             turn += 1
-            # A load, not a benchmark: other tests run beside it.
+            # This is a load, not a benchmark: other tests run beside it.
             time.sleep(0.02)
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Load:
     def _turn(self, turn: int) -> None:
         question = QUESTIONS[turn % len(QUESTIONS)]
         caller = self._clients["caller"]
-        # Always in memory, and asked often enough for its drift to be told.
+        # This model is always in memory, and is queried often enough for its drift to be reported.
         caller.predict_batch([Query("clinc150", each) for each in QUESTIONS])
         caller.predict(f"tenant-{turn % TENANTS:02}", question)
         caller.predict("helpdesk", f"{question} {turn}")
@@ -130,16 +130,16 @@ def put_models(volume: Path) -> None:
 
 
 class Hostile:
-    """Pickled, it asks for a command to be run."""
+    """Object whose pickle asks for a command to be run."""
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        import os  # noqa: PLC0415 - what a hostile file would name
+        import os  # noqa: PLC0415 - the module that a hostile file would name
 
         return os.system, ("true",)
 
 
 def put_access(file: Path) -> dict[str, str]:
-    """Write who may call and return the keys: a caller, one for few models, one with a small quota; one is unknown."""
+    """Write the access file; return the keys of a caller, one with few models, one with a small quota, a stranger."""
     keys = {name: new_key() for name in ("caller", "narrow", "greedy", "stranger")}
     rights = ["predict", "explain"]
     identities: dict[str, dict[str, Any]] = {
@@ -185,7 +185,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
         began = time.time()
         load.run(LOAD_SECONDS, replace_by_a_bad_copy)
-        # What was to be refused was refused, and as what it is.
+        # The load was refused wherever it should be, and with the right error.
         assert set(load.refused) == {ModelNotFound, ModelUnusable, OutOfCapacity, PermissionDenied, Unauthenticated}
         yield Watched(prometheus, predictor, began, time.time())
 
@@ -231,7 +231,7 @@ def test_panels_show_what_was_done(watched: Watched) -> None:
         assert most(panel) > 0, panel
     for panel in ("Hit rate", "Agreement with stable", "Unknown tokens", "Share of the busiest"):
         assert 0 < most(panel) <= 1, panel
-    # The certificate is for two days, and both replicas are up.
+    # The certificate is valid for two days, and both replicas are up.
     assert 86_400 < most("Certificates") < 3 * 86_400
     assert most("Replicas") == 1
 
@@ -274,7 +274,7 @@ def test_alerts_of_what_was_done_fire_and_others_do_not(watched: Watched) -> Non
     alerts = watched.prometheus.alerts()
     firing = {name for name, states in alerts.items() if "firing" in states}
     assert firing >= {"IntentForbiddenPickle", "IntentReplacementRefused", "IntentTrialDisagrees", "IntentLoadsFailing"}
-    # These take minutes.
+    # These alerts take minutes to fire.
     assert {"IntentAuthenticationFailures", "IntentPermissionDenied", "IntentQuotaRefusals"} <= set(alerts)
     for quiet in (
         "IntentServiceDown", "IntentNoFrontend", "IntentNoPredictor", "IntentMetricsMissing", "IntentRestarts",
@@ -286,7 +286,7 @@ def test_alerts_of_what_was_done_fire_and_others_do_not(watched: Watched) -> Non
 
 
 def test_a_predictor_that_dies_is_missed(watched: Watched) -> None:
-    # The last test: the services are of all.
+    # This test is the last one, because all tests share the services.
     watched.predictor.kill()
     missed: set[str] = set()
     given_up = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Publishing under load, sums that do not match, and what the command line shows of it."""
+"""Publishing under load, checksums that do not match, and what the command line shows of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CORRUPT_REPUBLISHES = 100
 
 
 def version(folder: Path, target: Path, number: str) -> Path:
-    """A copy of a model with another version."""
+    """Return a copy of a model with another version."""
     shutil.copytree(folder, target)
     manifest = json.loads((target / "manifest.json").read_text()) | {"ModelVersion": number}
     (target / "manifest.json").write_text(json.dumps(manifest))
@@ -40,7 +40,7 @@ def version(folder: Path, target: Path, number: str) -> Path:
 
 @contextmanager
 def callers(address: str, model_id: str, count: int = 8) -> Iterator[list[str]]:
-    """Callers that ask without a break until the block ends; what failed is in the list."""
+    """Run callers that query without a break until the block ends; yield the list of failures."""
     failures: list[str] = []
     answers: list[str] = []
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Batches that ask for what can be answered without waiting for a model, as a frontend asks them."""
+"""Batches of queries to answer only if they wait for no model, as a frontend sends them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.end_to_end
 SAMPLE = ROOT / "models" / "clinc150-banking"
 SHORT = "what is my balance"
 LONG = f"{SHORT} " * 2000
-"""Too long for the event loop: it waits for a thread."""
+"""Document that is too long for the event loop and so waits for a thread."""
 
 
 def asked(address: str, *queries: tuple[str, str]) -> list[str | None]:
-    """Return the label of each query, ``None`` where there is no outcome."""
+    """Return the label of each query; ``None`` if there is no outcome."""
     requests = [pb.PredictorPredictRequest(runId=model, document=document) for model, document in queries]
     with grpc.insecure_channel(address) as channel:
         stub: Any = pb_grpc.PredictorStub(channel)
@@ -45,8 +45,8 @@ def test_long_documents_of_a_model_in_memory_are_answered_and_those_of_another_a
     with running_service("predictor", volume, tmp_path, *flags, transport=transport) as predictor:
         address = predictor.address
 
-        # Asked for alone it would cost a second trip, and its frontend would not learn from it how much to let in. Now
-        # and then the files of a model are due for a look, and it is not ready.
+        # Sent alone, a long document would cost a second trip, which would not show its frontend how much to admit.
+        # Now and then the files of a model are due for a check, and the model is not ready.
         eventually(lambda: asked(address, ("ready", LONG), ("ready", LONG)) == ["balance", "balance"])
         eventually(lambda: asked(address, ("ready", SHORT), ("cold", SHORT)) == ["balance", None])
         assert asked(address, ("cold", SHORT), ("cold", LONG)) == [None, None]

@@ -1,4 +1,4 @@
-"""Releases before real services: rollbacks under load, canaries, shadows, over both transports."""
+"""Releases of real services: rollbacks under load, canaries, shadows, over both transports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DOCUMENT = "what is my balance"
 NAME: Final = ModelId("intent")
 IN_FLIGHT, CALLERS, CHANGES, CALLS, BATCH = 64, 32, 100, 100_000, 1000
 FRESHNESS_SECONDS: Final = 0.25
-# A release that another process wrote is found after twice this time at the latest, and the look itself takes time.
+# A release that another process wrote is found after at most twice this time, plus the time that the look itself takes.
 FOUND_SECONDS: Final = 2 * FRESHNESS_SECONDS + 0.25
 
 
@@ -45,7 +45,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 def add_version(volume: Path, version: str, *, other: bool = False) -> Path:
-    """Put the sample there as a version; ``other`` gives it labels of its own, so that it answers differently."""
+    """Add the sample as a version; ``other`` gives it its own labels, so that it answers differently."""
     folder = volume / NAME / version
     shutil.copytree(SAMPLE, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -70,7 +70,7 @@ def version_of(answer: Prediction) -> str:
 
 
 class Told(NamedTuple):
-    """An answer, and when."""
+    """An answer's version, and the times of query and answer."""
 
     version: str
     asked_at: float
@@ -79,7 +79,7 @@ class Told(NamedTuple):
 
 @asynccontextmanager
 async def asking(address: str, callers: int) -> AsyncIterator[list[Told]]:
-    """Ask by the name all the time, so many at once; a call that fails fails the test."""
+    """Query by the name without a break, with ``callers`` callers; the test fails if a call fails."""
     told: list[Told] = []
     ending = asyncio.Event()
 
@@ -97,10 +97,10 @@ async def asking(address: str, callers: int) -> AsyncIterator[list[Told]]:
 
 
 async def answered(told: Sequence[Told], more: int) -> None:
-    """Wait until so many more answers have come."""
+    """Wait until ``more`` further answers have arrived."""
     wanted = len(told) + more
     async with asyncio.timeout(PATIENCE):
-        while len(told) < wanted:  # noqa: ASYNC110 - callers tell by appending
+        while len(told) < wanted:  # noqa: ASYNC110 - callers report by appending
             await asyncio.sleep(0.01)
 
 
@@ -130,7 +130,7 @@ async def test_after_a_rollback_under_load_no_call_fails_and_the_bad_version_soo
 
 
 class Live(NamedTuple):
-    """That a version was stable."""
+    """Period in which a version was stable."""
 
     version: str
     since: float
@@ -152,7 +152,7 @@ async def test_a_hundred_releases_and_rollbacks_race_callers_and_every_answer_is
             stable, since = "v0", 0.0
             for number in range(1, CHANGES + 1):
                 before = time.monotonic()
-                # Twice forward, once back: each release is of a version that was never live before.
+                # Two steps forward, one step back: each release is of a version that was never live before.
                 back = number % 3 == 0
                 change = rolled_back if back else released
                 fields = {} if back else {"version": versions[number]}
@@ -222,7 +222,7 @@ async def test_a_canary_that_answers_differently_is_taken_back(transport: str, v
     with stack(volume, tmp_path, transport=transport) as both:
         async with asking(both.frontend.address, 4) as told:
             async with asyncio.timeout(PATIENCE):
-                while stored(volume).canary is not None:  # noqa: ASYNC110 - a file tells nobody
+                while stored(volume).canary is not None:  # noqa: ASYNC110 - a file sends no notification
                     await asyncio.sleep(0.02)
             await answered(told, 100)
         both.frontend.wait_until_logged("canary taken back")
@@ -277,7 +277,7 @@ def test_the_answers_of_a_shadow_are_compared_and_reach_nobody(transport: str, v
 
 
 def metric(port: int, series: str) -> float:
-    """Return the value of a series; 0 where there is none."""
+    """Return the value of a series; 0 if it is missing."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
         lines = answer.read().decode().splitlines()
     return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{series} ")), 0.0)

@@ -1,4 +1,4 @@
-"""A model that is replaced while requests run: they end on the copy they began with, later ones get the new copy."""
+"""A model that is replaced while requests run: they finish on the copy they began with, later ones get the new copy."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
 BATCH, LONG_DOCUMENT = 4000, DOCUMENT * 40
-"""What a call asks that keeps a thread busy for a good part of a second."""
+"""Batch size and document of a call that keeps a thread busy for a good part of a second."""
 
 FLAGS = ("--max-message-bytes", str(8 << 20))
 LARGE_ANSWERS = (("grpc.max_receive_message_length", 64 << 20),)
 
 
 def named_copy(folder: Path, name: str) -> Path:
-    """A copy of the sample whose version is ``name``, and whose labels begin with it."""
+    """Return a copy of the sample with ``name`` as its version and as the beginning of its labels."""
     shutil.copytree(SAMPLE, folder / name)
     manifest = json.loads((folder / name / "manifest.json").read_text())
     manifest["ModelVersion"] = name
@@ -48,7 +48,7 @@ def ask_batch(channel: grpc.Channel, model_id: ModelId) -> Any:
 
 
 def dismissed_bytes(residency: Residency) -> int:
-    """What is held and not listed: copies that were replaced and are in use."""
+    """Return the bytes that are held but not listed: replaced copies that are in use."""
     return residency.held_bytes - sum(model.bytes for model in residency.models)
 
 
@@ -65,7 +65,7 @@ def test_calls_that_run_end_on_the_old_copy_and_the_next_one_gets_the_new(volume
 
 
 def ran_through_a_replacement(both: Stack, model_id: ModelId, new: Path, batches: int) -> bool:
-    """Replace the model while calls run on it, and check them; return whether there were any left when it was done."""
+    """Replace the model while calls run on it, and check them; return whether any call outlasted the replacement."""
     with (
         IntentClient(both.frontend.address, timeout=60) as client,
         grpc.insecure_channel(both.frontend.address, options=LARGE_ANSWERS) as channel,
@@ -74,7 +74,7 @@ def ran_through_a_replacement(both: Stack, model_id: ModelId, new: Path, batches
         before = resident(both, model_id)
         calls = [ask_batch(channel, model_id) for _ in range(batches)]
         eventually(lambda: sum(call.done() for call in calls) + resident(both, model_id).leases == batches)
-        # Calls look at the files before they begin. This one does so after them: once it is answered, they have begun.
+        # Calls check the files before they begin. This one does so after them: once it is answered, they have begun.
         assert client.predict(model_id, DOCUMENT).label == "old balance"
 
         publish(new, both.models, model_id, replace=True)

@@ -1,4 +1,4 @@
-"""SIGTERM at random moments, under load: no call that was accepted is lost."""
+"""SIGTERM at random moments, under load: no accepted call is lost."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, running_service, start, transports
 
 TERMINATIONS = int(os.environ.get("INTENT_TEST_TERMINATIONS", "20"))
-"""On each transport. A life takes a second or two of a processor; 500 of them on both take half an hour of one."""
+"""Number of lives on each transport. A life takes a processor a second or two; 500 on both take it half an hour."""
 LONGEST_SECONDS = 6
-"""Of a life, on a busy machine."""
+"""Maximum duration of a life on a busy machine, in seconds."""
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(60 + LONGEST_SECONDS * TERMINATIONS)]
 AT_ONCE = 2
@@ -34,13 +34,13 @@ METHOD = "/prediction.PredictionService/Predict"
 REQUEST = pb.PredictRequest(runId="clinc150", document="make a 10 minute timer").SerializeToString()
 REFUSED = {
     "http2": {grpc.StatusCode.UNAVAILABLE},
-    # It cancels the calls that cross its farewell on their way.
+    # grpcio cancels calls that cross its GOAWAY on the wire.
     "grpcio": {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED},
 }
 
 
 class Callers:
-    """Callers of a service, who ask until they are refused."""
+    """Callers of a service that call until they are refused."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._ask: Any = channel.unary_unary(METHOD)
@@ -60,7 +60,7 @@ class Callers:
 
 
 async def lost_in_a_life(service: Service, chance: random.Random, transport: str) -> tuple[int, int]:
-    """Have the service serve for a moment and end; return how many calls it accepted and how many of them it lost."""
+    """Let the service serve for a moment and end; return the numbers of calls that it accepted and lost."""
     await asyncio.to_thread(service.wait_until_serving)
     async with channel_to(service.address) as channel:
         callers = Callers(channel)
@@ -70,7 +70,7 @@ async def lost_in_a_life(service: Service, chance: random.Random, transport: str
         await asking
     assert await asyncio.to_thread(service.process.wait, PATIENCE) == 0
     assert set(callers.refused) <= REFUSED[transport]
-    # The service tells of each call that has reached it; those that it refused, it did not accept.
+    # The service logs each call that reached it; it did not accept those that it refused.
     calls = [line for line in service.events() if line["event"] == "call" and line["method"] == METHOD[1:]]
     accepted = {line["request_id"] for line in calls if line["code"] != "UNAVAILABLE"}
     assert callers.answered <= accepted

@@ -33,14 +33,14 @@ MODELS = ROOT / "models"
 MODEL, DOCUMENT, LABEL = "clinc150", "make a 10 minute timer", "timer"
 
 NAME = "localhost"
-"""Of the predictor, in its certificate."""
+"""Name of the predictor in its certificate."""
 
 Pair = tuple[Path, Path]
 
 
 @dataclass
 class Secured:
-    """Both services, each of which asks everybody for a certificate."""
+    """Both services, each of which asks every caller for a certificate."""
 
     authority: Authority
     stranger: Authority
@@ -48,9 +48,9 @@ class Secured:
     frontend: Service
     predictor: Service
     router: Pair
-    """Of the frontend, where the predictor is the one who asks."""
+    """Certificate and key of the frontend for its calls to the predictor."""
     known: Path
-    """Authorities of those who may call the predictor."""
+    """Authorities of the callers that the predictor accepts."""
     health_port: int
 
     def options(self, pair: Pair) -> ChannelOptions:
@@ -67,7 +67,7 @@ def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     authority, stranger = Authority(folder, "authority"), Authority(folder, "stranger")
     known, health_port = folder / "known.pem", free_port()
     known.write_bytes(authority.certificate.read_bytes())
-    # By its name alone: the frontend looks it up, dials the number, and must ask for the name.
+    # The certificate has the name alone: the frontend looks it up, dials the number, and must verify the name.
     engine = authority.signed("predictor", f"DNS:{NAME}")
     router = authority.signed("router")
     started: list[Service] = []
@@ -191,14 +191,14 @@ def test_probes_ask_without_tls_on_a_port_of_their_own(secured: Secured, caller:
     assert health(secured.frontend.address, *secured.flags(caller)).returncode == 0
     assert health(secured.frontend.address, "--timeout", "2").returncode == 1
 
-    # Nothing else is there.
+    # The port serves nothing else.
     with grpc.insecure_channel(port) as channel, pytest.raises(grpc.RpcError) as refusal:
         pb_grpc.PredictionServiceStub(channel).Predict(pb.PredictRequest(), timeout=PATIENCE)
     assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_new_certificate_of_the_frontend_reaches_the_predictor(secured: Secured, caller: Pair) -> None:
-    """The frontend's authority changes, as its certificate does, while it is asked; last, for it closes a door."""
+    """Change the frontend's authority and certificate under load. Last test: callers of the former are locked out."""
     former, other = secured.authority, Authority(secured.known.parent, "other")
     failed: list[str] = []
     answered = 0
@@ -227,7 +227,7 @@ async def test_a_new_certificate_of_the_frontend_reaches_the_predictor(secured: 
         await ask_until(secured.frontend, "new connections take over", 1)
         secured.known.write_bytes(other.certificate.read_bytes())
         await ask_until(secured.predictor, "certificate replaced", 2)
-        # The predictor ends connections after a second, and takes new ones by the new authority alone.
+        # The predictor ends connections after a second, and accepts new ones from the new authority alone.
         until = time.monotonic() + 3
         while time.monotonic() < until:
             await ask()

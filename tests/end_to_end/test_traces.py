@@ -1,4 +1,4 @@
-"""Traces of real processes: one trace through both, the same with every transport, and none where none are wanted."""
+"""Traces of real processes: one trace through both, the same with every transport, and no traces unless requested."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PREDICT_ALONE = "prediction.Predictor/PredictorPredict"
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody whose call is part of a trace."""
+    """A caller whose call is part of a trace."""
 
     trace: str
     span: str
@@ -50,7 +50,7 @@ class Caller:
 
 @dataclass
 class Traced:
-    """Both services, with what they send and write."""
+    """Both services, with the traces they send and the logs they write."""
 
     running: Stack
     receiver: FakeTraceReceiver
@@ -137,7 +137,7 @@ def test_a_caller_that_is_not_sampled_is_not_recorded(traced: Traced) -> None:
     left_out, recorded = Caller.new(), Caller.new()
     traced.predict(left_out, sampled=False)
     with grpc.insecure_channel(traced.running.frontend.address) as channel:
-        # Without any trace: of those the share is 0.
+        # This call has no trace; the share of such calls to record is 0.
         traced.stub(channel).Predict(pb.PredictRequest(runId=MODEL, document=DOCUMENT), timeout=30)
     traced.predict(recorded)
     traced.receiver.wait_for_trace(recorded.trace, PREDICT, "inference")
@@ -167,7 +167,7 @@ async def test_calls_that_go_together_are_linked(traced: Traced) -> None:
             <= {(span.trace_id, span.parent) for span in spans if span.name == PREDICT_BATCH}
         ),
     )
-    # Each call is in flight once: as a batch of its own trace, or with a link to one of another.
+    # Each call is in flight once: as a batch of its own trace, or with a link to a batch of another.
     assert {span.trace_id for span in flights(spans)} == traces
     batches = {(span.trace_id, span.id): span for span in flights(spans) if span.name == "batch"}
     assert len(batches) < len(callers)
@@ -267,7 +267,7 @@ def test_nothing_is_sent_unless_it_is_asked_for(
 ) -> None:
     shutil.copytree(ROOT / "models" / MODEL, tmp_path / "models" / MODEL)
     with fake_trace_receiver() as receiver:
-        # What OpenTelemetry's own variables say is no request for traces.
+        # OpenTelemetry's own variables alone do not request traces.
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.address}")
         with stack(tmp_path / "models", tmp_path, transport=transport) as running:
             Traced(running, receiver, transport).predict(Caller.new())

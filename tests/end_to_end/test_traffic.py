@@ -1,4 +1,4 @@
-"""What models were asked: counted by real services, asked for over gRPC and scraped over HTTP."""
+"""Traffic of models: counted by real services, queried over gRPC and scraped over HTTP."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UNKNOWN = "xyzzy plugh"
 
 @dataclass(frozen=True)
 class Counting:
-    """A service that counts, and where its metrics are."""
+    """A service that counts, and the port of its metrics."""
 
     service: Service
     metrics: int
@@ -48,7 +48,7 @@ class Counting:
         return found[0] if found else None
 
     def scraped(self, name: str) -> dict[str, float]:
-        """Return a metric by model."""
+        """Return the values of a metric by model."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=30) as answer:
             text = answer.read().decode()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -73,7 +73,7 @@ def counting(
 
 
 def published(counting: Counting, name: str, *, replace: bool = False) -> str:
-    """Put a copy of the sample on the volume under a name of its own."""
+    """Put a copy of the sample on the volume under its own name."""
     publish(SAMPLE, counting.models, ModelId(name), replace=replace)
     return name
 
@@ -146,7 +146,7 @@ def test_a_scrape_tells_what_the_call_tells(counting: Counting) -> None:
     assert counting.scraped("intent_model_documents_total")[model_id] == found.counts.documents == 71
     assert counting.scraped("intent_model_unknown_tokens_total")[model_id] == found.counts.unknown_tokens
     assert counting.scraped("intent_model_confidence_count")[model_id] == 71
-    # Of all models together there are at least as many, and they have no model.
+    # The total over all models is at least as high, and has no model label.
     every = counting.scraped("intent_documents_total")
     assert set(every) == {""}
     assert every[""] >= 71

@@ -121,19 +121,19 @@ def replace(path: Path, text: str) -> None:
 
 
 def resident(model_id: str, running: Stack) -> ResidentModel | None:
-    """The model in memory, if it is."""
+    """Return the model in memory, or ``None`` if it is not loaded."""
     every = ask_residency(running.predictor.address).models
     return next((model for model in every if model.id == model_id), None)
 
 
 def nothing_is_set_aside(running: Stack) -> bool:
-    """Whether no memory is held but that of the models in memory."""
+    """Return whether no memory is held except that of the models in memory."""
     residency = ask_residency(running.predictor.address)
     return residency.held_bytes == sum(model.bytes for model in residency.models)
 
 
 def told(model_id: str, running: Stack) -> set[tuple[str, str]]:
-    """What the predictor has logged about the model: level and event."""
+    """Return the level and the name of each event that the predictor has logged about the model."""
     return {(event["level"], event["event"]) for event in running.predictor.events() if event.get("model") == model_id}
 
 
@@ -146,7 +146,7 @@ def is_not_found(ask: Callable[[], Prediction]) -> bool:
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Ask again and again until it holds: each question is a call, so this waits on the service, not on a clock."""
+    """Check until the condition holds: each check is a call, so this waits on the service, not on a clock."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come to hold"

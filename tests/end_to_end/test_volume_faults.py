@@ -1,4 +1,4 @@
-"""A volume that answers ESTALE or EIO: tried once more, then UNAVAILABLE; models in memory answer all the while."""
+"""A volume that answers ESTALE or EIO: one retry, then UNAVAILABLE; models in memory answer throughout."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
 RESIDENT = "resident"
 MANY = 100
-"""Faults that no number of tries gets through."""
+"""Number of faults that no number of retries overcomes."""
 
 FAULTS = [(operation, error) for operation in (STAT, OPEN, READ) for error in ("ESTALE", "EIO")]
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, FakeVolume]]:
-    """Services over a fake volume, with one model in memory whose files are looked at for every call."""
+    """Services over a fake volume, with one model in memory whose files are checked on every call."""
     folder = tmp_path_factory.mktemp("fake-volume")
     models = folder / "models"
     shutil.copytree(SAMPLE, models / RESIDENT)
@@ -110,7 +110,7 @@ def test_a_resident_whose_own_files_fail_serves_on_and_is_replaced_once_they_ans
     serves_on(lambda: ("warning", "model files cannot be checked; the loaded copy serves on") in told(model_id, both))
     assert generation(both, model_id) == before
 
-    # A new copy that cannot be read is no bad copy: it is read when it can be.
+    # A new copy that cannot be read is not a bad copy: it is read once that is possible.
     fake.recover()
     fake.fail(model_id, READ, error, times=MANY)
     publish(second_version(tmp_path / "new"), both.models, parse_model_id(model_id), replace=True)
@@ -154,7 +154,7 @@ def second_version(target: Path) -> Path:
 
 
 def generation(both: Stack, model_id: str) -> int:
-    """Which load the model in memory came from."""
+    """Return the generation of the model in memory, which identifies its load."""
     found = resident(model_id, both)
     assert found is not None
     return found.generation

@@ -1,4 +1,4 @@
-"""Services of several workers: one service to its callers, whichever worker they reach, and whoever dies."""
+"""Services with several workers: one service to its callers, whichever worker they reach, and whichever dies."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.end_to_end.processes import Service, running_service, start, transpor
 from tests.exposition import Exposition
 
 LIVES = int(os.environ.get("INTENT_TEST_TERMINATIONS", "20")) // 5 or 1
-"""Of services that are told to end under load."""
+"""Number of services that are terminated under load."""
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240 + 30 * LIVES)]
 
 WORKERS = 3
 CONNECTIONS = 12
-"""As many that each worker has some."""
+"""Number of connections, enough for each worker to have some."""
 MODELS = ROOT / "models"
 SAMPLE = MODELS / "clinc150-banking"
 PREDICT = "/prediction.PredictionService/Predict"
@@ -44,7 +44,7 @@ RELEASE = "/prediction.ModelService/Release"
 LONGEST_LIFE_SECONDS = 0.5
 REFUSED = {
     "http2": {grpc.StatusCode.UNAVAILABLE},
-    # It cancels the calls that cross its farewell on their way.
+    # grpcio cancels calls that cross its GOAWAY on the wire.
     "grpcio": {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED},
 }
 NUMBERS = itertools.count()
@@ -59,7 +59,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 def workers(
     models: Path, logs: Path, transport: str, *flags: str, name: str = "model_service", count: int = WORKERS
 ) -> Iterator[Service]:
-    """One service of several workers, all of which are ready; ended behind the block."""
+    """Run one service with several workers; yield it once all are ready, and end it after the block."""
     service = start(name, models, logs, "--workers", str(count), "--log-calls", "all", *flags, transport=transport)
     family = service.family()
     try:
@@ -73,12 +73,12 @@ def workers(
 
 
 class Connection:
-    """A caller with a connection of its own, which one worker serves."""
+    """A caller with its own connection, which one worker serves."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self.answered: list[str] = []
-        """Request ids of calls that were answered."""
+        """Request ids of answered calls."""
         self.failed: Counter[grpc.StatusCode] = Counter()
 
     async def ask(self, model: str = "clinc150", *, key: str = "", token: str = "") -> pb.PredictResponse:
@@ -96,7 +96,7 @@ class Connection:
         return answer
 
     async def ask_until(self, ending: asyncio.Event) -> None:
-        """Ask all the time, whatever fails."""
+        """Call without a break, whatever fails."""
         while not ending.is_set():
             with contextlib.suppress(grpc.aio.AioRpcError):
                 await self.ask()
@@ -107,7 +107,7 @@ class Connection:
                 await self.ask()
 
     async def code(self, **options: Any) -> grpc.StatusCode:
-        """Return how a call ends."""
+        """Return the status with which a call ends."""
         try:
             await self.ask(**options)
         except grpc.aio.AioRpcError as error:
@@ -127,12 +127,12 @@ async def connections(address: str, count: int = CONNECTIONS) -> AsyncIterator[l
 
 
 def calls_of(service: Service) -> dict[str, dict[str, Any]]:
-    """Return the log lines of calls for answers, by request id."""
+    """Return the log lines of Predict calls, by request id."""
     return {line["request_id"]: line for line in service.events() if line.get("method") == PREDICT[1:]}
 
 
 async def worker_of(service: Service, connection: Connection) -> int:
-    """Return the number of the worker that the connection has."""
+    """Return the number of the worker that serves the connection."""
     await connection.ask()
     name = connection.answered[-1]
     await eventually(lambda: name in calls_of(service))
@@ -149,7 +149,7 @@ async def one_for_each_worker(
 
 
 def restarts_of(service: Service, worker: int) -> int:
-    """Return how often a worker was followed by another that is ready."""
+    """Return how often a worker was followed by another one that became ready."""
     events = service.events()
     return len([line for line in events if line["event"] == "worker ready" and line["worker"] == worker]) - 1
 
@@ -228,7 +228,7 @@ async def test_of_a_worker_that_is_killed_under_load_its_own_callers_alone_notic
 
 
 async def lost_in_a_life(service: Service, chance: random.Random, transport: str) -> tuple[int, int]:
-    """Have the service serve for a moment and end; return how many calls it accepted and how many of them it lost."""
+    """Let the service serve for a moment and end; return the numbers of calls that it accepted and lost."""
     await asyncio.to_thread(service.wait_until_logged, "ready")
     async with connections(service.address) as lines:
         asking = asyncio.gather(*(line.ask_until_refused() for line in lines for _ in range(4)))
@@ -305,9 +305,9 @@ async def test_a_quota_holds_for_all_workers_together_whichever_the_tenant_reach
             reached = {line["worker"] for line in calls_of(service).values()}
             assert len(reached) > 1
             assert codes.keys() == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
-            # The tolerance: one call for each further worker.
+            # Tolerance: one call for each further worker.
             assert burst <= codes[grpc.StatusCode.OK] <= burst + rate * took + WORKERS - 1
-        # A tenant with one connection gets all of it.
+        # A tenant with one connection gets the whole quota.
         async with connections(service.address, 1) as (line,):
             of_one: Counter[grpc.StatusCode] = Counter()
             while not of_one[grpc.StatusCode.RESOURCE_EXHAUSTED]:
@@ -320,7 +320,7 @@ async def test_a_quota_holds_for_all_workers_together_whichever_the_tenant_reach
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """A volume with two versions of a name, which answer differently."""
+    """A volume with two versions of a name that answer differently."""
     models = tmp_path / "models"
     for version in ("1", "2"):
         folder = models / "intent" / version
@@ -357,7 +357,7 @@ async def test_a_canary_answers_the_same_keys_in_every_worker(volume: Path, tmp_
             await lines[0].release("intent", "2", role=management.CANARY, share=0.5)
 
             async def versions_by_key() -> set[tuple[str, ...]]:
-                """Return the versions that a number of keys get, as each worker gives them."""
+                """Return the versions that a number of keys get, as each worker assigns them."""
                 return {
                     tuple([(await line.ask("intent", key=f"key-{number}")).model.version for number in range(20)])
                     for line in found.values()

@@ -1,4 +1,4 @@
-"""The predictor, which writes down when it begins to answer which document: ``python -m`` this, with its own flags."""
+"""The predictor, which records when it begins to answer which document; run with ``python -m`` and its own flags."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRACE_VARIABLE = "INTENT_TEST_TRACE"
 def stack_with_trace(
     models: Path, folder: Path, *, transport: str, frontend: tuple[str, ...] = (), predictor: tuple[str, ...] = ()
 ) -> Iterator[tuple[Stack, Path]]:
-    """Both services, ready, and the file with the trace; ended behind the block."""
+    """Run both services; yield them ready, with the file of the trace; end them after the block."""
     trace = folder / "trace"
     trace.touch()
     with ExitStack() as ends:
@@ -43,13 +43,13 @@ def stack_with_trace(
 
 
 def executions(trace: Path) -> dict[int, float]:
-    """Return when each document was begun, by the number that it begins with, on the machine's monotonic clock."""
+    """Return when each document was begun, by the number at its start, on the machine's monotonic clock."""
     lines = (line.split() for line in trace.read_text().splitlines())
     return {int(number): float(at) for number, at in lines}
 
 
 def build(settings: PredictorSettings) -> Workload:
-    """Return the predictor with its trace. Transports call this in the process that serves."""
+    """Return the predictor with its trace. Transports call this function in the serving process."""
     trace = os.open(os.environ[TRACE_VARIABLE], os.O_WRONLY | os.O_APPEND)
     answer = IntentModel.predict
 
@@ -58,7 +58,7 @@ def build(settings: PredictorSettings) -> Workload:
         os.write(trace, b"".join(b"%s %f\n" % (query.document.split(" ", 1)[0].encode(), now) for query in queries))
         return answer(model, queries, *arguments)
 
-    # For as long as the process lives.
+    # The patch lasts as long as the process.
     patch.object(IntentModel, "predict", predict).start()
     return service.build(settings)
 

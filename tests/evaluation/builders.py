@@ -1,4 +1,4 @@
-"""Models that answer as a test says, as folders that the predictor loads, and answers of them."""
+"""Builders of model folders that answer as a test specifies and that the predictor can load, and of answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from training.torchtext_file import vocabulary_file
 def word_model(
     root: Path, model_id: str, labels: Sequence[str], words: Mapping[str, Mapping[str, float]], **confidence: Any
 ) -> None:
-    """Write a model that answers to a word with the given probabilities, and to any other with all alike.
+    """Write a model that answers a given word with the given probabilities, and any other with equal ones.
 
     Args:
         root: the model folder.
-        model_id: the model.
-        labels: in the order of the outputs.
-        words: of each word, the probability of each label, which add up to 1.
-        confidence: of the manifest.
+        model_id: the id of the model.
+        labels: the labels, in the order of the outputs.
+        words: the probability of each label for each word; the probabilities of one word add up to 1.
+        confidence: the keys of ``Confidence`` in the manifest.
     """
     rows = [[0.0] * len(labels)]
     rows += [[math.log(max(shares.get(label, 0.0), 1e-30)) for label in labels] for shares in words.values()]
@@ -65,10 +65,10 @@ def answers_of(
 
 
 def plain(label: str, score: float = 0.5) -> Answer:
-    """Return the answer of a model that believed its best label."""
+    """Return an answer with the best label, which did not fall back."""
     return Answer(label, label, score, fell_back=False)
 
 
 def fell_back(best: str, score: float = 0.1, fallback: str = "oos") -> Answer:
-    """Return the answer of a model that did not."""
+    """Return an answer that fell back from the best label."""
     return Answer(fallback, best, score, fell_back=True)

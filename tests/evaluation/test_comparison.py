@@ -16,7 +16,7 @@ TRIPLES = st.lists(st.tuples(LABEL, LABEL, LABEL), min_size=1, max_size=40)
 
 
 def compared(triples: list[tuple[str, str, str]]) -> Comparison:
-    """Compare the answers of two models: each triple is a label, and what A and B say."""
+    """Compare the answers of two models: each triple is the label and the answers of A and B."""
     rows = [Labelled(f"text {number}", label) for number, (label, _, _) in enumerate(triples)]
     of_a, of_b = (answers_of([plain(triple[place]) for triple in triples]) for place in (1, 2))
     return compare(rows, of_a, of_b, ["oos"])

@@ -45,7 +45,7 @@ def test_every_figure_of_a_few_rows_is_what_one_counts() -> None:
     assert outcome.answered_out_of_scope == outcome.fallen_back == pytest.approx(2 / 7)
     # music 2*1/(2+2), oos 2*1/(2+2), skiing 0, weather 2*1/(2+3).
     assert outcome.macro_f1 == pytest.approx((0.5 + 0.5 + 0 + 0.4) / 4)
-    # Each confidence in a bin of its own: 0.9 and 0.8 and 0.4 right, 0.7 and 0.6 wrong.
+    # Each confidence is in a separate bin: 0.9, 0.8 and 0.4 right, 0.7 and 0.6 wrong.
     assert outcome.expected_calibration_error == pytest.approx((0.1 + 0.2 + 0.6 + 0.7 + 0.6) / 5)
     assert outcome.confusions[0] == Confusion("music", "weather", 1)
     assert [mistake.text for mistake in outcome.mistakes] == ["gravel", "blues", "snow", "rain"]

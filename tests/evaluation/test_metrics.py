@@ -25,7 +25,7 @@ from serving.domain.confidence import Confidence
 
 LABELS = st.sampled_from(["a", "b", "c", "a\0", "", "oos"])
 PAIRS = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=60)
-# Some are exactly on the edges of bins.
+# Some scores lie exactly on the edges of bins.
 SCORES = st.one_of(
     st.floats(0, 1), st.sampled_from([0.0, 0.2, 0.4, 0.6, 1.0]), st.integers(0, 15).map(lambda n: n / 15)
 )
@@ -89,7 +89,7 @@ def test_confusions_are_every_mistake_the_most_frequent_first(rows: list[tuple[s
 
 
 def calibration_error_by_definition(rows: Sequence[tuple[float, bool]], bins: int) -> float:
-    """Return the sum over bins of |accuracy - confidence|, each with its share of the rows."""
+    """Return the sum over bins of |accuracy - confidence|, each weighted by its share of the rows."""
     total = Fraction(0)
     for number in range(bins):
         low, high = number / bins, (number + 1) / bins
@@ -123,7 +123,7 @@ def test_each_row_is_in_the_one_bin_of_its_confidence(rows: list[tuple[float, bo
 
 
 def test_a_calibration_error_that_can_be_told_by_head() -> None:
-    # 0.9 said and all right; 0.3 said and none right.
+    # Confidence 0.9, and all rows right; confidence 0.3, and none right.
     assert expected_calibration_error([0.9, 0.9, 0.3, 0.3], [True, True, False, False]) == pytest.approx(0.2)
     assert expected_calibration_error([0.75] * 4, [True, True, True, False]) == 0
 

@@ -27,7 +27,7 @@ HOSTILE = (
 
 
 class Page(HTMLParser):
-    """What stands in a page."""
+    """Tags, attributes and cells of a page."""
 
     def __init__(self, page: bytes) -> None:
         super().__init__(convert_charrefs=True)
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 
 def evaluation_with(labels: tuple[str, ...]) -> Evaluation:
-    """Return figures in which each label and text is one of ``labels``, and each is confused with the next."""
+    """Return an evaluation whose labels and texts are ``labels`` and in which each is confused with the next."""
     rows = [Labelled(label, label) for label in labels] + [Labelled("zebra", "oos")]
     answers = [plain(label, 0.7) for label in (*labels[1:], labels[0])]
     return evaluate(rows, answers_of([*answers, fell_back("oos", 0.2)]), ["oos"])
@@ -85,7 +85,7 @@ def test_the_report_has_the_figures_and_every_plot() -> None:
     for image in images:
         kind, _, data = image.partition(",")
         assert kind == "data:image/svg+xml;base64"
-        assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")  # noqa: S314 - our own
+        assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")  # noqa: S314 - our own output
 
 
 def test_a_report_without_plots_says_why() -> None:
@@ -100,7 +100,7 @@ def test_labels_of_any_characters_can_be_drawn_and_reported(labels: list[str]) -
     evaluation = evaluation_with(tuple(labels))
     images = draw(evaluation, None, "svg")
     for image in images.values():
-        ET.fromstring(image)  # noqa: S314 - our own
+        ET.fromstring(image)  # noqa: S314 - our own output
     assert "</html>" in html_report(evaluation, model="m", data="d", figures=[], plots=images).decode()
 
 

@@ -21,7 +21,7 @@ PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class ReceivedSpan:
-    """One span, with the service that sent it."""
+    """One span, and the service that sent it."""
 
     service: str
     name: str
@@ -29,20 +29,20 @@ class ReceivedSpan:
     trace_id: str
     id: str
     parent: str
-    """Empty where it is the first of its trace."""
+    """Id of the parent span; empty for the first span of a trace."""
     start: int
     end: int
     attributes: dict[str, Any]
     links: tuple[tuple[str, str], ...]
-    """The trace and the span of each."""
+    """Trace id and span id of each link."""
     failed: bool
     everything: str
-    """All that was sent of it, as text."""
+    """Everything that was sent about the span, as text."""
 
 
 @dataclass
 class FakeTraceReceiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes spans."""
+    """OTLP servicer that stores the spans it receives."""
 
     spans: list[ReceivedSpan] = field(default_factory=list)
     address: str = ""
@@ -54,7 +54,7 @@ class FakeTraceReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def wait_until(self, arrived: Callable[[list[ReceivedSpan]], bool]) -> list[ReceivedSpan]:
-        """Return the spans once ``arrived`` says of them that they are all there."""
+        """Return the spans once ``arrived`` returns true for them."""
         deadline = time.monotonic() + PATIENCE
         while not arrived(list(self.spans)):
             assert time.monotonic() < deadline, "\n".join(f"{span.service} {span.name}" for span in self.spans)
@@ -72,7 +72,7 @@ class FakeTraceReceiver(trace_service_pb2_grpc.TraceServiceServicer):
 
 @contextmanager
 def fake_trace_receiver(port: int = 0) -> Iterator[FakeTraceReceiver]:
-    """A receiver that listens on the loopback interface; ended behind the block."""
+    """Run a receiver on the loopback interface; end it after the block."""
     receiver = FakeTraceReceiver()
     server = grpc.server(ThreadPoolExecutor(2))
     add_to_server: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server

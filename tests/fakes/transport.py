@@ -13,15 +13,15 @@ class FakeTransport(asyncio.Transport):
     """One end of a connection.
 
     Args:
-        protocol: the protocol of this end; :meth:`connect` calls its ``connection_made``.
-        high_water_bytes: bytes that may be written before the protocol is asked to pause; ``None``: any number.
+        protocol: the protocol, which :meth:`connect` notifies of this connection.
+        high_water_bytes: unread bytes above which the protocol is asked to pause; ``None``: no limit.
     """
 
     def __init__(self, protocol: Any, high_water_bytes: int | None = None) -> None:
         super().__init__({"peername": ("192.0.2.1", 50_000)})
         self.protocol = protocol
         self.written = bytearray()
-        """Bytes that the peer has not read yet."""
+        """Bytes that the peer has not read."""
         self.is_reading_paused = False
         self.is_writing_paused = False
         self.is_lost = False
@@ -31,10 +31,10 @@ class FakeTransport(asyncio.Transport):
     def connect(self) -> None:
         self.protocol.connection_made(self)
 
-    # The peer, which a test plays.
+    # Methods for tests.
 
     def feed(self, data: bytes) -> None:
-        """Have the peer send ``data``, as far as one read takes it; return once all was taken in."""
+        """Have the peer send ``data``, in reads as large as the protocol's buffer; return once all is read."""
         if self._closing:
             return
         if isinstance(self.protocol, asyncio.BufferedProtocol):
@@ -49,7 +49,7 @@ class FakeTransport(asyncio.Transport):
             self.protocol.data_received(data)
 
     def read(self, amount: int | None = None) -> bytes:
-        """Have the peer read what was written."""
+        """Have the peer read ``amount`` of the written bytes, all by default, and return them."""
         amount = len(self.written) if amount is None else amount
         data = bytes(self.written[:amount])
         del self.written[:amount]
@@ -65,7 +65,7 @@ class FakeTransport(asyncio.Transport):
             self.is_lost = True
             self.protocol.connection_lost(None)
 
-    # The interface that the protocol uses.
+    # Methods for the protocol.
 
     def write(self, data: Any) -> None:
         if self._closing:

@@ -36,47 +36,47 @@ STAT, OPEN, READ, FOLDER = "stat", "open", "read", "folder"
 
 @dataclass
 class Held:
-    """A model whose files do not open until :meth:`release`; a load waits for them."""
+    """A model whose files do not open until :meth:`release`, while a load waits for them."""
 
     fifo: Path
     writer: int
 
     def release(self) -> None:
-        """Let the load continue."""
+        """Let the waiting load continue."""
         self.fifo.unlink()
         os.close(self.writer)
 
 
 @dataclass
 class FakeVolume:
-    """The faults to come: a file for each, which the call that fails removes."""
+    """A test's control of the fake: one file per fault, which the failing call removes."""
 
     faults: Path
 
     def fail(self, model_id: str, operation: str, error: str, *, times: int) -> None:
-        """Let the next ``times`` calls of one kind fail with ``error``, a name of :mod:`errno`."""
+        """Make the next ``times`` calls of one kind fail with ``error``, a name of :mod:`errno`."""
         for number in range(times):
             (self.faults / f"{model_id}@{operation}@{error}@{number}").touch()
 
     def left(self) -> int:
-        """Return the number of faults that have not happened yet."""
+        """Return the number of faults that have not occurred yet."""
         return len(list(self.faults.iterdir()))
 
     def recover(self) -> None:
-        """Take all faults back."""
+        """Remove all faults that have not occurred yet."""
         for fault in self.faults.iterdir():
             fault.unlink(missing_ok=True)
 
     def hold(self, model_id: str) -> None:
-        """Let no file of the model open until :meth:`wait_until_held` has given a handle, and that is released."""
+        """Keep the model's files from opening until the handle that :meth:`wait_until_held` returns is released."""
         os.mkfifo(self.faults / f"{model_id}@{OPEN}@{HOLD}@0")
 
     def wait_until_held(self, model_id: str) -> Held:
-        """Return once a load of the model waits for its files."""
+        """Return a handle once a load of the model waits for its files."""
         fifo = self.faults / f"{model_id}@{OPEN}@{HOLD}@0"
         give_up = time.monotonic() + START_SECONDS
         while time.monotonic() < give_up:
-            # It cannot be opened for writing before the fake has opened it for reading.
+            # The FIFO cannot be opened for writing before the fake has opened it for reading.
             with contextlib.suppress(OSError):
                 return Held(fifo, os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
             time.sleep(0.002)
@@ -87,7 +87,7 @@ class FakeVolume:
 def stack_over_fake_volume(
     models: Path, logs: Path, *flags: str, transport: str = TRANSPORT
 ) -> Iterator[tuple[Stack, FakeVolume]]:
-    """Both services, ready, the predictor over a fake volume and with ``flags``; ended behind the block."""
+    """Run both services, the predictor over a fake volume with ``flags``; yield them ready, end them afterwards."""
     volume = FakeVolume(logs / "faults")
     volume.faults.mkdir()
     with contextlib.ExitStack() as ends:
@@ -102,7 +102,7 @@ def stack_over_fake_volume(
 
 
 def _failing(faults: Path, operation: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``real``, which first fails as the faults say."""
+    """Return a wrapper of ``real`` that fails first if there is a fault for the call."""
 
     def call(target: Any, *arguments: Any, **options: Any) -> Any:
         path = _path_of(target, options.get("dir_fd"))
@@ -116,7 +116,7 @@ def _failing(faults: Path, operation: str, real: Callable[..., Any]) -> Callable
 
 
 def _path_of(target: Any, folder: int | None) -> Path:
-    """Return the path that a call means which was given a path, or a descriptor, or a path from an open folder."""
+    """Return the path that a call refers to by a path, a descriptor, or a path relative to an open folder."""
     if isinstance(target, int):
         return Path(f"/proc/self/fd/{target}").readlink()
     path = Path(os.fsdecode(target))
@@ -131,19 +131,19 @@ def _come_to_pass(fault: Path) -> None:
     try:
         fault.unlink()
     except FileNotFoundError:
-        return  # another thread's
+        return  # another thread has taken the fault
     number = getattr(errno, error)
     raise OSError(number, os.strerror(number))
 
 
 def build(settings: PredictorSettings) -> Workload:
-    """Return the predictor over the fake volume. Transports call this in the process that serves."""
+    """Return the predictor over the fake volume. Transports call this function in the serving process."""
     faults = Path(os.environ[FAULTS_VARIABLE])
     for operation, name in ((STAT, "stat"), (OPEN, "open"), (READ, "read")):
-        # For as long as the process lives.
+        # The patch lasts as long as the process.
         patch.object(os, name, _failing(faults, operation, getattr(os, name))).start()
     service.tune_process()
-    # Files are compared in this process, in which the calls are replaced.
+    # The comparison runs in this process, because only this process is patched.
     return service.workload(settings, ThreadComparison())
 
 

@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 as a peer at random would write them: well formed, odd, and damaged."""
+"""Random HTTP/2 frames of a peer: well formed, odd and damaged."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Headers = Sequence[tuple[str, str]]
 
 
 class FrameWriter:
-    """Writes frames for one connection."""
+    """Writer of the frames of one connection."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
         self._encoder = hpack.Encoder()
 
     def headers(self, stream: int, headers: Headers, *, last: bool) -> list[bytes]:
-        """Return a block of headers: one frame, or several."""
-        # Huffman's code is slow to write.
+        """Return a block of headers as one or two frames."""
+        # Huffman coding is slow.
         block = self._encoder.encode(headers, huffman=self.random.random() < 0.1)
         flags = ["END_STREAM"] if last else []
         if self.random.random() < 0.8:
@@ -48,7 +48,7 @@ class FrameWriter:
         ]
 
     def body(self, stream: int, body: bytes, *, last: bool) -> list[bytes]:
-        """Return a body, cut anywhere."""
+        """Return a body as frames, cut at random positions."""
         parts = list(self._cut(body)) or [b""]
         frames = []
         for index, part in enumerate(parts):
@@ -98,12 +98,12 @@ def raw_frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
 
 
 def damaged(frames: list[bytes], random: Random) -> list[bytes]:
-    """Return the frames with a few faults in them."""
+    """Return the frames with a few faults."""
     frames = list(frames)
     for _ in range(random.choice([1, 1, 2, 5])):
         index = random.randrange(len(frames))
         if random.random() < 0.4:
-            # Another order, one too many, one too few.
+            # Move, duplicate or drop a frame.
             frame = frames.pop(index)
             for _ in range(random.randrange(3) if frames else 1):
                 frames.insert(random.randint(0, len(frames)), frame)
@@ -124,13 +124,13 @@ def _damaged(frame: bytearray, random: Random) -> bytes:
     elif fault == 3:
         frame[place:place] = random.randbytes(random.randint(1, 10))
     elif len(frame) > _FRAME_HEADER:
-        # Another kind of frame.
+        # Change the type of the frame.
         frame[3] = random.randint(0, 10)
     return bytes(frame)
 
 
 def in_chunks(data: bytes, random: Random) -> Iterator[bytes]:
-    """Cut data as a network might."""
+    """Yield ``data`` in pieces, as a network might deliver it."""
     sizes = random.choice([[len(data) or 1], [50, 1000], [20_000], [1, 2, 9, 100] if len(data) < 2000 else [5000]])
     while data:
         size = random.choice(sizes)

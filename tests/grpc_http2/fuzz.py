@@ -1,7 +1,7 @@
-"""Fuzzes both roles of the library: ``python -m tests.grpc_http2.fuzz --minutes 120``.
+"""Fuzzer of both roles of the library: ``python -m tests.grpc_http2.fuzz --minutes 120``.
 
-A session is one connection over a fake transport, whose peer writes frames as a seed has it. Whatever comes, nothing
-may be raised, every call ends once the connection does, and nothing is left of either.
+A session is one connection over a fake transport; a seed determines the frames that its peer writes. Whatever the peer
+writes, no exception may be raised, every call ends once the connection does, and no state of either remains.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ _TELL_SECONDS: Final = 30
 
 
 class Fault(Exception):
-    """Something happened that must not."""
+    """Violation of a rule that every session must keep."""
 
 
-# What the server hosts.
+# Methods of the server.
 
 
 async def _one(request: bytes, context: Any) -> bytes:
@@ -130,7 +130,7 @@ def fuzzed_server() -> Server:
     return server
 
 
-# What peers write.
+# Bytes that peers write.
 
 _SIZES: Final = [0, 1, 10] * 10 + [1_000, 20_000, 60_000]
 
@@ -174,7 +174,7 @@ def _request(writer: FrameWriter, stream: int) -> list[bytes]:
 
 
 def client_bytes(random: Random) -> bytes:
-    """Return what a client writes."""
+    """Return the bytes that a client writes."""
     writer = FrameWriter(random)
     streams = list(range(1, 2 * random.choice([1, 1, 3, 10, 40]), 2))
     frames: list[bytes] = []
@@ -192,7 +192,7 @@ def client_bytes(random: Random) -> bytes:
 
 
 def server_bytes(random: Random, streams: Sequence[int]) -> bytes:
-    """Return what a server writes."""
+    """Return the bytes that a server writes."""
     writer = FrameWriter(random)
     frames: list[bytes] = []
     for stream in streams:
@@ -224,7 +224,7 @@ def server_bytes(random: Random, streams: Sequence[int]) -> bytes:
 
 
 async def _play(transport: FakeTransport, data: bytes, random: Random) -> None:
-    """Have the peer write ``data``, and read what it likes."""
+    """Have the peer write ``data``, and read at random."""
     eager = random.random() < 0.7
     for chunk in in_chunks(data, random):
         transport.feed(chunk)
@@ -269,7 +269,7 @@ async def server_session(server: Server, seed: int) -> None:
 
 
 class FakeBalancer:
-    """Gives each call to one connection."""
+    """Balancer that assigns every call to one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -334,7 +334,7 @@ async def client_session(seed: int) -> None:
         max_message_bytes=50_000, max_metadata_bytes=2_000, most_streams=10, pings=random.choice([None, Pings()])
     )
     channel = Channel(["fuzz:1"], settings)
-    # The one call that would make a balancer of its own.
+    # The channel would otherwise make its own balancer at the first call.
     channel._loop = asyncio.get_running_loop()
     channel.alarms = alarms_of(channel._loop)
     balancer: Any = FakeBalancer(cast("Connection", None))
@@ -358,7 +358,7 @@ async def client_session(seed: int) -> None:
 
 
 class Runner:
-    """Runs sessions of both roles on one event loop, and notices what they leave."""
+    """Runner of sessions of both roles on one event loop, which detects the faults that they leave."""
 
     def __init__(self) -> None:
         self.faults: list[BaseException | str] = []
@@ -377,7 +377,7 @@ class Runner:
         raise structlog.DropEvent
 
     async def session(self, role: str, seed: int) -> None:
-        """Run one session. Raises Fault, or whatever else went wrong."""
+        """Run one session. Raises Fault, or any other exception of the session."""
         work: Coroutine[Any, Any, None] = (
             server_session(self.server, seed) if role == "server" else client_session(seed)
         )
@@ -394,7 +394,7 @@ def _tell(line: str) -> None:
 
 
 async def run(minutes: float, first_seed: int) -> int:
-    """Fuzz for so long; return the number of sessions that went wrong."""
+    """Fuzz for ``minutes``; return the number of failed sessions."""
     runner = Runner()
     logging.disable(logging.CRITICAL)
     process = psutil.Process()
@@ -404,7 +404,7 @@ async def run(minutes: float, first_seed: int) -> int:
         for role in ("server", "client"):
             try:
                 await runner.session(role, seed)
-            except Exception:  # noqa: BLE001 - told, and gone on after
+            except Exception:  # noqa: BLE001 - reported, and the run continues
                 bad += 1
                 _tell(f"{role} {seed}:\n{traceback.format_exc()}")
                 runner = Runner()

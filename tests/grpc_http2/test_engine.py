@@ -1,4 +1,4 @@
-"""The engine is known to one module, and the library knows nothing of the services it is made for."""
+"""The engine is known to only one module, and the library does not depend on the services that use it."""
 
 from __future__ import annotations
 

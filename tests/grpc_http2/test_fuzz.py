@@ -1,4 +1,4 @@
-"""Sessions of the fuzzer: those that found a fault once, and those of a minute."""
+"""Sessions of the fuzzer: those that once found a fault, and those of one minute."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import structlog
 from tests.grpc_http2.fuzz import Runner, run
 
 FOUND = [
-    # Settings came in one read with what ended the connection.
+    # Settings arrived in the same read as the frame that ended the connection.
     ("client", 13_033),
     ("client", 21_215),
 ]
-"""Role and seed. What the seeds mean changes with what writes the frames."""
+"""Role and seed of each session. A change to the code that writes frames changes what a seed means."""
 
 
 @pytest.fixture(autouse=True)

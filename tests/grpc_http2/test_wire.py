@@ -91,7 +91,7 @@ def test_a_message_is_percent_encoded_as_grpc_says_and_comes_back(message: str) 
     ((_, _), (name, encoded)) = status_headers(StatusCode.ABORTED, message, ())
 
     assert name == b"grpc-message"
-    # Printable ASCII but the percent sign stands as it is; all else is %XX of UTF-8.
+    # Printable ASCII except the percent sign is sent as is; everything else is %XX of UTF-8.
     assert re.fullmatch(rb"(?:[\x20-\x24\x26-\x7e]|%[0-9A-F]{2})*", encoded)
     assert not re.search(rb"%(?:2[^5]|[3-6][0-9A-F]|7[0-9A-E])", encoded), "nothing is encoded that need not be"
     assert unquote_to_bytes(encoded) == message.encode()

@@ -1,7 +1,7 @@
-"""Serves batches with the handlers of unpacked archives, each in a process of its own as TorchServe's workers are.
+"""Program that serves batches with the handlers of unpacked archives, each in a separate process as in TorchServe.
 
-Lines come in with a folder and batches, and go out with answers. A worker is forked for each: torch takes long to load.
-The folder is the one place beside torch and the standard library that the worker imports from.
+Each input line has a folder and batches; each output line has the answers. A worker is forked for each line, because
+torch takes long to load. The worker imports only from the folder, torch and the standard library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 
 class Context:
-    """What TorchServe gives a handler: of the requests of one batch, their headers, and a place for their statuses."""
+    """Context that TorchServe gives a handler: the headers of the requests of one batch, and their statuses."""
 
     def __init__(self, folder: str) -> None:
         self.system_properties = {"model_dir": folder}
@@ -36,7 +36,7 @@ class Context:
 
 
 def handled(folder: str, batches: Sequence[Sequence[Mapping[str, Mapping[str, str]]]]) -> dict[str, Any]:
-    """Return what the handler of the archive in ``folder`` answers to each batch, and where it was imported from."""
+    """Return the replies of the archive's handler to each batch, and the files that it was imported from."""
     os.chdir(folder)
     sys.path.insert(0, folder)
     name = json.loads(Path("MAR-INF/MANIFEST.json").read_text())["model"]["handler"].removesuffix(".py")
@@ -65,7 +65,7 @@ def main() -> None:
         if worker == 0:
             try:
                 told = handled(**json.loads(line))
-            except BaseException:  # noqa: BLE001 - it is told to the test
+            except BaseException:  # noqa: BLE001 - reported to the test
                 told = {"failure": traceback.format_exc()}
             print(json.dumps(told), flush=True)  # noqa: T201
             os._exit(0)

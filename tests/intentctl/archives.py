@@ -1,4 +1,4 @@
-"""What the tests of archives share: small models, the commands in front of a folder of models, the archived handler."""
+"""Helpers of the tests of archives: small models, the command line, and workers for archived handlers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def small_model(
     weights: Mapping[str, torch.Tensor] | None = None,
     **keys: Any,
 ) -> Path:
-    """Put a small sound model of two labels below ``root``; return its folder."""
+    """Publish a small valid model with two labels below ``root``; return its folder."""
     state = state_dict(len(tokens), 4, 3, 2) if weights is None else dict(weights)
     with fake_torchtext():
         files = {"model.pth": saved(state), "vocab.pth": saved(modern_vocab(tokens, default))}
@@ -60,20 +60,20 @@ def loaded(root: Path, model_id: str) -> IntentModel:
 
 
 def clinc150_rows() -> list[tuple[str, str]]:
-    """Return the 5,500 test rows with their labels."""
+    """Return the 5,500 test rows of CLINC150 with their labels."""
     data = json.loads(shared("datasets/clinc150/data_full.json").read_text())
     return [(text, label) for text, label in data["test"] + data["oos_test"]]
 
 
 def members_of(archive: Path) -> dict[str, bytes]:
-    """Return an archive's members by their names."""
+    """Return the members of an archive by name."""
     with zipfile.ZipFile(archive) as file:
         return {name: file.read(name) for name in file.namelist()}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What TorchServe hands its handler of one request."""
+    """One request as TorchServe passes it to a handler."""
 
     input: Mapping[str, bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the handler answered to one batch."""
+    """Reply of the handler to one batch."""
 
     answers: list[str]
     statuses: dict[str, list[Any]]
@@ -94,7 +94,7 @@ class Workers:
         self._process = process
 
     def handled(self, archive: Path, batches: Iterable[Sequence[Request]]) -> list[Reply]:
-        """Unpack an archive, and return what its handler answers to each batch."""
+        """Unpack an archive, and return the reply of its handler to each batch."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def _encoded(request: Request) -> dict[str, Any]:
 
 @contextmanager
 def workers() -> Iterator[Workers]:
-    """Processes that end behind the block."""
+    """Yield workers that end with the block."""
     command = [sys.executable, "-P", str(_PROGRAM)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -129,11 +129,11 @@ def workers() -> Iterator[Workers]:
 
 
 def asked(document: str) -> Request:
-    """Return the request that asks for the label of one document."""
+    """Return the request for the label of one document."""
     return Request({"data": document.encode("utf-8", "surrogatepass")})
 
 
 def asked_many(questions: Sequence[tuple[str, int]]) -> Request:
-    """Return the request that asks for many documents."""
+    """Return the request for the labels of many documents."""
     listed = [{"document": document, "k": k} for document, k in questions]
     return Request({"documents": json.dumps(listed).encode()})

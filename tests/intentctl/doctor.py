@@ -1,4 +1,4 @@
-"""What the tests of the doctor are built from: a model without a fault, and ways to break one thing of it."""
+"""Builders for the tests of the doctor: a model without a fault, and ways to break one part of it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ DIMENSIONS = 4
 
 @dataclass
 class Model:
-    """A model without a fault. Change what is to be wrong, then :meth:`write` it."""
+    """A model without a fault. Change the part that is to be wrong, then call :meth:`write`."""
 
     tokens: list[str] = field(default_factory=lambda: ["<unk>", *WORDS])
     default: int | None = 0
     vocabulary: Any = None
-    """Instead of one of these tokens."""
+    """Vocabulary in place of the one made of ``tokens`` and ``default``; ``None``: none."""
     manifest: dict[str, Any] = field(
         default_factory=lambda: {
             "Algorithm": "intent-classification",
@@ -50,7 +50,7 @@ class Model:
         return list(self.manifest["classes"].values())
 
     def write(self, root: Path) -> Path:
-        """Publish it below ``root``; return its folder."""
+        """Publish the model below ``root``; return its folder."""
         source = root / ".source"
         source.mkdir(parents=True, exist_ok=True)
         if self.weights is None:
@@ -63,13 +63,13 @@ class Model:
         return root / MODEL_ID
 
     def name(self, labels: Sequence[str]) -> None:
-        """Give its outputs these labels, in the baseline too."""
+        """Set the labels of the outputs, also in the baseline."""
         self.manifest["classes"] = {str(index): label for index, label in enumerate(labels)}
         self.manifest["Baseline"] = baseline(labels)
 
 
 def weights_of(rows: int, classes: int) -> dict[str, torch.Tensor]:
-    """Return weights with which each token but the first is for one label, in turn."""
+    """Return weights with which each token but the first votes for one label, in turn."""
     embedding = torch.zeros(rows, classes)
     for row in range(rows):
         embedding[row, row % classes] = 1.0
@@ -82,7 +82,7 @@ def weights_of(rows: int, classes: int) -> dict[str, torch.Tensor]:
 
 
 def baseline(labels: Sequence[str], documents: int = 300) -> dict[str, Any]:
-    """Return what a sound validation counts."""
+    """Return the counts of a validation without a fault."""
     each, rest = divmod(documents, len(labels))
     counts: dict[str, int] = {}
     for number, label in enumerate(labels):
@@ -99,7 +99,7 @@ def baseline(labels: Sequence[str], documents: int = 300) -> dict[str, Any]:
 
 
 def found(root: Path) -> dict[str, str]:
-    """Return the severity of each check that found something."""
+    """Return the severity of each check that has a finding."""
     return {finding.check: str(finding.severity) for finding in findings(root)}
 
 
@@ -108,7 +108,7 @@ def findings(root: Path) -> Sequence[Finding]:
 
 
 def problem(root: Path, check: str) -> str:
-    """Return what a check tells."""
+    """Return the problem and the advice that a check reports."""
     (finding,) = (finding for finding in findings(root) if finding.check == check)
     return f"{finding.problem}. {finding.advice}"
 

@@ -1,4 +1,4 @@
-"""``intentctl access``: keys that services know, and files that are checked before they are put in force."""
+"""``intentctl access``: keys that services accept, and files that are checked before they are put in force."""
 
 from __future__ import annotations
 

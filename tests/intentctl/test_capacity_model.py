@@ -48,7 +48,7 @@ def hit_rate(demand: Demand, budget: float, models: float = MANY) -> float:
     return outlook(demand, Cache(budget, models)).hit_rate
 
 
-# What holds for every demand.
+# Properties of every demand.
 
 
 @given(demands(), st.floats(min_value=0.01, max_value=1e6), st.floats(min_value=1.0, max_value=10.0))
@@ -192,7 +192,7 @@ def test_the_prediction_knows_the_partitions_and_the_ring_of_the_frontend() -> N
     assert AFFINITY.places == PLACES
 
 
-# Against the books of the product's own cache.
+# Comparison with the product's own cache.
 
 
 @dataclass(slots=True)
@@ -202,7 +202,7 @@ class FakeModel:
 
 @dataclass(slots=True)
 class Replica:
-    """What a predictor does to its cache for each request, with the model made up."""
+    """The cache of a predictor, used as for real requests but with fake models."""
 
     sizes: dict[ModelId, int]
     budget: int
@@ -246,8 +246,8 @@ def model_ids(number: int) -> list[ModelId]:
     return [ModelId(f"tenant-{index}") for index in range(number)]
 
 
-# Of 60,000 independent requests a rate is known to within 0.2 percentage points (a standard deviation, at 50 %). Hits
-# are not independent, which about doubles it; the approximation's own error is of that size. Streams are seeded.
+# The standard deviation of a rate of 60,000 independent requests is 0.2 percentage points (at 50 %). Hits are not
+# independent, which about doubles it; the error of the approximation itself is about as large. Streams are seeded.
 TOLERANCE = 0.01
 
 
@@ -276,7 +276,7 @@ def test_the_prediction_holds_for_models_of_different_sizes() -> None:
 
 
 def ring(replicas: Sequence[Replica], affinity: Affinity, chance: random.Random) -> Callable[[ModelId], Replica]:
-    """Return who is asked for a model, on a ring whose hashes are as good as drawn by lot."""
+    """Return a function from a model to its replica, on a ring whose hashes are random."""
     owners = sorted((chance.random(), index % len(replicas)) for index in range(affinity.places * len(replicas)))
     places = [place for place, _ in owners]
 
@@ -287,7 +287,7 @@ def ring(replicas: Sequence[Replica], affinity: Affinity, chance: random.Random)
     return lambda model_id: by_partition[partition_of(model_id, affinity.partitions)]
 
 
-# Each ring deals other shares to the replicas, and the prediction is the mean of all rings. In the case that depends
+# Each ring gives the replicas different shares, and the prediction is the mean of all rings. In the case that depends
 # most on the shares, 190 of 600, rates of single rings differ by one percentage point, the mean of eight by a third.
 RINGS = 8
 
@@ -299,7 +299,7 @@ def test_three_replicas_with_affinity_hold_what_is_predicted(
     rates = []
     for seed in range(RINGS):
         chance = random.Random(seed)
-        # A checksum spreads names that end in numbers one after the other more evenly than chance would.
+        # Random names: a checksum spreads names that end in consecutive numbers more evenly than chance would.
         ids = [ModelId(f"{chance.getrandbits(64):x}") for _ in range(tenants)]
         replicas = [Replica(dict.fromkeys(ids, 10), budget=10 * held) for _ in range(3)]
         rates.append(simulated(replicas, ring(replicas, AFFINITY, chance), asked(ids, exponent, chance)))

@@ -30,7 +30,7 @@ BAD = {word: {"music": SURE, "weather": 1 - SURE} for word in GOOD}
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """Models of which one knows the weather, and the other only music."""
+    """Return a folder of two models: one knows the weather, the other only music."""
     folder = tmp_path / "models"
     word_model(folder, "good", LABELS, GOOD, threshold=0.7)
     word_model(folder, "bad", LABELS, BAD, threshold=0.7, fallback="other")
@@ -47,7 +47,7 @@ def texts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(models: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that holds both, and the command is called from."""
+    """Return the folder that holds the models and the texts, which is the working directory."""
     assert models.parent == texts.parent
     monkeypatch.chdir(models.parent)
     return models.parent
@@ -158,6 +158,6 @@ def test_sample_models_are_compared_by_the_command_line() -> None:
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     assert answer["rows"]["all"] == 5500
-    # One knows 15 of the 150 intents of the other.
+    # One model knows 15 of the 150 intents of the other.
     assert answer["accuracy"]["in_scope"]["a"] <= 0.1
     assert answer["mcnemar"]["b_is"] == "better"

@@ -1,4 +1,4 @@
-"""The options of connections, which commands share."""
+"""Options of connections, which several commands share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = ("--tls-authority", "--tls-certificate", "--tls-key", "--tls-server-na
 
 
 async def intentctl(*arguments: str, **variables: str) -> tuple[int | None, str, str]:
-    """Run the command; return its exit code and what it says."""
+    """Run the command; return its exit code, output and errors."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "intentctl", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
@@ -56,7 +56,7 @@ async def test_what_cannot_be_used_is_told_before_anything_is_asked(tmp_path: Pa
 
 
 class Doorkeeper(grpc.GenericRpcHandler):
-    """Knows no method, and keeps what callers send to tell who they are."""
+    """Handler without methods, which keeps the credentials that callers send."""
 
     def __init__(self) -> None:
         self.seen: list[str | bytes] = []

@@ -178,7 +178,7 @@ def test_traffic_like_the_validation_is_healthy_and_another_language_is_not(tmp_
             check for check, severity in checks(result).items() if severity == "error"
         }
 
-        # The copy on the volume is another one by now.
+        # The copy on the volume now has another version.
         change(root / MODEL_ID, {"ModelVersion": "2.0"})
         assert checks(run(root, *predictor)) == {
             "other-version": "warning",

@@ -1,4 +1,4 @@
-"""Each check, by a model that has this one fault and no other."""
+"""Each check, with a model that has this fault and no other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHARACTERS = [*"abcdefghijklmnopqrstuvwxyz"]
 
 
 def with_tokens(*tokens: str, tokenizer: str | None = "basic_english", default: int | None = 0) -> Model:
-    """Return the model with other tokens behind the unknown one, and another tokenizer."""
+    """Return the model with other tokens after the unknown token, and another tokenizer."""
     it = Model(["<unk>", *tokens], default)
     if tokenizer is None:
         del it.manifest["Tokenizer"]
@@ -264,7 +264,7 @@ def test_the_sample_models_are_healthy() -> None:
         assert {str(finding.severity) for finding in examined.findings} <= {"note"}, folder.parent.name
 
 
-# What the findings tell.
+# Contents of the findings.
 
 
 def test_the_sample_of_the_books_system_is_found_with_evidence() -> None:
@@ -310,7 +310,7 @@ def test_what_is_said_of_labels_holds_for_every_document(tmp_path: Path) -> None
     assert {answer.label for answer in answers if isinstance(answer, Prediction)} == {"music", "oos"}
 
 
-# Folders without a model that could be loaded.
+# Folders without a loadable model.
 
 
 @pytest.mark.parametrize(

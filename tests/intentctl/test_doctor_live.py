@@ -1,4 +1,4 @@
-"""What the doctor says of traffic: by itself, and beside the baseline."""
+"""Findings of the doctor about traffic: by itself, and in comparison with the baseline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def manifest(**keys: Any) -> Manifest:
 
 
 def found(counts: dict[str, Any], it: Manifest, version: str = "1.0") -> dict[str, str]:
-    """Return the severity of each check that found something."""
+    """Return the severity of each check that has a finding."""
     traffic = ModelTraffic("m", version, AnswerCounts.model_validate(counts), 60.0)
     drift = drift_from_validation(it, traffic)
     return {finding.check: str(finding.severity) for finding in findings_of(it, traffic, drift)}

@@ -57,7 +57,7 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(models: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that holds both, and the command is called from."""
+    """Return the folder that holds the models and the texts, which is the working directory."""
     assert models.parent == texts.parent
     monkeypatch.chdir(models.parent)
     return models.parent
@@ -97,7 +97,7 @@ def test_the_figures_are_those_that_one_counts(models: Path, texts: Path) -> Non
     assert (answer["data"]["file"], answer["data"]["split"]) == ("texts.csv", None)
     assert answer["rows"] == {"all": 7, "in_scope": 5, "out_of_scope": 2, "of_unknown_labels": 1}
     assert answer["unknown_labels"] == {"skiing": 1}
-    # Right: sun and song, with the threshold off rain too; zebra has half and falls back, snow is believed.
+    # Right: sun and song, and rain too without the threshold. Zebra scores a half and falls back; snow does not.
     assert answer["accuracy"] == {
         "overall": pytest.approx(3 / 7),
         "in_scope": pytest.approx(2 / 5),
@@ -109,7 +109,7 @@ def test_the_figures_are_those_that_one_counts(models: Path, texts: Path) -> Non
         "answered": pytest.approx(2 / 7),
         "fallen_back": pytest.approx(2 / 7),
     }
-    # In bins of a fifteenth: 0.9 right; 0.6 right; 0.78 right and 0.75 wrong; 0.95 wrong.
+    # Bins have a width of one fifteenth: 0.9 right; 0.6 right; 0.78 right and 0.75 wrong; 0.95 wrong.
     assert answer["calibration"]["expected_calibration_error"] == pytest.approx(
         (0.1 + 0.4 + (0.78 + 0.75 - 1) + 0.95) / 5, abs=1e-6
     )
@@ -274,7 +274,7 @@ def test_help_loads_no_numpy() -> None:
 async def asked(
     model_dir: Path, answer: Callable[[Query], Outcome], *arguments: object, texts: Path, model_id: str = "a"
 ) -> Result:
-    """Run the command in a thread, because the frontend, before an engine that answers so, is on the event loop."""
+    """Run the command in a thread, because the frontend, whose engine is ``answer``, runs on the event loop."""
     publish(model_dir, "a")
     async with hosted_frontend(model_dir, FakeBackend(answer)) as address:
         return await asyncio.to_thread(run, model_id, texts, "--frontend", address, *arguments)

@@ -61,7 +61,7 @@ def answer(query: Query) -> Outcome:
 
 @asynccontextmanager
 async def frontend(model_dir: Path, backend: FakeBackend | None = None) -> AsyncIterator[Any]:
-    """Give the command against one frontend, in a thread, because the frontend lives on the event loop."""
+    """Yield a function that runs the command against one frontend, in a thread: the frontend runs on the event loop."""
     publish(model_dir, "a")
     async with hosted_frontend(model_dir, backend or FakeBackend(answer)) as address:
 
@@ -105,7 +105,7 @@ def test_on_a_terminal_words_are_coloured(monkeypatch: pytest.MonkeyPatch) -> No
     for module in ("intentctl.output", "intentctl.commands.explain", "intentctl.explanations.terminal"):
         monkeypatch.setattr(f"{module}.console", terminal)
     assert from_folder().exit_code == 0
-    # The word that adds most stands on the full colour.
+    # The word that adds most has the full colour as its background.
     assert "48;2;88;166;255m" in written.getvalue()
     assert "~zzyzx~" in written.getvalue()
     assert "┃" in written.getvalue()

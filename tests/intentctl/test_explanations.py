@@ -1,4 +1,4 @@
-"""What ``intentctl explain`` makes of an explanation: shares of words, the marked document, the page and the plot."""
+"""Presentation of an explanation by ``intentctl explain``: shares of words, marked document, page and plot."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ADDS = st.floats(-1e3, 1e3)
 
 @st.composite
 def explained(draw: st.DrawFn, tokenizer: Tokenizer = NGRAMS) -> tuple[str, Explanation]:
-    """Return a document and an explanation as a model with some of its n-grams gives it."""
+    """Draw a document, and an explanation of it by a model that knows some of its n-grams."""
     document = draw(TEXTS)
     words = tokenizer.tokens(document)
     every = tokenizer.ngrams(words)
@@ -112,7 +112,7 @@ def test_the_document_in_pieces_is_the_document_and_has_every_word_in_order(give
     pieces = pieces_of(document, words)
     assert [piece.word for piece in pieces if piece.word is not None] == [*range(len(words))]
     if "".join(piece.text for piece in pieces) != document:
-        # Where lowering gives other letters, or drops some, the words are shown as the model has them.
+        # Where conversion to lower case changes or drops letters, the words are shown in the form that the model sees.
         assert [piece.text for piece in pieces if piece.word is not None] == words
     for piece in pieces:
         if piece.word is not None:
@@ -200,7 +200,7 @@ def test_the_rows_of_the_table_add_up() -> None:
 
 
 class Page(HTMLParser):
-    """Reads a page, and fails where a tag is not closed, or where anything would be fetched or run."""
+    """Parser that fails if a page has an unclosed tag, or would fetch or run anything."""
 
     VOID = frozenset({"meta"})
 

@@ -47,7 +47,7 @@ ODD_DOCUMENTS = (
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A folder of models."""
+    """Return an empty folder of models."""
     folder = tmp_path / "models"
     folder.mkdir()
     return folder
@@ -55,7 +55,7 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model_store(tmp_path: Path) -> Path:
-    """A model store of TorchServe."""
+    """Return an empty model store of TorchServe."""
     folder = tmp_path / "store"
     folder.mkdir()
     return folder
@@ -66,7 +66,7 @@ Export = Callable[..., Path]
 
 @pytest.fixture
 def export(models: Path, model_store: Path) -> Export:
-    """Export a model and return its archive."""
+    """Return a function that exports a model and returns its archive."""
 
     def export(model_id: str, *arguments: str) -> Path:
         options = ("--model-dir", models, "--model-store", model_store, "--json")
@@ -168,11 +168,11 @@ def test_a_model_can_be_moved_to_torchserve_under_its_own_id(models: Path, model
     export("weather", "--publish-as", "weather", "--replace")
     moved = json.loads((models / "weather" / "manifest.json").read_text())
     assert moved["Algorithm"] == "intent-classification-torch"
-    # Its archive can be written again.
+    # The archive of the model can be written again.
     export("weather", "--replace")
 
 
-# What is not exported.
+# Models that are not exported.
 
 
 @pytest.mark.parametrize(
@@ -236,12 +236,12 @@ def test_help_loads_no_numpy(command: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
-# What the handler answers, in a process that has nothing of ours but the archive.
+# Answers of the handler, in a process that has only the archive and none of our other code.
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Workers]:
-    """What serves archives."""
+    """Yield the workers that serve archives."""
     with workers() as running:
         yield running
 
@@ -367,7 +367,7 @@ def test_a_bad_request_fails_alone_and_says_what_is_wrong(models: Path, export: 
         told = json.loads(answer)
         assert (told["code"], reply.statuses[str(index)]) == (400, [400, told["message"]])
         assert told["message"].startswith("the input d")
-        # TorchServe tells its length in characters, and sends bytes.
+        # TorchServe declares the length of the message in characters, but sends bytes.
         assert told["message"].isascii()
     assert len(reply.statuses) == len(WRONG_INPUTS)
 

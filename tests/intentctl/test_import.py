@@ -28,7 +28,7 @@ MAR_MANIFEST = b'{"model": {"modelName": "weather", "handler": "handler.py"}}'
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A folder of models."""
+    """Return an empty folder of models."""
     folder = tmp_path / "models"
     folder.mkdir()
     return folder
@@ -39,14 +39,14 @@ def imported(archive: Path, models: Path, *arguments: str) -> Result:
 
 
 def small_members() -> dict[str, bytes]:
-    """Return the members of an archive of a small sound model."""
+    """Return the members of an archive of a small valid model."""
     with TemporaryDirectory() as folder:
         files = {path.name: path.read_bytes() for path in small_model(Path(folder), "m").iterdir()}
     return files | {"manifest.json": MANIFEST, "handler.py": b"raise SystemExit", "MAR-INF/MANIFEST.json": MAR_MANIFEST}
 
 
 def zipped(members: Mapping[str, bytes], change: Callable[[zipfile.ZipInfo], None] = lambda _: None) -> bytes:
-    """Return an archive as torch-model-archiver makes it, each of its members changed."""
+    """Return an archive as torch-model-archiver makes it, with ``change`` applied to each member."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -62,13 +62,13 @@ MEMBERS = small_members()
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """An archive of a small model that says nothing of its id in its name."""
+    """Return an archive of a small model, whose file name does not contain the id."""
     path = tmp_path / "archive.mar"
     path.write_bytes(zipped(MEMBERS))
     return path
 
 
-# What is read.
+# Archives that are read.
 
 
 def test_the_seeds_archive_is_served_as_the_seeds_model_is(models: Path, figure: Callable[[str], None]) -> None:
@@ -161,7 +161,7 @@ def test_off_a_terminal_the_summary_is_lines_with_tabs(models: Path, archive: Pa
     assert (told["id"], told["labels"], told["tokenizer"]) == ("weather", "2", "basic_english")
 
 
-# What is refused.
+# Archives that are refused.
 
 
 def refused_as(data: bytes, message: str, models: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def refused_as(data: bytes, message: str, models: Path, tmp_path: Path) -> None:
 
 
 def zipped_twice(name: str) -> bytes:
-    """Return an archive with two members of one name."""
+    """Return an archive with two members of the same name."""
     return zipped({**MEMBERS, "x" * len(name): b"again"}).replace(b"x" * len(name), name.encode())
 
 
@@ -187,7 +187,7 @@ def compressed_otherwise(member: zipfile.ZipInfo) -> None:
 
 
 def headers_of(data: bytes | bytearray, name: str) -> Iterator[tuple[int, int]]:
-    """Yield where the flags and the size of the member ``name`` stand: before it, and in the list of members."""
+    """Yield the positions of the flags and the size of the member ``name``: before it, and in the list of members."""
     for signature, flags, size, begin in ((b"PK\x03\x04", 6, 22, 30), (b"PK\x01\x02", 8, 24, 46)):
         position = data.find(signature)
         while not data[position + begin :].startswith(name.encode()):
@@ -196,7 +196,7 @@ def headers_of(data: bytes | bytearray, name: str) -> Iterator[tuple[int, int]]:
 
 
 def flagged(flag: int) -> bytes:
-    """Return an archive one of whose members has this flag."""
+    """Return an archive with one member that has this flag."""
     changed = bytearray(zipped(MEMBERS))
     for flags, _ in headers_of(changed, "vocab.pth"):
         changed[flags] |= flag
@@ -204,7 +204,7 @@ def flagged(flag: int) -> bytes:
 
 
 def resized(data: bytes, size: int) -> bytes:
-    """Return an archive that tells this size of its manifest."""
+    """Return ``data`` with ``size`` as the declared size of its manifest."""
     changed = bytearray(data)
     for _, place in headers_of(changed, "manifest.json"):
         changed[place : place + 4] = size.to_bytes(4, "little")
@@ -270,7 +270,7 @@ def test_an_archive_that_is_damaged_anywhere_in_the_model_is_refused(models: Pat
 def test_a_member_that_is_larger_than_it_says_is_not_inflated(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Says that it is small, and would take 60 MB.
+    # The member declares 1,000 bytes, and would take 60 MB.
     data = resized(zipped({**MEMBERS, "manifest.json": bytes(60_000_000)}), 1000)
     with most_inflated(monkeypatch) as inflated:
         refused_as(data, "the archive is damaged", models, tmp_path)
@@ -280,7 +280,7 @@ def test_a_member_that_is_larger_than_it_says_is_not_inflated(
 
 @contextmanager
 def most_inflated(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Give the bytes of each piece that zlib inflates."""
+    """Yield the list of the sizes of the pieces that zlib inflates, in bytes."""
     sizes: list[int] = []
     real = zlib.decompressobj
 
@@ -335,7 +335,7 @@ def test_without_a_name_anywhere_the_id_is_asked_for(
 
 
 def ends_in_plain_words(data: bytes) -> None:
-    """Import ``data``: whatever it is, there is an exit code and a sentence, or a model."""
+    """Import ``data``, and assert that the result is a model, or an exit code and a sentence."""
     with TemporaryDirectory() as folder:
         models = Path(folder) / "models"
         models.mkdir()
@@ -359,7 +359,7 @@ def test_any_bytes_end_in_plain_words(data: bytes) -> None:
 
 WHOLE = zipped(MEMBERS)
 DIRECTORY = WHOLE.index(b"PK\x01\x02")
-# Most damage where most is decided: in the list of members.
+# Most of the damage is in the list of members, which decides the most.
 PLACES = st.integers(DIRECTORY, len(WHOLE) - 1) | st.integers(0, len(WHOLE) - 1)
 
 

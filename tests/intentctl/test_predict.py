@@ -30,7 +30,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Asking:
-    """The command against one frontend, in a thread, because the frontend lives on the event loop."""
+    """The command against one frontend, in a thread, because the frontend runs on the event loop."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -99,7 +99,7 @@ async def test_json_has_everything_and_stands_alone_on_standard_output(tmp_path:
 
 
 def answer_with_reasons(query: Query) -> Outcome:
-    """Fall back where a threshold is asked for, and explain where that is."""
+    """Fall back if the query has a threshold, and explain if the query asks for an explanation."""
     prediction = a_prediction(query, "best")
     if query.threshold is not None:
         fallback = Fallback(ScoredLabel("best", 0.5), query.threshold)
@@ -156,12 +156,9 @@ async def test_a_dash_reads_one_document_a_line(tmp_path: Path) -> None:
         assert (await ask("a", "-", "--json", text="")).stdout == "[]\n"
 
 
-async def test_more_documents_than_fit_into_a_batch_are_all_answered_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serving.wire.batches._BATCH", 8)
+async def test_more_documents_than_fit_into_a_batch_are_all_answered_in_order(tmp_path: Path) -> None:
     async with frontend(tmp_path) as ask:
-        texts = [f"document {number}" for number in range(30)]
+        texts = [f"document {number}" for number in range(600)]
         result = await ask("a", "-", "--json", text="\n".join(texts))
         assert [row["label"] for row in json.loads(result.stdout)] == texts
 
@@ -204,7 +201,7 @@ async def test_a_frontend_that_does_not_answer_is_told_with_what_to_do() -> None
 
 
 async def test_a_deadline_that_passes_is_told_as_such_and_no_start_is_advised() -> None:
-    # It takes connections, and says nothing on them.
+    # The server accepts connections, and sends nothing.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         result = await Asking(address)("a", "x", "--timeout", "0.3")

@@ -1,7 +1,8 @@
-"""One answer, score, fallback and explanation, whichever engine serves the model.
+"""The same answer, score, fallback and explanation from every engine that serves a model.
 
-The predictor's model is asked directly; TorchServe's archive in a worker of its own, with the frontend's questions and
-its reading of the answers; and the frontend's reading of a server of the Open Inference Protocol is given the logits.
+The predictor's model is called directly. TorchServe's archive is called in a separate worker: the frontend's code
+writes the requests and reads the answers. For the Open Inference Protocol, the frontend's code reads a response that is
+made from the logits.
 """
 
 from __future__ import annotations
@@ -94,17 +95,20 @@ def engines(request: pytest.FixtureRequest, served: Workers, tmp_path_factory: p
 
 
 def close(value: Any) -> Any:
-    """Return what is equal to parts of logits: handler and predictor each round folded layers to single precision."""
+    """Return ``value`` with the tolerance for parts of logits.
+
+    Handler and predictor each round folded layers to single precision.
+    """
     return pytest.approx(value, rel=1e-5, abs=1e-6)
 
 
 def close_score(value: Any) -> Any:
-    """Return what is equal to probabilities, whose logits are sums in single precision."""
+    """Return ``value`` with the tolerance for probabilities, whose logits are sums in single precision."""
     return pytest.approx(value, abs=1e-5)
 
 
 def assert_same(answers: Sequence[Outcome], expected: Sequence[Outcome]) -> None:
-    """Assert that answers are the predictor's: texts to the letter, numbers up to rounding."""
+    """Assert that answers equal the predictor's: texts exactly, numbers up to rounding."""
     for answer, other in zip(answers, expected, strict=True):
         if not isinstance(other, Prediction):
             assert isinstance(answer, ServingError)
@@ -142,7 +146,7 @@ def test_labels_scores_and_fallbacks_are_the_same_at_every_threshold(engines: En
     queries = [Query("m", text, 3, threshold) for text in (*TEXTS, *STRANGERS) for threshold in thresholds]
     expected = engines.model.predict(queries)
     fell_back = [isinstance(outcome, Prediction) and outcome.fallback is not None for outcome in expected]
-    # Both sides of thresholds are there.
+    # Some queries fall back and others do not.
     assert 0 < sum(fell_back) < len(fell_back)
 
     assert_same(engines.torchserve(queries), expected)

@@ -33,7 +33,7 @@ app.command()(train)
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run the command in front of a model folder of its own."""
+    """Return a function that runs the command with a separate model folder."""
 
     def run(*arguments: object) -> Result:
         options = ("--model-dir", tmp_path / "models", "--dimensions", 8, "--fc-size", 8, "--epochs", 20)

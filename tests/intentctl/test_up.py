@@ -1,4 +1,4 @@
-"""``intentctl up`` as a person runs it: real processes, real sockets."""
+"""``intentctl up`` as a user runs it: real processes, real sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIMEOUT = 90.0
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with one tiny model."""
+    """Return a model folder with one tiny model."""
     root = tmp_path_factory.mktemp("models")
     folder = publish(root, "tiny", files={"vocab.pth": pickle.dumps(["<unk>", "make", "timer", "minute"])})
     network = IntentNetwork.of_sizes(4, (3, 2))
@@ -40,7 +40,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Up:
-    """A running ``intentctl up`` with everything it starts."""
+    """A running ``intentctl up`` with all processes that it starts."""
 
     def __init__(self, model_dir: Path, *flags: str, port: int | None = None) -> None:
         self.port = free_port() if port is None else port
@@ -56,7 +56,7 @@ class Up:
         )  # fmt: skip
 
     def line(self, wanted: str) -> str:
-        """Return the next line of its output that has ``wanted`` in it."""
+        """Return the next line of the output that contains ``wanted``."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if wanted in line:
@@ -67,7 +67,7 @@ class Up:
         self._process.send_signal(number)
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for its end; return its exit code, output and errors. Nothing that it started may be left."""
+        """Wait for the command to end; return its exit code, output and errors. Assert that no service is left."""
         output, errors = self._process.communicate(timeout=TIMEOUT)
         for port in (self.port, self.predictor_port):
             assert not self.processes_of(port), "a service was left behind"
@@ -86,7 +86,7 @@ class Up:
         return found
 
     def kill(self) -> None:
-        """End all of it, if the test has not."""
+        """Kill the remaining processes, if any."""
         for port in (self.port, self.predictor_port):
             for process in self.processes_of(port):
                 os.kill(process, signal.SIGKILL)
@@ -96,7 +96,7 @@ class Up:
 
 @pytest.fixture
 def started() -> Iterator[list[Up]]:
-    """What a test starts; it is ended with the test."""
+    """Yield a list for the commands that a test starts; they are killed after the test."""
     every: list[Up] = []
     yield every
     for one in every:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of requirements, and a home for environments, that are empty."""
+    """Return an empty folder of requirements, and set an empty home for environments."""
     folder = tmp_path / "requirements"
     folder.mkdir()
     monkeypatch.setattr(environments, "_REQUIREMENTS", folder)

@@ -17,5 +17,5 @@ def _rows(form: str) -> tuple[Example, ...]:
 
 @pytest.fixture
 def tiny() -> DataSet:
-    """Three labels, told apart by words that stand in every split."""
+    """Return a data set of three labels, which differ in words that occur in every split."""
     return DataSet(_rows("tell me of the {}") + _rows("{} please"), _rows("is it {}"), _rows("what {}"), ())

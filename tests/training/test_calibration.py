@@ -9,7 +9,7 @@ from training.calibration import Numbers, choose_threshold, fit_temperature
 
 
 def drawn(temperature: float, rows: int = 20_000) -> tuple[Numbers, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Return logits, and classes drawn with the probabilities that they have at ``temperature``."""
+    """Return logits, and classes drawn with the probabilities that the logits give at ``temperature``."""
     random = np.random.default_rng(7)
     logits = random.normal(scale=3.0, size=(rows, 5))
     noise = random.gumbel(size=logits.shape)

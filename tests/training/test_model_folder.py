@@ -28,7 +28,7 @@ OLD, NEW = (
 
 
 def ignore(_: Epoch) -> None:
-    """Forget the epoch."""
+    """Ignore the epoch."""
 
 
 def files_of(data: DataSet, seed: int) -> dict[str, bytes]:

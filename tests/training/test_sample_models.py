@@ -41,7 +41,7 @@ def test_a_sample_model_is_served_as_well_as_its_manifest_tells(name: str) -> No
     data, told = data_of(name, model.labels), training_of(name)
     assert [source.sha256 for source in data.sources] == [source["sha256"] for source in told["data"]]
     figures = measure(model, data.test)
-    # Sums in another order may decide a tie another way.
+    # Sums in a different order may break a tie differently.
     assert figures.in_scope == pytest.approx(told["accuracy"]["test_in_scope"], abs=0.001)
     assert figures.out_of_scope_recall == (
         None if name == "banking77" else pytest.approx(told["accuracy"]["test_out_of_scope_recall"], abs=0.002)
@@ -65,7 +65,7 @@ def test_the_read_me_tells_the_figures_of_the_manifest(name: str) -> None:
     (row,) = (line for line in (MODELS / "README.md").read_text().splitlines() if line.startswith(f"| `{name}` |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     if name == "banking77":
-        # It has no rows out of scope, so that all rows are those in scope.
+        # The data set has no rows out of scope, so all rows are rows in scope.
         del accuracy["test_with_out_of_scope"]
     told = [f"{100 * figure:.2f} %" for figure in accuracy.values()]
     assert [cell for cell in cells[3:] if cell] == told

@@ -12,7 +12,7 @@ from predictor.model.vocabulary import Vocabulary, read_vocabulary
 from tests.conftest import shared
 from training.torchtext_file import pickled_vocabulary, vocabulary_file
 
-# Unicode text without halves of surrogate pairs, which no file in UTF-8 has.
+# Unicode text without lone surrogates, which no UTF-8 file can contain.
 TOKENS = st.lists(st.text(st.characters(codec="utf-8")), unique=True)
 DEFAULTS = st.none() | st.integers(-(1 << 31), (1 << 31) - 1)
 

@@ -21,11 +21,11 @@ RECIPE = Recipe(dimensions=8, fc_size=8, epochs=4, learning_rate=0.05)
 
 
 def ignore(_: Epoch) -> None:
-    """Forget the epoch."""
+    """Ignore the epoch."""
 
 
 def bags(*documents: list[int]) -> Bags:
-    """Each document's class is its first token."""
+    """Return documents with the first token of each as its class."""
     return Bags(
         tuple(torch.tensor(document, dtype=torch.int64) for document in documents),
         torch.tensor([document[0] for document in documents]),

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from grpc_http2.server.plain_http.http_exchange import Application
 
 _MAX_HEADER_BYTES: Final = 64 << 10
-_HEADER_SECONDS: Final = 10.0
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -30,9 +29,11 @@ class Http1:
     Args:
         application: application that answers the requests.
         on_close: called when a connection has closed.
+        header_seconds: time limit for the headers of a request, in seconds.
     """
 
-    def __init__(self, application: Application, on_close: Callable[[], object]) -> None:
+    def __init__(self, application: Application, on_close: Callable[[], object], header_seconds: float) -> None:
+        self._header_seconds = header_seconds
         self._config = Config(
             application,
             lifespan="off",
@@ -55,7 +56,7 @@ class Http1:
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         for connection in list(self._state.connections):
             if isinstance(connection, GuardedHttp):
-                connection.look(now)
+                connection.look(now - self._header_seconds)
         if self._is_draining:
             # Covers connections that were opened in the meantime.
             self.drain()
@@ -120,7 +121,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._waits_since = None
         super().on_headers_complete()
 
-    def look(self, now: float) -> None:
-        """Close the connection if its headers take too long."""
-        if self._waits_since is not None and now - self._waits_since > _HEADER_SECONDS:
+    def look(self, latest: float) -> None:
+        """Close the connection if it has waited for headers since before ``latest``, a ``time.monotonic()``."""
+        if self._waits_since is not None and self._waits_since < latest:
             self.transport.close()

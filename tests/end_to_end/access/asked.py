@@ -1,4 +1,4 @@
-"""What every method asks of its callers, written down once more: a method that is not here fails the tests."""
+"""Rights that every method requires of its callers, stated once more: a method that is missing here fails the tests."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tests.end_to_end.access.callers import MINE, MINE_TO_BE, Caller
 
 @dataclass(frozen=True)
 class Asks:
-    """Of a method."""
+    """Requirements of a method."""
 
     rights: frozenset[str]
-    """Any one of them."""
+    """Rights, any one of which is sufficient."""
     field: str = ""
-    """Of its request, which names a model; empty: it is for no model."""
+    """Field of the request that names a model; empty if the method concerns no model."""
     model: str = MINE
     batch: bool = False
-    """Whether each of its ``requests`` is answered with a status of its own."""
+    """Whether each of the ``requests`` is answered with its own status."""
 
     def allows(self, caller: Caller) -> bool:
-        """Return whether the caller may do this."""
+        """Return whether the caller may call the method."""
         return caller.rights is not None and bool(caller.rights & self.rights) and (caller.has_models or not self.field)
 
 
@@ -31,7 +31,7 @@ def asks(right: str, field: str = "", *others: str, model: str = MINE, batch: bo
 
 
 def changes(field: str) -> Asks:
-    """Return what methods ask that change something: nothing is there that could change."""
+    """Return the requirements of a method that changes something; its model is missing, so nothing can change."""
     return asks("manage", field, model=MINE_TO_BE)
 
 
@@ -50,7 +50,7 @@ GRPC: Final[Mapping[str, Asks]] = {
     "prediction.ModelService/Promote": changes("name"),
     "prediction.ModelService/Rollback": changes("name"),
     "prediction.ModelService/Withdraw": changes("name"),
-    # Who delegates asks in the name of others; without a name, in their own.
+    # A delegate calls in the name of another caller; without a name, in its own.
     "prediction.Predictor/PredictorPredict": asks("predict", "runId"),
     "prediction.Predictor/PredictorPredictBatch": asks("predict", "runId", batch=True),
     "prediction.Predictor/Residency": asks("manage", "runId", "predict"),
@@ -71,7 +71,7 @@ GRPC: Final[Mapping[str, Asks]] = {
 }
 
 OPEN: Final = frozenset({"grpc.health.v1.Health/Check", "grpc.health.v1.Health/List", "grpc.health.v1.Health/Watch"})
-"""Open to all, for probes."""
+"""Methods open to all, for probes."""
 FOR_ANYBODY_KNOWN: Final = frozenset({"grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"})
 
 _MODEL: Final = "/v2/models/{model}"

@@ -1,4 +1,4 @@
-"""Everybody who may call, and some who may not: identities of the access file, and what they send."""
+"""Callers of every kind, allowed or not: their identities in the access file, and the metadata they send."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, Final
 from tests.access import AUDIENCE, ISSUER, Issuer, a_key, identity_of, in_the_past, write_access
 
 MINE: Final = "mine"
-"""A model of most of them."""
+"""Model that belongs to most of the callers."""
 THEIRS: Final = "theirs"
-"""A model that is there and none of theirs."""
+"""Existing model that belongs to none of the callers."""
 MINE_TO_BE: Final = "mine-to-be"
-"""One of theirs that is not there: nothing can happen to it."""
+"""Missing model that belongs to the callers: no call can change it."""
 
 ISSUER_OF_TESTS: Final = Issuer()
 
@@ -26,13 +26,13 @@ Metadata = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Caller:
-    """What a caller sends, and what the file says of them."""
+    """Metadata that a caller sends, and the caller's rights in the access file."""
 
     metadata: Metadata
     rights: frozenset[str] | None = None
-    """``None``: they are not known."""
+    """Rights of the caller; ``None`` if the caller is unknown."""
     has_models: bool = True
-    """Whether the models that are asked for are theirs."""
+    """Whether the models that are requested belong to the caller."""
 
 
 def known(name: str, *rights: str, has_models: bool = True) -> Caller:
@@ -78,7 +78,7 @@ CALLERS: Final[Mapping[str, Caller]] = {
 
 
 def identities() -> dict[str, Any]:
-    """Return what the access file says of them."""
+    """Return the identities of the callers for the access file."""
     mine = {"models": ["mine*"]}
     former = identity_of("predict", keys=["former-key"])["keys"][0] | {"expires": in_the_past()}
     return {

@@ -1,4 +1,4 @@
-"""Calls of any method by any caller, over gRPC and REST, and what came of them."""
+"""Calls of any method by any caller, over gRPC and REST, and their outcomes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.builders import PATIENCE
 from tests.end_to_end.access.asked import Asks
 from tests.end_to_end.access.callers import Metadata
 
-# What the server reflects is found in the pool where these have put it.
+# Services that the server reflects are looked up in the descriptor pool, to which these modules add them.
 _KNOWN: Final = (model_service_pb2, open_inference_pb2, prediction_service_pb2, health_pb2, reflection_pb2)
 _A_MOMENT: Final = 0.2
 
 
 class Answer(NamedTuple):
-    """Of a gRPC call, or of the one query in a batch."""
+    """Outcome of a gRPC call, or of the only query in a batch."""
 
     code: grpc.StatusCode
     message: str = ""
@@ -36,7 +36,7 @@ class RestAnswer(NamedTuple):
 
 
 def reflected(address: str, metadata: Metadata) -> frozenset[str]:
-    """Return every method of every service at ``address``, as its reflection tells. Raises grpc.RpcError."""
+    """Return every method of every service that reflection at ``address`` lists. Raises grpc.RpcError."""
     with grpc.insecure_channel(address) as channel:
         ask: Any = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
         question = reflection_pb2.ServerReflectionRequest(list_services="")
@@ -55,15 +55,15 @@ def call(
     model: str | None = None,
     moment: bool = False,
 ) -> Answer:
-    """Call a method for the model that it asks about.
+    """Call a method for the model of its requirements.
 
     Args:
-        channel: to the service.
-        method: as ``package.Service/Method``.
-        asks: how a model is named in its request.
-        metadata: of the caller.
-        model: instead of that of ``asks``.
-        moment: whether a stream is left after a moment: nothing is refused that late.
+        channel: channel to the service.
+        method: name in the form ``package.Service/Method``.
+        asks: requirements of the method, with the field of the request that names a model.
+        metadata: metadata of the caller.
+        model: model to use instead of that of ``asks``.
+        moment: whether to leave a stream after a moment: no refusal comes that late.
     """
     service, _, name = method.rpartition("/")
     described = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
@@ -92,7 +92,7 @@ def call(
 
 
 def rest(address: str, method: str, path: str, metadata: Metadata = (), body: bytes | None = None) -> RestAnswer:
-    """Send a request of the REST form."""
+    """Send a REST request."""
     connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     try:
         connection.request(method, path, body, dict(metadata))
@@ -103,7 +103,7 @@ def rest(address: str, method: str, path: str, metadata: Metadata = (), body: by
 
 
 def inference(documents: Sequence[str]) -> bytes:
-    """Return the body of an inference."""
+    """Return the body of an inference request."""
     tensor = {"name": "document", "datatype": "BYTES", "shape": [len(documents)], "data": list(documents)}
     return json.dumps({"inputs": [tensor]}).encode()
 

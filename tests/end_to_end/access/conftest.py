@@ -13,7 +13,7 @@ from tests.end_to_end.processes import Service, running_service, transports
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A volume with a model of everybody, and one of somebody else."""
+    """A volume with a model of the callers, and one of another tenant."""
     volume = tmp_path_factory.mktemp("volume") / "models"
     for name in (MINE, THEIRS):
         shutil.copytree(ROOT / "models" / "clinc150-travel", volume / name)
@@ -27,7 +27,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def guarded(transport: str, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """All services in one process, for those alone whom an access file names."""
+    """All services in one process, open only to the callers in an access file."""
     folder = tmp_path_factory.mktemp("guarded")
     flags = ("--access-file", str(access_file(folder)))
     with running_service("model_service", models, folder, *flags, transport=transport) as service:

@@ -1,4 +1,4 @@
-"""Callers who are known by their certificate alone, where mutual TLS is on."""
+"""Callers that are known by their certificate alone, with mutual TLS."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_certificate_is_a_credential(transport: str, models: Path, tmp_path: P
         assert told("client-of-acme", MINE) == "OK"
         assert told("client-of-acme", THEIRS) == "PERMISSION_DENIED"
         assert told("client-of-nobody", MINE) == "UNAUTHENTICATED"
-        # What is sent beside a certificate counts, right or wrong; and headers are no certificates.
+        # A credential beside a certificate counts, right or wrong. Headers do not count as certificates.
         of_other = (("authorization", f"Bearer {a_key('other')}"),)
         assert [told("client-of-acme", model, of_other) for model in (MINE, THEIRS)] == ["PERMISSION_DENIED", "OK"]
         assert told("client-of-acme", MINE, (("x-api-key", "wrong"),)) == "UNAUTHENTICATED"

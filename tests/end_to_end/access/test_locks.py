@@ -1,4 +1,4 @@
-"""Locks of running services: what is refused before it is read, whose quota is whose, and who asks for whom."""
+"""Access checks of running services: refusal before a message is read, quotas per tenant, and delegation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def failure_of(ask: Callable[[], Any]) -> Any:
 
 
 def predict(address: str, key: str, model: str = MINE, document: str = "book a flight") -> str:
-    """Return the answer's label, or the name of the status."""
+    """Return the label of the answer, or the name of the status."""
     with grpc.insecure_channel(address) as channel:
         stub = pb_grpc.PredictionServiceStub(channel)
         try:
@@ -49,7 +49,7 @@ def predict(address: str, key: str, model: str = MINE, document: str = "book a f
 
 
 def codes(address: str, key: str, models: Sequence[str]) -> list[str]:
-    """Return how each query of a batch ended."""
+    """Return the status of each query of a batch."""
     requests = [pb.PredictRequest(runId=model, document="book a flight") for model in models]
     with grpc.insecure_channel(address) as channel:
         batch = pb_grpc.PredictionServiceStub(channel).PredictBatch(
@@ -59,7 +59,7 @@ def codes(address: str, key: str, models: Sequence[str]) -> list[str]:
     return [names[result.status.code] for result in batch.results]
 
 
-# Nobody is read who is not known
+# Unknown callers are refused before their message is read
 
 
 @pytest.mark.parametrize("name", [name for name, caller in CALLERS.items() if caller.rights is None])
@@ -109,7 +109,7 @@ def test_no_log_line_has_a_credential_and_every_management_call_has_one(guarded:
 
 @contextmanager
 def frugal(models: Path, folder: Path, transport: str, *flags: str, **limits: float) -> Iterator[Service]:
-    """The services, with a tenant who may ask for little and others who may ask for anything."""
+    """Run the services with a tenant that has ``limits`` and another tenant without."""
     identities = {
         "frugal": identity_of("frugal", "predict", limits=limits),
         "other": identity_of("other", "predict"),
@@ -197,12 +197,12 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-# Checked again where it is answered
+# Checked again where the query is answered
 
 
 @contextmanager
 def guarded_stack(models: Path, folder: Path, transport: str, predictor: dict[str, Any]) -> Iterator[Stack]:
-    """Both services, each with an access file of its own; the frontend sends the key of ``frontend``."""
+    """Run both services, each with its own access file; the frontend sends the key of ``frontend``."""
     front = write_access(
         folder / "frontend",
         {name: identity_of(name, "predict", "explain", "manage") for name in ("acme", "other", "stranger")},
@@ -231,11 +231,11 @@ def test_a_predictor_checks_again_who_asks_for_what(transport: str, models: Path
         address = both.frontend.address
         denied = "PERMISSION_DENIED"
         assert predict(address, a_key("acme")) != denied
-        # The frontend's file allows all of these.
+        # The frontend's file allows all of these calls.
         assert predict(address, a_key("acme"), THEIRS) == denied
         assert predict(address, a_key("stranger")) == denied
         assert codes(address, a_key("acme"), [MINE, THEIRS, MINE]) == ["OK", denied, "OK"]
-        # Queries of several callers arrive in one batch, and each is checked for its own.
+        # Queries of several callers arrive in one batch, and each is checked for its own caller.
         with ThreadPoolExecutor(16) as pool:
             asked = [(name, model) for name in ("acme", "other") for model in (MINE, THEIRS)] * 16
             answers = list(pool.map(lambda one: predict(address, a_key(one[0]), one[1]), asked))
@@ -253,12 +253,12 @@ def test_a_predictor_checks_again_who_asks_for_what(transport: str, models: Path
                     return str(failed.code().name)
                 return "OK"
 
-            # Whoever may not delegate is checked for their own, whomever they name.
+            # A caller without the right to delegate is checked as itself, whichever caller it names.
             assert [ask("direct", model, "other") for model in (MINE, THEIRS)] == ["OK", denied]
             assert [ask("frontend", MINE, caller) for caller in ("acme", "other", "nobody", "")] == [
                 "OK", denied, denied, denied,
             ]  # fmt: skip
-        # What the operator of the frontend may manage, the predictor knows nothing of.
+        # A right to manage at the frontend is unknown to the predictor.
         with grpc.insecure_channel(address) as channel:
             frontend = inference_grpc.GRPCInferenceServiceStub(channel)
             request = inference_pb.RepositoryModelUnloadRequest(model_name=MINE)

@@ -1,4 +1,4 @@
-"""Every method of every service times every kind of caller: each is answered as the table says, and no other."""
+"""Every method of every service with every kind of caller: only the calls that the table allows are answered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALL = CALLERS["all rights"]
 
 
 def refusal_of(asks: Asks, caller: Caller) -> StatusCode | None:
-    """Return with which status the caller is turned away; ``None``: they are not."""
+    """Return the status with which the caller is refused; ``None`` if the caller is admitted."""
     if caller.rights is None:
         return StatusCode.UNAUTHENTICATED
     return None if asks.allows(caller) else StatusCode.PERMISSION_DENIED
@@ -40,11 +40,11 @@ def rest_routes() -> frozenset[str]:
 
     class NoBoundary:
         def guarded(self, *arguments: Any) -> None:
-            """There is nobody to be guarded against."""
+            """Do nothing: there is no caller to guard against."""
 
     nothing: Any = NoBoundary()
     application: Any = rest_application(nothing, 1, nothing)
-    # Starlette answers HEAD wherever it answers GET, and as it does.
+    # Starlette answers HEAD wherever it answers GET, and in the same way.
     return frozenset(f"{m} {route.path}" for route in application.routes for m in route.methods if m != "HEAD")
 
 
@@ -100,7 +100,7 @@ def test_reflection_is_for_anybody_who_is_known(name: str, guarded: Service) -> 
 def test_probes_need_no_credential(name: str, guarded: Service) -> None:
     metadata = CALLERS[name].metadata
     with grpc.insecure_channel(guarded.address) as channel:
-        # The published types leave the call List out.
+        # The published type stubs omit the call List.
         health: Any = health_pb2_grpc.HealthStub(channel)
         messages: Any = health_pb2
         options: Any = {"metadata": metadata, "timeout": PATIENCE}
@@ -133,7 +133,7 @@ def test_what_is_not_there_tells_nothing(name: str, guarded: Service) -> None:
             assert "Nothing" not in failed.details()
 
 
-# Another tenant's model
+# A model of another tenant
 
 
 @pytest.mark.parametrize("name", ["predict", "explain", "manage", "all rights", "token", "delegate", "manager"])

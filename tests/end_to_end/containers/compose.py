@@ -1,4 +1,4 @@
-"""Stacks of containers, started with Compose as a person starts them, each under a name of its own."""
+"""Stacks of containers, started with Compose as an operator starts them, each under its own project name."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ START_SECONDS: Final = 120.0
 PORT: Final = "51001"
 
 PUBLISHED: Final[Mapping[str, Any]] = {"services": {"predictor": {"ports": [f"127.0.0.1::{PORT}"]}}}
-"""Lets tests ask each predictor what it holds; Docker chooses where."""
+"""Override that publishes each predictor, so that tests can query its residency; Docker chooses the port."""
 
 _COMPOSE_SECONDS: Final = 600
 
 
 def kinds_of_compose() -> dict[str, str | None]:
-    """Return how each Compose is called, by its kind; ``None`` where it is not here."""
+    """Return the command of each kind of Compose; ``None`` if it is missing here."""
     plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, timeout=30, check=False)
     return {"docker-compose": shutil.which("docker-compose"), "docker compose": None if plugin.returncode else "docker"}
 
 
 def compose_command() -> list[str]:
-    """Return the Compose that stacks are started with."""
+    """Return the Compose command that starts the stacks."""
     if shutil.which("docker-compose"):
         return ["docker-compose"]
     return ["docker", "compose"]
@@ -47,34 +47,34 @@ def compose_command() -> list[str]:
 
 @dataclass
 class ComposeStack:
-    """A project of Compose over a folder of models."""
+    """A Compose project over a folder of models."""
 
     models: Path
     workplace: Path
     addresses: Sequence[str]
-    """Where callers find the frontend, or each of several: ports in a row."""
+    """Addresses of the frontends; several frontends have consecutive ports."""
     environment: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """What differs from the project's own file, in its form."""
+    """Differences from the project's own file, in its format."""
     project: str = field(default_factory=lambda: f"intent-test-{secrets.token_hex(4)}")
 
     @property
     def address(self) -> str:
-        """Where callers find the frontend."""
+        """Address at which callers reach the frontend."""
         return self.addresses[0]
 
     def up(self, *arguments: str) -> None:
-        """Start what is not started, and wait until it serves."""
+        """Start the containers that are not running, and wait until the stack serves."""
         self.compose("up", "--detach", *arguments)
         for address in self.addresses:
             wait_until_serving(address)
 
     def compose(self, *arguments: str, check: bool = True) -> str:
-        """Run a command of Compose, and return what it prints."""
+        """Run a Compose command and return its output."""
         files = ["--file", str(ROOT / "docker-compose.yml")]
         if self.overrides:
             override = self.workplace / "override.json"
-            # JSON is YAML too.
+            # JSON is valid YAML.
             override.write_text(json.dumps(self.overrides))
             files += ["--file", str(override)]
         published = self.address
@@ -97,7 +97,7 @@ class ComposeStack:
         return sorted(listed.split())
 
     def down(self) -> None:
-        """Take everything away, whatever state it is in."""
+        """Remove all containers and volumes, whatever their state."""
         for service in ("frontend", "predictor", "model-service", "prometheus"):
             for container in self.containers(service):
                 docker("rm", "--force", "--volumes", container, check=False)
@@ -113,7 +113,7 @@ def compose_stack(
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Iterator[ComposeStack]:
-    """A stack that is up; taken away behind the block."""
+    """Run a stack, and remove it after the block."""
     addresses = addresses or [f"127.0.0.1:{free_port()}"]
     stack = ComposeStack(models, workplace, addresses, environment or {}, overrides or {})
     try:
@@ -124,28 +124,28 @@ def compose_stack(
 
 
 def inspected(container: str) -> dict[str, Any]:
-    """Return what the engine knows of a container."""
+    """Return the engine's description of a container."""
     description: dict[str, Any] = json.loads(docker("inspect", container))[0]
     return description
 
 
 def health_of(container: str) -> str:
-    """Return what the engine thinks of its health: starting, healthy, unhealthy."""
+    """Return the health that the engine reports: starting, healthy or unhealthy."""
     return str(inspected(container)["State"]["Health"]["Status"])
 
 
 def published_address(container: str) -> str:
-    """Return where the container is found on this machine; another after each start, where Docker chose it."""
+    """Return the address of a container on this machine. If Docker chose the port, it changes with each start."""
     return docker("port", container, PORT).splitlines()[0]
 
 
 def residency_of(containers: Sequence[str], *, limit: int = 0) -> dict[str, Residency]:
-    """Return what each predictor holds: its ``limit`` most recently used models, all where it is 0."""
+    """Return what each predictor holds: its ``limit`` most recently used models, or all if 0."""
     return {container: ask_residency(published_address(container), limit=limit) for container in containers}
 
 
 def wait_until_healthy(container: str) -> None:
-    """Wait until the engine says so."""
+    """Wait until the engine reports the container as healthy."""
     given_up = time.monotonic() + START_SECONDS
     while health_of(container) != "healthy":
         assert time.monotonic() < given_up, docker("logs", "--tail", "50", container)
@@ -153,10 +153,10 @@ def wait_until_healthy(container: str) -> None:
 
 
 def wait_until_serving(address: str) -> None:
-    """Wait until what listens there says SERVING."""
+    """Wait until the server at ``address`` reports SERVING."""
     given_up = time.monotonic() + START_SECONDS
     with grpc.insecure_channel(address, options=(("grpc.max_reconnect_backoff_ms", 500),)) as channel:
-        # The published types of the health stub leave Watch out.
+        # The published type stubs of the health service omit Watch.
         health: Any = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < given_up:
             watch = health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=START_SECONDS)
@@ -164,6 +164,6 @@ def wait_until_serving(address: str) -> None:
                 if any(update.status == SERVING for update in watch):
                     return
             except grpc.RpcError:
-                # Docker takes connections for a container that does not listen yet, and closes them.
+                # Docker accepts connections for a container that does not listen yet, and closes them.
                 time.sleep(0.1)
     raise AssertionError(f"nothing serves at {address}")

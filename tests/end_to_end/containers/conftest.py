@@ -14,7 +14,7 @@ from tests.end_to_end.containers.images import build_all
 
 @pytest.fixture(scope="session", autouse=True)
 def images() -> None:
-    """The images of this tree, on an engine that runs; or a skip that says why there is none."""
+    """Build the images of this tree, or skip the tests and say why no Docker engine is available."""
     missing = what_is_missing()
     if missing is not None:
         pytest.skip(missing)
@@ -23,7 +23,7 @@ def images() -> None:
 
 @pytest.fixture(scope="module")
 def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
-    """What ``docker-compose up --build`` starts, over a copy of the sample models that tests may add models to."""
+    """The stack that ``docker-compose up --build`` starts, over a copy of the sample models; tests may add models."""
     models = tmp_path_factory.mktemp("volume") / "models"
     shutil.copytree(ROOT / "models", models)
     with compose_stack(models, tmp_path_factory.mktemp("compose"), "--build") as running:
@@ -32,5 +32,5 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files of a stack."""
+    """A folder for the files of a stack."""
     return tmp_path_factory.mktemp("compose")

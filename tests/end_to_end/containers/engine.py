@@ -1,4 +1,4 @@
-"""The Docker engine that tests use: the one that runs here, or one that the shared tools start."""
+"""The Docker engine that tests use: a running one, or one that the shared tools start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def docker(
     text: str | None = None,
     both: bool = False,
 ) -> str:
-    """Run a command of Docker, ``text`` as its input; return what it prints, with ``both`` its errors too."""
+    """Run a Docker command with ``text`` as its input, and return its output, including errors if ``both``."""
     run = subprocess.run(
         ["docker", *arguments],
         capture_output=True, text=True, timeout=timeout, check=False, input=text, cwd=ROOT,
@@ -33,14 +33,14 @@ def docker(
 
 @functools.cache
 def what_is_missing() -> str | None:
-    """Return why there is no engine, in plain words; ``None`` where there is one, or is one now."""
+    """Return why no engine is available, in plain words; ``None`` if one runs or could be started."""
     if _succeeds("docker", "image", "inspect", BASE):
         return None
     reason = "INTENT_SHARED has no docker/engine-up to start one"
     if _START.exists():
         run = subprocess.run([_START], capture_output=True, text=True, timeout=_START_SECONDS, check=False)
         reason = f"docker/engine-up could not start one: {run.stderr.strip()[-300:]}"
-    # Where only the base image is not there, a build fetches it.
+    # If only the base image is missing, a build fetches it.
     return None if _succeeds("docker", "info") else f"no Docker engine runs here, and {reason}"
 
 

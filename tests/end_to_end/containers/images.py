@@ -1,4 +1,4 @@
-"""The images that tests look at and run: built as a person builds them, and again only where something changed."""
+"""The images that tests inspect and run: built as an operator builds them, and rebuilt only after a change."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def build_all() -> None:
 
 
 def build_environment() -> dict[str, str]:
-    """Return the variables that Compose builds with."""
+    """Return the environment variables that Compose needs for a build."""
     index = torch_index()
     return {} if index is None else {"TORCH_INDEX_URL": index}
 
 
 @functools.cache
 def torch_index() -> str | None:
-    """Return the index that PyTorch comes from: that of the environment, pip's where the base image's knows better.
+    """Return the index to install PyTorch from: that of the environment, or pip's if the base image configures one.
 
-    ``None`` leaves it to the Dockerfile.
+    ``None`` leaves the choice to the Dockerfile.
     """
     named = os.environ.get("TORCH_INDEX_URL")
     if named is not None:
@@ -49,18 +49,18 @@ def torch_index() -> str | None:
 
 
 def size_of(image: str) -> int:
-    """Return its bytes."""
+    """Return the size of an image, in bytes."""
     return int(described(image)["Size"])
 
 
 def described(image: str) -> dict[str, Any]:
-    """Return what the engine knows of an image."""
+    """Return the engine's description of an image."""
     description: dict[str, Any] = json.loads(docker("image", "inspect", image))[0]
     return description
 
 
 def has_package(image: str, package: str) -> bool:
-    """Whether Python finds the package in the image."""
+    """Return whether Python finds the package in the image."""
     code = f"import importlib.util; print(importlib.util.find_spec({package!r}) is not None)"
     return docker("run", "--rm", "--entrypoint", "python", image, "-c", code) == "True"
 

@@ -1,4 +1,4 @@
-"""Callers who ask a stack without a break while something is done to it, and remember what they were told."""
+"""Callers that query a stack continuously while a test disturbs it, and record the outcomes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RETRIES: Final[Mapping[str, Any]] = {
         }
     ]
 }
-"""What gRPC's guide to retries proposes to callers."""
+"""Retry policy that gRPC's guide to retries proposes to callers."""
 
 ROUND_ROBIN: Final[Mapping[str, Any]] = {"loadBalancingConfig": [{"round_robin": {}}]}
 
@@ -40,7 +40,7 @@ _ENOUGH_SECONDS: Final = 60.0
 
 
 def channel_to(addresses: Sequence[str], config: Mapping[str, Any] | None = None) -> grpc.aio.Channel:
-    """Return a caller's channel. Nothing is tried again that has reached a server, unless its ``config`` says so."""
+    """Return a caller's channel. A call that has reached a server is only retried if ``config`` says so."""
     options: list[tuple[str, Any]] = [("grpc.max_reconnect_backoff_ms", 1000), ("grpc.use_local_subchannel_pool", 1)]
     if config is not None:
         options.append(("grpc.service_config", json.dumps(config)))
@@ -49,7 +49,7 @@ def channel_to(addresses: Sequence[str], config: Mapping[str, Any] | None = None
 
 @dataclass
 class Told:
-    """What callers were told."""
+    """Outcomes of the calls."""
 
     answers: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -63,11 +63,11 @@ class Callers:
     """Callers of a stack.
 
     Args:
-        channel: to what they ask.
-        model_ids: what they ask for.
-        callers: how many of them, each with one call in flight.
-        timeout: seconds that a call may take.
-        predictors: the channel is to predictors; without it, to frontends.
+        channel: channel that the callers use.
+        model_ids: models that they query.
+        callers: number of callers, each with one call in flight.
+        timeout: timeout of a call, in seconds.
+        predictors: whether the channel leads to predictors instead of frontends.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Callers:
         self._timeout = timeout
 
     async def ask_each(self, *, times: int = 1) -> Told:
-        """Ask for every model, each so many times, in an order of chance; return what was told."""
+        """Query every model ``times`` times, in random order; return the outcomes."""
         questions = list(self._model_ids) * times
         random.Random(1).shuffle(questions)
         told = Told()
@@ -104,7 +104,7 @@ class Callers:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Told]:
-        """Ask for models at random throughout the block; what was told is complete behind it."""
+        """Query models at random throughout the block; the outcomes are complete after it."""
         told = Told()
         ended = asyncio.Event()
         chance = random.Random(2)
@@ -133,7 +133,7 @@ class Callers:
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = _ENOUGH_SECONDS) -> float:
-    """Wait until ``condition``, looked at from a thread; return the seconds that it took."""
+    """Wait until ``condition``, which is checked in a thread, holds; return the seconds that it took."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     while not await asyncio.to_thread(condition):

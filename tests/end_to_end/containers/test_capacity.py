@@ -1,4 +1,4 @@
-"""Several predictors hold several times as many models: measured against the same predictors asked in turn."""
+"""Several predictors hold several times as many models: measured against the same predictors, queried in turn."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 REPLICAS = 3
 MODELS = 600
 ROOM = 250
-"""Models that one predictor has memory for."""
+"""Number of models that fit into the memory of one predictor."""
 
-# So many that chance gives no predictor more models than it has room for.
+# So many partitions that chance gives no predictor more models than it has room for.
 EVEN = {"services": {"frontend": {"environment": {"INTENT_FRONTEND_PARTITIONS": "2048"}}}}
 
 
@@ -41,12 +41,12 @@ async def test_three_predictors_hold_what_none_of_them_could(
 
     figure(f"hit rate with {REPLICAS} x {ROOM} of {MODELS} models: {by_the_frontend:.1%}, in turn {in_turn:.1%}")
     assert by_the_frontend >= 0.99
-    # A predictor that is asked for all of them has room for so many.
+    # A predictor that is queried for all models has room for only some of them.
     assert in_turn < 0.6
 
 
 async def hit_rate(callers: Callers, predictors: Sequence[str]) -> float:
-    """Ask for every model, and then again several times; return how often it was in memory."""
+    """Query every model once and then several times more; return the hit rate of the later queries."""
     first = await callers.ask_each()
     before = residency_of(predictors, limit=1)
     again = await callers.ask_each(times=5)

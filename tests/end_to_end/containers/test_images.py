@@ -1,4 +1,4 @@
-"""What is in the images, and what is not."""
+"""Contents of the images, and what must be missing from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture
 def frontend_with_torch() -> Iterator[str]:
-    """A copy of the frontend's image into which torch has found its way."""
+    """A copy of the frontend's image with torch added to it."""
     image = f"intent-frontend:{TAG}-torch"
     dockerfile = f"""
         FROM {FRONTEND}
@@ -52,7 +52,7 @@ def test_the_predictors_image_has_no_pytorch_for_graphics_cards(figure: Callable
     beyond = (size_of(PREDICTOR) - size_of(BASE)) / MEGABYTE
 
     figure(f"{PREDICTOR}: {beyond:.0f} MB beyond the base")
-    # PyTorch's builds for graphics cards are several times as large.
+    # PyTorch builds for graphics cards are several times as large.
     assert beyond <= 1000
 
 
@@ -79,7 +79,7 @@ def test_an_image_says_how_it_is_run(image: str) -> None:
     assert configuration["User"] == "10001:10001"
     assert configuration["StopSignal"] == "SIGTERM"
     assert configuration["Healthcheck"]["Test"] == ["CMD", "python", "-m", "serving.health_check"]
-    # A shell in between would not pass the signal on.
+    # A shell in between would not forward the signal.
     assert configuration["Entrypoint"][0] == "python"
     assert "51001/tcp" in configuration["ExposedPorts"]
     assert configuration["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"

@@ -1,4 +1,4 @@
-"""Starting, health and stopping of containers."""
+"""Start, health and stop of containers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_the_workers_of_a_container_drain_with_its_first_process_and_one_that_is
 
 
 def wait_until_told(container: str, text: str, *, times: int = 1) -> None:
-    """Wait until the log of a container has a text so many times."""
+    """Wait until the log of a container contains a text ``times`` times."""
     given_up = time.monotonic() + PATIENCE
     while docker("logs", container, both=True).count(text) < times:
         assert time.monotonic() < given_up, docker("logs", container, both=True)

@@ -1,7 +1,7 @@
 """The profile "observability": Prometheus finds every replica by name, in the stack as it is deployed.
 
-No image registry is asked: the image of Prometheus is a stand-in, made of Debian's package where that is installed.
-What it is told (command, files, user, networks, a read-only root) is what docker-compose.yml says.
+No image registry is contacted: the Prometheus image is a stand-in, built from Debian's package where that is installed.
+Its configuration (command, files, user, networks, a read-only root) is that of docker-compose.yml.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ENTRYPOINT ["/bin/prometheus"]
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image with a Prometheus at the place where the official one has it."""
+    """An image with Prometheus at the path that the official image uses."""
     context = tmp_path_factory.mktemp("prometheus")
     shutil.copy(tool_of_prometheus("prometheus"), context / "prometheus")
     (context / "Dockerfile").write_text(_DOCKERFILE)
@@ -67,7 +67,7 @@ def asked(port: int, what: str) -> Any:
 
 
 def targets(port: int) -> dict[str, int]:
-    """Return how many targets of each job are up."""
+    """Return the number of targets of each job that are up."""
     found: dict[str, int] = {}
     for target in asked(port, "targets")["activeTargets"]:
         if target["health"] == "up":

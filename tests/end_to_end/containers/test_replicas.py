@@ -1,4 +1,4 @@
-"""Three predictors behind one name: who holds which models, and what callers notice when one of them goes or comes."""
+"""Three predictors behind one name: which models each holds, and what callers notice when one leaves or joins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODELS = 2000
 SAMPLE = ROOT / "models" / "clinc150-banking"
 BALANCE_SECONDS = 60.0
 WINDOW = 600
-"""Questions that tell how the load is shared."""
+"""Number of queries that show how the load is shared."""
 
 
 class Replicated:
@@ -35,16 +35,16 @@ class Replicated:
         self.predictors = stack.containers("predictor")
 
     def settle(self) -> None:
-        """Return once all predictors are healthy."""
+        """Wait until all predictors are healthy."""
         for predictor in self.predictors:
             wait_until_healthy(predictor)
 
     def held(self) -> dict[str, set[str]]:
-        """Which models each predictor holds."""
+        """Return the models that each predictor holds."""
         return {name: {model.id for model in held.models} for name, held in residency_of(self.predictors).items()}
 
     def counted(self, name: str) -> dict[str, float]:
-        """What each predictor has counted since its start."""
+        """Return the value of a counter of each predictor since its start."""
         residency = residency_of(self.predictors, limit=1)
         return {predictor: held.counters[name] for predictor, held in residency.items()}
 
@@ -78,7 +78,7 @@ async def test_a_predictor_that_is_killed_and_comes_back_costs_no_call_and_only_
         callers = Callers(channel, three.model_ids)
         await callers.ask_each()
         held = three.held()
-        # Shares are a third on average; the smallest is no more than that.
+        # Shares are a third on average; the smallest is at most that.
         victim = min(held, key=lambda name: len(held[name]))
         own, others = held.pop(victim), list(held)
         before = residency_of(others, limit=1)
@@ -133,7 +133,7 @@ async def test_a_predictor_that_hangs_is_avoided(three: Replicated, figure: Call
             async with callers.asking() as told:
                 await more_answers(told, 500)
                 await asyncio.to_thread(docker, "pause", hung)
-                # Whoever meets the one that hangs is held up for the deadline; then all go on.
+                # A call that reaches the hung predictor is held up until its deadline; then all callers continue.
                 await more_answers(told, 5000)
             next_calls = await callers.ask_each()
         finally:
@@ -163,13 +163,13 @@ async def test_frontends_that_are_restarted_one_by_one_cost_callers_with_retries
 
 
 async def more_answers(told: Told, count: int) -> None:
-    """Wait until callers have got so many more answers."""
+    """Wait until callers have received ``count`` more answers."""
     wanted = told.answers + count
     await until(lambda: told.answers >= wanted, f"{count} answers")
 
 
 def in_balance(three: Replicated) -> Callable[[], bool]:
-    """Return whether each predictor has got its share of the last questions."""
+    """Return a condition: each predictor has received its share of the last queries."""
     last: dict[str, float] = {}
 
     def look() -> bool:
@@ -190,7 +190,7 @@ def in_balance(three: Replicated) -> Callable[[], bool]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many free ports in a row."""
+    """Return ``count`` consecutive free ports."""
     for first in range(20_000, 30_000, count):
         ports = range(first, first + count)
         with ExitStack() as listeners:

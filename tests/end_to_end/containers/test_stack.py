@@ -1,4 +1,4 @@
-"""The stack as a person starts it, asked from outside."""
+"""The stack as an operator starts it, called from outside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERVICES = ("frontend", "predictor")
 
 
 def ask(stack: ComposeStack, model_id: str) -> subprocess.CompletedProcess[str]:
-    """Ask as the book does."""
+    """Send a query as the book does."""
     question = json.dumps({"runId": model_id, "document": DOCUMENT})
     command = [grpcurl(), "-plaintext", "-d", question, stack.address, "prediction.PredictionService/Predict"]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -67,7 +67,7 @@ def test_a_model_that_is_added_to_the_volume_is_served_without_a_restart(stack: 
     publish = [sys.executable, "-m", "intentctl", "publish", str(ROOT / "models" / "clinc150"), "added"]
     subprocess.run([*publish, "--model-dir", str(stack.models)], check=True, timeout=60, cwd=ROOT)
 
-    # That it was not there is remembered for a second.
+    # The result that the model is missing is cached for a second.
     answer = next(answer for answer in iter(lambda: ask(stack, "added"), None) if "NotFound" not in answer.stderr)
     assert json.loads(answer.stdout)["label"] == "timer"
     assert started == [docker("inspect", "--format", "{{.State.StartedAt}}", name) for name in containers_of(stack)]
@@ -78,7 +78,7 @@ def test_a_service_runs_without_any_right(stack: ComposeStack, service: str) -> 
     (container,) = stack.containers(service)
     statuses = docker("exec", container, "sh", "-c", "cat /proc/[0-9]*/status")
 
-    # The first process and all that it has started.
+    # The first process and all processes that it has started.
     assert statuses.count("Name:") > 1
     for line in statuses.splitlines():
         name, _, value = line.partition(":")
@@ -100,7 +100,7 @@ def test_a_service_can_write_to_its_temporary_folder_only(stack: ComposeStack, s
 
     assert "ro" in options["/"]
     assert "ro" in options["/models"]
-    assert docker("exec", container, "sh", "-c", write).split() == ["/tmp"]  # noqa: S108 - that is the one
+    assert docker("exec", container, "sh", "-c", write).split() == ["/tmp"]  # noqa: S108 - the only writable folder
 
 
 @pytest.mark.parametrize("service", SERVICES)

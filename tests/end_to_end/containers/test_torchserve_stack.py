@@ -1,4 +1,4 @@
-"""The stack with TorchServe beside the predictor, as a person starts it."""
+"""The stack with TorchServe beside the predictor, as an operator starts it."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 SAMPLE, EXPORTED, WITHOUT_ARCHIVE = "clinc150", "clinc150-ts", "clinc150-lost"
 DOCUMENT = "make a 10 minute timer"
-WRITTEN_TO = ("/tmp", "/keys")  # noqa: S108 - these are the ones
+WRITTEN_TO = ("/tmp", "/keys")  # noqa: S108 - the only writable folders
 
 LOOK_UP = "import socket; socket.getaddrinfo('torchserve', 7070)"
 PING_WITHOUT_A_KEY = "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/ping')"
 
 
 def export(models: Path, published_as: str) -> None:
-    """Export the sample model into the folder of models, as its id for TorchServe."""
+    """Export the sample model into the folder of models, under its id for TorchServe."""
     command = [sys.executable, "-m", "intentctl", "export", "--torchserve", SAMPLE, "--publish-as", published_as]
     subprocess.run([*command, "--model-dir", models, "--model-store", models], check=True, timeout=60, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
 def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
-    """What ``docker-compose --profile torchserve up --build`` starts."""
+    """The stack that ``docker-compose --profile torchserve up --build`` starts."""
     models = tmp_path_factory.mktemp("volume") / "models"
     shutil.copytree(ROOT / "models", models)
     for model_id in (EXPORTED, WITHOUT_ARCHIVE):
@@ -76,7 +76,7 @@ def test_the_books_line_is_answered_by_torchserve(stack: ComposeStack) -> None:
 
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["response"] == '{"result": "timer"}'
-    # One process for the one model that was asked for.
+    # One process for the only model that was queried.
     assert docker("top", torchserve_of(stack), "-o", "pid,args").count("model_service_worker.py") == 1
 
 
@@ -101,7 +101,7 @@ def test_an_archive_that_is_added_is_served_without_a_restart(stack: ComposeStac
 def test_torchserve_runs_without_any_right(stack: ComposeStack) -> None:
     statuses = docker("exec", torchserve_of(stack), "sh", "-c", "cat /proc/[0-9]*/status")
 
-    # The first process, Java, and a process of Python for each model.
+    # The first process, which is Java, and a Python process for each model.
     assert statuses.count("Name:") > 2
     for line in statuses.splitlines():
         name, _, value = line.partition(":")
@@ -139,7 +139,7 @@ def test_nobody_but_the_frontend_reaches_torchserve_and_nobody_without_a_key(sta
 
 
 def failure_in(container: str, code: str) -> str:
-    """Return what a program that fails in a container says."""
+    """Return the error output of a program that fails in a container."""
     run = subprocess.run(
         ["docker", "exec", container, "python", "-c", code], capture_output=True, text=True, timeout=60, check=False
     )

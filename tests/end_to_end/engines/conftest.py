@@ -11,6 +11,6 @@ from tests.end_to_end.engines.engines import Fleet
 
 @pytest.fixture
 def client(engines: Fleet) -> Iterator[IntentClient]:
-    """Asks the frontend before the engines of the module."""
+    """A client of the frontend of the module's engines."""
     with IntentClient(engines.frontend.address, timeout=PATIENCE) as made:
         yield made

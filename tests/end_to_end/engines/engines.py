@@ -1,4 +1,4 @@
-"""Real engines of each kind behind one frontend: started, paused, ended by id, and started again where they were."""
+"""Real engines of each kind behind one frontend: started, paused, ended by id, and restarted at the same address."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from tests.fakes.torchtext import fake_torchtext, modern_vocab
 from tests.predictor.builders import saved
 
 HOST = "127.0.0.2"
-"""An address that no caller of this machine takes for itself: who is started again finds its ports free."""
+"""Address that no caller on this machine uses as its own, so that a restarted engine finds its ports free."""
 SAMPLE = "clinc150"
-"""The model that every engine serves, in the predictor's own name for it."""
+"""Model that every engine serves, under the predictor's id for it."""
 DOCUMENT, LABEL = "make a 10 minute timer", "timer"
 
 _TEXTS_WITH_NGRAMS = ("what is the exchange rate", "how do i say thank you in french", "flip a coin for me")
@@ -53,31 +53,31 @@ _ASK_SECONDS = 5
 
 @dataclass
 class Engine:
-    """One engine, and the models of the volume that are its own."""
+    """One engine, and its models in the volume."""
 
     algorithm: str
     address: str
-    """As a route has it: ``kind://host:port``."""
+    """Address as a route contains it: ``kind://host:port``."""
     server: Server
     models: tuple[str, ...]
-    """Ids that it serves, all with the weights of the sample model."""
+    """Ids that the engine serves, all with the weights of the sample model."""
     absent: str
-    """An id that has a manifest, of which the engine has nothing."""
+    """Id with a manifest but without a model in the engine."""
     is_ready: Callable[[], bool]
-    """Asks it whether it can answer for all its models; raises where it cannot be reached."""
+    """Function that returns whether the engine can answer for all its models; raises if the engine is unreachable."""
     slow: str = ""
-    """An id that it serves with a model which takes seconds."""
+    """Id that the engine serves with a model that takes seconds."""
     explains: bool = False
-    """Whether it explains its answers."""
+    """Whether the engine explains its answers."""
     _program: Program | None = None
     _ends: ExitStack = field(default_factory=ExitStack)
 
     def start(self) -> None:
-        """Start it, without waiting for it."""
+        """Start the engine without waiting for it."""
         self._program = self._ends.enter_context(self.server.running())
 
     def stop(self) -> None:
-        """End it at once, as on a machine that is lost, if it has not ended."""
+        """End the engine at once, as on a lost machine, unless it has ended already."""
         if self._program is not None:
             self._program.kill()
             self._program = None
@@ -85,7 +85,7 @@ class Engine:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let nothing of it run within the block."""
+        """Pause the whole engine within the block."""
         assert self._program is not None
         self._program.pause()
         try:
@@ -95,7 +95,7 @@ class Engine:
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """End it, and start it again behind the block, where it is ready."""
+        """End the engine; restart it after the block, at the end of which it is ready."""
         self.stop()
         try:
             yield
@@ -119,7 +119,7 @@ class Engine:
 
 
 Maker = Callable[[Path, Path], Engine]
-"""Makes an engine, not started yet, with its models in the first folder and files of its own in the second."""
+"""Function that returns an engine, not started yet, with its models in the first folder and its files in the second."""
 
 
 @dataclass
@@ -130,12 +130,12 @@ class Fleet:
     frontend: Service
     engines: Mapping[str, Engine]
     missing: Mapping[str, str]
-    """Why there is none of a name."""
+    """Reason why an engine is missing, by name."""
 
 
 @contextmanager
 def fleet(folder: Path, makers: Mapping[str, Maker]) -> Iterator[Fleet]:
-    """Engines and a frontend, ready; ended behind the block."""
+    """Run engines and a frontend until they are ready; end them after the block."""
     models = folder / "models"
     put_sample_model(models)
     engines: dict[str, Engine] = {}
@@ -156,7 +156,7 @@ def fleet(folder: Path, makers: Mapping[str, Maker]) -> Iterator[Fleet]:
         with IntentClient(frontend.address) as client:
             for engine in engines.values():
                 engine.wait_until_ready()
-                # The frontend did not wait for those that take their time, and may need a moment to find them.
+                # The frontend did not wait for slow engines, and may need a moment to find them.
                 for model in engine.models:
                     answer_when_reached(client, model)
         yield Fleet(models, frontend, engines, missing)
@@ -175,7 +175,7 @@ def put_sample_model(models: Path) -> None:
 
 
 def _add_ngrams(folder: Path, tokenizer: Tokenizer) -> None:
-    """Give a model small weights for some n-grams: it answers a little otherwise, and nearly as well."""
+    """Add small weights for some n-grams to a model: its answers change a little and are nearly as good."""
     vocabulary = read_vocabulary((folder / "vocab.pth").read_bytes())
     state = torch.load(folder / "model.pth", weights_only=True)
     ngrams = itertools.chain.from_iterable(tokenizer.ngrams(tokenizer.tokens(text)) for text in _TEXTS_WITH_NGRAMS)
@@ -189,7 +189,7 @@ def _add_ngrams(folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def answer_when_reached(client: IntentClient, model: str) -> Prediction:
-    """The first answer of an engine that is ready: the frontend looks for it at most once a second."""
+    """Return the first answer of a ready engine: the frontend looks for the engine at most once a second."""
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
         try:
@@ -200,7 +200,7 @@ def answer_when_reached(client: IntentClient, model: str) -> Prediction:
 
 
 def predictor_engine(models: Path, folder: Path) -> Engine:
-    """Our predictor."""
+    """Return our predictor."""
     folder.mkdir()
     _write_manifest(models, "absent", Algorithm="intent-classification")
     (port,) = free_ports(1, HOST)
@@ -218,7 +218,7 @@ def predictor_engine(models: Path, folder: Path) -> Engine:
 
 
 def torchserve_engine(models: Path, folder: Path) -> Engine:
-    """TorchServe with an archive that ``intentctl export`` has made, and nothing registered."""
+    """Return TorchServe with an archive that ``intentctl export`` has made, and no registered model."""
     algorithm, model = "intent-classification-torch", "clinc150-torch"
     store = folder / "store"
     store.mkdir(parents=True)
@@ -244,7 +244,7 @@ def torchserve_engine(models: Path, folder: Path) -> Engine:
 
 
 def mlserver_engine(models: Path, folder: Path) -> Engine:
-    """MLServer with the sample model in two forms: one answers with labels, one with logits."""
+    """Return MLServer with the sample model in two forms: one answers with labels, one with logits."""
     batching = {"max_batch_size": 64, "max_batch_time": 0.001}
     forms: dict[str, dict[str, Any]] = {
         "labels": {"implementation": f"{_RUNTIMES}.LabelRuntime", **batching},
@@ -256,7 +256,7 @@ def mlserver_engine(models: Path, folder: Path) -> Engine:
 
 
 def triton_engine(models: Path, folder: Path) -> Engine:
-    """Triton with the sample model in the same two forms."""
+    """Return Triton with the sample model in the same two forms."""
     label, score, logits = ("TYPE_STRING", 1), ("TYPE_FP32", 1), ("TYPE_FP32", 151)
     forms = {
         "labels": (_triton_configuration("labels", label=label, score=score), _TRITON_MODEL),
@@ -268,9 +268,9 @@ def triton_engine(models: Path, folder: Path) -> Engine:
 
 
 def _open_inference_engine(models: Path, algorithm: str, server: Server, **of_logits: Any) -> Engine:
-    """Return an engine that knows the sample model as ``labels`` and as ``logits``, of which more may be told.
+    """Return an engine with the sample model as ``labels`` and as ``logits``; ``of_logits`` adds keys to the latter.
 
-    It has a model ``slow`` as well.
+    The engine also has a model ``slow``.
     """
     served = {
         f"{algorithm}-labels": {"model": "labels", "label": "label", "score": "score"},
@@ -280,7 +280,7 @@ def _open_inference_engine(models: Path, algorithm: str, server: Server, **of_lo
         _write_manifest(models, model, Algorithm=algorithm, OpenInference=open_inference)
     slow = f"{algorithm}-slow"
     of_slow = {"model": "slow", "label": "label"}
-    # It tells no scores, and so can have no threshold.
+    # The slow model reports no scores, so it can have no threshold.
     _write_manifest(models, slow, Algorithm=algorithm, OpenInference=of_slow, Confidence={})
     absent = f"{algorithm}-absent"
     _write_manifest(models, absent, Algorithm=algorithm, OpenInference={"model": "nothing"})
@@ -303,7 +303,7 @@ def _open_inference_engine(models: Path, algorithm: str, server: Server, **of_lo
 
 
 def _write_manifest(models: Path, model_id: str, **keys: Any) -> None:
-    """Write a manifest, without any other file, with what that of the sample model says of its outputs."""
+    """Write a manifest and no other file; its outputs are described as in the manifest of the sample model."""
     sample = json.loads((models / SAMPLE / "manifest.json").read_text())
     of_outputs = {key: sample[key] for key in ("classes", "Confidence")}
     (models / model_id).mkdir()

@@ -1,4 +1,4 @@
-"""What a caller of the frontend relies on, whichever engine serves the model: the tests of every module of engines."""
+"""Guarantees for callers of the frontend, whichever engine serves the model: the tests of every engine module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT = 1 << 16
 
 
 class EngineSuite:
-    """A module that takes these tests has two fixtures: ``engines``, a fleet, and ``engine``, one of it."""
+    """Tests for a module that provides two fixtures: ``engines``, a fleet, and ``engine``, one engine of it."""
 
     async def test_many_callers_get_the_answers_of_the_model_itself(self, engines: Fleet, engine: Engine) -> None:
         documents = clinc150_documents()
@@ -138,7 +138,7 @@ def models_of_others(engines: Fleet, engine: Engine) -> list[str]:
 
 
 def clinc150_documents() -> list[str]:
-    """Rows of CLINC150's test set, of every label."""
+    """Return rows of CLINC150's test set, of every label."""
     rows = json.loads(shared("datasets/clinc150/data_full.json").read_text())["test"]
     documents = [document for document, _ in rows[:: len(rows) // ROWS]]
     assert len(documents) == ROWS
@@ -156,7 +156,7 @@ def sample_model(engines: Fleet) -> IntentModel:
 
 
 def assert_answered(answers: Sequence[Outcome], queries: Sequence[Query], engines: Fleet) -> None:
-    """What an engine answers is what the sample model says where it is loaded directly."""
+    """Check that an engine answers as the sample model does when it is loaded directly."""
     direct = sample_model(engines).predict(queries)
     for answer, expected, query in zip(answers, direct, queries, strict=True):
         assert isinstance(expected, Prediction)
@@ -170,13 +170,13 @@ def assert_answered(answers: Sequence[Outcome], queries: Sequence[Query], engine
         assert answer.fallback.best.label == expected.fallback.best.label
         assert answer.fallback.best.score == pytest.approx(expected.fallback.best.score, abs=1e-4)
         assert answer.fallback.threshold == pytest.approx(expected.fallback.threshold)
-        # An engine that answers with one label tells nothing of others.
+        # An engine that answers with one label reports nothing about the others.
         score = 0.0 if query.model_id.endswith("-labels") else expected.score
         assert answer.score == pytest.approx(score, abs=1e-4)
 
 
 def assert_explained(answer: Outcome, expected: Outcome) -> None:
-    """An explanation has the same parts: tokens to the letter, numbers up to rounding."""
+    """Check that an explanation has the same parts: equal tokens, and numbers that are equal up to rounding."""
     assert isinstance(answer, Prediction)
     assert isinstance(expected, Prediction)
     assert answer.explanation is not None

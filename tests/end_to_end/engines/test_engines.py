@@ -1,4 +1,4 @@
-"""The same through the frontend for a model that our predictor serves, a real TorchServe, and a real MLServer."""
+"""The same tests through the frontend for models in our predictor, a real TorchServe, and a real MLServer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.end_to_end.processes import running_service
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
-    pytest.mark.xdist_group("engines"),  # what is started once is started by one worker
-    pytest.mark.timeout(1800),  # the first time it installs the peers' environments
+    pytest.mark.xdist_group("engines"),  # one worker starts the shared engines
+    pytest.mark.timeout(1800),  # the first run installs the peers' environments
 ]
 
 MAKERS = {"predictor": predictor_engine, "torchserve": torchserve_engine, "mlserver": mlserver_engine}
@@ -45,7 +45,7 @@ def engine(request: pytest.FixtureRequest, engines: Fleet) -> Engine:
 
 
 class TestEngines(EngineSuite):
-    """All of them behind one frontend."""
+    """All engines behind one frontend."""
 
 
 def test_a_model_that_takes_its_time_is_asked_once(engines: Fleet, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_model_that_takes_its_time_is_asked_once(engines: Fleet, tmp_path: Pat
         pytest.skip(engines.missing["mlserver"])
     mlserver = engines.engines["mlserver"]
     routes = f"{mlserver.algorithm}={mlserver.address}"
-    # A frontend of its own: one that has been told off by a server before is more careful with it.
+    # A separate frontend: one that a server has rejected before, for too many pings, is more careful with that server.
     with (
         running_service("frontend", engines.models, tmp_path, "--routes", routes) as frontend,
         IntentClient(frontend.address, timeout=PATIENCE) as client,

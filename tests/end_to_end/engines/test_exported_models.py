@@ -1,4 +1,4 @@
-"""Archives of ``intentctl export`` in a real TorchServe, asked as any client of TorchServe asks."""
+"""Archives of ``intentctl export`` in a real TorchServe, queried as any client of TorchServe queries it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.intentctl.archives import clinc150_rows, intentctl, loaded
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
-    pytest.mark.xdist_group("exported_models"),  # what is started once is started by one worker
-    pytest.mark.timeout(1800),  # the first time it installs the peer's environment
+    pytest.mark.xdist_group("exported_models"),  # one worker starts the shared server
+    pytest.mark.timeout(1800),  # the first run installs the peer's environment
 ]
 
 MODELS = ("1", "clinc150")
@@ -44,7 +44,7 @@ READY_SECONDS = 4 * PATIENCE
 
 @dataclass(frozen=True)
 class Served:
-    """A TorchServe that has the exported models, and the volume that they were exported from."""
+    """A TorchServe with the exported models, and the volume that they were exported from."""
 
     server: TorchServe
     models: Path
@@ -52,21 +52,21 @@ class Served:
     management: Any
 
     def predict(self, model: str, **inputs: bytes) -> Any:
-        """Ask without waiting."""
+        """Send a query without waiting for its answer."""
         request = inference.PredictionsRequest(model_name=name_of(model), input=inputs)
         return self.predictions.Predictions.future(request, timeout=PATIENCE)
 
     def answers(self, model: str, requests: Sequence[Mapping[str, bytes]]) -> list[Any]:
-        """Return the answers to requests of which TorchServe makes batches."""
+        """Return the answers to requests that TorchServe batches."""
         return [
             json.loads(call.result().prediction)
-            # TorchServe refuses what comes while a hundred are waiting.
+            # TorchServe refuses further requests while a hundred are waiting.
             for begin in range(0, len(requests), BATCH)
             for call in [self.predict(model, **inputs) for inputs in requests[begin : begin + BATCH]]
         ]
 
     def described(self, model: str) -> Any:
-        """Return what TorchServe tells of a model, its handler's own words included."""
+        """Return TorchServe's description of a model, including that of its handler."""
         request = management.DescribeModelRequest(model_name=name_of(model), customized=True)
         (description,) = json.loads(self.management.DescribeModel(request, timeout=PATIENCE).msg)
         return description
@@ -122,7 +122,7 @@ def wait_until_healthy(served: Served, program: Program) -> None:
 def register(
     served: Served, exported: str, model: str, *, batch: int = BATCH, milliseconds_to_fill_it: int = 1
 ) -> None:
-    """Register the archive of a model that was exported as ``model``."""
+    """Register the archive of the model ``exported`` as ``model``."""
     request = management.RegisterModelRequest(
         url=f"model-{exported}.mar",
         model_name=name_of(model),
@@ -174,14 +174,14 @@ def test_a_bad_request_fails_alone_in_its_batch(served: Served) -> None:
 
     assert answers[1::2] == [{"result": "timer"}] * 24
     assert {(answer["code"], answer["type"]) for answer in answers[::2]} == {(400, "PredictionException")}
-    # The handler had them all in its hands at once.
+    # The handler received all of them at once.
     lines = served.server.log.read_text().splitlines()
     assert sum(name_of("full") in line and "Flushing req.cmd PREDICT" in line for line in lines) == 1
 
 
 def test_answers_that_are_too_long_are_refused_and_the_worker_lives(served: Served) -> None:
     worker = served.described("clinc150")["workers"]
-    # Of 2,000 documents the scores of all labels are twice what TorchServe takes from a worker.
+    # The scores of all labels for 2,000 documents are twice as long as TorchServe accepts from a worker.
     many, more = ([{"document": TIMER, "k": 151}] * count for count in (600, 2000))
     asked = [{"documents": json.dumps(documents).encode()} for documents in (more, many)]
     too_long, answered = served.answers("clinc150", asked)
@@ -201,7 +201,7 @@ def test_over_http_a_bad_request_has_its_status(served: Served) -> None:
 
 
 def posted(address: str, body: bytes) -> tuple[int, Any]:
-    """Return status and answer of a prediction over HTTP."""
+    """Return the status and the answer of a prediction over HTTP."""
     connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     with contextlib.closing(connection):
         connection.request("POST", f"/predictions/{name_of('clinc150')}", body, {"Content-Type": "text/plain"})

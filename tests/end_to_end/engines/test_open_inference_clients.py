@@ -1,4 +1,4 @@
-"""Real gRPC clients of Triton and KServe, unchanged, against a running frontend and predictor."""
+"""Real, unmodified gRPC clients of Triton and KServe against a running frontend and predictor."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CLASSES = 151
 DOCUMENTS = ["make a 10 minute timer", "what is my balance", "", "¿qué hora es? 🕐"]
 MOST_DOCUMENTS = 64
 THRESHOLD = 0.9
-"""Below the score of some of the documents, and above that of others."""
+"""Threshold below the scores of some of the documents and above those of the others."""
 
 
 @pytest.fixture(scope="module", params=transports())
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Both services over the sample models, and one that no engine serves, on each transport."""
+    """Both services over the sample models and one model that no engine serves, on each transport."""
     models = tmp_path_factory.mktemp("volume") / "models"
     shutil.copytree(ROOT / "models", models)
     publish(models, "foreign", Algorithm="image-segmentation", files={})
@@ -59,7 +59,7 @@ def kserve(running: Stack) -> Iterator[ForeignClient]:
 
 @pytest.fixture
 def ours(running: Stack) -> Iterator[Callable[..., list[Prediction]]]:
-    """What the product itself answers for documents."""
+    """A function that returns the product's own answers to documents."""
     with IntentClient(running.frontend.address, timeout=PATIENCE) as client:
 
         def predictions(documents: Sequence[str], k: int = 0, threshold: float | None = None) -> list[Prediction]:
@@ -77,7 +77,7 @@ def tensor(documents: Sequence[str], *, column: bool = True, **fields: Any) -> d
 
 
 def message(*documents: str, **fields: Any) -> dict[str, Any]:
-    """Return a typed request, in the JSON of protobuf."""
+    """Return a typed request in protobuf's JSON form."""
     contents = {"bytes_contents": [encoded(document.encode()) for document in documents]}
     return {
         "model_name": MODEL,
@@ -195,7 +195,7 @@ def test_a_threshold_holds_for_the_request_and_what_fell_back_is_told_on_request
 
 
 def assert_fell_back(outputs: Any, expected: Sequence[Prediction]) -> None:
-    """The outputs tell what Predict answers, and what it would answer without a threshold."""
+    """Check that the outputs contain what Predict answers, and what it would answer without a threshold."""
     best = [
         ScoredLabel(prediction.label, prediction.score) if prediction.fallback is None else prediction.fallback.best
         for prediction in expected
@@ -334,7 +334,7 @@ def test_models_are_loaded_and_unloaded_in_the_predictor(triton: ForeignClient, 
     assert name in resident(running)
     triton.ask("unload_model", model_name=name)
     assert name not in resident(running)
-    # It is loaded again when it is asked for.
+    # The next query loads the model again.
     triton.ask("infer", model_name=name, inputs=[tensor(["book a flight"])])
     assert name in resident(running)
 
@@ -342,7 +342,7 @@ def test_models_are_loaded_and_unloaded_in_the_predictor(triton: ForeignClient, 
 @pytest.mark.parametrize(("name", "code"), [("unknown", "NOT_FOUND"), ("foreign", "FAILED_PRECONDITION")])
 def test_what_cannot_be_asked_cannot_be_loaded(triton: ForeignClient, name: str, code: str) -> None:
     for do in ("load_model", "unload_model", "get_model_metadata", "get_model_config", "get_inference_statistics"):
-        # A model without an engine can be described all the same.
+        # A model without an engine can still be described.
         if do.startswith("get_") and name == "foreign":
             assert triton.ask(do, model_name=name, as_json=True)
         else:
@@ -497,5 +497,5 @@ def test_perf_analyzer_finds_all_it_asks_for(running: Stack, tmp_path: Path, fig
     measured = dict(zip(columns, row, strict=False))
     figure(f"perf_analyzer, 2 callers with batches of 4: {float(measured['Inferences/Second']):.0f} documents a second")
     assert float(measured["Inferences/Second"]) > 0
-    # It asks for the statistics before and after.
+    # perf_analyzer queries the statistics before and after the load.
     assert float(measured["Server Compute Infer"]) > 0

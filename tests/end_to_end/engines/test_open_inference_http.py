@@ -1,4 +1,4 @@
-"""curl, and the real HTTP clients of Triton and KServe, unchanged, against a running frontend and predictor."""
+"""curl, and the real, unmodified HTTP clients of Triton and KServe, against a running frontend and predictor."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MODEL = "clinc150"
 CLASSES = 151
 DOCUMENTS = ["make a 10 minute timer", "what is my balance", "", "¿qué hora es? 🕐"]
 HTTP = "http2"
-"""The transport that takes plain HTTP."""
+"""Transport that accepts plain HTTP."""
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Both services over the sample models, and one that no engine serves."""
+    """Both services over the sample models and one model that no engine serves."""
     models = tmp_path_factory.mktemp("volume") / "models"
     shutil.copytree(ROOT / "models", models)
     publish(models, "foreign", Algorithm="image-segmentation", files={})
@@ -53,7 +53,7 @@ def kserve(running: Stack) -> Iterator[ForeignClient]:
 
 @pytest.fixture
 def ours(running: Stack) -> Iterator[Callable[..., list[Prediction]]]:
-    """What the product itself answers for documents."""
+    """A function that returns the product's own answers to documents."""
     with IntentClient(running.frontend.address, timeout=PATIENCE) as client:
 
         def predictions(documents: Sequence[str], k: int = 0, threshold: float | None = None) -> list[Prediction]:
@@ -65,7 +65,7 @@ def ours(running: Stack) -> Iterator[Callable[..., list[Prediction]]]:
 
 
 def curl(address: str, path: str, *flags: str, data: Any = None) -> tuple[int, Any]:
-    """The status and the JSON that the real curl gets."""
+    """Return the status and the JSON that the real curl receives."""
     tool = shutil.which("curl")
     if tool is None:
         pytest.skip("no curl on the PATH")
@@ -82,7 +82,7 @@ def request_of(*documents: str, **keys: Any) -> dict[str, Any]:
 
 
 def tensor(documents: Sequence[Any], **fields: Any) -> dict[str, Any]:
-    """An order for the input, as a client's user would make it."""
+    """Return an order for the input, as a client's user would make it."""
     return {"data": list(documents), "shape": [len(documents), 1], "datatype": "BYTES"} | fields
 
 
@@ -95,7 +95,7 @@ def scores_of(predictions: Sequence[Prediction]) -> Any:
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
 def test_curl_asks_over_both_versions_of_http(version: str, running: Stack, ours: Callable[..., Any]) -> None:
-    # curl says that the body is a form.
+    # curl declares the body as a form.
     path = f"/v2/models/{MODEL}/infer"
     status, answer = curl(running.frontend.address, path, version, data=request_of(*DOCUMENTS, id="7"))
     label, score = answer["outputs"]
@@ -110,7 +110,7 @@ def test_curl_asks_over_both_versions_of_http(version: str, running: Stack, ours
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True}),
         (f"/v2/models/{MODEL}/ready", {"name": MODEL, "ready": True}),
-        # Decoded once.
+        # A percent-encoded path is decoded once.
         ("/v2/models/clinc%3150/ready", {"name": MODEL, "ready": True}),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_model_tells_its_tensors_and_its_configuration(triton: ForeignClient) 
 def test_documents_are_answered_as_the_product_does(
     algorithm: str | None, binary: bool, triton: ForeignClient, ours: Callable[..., list[Prediction]]
 ) -> None:
-    # As many as make an answer worth compressing.
+    # Enough documents to make the answer worth compressing.
     documents = DOCUMENTS * 64
     answer = triton.ask(
         "infer",
@@ -358,7 +358,7 @@ def test_a_call_under_way_is_answered_before_the_service_ends(tmp_path: Path) ->
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
             head = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body[:10])
-            # There is place for one call: once this one is under way, others are refused.
+            # The service has a slot for one call: once this one is under way, others are refused.
             deadline = time.monotonic() + PATIENCE
             while curl(service.address, "/v2/health/live")[0] != 429:
                 assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""A frontend before a real TorchServe that is restarted, shared with others, locked, and given archives that fail."""
+"""A frontend with a real TorchServe that is restarted, shared with others, locked, and given archives that fail."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tests.end_to_end.processes import Service, running_service
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
-    pytest.mark.xdist_group("torchserve_faults"),  # what is started once is started by one worker
-    pytest.mark.timeout(1800),  # the first time it installs the peer's environment
+    pytest.mark.xdist_group("torchserve_faults"),  # one worker starts the shared server
+    pytest.mark.timeout(1800),  # the first run installs the peer's environment
 ]
 
 ALGORITHM = "intent-classification-torch"
@@ -63,7 +63,7 @@ class Handler:
 
 @dataclass
 class Site:
-    """A TorchServe with a model store, a volume, and a frontend before them."""
+    """A TorchServe with a model store, a volume, and the frontend before them."""
 
     folder: Path
     server: TorchServe
@@ -76,7 +76,7 @@ class Site:
         return self.folder / "models"
 
     def add(self, model: str, *, label: str | None = None, broken: bool = False) -> None:
-        """Publish a model as the book's pipeline calls them all, with an archive whose labels begin with its id."""
+        """Publish a model under the one name that the book's pipeline uses; its archive's labels begin with its id."""
         publish(self.models, model, files={}, Algorithm=ALGORITHM, ModelName="intent", ModelVersion="1.0")
         put_archive(self.folder / "store", model, label=label or model, broken=broken)
 
@@ -90,7 +90,7 @@ class Site:
         self.programs.close()
 
     def wait_for(self, ask: Callable[[], Any]) -> Any:
-        """Return what ``ask`` gives as soon as TorchServe answers."""
+        """Return the result of ``ask`` as soon as TorchServe answers."""
         assert self.program is not None
         give_up = time.monotonic() + READY_SECONDS
         while True:
@@ -112,14 +112,14 @@ class Site:
         return (("authorization", f"Bearer {json.loads(self.server.keys.read_text())['management']['key']}"),)
 
     def registered(self) -> dict[str, str]:
-        """Return the archive of each name."""
+        """Return the archive of each registered name."""
         with self.managing() as stub:
             request = management.ListModelsRequest(limit=100)
             listed = json.loads(stub.ListModels(request, timeout=PATIENCE, metadata=self.metadata()).msg)
         return {model["modelName"]: model["modelUrl"] for model in listed["models"]}
 
     def register(self, name: str, model: str) -> None:
-        """Register, as somebody else would."""
+        """Register a model, as another client would."""
         request = management.RegisterModelRequest(
             model_name=name, url=f"model-{model}.mar", initial_workers=1, synchronous=True
         )
@@ -137,7 +137,7 @@ class Site:
 
 
 def put_archive(store: Path, model: str, *, label: str, broken: bool) -> None:
-    """Put an archive into a model store, at one go."""
+    """Put an archive into a model store atomically."""
     members = {
         "handler.py": _HANDLER.format(label=label, broken=broken).encode(),
         MAR_MANIFEST: mar_manifest(model, "1.0", "handler.py", "handler.py"),
@@ -149,7 +149,7 @@ def put_archive(store: Path, model: str, *, label: str, broken: bool) -> None:
 
 @contextmanager
 def site(folder: Path, *flags: str, token_authorization: bool = False) -> Iterator[Site]:
-    """All of them, running; ended behind the block."""
+    """Run the whole site; end it after the block."""
     (folder / "store").mkdir()
     (folder / "models").mkdir()
     try:
@@ -203,12 +203,12 @@ def test_models_of_one_name_and_version_stay_apart_whoever_has_the_name(shop: Si
     assert [label(client, model) for model in "abab"] == ["a x", "b x"] * 2
     assert shop.registered() == {"intent-1.0": "model-a.mar", "intent-1.0@b": "model-b.mar"}
 
-    # Another frontend lets the name go, and takes it for a model of its own.
+    # Another frontend unregisters the name and registers it for its own model.
     shop.unregister("intent-1.0")
     shop.register("intent-1.0", "b")
     assert [label(client, model) for model in "abab"] == ["a x", "b x"] * 2
 
-    # And so it is where TorchServe comes back with the other model under the name.
+    # The same holds if TorchServe restarts with the other model under the name.
     shop.stop()
     with pytest.raises(Unavailable):
         label(client, "a")
@@ -223,7 +223,7 @@ def test_a_question_is_not_lost_when_somebody_else_unregisters_the_model(shop: S
     async def ask() -> str:
         async with AsyncIntentClient(shop.frontend.address, timeout=READY_SECONDS) as client:
             await client.predict("a", "x")
-            # TorchServe never answers it: its worker is ended.
+            # TorchServe never answers this query, because its worker is ended.
             asked = asyncio.create_task(client.predict("a", "wait 3"))
             await asyncio.sleep(0.5)
             await asyncio.to_thread(shop.unregister, "intent-1.0")
@@ -275,7 +275,7 @@ def test_archives_that_fail_are_told_and_others_serve_on(shop: Site, client: Int
             try:
                 assert label(client, model) == f"{model} x"
                 break
-            except ModelUnusable:  # remembered for a moment
+            except ModelUnusable:  # the failure is cached for a moment
                 assert time.monotonic() < give_up
                 time.sleep(0.5)
 
@@ -311,7 +311,7 @@ def test_keys_are_read_again_when_torchserve_makes_new_ones(tmp_path: Path) -> N
 
 
 def renew_key(server: TorchServe, api: str) -> None:
-    """Ask TorchServe for a new key, as its operator does."""
+    """Request a new key from TorchServe, as its operator does."""
     properties = (server.folder / "config.properties").read_text().splitlines()
     (address,) = [line.rpartition("/")[2] for line in properties if line.startswith("management_address=")]
     key = json.loads(server.keys.read_text())["API"]["key"]

@@ -1,4 +1,4 @@
-"""The same for a real Triton, whose server is inside of the nvidia-pytriton wheel."""
+"""The same tests for a real Triton, whose server is part of the nvidia-pytriton wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.end_to_end.engines.suite import EngineSuite, models_of_others
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
-    pytest.mark.xdist_group("triton"),  # what is started once is started by one worker
+    pytest.mark.xdist_group("triton"),  # one worker starts the shared server
     pytest.mark.skipif(not is_installed(ENVIRONMENT), reason="scripts/test --with-triton installs it"),
 ]
 
@@ -35,12 +35,12 @@ def engine(engines: Fleet) -> Engine:
 
 
 class TestTriton(EngineSuite):
-    """Beside our predictor, behind one frontend."""
+    """Triton beside our predictor, behind one frontend."""
 
     def test_an_engine_that_hangs_costs_its_own_callers_their_deadline(
         self, client: IntentClient, engines: Fleet, engine: Engine
     ) -> None:
-        # Not paused: Triton's Python backend aborts, or answers no more, when its processes were stopped for a while.
+        # Not a pause: Triton's Python backend aborts, or stops answering, after its processes were stopped for a while.
         with pytest.raises(DeadlineExceeded):
             client.predict(engine.slow, DOCUMENT, timeout=1)
         for model in (*engine.models, *models_of_others(engines, engine)):

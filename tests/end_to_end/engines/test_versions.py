@@ -1,4 +1,4 @@
-"""Names with versions whose models are in engines of others: real ones, behind one frontend."""
+"""Versioned names whose models are in foreign engines: real engines, behind one frontend."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.end_to_end.engines.engines import (
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
-    pytest.mark.xdist_group("versions_at_engines"),  # what is started once is started by one worker
-    pytest.mark.timeout(1800),  # the first time it installs the peers' environments
+    pytest.mark.xdist_group("versions_at_engines"),  # one worker starts the shared engines
+    pytest.mark.timeout(1800),  # the first run installs the peers' environments
 ]
 
 
 def with_torchserve(models: Path, folder: Path) -> Engine:
-    """TorchServe with two versions of ``intent``, each an archive of its own."""
+    """Return TorchServe with two versions of ``intent``, each in its own archive."""
     engine = torchserve_engine(models, folder)
     for version in ("v1", "v2"):
         put(models, "intent", version, Algorithm=engine.algorithm, ModelName="intent", ModelVersion="1.0")
@@ -42,7 +42,7 @@ def with_torchserve(models: Path, folder: Path) -> Engine:
 
 
 def with_triton(models: Path, folder: Path) -> Engine:
-    """Triton with its version 1 of ``labels``, which the manifest does not name."""
+    """Return Triton with its version 1 of ``labels``, which the manifest does not name."""
     engine = triton_engine(models, folder)
     put(models, "labels", "1", Algorithm=engine.algorithm, OpenInference={"label": "label", "score": "score"})
     put(models, "labels", "7", Algorithm=engine.algorithm, OpenInference={"label": "label", "score": "score"})

@@ -24,10 +24,10 @@ _GREETING: Final = _PREFACE + SettingsFrame(0).serialize() + SettingsFrame(0, fl
 _CONNECTIONS: Final = 2_000
 _AT_ONCE: Final = 100
 _HALF_A_HELLO: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
-"""The beginning of a TLS handshake."""
+"""Beginning of a TLS handshake."""
 
 Attack = Callable[[str], Iterator[None]]
-"""Goes on with each step; what it has opened stays open."""
+"""Function that starts an attack on an address: each step continues it, and what it has opened stays open."""
 
 
 def _connect(address: str) -> socket.socket:
@@ -53,7 +53,7 @@ def _flooding(kind: flood.Kind) -> Attack:
 
 
 def _holding(first: bytes, then: bytes = b"", connections: int = _CONNECTIONS) -> Attack:
-    """Open many connections and keep them, with a word now and then; those that are closed are made again."""
+    """Open many connections and keep them, with some bytes now and then; reopen those that are closed."""
 
     def attack(address: str) -> Iterator[None]:
         held: list[socket.socket] = []
@@ -93,7 +93,7 @@ def _silent(address: str) -> Iterator[None]:
 
 
 def _hello() -> bytes:
-    """Return all that a client says first of a TLS handshake."""
+    """Return everything that a client sends first in a TLS handshake."""
     said = ssl.MemoryBIO()
     handshake = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname="localhost")
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -112,7 +112,7 @@ def _calls(number: int, message: bytes, *, whole: bool = True, window: int = 0) 
 
 
 def _slow_readers(address: str) -> Iterator[None]:
-    """Callers who ask for large answers, with all the room in the world, and read nothing."""
+    """Request large answers with a very large window, and read nothing."""
     calls = _calls(500, framed(Order(size=100_000)), window=1 << 30)
     held = []
     for _ in range(20):
@@ -142,7 +142,7 @@ ATTACKS: Final[dict[str, Attack]] = {
 ON_TLS: Final[dict[str, Attack]] = {
     "silent_connections": _silent,
     "half_open_handshakes": _holding(_HALF_A_HELLO, b"\0", 1_000),
-    # A handshake that is answered, and not ended; then the beginning of another record.
+    # The handshake is answered but not completed; the beginning of another record follows.
     "unfinished_handshakes": _holding(_hello(), b"\x16", 1_000),
 }
 
@@ -154,7 +154,7 @@ def main() -> None:
     sys.stdout.write("attacking\n")
     sys.stdout.flush()
     for _ in steps:
-        """Until it is killed."""
+        """Continue until the process is killed."""
 
 
 if __name__ == "__main__":

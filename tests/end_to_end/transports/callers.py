@@ -1,4 +1,4 @@
-"""Callers of the service under test, one a client library, all with one face."""
+"""Callers of the service under test, one per client library, all with the same interface."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_HTTP: Final = {"content-type", "grpc-accept-encoding", "grpc-encoding", "acc
 
 @dataclass(frozen=True)
 class Tls:
-    """What a caller has for TLS, in PEM."""
+    """TLS credentials of a caller, in PEM."""
 
     authority: bytes
     certificate: bytes | None = None
@@ -39,7 +39,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a caller has got."""
+    """Outcome of a call, as the caller received it."""
 
     code: str
     message: str
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """A call that is to be made."""
+    """A call to make."""
 
     address: str
     path: str
@@ -62,7 +62,7 @@ class Request:
 
     @property
     def streams(self) -> tuple[bool, bool]:
-        """Whether the request streams, and the response."""
+        """Whether the request and the response are streams."""
         return _STREAMS.get(self.path, (False, False))
 
     @property
@@ -71,7 +71,7 @@ class Request:
 
 
 class Caller(ABC):
-    """A client library. Each call has a connection of its own."""
+    """A client library. Each call has its own connection."""
 
     def call(
         self,
@@ -115,9 +115,9 @@ class SyncCaller(Caller):
             echoes: list[Echo] = []
             try:
                 for echo in call if streams_response else [call.result()]:
-                    echoes.append(echo)  # noqa: PERF402 - those before an error count
+                    echoes.append(echo)  # noqa: PERF402 - answers before an error count
             except grpc.RpcError:
-                # Its code is read below, as that of a call that went well.
+                # The code is read below, like that of a successful call.
                 pass
             return _answer(call.code(), call.details(), echoes, call.initial_metadata(), call.trailing_metadata())
 
@@ -135,11 +135,11 @@ class AsyncCaller(Caller):
                 try:
                     if streams_response:
                         async for echo in call:
-                            echoes.append(echo)  # noqa: PERF401 - those before an error count
+                            echoes.append(echo)  # noqa: PERF401 - answers before an error count
                     else:
                         echoes.append(await call)
                 except grpc.aio.AioRpcError:
-                    # Its code is read below, as that of a call that went well.
+                    # The code is read below, like that of a successful call.
                     pass
                 return _answer(
                     await call.code(),
@@ -153,7 +153,7 @@ class AsyncCaller(Caller):
 
 
 class NodeCaller(Caller):
-    """grpc-js, in a process of its own."""
+    """grpc-js, in a separate process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -195,7 +195,7 @@ def _channel(library: Any, request: Request) -> Any:
 
 
 def _started(channel: Any, request: Request) -> tuple[Any, Any, bool]:
-    """Return what starts the call, what it starts with, and whether the response streams."""
+    """Return the function that starts the call, its argument, and whether the response is a stream."""
     streams_request, streams_response = request.streams
     kind = {
         (False, False): channel.unary_unary,

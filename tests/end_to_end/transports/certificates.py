@@ -1,4 +1,4 @@
-"""Certificates for tests, made anew with openssl: authorities, a server, callers."""
+"""Certificates for tests, newly made with openssl: authorities, a server, callers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ commonName = optional
 
 
 class Authority:
-    """Who signs certificates. Skips the test where there is no openssl."""
+    """Authority that signs certificates. The test is skipped if openssl is missing."""
 
     def __init__(self, folder: Path, name: str) -> None:
         if shutil.which("openssl") is None:
@@ -44,14 +44,14 @@ class Authority:
         _openssl("req", "-x509", *_new_key(self._key), "-subj", f"/CN={name}", "-out", self.certificate, "-days", "2")
 
     def signed(self, name: str, alternative_names: str = _THIS_MACHINE) -> tuple[Path, Path]:
-        """Return the files of a certificate, for this machine where nothing else is said, and of its key."""
+        """Return the files of a certificate, by default for this machine, and of its key."""
         certificate, key, request = self._requested(name, alternative_names)
         signer = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial")
         _openssl("x509", "-req", "-in", request, *signer, "-copy_extensions", "copy", "-days", "2", "-out", certificate)
         return certificate, key
 
     def expired(self, name: str) -> tuple[Path, Path]:
-        """Return the same of a certificate whose time is over."""
+        """Return the files of an expired certificate and of its key."""
         certificate, key, request = self._requested(name, _THIS_MACHINE)
         configuration = self._folder / f"{self._name}.cnf"
         configuration.write_text(_REGISTER.format(folder=self._folder, name=self._name))
@@ -70,7 +70,7 @@ class Authority:
 
 
 def shown_certificate(address: str, authority: Path) -> bytes:
-    """Return the certificate, in DER, that a server shows to who connects now."""
+    """Return the certificate, in DER, that a server presents to a new connection."""
     context = ssl.create_default_context(cafile=authority)
     context.set_alpn_protocols(["h2"])
     host, _, port = address.rpartition(":")
@@ -84,7 +84,7 @@ def shown_certificate(address: str, authority: Path) -> bytes:
 
 
 def der_of(certificate: Path) -> bytes:
-    """Return a certificate as servers show it."""
+    """Return a certificate in the form in which servers present it."""
     return ssl.PEM_cert_to_DER_cert(certificate.read_text())
 
 

@@ -60,7 +60,7 @@ def node_caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
 
 
 def _installed(cache: Path, wanted: Path) -> Path:
-    """Return the folder of the packages that are pinned, installed where they are not yet."""
+    """Return the folder of the pinned packages, which are installed if they are missing."""
     pins = hashlib.sha256((wanted / "package-lock.json").read_bytes()).hexdigest()
     installed = cache / pins[:16]
     if not installed.exists():
@@ -73,7 +73,7 @@ def _installed(cache: Path, wanted: Path) -> Path:
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if run.returncode:
                 pytest.skip(f"npm cannot install @grpc/grpc-js: {run.stderr.strip()[-200:]}")
-            # Another test process may have been faster; then its folder is as good.
+            # Another test process may have been faster; its folder is just as good.
             with contextlib.suppress(OSError):
                 staged.rename(installed)
     return installed / "node_modules"

@@ -1,4 +1,4 @@
-"""A caller of bare HTTP/2 who asks far more of a server than any client library would."""
+"""A bare HTTP/2 caller that asks far more of a server than any client library would."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEADER = 9
 _AT_ONCE = 100
 SILENCE_SECONDS = 2.0
-"""After which a server is taken to have nothing more to say."""
+"""Silence after which a server is assumed to have nothing more to send, in seconds."""
 
 Kind = Callable[[str], Iterator[bytes]]
-"""Writes the frames of a flood on a method."""
+"""Function that writes the frames of a flood on a method."""
 
 REFUSED_STREAM = 7
 CANCEL = 8
@@ -41,16 +41,16 @@ ENHANCE_YOUR_CALM = 11
 
 @dataclass
 class Reply:
-    """What a flood has come to."""
+    """Outcome of a flood."""
 
     sent: int = 0
-    """Frames of the flood, or pairs of them, that the server has let be sent."""
+    """Number of frames of the flood, or pairs of them, that the server allowed to be sent."""
     closed: bool = False
-    """The server has closed the connection."""
+    """Whether the server has closed the connection."""
     farewell: int | None = None
-    """The code of its GOAWAY."""
+    """Code of the server's GOAWAY."""
     resets: Counter[int] = field(default_factory=Counter)
-    """Streams that it has reset, by code."""
+    """Number of streams that the server has reset, by code."""
 
 
 def pings(_: str) -> Iterator[bytes]:
@@ -74,7 +74,7 @@ def priorities(_: str) -> Iterator[bytes]:
 
 
 def continuations(method: str) -> Iterator[bytes]:
-    """Headers that never end."""
+    """Yield headers that never end."""
     _, head = next(heads(method))
     yield head.replace(b"\x01\x04\0\0\0\x01", b"\x01\0\0\0\0\x01")
     while True:
@@ -89,7 +89,7 @@ def empty_data(method: str) -> Iterator[bytes]:
 
 
 def one_byte_data(method: str) -> Iterator[bytes]:
-    """A message that comes byte by byte."""
+    """Yield a message that arrives byte by byte."""
     _, head = next(heads(method))
     yield head + DataFrame(1, b"\0\0\x0f\0\0").serialize()
     while True:
@@ -97,20 +97,20 @@ def one_byte_data(method: str) -> Iterator[bytes]:
 
 
 def streams(method: str) -> Iterator[bytes]:
-    """Calls that begin, and whose message never comes."""
+    """Yield calls that begin and whose message never arrives."""
     for number, head in heads(method):
         del number
         yield head
 
 
 def resets(method: str) -> Iterator[bytes]:
-    """Calls that begin and are cancelled at once."""
+    """Yield calls that begin and are cancelled at once."""
     for number, head in heads(method):
         yield head + RstStreamFrame(number, error_code=CANCEL).serialize()
 
 
 def resets_of_whole_calls(method: str) -> Iterator[bytes]:
-    """Whole calls that are cancelled at once."""
+    """Yield complete calls that are cancelled at once."""
     body = framed(Order(wait="never"))
     for number, head in heads(method):
         message = DataFrame(number, body, flags=["END_STREAM"]).serialize()
@@ -118,7 +118,7 @@ def resets_of_whole_calls(method: str) -> Iterator[bytes]:
 
 
 def heads(method: str) -> Iterator[tuple[int, bytes]]:
-    """The headers of calls without end, each with its stream."""
+    """Yield the headers of an endless sequence of calls, each with its stream."""
     encoder = hpack.Encoder()
     headers = {
         ":method": "POST",
@@ -135,7 +135,7 @@ def heads(method: str) -> Iterator[tuple[int, bytes]]:
 
 
 def flood(address: str, kind: Kind, method: str, most: int, silence: float = SILENCE_SECONDS) -> Reply:
-    """Send so much of it, unless the server ends it; read what comes back, until it says nothing for a while."""
+    """Send at most ``most`` items of a flood, unless the server ends it; read replies until the server is silent."""
     host, _, port = address.rpartition(":")
     reply = Reply()
     frames = kind(method)
@@ -160,7 +160,7 @@ def _read(connection: socket.socket, reply: Reply, silence: float) -> None:
             received += data
         reply.closed = True
     except TimeoutError:
-        """It has nothing more to say, and lets the connection be."""
+        """The server has nothing more to send and keeps the connection open."""
     except OSError:
         reply.closed = True
     rest = memoryview(received)

@@ -1,4 +1,4 @@
-"""What happens to the calls of a service, for callers to wait for."""
+"""Events in the calls of a service, for callers to wait for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Notebook:
-    """What has happened, and what is let go on, each by a name that a test makes up."""
+    """Events that have happened and permissions to continue, each under a name that a test makes up."""
 
     def __init__(self) -> None:
         self._events: dict[str, asyncio.Event] = {}
@@ -17,12 +17,12 @@ class Notebook:
         self._event(name).set()
 
     async def noted(self, name: str) -> None:
-        """Wait until it has happened."""
+        """Wait until the event has happened."""
         await self._event(name).wait()
 
     @contextmanager
     def call(self, name: str) -> Iterator[None]:
-        """Note that the call has started, that it was cancelled, and that it is over however it went."""
+        """Note that the call has started, whether it was cancelled, and that it is over, however it ended."""
         self.note(f"{name} started")
         try:
             yield

@@ -1,4 +1,4 @@
-"""What callers ask of the service under test, and what it answers: JSON in ``google.protobuf.StringValue``."""
+"""Orders of callers to the service under test, and its answers: JSON in ``google.protobuf.StringValue``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 @dataclass(frozen=True)
 class Order:
-    """What the servicer is to do with a call; streams take it from their first message."""
+    """Instructions to the servicer for one call; streams take them from their first message."""
 
     text: str = ""
     name: str = ""
-    """Of the call in the notebook."""
+    """Name of the call in the notebook."""
     times: int = 1
-    """How many messages a stream answers."""
+    """Number of messages in a streamed answer."""
     ballast: str = ""
-    """Makes the request large."""
+    """Text that makes the request large."""
     size: int = 0
-    """Characters to make each answer large."""
+    """Number of characters that make each answer large."""
     initial: Metadata = ()
     trailing: Metadata = ()
     abort: tuple[str, str] | None = None
@@ -33,9 +33,9 @@ class Order:
     details: str = ""
     gzip: bool = False
     wait: str = ""
-    """Do not go on before this is in the notebook."""
+    """Name that must be in the notebook before the servicer continues."""
     notes: str = ""
-    """Write this into the notebook; any message of a stream may say so."""
+    """Name to write into the notebook; any message of a stream may have one."""
     fails: bool = False
 
     def to_wire(self) -> bytes:
@@ -55,16 +55,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Echo:
-    """One message of an answer: what the servicer has seen of its call."""
+    """One message of an answer: the call as the servicer saw it."""
 
     text: str = ""
     texts: list[str] = field(default_factory=list)
-    """Of all messages of the request, where it is a stream."""
+    """Texts of all messages of the request, if it is a stream."""
     metadata: Metadata = ()
     remaining: float | None = None
-    """Seconds until the deadline."""
+    """Time until the deadline, in seconds."""
     names: tuple[str, ...] = ()
-    """In the caller's certificate."""
+    """Names in the caller's certificate."""
     ballast: str = ""
 
     def to_wire(self) -> bytes:
@@ -83,7 +83,7 @@ def wrapped(content: Any) -> bytes:
 
 
 def unwrapped(message: bytes) -> Any:
-    # grpcio sends an empty message beside a status that was set, and clients may read it.
+    # grpcio sends an empty message with a status that was set, and clients may read that message.
     return json.loads(StringValue.FromString(message).value or "{}")
 
 

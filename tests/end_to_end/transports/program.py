@@ -1,4 +1,4 @@
-"""The program that every transport hosts: a service that does with its calls as it is told."""
+"""The program that every transport hosts: a service that handles its calls as ordered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMES = "\n"
 
 
 class Settings(ServerSettings):
-    """Nothing of its own."""
+    """Settings of the program, which adds none to those of every server."""
 
     model_config = service_settings("TRANSPORTS_", "transports")
 
@@ -39,14 +39,14 @@ PROGRAM = Program("transports", f"{__name__}:build")
 
 
 def build(settings: Settings) -> Workload:
-    """Return both services: one straight on the transport, one behind the boundary as the products are."""
+    """Return both services: one directly on the transport, one behind the boundary as in the products."""
     del settings
     _describe()
     notebook = Notebook()
     echo = EchoServicer(notebook)
 
     def register_straight(registry: Registry) -> None:
-        # The boundary takes no streams of callers, and this is about what lies below it.
+        # The boundary accepts no streams from callers, and these tests cover what lies below it.
         transport = registry._transport if isinstance(registry, Boundary) else registry
         transport.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ECHO, echo.handlers()),))
 
@@ -55,27 +55,27 @@ def build(settings: Settings) -> Workload:
         registry.add_registered_method_handlers(GUARDED, {"Unary": handler})
 
     async def nothing() -> None:
-        """There is nothing to wait for."""
+        """Return at once: there is nothing to wait for."""
 
     services = [Service(ECHO, register_straight), Service(GUARDED, register_guarded)]
     return Workload(services, nothing, nothing, guards=Guards(access=NamedAccess()))
 
 
 class NamedAccess:
-    """Lets everybody in, under the names of their certificates."""
+    """Access check that admits every caller under the names in its certificate."""
 
     def identify(self, presented: Presented) -> Identity:
         return Identity(_NAMES.join(certificate_names(presented)), frozenset(Right), ("*",))
 
     def check_method(self, identity: Identity, asked: Asked | None) -> None:
-        """Allow it."""
+        """Allow every method."""
 
     def named(self, name: str) -> Identity:
         return Identity(name, frozenset(Right), ("*",))
 
 
 class EchoServicer:
-    """All four kinds of calls, the streams as generators and with the context's ``read`` and ``write``."""
+    """Servicer for all four kinds of calls: streams as generators, and with the context's ``read`` and ``write``."""
 
     def __init__(self, notebook: Notebook) -> None:
         self._notebook = notebook
@@ -94,7 +94,7 @@ class EchoServicer:
         }
 
     async def noted(self, order: Order, context: Any) -> Echo:
-        """Answer once it is in the notebook."""
+        """Answer once the name is in the notebook."""
         await self._notebook.noted(order.name)
         return _echo(order, context)
 
@@ -104,7 +104,7 @@ class EchoServicer:
             return _echo(order, context)
 
     async def guarded(self, order: Order, call: Call) -> Echo:
-        """Do what a handler behind the boundary can do: it knows no context."""
+        """Answer with what a handler behind the boundary has, which is a call and no context."""
         with self._notebook.call(order.name):
             if order.notes:
                 self._notebook.note(order.notes)
@@ -136,7 +136,7 @@ class EchoServicer:
             return await self._answer_to(received, context)
 
     async def _answer_to(self, orders: list[Order], context: Any) -> Echo:
-        # A stream may be empty; and grpcio tells some callers who leave as the end of theirs.
+        # A stream may be empty, and grpcio reports the departure of some callers as the end of their stream.
         first = orders[0] if orders else Order()
         await self._begin(first, context)
         return _echo(first, context, [order.text for order in orders])
@@ -173,7 +173,7 @@ class EchoServicer:
         del orders
         first = await context.read()
         if first is grpc.aio.EOF:
-            # As above.
+            # The stream may be empty or its caller gone, as in ``_answer_to``.
             return
         with self._notebook.call(first.name):
             await self._begin(first, context)
@@ -217,7 +217,7 @@ def _echo(order: Order, context: Any, texts: list[str] | None = None) -> Echo:
 
 
 def _describe() -> None:
-    """Tell reflection what the services take and give, which nobody has written in a .proto."""
+    """Describe the messages of the services to reflection, because no .proto file does."""
     file = descriptor_pb2.FileDescriptorProto(
         name="transports.proto",
         package="transports",

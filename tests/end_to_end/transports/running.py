@@ -1,4 +1,4 @@
-"""The program under test as a process of its own."""
+"""The program under test as a separate process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PROGRAM = "tests.end_to_end.transports"
 
 @contextmanager
 def running(folder: Path, transport: str, *flags: str, port: int = 0) -> Iterator[Service]:
-    """Yield a process that is ready, which a test may end; behind the block, nothing that it has started is left.
+    """Yield a ready process, which a test may end; after the block, nothing that it has started is left.
 
-    It takes its port itself: one that was found for it might be taken by then.
+    The process chooses its own port: one that was found in advance might be taken in the meantime.
     """
     folder.mkdir(exist_ok=True)
     service = start(PROGRAM, folder, folder, *flags, transport=transport, port=port)
@@ -31,7 +31,7 @@ def running(folder: Path, transport: str, *flags: str, port: int = 0) -> Iterato
 
 @contextmanager
 def held_port() -> Iterator[int]:
-    """Yield a port that nobody else is given, and that a server of ours can listen on all the same."""
+    """Yield a port that is given to no other process, and that a server of ours can still listen on."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))

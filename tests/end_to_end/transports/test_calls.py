@@ -1,4 +1,4 @@
-"""Calls of every kind, by every client library, on every transport: all must go the same way."""
+"""Calls of every kind, by every client library, on every transport: all must behave in the same way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXTS = {
     "spaces": "a  b",
 }
 HOUR = 3600.0
-# grpc-js adds the second by itself.
+# grpc-js adds the second one itself.
 OF_THE_LIBRARY = ("user-agent", "accept-encoding")
 BINARY = (("a-bin", b""), ("b-bin", bytes(range(256))), ("c-bin", b","), ("d-bin", b"\0"))
 ASCII = (("a", "".join(chr(code) for code in range(0x21, 0x7F))), ("b.c_d-e0", "x, y;z=1"), ("empty", ""))
@@ -105,7 +105,7 @@ def test_metadata_arrive_at_both_ends_and_nothing_is_added(
 
 def test_values_of_one_key_all_arrive(address: str) -> None:
     metadata = (("key", "1"), ("key", "2"), ("key-bin", b"\1"), ("key-bin", b"\2"))
-    # grpc-js joins them.
+    # grpc-js joins the values.
     answer = AsyncCaller().call(address, "Unary", Order(initial=metadata, trailing=metadata), metadata=metadata)
 
     assert answer.initial == metadata
@@ -118,7 +118,7 @@ def test_a_servicer_sees_the_deadline_of_its_caller(address: str, caller: Caller
     assert caller.call(address, method, Order(), seconds=None).echoes[0].remaining is None
     remaining = caller.call(address, method, Order(), seconds=HOUR).echoes[0].remaining
     assert remaining is not None
-    # grpcio sends three digits of it, rounded up.
+    # grpcio sends three digits of the timeout, rounded up.
     assert HOUR - PATIENCE < remaining < HOUR * 1.01
 
 

@@ -49,7 +49,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @dataclass
 class Place:
-    """Where a service finds its certificate."""
+    """Paths at which a service finds its certificate."""
 
     folder: Path
     certificate: Path
@@ -57,7 +57,7 @@ class Place:
 
 
 class Renamed:
-    """Each file is renamed over the former one."""
+    """Replacement that renames each file over the former one."""
 
     def __init__(self, folder: Path) -> None:
         self.place = Place(folder, folder / "tls.crt", folder / "tls.key")
@@ -70,7 +70,7 @@ class Renamed:
 
 
 class Overwritten(Renamed):
-    """Each file is written in its place."""
+    """Replacement that writes each file in place."""
 
     def put(self, pair: Pair) -> None:
         self.place.certificate.write_bytes(pair[0].read_bytes())
@@ -78,7 +78,7 @@ class Overwritten(Renamed):
 
 
 class Swapped(Renamed):
-    """Both are behind one link, which is swapped: as Kubernetes mounts a Secret."""
+    """Replacement of both files behind one link, which is swapped: as Kubernetes mounts a Secret."""
 
     def put(self, pair: Pair) -> None:
         version = self.place.folder / f"..{time.time_ns()}"
@@ -104,21 +104,21 @@ def flags_of(place: Place) -> tuple[str, ...]:
 
 
 async def come_true(holds: Callable[[], bool]) -> None:
-    """Wait until ``holds``, which is asked in a thread, does."""
+    """Wait until ``holds``, which is called in a thread, returns true."""
     async with asyncio.timeout(PATIENCE):
-        while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - another process has to be asked
+        while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - another process has to be polled
             await asyncio.sleep(0.05)
 
 
 async def shows(service: Service, authority: Authority, certificate: Path) -> None:
-    """Wait until who connects is shown this certificate."""
+    """Wait until a new connection is presented with this certificate."""
     wanted = der_of(certificate)
     await come_true(lambda: shown_certificate(service.address, authority.certificate) == wanted)
 
 
 @dataclass
 class Load:
-    """Callers who call again and again, each on a connection that stays, or on a new one for each call."""
+    """Callers that call repeatedly, each on a persistent connection or on a new one for each call."""
 
     address: str
     credentials: grpc.ChannelCredentials
@@ -126,7 +126,7 @@ class Load:
     failed: list[str] = field(default_factory=list)
 
     async def more(self, calls: int) -> None:
-        """Wait until so many more have been answered."""
+        """Wait until ``calls`` more calls have been answered."""
         wanted = self.answered + calls
         await come_true(lambda: self.answered >= wanted)
 
@@ -270,7 +270,7 @@ async def test_a_new_authority_of_callers_is_taken(transport: str, authority: Au
 
 
 def code_for(service: Service, authority: Authority, pair: Pair) -> str:
-    """Call as who has this certificate; return the status."""
+    """Call with this certificate; return the status."""
     tls = Tls(authority.certificate.read_bytes(), *(path.read_bytes() for path in pair))
     return SyncCaller().call(service.address, "Unary", Order(), tls=tls, seconds=5.0).code
 

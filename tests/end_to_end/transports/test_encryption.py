@@ -23,19 +23,19 @@ from tests.end_to_end.transports.running import running
 pytestmark = pytest.mark.end_to_end
 
 REFUSED_WITHIN = 10.0
-"""Seconds a caller tries to connect; gRPC itself would go on until the deadline."""
+"""Seconds for which a caller tries to connect; gRPC itself would continue until the deadline."""
 
 
 @dataclass(frozen=True)
 class Papers:
-    """Who is known to whom."""
+    """Authorities, and certificates that one of them signed."""
 
     authority: Authority
     stranger: Authority
     server: tuple[Path, Path]
     caller: tuple[Path, Path]
     named: tuple[Path, Path]
-    """Of a caller with several names."""
+    """Certificate and key of a caller with several names."""
     expired: tuple[Path, Path]
 
 
@@ -72,7 +72,7 @@ def one_sided(transport: str, papers: Papers, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def mutual(transport: str, papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A server that asks callers for one too."""
+    """A server that also asks callers for a certificate."""
     flags = ("--tls-client-authority", str(papers.authority.certificate))
     with encrypted(transport, papers, tmp_path_factory.mktemp("mutual"), *flags) as service:
         yield service
@@ -131,7 +131,7 @@ def test_callers_of_a_stranger_are_refused(mutual: Service, papers: Papers, call
     tls = known_as(papers, papers.stranger.signed("caller"))
 
     assert caller.call(mutual.address, "Unary", Order(), tls=tls, seconds=REFUSED_WITHIN).code == "UNAVAILABLE"
-    # The server lives.
+    # The server survives.
     answer = SyncCaller().call(mutual.address, "Unary", Order(text="a"), tls=known_as(papers, papers.caller))
     assert answer.code == "OK"
 
@@ -144,7 +144,7 @@ def test_callers_whose_certificate_has_expired_are_refused(mutual: Service, pape
 
 
 def names_of(service: Service, tls: Tls | None, metadata: Metadata = ()) -> tuple[str, ...]:
-    """Return the names by which the service knows the caller, called straight and behind the boundary."""
+    """Return the names by which the service knows the caller, both directly and behind the boundary."""
     answers = [
         SyncCaller().call(service.address, method, Order(), tls=tls, metadata=metadata)
         for method in ("Unary", guarded("Unary"))
@@ -160,13 +160,13 @@ FORGED = 'Hash=0;Cert="{}";Subject="CN=admin";URI=spiffe://example/admin;DNS=adm
 
 
 def forged(papers: Papers) -> Metadata:
-    """What a caller writes to be taken for another, whose certificate everybody may have."""
+    """Return the headers of a caller that poses as another, whose certificate is available to everyone."""
     return (("x-forwarded-client-cert", FORGED.format(quote(papers.named[0].read_text()))),)
 
 
 def test_callers_are_known_by_the_names_of_their_certificates(mutual: Service, papers: Papers) -> None:
     assert names_of(mutual, known_as(papers, papers.caller)) == CALLER_NAMES
-    # One that is written to look like two is one.
+    # A name that is written to look like two names is one.
     names = ("named", "router.example", "x;DNS=admin.example", "spiffe://example/router")
     assert names_of(mutual, known_as(papers, papers.named)) == names
 
@@ -187,14 +187,14 @@ def test_without_tls_there_are_no_names(host: Service, papers: Papers) -> None:
 @pytest.mark.parametrize(("version", "is_taken"), [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
 def test_tls_begins_with_1_2(one_sided: Service, papers: Papers, version: str, *, is_taken: bool) -> None:
     command = ["openssl", "s_client", "-connect", one_sided.address, "-CAfile", str(papers.authority.certificate)]
-    # The client would take less than it does by itself.
+    # With these flags, the client accepts more than by default.
     command += [version, "-cipher", "ALL:@SECLEVEL=0", "-alpn", "h2", "-verify_return_error"]
     run = subprocess.run(command, input=b"", capture_output=True, timeout=PATIENCE, check=False)
 
     if is_taken:
         assert b"ALPN protocol: h2" in run.stdout, run.stderr
     else:
-        # The server says so, or hangs up; the client would have gone on.
+        # The server sends an alert or hangs up; the client would have continued.
         assert b"alert protocol version" in run.stderr or b"unexpected eof" in run.stderr
 
 

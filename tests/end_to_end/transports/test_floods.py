@@ -1,4 +1,4 @@
-"""Callers who ask too much of a connection: what comes of theirs, and that nobody else is harmed."""
+"""Callers that ask too much of a connection: the outcome of their calls, and that no other caller is harmed."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ pytestmark = pytest.mark.end_to_end
 
 MUCH = 60_000
 STREAMS = 1024
-"""Calls at the same time that a connection may have."""
+"""Maximum number of concurrent calls on a connection."""
 LIMIT = 1 << 20
 MEGABYTE: Final = 1 << 20
-# What the transport ends by itself; grpcio bears the others as they come.
+# Floods that the transport ends itself; grpcio tolerates the others.
 ENDED: dict[str, set[Kind]] = {
     "http2": {pings, settings, window_updates, priorities, continuations, empty_data, one_byte_data},
     "grpcio": {pings, empty_data},
@@ -59,14 +59,14 @@ ENDED: dict[str, set[Kind]] = {
 
 @pytest.fixture
 def transport(host: Service) -> str:
-    """The one that the program is hosted on."""
+    """Return the transport that hosts the program."""
     command = host.process.args
     assert isinstance(command, list)
     return str(command[command.index("--transport") + 1])
 
 
 class Neighbour:
-    """Another client of the service, on a connection of its own, which asks all the time.
+    """Another client of the service, on its own connection, that calls without a break.
 
     With an ``authority`` it connects anew for each call, over TLS.
     """
@@ -113,9 +113,9 @@ class Neighbour:
 
 
 def asked_too_much(host: Service, kind: Kind, most: int, *, ends: bool) -> Reply:
-    """Return what came of a flood, during and after which a neighbour was answered as ever.
+    """Return the outcome of a flood, during and after which a neighbour was answered as usual.
 
-    Where the flood is expected to end its connection, a busy machine is given time for that.
+    If the flood is expected to end its connection, a busy machine is given time for that.
     """
     with Neighbour(host.address) as neighbour:
         reply = flood(host.address, kind, guarded("Unary"), most, PATIENCE if ends else SILENCE_SECONDS)
@@ -132,7 +132,7 @@ def test_a_flood_of_frames_ends_its_connection_and_harms_no_other(host: Service,
 
     if ends:
         assert reply.closed
-        # The farewell is lost where the flood goes on.
+        # The GOAWAY is lost if the flood continues.
         assert reply.farewell in (None, ENHANCE_YOUR_CALM)
 
 
@@ -144,7 +144,7 @@ def test_a_flood_of_streams_is_refused_beyond_the_bound_and_harms_no_other_conne
     if transport == "http2":
         assert reply.closed
     else:
-        # gRPC refuses stream by stream, before anything of ours hears of them.
+        # gRPC refuses each stream itself, before any code of ours is notified of it.
         assert reply.resets[REFUSED_STREAM] >= STREAMS / 2
 
 
@@ -177,11 +177,11 @@ async def test_a_message_that_is_too_large_fails_alone_and_the_others_of_its_con
 
 @contextmanager
 def attacked(address: str, attack: str) -> Iterator[None]:
-    """Have another process attack the service, with the processor time that nobody else wants."""
+    """Attack the service from another process, which only gets processor time that no other process needs."""
     command = ["nice", "-n", "19", sys.executable, "-m", "tests.end_to_end.transports.attacks", address, attack]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        # It is under way.
+        # Wait until the attack is under way.
         assert process.stdout.readline() == b"attacking\n"
         try:
             yield
@@ -190,7 +190,7 @@ def attacked(address: str, attack: str) -> Iterator[None]:
 
 
 def asked_for(seconds: float, address: str, *, all_answered: bool = True, authority: Path | None = None) -> list[float]:
-    """Return the times of a neighbour's calls, in order of size."""
+    """Return the times of a neighbour's calls in ascending order."""
     with Neighbour(address, authority) as neighbour:
         time.sleep(seconds)
     assert set(neighbour.codes) == {"OK"} or not all_answered

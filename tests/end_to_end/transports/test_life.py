@@ -1,4 +1,4 @@
-"""Starting, draining and ending of a process, on every transport."""
+"""Start, drain and end of a process, on every transport."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.end_to_end
 LONG = "3600"
 REFUSED = {
     "http2": {grpc.StatusCode.UNAVAILABLE},
-    # It cancels the calls that cross its farewell on their way.
+    # grpcio cancels calls that cross its GOAWAY on the wire.
     "grpcio": {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED},
 }
 
@@ -53,7 +53,7 @@ class Calls:
         await self.unary(Order(name=what), "/transports.Echo/Noted")
 
     async def stream(self) -> Any:
-        """Return a stream that has begun; what is written to it reaches the servicer while others are refused."""
+        """Return a stream that has begun; what is written to it reaches the servicer while other calls are refused."""
         stream = self._channel.stream_stream("/transports.Echo/Both", Order.to_wire, Echo.from_wire)(timeout=PATIENCE)
         await stream.write(Order())
         await stream.read()
@@ -68,7 +68,7 @@ async def ended(service: Service) -> int:
 
 
 async def refusal(address: str) -> grpc.StatusCode:
-    """Make calls, each on a connection of its own, until one is refused."""
+    """Make calls, each on its own connection, until one is refused."""
     while True:
         async with channel_to(address) as channel:
             try:
@@ -118,7 +118,7 @@ def test_a_port_that_is_taken_ends_the_start_with_one_plain_line(tmp_path: Path,
         )
 
     assert run.returncode == 1
-    # grpcio has a line of its own to say about it.
+    # grpcio prints a line of its own about the failure.
     ours = [line for line in run.stderr.splitlines() if "add_port.cc" not in line]
     assert ours == [f"transports: cannot listen on 127.0.0.1:{port}: another process may hold it"]
 
@@ -147,7 +147,7 @@ async def test_a_call_in_flight_ends_well_and_later_ones_are_unavailable(tmp_pat
 
             service.process.send_signal(signal.SIGTERM)
             assert (await watch.read()).status == NOT_SERVING
-            # Until the drain has begun, calls are served as before.
+            # Calls are served as before until the drain has begun.
             assert await refusal(service.address) in REFUSED[transport]
             assert await refusal(service.address) is grpc.StatusCode.UNAVAILABLE
             assert not in_flight.done()
@@ -174,7 +174,7 @@ async def test_callers_go_on_elsewhere_while_a_call_is_still_in_flight(tmp_path:
 
             leaving.process.send_signal(signal.SIGTERM)
             while await answered_by(calls, transport) in (first, None):
-                """Served as before, or refused, until the connection is given up."""
+                """Calls are served as before, or refused, until the connection is given up."""
             await stream.write(Order(text="streamed"))
             assert (await stream.read()).text == "streamed"
             await stream.done_writing()
@@ -183,20 +183,20 @@ async def test_callers_go_on_elsewhere_while_a_call_is_still_in_flight(tmp_path:
 
 
 async def answered_by(calls: Calls, transport: str) -> str | None:
-    """Make a call; return a mark of the process that answers it, None where it is refused."""
+    """Make a call; return a mark of the process that answers it, or ``None`` if it is refused."""
     call = calls.unary(Order())
     try:
         await call
     except grpc.aio.AioRpcError as error:
         assert error.code() in REFUSED[transport]  # noqa: PT017 - either is an answer
         return None
-    # The first half of each request id.
+    # The mark is the first half of the request id.
     return str((await call.trailing_metadata())["x-request-id"])[:16]
 
 
 async def test_an_answer_that_is_on_its_way_arrives_whole_however_slowly(tmp_path: Path, transport: str) -> None:
     with running(tmp_path, transport, "--drain-grace-seconds", LONG) as service, wire_to(service.address) as wire:
-        # The servicer has given its answer, and the caller does not take it yet.
+        # The servicer has returned its answer, and the caller does not read it yet.
         call = wire.start(guarded("Unary"), framed(Order(size=500_000)))
         wire.filled(call)
         service.process.send_signal(signal.SIGTERM)

@@ -28,14 +28,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def asked(address: str, method: str, *orders: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Let grpcurl call a method of the echo service, which it learns of by reflection."""
+    """Let grpcurl call a method of the echo service, which it discovers by reflection."""
     messages = "".join(json.dumps(json.dumps(order)) for order in orders)
     return run("-v", "-d", messages, address, f"{ECHO}/{method}")
 
 
 def health(address: str) -> Any:
     channel = grpc.insecure_channel(address)
-    # The published types of the health stub leave Watch out.
+    # The published type stubs of the health service omit Watch.
     return health_pb2_grpc.HealthStub(channel)
 
 

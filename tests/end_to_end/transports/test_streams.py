@@ -1,4 +1,4 @@
-"""Streams in time: turns, backpressure, cancellation, deadlines, on every transport."""
+"""Timing of streams: turns, backpressure, cancellation and deadlines, on every transport."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.end_to_end
 MANY = 300
 LARGE = 100_000
 SOON = 1.0
-"""Seconds to a deadline that passes; a call on a connection that stands has begun long before."""
+"""Seconds until a deadline that passes; on an established connection, a call has begun long before."""
 A_WHILE = 0.5
-"""Seconds in which what is not held back would go far."""
+"""Seconds in which an unrestricted sender would get far."""
 
 
 class Calls:
-    """The methods of the echo service on one connection."""
+    """Methods of the echo service on one connection."""
 
     def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
         self._channel = channel
@@ -47,15 +47,15 @@ class Calls:
         return self._channel.stream_stream(path_of(method), Order.to_wire, Echo.from_wire)(**self._with(options))
 
     async def noted(self, what: str) -> None:
-        """Wait until it is in the servicer's notebook."""
+        """Wait until the event is in the servicer's notebook."""
         await self.unary("Noted", Order(name=f"{self.name} {what}"), timeout=PATIENCE)
 
     async def note(self, what: str) -> None:
-        """Write it into the servicer's notebook."""
+        """Write the event into the servicer's notebook."""
         await self.unary("Unary", Order(notes=f"{self.name} {what}"))
 
     async def happens(self, what: str) -> bool:
-        """Whether it gets into the notebook within a while."""
+        """Return whether the event gets into the notebook within a while."""
         try:
             await self.unary("Noted", Order(name=f"{self.name} {what}"), timeout=A_WHILE)
         except grpc.aio.AioRpcError as error:
@@ -64,7 +64,7 @@ class Calls:
         return True
 
     def _with(self, options: dict[str, Any]) -> dict[str, Any]:
-        # Longer than any test waits: what ends a call that hangs must not be its deadline.
+        # This timeout is longer than any test waits: a call that hangs must not be ended by its deadline.
         return {"timeout": 10 * PATIENCE} | options
 
 
@@ -76,7 +76,7 @@ async def calls(host: Service, request: pytest.FixtureRequest) -> AsyncIterator[
 
 
 async def is_cancelled_with(call: Any, calls: Calls) -> None:
-    """Cancel the call once its servicer has started, and wait until that is cancelled too."""
+    """Cancel the call once its servicer has started, and wait until the servicer is cancelled too."""
     await calls.noted("started")
     call.cancel()
     await calls.noted("cancelled")
@@ -240,7 +240,7 @@ async def test_a_servicer_does_not_outlast_a_caller_who_leaves_in_the_middle_of_
     await calls.noted("started")
     call.cancel()
 
-    # grpcio tells some of them that the request has ended, and cancels others.
+    # For some of these calls, grpcio reports the end of the request; others it cancels.
     await calls.noted("over")
 
 
@@ -251,7 +251,7 @@ async def test_a_servicer_that_reads_on_does_not_outlast_its_caller(calls: Calls
     assert (await call.read()).text == ""
     call.cancel()
 
-    # As above.
+    # For some of these calls, grpcio reports the end of the request; others it cancels.
     await calls.noted("over")
 
 
@@ -297,14 +297,14 @@ async def test_a_servicer_that_reads_a_stream_is_cancelled_at_the_deadline(calls
 
 @pytest.mark.parametrize("transport", transports())
 async def test_callers_who_leave_whenever_they_like_leave_nothing_in_the_log(tmp_path: Path, transport: str) -> None:
-    # Nobody else's calls, and the log is whole once it has ended.
+    # The log must have no calls of other tests, and is complete once the service has ended.
     with running(tmp_path, transport) as service:
         async with channel_to(service.address) as channel:
             for round_ in range(20):
                 await leave_at_every_moment(Calls(channel, str(round_)))
         assert service.stop() == 0
 
-    # grpcio itself tells of some that it cannot send any more.
+    # grpcio itself logs some answers that it can no longer send.
     lines = [line for line in service.log.read_text().splitlines() if "raised in core" not in line]
     assert [json.loads(line)["event"] for line in lines] == ["listening", "ready", "draining", "stopped"]
 
@@ -318,7 +318,7 @@ async def leave_at_every_moment(calls: Calls) -> None:
     for method in ("ClientStream", "ReadClientStream", "Both", "ReadAndWritten"):
         start = calls.client_stream if "Client" in method else calls.both
         nothing_sent, sent = start(method), start(method)
-        # The request goes out; its messages do not.
+        # The request is sent, but its messages are not.
         await nothing_sent.wait_for_connection()
         nothing_sent.cancel()
         await sent.write(order)

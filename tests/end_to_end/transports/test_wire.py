@@ -1,4 +1,4 @@
-"""What stands on the wire: encodings, timeouts and statuses as gRPC's specification has them, on every transport."""
+"""Bytes on the wire: encodings, timeouts and statuses as in gRPC's specification, on every transport."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.end_to_end.transports.wire import WireCaller, framed, prefixed, wire_
 pytestmark = pytest.mark.end_to_end
 
 METHODS = UNARY + STREAMS
-# Their servicers hear of the first message before there is a second.
+# The servicers of these methods receive the first message before there is a second.
 READ_BY_SERVICERS = {"ClientStream", "ReadClientStream", "Both", "ReadAndWritten"}
 INTERNAL, UNIMPLEMENTED = "13", "12"
 
@@ -54,7 +54,7 @@ def test_gzipped_messages_are_read(wire: WireCaller, method: str) -> None:
 def test_an_encoding_that_is_not_known_is_refused(wire: WireCaller, method: str, encoding: str) -> None:
     response = wire.call(method, prefixed(b"who knows", compressed=True), ("grpc-encoding", encoding))
 
-    # The specification says UNIMPLEMENTED, and grpcio INTERNAL.
+    # The specification requires UNIMPLEMENTED; grpcio sends INTERNAL.
     assert response.status in (UNIMPLEMENTED, INTERNAL)
     assert response.body == b""
     assert wire.call(method, framed(Order(text="next"))).echo().text == "next"
@@ -74,7 +74,7 @@ def test_an_answer_that_is_compressed_says_how(wire: WireCaller, method: str) ->
     order = framed(Order(gzip=True, size=100_000))
     response = wire.call(method, order, ("grpc-accept-encoding", "identity,gzip"))
 
-    # grpcio compresses the messages of streams only.
+    # grpcio compresses only the messages of streams.
     assert (response.status, response.echo().ballast) == ("0", "." * 100_000)
 
 

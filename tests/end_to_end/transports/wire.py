@@ -1,4 +1,4 @@
-"""A caller of bare HTTP/2: headers, bytes and reading habits that client libraries do not allow."""
+"""A bare HTTP/2 caller: headers, bytes and reading habits that client libraries do not allow."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEADER = 9
 _MUCH = 1 << 24
 WINDOW = 65_535
-"""Bytes of answers that come before the caller makes room for more."""
+"""Bytes of answers that arrive before the caller opens the window further."""
 
 
 @dataclass
 class Response:
-    """What has come back of one call."""
+    """Received part of the response to one call."""
 
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -42,11 +42,11 @@ class Response:
 
     @property
     def status(self) -> str | None:
-        """Of the call, wherever it stands."""
+        """Status of the call, whether it is in the trailers or in the headers."""
         return self.trailers.get("grpc-status", self.headers.get("grpc-status"))
 
     def echo(self) -> Echo:
-        """Return the one message."""
+        """Return the only message."""
         message = self.body[5:]
         assert len(message) == int.from_bytes(self.body[1:5], "big")
         if not self.body[0]:
@@ -56,7 +56,7 @@ class Response:
 
 
 class WireCaller:
-    """One connection. Nothing is read before it is asked for."""
+    """One connection. Nothing is read before a method requests it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -68,7 +68,7 @@ class WireCaller:
         connection.sendall(_PREFACE + SettingsFrame(0).serialize())
 
     def start(self, method: str, body: bytes = b"", *headers: tuple[str, str], whole: bool = True) -> int:
-        """Send a request, or its beginning; return its number. ``headers`` take the place of the usual ones."""
+        """Send a request, or its beginning; return its number. ``headers`` replace the usual ones."""
         usual = {
             ":method": "POST",
             ":scheme": "http",
@@ -88,7 +88,7 @@ class WireCaller:
         self._send(RstStreamFrame(number, error_code=8))
 
     def filled(self, number: int) -> Response:
-        """Return what has come of a response once no more may come."""
+        """Return the received part of a response once no more can arrive."""
         response = self._responses[number]
         while len(response.body) < WINDOW:
             self._receive()
@@ -96,7 +96,7 @@ class WireCaller:
 
     def response(self, number: int) -> Response:
         """Return the whole response."""
-        # The connection has room for what all of its calls may send.
+        # The connection gets room for what all of its calls may send.
         self._send(*(WindowUpdateFrame(of, window_increment=_MUCH) for of in (0, number)))
         response = self._responses[number]
         while not response.ended:
@@ -145,14 +145,14 @@ def _acknowledged(frame: SettingsFrame | PingFrame) -> Frame:
 
 @contextmanager
 def wire_to(address: str) -> Iterator[WireCaller]:
-    """Yield a connection of its own."""
+    """Yield a caller on a new connection."""
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         yield WireCaller(connection)
 
 
 def framed(order: Order) -> bytes:
-    """Return the message as it stands in a request."""
+    """Return the message as it is framed in a request."""
     return prefixed(order.to_wire())
 
 

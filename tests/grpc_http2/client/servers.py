@@ -1,4 +1,4 @@
-"""Servers for the tests of the channel: grpcio's own, and peers that do what an engine is told, frame by frame."""
+"""Servers for the tests of the channel: grpcio's own, and peers that a test scripts frame by frame."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OK: Final = ((b"grpc-status", b"0"),)
 
 
 class Service:
-    """Answers with what it was asked, and keeps what callers said of themselves."""
+    """Service that echoes requests and keeps the metadata and the remaining time of each call."""
 
     def __init__(self) -> None:
         self.metadata: list[dict[str, str | bytes]] = []
@@ -92,7 +92,7 @@ def handlers_of(service: Service) -> grpc.GenericRpcHandler:
 
 @asynccontextmanager
 async def own_server(service: Service) -> AsyncIterator[str]:
-    """The address of a server of ours."""
+    """Yield the address of our server."""
     server = Server(ServerLimits(max_message_bytes=8 << 20, max_metadata_bytes=128 << 10))
     server.add_generic_rpc_handlers((handlers_of(service),))
     port = await server.listen("127.0.0.1", 0)
@@ -106,7 +106,7 @@ async def own_server(service: Service) -> AsyncIterator[str]:
 async def grpcio_server(
     service: Service, *options: tuple[str, Any], credentials: grpc.ServerCredentials | None = None, port: int = 0
 ) -> AsyncIterator[str]:
-    """The address of a server of grpcio's."""
+    """Yield the address of a grpcio server."""
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0), *options])
     server.add_generic_rpc_handlers((handlers_of(service),))
     where = f"127.0.0.1:{port}"
@@ -119,7 +119,7 @@ async def grpcio_server(
 
 
 class Peer(asyncio.Protocol):
-    """One connection of a server that does as it is told."""
+    """One connection of a scripted server."""
 
     def __init__(
         self, act: Callable[[Peer, Event], None], settings: dict[int, int], greets: bool, others: list[Peer]
@@ -170,32 +170,32 @@ class Peer(asyncio.Protocol):
         self.engine.events()
 
     def answer(self, stream: int, message: bytes = b"answer") -> None:
-        """Answer well."""
+        """Send a complete, successful response."""
         self.engine.send_response(stream, HEADERS)
         self.engine.send_data(stream, framed(message))
         self.engine.send_trailers(stream, OK)
 
     def refuse(self, stream: int, code: StatusCode, *more: tuple[bytes, bytes]) -> None:
-        """Answer with a status and nothing else."""
+        """Send a status without a message."""
         status = (b"grpc-status", b"%d" % code.value[0])
         self.engine.send_response(stream, (*HEADERS, status, (b"grpc-message", b"refused"), *more), end_stream=True)
 
 
 def complete(event: Event) -> int | None:
-    """The stream of a request that is there as a whole now."""
+    """Return the stream of the request that ``event`` completes; ``None`` if it completes none."""
     if isinstance(event, DataReceived | RequestReceived) and event.end_stream:
         return event.stream_id
     return None
 
 
 class Peers:
-    """A server that does as it is told."""
+    """A scripted server."""
 
     def __init__(self) -> None:
         self.address = ""
         self.connections: list[Peer] = []
         self.close: Callable[[], None]
-        """Takes no further connection."""
+        """Stop accepting connections."""
 
     @property
     def last(self) -> Peer:
@@ -214,7 +214,7 @@ async def peers(
     greets: bool = True,
     port: int = 0,
 ) -> AsyncIterator[Peers]:
-    """A server whose connections do ``act`` with each event."""
+    """Yield a server whose connections call ``act`` with each event."""
     found = Peers()
 
     def make() -> Peer:
@@ -245,14 +245,14 @@ async def error_of(call: Any) -> grpc.aio.AioRpcError:
 
 
 def echoing(peer: Peer, event: Event) -> None:
-    """Answers every request."""
+    """Answer every request."""
     stream = complete(event)
     if stream is not None:
         peer.answer(stream)
 
 
 def answering(peer: Peer, event: Event) -> None:
-    """Answers every request but those for its health, of which it knows nothing."""
+    """Answer every request but health checks, which are refused as ``UNIMPLEMENTED``."""
     stream = complete(event)
     if stream is None:
         return
@@ -264,7 +264,7 @@ def answering(peer: Peer, event: Event) -> None:
 
 
 def each_in_turn(*acts: Callable[[Peer, int], None]) -> Callable[[Peer, Event], None]:
-    """Does the first with the first request, of whatever connection, and so on; the last with all others."""
+    """Return a script that calls one act for each request, on any connection; the last act handles all the rest."""
     waiting = list(acts)
 
     def act(peer: Peer, event: Event) -> None:

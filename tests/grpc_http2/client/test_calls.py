@@ -253,7 +253,7 @@ async def test_requests_that_cannot_be_made_cancel_their_call(channel: Channel) 
 async def test_what_a_server_sends_ahead_of_its_reader_is_bounded(channel: Channel, service: Service) -> None:
     call = channel.unary_stream(MANY)(b"2000x50000")
     assert len(await call.read()) == 50_000
-    # Another call is answered, so the loop has gone on for long enough for the stream to run full.
+    # Other calls give the loop enough turns for the stream to fill up.
     for _ in range(50):
         assert await one_of(channel)(b"x") == b"x"
     ahead = service.sent
@@ -269,7 +269,7 @@ async def test_streams_that_are_left_unread_take_nothing_from_others(service: Se
         for _ in range(100):
             call = channel.unary_stream(MANY)(b"4x30000")
             await call.read()
-            # The rest arrives.
+            # The remaining messages of the stream arrive during this call.
             await one_of(channel)(b"x")
             call.cancel()
         assert len(await one_of(channel)(b"x" * (4 << 20))) == 4 << 20

@@ -1,4 +1,4 @@
-"""One connection, against peers that do what a server of any kind may do."""
+"""One connection, against peers that do whatever a server may do."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def answer(peer: Peer, stream: int) -> None:
 
 
 def nothing(peer: Peer, event: Event) -> None:
-    """Does not answer."""
+    """Ignore the event."""
 
 
 async def becomes(true: Any) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110 - peers have many things to wait for
+        while not true():  # noqa: ASYNC110 - tests wait for many conditions
             await asyncio.sleep(0.005)
 
 
@@ -63,7 +63,7 @@ async def test_a_server_that_leaves_answers_what_it_has_and_the_rest_goes_to_its
             return
         begun.append(stream)
         if len(begun) == 5:
-            # Two are answered, two were not taken, and the fifth comes after the notice.
+            # The server answers two calls and excludes the other three with its notice.
             peer.engine.send_goaway(0, last_stream_id=3)
             peer.answer(1)
             peer.answer(3)
@@ -301,7 +301,7 @@ async def test_a_server_that_answers_before_it_has_read_the_request_is_not_sent_
         assert (await error_of(one_of(channel)(b"x" * 1_000_000))).code() is StatusCode.INVALID_ARGUMENT
         await becomes(lambda: server.last.resets)
         assert server.last.received < 100_000
-        # The window of the connection is not eaten up by it.
+        # The rest of the request did not use up the window of the connection.
         assert (await error_of(one_of(channel)(b"x"))).code() is StatusCode.INVALID_ARGUMENT
 
 
@@ -318,7 +318,7 @@ async def test_answers_for_streams_that_nobody_waits_for_any_more_disturb_nobody
     async with peers(act) as server, Channel([server.address]) as channel:
         calls = [one_of(channel)(b"x") for _ in range(20)]
         await becomes(lambda: len(held) == 20)
-        # The answers are on their way when the callers leave.
+        # The answers are already sent when the callers cancel.
         for stream in held:
             server.last.answer(stream)
         server.last.flush()
@@ -439,7 +439,7 @@ async def test_a_writer_waits_while_the_transport_is_full() -> None:
         call = channel.stream_stream(BOTH)()
         await call.write(b"x")
         await becomes(lambda: server.connections and server.last.received)
-        # Windows are open wide, and the peer reads nothing of what is sent.
+        # The flow-control windows are at their maximum, and the peer does not read from its socket.
         server.last.engine.set_local_window_size((1 << 31) - 1)
         server.last.flush()
         await asyncio.sleep(0.05)
@@ -502,7 +502,7 @@ async def test_an_answer_whose_metadata_are_too_large_fails_its_call_alone() -> 
         assert len(server.connections) == 1
 
 
-# Signs of life.
+# Keepalive.
 
 
 async def test_a_server_that_falls_silent_is_found_with_calls_and_without() -> None:
@@ -517,7 +517,7 @@ async def test_a_server_that_falls_silent_is_found_with_calls_and_without() -> N
                 assert (await error_of(one_of(channel)(b"x", timeout=PATIENCE))).code() is StatusCode.UNAVAILABLE
             else:
                 await becomes(lambda channel=channel: channel.get_state().name == "TRANSIENT_FAILURE")
-            # It hangs, so nobody waits for it now.
+            # The server hangs, so calls fail without waiting for the connection.
             assert (await error_of(one_of(channel)(b"x", timeout=PATIENCE))).code() is StatusCode.UNAVAILABLE
 
 

@@ -1,4 +1,4 @@
-"""TLS, and who is talked with over it."""
+"""TLS, and which peers are accepted over it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ QUICK = ChannelSettings(connect_seconds=PATIENCE, first_backoff_seconds=0.05, ma
 
 @asynccontextmanager
 async def serving(folder: Path, *, asks: bool, names: str = "IP:127.0.0.1") -> AsyncIterator[tuple[Authority, str]]:
-    """The authority and the address of a server; ``asks``: for its callers' certificates."""
+    """Yield the authority and the address of a server.
+
+    Args:
+        folder: the folder of the certificates.
+        asks: whether callers must present a certificate.
+        names: the names in the certificate of the server.
+    """
     authority = Authority(folder, "authority")
     certificate, key = authority.signed("server", names)
     credentials = grpc.ssl_server_credentials(

@@ -1,4 +1,4 @@
-"""What is asked again, and what is not."""
+"""Which calls are retried, and which are not."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_a_call_that_waits_to_be_asked_again_can_be_cancelled() -> None:
     async with peers(each_in_turn(later)) as server, Channel([server.address], SETTINGS) as channel:
         call = one_of(channel)(b"x")
         async with asyncio.timeout(PATIENCE):
-            while not server.requests:  # noqa: ASYNC110 - as other peers
+            while not server.requests:  # noqa: ASYNC110 - as in other tests of peers
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         assert not call.done()
@@ -147,7 +147,7 @@ async def test_a_failing_server_is_asked_again_as_long_as_the_budget_lasts() -> 
     async with peers(each_in_turn(unavailable)) as server, Channel([server.address], settings) as channel:
         for _ in range(10):
             await one_of(channel)(b"x", timeout=PATIENCE).code()
-        # Ten failures take half of the tokens, and from then on each call is made once.
+        # Ten failures use up half of the tokens; after that, each call is sent only once.
         assert server.requests == 10 + 7
         before = server.requests
         await one_of(channel)(b"x", timeout=PATIENCE).code()

@@ -26,7 +26,7 @@ def test_where_a_server_leaves_its_keys_move_and_no_others(names: list[str], dat
         if owner(before, key) != leaving:
             assert owner(after, key) == owner(before, key)
         else:
-            # Whoever stood next takes over.
+            # The next server on the ring takes over.
             assert owner(after, key) == list(before.owners(key))[1]
 
 

@@ -1,4 +1,4 @@
-"""Several servers behind one channel: who gets a call, who is passed over."""
+"""Several servers behind one channel: which of them get calls, and which are skipped."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ async def places_of(channel: Channel, keys: Sequence[str] = KEYS) -> dict[str, s
 
 async def places_become(channel: Channel, left: set[str]) -> dict[str, str]:
     async with asyncio.timeout(PATIENCE):
-        while set((await places_of(channel)).values()) != left:  # noqa: ASYNC110 - a channel tells nobody
+        while set((await places_of(channel)).values()) != left:  # noqa: ASYNC110 - a channel sends no notification
             await asyncio.sleep(0.01)
     return await places_of(channel)
 
 
 async def becomes(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110 - a channel tells nobody
+        while not true():  # noqa: ASYNC110 - a channel sends no notification
             await asyncio.sleep(0.01)
 
 
@@ -151,7 +151,7 @@ async def test_a_server_that_is_gone_fails_no_call_and_gets_its_keys_back() -> N
 
 async def test_a_server_that_is_gone_in_the_middle_of_calls_has_them_answered_elsewhere() -> None:
     def act(peer: Peer, event: Event) -> None:
-        # The health, and then many calls at once.
+        # The first request is the health check; many calls at once follow.
         if len(peer.requests) > 2 and complete(event) is not None:
             peer.transport.abort()
         elif len(peer.requests) == 1:

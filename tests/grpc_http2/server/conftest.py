@@ -12,12 +12,12 @@ import uvloop
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Each test runs on both event loops."""
+    """Run each test on both event loops."""
     return {"selector": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[Any]]:
-    """The log lines of the test."""
+    """Yield the log lines of the test."""
     with structlog.testing.capture_logs() as captured:
         yield captured

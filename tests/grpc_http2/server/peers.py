@@ -1,4 +1,4 @@
-"""A client of bare frames, which reads what a test has it read."""
+"""A client of bare frames, which reads only when a test has it read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ConnectionEnded(Exception):
 
 @dataclass
 class Response:
-    """What came back on one stream."""
+    """Response on one stream."""
 
     headers: dict[str, str] = field(default_factory=dict)
     trailers: dict[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Response:
 
     @property
     def message(self) -> bytes:
-        """The one message."""
+        """The only message of the response."""
         assert len(self.body) - 5 == int.from_bytes(self.body[1:5], "big")
         return self.body[5:]
 
@@ -74,11 +74,11 @@ class Peer:
         self.settings: dict[int, int] = {}
         self.goaways: list[GoAwayFrame] = []
         self.pings: list[bytes] = []
-        """Pings of the server."""
+        """Payloads of the server's pings."""
         self.acknowledged: list[bytes] = []
-        """Our own that it has answered."""
+        """Payloads of our pings that the server has answered."""
         self.windows: defaultdict[int, int] = defaultdict(int)
-        """What it has made room for, by stream."""
+        """Bytes by which the server has enlarged each window, by stream."""
         self.answers_pings = True
         self._decoder = hpack.Decoder()
         self._block = b""
@@ -112,7 +112,7 @@ class Peer:
 
     @contextmanager
     def gathering(self) -> Iterator[bytearray]:
-        """Keep what is written in the block, instead of sending it."""
+        """Collect the bytes that are written within the block instead of sending them."""
         gathered = self._gathered = bytearray()
         yield gathered
         self._gathered = None
@@ -121,7 +121,7 @@ class Peer:
         self.write(b"".join(frame.serialize() for frame in frames))
 
     def headers(self, path: str = ONE, *more: Pair, last: bool = False, stream: int | None = None) -> int:
-        """Send the headers of a gRPC call; ``more`` take the place of the usual ones. Return its stream."""
+        """Send the headers of a gRPC call, and return its stream. ``more`` overrides the default headers."""
         stream = stream or self._next
         self._next = max(self._next, stream + 2)
         usual = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost", "te": "trailers"}
@@ -150,7 +150,7 @@ class Peer:
         return stream
 
     async def frame(self) -> Frame:
-        """Take one frame of the server. Raises ConnectionEnded."""
+        """Receive and process one frame of the server, and return it. Raises ConnectionEnded."""
         try:
             async with asyncio.timeout(PATIENCE):
                 frame, length = Frame.parse_frame_header(memoryview(await self.reader.readexactly(_FRAME_HEADER)))
@@ -161,7 +161,7 @@ class Peer:
         return frame
 
     async def response(self, stream: int) -> Response:
-        """Return the whole response."""
+        """Return the response once it is complete."""
         while not self.responses[stream].ended:
             await self.frame()
         return self.responses[stream]
@@ -171,14 +171,14 @@ class Peer:
         return await self.response(self.call(message, path, *more))
 
     async def ping(self, data: bytes = b"12345678") -> None:
-        """Return once the server has answered a ping."""
+        """Send a ping, and return once the server has answered it."""
         number = len(self.acknowledged)
         self.send(PingFrame(0, data))
         while len(self.acknowledged) == number:
             await self.frame()
 
     async def end(self) -> list[GoAwayFrame]:
-        """Read until the server closes the connection; return its farewells."""
+        """Read until the server closes the connection; return its GOAWAY frames."""
         try:
             while True:
                 await self.frame()

@@ -1,4 +1,4 @@
-"""What the tests of the server host: methods of all kinds that do as their requests say."""
+"""The service that the tests of the server host: methods of all kinds, controlled by their requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONE, MANY, SUM, BOTH = (f"/{SERVICE}/{name}" for name in ("One", "Many", "Sum", 
 
 
 class Service:
-    """Answers with what it was asked."""
+    """Service that echoes its requests."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -49,7 +49,7 @@ class Service:
         return request
 
     async def many(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
-        """Answer with so many messages of such a size: ``3x1000``."""
+        """Answer with as many messages, and as large, as the request says: ``3x1000`` is 3 messages of 1,000 bytes."""
         del context
         number, size = map(int, request.split(b"x"))
         try:
@@ -87,7 +87,7 @@ class Service:
 
 
 class Hosted:
-    """A server that listens."""
+    """A listening server."""
 
     def __init__(self, server: Server, service: Service, port: int) -> None:
         self.server = server

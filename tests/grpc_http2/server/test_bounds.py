@@ -1,4 +1,4 @@
-"""What callers may ask of the server's memory: metadata, messages, streams, connections, and what they do not read."""
+"""Bounds on the memory that callers may use: metadata, messages, streams, connections and unread answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEGABYTE = 1 << 20
 
 async def becomes(true: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110 - the server is looked at from outside
+        while not true():  # noqa: ASYNC110 - the server is observed from outside
             await asyncio.sleep(0.001)
 
 
@@ -66,7 +66,7 @@ async def test_a_message_is_refused_when_it_is_announced_before_it_is_kept(path:
         assert served.server.held_bytes == 0
 
 
-# 1 KB that is a megabyte.
+# 1 KB that decompresses to a megabyte.
 BOMB = gzip.compress(b"\0" * MEGABYTE)
 BOMBS = (b"\1" + len(BOMB).to_bytes(4, "big") + BOMB) * 15
 
@@ -95,7 +95,7 @@ async def test_uploads_are_bounded_in_sum_and_what_is_over_is_refused() -> None:
         streams = [peer.headers() for _ in range(20)]
         for stream in streams:
             peer.data(stream, framed(b"x" * 15_000)[:-1])
-        # An acknowledgement may be faster than an answer.
+        # A ping acknowledgement may arrive before an answer, hence two pings.
         await peer.ping()
         await peer.ping()
         assert served.server.held_bytes <= bound + 2 * 20_000
@@ -130,7 +130,7 @@ async def test_what_a_caller_sends_ahead_of_a_reader_is_bounded_by_the_window_an
             peer.data(stream, framed(b"x" * 10_000))
         await peer.ping()
         assert peer.settings[SettingsFrame.INITIAL_WINDOW_SIZE] == 100_000
-        # One that does not read makes no room.
+        # The method does not read, so the server does not enlarge the window.
         assert peer.windows[stream] < 50_000
         served.service.may_answer.set()
         peer.data(stream, framed(b"x"), last=True)
@@ -201,12 +201,12 @@ async def test_a_slow_reader_of_a_stream_of_a_hundred_megabytes_costs_less_than_
             await asyncio.sleep(0.2)
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        # The sockets of both sides hold some megabytes.
+        # The socket buffers of both sides hold several megabytes.
         assert sent < 30 * MEGABYTE
         assert held < MEGABYTE
         (connection,) = served.server._connections
         assert connection._engine.queued_body_size() < MEGABYTE
-        # The first read makes room, and it goes on.
+        # The first read makes room, and the stream continues.
         peer.send(WindowUpdateFrame(stream, window_increment=10 * MEGABYTE))
         await peer.frame()
         while served.service.sent == sent:
@@ -227,7 +227,7 @@ async def test_calls_of_one_who_does_not_read_wait_with_the_answers_that_are_the
             streams.append(peer.call(b"size 20000"))
             await peer.ping()
         assert served.service.calls < 20
-        # Nor does it fill the memory with requests that wait for that.
+        # Requests that wait behind the unread answers do not fill the memory either.
         more = [peer.call(b"x" * 15_000) for _ in range(50)]
         await peer.ping()
         await peer.ping()
@@ -264,7 +264,7 @@ async def test_a_connection_that_is_closed_and_not_read_ends_all_the_same() -> N
 
 
 class Unread:
-    """A connection of which nothing is read."""
+    """A connection whose peer reads nothing."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -1,4 +1,4 @@
-"""Calls as they come frame by frame, and answers that must not be lost."""
+"""Calls that arrive frame by frame, and answers that must not be lost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def seen(event: asyncio.Event) -> None:
     await asyncio.wait_for(event.wait(), PATIENCE)
 
 
-# How requests come
+# Arrival of requests
 
 
 def pieces_of(body: bytes, cuts: Sequence[int]) -> list[bytes]:
@@ -87,7 +87,7 @@ async def test_a_request_may_end_with_headers_data_or_trailers(end: str, path: s
         peer.send(HeadersFrame(stream, peer.encoder.encode([("a", "b")]), flags=["END_HEADERS", "END_STREAM"]))
     response = await peer.response(stream)
     if end == "headers":
-        # No message is an empty stream, and is not a request of one message.
+        # A request without a message is valid for a stream, but not for a method that takes one message.
         assert (response.status, response.body[5:]) == ((OK, b"0") if path == SUM else (UNIMPLEMENTED, b""))
     else:
         assert (response.status, response.message) == (OK, b"3" if path == SUM else b"abc")
@@ -148,12 +148,12 @@ async def test_a_large_answer_before_the_end_of_the_request_arrives_whole(served
             await peer.frame()
         peer.send(WindowUpdateFrame(stream, window_increment=10_000))
         response = await peer.response(stream)
-    # The second message is no message: the status says so, behind the first answer.
+    # The second message is malformed; its status follows the first answer.
     assert (response.status, response.message) == (INTERNAL, b"x" * 1000)
 
 
 async def test_a_stream_that_is_over_is_forgotten_when_its_last_bytes_are_written(peer: Peer, served: Hosted) -> None:
-    """What the engine tells after the last write, with nothing left to write, is taken in too."""
+    """The server also processes the events of the engine after the last write, when no bytes are left to write."""
     await peer.ping()
     (connection,) = served.server._connections
     for message in (b"a", b"wait"):
@@ -162,7 +162,7 @@ async def test_a_stream_that_is_over_is_forgotten_when_its_last_bytes_are_writte
             await seen(served.service.begun)
             served.service.may_answer.set()
         await peer.response(stream)
-        # Nothing more is read, which would tell of it too.
+        # Send no more frames: reading one would report the end of the stream as well.
         await a_turn(5)
         assert connection.streams == {}
 
@@ -172,7 +172,7 @@ async def test_a_call_that_was_cancelled_is_answered_by_nobody(peer: Peer, serve
     await seen(served.service.begun)
     peer.send(RstStreamFrame(stream, error_code=CANCEL))
     await seen(served.service.ended)
-    # What ends in the same read in which it came was never announced, or may be answered no more.
+    # Streams that end in the read in which they began were never announced or can no longer be answered.
     peer.write(b"")
     for number in range(100):
         block = peer.encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", ONE)])

@@ -1,4 +1,4 @@
-"""Connections that servers give each other."""
+"""Connections that one server hands over to another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.grpc_http2.server.test_tls import calling, serving
 
 @dataclass
 class Turns:
-    """Keeps every second connection, and gives the others to ``other``."""
+    """Dealing that keeps every second connection and hands the others over to ``other``."""
 
     other: Server | None = None
     seen: int = 0
@@ -46,7 +46,7 @@ class Turns:
 
 @dataclass
 class Pair:
-    """Two servers, of which the first accepts."""
+    """Two servers, only the first of which accepts connections."""
 
     port: int
     dealing: Turns
@@ -76,12 +76,12 @@ async def pair(tls: Any = None, **limits: Any) -> AsyncIterator[Pair]:
 
 async def eventually(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not holds():  # noqa: ASYNC110 - no notification is sent
             await asyncio.sleep(0.001)
 
 
 def open_descriptors() -> list[int]:
-    # The one that lists the folder is closed again.
+    # The descriptor that lists the folder is already closed, so skip it.
     listed = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
     return [number for number in listed if Path(f"/proc/self/fd/{number}").exists()]
 
@@ -144,13 +144,13 @@ async def test_those_who_wait_to_be_accepted_are_accepted_before_the_port_closes
         it.dealing.keeps_all = True
         callers = [socket.create_connection(("127.0.0.1", it.port)) for _ in range(200)]
         for caller in callers:
-            # One that has said nothing when the server stops is closed without a word.
+            # The server closes silent connections without a notice when it stops.
             caller.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
         stopping = asyncio.ensure_future(it.servers[0].stop(PATIENCE))
         for caller in callers:
             caller.setblocking(False)
             reader, writer = await asyncio.open_connection(sock=caller)
-            # The server's settings: the connection was accepted, and not reset.
+            # The first nine bytes are those of the server's settings: the connection was accepted and not reset.
             assert len(await reader.readexactly(9)) == 9
             writer.transport.abort()
         await stopping
@@ -170,7 +170,7 @@ async def test_connections_that_come_from_others_during_the_drain_are_told_to_go
             ours.setblocking(False)
             reader, writer = await asyncio.open_connection(sock=ours)
             writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
-            # To its end: nothing holds the drain up.
+            # The connection ends at once: nothing on it holds up the drain.
             await asyncio.wait_for(reader.read(), PATIENCE)
             writer.transport.abort()
             it.services[0].may_answer.set()
@@ -183,7 +183,7 @@ async def test_where_no_descriptors_are_left_callers_wait_until_there_are() -> N
         callers = [socket.socket() for _ in range(3)]
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         highest = max(open_descriptors())
-        # Every number below is taken, so that none is left.
+        # Occupy every lower number, so that no descriptor is left.
         fillers = [os.dup(0) for _ in range(highest + 1 - len(open_descriptors()))]
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))

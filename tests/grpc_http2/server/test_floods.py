@@ -1,4 +1,4 @@
-"""Peers that break the protocol, and floods of what is legal: they are ended, and nobody else is."""
+"""Peers that break the protocol or flood the server with legal frames: only their connections are ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def served() -> AsyncIterator[Hosted]:
 
 @pytest.fixture
 async def other(served: Hosted) -> AsyncIterator[Peer]:
-    """A neighbour."""
+    """Yield the connection of another caller."""
     async with peer_of(served.port) as connection:
         await connection.asked(b"before")
         yield connection
@@ -65,7 +65,7 @@ async def test_who_breaks_the_protocol_is_ended_with_all_calls_and_nobody_else_i
         peer.call(b"wait")
         await asyncio.wait_for(served.service.begun.wait(), PATIENCE)
         if together:
-            # What was taken in before the fault is served in this turn, and cannot be answered.
+            # Calls that were read before the fault are served in this turn, and cannot be answered.
             for path in (ONE, MANY, BOTH):
                 peer.call(b"2x2", path)
         peer.write(fault)
@@ -77,7 +77,7 @@ async def test_who_breaks_the_protocol_is_ended_with_all_calls_and_nobody_else_i
 
 
 async def test_what_came_in_one_read_with_what_the_engine_refuses_is_not_served(served: Hosted, other: Peer) -> None:
-    """After an error of the engine, what it has to tell means nothing."""
+    """Events that the engine reports along with an error are discarded."""
     calls: list[bytes] = []
 
     def serve(call: ServerCall, message: bytes) -> None:
@@ -135,7 +135,7 @@ async def test_a_flood_without_use_ends_its_connection_and_starves_no_other(
             frame = raw_frame(99, 0, 0, b"x")
         answered = asyncio.ensure_future(_ask_until_told(other))
         farewell = asyncio.ensure_future(peer.end())
-        with pytest.raises((ConnectionEnded, OSError, TimeoutError)):  # noqa: PT012 - any write may be the first
+        with pytest.raises((ConnectionEnded, OSError, TimeoutError)):  # noqa: PT012 - any write may fail first
             for _ in range(1000):
                 peer.write(frame * 1_500)
                 if disguise == "among calls":
@@ -157,7 +157,7 @@ async def _ask_until_told(peer: Peer) -> None:
 
 
 async def test_a_neighbour_has_its_turn_between_reads_of_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much one socket holds, it is read in parts, and the others are served between them."""
+    """A socket is read in parts, however much it holds, and other connections are served between the parts."""
     turns = [0]
     updated = ServerConnection.buffer_updated
 
@@ -172,7 +172,7 @@ async def test_a_neighbour_has_its_turn_between_reads_of_a_flood(monkeypatch: py
         peer_of(served.port) as flooding,
     ):
         await flooding.ping()
-        # Written past the event loop, so that much is there at once.
+        # Bypass the event loop, so that the socket holds many frames at once.
         frames = WindowUpdateFrame(0, window_increment=1).serialize() * 20_000
         os.write(flooding.writer.get_extra_info("socket").fileno(), frames)
         for _ in range(50):
@@ -218,7 +218,7 @@ async def test_large_metadata_with_each_call_are_no_flood() -> None:
 
 
 async def test_what_a_caller_sends_before_it_hears_of_a_refusal_is_no_flood() -> None:
-    """A client that uploads much is a window ahead of the answer that ends its call."""
+    """A client with a large upload is up to one window ahead of the answer that ends its call."""
     limits: dict[str, Any] = {"max_message_bytes": 1_000, "stream_window_bytes": 65_535}
     async with hosted(idle_bytes=40_000, idle_bytes_per_second=0, **limits) as served, peer_of(served.port) as peer:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""Handshakes: those that never end, silence before them, and honest callers beside both."""
+"""Handshakes: those that never end, callers that stay silent, and honest callers beside both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pair(authority: Authority) -> Pair:
 
 
 class Caller:
-    """A caller that has connected, and makes its handshake piece by piece."""
+    """A connected caller that makes its handshake piece by piece."""
 
     def __init__(self, authority: Authority, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -49,7 +49,7 @@ class Caller:
         self._said.write(hello[100:])
 
     async def greets(self) -> bool:
-        """Go on to the end of the handshake; return whether HTTP/2 was greeted with HTTP/2."""
+        """Finish the handshake; return whether the server answered the HTTP/2 greeting."""
         try:
             await self._through(self._tls.do_handshake)
             self._tls.write(GREETING)
@@ -58,11 +58,11 @@ class Caller:
             return False
 
     async def is_ended(self) -> bool:
-        """Wait for the server to end it, and return whether that was without a word."""
+        """Wait for the server to close the connection; return whether the server sent nothing before."""
         try:
             return await asyncio.wait_for(self._reader.read(), PATIENCE) == b""
         except ConnectionError:
-            # It was reset, which is as good.
+            # A reset is as good as a close.
             return True
 
     def shown(self) -> bytes | None:
@@ -88,7 +88,7 @@ class Caller:
 
 @asynccontextmanager
 async def callers(number: int, served: Hosted, authority: Authority) -> AsyncIterator[list[Caller]]:
-    """Have so many connect, one after the other, and say nothing; all have been accepted."""
+    """Yield ``number`` silent callers, which connect one after the other, once all have been accepted."""
     before = served.server.connections
     connected = [Caller(authority, *await asyncio.open_connection("127.0.0.1", served.port)) for _ in range(number)]
     try:
@@ -101,7 +101,7 @@ async def callers(number: int, served: Hosted, authority: Authority) -> AsyncIte
 
 async def becomes(true: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110 - the server is looked at from outside
+        while not true():  # noqa: ASYNC110 - the server is observed from outside
             await asyncio.sleep(0.001)
 
 
@@ -209,7 +209,7 @@ async def test_a_certificate_that_is_replaced_is_still_that_of_connections_befor
 
 
 async def test_callers_who_have_connected_are_served_to_the_end_of_a_drain(authority: Authority, pair: Pair) -> None:
-    """Before their handshake, within it, and before they were accepted."""
+    """Callers are before or within their handshake, or not accepted yet, when the drain begins."""
     async with (
         hosted(tls=serving(pair)) as served,
         callers(2, served, authority) as (silent, slow),

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the port of gRPC, and what is relied on of uvicorn's protocol, which is no public interface."""
+"""HTTP/1.1 on the port of gRPC, and the parts of uvicorn's non-public protocol class that the server relies on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from grpc_http2.server.plain_http import http1
 from tests.builders import PATIENCE, channel_to
 from tests.conftest import ROOT
 from tests.grpc_http2.server.service import ONE, Hosted, hosted
@@ -33,7 +32,7 @@ async def served(web: Web) -> AsyncIterator[Hosted]:
 
 
 class Client:
-    """One connection, whose requests are written as they are on the wire."""
+    """One connection, whose requests are written in their wire format."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -160,9 +159,8 @@ async def test_headers_that_are_too_large_are_refused_and_the_connection_is_clos
         assert await client.is_closed()
 
 
-async def test_headers_that_do_not_come_end_the_connection(served: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "_HEADER_SECONDS", 0.1)
-    async with client_of(served) as client:
+async def test_headers_that_do_not_come_end_the_connection(web: Web) -> None:
+    async with hosted(web, header_seconds=0.1) as served, client_of(served) as client:
         client.writer.write(b"GET / HTTP/1.1\r\nhost:")
         assert await client.is_closed()
 
@@ -177,7 +175,7 @@ async def test_a_connection_of_http_1_counts_among_the_connections(web: Web) -> 
         assert (await first.answer())[0] == 200
 
 
-# The end
+# Drain and disconnection
 
 
 async def test_a_request_under_way_is_answered_during_a_drain(web: Web) -> None:
@@ -211,7 +209,7 @@ async def test_the_application_hears_of_a_caller_who_leaves(served: Hosted, web:
     await asyncio.wait_for(web.left.wait(), PATIENCE)
 
 
-# What is relied on
+# Reliance on uvicorn
 
 
 def test_the_version_of_uvicorn_is_pinned_and_its_protocol_is_made_as_here() -> None:

@@ -1,4 +1,4 @@
-"""Connections that are read without use again and again are read on one after the other."""
+"""Connections whose reads are repeatedly without use are then read one after the other."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ NEARLY_NEVER: Final[dict[str, Any]] = {
 
 
 def borne(reads: IdleReads, now: float = 0.0) -> int:
-    """Return how many reads of ten bytes without use come before the first that is too much."""
+    """Return the number of reads of ten bytes without use before the first that is too much."""
     number = 0
     while not reads.is_too_much(10, 10, now):
         number += 1
     return number
 
 
-# What a connection has for itself
+# Allowance of one connection
 
 
 def test_a_connection_has_a_few_reads_without_use() -> None:
@@ -78,7 +78,7 @@ def test_time_earns_more() -> None:
     assert borne(reads, 100.0) == 9
 
 
-# All of them together
+# All connections together
 
 
 def test_those_who_have_none_left_are_read_at_one_rate_together() -> None:
@@ -106,7 +106,7 @@ def test_a_wait_has_a_bound_however_many_there_are() -> None:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[ServerConnection]:
-    """How often each connection was read."""
+    """Return the number of reads of each connection."""
     counted: Counter[ServerConnection] = Counter()
     updated = ServerConnection.buffer_updated
 
@@ -120,7 +120,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[ServerConnection]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What the reads brought that had to be queued for."""
+    """Return the bytes without use of each read that had to be queued for."""
     found: list[int] = []
 
     def waiting(self: IdleReadQueue, idle: int, now: float) -> float:
@@ -134,7 +134,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @dataclass(frozen=True)
 class Ways:
-    """How a server is hosted, and how its callers connect."""
+    """TLS contexts of a server and of its callers; both ``None`` in clear text."""
 
     tls: ssl.SSLContext | None = None
     caller: ssl.SSLContext | None = None
@@ -170,7 +170,7 @@ async def test_many_slow_writers_are_read_seldom_and_their_neighbour_as_ever(
         for _ in range(50):
             for writer in writers:
                 writer.send(WITHOUT_USE[kind](1))
-            # They have been read by then, as far as they are.
+            # By the time of this answer, the server has read all writers that need not wait.
             assert (await neighbour.asked(b"a")).message == b"a"
         mine = max(reads.values())
         others = sorted(reads.values())[:-1]
@@ -225,7 +225,7 @@ async def test_a_server_ends_though_connections_are_not_read(ways: Ways) -> None
         await asyncio.wait_for(ended, PATIENCE)
 
 
-# Honest callers, as gRPC's own client is
+# Honest callers that use gRPC's own client
 
 
 def _one(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
@@ -328,7 +328,7 @@ async def test_who_makes_room_for_each_small_message_never_waits_for_a_place(wai
             while len(peer.responses[stream].body) < 6 * (number + 1):
                 await peer.frame()
             peer.send(WindowUpdateFrame(stream, window_increment=1))
-            # The one is read without the other.
+            # The answer separates the read of the window update from that of the next message.
             await neighbour.asked(b"a")
     assert waits == []
 

@@ -1,4 +1,4 @@
-"""Sockets that are listened on."""
+"""Listening sockets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.grpc_http2.server.service import hosted
 
 
 async def answers(host: str, port: int) -> bool:
-    """Return whether somebody accepts connections there."""
+    """Return whether a server accepts connections at this address."""
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError:
@@ -76,12 +76,12 @@ async def test_two_that_share_a_port_may_both_listen() -> None:
 
 async def test_an_address_of_another_machine_and_a_name_that_is_none_are_errors() -> None:
     for host in ("192.0.2.1", "no-such-name.invalid"):
-        with pytest.raises(OSError):  # noqa: PT011 - the system words it
+        with pytest.raises(OSError):  # noqa: PT011 - the message is the system's
             await bound_sockets(host, 0)
 
 
 async def test_connections_that_wait_to_be_accepted_are_accepted_before_the_port_closes() -> None:
-    """The kernel has told these clients that they are connected."""
+    """The kernel already considers these clients connected."""
     async with hosted() as served:
         clients = []
         for _ in range(10):
@@ -93,7 +93,7 @@ async def test_connections_that_wait_to_be_accepted_are_accepted_before_the_port
         for client in clients:
             reader, writer = await asyncio.open_connection(sock=client)
             writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
-            # The server's settings: it was accepted, and not reset.
+            # The first nine bytes are those of the server's settings: the connection was accepted and not reset.
             assert len(await reader.readexactly(9)) == 9
             writer.transport.abort()
         await stopping

@@ -1,4 +1,4 @@
-"""How much of a connection is taken in one turn."""
+"""Amount of work that one turn takes from a connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a connection may cost beside its calls, on a clock that a test moves."""
+"""Limits on the cost of a connection apart from its calls, on a clock that a test moves."""
 
 from __future__ import annotations
 

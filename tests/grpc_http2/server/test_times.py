@@ -1,4 +1,4 @@
-"""What happens by the clock, and how connections end: silence, age, drain."""
+"""Timeouts and the end of connections: silence, age and drain."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LAST = (1 << 31) - 1
 
 async def becomes(true: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110 - the server is looked at from outside
+        while not true():  # noqa: ASYNC110 - the server is observed from outside
             await asyncio.sleep(0.001)
 
 
-# The beginning
+# The start of a connection
 
 
 @pytest.mark.parametrize("said", [b"", PREFACE[:3], PREFACE[:10]], ids=["nothing", "three bytes", "half a preface"])
@@ -73,7 +73,7 @@ async def test_a_connection_is_renewed_at_its_age_and_its_calls_end_well() -> No
         under_way = peer.call(b"wait")
         while not peer.goaways:
             await peer.frame()
-        # Calls that cross the notice are served.
+        # Calls that cross the notice on the wire are served.
         late = peer.call(b"late")
         assert (await peer.response(late)).message == b"late"
         served.service.may_answer.set()
@@ -176,7 +176,7 @@ async def test_a_second_stop_in_a_hurry_ends_the_first() -> None:
 
 
 async def test_callers_who_never_cease_lose_no_call_in_a_drain() -> None:
-    """Each call is answered, or was never taken: then the client makes it elsewhere."""
+    """Each call is answered, or was never taken, and then the client retries it elsewhere."""
     async with hosted() as served, channel_to(served.address) as channel:
         call: Any = channel.unary_unary(ONE)
         answered = 0

@@ -1,4 +1,4 @@
-"""TLS: what the peers agree on, certificates of callers, and certificates that are replaced."""
+"""TLS: negotiation of the protocol, certificates of callers and replacement of certificates."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_callers_prove_who_they_are(authority: Authority, pairs: tuple[Pai
 
 
 async def answer_if_any(served: Hosted, tls: ssl.SSLContext) -> bytes:
-    """Return what is answered; with TLS 1.3 a client hears late that it is refused."""
+    """Return the answer, or nothing if there is an error: with TLS 1.3 a client learns late that it is refused."""
     try:
         return await http1_answer(served, tls)
     except OSError:
@@ -115,7 +115,7 @@ async def test_a_certificate_is_replaced_and_no_connection_is_lost(
             stream = before.headers(BOTH)
             before.data(stream, framed(b"before"))
             await before.ping()
-            # Those who have connected and have not been accepted, too.
+            # Clients that have connected and have not been accepted keep their connection too.
             waiting = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(3)]
             await served.server.replace_tls(serving(pairs[1]))
             for client in waiting:
@@ -139,7 +139,7 @@ async def test_a_handshake_that_does_not_end_ends_the_connection(said: bytes, pa
         try:
             assert await asyncio.wait_for(reader.read(), PATIENCE) is not None
         except ConnectionError:
-            """It was reset, which is as good."""
+            """A reset is as good as a close."""
         writer.transport.abort()
 
 

@@ -1,4 +1,4 @@
-"""One turn of the loop serves many: what goes wrong with one of them stays with that one."""
+"""One turn of the loop serves many connections: a failure of one does not affect the others."""
 
 from __future__ import annotations
 

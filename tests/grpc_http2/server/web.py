@@ -1,4 +1,4 @@
-"""An ASGI application for tests: tells what it was asked."""
+"""An ASGI application for tests, which reports the request in its answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Web:
-    """Answers with what arrived; its paths ask for more."""
+    """Application that answers with a summary of the request; some paths have other behaviour."""
 
     def __init__(self) -> None:
         self.scopes: list[Any] = []
@@ -48,7 +48,7 @@ class Web:
             await _answer(send, 200, b"x" * int(scope["query_string"]))
             return
         told = {"method": scope["method"], "path": path, "size": len(body), "http": scope["http_version"]}
-        # Of no use in HTTP/2, where it is not sent.
+        # The header has no meaning in HTTP/2, and is not sent there.
         useless = [(b"connection", b"close")] if scope["http_version"] == "2" else []
         await _answer(send, 200, json.dumps(told).encode(), *useless)
 

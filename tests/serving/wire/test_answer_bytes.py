@@ -102,6 +102,8 @@ def read(reader: Callable[[bytes], list[Outcome | None]], data: bytes) -> object
         ]
     except DecodeError:
         return "damaged"
+    except ServingError as error:
+        return type(error), str(error)
 
 
 def test_long_batches_have_long_lengths() -> None:

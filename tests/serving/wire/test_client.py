@@ -265,7 +265,7 @@ async def test_a_caller_that_leaves_cancels_its_call_all_the_way_down(models: Pa
 def test_an_asyncio_client_writes_nothing_to_standard_output() -> None:
     program = (
         "import asyncio, contextlib\n"
-        "from serving.wire.client import AsyncIntentClient, ServingError\n"
+        "from serving.client import AsyncIntentClient, ServingError\n"
         "async def main():\n"
         f"    async with AsyncIntentClient({refusing_address()!r}, timeout=5) as client:\n"
         "        with contextlib.suppress(ServingError):\n"

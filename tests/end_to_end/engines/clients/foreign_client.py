@@ -1,4 +1,4 @@
-"""Clients of other servers, as processes of their own: each in the environment of its peer, with its own protobuf."""
+"""Clients of other servers, as separate processes: each in the environment of its peer, with its own protobuf."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _SCRIPTS = Path(__file__).parent
 
 
 class ForeignClient:
-    """A script that reads an order a line and writes its outcome a line, both in JSON."""
+    """A script that reads one order per line and writes one outcome per line, both in JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def ask(self, do: str, **order: Any) -> Any:
-        """Return what the client got; the test fails where it was refused."""
+        """Return the answer that the client received; fail the test if the client was refused."""
         outcome = self._outcome(do, order)
         assert "refused" not in outcome, outcome
         return outcome["answer"]
 
     def refusal(self, do: str, **order: Any) -> tuple[str, str]:
-        """Return the code and the message that the client got instead of an answer."""
+        """Return the code and the message that the client received instead of an answer."""
         outcome = self._outcome(do, order)
         assert "refused" in outcome, outcome
         return outcome["refused"], outcome["message"]
@@ -48,7 +48,7 @@ class ForeignClient:
 
 @contextmanager
 def foreign_client(peer: str, script: str, *arguments: str) -> Iterator[ForeignClient]:
-    """The script, in the environment of ``peer``; skips the test where that cannot be had."""
+    """Run the script in the environment of ``peer``; skip the test if that cannot be installed."""
     try:
         python = environment(peer).python
     except CannotInstall as error:

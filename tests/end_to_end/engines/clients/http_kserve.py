@@ -1,4 +1,4 @@
-"""KServe's REST client: ``http_kserve.py URL`` reads orders and writes outcomes, JSON a line."""
+"""KServe's REST client: ``http_kserve.py URL`` reads orders and writes outcomes, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-import httpx  # type: ignore[import-not-found]  # in the environment of that peer
+import httpx  # type: ignore[import-not-found]  # only in that peer's environment
 import numpy as np
 from kserve import InferenceRESTClient, InferInput, InferRequest  # type: ignore[import-not-found]
 from kserve.inference_client import RESTConfig  # type: ignore[import-not-found]
@@ -28,12 +28,12 @@ async def main(url: str) -> None:
 
 
 async def called(client: Any, url: str, order: dict[str, Any]) -> Any:
-    """Call the client's method of this name."""
+    """Call the client method that the order names."""
     return await getattr(client, order.pop("method"))(url, **order)
 
 
 async def infer(client: Any, url: str, order: dict[str, Any]) -> Any:
-    """Ask a model, with documents in binary form or in JSON."""
+    """Query a model, with documents in binary form or in JSON."""
     document = InferInput("document", order["shape"], "BYTES", data=None if order["binary"] else order["documents"])
     if order["binary"]:
         array = np.array(order["documents"], dtype="object").reshape(order["shape"])
@@ -51,7 +51,7 @@ async def infer(client: Any, url: str, order: dict[str, Any]) -> Any:
 
 
 def plain(array: Any) -> Any:
-    """Return the values of an array as JSON has them."""
+    """Return the values of an array in their JSON form."""
     return [value.decode() if isinstance(value, bytes) else value for value in array.flatten().tolist()]
 
 

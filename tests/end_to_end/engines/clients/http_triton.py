@@ -1,4 +1,4 @@
-"""Triton's own HTTP clients: ``http_triton.py sync|aio ADDRESS`` reads orders and writes outcomes, JSON a line."""
+"""Triton's own HTTP clients: ``http_triton.py sync|aio ADDRESS`` maps orders to outcomes, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import numpy as np
-import tritonclient.http  # type: ignore[import-not-found]  # in the environment of that peer
+import tritonclient.http  # type: ignore[import-not-found]  # only in that peer's environment
 import tritonclient.http.aio  # type: ignore[import-not-found]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-not-found]
 
@@ -30,17 +30,17 @@ async def main(kind: str, address: str) -> None:
 
 
 async def waited_for(result: Any) -> Any:
-    """The two clients have the same methods, and one of them gives coroutines."""
+    """Return the result, awaited if needed: the two clients have the same methods, and one returns coroutines."""
     return await result if inspect.isawaitable(result) else result
 
 
 async def called(client: Any, do: str, order: dict[str, Any]) -> Any:
-    """Call the client's method of this name."""
+    """Call the client method that the order names."""
     return await waited_for(getattr(client, do)(**order))
 
 
 async def infer(client: Any, _: str, order: dict[str, Any]) -> Any:
-    """Ask a model, with tensors in binary form or in JSON."""
+    """Query a model, with tensors in binary form or in JSON."""
     binary = order.pop("binary")
     inputs = []
     for tensor in order.pop("inputs"):
@@ -63,7 +63,7 @@ async def infer(client: Any, _: str, order: dict[str, Any]) -> Any:
 
 
 def plain(array: Any) -> Any:
-    """Return the values of an array as JSON has them."""
+    """Return the values of an array in their JSON form."""
     return [value.decode() if isinstance(value, bytes) else value for value in array.flatten().tolist()]
 
 

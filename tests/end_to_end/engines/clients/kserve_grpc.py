@@ -1,4 +1,4 @@
-"""KServe's gRPC client: ``kserve_grpc.py ADDRESS`` reads orders and writes outcomes, JSON a line."""
+"""KServe's gRPC client: ``kserve_grpc.py ADDRESS`` reads orders and writes outcomes, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ async def main(address: str) -> None:
 
 
 async def called(client: Any, order: dict[str, Any], _: str) -> Any:
-    """Call the client's method of this name."""
+    """Call the client method that the order names."""
     return await getattr(client, order.pop("method"))(**order)
 
 
 async def infer(client: Any, order: dict[str, Any], _: str) -> Any:
-    """Ask a model, typed or raw."""
+    """Query a model with typed or raw contents."""
     document = InferInput("document", order["shape"], "BYTES", data=None if order["raw"] else order["documents"])
     if order["raw"]:
         array = np.array(order["documents"], dtype="object").reshape(order["shape"])
@@ -66,7 +66,7 @@ async def stub(_: Any, order: dict[str, Any], address: str) -> Any:
 
 
 def plain(array: Any) -> Any:
-    """Return the values of an array as JSON has them."""
+    """Return the values of an array in their JSON form."""
     return [value.decode() if isinstance(value, bytes) else value for value in array.flatten().tolist()]
 
 

@@ -1,4 +1,4 @@
-"""Triton's own gRPC clients: ``triton_grpc.py sync|aio ADDRESS`` reads orders and writes outcomes, JSON a line."""
+"""Triton's own gRPC clients: ``triton_grpc.py sync|aio ADDRESS`` maps orders to outcomes, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-import tritonclient.grpc  # type: ignore[import-not-found]  # in the environment of that peer
+import tritonclient.grpc  # type: ignore[import-not-found]  # only in that peer's environment
 import tritonclient.grpc.aio  # type: ignore[import-not-found]
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -37,17 +37,17 @@ async def main(kind: str, address: str) -> None:
 
 
 async def waited_for(result: Any) -> Any:
-    """The two clients have the same methods, and one of them gives coroutines."""
+    """Return the result, awaited if needed: the two clients have the same methods, and one returns coroutines."""
     return await result if inspect.isawaitable(result) else result
 
 
 async def called(client: Any, do: str, order: dict[str, Any], _: str) -> Any:
-    """Call the client's method of this name."""
+    """Call the client method that the order names."""
     return await waited_for(getattr(client, do)(**order, client_timeout=SECONDS))
 
 
 async def infer(client: Any, _: str, order: dict[str, Any], __: str) -> Any:
-    """Ask a model, with tensors as the client makes them: raw."""
+    """Query a model, with tensors as the client encodes them: raw."""
     inputs = []
     for tensor in order.pop("inputs"):
         values = np.array(tensor["data"], dtype=tensor.get("numpy", "object")).reshape(tensor["shape"])
@@ -72,7 +72,7 @@ async def infer(client: Any, _: str, order: dict[str, Any], __: str) -> Any:
 
 
 async def message(_: Any, __: str, order: dict[str, Any], address: str) -> Any:
-    """Send a message as it is, made with Triton's own stubs: for what the client would not send."""
+    """Send a message unchanged, with Triton's own stubs, for requests that the client would not send."""
     request = json_format.ParseDict(order["request"], service_pb2.ModelInferRequest())
     async with grpc.aio.insecure_channel(address) as channel:
         response = await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=SECONDS)
@@ -80,7 +80,7 @@ async def message(_: Any, __: str, order: dict[str, Any], address: str) -> Any:
 
 
 def plain(array: Any) -> Any:
-    """Return the values of an array as JSON has them."""
+    """Return the values of an array in their JSON form."""
     return [value.decode() if isinstance(value, bytes) else float(value) for value in array.flatten()]
 
 
