@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from serving.access.keys import hash_of
+from tests.fakes.presented import FakePresented
 
 ISSUER: Final = "https://issuer.example"
 AUDIENCE: Final = "intent-serving"
@@ -101,21 +102,6 @@ def in_the_future() -> str:
     return (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
-@dataclass
-class FakePresented:
-    """A call as a transport tells of it, and no more of it than access asks for."""
-
-    metadata: Sequence[tuple[str, str]] = ()
-    names: tuple[str, ...] = ()
-    """Of its certificate."""
-
-    def metadatum(self, key: str) -> str | None:
-        return next((value for name, value in self.metadata if name == key), None)
-
-    def certificate(self) -> bytes | None:
-        return None
-
-
 def bearing(credential: str) -> FakePresented:
     """Return a call with a key or a token."""
-    return FakePresented((("authorization", f"Bearer {credential}"),))
+    return FakePresented(("authorization", f"Bearer {credential}"))

@@ -1,4 +1,4 @@
-"""What tests of the services are built from: models of made-up files, fakes of the two data planes, real hosts."""
+"""What tests of the services are built from: models of made-up files, calls, addresses, real hosts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import secrets
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +16,7 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from frontend.engines.backend import Backend, Removed
-from frontend.engines.submission import Done, Withdraw
+from frontend.engines.backend import Backend
 from frontend.grpc.servicer import prediction_service
 from frontend.predictions.predictions import RoutedPredictions
 from frontend.routing.catalog import Catalog
@@ -25,20 +24,16 @@ from frontend.routing.router import Router
 from predictor.settings import PredictorSettings
 from serving.call.call import Call
 from serving.call.deadline import Deadline
-from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
-from serving.domain.prediction import Outcome, Prediction, Query, ScoredLabel
+from serving.domain.prediction import Prediction, Query, ScoredLabel
 from serving.domain.query_limits import QueryLimits
-from serving.domain.residency import ModelResidency
 from serving.runtime.lifecycle import Host
 from serving.runtime.settings import ServerSettings
-from serving.stubs import prediction_service_pb2 as pb
-from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.admission import Admission
 from serving.transport.guards import Guards
 from serving.transport.hosts.grpcio import GrpcioHost
 from serving.transport.hosts.http2 import Http2Host
-from serving.transport.service import Service, service
+from serving.transport.service import Service
 from serving.volume.file_identity import FileIdentity
 from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import MODEL_FILES, Fingerprint, ModelStore
@@ -116,107 +111,6 @@ def publish(root: Path, model_id: str, *, files: Mapping[str, bytes] | None = No
         staged.write_bytes(content)
         staged.replace(folder / name)
     return folder
-
-
-class SubmitsAlone:
-    """Hands each query that is submitted to ``predict``, in a task of its own: for engines that do not coalesce."""
-
-    predict: Any
-
-    def submit(self, query: Query, call: Call, done: Done) -> Withdraw:
-        async def ask() -> None:
-            try:
-                done(await self.predict(query, call))
-            except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
-                done(error)
-
-        task = asyncio.get_running_loop().create_task(ask())
-        return task.cancel
-
-
-class FakeBackend(SubmitsAlone):
-    """An engine that answers as ``answer`` says, or with an error of the whole engine.
-
-    Keeps the batches it was asked.
-    """
-
-    def __init__(self, answer: Callable[[Query], Outcome] = a_prediction, failure: Exception | None = None) -> None:
-        self.answer = answer
-        self.failure = failure
-        self.batches: list[Sequence[Query]] = []
-        self.calls: list[Call] = []
-        self.loaded: list[ModelId] = []
-        self.pinned: set[ModelId] = set()
-        self.unloaded: list[ModelId] = []
-        self.forgotten: list[Removed] = []
-        self.ready = asyncio.Event()
-        self.closed = 0
-
-    async def predict(self, query: Query, call: Call) -> Prediction:
-        outcome = (await self.predict_batch([query], call))[0]
-        if isinstance(outcome, ServingError):
-            raise outcome
-        return outcome
-
-    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        self.batches.append(queries)
-        self.calls.append(call)
-        if self.failure is not None:
-            raise self.failure
-        return [self.answer(query) for query in queries]
-
-    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        if self.failure is not None:
-            raise self.failure
-        self.loaded.append(model_id)
-        return ModelResidency("replica", resident=True)
-
-    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        return [ModelResidency("replica", resident=model_id in self.loaded, pinned=model_id in self.pinned)]
-
-    async def unload(self, model_id: ModelId, call: Call) -> None:
-        self.unloaded.append(model_id)
-
-    async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        self.forgotten += models
-        if self.failure is not None:
-            raise self.failure
-
-    async def wait_until_ready(self) -> None:
-        await self.ready.wait()
-
-    async def close(self) -> None:
-        self.closed += 1
-
-
-class FakePredictor(pb_grpc.PredictorServicer):
-    """A servicer whose every answer is what ``behaviour`` makes of the query."""
-
-    def __init__(self, behaviour: Callable[[Query], Awaitable[str]]) -> None:
-        self._behaviour = behaviour
-
-    async def PredictorPredict(self, request: pb.PredictorPredictRequest, context: Any) -> pb.PredictorPredictResponse:  # noqa: N802
-        del context
-        query = Query(request.runId, request.document, request.k)
-        return pb.PredictorPredictResponse(label=await self._behaviour(query))
-
-    async def PredictorPredictBatch(  # noqa: N802
-        self, request: pb.PredictorPredictBatchRequest, context: Any
-    ) -> pb.PredictorPredictBatchResponse:
-        answers = [await self.PredictorPredict(item, context) for item in request.requests]
-        return pb.PredictorPredictBatchResponse(results=[pb.PredictorPredictResult(response=item) for item in answers])
-
-
-def fake_predictor(behaviour: Callable[[Query], Awaitable[str]]) -> Service:
-    """Return the predictor's service with ``behaviour`` in the place of its data plane."""
-    # It need not know every call of the service: those it does not know are UNIMPLEMENTED.
-    kind: Any = FakePredictor
-    return service(PREDICTOR, pb_grpc.add_PredictorServicer_to_server, kind(behaviour))
-
-
-async def echo(query: Query) -> str:
-    """Answer with the document."""
-    return query.document
 
 
 def server_settings(model_dir: Path, **settings: Any) -> PredictorSettings:

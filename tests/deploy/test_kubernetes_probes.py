@@ -17,9 +17,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.builders import refusing_address
 from tests.conftest import ROOT
 from tests.deploy.manifests import render
-from tests.end_to_end import fake_volume
-from tests.end_to_end.fake_volume import FAULTS_VARIABLE, FakeVolume
 from tests.end_to_end.processes import Service, running_service, stack, start, transports
+from tests.fakes import volume as fake_volume
+from tests.fakes.volume import FAULTS_VARIABLE, FakeVolume
 
 pytestmark = pytest.mark.end_to_end
 

@@ -18,9 +18,9 @@ from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.residency_client import Residency, ask_residency
 from tests.conftest import ROOT
-from tests.end_to_end.fake_volume import FakeVolume, stack_over_fake_volume
 from tests.end_to_end.processes import Stack, stack, transports
 from tests.end_to_end.test_uploads import eventually
+from tests.fakes.volume import FakeVolume, stack_over_fake_volume
 
 pytestmark = pytest.mark.end_to_end
 

@@ -20,8 +20,8 @@ from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from tests.builders import free_port
 from tests.conftest import ROOT
-from tests.end_to_end.fake_trace_receiver import FakeTraceReceiver, ReceivedSpan, fake_trace_receiver
 from tests.end_to_end.processes import Stack, running_service, stack, transports
+from tests.fakes.trace_receiver import FakeTraceReceiver, ReceivedSpan, fake_trace_receiver
 
 pytestmark = pytest.mark.end_to_end
 

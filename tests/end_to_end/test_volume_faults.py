@@ -14,9 +14,9 @@ from serving.domain.errors import Unavailable
 from serving.domain.model_id import parse_model_id
 from serving.volume.publishing import publish
 from tests.conftest import ROOT
-from tests.end_to_end.fake_volume import FOLDER, OPEN, READ, STAT, FakeVolume, stack_over_fake_volume
 from tests.end_to_end.processes import Stack
 from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident, told
+from tests.fakes.volume import FOLDER, OPEN, READ, STAT, FakeVolume, stack_over_fake_volume
 
 pytestmark = pytest.mark.end_to_end
 

@@ -24,7 +24,8 @@ from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
 from tests.builders import publish
 from tests.conftest import shared
-from tests.predictor.builders import fake_torchtext, modern_vocab, saved, state_dict
+from tests.fakes.torchtext import fake_torchtext, modern_vocab
+from tests.predictor.builders import saved, state_dict
 
 _PROGRAM: Final = Path(__file__).parent / "archived_handler.py"
 

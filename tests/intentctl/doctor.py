@@ -15,7 +15,8 @@ from intentctl.doctor.finding import Finding
 from serving.domain.answer_counts import CONFIDENCE_BINS
 from serving.domain.model_id import ModelId
 from serving.volume.publishing import publish
-from tests.predictor.builders import fake_torchtext, modern_vocab, saved
+from tests.fakes.torchtext import fake_torchtext, modern_vocab
+from tests.predictor.builders import saved
 
 MODEL_ID = ModelId("patient")
 LABELS = ("weather", "music", "oos")

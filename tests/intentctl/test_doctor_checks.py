@@ -18,8 +18,8 @@ from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
 from serving.volume.model_store import ModelStore
 from tests.conftest import ROOT, shared
+from tests.fakes.torchtext import legacy_vocab
 from tests.intentctl.doctor import LABELS, MODEL_ID, WORDS, Model, baseline, change, found, problem, weights_of
-from tests.predictor.builders import legacy_vocab
 
 CHARACTERS = [*"abcdefghijklmnopqrstuvwxyz"]
 

@@ -21,10 +21,11 @@ from intentctl.commands.evaluate import evaluate
 from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE
 from serving.domain.errors import InvalidModelFile, Unavailable
 from serving.domain.prediction import Outcome, Prediction, Query
-from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
+from tests.builders import a_prediction, hosted_frontend, publish, refusing_address
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import stack
 from tests.evaluation.builders import word_model
+from tests.fakes.backend import FakeBackend
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -20,8 +20,9 @@ from intentctl.commands.explain import explain
 from serving.domain.errors import InvalidRequest
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.prediction import Fallback, Outcome, Query, ScoredLabel
-from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
+from tests.builders import a_prediction, hosted_frontend, publish, refusing_address
 from tests.conftest import ROOT
+from tests.fakes.backend import FakeBackend
 
 MODELS = ROOT / "models"
 DOCUMENT = "please tell me the exchange rate zzyzx"

@@ -16,7 +16,8 @@ from intentctl.commands.predict import predict
 from serving.domain.errors import DeadlineExceeded, InvalidModelFile, Unavailable
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.prediction import Fallback, Outcome, Query, ScoredLabel
-from tests.builders import FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
+from tests.builders import a_prediction, hosted_frontend, publish, refusing_address
+from tests.fakes.backend import FakeBackend
 
 app = typer.Typer()
 app.command()(predict)

@@ -22,7 +22,8 @@ from intentctl.stack import StackOptions
 from predictor.model.network import IntentNetwork
 from serving.domain.errors import Unavailable
 from serving.wire.client import IntentClient
-from tests.builders import FakeBackend, a_prediction, free_port, hosted_frontend, publish
+from tests.builders import a_prediction, free_port, hosted_frontend, publish
+from tests.fakes.backend import FakeBackend
 
 TIMEOUT = 90.0
 

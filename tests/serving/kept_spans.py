@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 
 from serving.call.spans import Span
 from serving.telemetry.traces import SampledCalls
+from tests.fakes.presented import FakePresented
 
 
 class KeptSpans(SpanExporter):
@@ -37,16 +38,3 @@ class KeptSpans(SpanExporter):
     def names(self) -> list[str]:
         """The names of the spans, as they ended; those that went wrong with why."""
         return [f"{span.name} {(span.attributes or {}).get('error.type', '')}".strip() for span in self.spans]
-
-
-class FakePresented:
-    """What came with a call, of which only the metadata are asked for."""
-
-    def __init__(self, *metadata: tuple[str, str]) -> None:
-        self._metadata = metadata
-
-    def metadatum(self, key: str) -> str | None:
-        return next((value for name, value in self._metadata if name == key), None)
-
-    def certificate(self) -> bytes | None:
-        return None

@@ -4,9 +4,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.builders import PATIENCE, PREDICTOR, echo, fake_predictor, host_of, hosted, refusing_address, server_settings
+from tests.builders import PATIENCE, PREDICTOR, host_of, hosted, refusing_address, server_settings
 from tests.conftest import ROOT
 from tests.end_to_end.transports.certificates import Authority
+from tests.fakes.predictor import echo, fake_predictor
 
 
 async def check(*arguments: str) -> tuple[int | None, str]:

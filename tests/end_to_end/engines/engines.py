@@ -34,7 +34,8 @@ from serving.stubs import open_inference_pb2_grpc as oip_grpc
 from serving.stubs import torchserve_inference_pb2_grpc as torchserve_grpc
 from tests.builders import PATIENCE
 from tests.end_to_end.processes import Service, start
-from tests.predictor.builders import fake_torchtext, modern_vocab, saved
+from tests.fakes.torchtext import fake_torchtext, modern_vocab
+from tests.predictor.builders import saved
 
 HOST = "127.0.0.2"
 """Address that no caller on this machine uses as its own, so that a restarted engine finds its ports free."""

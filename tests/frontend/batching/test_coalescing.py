@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.batching.coalescing import CoalescingBackend
-from frontend.engines.backend import Removed
 from frontend.engines.partitions import partition_of
 from frontend.engines.submission import BatchDone, Withdraw
 from serving.call.call import Call
@@ -29,8 +28,8 @@ from serving.domain.errors import (
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import QueryLimits
-from serving.domain.residency import ModelResidency
-from tests.builders import PATIENCE
+from tests.builders import PATIENCE, a_prediction
+from tests.fakes.engine import FakeEngine
 
 
 def query(document: str = "x", model: str = "m") -> Query:
@@ -41,74 +40,9 @@ def call(seconds: float = PATIENCE, name: str = "id") -> Call:
     return Call(name, Deadline.after(seconds))
 
 
-class FakeEngine:
-    """A fake: answers with the document, when it is let."""
-
-    def __init__(self, *, held: bool = False) -> None:
-        self.batches: list[list[Query]] = []
-        self.calls: list[Call] = []
-        self.alone: list[Query] = []
-        self.unloaded: list[ModelId] = []
-        self.cancelled = 0
-        self.closed = False
-        self.cold: set[str] = set()
-        self.refusal: ServingError | None = None
-        self.asked_twice = asyncio.Event()
-        self.go = asyncio.Event()
-        if not held:
-            self.go.set()
-
-    async def predict(self, query: Query, call: Call) -> Prediction:
-        self.alone.append(query)
-        return _answer(query)
-
-    async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
-        return [_answer(query) for query in queries]
-
-    async def predict_ready(self, queries: Sequence[Query], call: Call) -> list[Outcome | None]:
-        self.batches.append(list(queries))
-        self.calls.append(call)
-        if len(self.batches) == 2:
-            self.asked_twice.set()
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.refusal is not None:
-            raise self.refusal
-        return [self._outcome(query) for query in queries]
-
-    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        raise NotImplementedError
-
-    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        raise NotImplementedError
-
-    async def unload(self, model_id: ModelId, call: Call) -> None:
-        self.unloaded.append(model_id)
-
-    async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        self.unloaded += [model.model_id for model in models]
-
-    async def wait_until_ready(self) -> None:
-        """It is."""
-
-    async def close(self) -> None:
-        self.closed = True
-
-    def _outcome(self, query: Query) -> Outcome | None:
-        if query.model_id in self.cold:
-            return None
-        return ModelNotFound("no model has this runId") if query.model_id == "none" else _answer(query)
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(batch) for batch in self.batches]
-
-
-def _answer(query: Query) -> Prediction:
-    return Prediction(query.document, 1.0, (), query.model_id, "1")
+def found(query: Query) -> Outcome:
+    """Answer for every model but "none"."""
+    return ModelNotFound("no model has this runId") if query.model_id == "none" else a_prediction(query)
 
 
 @asynccontextmanager
@@ -137,7 +71,7 @@ async def test_one_query_goes_at_once_with_its_own_call() -> None:
         assert (await backend.predict(query("hello"), mine)).label == "hello"
     assert engine.sizes == [1]
     assert engine.calls == [mine]
-    assert engine.closed
+    assert engine.closed == 1
 
 
 async def test_what_arrives_while_calls_are_in_flight_goes_together() -> None:
@@ -148,7 +82,7 @@ async def test_what_arrives_while_calls_are_in_flight_goes_together() -> None:
             tasks += asked(backend, query(str(number)))
             await a_turn()
         assert engine.sizes == [1, 1]
-        engine.go.set()
+        engine.may_answer.set()
         answers = await asyncio.gather(*tasks)
     assert [answer.label for answer in answers] == [str(number) for number in range(10)]
     assert engine.sizes == [1, 1, 8]
@@ -168,7 +102,7 @@ async def test_a_burst_of_one_turn_goes_together_and_what_comes_meanwhile_goes_n
         await a_turn()
         tasks += asked(backend, *(query(str(number)) for number in range(20)))
         await a_turn()
-        engine.go.set()
+        engine.may_answer.set()
         await asyncio.gather(*tasks)
     assert engine.sizes == [30, 20]
 
@@ -179,7 +113,7 @@ async def test_a_batch_has_bounds(documents: list[str], sizes: list[int]) -> Non
     async with before(engine) as backend:
         tasks = asked(backend, *map(query, documents))
         await a_turn()
-        engine.go.set()
+        engine.may_answer.set()
         await asyncio.gather(*tasks)
     assert engine.sizes == sizes
 
@@ -195,9 +129,9 @@ async def test_what_each_may_ask_for_alone_is_never_too_much_together(large: Que
     backend = CoalescingBackend(engine, calls=1)
     queries = [query(str(number)) if number % 3 else large for number in range(200)]
     await asyncio.gather(*(backend.predict(each, call()) for each in queries))
-    assert [each._replace(until=math.inf) for batch in engine.batches for each in batch] == queries
-    assert 1 < len(engine.batches) < 10
-    for batch in engine.batches:
+    assert [each._replace(until=math.inf) for batch in engine.taken for each in batch] == queries
+    assert 1 < len(engine.taken) < 10
+    for batch in engine.taken:
         limits.check_batch(batch)
 
 
@@ -211,11 +145,11 @@ async def test_a_model_that_is_not_ready_is_asked_for_alone_and_holds_nobody_up(
 
 
 async def test_every_query_has_its_own_error() -> None:
-    engine = FakeEngine(held=True)
+    engine = FakeEngine(found, held=True)
     async with before(engine) as backend:
         first, bad, good = asked(backend, query(), query(model="none"), query("good"))
         await a_turn()
-        engine.go.set()
+        engine.may_answer.set()
         assert (await good).label == "good"
         assert (await first).label == "x"
         with pytest.raises(ModelNotFound):
@@ -226,12 +160,11 @@ async def test_every_query_has_its_own_error() -> None:
     "refusal", [Unavailable("down"), OutOfCapacity("full"), RemoteError("odd", StatusCode.ABORTED)]
 )
 async def test_a_refused_batch_is_an_error_of_each_query_in_it(refusal: ServingError) -> None:
-    engine = FakeEngine(held=True)
-    engine.refusal = refusal
+    engine = FakeEngine(held=True, refusal=refusal)
     async with before(engine) as backend:
         tasks = asked(backend, *[query()] * 3)
         await a_turn()
-        engine.go.set()
+        engine.may_answer.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [(type(outcome), str(outcome)) for outcome in outcomes] == [(type(refusal), str(refusal))] * 3
     assert all(isinstance(outcome, ServingError) and outcome.code is refusal.code for outcome in outcomes)
@@ -240,8 +173,7 @@ async def test_a_refused_batch_is_an_error_of_each_query_in_it(refusal: ServingE
 
 
 async def test_an_engine_that_takes_no_batches_is_asked_one_by_one() -> None:
-    engine = FakeEngine()
-    engine.refusal = RemoteError("no such method", StatusCode.UNIMPLEMENTED)
+    engine = FakeEngine(refusal=RemoteError("no such method", StatusCode.UNIMPLEMENTED))
     async with before(engine) as backend:
         assert (await backend.predict(query("a"), call())).label == "a"
         assert (await backend.predict(query("b"), call())).label == "b"
@@ -254,7 +186,7 @@ async def test_a_deadline_that_has_passed_is_not_sent() -> None:
     async with before(engine) as backend:
         with pytest.raises(DeadlineExceeded):
             await backend.predict(query(), call(0.0))
-    assert engine.batches == []
+    assert engine.taken == []
 
 
 async def test_who_leaves_while_waiting_is_not_sent_and_the_others_are() -> None:
@@ -266,10 +198,10 @@ async def test_who_leaves_while_waiting_is_not_sent_and_the_others_are() -> None
         await a_turn()
         leaving.cancel()
         await a_turn()
-        engine.go.set()
+        engine.may_answer.set()
         assert (await staying).label == "staying"
         assert (await first).label == "first"
-    assert engine.batches == [[query("first")], [query("staying")]]
+    assert engine.taken == [[query("first")], [query("staying")]]
 
 
 async def test_a_batch_whose_every_caller_has_left_is_cancelled_and_gives_its_slot_to_the_next() -> None:
@@ -281,7 +213,7 @@ async def test_a_batch_whose_every_caller_has_left_is_cancelled_and_gives_its_sl
         leaving.cancel()
         await a_turn()
         assert engine.cancelled == 1
-        engine.go.set()
+        engine.may_answer.set()
         assert (await staying).label == "staying"
 
 
@@ -292,7 +224,7 @@ async def test_one_who_leaves_a_batch_in_flight_does_not_end_it() -> None:
         await a_turn()
         leaving.cancel()
         await a_turn()
-        engine.go.set()
+        engine.may_answer.set()
         assert (await staying).label == "staying"
     assert engine.sizes == [2]
     assert engine.cancelled == 0
@@ -303,7 +235,7 @@ async def test_a_batch_has_the_last_deadline_of_its_members() -> None:
     async with before(engine) as backend:
         tasks = [asyncio.ensure_future(backend.predict(query(), call(seconds))) for seconds in (10.0, 30.0, 20.0)]
         await a_turn()
-        engine.go.set()
+        engine.may_answer.set()
         await asyncio.gather(*tasks)
     (batch,) = engine.calls
     assert 20.0 < batch.deadline.remaining() <= 30.0
@@ -315,7 +247,7 @@ async def test_each_query_of_a_batch_keeps_the_deadline_of_its_caller() -> None:
     async with before(engine) as backend:
         calls = [call(seconds) for seconds in (5.0, 20.0, 10.0)]
         await asyncio.gather(*(backend.predict(query(), each) for each in calls))
-        (batch,) = engine.batches
+        (batch,) = engine.taken
         assert [asked.until for asked in batch] == [each.deadline.at for each in calls]
 
 
@@ -326,7 +258,7 @@ async def test_a_call_that_hangs_does_not_hold_up_those_who_come_after_it() -> N
         await a_turn()
         (later,) = asked(backend, query("later"))
         await asyncio.wait_for(engine.asked_twice.wait(), PATIENCE)
-        engine.go.set()
+        engine.may_answer.set()
         assert (await later).label == "later"
         assert (await hanging).label == "hanging"
 
@@ -336,9 +268,9 @@ async def test_queries_of_different_groups_never_share_a_batch() -> None:
     async with before(engine, partitions=8) as backend:
         tasks = asked(backend, *(query(model=f"m{number}") for number in range(100)))
         await a_turn()
-        engine.go.set()
+        engine.may_answer.set()
         await asyncio.gather(*tasks)
-        partitions = [{partition_of(item.model_id, 8) for item in batch} for batch in engine.batches]
+        partitions = [{partition_of(item.model_id, 8) for item in batch} for batch in engine.taken]
     assert all(len(partition) == 1 for partition in partitions)
     assert len(set().union(*partitions)) == 8
 
@@ -352,11 +284,7 @@ async def test_a_group_is_forgotten_once_nobody_waits_in_it() -> None:
 
 
 async def test_a_bug_is_told_without_its_text() -> None:
-    class Buggy(FakeEngine):
-        async def predict_ready(self, queries: Sequence[Query], call: Call) -> list[Outcome | None]:
-            raise ZeroDivisionError("secret")
-
-    async with before(Buggy()) as backend:
+    async with before(FakeEngine(refusal=ZeroDivisionError("secret"))) as backend:
         with pytest.raises(ServingError, match="internal error"):
             await backend.predict(query(), call())
 
@@ -364,9 +292,10 @@ async def test_a_bug_is_told_without_its_text() -> None:
 async def test_a_batch_call_passes_as_it_is() -> None:
     engine = FakeEngine()
     async with before(engine) as backend:
-        outcomes = await backend.predict_batch([query("a"), query("b")], call())
+        queries = [query("a"), query("b")]
+        outcomes = await backend.predict_batch(queries, call())
     assert [outcome.label for outcome in outcomes if isinstance(outcome, Prediction)] == ["a", "b"]
-    assert engine.batches == []
+    assert (engine.batches, engine.taken) == ([queries], [])
 
 
 async def test_the_end_leaves_nobody_waiting() -> None:
@@ -390,7 +319,7 @@ def test_whatever_comes_and_leaves_everybody_gets_their_own_answer(
     steps: list[tuple[str, bool, int]], calls: int, partitions: int
 ) -> None:
     async def run() -> None:
-        engine = FakeEngine()
+        engine = FakeEngine(found)
         engine.cold = {"cold"}
         async with before(engine, calls=calls, partitions=partitions) as backend:
             tasks: list[tuple[Query, bool, asyncio.Task[Prediction]]] = []
@@ -458,7 +387,7 @@ async def test_a_batch_that_is_handed_over_is_answered_when_its_outcomes_are_tol
         await a_turn()
         ((documents, done),) = to.batches
         assert documents == ["a", "b"]
-        done([_answer(query("a")), ModelNotFound("no model has this runId")])
+        done([a_prediction(query("a")), ModelNotFound("no model has this runId")])
         first, second = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(first, Prediction)
         assert isinstance(second, ModelNotFound)
@@ -503,8 +432,8 @@ async def test_a_batch_whose_callers_have_all_left_is_withdrawn_and_what_it_brin
         (next_one,) = asked(backend, query("c"))
         await a_turn()
         assert to.withdrawn == 1
-        to.batches[0][1]([_answer(query("a")), _answer(query("b"))])
-        to.batches[1][1]([_answer(query("c"))])
+        to.batches[0][1]([a_prediction(query("a")), a_prediction(query("b"))])
+        to.batches[1][1]([a_prediction(query("c"))])
         assert (await next_one).label == "c"
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,65 +13,15 @@ from hypothesis import strategies as st
 from frontend.batching.counts import QueryCounts
 from frontend.batching.query_metrics import collectors_of, query_counts
 from frontend.batching.timed import coalesced
-from frontend.engines.backend import Backend, Removed
+from frontend.engines.backend import Backend
 from frontend.settings import FrontendSettings
-from serving.call.call import Call
 from serving.domain.errors import InvalidRequest, ModelNotFound, OutOfCapacity, ServingError, Unavailable
-from serving.domain.model_id import ModelId
-from serving.domain.prediction import Outcome, Prediction, Query
-from serving.domain.residency import ModelResidency
-from tests.builders import a_call, a_turn
+from serving.domain.prediction import Prediction, Query
+from tests.builders import a_call, a_prediction, a_turn
 from tests.exposition import Exposition, fallen
+from tests.fakes.engine import FakeEngine
 
 ALL_NAMES = "intent,triton,modelmesh"
-
-
-class FakeEngine:
-    """A fake: answers when it is let, with what it is told for a document."""
-
-    def __init__(self) -> None:
-        self.go = asyncio.Event()
-        self.go.set()
-        self.outcomes: dict[str, Outcome | None] = {}
-        self.failure: ServingError | None = None
-        self.version = "1.0"
-
-    async def predict(self, query: Query, call: Call) -> Prediction:
-        (outcome,) = await self.predict_batch([query], call)
-        if isinstance(outcome, ServingError):
-            raise outcome
-        return outcome
-
-    async def predict_batch(self, queries: Sequence[Query], call: Call) -> list[Outcome]:
-        outcomes = await self.predict_ready(queries, call)
-        return [outcome or self._answer(query) for query, outcome in zip(queries, outcomes, strict=True)]
-
-    async def predict_ready(self, queries: Sequence[Query], call: Call) -> list[Outcome | None]:
-        await self.go.wait()
-        if self.failure is not None:
-            raise self.failure
-        return [self.outcomes.get(query.document, self._answer(query)) for query in queries]
-
-    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
-        raise NotImplementedError
-
-    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
-        raise NotImplementedError
-
-    async def unload(self, model_id: ModelId, call: Call) -> None:
-        raise NotImplementedError
-
-    async def forget(self, models: Sequence[Removed], call: Call) -> None:
-        raise NotImplementedError
-
-    async def wait_until_ready(self) -> None:
-        """It is."""
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-    def _answer(self, query: Query) -> Prediction:
-        return Prediction("yes", 1.0, (), query.model_id, self.version)
 
 
 class Bench:
@@ -112,14 +62,14 @@ def test_without_a_port_nothing_is_counted(tmp_path: Path) -> None:
 
 async def test_queries_that_wait_are_told_until_they_are_sent_together(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
-        it.engine.go.clear()
+        it.engine.may_answer.clear()
         tasks = it.ask(("a", "first"))
         await a_turn(5)
         tasks += it.ask(("a", "x"), ("b", "y"), ("a", "z"))
         await a_turn(5)
         assert it.told.value("intent_queue_length") == 3
         assert it.told.value("intent_batch_size_count") == it.told.value("intent_queue_seconds_count") == 1
-        it.engine.go.set()
+        it.engine.may_answer.set()
         await asyncio.gather(*tasks)
         told = it.told
     assert told.value("intent_queue_length") == 0
@@ -132,7 +82,7 @@ async def test_queries_that_wait_are_told_until_they_are_sent_together(tmp_path:
 
 async def test_who_leaves_the_queue_is_counted_as_asked_and_not_as_sent(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
-        it.engine.go.clear()
+        it.engine.may_answer.clear()
         tasks = it.ask(("a", "first"))
         await a_turn(5)
         leaving = it.ask(("b", "x"), ("b", "y"))
@@ -140,7 +90,7 @@ async def test_who_leaves_the_queue_is_counted_as_asked_and_not_as_sent(tmp_path
         for task in leaving:
             task.cancel()
         await asyncio.wait(leaving)
-        it.engine.go.set()
+        it.engine.may_answer.set()
         await asyncio.gather(*tasks)
         await a_turn(5)
         told = it.told
@@ -159,8 +109,8 @@ async def test_batches_of_callers_are_counted_by_model_and_wait_in_no_queue(tmp_
 
 async def test_a_query_that_the_engine_wants_alone_is_counted_once(tmp_path: Path) -> None:
     async with bench(tmp_path, ALL_NAMES) as it:
-        it.engine.outcomes["cold"] = None
-        await it.backend.predict(Query("a", "cold"), a_call())
+        it.engine.cold = {"a"}
+        await it.backend.predict(Query("a", "x"), a_call())
         told = it.told
     assert told.values("intent_model_requests_total") == {("a",): 1}
     assert told.values("nv_inference_exec_count") == {("a", "1.0"): 1}
@@ -192,12 +142,12 @@ async def test_only_the_busiest_models_have_series(tmp_path: Path) -> None:
 
 async def test_names_of_triton_tell_requests_documents_executions_and_microseconds(tmp_path: Path) -> None:
     async with bench(tmp_path, "triton") as it:
-        it.engine.go.clear()
+        it.engine.may_answer.clear()
         tasks = it.ask(("a", "1"))
         await a_turn(5)
         tasks += it.ask(("a", "2"), ("b@v2", "3"), ("a", "4"))
         await a_turn(5)
-        it.engine.go.set()
+        it.engine.may_answer.set()
         await asyncio.gather(*tasks)
         await it.backend.predict_batch([Query("a", "5"), Query("a", "6"), Query("b@v2", "7")], a_call())
         told = it.told
@@ -230,7 +180,7 @@ async def test_requests_that_fail_have_the_reason_that_triton_gives(
     tmp_path: Path, error: ServingError, reason: str
 ) -> None:
     async with bench(tmp_path, "triton") as it:
-        it.engine.outcomes["bad"] = error
+        it.engine.answer = lambda query: error if query.document == "bad" else a_prediction(query)
         for documents in (["bad"], ["good", "bad", "bad"]):
             with contextlib.suppress(type(error)):
                 await it.backend.predict_batch([Query("a", document) for document in documents], a_call())
@@ -243,7 +193,7 @@ async def test_requests_that_fail_have_the_reason_that_triton_gives(
 
 async def test_a_request_whose_caller_leaves_is_canceled(tmp_path: Path) -> None:
     async with bench(tmp_path, "triton") as it:
-        it.engine.go.clear()
+        it.engine.may_answer.clear()
         (task,) = it.ask(("a", "x"))
         await a_turn(5)
         task.cancel()
@@ -254,7 +204,7 @@ async def test_a_request_whose_caller_leaves_is_canceled(tmp_path: Path) -> None
 async def test_a_copy_of_another_version_has_counters_of_its_own(tmp_path: Path) -> None:
     async with bench(tmp_path, "triton") as it:
         await it.backend.predict(Query("a", "x"), a_call())
-        it.engine.version = "2.0"
+        it.engine.answer = lambda query: a_prediction(query)._replace(model_version="2.0")
         await it.backend.predict(Query("a", "x"), a_call())
         assert it.told.values("nv_inference_count") == {("a", "2.0"): 1}
 

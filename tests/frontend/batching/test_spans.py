@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import grpc
 import pytest
 from grpc import StatusCode
 
 from frontend.batching.coalescing import CoalescingBackend
-from serving.call.call import Call, current_call, enter_call, span_of_call
+from serving.call.call import Call, enter_call, span_of_call
 from serving.domain.errors import ServingError, Unavailable
-from serving.domain.prediction import Outcome, Prediction, Query
-from tests.builders import FakeBackend, a_call, a_prediction, a_turn
-from tests.frontend.engines.open_inference.fake_open_inference import FakeOpenInference, Refusal, before
-from tests.frontend.engines.torchserve.fake_torchserve import Archive, FakeTorchServe, documents, running
-from tests.frontend.engines.torchserve.test_backend import asking
+from serving.domain.prediction import Prediction, Query
+from tests.builders import a_call, a_turn
+from tests.fakes.engine import FakeEngine
+from tests.fakes.open_inference import FakeOpenInference, Refusal, before
+from tests.fakes.torchserve import Archive, FakeTorchServe, asking, documents, running
 from tests.serving.kept_spans import KeptSpans
 
 QUERY = Query("a", "x")
@@ -29,25 +28,8 @@ def traced(kept: KeptSpans) -> Call:
     return a_call().with_span(kept.call())
 
 
-class HangingBackend(FakeBackend):
-    """Answers batches once it may, or with its failure."""
-
-    def __init__(self, failure: Exception | None = None) -> None:
-        super().__init__()
-        self.failure = failure
-        self.may_answer = asyncio.Event()
-        self.served_as: list[Call] = []
-
-    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        self.served_as.append(current_call())
-        await self.may_answer.wait()
-        if self.failure is not None:
-            raise self.failure
-        return [a_prediction(query) for query in queries]
-
-
 async def test_a_call_shows_when_it_waited_and_when_it_was_in_flight(kept: KeptSpans) -> None:
-    backend = HangingBackend()
+    backend = FakeEngine(held=True)
     coalescing = CoalescingBackend(backend, calls=1)
     asked = [asyncio.ensure_future(coalescing.predict(QUERY, traced(kept))) for _ in range(3)]
     asked.append(asyncio.ensure_future(coalescing.predict(QUERY, a_call())))
@@ -66,15 +48,14 @@ async def test_a_call_shows_when_it_waited_and_when_it_was_in_flight(kept: KeptS
 
 
 async def test_a_batch_of_calls_that_are_not_traced_has_no_span() -> None:
-    backend = HangingBackend()
-    backend.may_answer.set()
+    backend = FakeEngine()
     await CoalescingBackend(backend, calls=1).predict(QUERY, a_call())
     (call,) = backend.served_as
     assert call.span is None
 
 
 async def test_who_leaves_the_queue_or_the_batch_ends_their_spans(kept: KeptSpans) -> None:
-    backend = HangingBackend()
+    backend = FakeEngine(held=True)
     coalescing = CoalescingBackend(backend, calls=1)
     first, second = (asyncio.ensure_future(coalescing.predict(QUERY, traced(kept))) for _ in range(2))
     await a_turn(5)
@@ -91,8 +72,7 @@ async def test_who_leaves_the_queue_or_the_batch_ends_their_spans(kept: KeptSpan
 
 @pytest.mark.parametrize(("failure", "told"), [(Unavailable("none"), "UNAVAILABLE"), (ValueError("bug"), "INTERNAL")])
 async def test_a_batch_that_fails_says_so(failure: Exception, told: str, kept: KeptSpans) -> None:
-    backend = HangingBackend(failure)
-    backend.may_answer.set()
+    backend = FakeEngine(refusal=failure)
     coalescing = CoalescingBackend(backend, calls=1)
     calls = [coalescing.predict(QUERY, traced(kept)) for _ in range(2)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)

@@ -20,16 +20,8 @@ from serving.domain.prediction import Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.service import service
-from tests.builders import (
-    PATIENCE,
-    PREDICTOR,
-    a_call,
-    a_turn,
-    fake_predictor,
-    free_port,
-    host_of,
-    server_settings,
-)
+from tests.builders import PATIENCE, PREDICTOR, a_call, a_turn, free_port, host_of, server_settings
+from tests.fakes.predictor import fake_predictor
 
 MODELS = [f"model-{number}" for number in range(60)]
 

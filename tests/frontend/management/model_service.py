@@ -19,7 +19,8 @@ from serving.transport.guards import Guards, OpenAccess
 from serving.transport.hosts.grpcio import GrpcioHost
 from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import ModelStore
-from tests.builders import FakeBackend, channel_to, publish, server_settings
+from tests.builders import channel_to, publish, server_settings
+from tests.fakes.backend import FakeBackend
 
 
 class KnownAccess(OpenAccess):

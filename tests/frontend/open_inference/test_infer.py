@@ -19,7 +19,8 @@ from serving.domain.errors import NonFiniteLogits, OutOfCapacity, ServingError, 
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import open_inference_pb2 as pb
 from serving.wire.raw_tensors import unpack_bytes, unpack_floats
-from tests.builders import FakeBackend, a_prediction, publish
+from tests.builders import a_prediction, publish
+from tests.fakes.backend import FakeBackend
 from tests.frontend.open_inference.running import (
     CLASSES,
     EXPLAINED,

@@ -11,7 +11,8 @@ from grpc import StatusCode
 from serving.domain.errors import ServingError
 from serving.stubs import open_inference_pb2 as pb
 from serving.volume.model_store import ModelStore
-from tests.builders import PATIENCE, FakeBackend, publish
+from tests.builders import PATIENCE, publish
+from tests.fakes.backend import FakeBackend
 from tests.frontend.open_inference.running import CLASSES, LIMITS, calling
 from tests.serving.refusals import assert_fit_for_callers
 

@@ -16,7 +16,8 @@ from serving.call.call import enter_call
 from serving.domain.errors import ServingError
 from serving.stubs import open_inference_pb2 as pb
 from serving.wire.raw_tensors import pack_bytes, unpack_bytes, unpack_floats
-from tests.builders import FakeBackend, a_call, publish
+from tests.builders import a_call, publish
+from tests.fakes.backend import FakeBackend
 from tests.frontend.open_inference.running import CLASSES, LIMITS, an_answer_with_reasons, servicer_before
 from tests.serving.refusals import assert_fit_for_callers
 

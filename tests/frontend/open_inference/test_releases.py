@@ -12,7 +12,8 @@ from serving.domain.errors import NonFiniteLogits, ServingError
 from serving.domain.prediction import Outcome, Prediction, Query, ScoredLabel
 from serving.domain.releases.release import Canary, Release
 from serving.stubs import open_inference_pb2 as pb
-from tests.builders import PATIENCE, FakeBackend, publish
+from tests.builders import PATIENCE, publish
+from tests.fakes.backend import FakeBackend
 from tests.frontend.open_inference.running import Caller, calling, classes_of, typed
 from tests.frontend.releases.running import write_release
 from tests.serving.refusals import assert_fit_for_callers

@@ -17,7 +17,8 @@ from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.stubs import open_inference_pb2 as pb
 from serving.volume.model_store import ModelStore
-from tests.builders import PATIENCE, FakeBackend, happened, publish
+from tests.builders import PATIENCE, happened, publish
+from tests.fakes.backend import FakeBackend
 from tests.frontend.open_inference.running import Caller, calling, typed
 from tests.serving.refusals import assert_fit_for_callers
 

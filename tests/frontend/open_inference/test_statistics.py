@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ import pytest
 
 from frontend.open_inference.models import NamedModel
 from frontend.open_inference.statistics import InferenceStatistics, ModelCounts, Times
-from serving.call.call import Call
 from serving.domain.errors import Unavailable
 from serving.domain.manifest import Manifest
-from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.prediction import Prediction
 from serving.stubs import open_inference_pb2 as pb
-from tests.builders import PATIENCE, FakeBackend, model_id, publish
+from tests.builders import PATIENCE, model_id, publish
+from tests.fakes.backend import FakeBackend
+from tests.fakes.hanging_backend import FakeHangingBackend
 from tests.frontend.open_inference.running import Caller, calling, typed
 
 
@@ -73,18 +73,11 @@ async def test_requests_that_fail_are_counted_as_failed(documents: list[str], mo
 
 
 async def test_a_caller_who_leaves_is_counted_as_failed(models: Path) -> None:
-    asked = asyncio.Event()
-
-    class FakeStuck(FakeBackend):
-        async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-            asked.set()
-            await asyncio.Event().wait()
-            raise AssertionError
-
-    async with calling(models, FakeStuck()) as caller:
+    engine = FakeHangingBackend()
+    async with calling(models, engine) as caller:
         call = caller.stub.ModelInfer(typed("x"), timeout=PATIENCE)
         leaving = asyncio.ensure_future(call)
-        await asyncio.wait_for(asked.wait(), PATIENCE)
+        await asyncio.wait_for(engine.started.wait(), PATIENCE)
         call.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         failed = 0

@@ -25,7 +25,8 @@ from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import QueryLimits
 from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import ModelStore
-from tests.builders import PATIENCE, FakeBackend, a_call, a_prediction, a_turn, publish
+from tests.builders import PATIENCE, a_call, a_prediction, a_turn, publish
+from tests.fakes.backend import FakeBackend
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from serving.domain.prediction import Prediction, Query
 from serving.domain.query_limits import QueryLimits
 from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import ModelStore
-from tests.builders import FakeBackend, a_call, publish
+from tests.builders import a_call, publish
+from tests.fakes.backend import FakeBackend
 from tests.serving.refusals import assert_fit_for_callers
 
 

@@ -22,7 +22,8 @@ from serving.domain.query_limits import QueryLimits
 from serving.domain.releases.release import RELEASE_FILE, Release
 from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import ModelStore
-from tests.builders import PATIENCE, FakeBackend, a_call, a_prediction, publish
+from tests.builders import PATIENCE, a_call, a_prediction, publish
+from tests.fakes.backend import FakeBackend
 
 NAME: Final = ModelId("intent")
 NEVER: Final = 3600.0

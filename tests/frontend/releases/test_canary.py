@@ -27,7 +27,9 @@ from serving.domain.errors import (
 )
 from serving.domain.prediction import Outcome, Query
 from serving.domain.releases.release import Canary, Release, Shadow
-from tests.builders import FakeBackend, a_call, a_prediction, a_turn
+from tests.builders import a_call, a_prediction, a_turn
+from tests.fakes.backend import FakeBackend
+from tests.fakes.hanging_backend import FakeHangingBackend
 from tests.frontend.releases.running import NAME, NEVER, bench, by_version, publish_versions, until, write_release
 
 STABLE, CANARY = "intent@v1", "intent@v2"
@@ -43,24 +45,6 @@ def models(tmp_path: Path) -> Path:
 
 def released_with(models: Path, canary: Canary | None = UNBOUND, shadow: Shadow | None = None) -> None:
     write_release(models, Release(revision=1, stable="v1", canary=canary, shadow=shadow))
-
-
-class FakeHanging(FakeBackend):
-    """An engine that has no answer for one version, and whose other answers come at once."""
-
-    def __init__(self, version: str) -> None:
-        super().__init__()
-        self.version = version
-        self.hanging = 0
-
-    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
-        if any(query.model_id.endswith(self.version) for query in queries):
-            self.hanging += 1
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.hanging -= 1
-        return await super().predict_batch(queries, call)
 
 
 def failing(error: ServingError, *, documents: str = "", versions: Sequence[str] = ("v2",)) -> FakeBackend:
@@ -191,7 +175,7 @@ async def test_in_a_batch_the_queries_at_which_a_canary_fails_are_answered_by_st
 async def test_a_canary_that_hangs_leaves_time_for_stable(slow_seconds: float, models: Path) -> None:
     bounds = ReleaseBounds(slow_seconds=slow_seconds, most_canary_seconds=0.05)
     released_with(models)
-    engine = FakeHanging("v2")
+    engine = FakeHangingBackend("v2")
     async with bench(models, engine, bounds=bounds) as data_plane:
         assert await data_plane.ask() == STABLE
         assert await data_plane.ask_all(NAME, NAME, f"{NAME}@v3") == [STABLE, STABLE, "intent@v3"]
@@ -201,7 +185,7 @@ async def test_a_canary_that_hangs_leaves_time_for_stable(slow_seconds: float, m
 
 async def test_a_caller_that_leaves_a_canary_leaves_it(models: Path) -> None:
     released_with(models)
-    engine = FakeHanging("v2")
+    engine = FakeHangingBackend("v2")
     async with bench(models, engine) as data_plane:
         asking = asyncio.create_task(data_plane.ask())
         await until(lambda: engine.hanging == 1)
@@ -270,7 +254,7 @@ async def test_the_errors_of_a_shadow_are_counted_and_reach_nobody(models: Path)
 
 async def test_a_shadow_that_hangs_delays_nobody_and_is_bounded(models: Path) -> None:
     released_with(models, None, Shadow(version="v3"))
-    engine = FakeHanging("v3")
+    engine = FakeHangingBackend("v3")
     async with bench(models, engine, bounds=ReleaseBounds(comparison_seconds=NEVER)) as data_plane:
         assert await data_plane.ask_all(*[NAME] * 200) == [STABLE] * 200
         for _ in range(60):
@@ -284,7 +268,7 @@ async def test_a_shadow_that_hangs_delays_nobody_and_is_bounded(models: Path) ->
 
 async def test_what_takes_too_long_is_not_compared_and_gives_its_room_back(models: Path) -> None:
     released_with(models, None, Shadow(version="v3"))
-    engine = FakeHanging("v3")
+    engine = FakeHangingBackend("v3")
     async with bench(models, engine, bounds=ReleaseBounds(comparison_seconds=0.02)) as data_plane:
         for turn in range(1, 4):
             await data_plane.ask_all(*[NAME] * comparisons.MOST_QUERIES)

@@ -21,7 +21,8 @@ from serving.domain.prediction import Outcome, Query
 from serving.domain.releases.release import Canary, Change, Release
 from serving.volume.model_store import ModelStore
 from serving.volume.release_writing import change_release
-from tests.builders import PATIENCE, FakeBackend, a_prediction, happened
+from tests.builders import PATIENCE, a_prediction, happened
+from tests.fakes.backend import FakeBackend
 from tests.frontend.releases.running import NAME, Bench, bench, by_version, publish_versions, until, write_release
 
 STABLE, NEW = "intent@v1", "intent@v2"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,38 +15,13 @@ from frontend.releases.known import KnownReleases
 from frontend.releases.rollouts import Rollouts
 from frontend.releases.trials import Trials
 from frontend.routing.remembered import BOUNDS, MemoryBounds
-from serving.domain.errors import InvalidRelease, ModelNotFound, ServingError, VolumeUnavailable
+from serving.domain.errors import InvalidRelease, ModelNotFound, VolumeUnavailable
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import Canary, Release
-from serving.volume.file_identity import FileIdentity
 from serving.volume.freshness.comparison import ThreadComparison
-from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, happened, publish
+from tests.fakes.model_store import FakeModelStore
 from tests.frontend.releases.running import NAME, NEVER, publish_versions, write_release
-
-
-class FakeVolume(ModelStore):
-    """A real model store that counts what it is asked, and can hang or fail as a network volume does."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.looks: Counter[ModelId] = Counter()
-        self.failure: ServingError | None = None
-        self.was_read = threading.Event()
-        self.answers = threading.Event()
-        self.answers.set()
-
-    def release_file(self, name: ModelId) -> FileIdentity | None:
-        self.looks[name] += 1
-        if self.failure is not None:
-            raise self.failure
-        return super().release_file(name)
-
-    def read_release(self, name: ModelId) -> Release:
-        release = super().read_release(name)
-        self.was_read.set()
-        assert self.answers.wait(PATIENCE)
-        return release
 
 
 @asynccontextmanager
@@ -56,8 +30,8 @@ async def bench(
     freshness_seconds: float = 0.0,
     release_freshness_seconds: float = 0.0,
     bounds: MemoryBounds = BOUNDS,
-) -> AsyncIterator[tuple[KnownReleases, FakeVolume]]:
-    volume = FakeVolume(root)
+) -> AsyncIterator[tuple[KnownReleases, FakeModelStore]]:
+    volume = FakeModelStore(root)
     known = KnownReleases(
         volume,
         threads=2,
@@ -69,7 +43,7 @@ async def bench(
     try:
         yield known, volume
     finally:
-        volume.answers.set()
+        volume.release_gate.open()
         await known.close()
 
 
@@ -91,7 +65,7 @@ async def test_a_release_is_not_looked_at_while_fresh(models: Path) -> None:
             assert await known.of(NAME) == release
         write_release(models, a_release(2))
         assert await known.of(NAME) == release
-        assert volume.looks == {NAME: 1}
+        assert volume.release_looks == {NAME: 1}
 
 
 async def test_that_there_is_none_is_remembered_for_the_other_time(models: Path) -> None:
@@ -101,7 +75,7 @@ async def test_that_there_is_none_is_remembered_for_the_other_time(models: Path)
             assert known.has_none(NAME)
         write_release(models, a_release(1))
         assert known.has_none(NAME)
-        assert volume.looks == {NAME: 1}
+        assert volume.release_looks == {NAME: 1}
 
 
 async def test_the_first_release_of_a_name_is_found(models: Path) -> None:
@@ -129,7 +103,7 @@ async def test_a_name_that_nothing_has_is_remembered_for_a_while(tmp_path: Path)
         for _ in range(3):
             with pytest.raises(ModelNotFound):
                 await known.of(NAME)
-        assert volume.looks == {NAME: 1}
+        assert volume.release_looks == {NAME: 1}
 
 
 @pytest.mark.parametrize("damage", ["{", '{"revision": 0, "stable": "v1"}', '{"revision": 2, "stable": "../v1"}'])
@@ -189,16 +163,16 @@ async def test_a_look_under_way_that_read_the_former_file_does_not_undo_what_was
 ) -> None:
     write_release(models, a_release(1))
     async with bench(models, NEVER, NEVER) as (known, volume):
-        volume.answers.clear()
+        volume.release_gate.shut()
         looking = asyncio.create_task(known.of(NAME))
-        await happened(volume.was_read)
+        await happened(volume.release_gate.reached)
         if learned is None:
             (models / NAME / "release.json").unlink()
         else:
             write_release(models, learned)
         known.learn(NAME, learned)
         assert await known.of(NAME) == learned
-        volume.answers.set()
+        volume.release_gate.open()
         assert await looking == learned
         assert await known.of(NAME) == learned
 
@@ -208,7 +182,7 @@ async def test_while_a_look_hangs_the_known_release_is_in_force(models: Path) ->
     async with bench(models) as (known, volume):
         await known.of(NAME)
         write_release(models, a_release(2))
-        volume.answers.clear()
+        volume.release_gate.shut()
         assert await asyncio.wait_for(known.of(NAME), PATIENCE) == release
 
 
@@ -222,9 +196,11 @@ async def test_what_is_remembered_is_bounded(models: Path) -> None:
         rolled_out = Rollouts(known, trials, ReleaseBounds(most_rollouts=5))
         for name in names:
             await rolled_out.of(name)
-        assert len(known._releases._entries) == 10
         assert [rollout.name for rollout in rolled_out.every()] == names[-5:]
         assert [name for name, _ in trials.of_all()] == names[-5:]
         for name in names[-10:]:
             await known.of(name)
-        assert sum(volume.looks.values()) == 30
+        assert volume.release_looks == Counter(names), "the last ten are remembered"
+        for name in reversed(names[:-10]):
+            await known.of(name)
+        assert volume.release_looks == Counter([*names, *names[:-10]]), "the others are forgotten"

@@ -10,7 +10,8 @@ from serving.call.identity import Identity, Right
 from serving.domain.errors import InvalidRelease, ModelIncomplete, ModelNotFound, PermissionDenied
 from serving.domain.prediction import Query
 from serving.domain.releases.release import Canary, Release, Shadow
-from tests.builders import FakeBackend, a_call, publish
+from tests.builders import a_call, publish
+from tests.fakes.backend import FakeBackend
 from tests.frontend.releases.running import NAME, bench, publish_versions, write_release
 
 

@@ -21,53 +21,27 @@ from serving.domain.errors import (
     ServingError,
     VolumeUnavailable,
 )
-from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.volume.freshness.comparison import ThreadComparison
-from serving.volume.model_store import Fingerprint, ModelStore
 from tests.builders import PATIENCE, a_turn, happened, publish
+from tests.fakes.model_store import FakeModelStore
 
 A = ModelId("a")
 NEVER = 1e9
 
 
-class FakeVolume(ModelStore):
-    """A real model store that counts what it is asked, and can hang or fail as a network volume does."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.looks: Counter[ModelId] = Counter()
-        self.reads: Counter[ModelId] = Counter()
-        self.failure: Exception | None = None
-        self.reached = threading.Event()
-        self.answers = threading.Event()
-        self.answers.set()
-
-    def fingerprint(self, model_id: ModelId) -> Fingerprint:
-        self.looks[model_id] += 1
-        self.reached.set()
-        assert self.answers.wait(PATIENCE)
-        if self.failure is not None:
-            raise self.failure
-        return super().fingerprint(model_id)
-
-    def read_manifest(self, model_id: ModelId) -> Manifest:
-        self.reads[model_id] += 1
-        return super().read_manifest(model_id)
-
-
 @asynccontextmanager
 async def bench(
     root: Path, freshness_seconds: float = NEVER, bounds: MemoryBounds = BOUNDS
-) -> AsyncIterator[tuple[Catalog, FakeVolume]]:
-    volume = FakeVolume(root)
+) -> AsyncIterator[tuple[Catalog, FakeModelStore]]:
+    volume = FakeModelStore(root)
     catalog = Catalog(
         volume, threads=2, freshness_seconds=freshness_seconds, comparison=ThreadComparison(), bounds=bounds
     )
     try:
         yield catalog, volume
     finally:
-        volume.answers.set()
+        volume.look_gate.open()
         await catalog.close()
 
 
@@ -109,12 +83,12 @@ async def test_a_manifest_is_read_again_only_when_its_file_changed(tmp_path: Pat
 async def test_however_many_ask_a_manifest_is_read_once(tmp_path: Path) -> None:
     publish(tmp_path, "a")
     async with bench(tmp_path, freshness_seconds=0.0) as (catalog, volume):
-        volume.answers.clear()
+        volume.look_gate.shut()
         early = [asyncio.create_task(catalog.manifest(A)) for _ in range(50)]
-        await happened(volume.reached)
+        await happened(volume.look_gate.reached)
         late = [asyncio.create_task(catalog.manifest(A)) for _ in range(50)]
         await a_turn()
-        volume.answers.set()
+        volume.look_gate.open()
         manifests = await asyncio.gather(*early, *late)
         assert len({id(manifest) for manifest in manifests}) == 1
         assert (volume.looks, volume.reads) == ({A: 1}, {A: 1})
@@ -135,10 +109,14 @@ async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(
 
 
 async def test_unknown_models_are_remembered_in_bounded_memory(tmp_path: Path) -> None:
-    async with bench(tmp_path, bounds=MemoryBounds(most_unknown=10)) as (catalog, _):
-        for number in range(30):
-            await refusal_of(catalog, ModelId(f"unknown-{number}"))
-        assert len(catalog._manifests._unknown) == 10
+    names = [ModelId(f"unknown-{number}") for number in range(30)]
+    async with bench(tmp_path, bounds=MemoryBounds(most_unknown=10, unknown_seconds=NEVER)) as (catalog, volume):
+        for name in (*names, *names[-10:]):
+            assert isinstance(await refusal_of(catalog, name), ModelNotFound)
+        assert volume.looks == Counter(names), "the last ten are remembered"
+        for name in reversed(names[:-10]):
+            await refusal_of(catalog, name)
+        assert volume.looks == Counter([*names, *names[:-10]]), "the others are forgotten"
 
 
 async def test_a_model_without_a_manifest_is_served_as_soon_as_it_has_one(tmp_path: Path) -> None:
@@ -192,13 +170,13 @@ async def test_a_volume_that_fails_leaves_known_manifests_in_force(tmp_path: Pat
 async def test_a_caller_that_leaves_does_not_take_the_answer_from_the_others(tmp_path: Path) -> None:
     publish(tmp_path, "a")
     async with bench(tmp_path) as (catalog, volume):
-        volume.answers.clear()
+        volume.look_gate.shut()
         leaving, staying = (asyncio.create_task(catalog.manifest(A)) for _ in range(2))
-        await happened(volume.reached)
+        await happened(volume.look_gate.reached)
         leaving.cancel()
         await asyncio.wait([leaving], timeout=PATIENCE)
         assert leaving.cancelled()
-        volume.answers.set()
+        volume.look_gate.open()
         assert (await staying).algorithm == "intent-classification"
         assert volume.looks == {A: 1}
 
@@ -223,10 +201,10 @@ async def test_a_bug_in_the_store_is_not_hidden_and_not_remembered(tmp_path: Pat
 async def test_closing_leaves_nobody_waiting(tmp_path: Path) -> None:
     publish(tmp_path, "a")
     async with bench(tmp_path) as (catalog, volume):
-        volume.answers.clear()
+        volume.look_gate.shut()
         waiting = asyncio.create_task(catalog.manifest(A))
-        await happened(volume.reached)
-        threading.Timer(0.05, volume.answers.set).start()
+        await happened(volume.look_gate.reached)
+        threading.Timer(0.05, volume.look_gate.open).start()
         await catalog.close()
         done, _ = await asyncio.wait([waiting], timeout=PATIENCE)
         assert done

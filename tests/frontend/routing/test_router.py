@@ -6,7 +6,7 @@ from grpc import StatusCode
 from frontend.routing.router import Router
 from serving.domain.errors import NoBackend, status_of
 from serving.domain.manifest import Manifest
-from tests.builders import FakeBackend
+from tests.fakes.backend import FakeBackend
 from tests.serving.refusals import refused
 
 

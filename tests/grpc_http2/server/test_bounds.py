@@ -182,7 +182,7 @@ async def test_a_connection_too_many_is_closed_and_one_that_ends_makes_room() ->
                 async with peer_of(served.port) as third:
                     await third.asked(b"a")
             assert (await first.asked(b"a")).message == b"a"
-        await becomes(lambda: not served.server._connections)
+        await becomes(lambda: not served.server.connections)
         async with peer_of(served.port) as next_one:
             assert (await next_one.asked(b"a")).message == b"a"
 
@@ -249,7 +249,7 @@ async def test_one_who_leaves_without_reading_leaves_nothing() -> None:
                     peer.call(b"x" * 20_000)
                 peer.call(b"10x10", MANY)
                 await peer.ping()
-        await becomes(lambda: not served.server._connections and not served.server._tasks)
+        await becomes(lambda: not served.server.connections and not served.server._tasks)
         assert served.server.held_bytes == 0
 
 
@@ -260,7 +260,7 @@ async def test_a_connection_that_is_closed_and_not_read_ends_all_the_same() -> N
         for _ in range(3):
             peer.call(b"a")
             peer.write(b"\0\0\x08\x06\0\0\0\0\0" + b"12345678" + b"\0\0\x08\x06\0\0\0\0\0" + b"12345678")
-        await becomes(lambda: not served.server._connections)
+        await becomes(lambda: not served.server.connections)
 
 
 class Unread:

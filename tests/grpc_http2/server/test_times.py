@@ -36,7 +36,7 @@ async def test_a_connection_that_does_not_say_what_it_wants_is_closed(said: byte
             peer.write(said)
             assert await peer.end() == []
         assert not served.server.opening
-        await becomes(lambda: not served.server._connections)
+        await becomes(lambda: not served.server.connections)
 
 
 async def test_a_preface_may_come_byte_by_byte() -> None:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,82 +39,12 @@ from serving.domain.errors import (
     status_of,
 )
 from serving.domain.model_id import ModelId
-from serving.volume.model_store import Fingerprint
 from tests.builders import PATIENCE, a_turn, fingerprint_of, happened
+from tests.fakes.gate import Gate
+from tests.fakes.model_source import FakeModel, FakeSource
 
 A, B, C = ModelId("a"), ModelId("b"), ModelId("c")
 NEVER = 1e9
-
-
-@dataclass(eq=False)
-class FakeModel:
-    model_id: ModelId
-    fingerprint: Fingerprint
-    size: int = 10
-
-
-class Gate:
-    """Where threads of a fake wait: open until :meth:`shut`. Tells when one has come."""
-
-    def __init__(self) -> None:
-        self._open = threading.Event()
-        self._open.set()
-        self.reached = threading.Event()
-
-    def shut(self) -> None:
-        self.reached.clear()
-        self._open.clear()
-
-    def open(self) -> None:
-        self._open.set()
-
-    def go_through(self) -> None:
-        self.reached.set()
-        assert self._open.wait(PATIENCE)
-
-
-class FakeSource:
-    """Models of made-up files. What is not in ``files`` is unknown; ``faults`` come in the place of models."""
-
-    def __init__(self) -> None:
-        self.files: dict[ModelId, Fingerprint | Exception] = {}
-        self.faults: dict[Fingerprint, Exception] = {}
-        self.sizes: dict[Fingerprint, int] = {}
-        self.looks: Counter[ModelId] = Counter()
-        self.loads: Counter[ModelId] = Counter()
-        self.look_gate = Gate()
-        self.load_gate = Gate()
-        self._lock = threading.Lock()
-
-    def fingerprint(self, model_id: ModelId) -> Fingerprint:
-        with self._lock:
-            self.looks[model_id] += 1
-        self.look_gate.go_through()
-        files = self.files.get(model_id, ModelNotFound("no such model"))
-        if isinstance(files, Exception):
-            raise files
-        return files
-
-    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        return await asyncio.to_thread(lambda: [self._has_changed(*each) for each in known])
-
-    def _has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
-        try:
-            return self.fingerprint(model_id) != fingerprint
-        except ServingError:
-            return True
-
-    def estimate(self, fingerprint: Fingerprint) -> int:
-        return 10
-
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
-        with self._lock:
-            self.loads[model_id] += 1
-        self.load_gate.go_through()
-        fault = self.faults.get(fingerprint)
-        if fault is not None:
-            raise fault
-        return FakeModel(model_id, fingerprint, self.sizes.get(fingerprint, 10))
 
 
 PATIENT: Final = ManagerBounds(refresh_patience_seconds=PATIENCE)
@@ -124,9 +54,10 @@ HASTY: Final = ManagerBounds(refresh_patience_seconds=0.01)
 
 @dataclass
 class Bench:
-    source: FakeSource
+    source: FakeSource[FakeModel]
     residents: ResidentModels[FakeModel]
     manager: ModelManager[FakeModel]
+    tasks: Tasks
 
     async def mark(self, name: ModelId) -> int:
         """Return which files the model that is served was made from."""
@@ -149,9 +80,10 @@ async def bench(
     threads: int = 2,
     bounds: ManagerBounds = PATIENT,
 ) -> AsyncIterator[Bench]:
-    source = FakeSource()
+    source = FakeSource(FakeModel)
     source.files = {A: fingerprint_of(1), B: fingerprint_of(2), C: fingerprint_of(3)}
     residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=max_bytes, max_models=100)
+    tasks = Tasks()
     manager = ModelManager(
         source,
         residents,
@@ -159,9 +91,10 @@ async def bench(
         max_loads=max_loads,
         freshness_seconds=freshness_seconds,
         bounds=bounds,
+        tasks=tasks,
     )
     try:
-        yield Bench(source, residents, manager)
+        yield Bench(source, residents, manager, tasks)
     finally:
         source.look_gate.open()
         source.load_gate.open()
@@ -186,6 +119,12 @@ async def refusal_of(bench: Bench, name: ModelId) -> ServingError:
     with pytest.raises(ServingError) as caught:
         await bench.manager.acquire(name)
     return caught.value
+
+
+async def settled(bench: Bench) -> None:
+    """Wait until no load and no refresh is under way."""
+    while bench.tasks:
+        await asyncio.wait(set(bench.tasks), timeout=PATIENCE)
 
 
 def callers(bench: Bench, name: ModelId, count: int) -> list[asyncio.Task[Lease[FakeModel]]]:
@@ -281,10 +220,14 @@ async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(
 
 
 async def test_unknown_models_are_remembered_in_bounded_memory() -> None:
-    async with bench(bounds=ManagerBounds(most_unknown=10)) as it:
-        for number in range(50):
-            await refusal_of(it, ModelId(f"unknown-{number}"))
-        assert len(it.manager._unknown) == 10
+    names = [ModelId(f"unknown-{number}") for number in range(50)]
+    async with bench(bounds=ManagerBounds(most_unknown=10, unknown_seconds=NEVER)) as it:
+        for name in (*names, *names[-10:]):
+            assert isinstance(await refusal_of(it, name), ModelNotFound)
+        assert it.source.looks == Counter(names), "the last ten are remembered"
+        for name in reversed(names[:-10]):
+            await refusal_of(it, name)
+        assert it.source.looks == Counter([*names, *names[:-10]]), "the others are forgotten"
 
 
 async def test_files_that_are_no_model_are_tried_once_and_again_as_soon_as_they_change(clock: list[float]) -> None:
@@ -523,13 +466,12 @@ async def test_no_lease_and_no_byte_is_lost_in_a_thousand_acquisitions() -> None
 
         for start in range(0, 1000, 50):
             await asyncio.gather(*(one(number) for number in range(start, start + 50)))
-        while it.manager._tasks:
-            await asyncio.wait(set(it.manager._tasks), timeout=PATIENCE)
+        await settled(it)
         assert sum(outcomes.values()) == 1000
         assert min(outcomes[kind] for kind in ("ok", "cancelled", "ModelUnusable", "ModelNotFound")) > 10
         assert sum(it.leases(*names)) == 0
         assert it.residents.bytes_held == 10 * len(it.residents) <= 20
-        assert not it.manager._waiting
+        assert it.manager.loads_waiting == 0
 
 
 # What a load may not hold up
@@ -680,8 +622,7 @@ async def test_a_slow_refresh_keeps_callers_no_longer_than_their_patience_and_is
             assert await it.mark(A) == 1
         await happened(gate.reached)
         gate.open()
-        while it.manager._tasks:
-            await asyncio.wait(set(it.manager._tasks), timeout=PATIENCE)
+        await settled(it)
         assert await it.mark(A) == 11
         assert it.source.loads == {A: 2}
 
@@ -694,8 +635,7 @@ async def test_the_old_copy_is_not_evicted_for_a_replacement_that_nobody_waits_f
         it.source.look_gate.shut()
         assert await it.mark(A) == 1
         it.source.look_gate.open()
-        while it.manager._tasks:
-            await asyncio.wait(set(it.manager._tasks), timeout=PATIENCE)
+        await settled(it)
         assert it.leases(A) == [0]
         assert it.source.loads == {A: 1}
 
@@ -711,8 +651,7 @@ async def test_a_model_that_was_evicted_while_it_was_looked_at_does_not_come_bac
         it.residents.discard(A)
         it.source.look_gate.open()
         (await other).release()
-        while it.manager._tasks:
-            await asyncio.wait(set(it.manager._tasks), timeout=PATIENCE)
+        await settled(it)
         assert it.source.loads == {A: 1, B: 1}
         assert it.residents.get(B) is not None
 
@@ -721,7 +660,7 @@ async def test_a_model_that_was_evicted_while_it_was_looked_at_does_not_come_bac
 
 
 async def test_closing_ends_loads_and_leaves_nobody_waiting() -> None:
-    source = FakeSource()
+    source = FakeSource(FakeModel)
     source.files = {A: fingerprint_of(1), B: fingerprint_of(2)}
     residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=1000, max_models=100)
     manager = ModelManager(source, residents, threads=1, max_loads=10, freshness_seconds=NEVER)
@@ -817,7 +756,7 @@ async def test_files_that_were_not_looked_at_for_long_are_waited_for_even_when_t
 
 
 async def test_a_pinned_model_that_was_removed_is_gone_once_it_is_to_be_unloaded() -> None:
-    source = FakeSource()
+    source = FakeSource(FakeModel)
     source.files = {A: fingerprint_of(1)}
     residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=1000, max_models=100, pinned=[A])
     tasks = Tasks()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from hypothesis import HealthCheck, settings
@@ -23,75 +20,14 @@ from hypothesis.stateful import (
 from predictor.cache.model_manager import ManagerBounds, ModelManager
 from predictor.cache.residency import Lease, ResidentModels
 from serving.call.tasks import Tasks
-from serving.domain.errors import InvalidModelFile, ModelNotFound, ServingError
+from serving.domain.errors import InvalidModelFile, ServingError
 from serving.domain.model_id import ModelId
-from serving.volume.file_identity import FileIdentity
 from serving.volume.model_store import Fingerprint
+from tests.builders import PATIENCE, fingerprint_of
+from tests.fakes.model_source import FakeModel, FakeSource
 
 BUDGET = 100
 MODELS = [ModelId(name) for name in "abcd"]
-GATE_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class FakeModel:
-    model_id: ModelId
-    copy: int
-    size: int
-
-
-@dataclass
-class FakeVolume:
-    """Models without files: each publication is a new copy. Loads wait at a gate, so that anything can come between."""
-
-    copies: dict[ModelId, tuple[int, int, bool]] = field(default_factory=dict)
-    published: set[tuple[ModelId, int]] = field(default_factory=set)
-    loading: Counter[tuple[ModelId, int]] = field(default_factory=Counter)
-    most_at_once: int = 0
-    gate: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def publish(self, model_id: ModelId, copy: int, size: int, *, good: bool) -> None:
-        self.copies[model_id] = (copy, size, good)
-        if good:
-            self.published.add((model_id, copy))
-
-    def fingerprint(self, model_id: ModelId) -> Fingerprint:
-        try:
-            copy, size, _ = self.copies[model_id]
-        except KeyError:
-            raise ModelNotFound("no model has this runId") from None
-        return Fingerprint((FileIdentity(0, copy, size, 0, 0),))
-
-    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        return await asyncio.to_thread(lambda: [self._has_changed(*each) for each in known])
-
-    def _has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
-        try:
-            return self.fingerprint(model_id) != fingerprint
-        except ServingError:
-            return True
-
-    def estimate(self, fingerprint: Fingerprint) -> int:
-        (file,) = fingerprint.files
-        assert file is not None
-        return file.size
-
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
-        (file,) = fingerprint.files
-        assert file is not None
-        key = (model_id, file.inode)
-        with self.lock:
-            self.loading[key] += 1
-            self.most_at_once = max(self.most_at_once, self.loading[key])
-        try:
-            assert self.gate.wait(GATE_SECONDS)
-            if key not in self.published:
-                raise InvalidModelFile("this copy is damaged")
-            return FakeModel(model_id, file.inode, file.size)
-        finally:
-            with self.lock:
-                self.loading[key] -= 1
 
 
 @dataclass(frozen=True)
@@ -112,12 +48,15 @@ class Interleavings(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.volume = FakeVolume()
+        self.source = FakeSource(FakeModel)
+        # Loads wait, so that anything can come between.
+        self.source.load_gate.shut()
         self.copy = 0
+        self.published: set[tuple[ModelId, Fingerprint]] = set()
         self.residents: ResidentModels[FakeModel] = ResidentModels(max_bytes=BUDGET, max_models=3)
         self.tasks = Tasks()
         self.manager = ModelManager(
-            self.volume,
+            self.source,
             self.residents,
             threads=2,
             max_loads=3,
@@ -131,11 +70,17 @@ class Interleavings(RuleBasedStateMachine):
     @rule(model_id=st.sampled_from(MODELS), size=st.integers(1, 60), good=st.booleans())
     def publish(self, model_id: ModelId, size: int, *, good: bool) -> None:
         self.copy += 1
-        self.volume.publish(model_id, self.copy, size, good=good)
+        copy = fingerprint_of(self.copy)
+        self.source.files[model_id] = copy
+        self.source.sizes[copy] = self.source.estimates[copy] = size
+        if good:
+            self.published.add((model_id, copy))
+        else:
+            self.source.faults[copy] = InvalidModelFile("this copy is damaged")
 
     @rule(model_id=st.sampled_from(MODELS))
     def remove(self, model_id: ModelId) -> None:
-        self.volume.copies.pop(model_id, None)
+        self.source.files.pop(model_id, None)
 
     @rule(model_id=st.sampled_from(MODELS), target=callers)
     def ask(self, model_id: ModelId) -> asyncio.Task[Lease[FakeModel]]:
@@ -151,9 +96,9 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def let_loads_end(self) -> None:
-        self.volume.gate.set()
+        self.source.load_gate.open()
         self.settle()
-        self.volume.gate.clear()
+        self.source.load_gate.shut()
 
     @rule(task=consumes(callers), target=leases)
     def take(self, task: asyncio.Task[Lease[FakeModel]]) -> Taken:
@@ -167,7 +112,7 @@ class Interleavings(RuleBasedStateMachine):
             return Taken(None)
         lease = task.result()
         model = lease.model
-        assert (model.model_id, model.copy) in self.volume.published
+        assert (model.model_id, model.fingerprint) in self.published
         self.held.add(lease)
         return Taken(lease)
 
@@ -190,7 +135,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def one_load_for_a_copy(self) -> None:
-        assert self.volume.most_at_once <= 1
+        assert self.source.most_at_once <= 1
 
     def teardown(self) -> None:
         self.let_loads_end()
@@ -199,7 +144,7 @@ class Interleavings(RuleBasedStateMachine):
                 task.result().release()
         for lease in self.held:
             lease.release()
-        self.volume.gate.set()
+        self.source.load_gate.open()
         self.loop.run_until_complete(self.manager.close())
         in_memory = sum(resident.size for resident in self.residents.residents())
         assert self.residents.bytes_held == in_memory, "every lease and reservation has ended"
@@ -215,10 +160,10 @@ class Interleavings(RuleBasedStateMachine):
         """Let every caller get an answer."""
         pending = [task for task in self.asked if not task.done()]
         if pending:
-            self.loop.run_until_complete(asyncio.wait(pending, timeout=GATE_SECONDS))
+            self.loop.run_until_complete(asyncio.wait(pending, timeout=PATIENCE))
         background = [*self.tasks]
         if background:
-            self.loop.run_until_complete(asyncio.wait(background, timeout=GATE_SECONDS))
+            self.loop.run_until_complete(asyncio.wait(background, timeout=PATIENCE))
 
 
 def test_any_interleaving_keeps_the_promises() -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,6 @@ from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.model.intent_model import IntentModel
 from predictor.model.loader import FileLimits, Loader
 from predictor.model.tokenizer import Tokenizer
-from predictor.model.traffic_counter import TrafficCounter
 from serving.call.deadline import Deadline
 from serving.domain.errors import (
     DeadlineExceeded,
@@ -36,75 +35,18 @@ from serving.domain.errors import (
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import QueryLimits
-from serving.volume.model_store import Fingerprint, ModelStore
-from tests.builders import PATIENCE, a_prediction, a_turn, fingerprint_of, happened
+from serving.volume.model_store import ModelStore
+from tests.builders import PATIENCE, a_prediction, a_turn, happened
+from tests.fakes.intent_model import FakeIntentModel
+from tests.fakes.model_source import source_of
 
 LIMIT = 10_000
-
-
-@dataclass(eq=False)
-class FakeModel:
-    """Answers with the document; keeps what it was asked, and on which thread."""
-
-    size: int = 10
-    labels: tuple[str, ...] = ("a", "b")
-    version: str = "1.0"
-    tokenizer: Tokenizer = field(default_factory=lambda: Tokenizer.parse("basic_english"))
-    failure: Exception | None = None
-    asked: list[list[str]] = field(default_factory=list)
-    threads: list[str] = field(default_factory=list)
-    reached: threading.Event = field(default_factory=threading.Event)
-    may_answer: threading.Event = field(default_factory=threading.Event)
-
-    def predict(self, queries: Sequence[Query], counter: TrafficCounter | None = None) -> list[Outcome]:
-        self.asked.append([query.document for query in queries])
-        self.threads.append(threading.current_thread().name)
-        self.reached.set()
-        assert self.may_answer.wait(PATIENCE)
-        if self.failure is not None:
-            raise self.failure
-        if counter is not None:
-            for _ in queries:
-                counter.count(1, 0, 0, 0.5, is_empty=False, fell_back=False)
-        return [self._answer(query) for query in queries]
-
-    def _answer(self, query: Query) -> Outcome:
-        return NonFiniteLogits("no number") if query.document == "nan" else a_prediction(query)
-
-
-class FakeSource:
-    """The models "a" and "b"."""
-
-    def __init__(self) -> None:
-        self.models = {"a": FakeModel(), "b": FakeModel()}
-        for model in self.models.values():
-            model.may_answer.set()
-
-    def fingerprint(self, model_id: ModelId) -> Fingerprint:
-        if model_id not in self.models:
-            raise ModelNotFound("no such model")
-        return fingerprint_of(1)
-
-    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        return await asyncio.to_thread(lambda: [self._has_changed(*each) for each in known])
-
-    def _has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
-        try:
-            return self.fingerprint(model_id) != fingerprint
-        except ServingError:
-            return True
-
-    def estimate(self, fingerprint: Fingerprint) -> int:
-        return 10
-
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
-        return self.models[model_id]
 
 
 @dataclass
 class Bench:
     engine: InferenceEngine
-    models: dict[str, FakeModel]
+    models: dict[str, FakeIntentModel]
     residents: ResidentModels[IntentModel]
     acquired: list[ModelId]
 
@@ -121,9 +63,9 @@ def manager_of(source: object, residents: ResidentModels[IntentModel]) -> ModelM
 
 @asynccontextmanager
 async def bench(*, max_batch_size: int = 8, threads: int = 2) -> AsyncIterator[Bench]:
-    source = FakeSource()
+    models = {name: FakeIntentModel() for name in "ab"}
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=100, max_models=10)
-    manager = manager_of(source, residents)
+    manager = manager_of(source_of(models), residents)
     acquired: list[ModelId] = []
     acquire = manager.acquire
 
@@ -135,10 +77,10 @@ async def bench(*, max_batch_size: int = 8, threads: int = 2) -> AsyncIterator[B
     engine = InferenceEngine(manager, QueryLimits(LIMIT, max_batch_size), TrafficRegistry(8), threads=threads)
     try:
         with structlog.testing.capture_logs():
-            yield Bench(engine, source.models, residents, acquired)
+            yield Bench(engine, models, residents, acquired)
     finally:
-        for model in source.models.values():
-            model.may_answer.set()
+        for model in models.values():
+            model.gate.open()
         await engine.close()
 
 
@@ -331,9 +273,9 @@ async def test_counts_outlive_the_stay_of_a_model_in_memory() -> None:
 
 async def under_way(it: Bench) -> asyncio.Task[Prediction]:
     """Ask the model "a" for a long document, which a thread is at until the model may answer."""
-    it.models["a"].may_answer.clear()
+    it.models["a"].gate.shut()
     asked = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
-    await happened(it.models["a"].reached)
+    await happened(it.models["a"].gate.reached)
     return asked
 
 
@@ -341,7 +283,7 @@ async def test_the_event_loop_is_free_while_a_long_document_is_answered() -> Non
     async with bench() as it:
         long = await under_way(it)
         assert (await it.engine.predict(Query("b", "short"))).label == "short"
-        it.models["a"].may_answer.set()
+        it.models["a"].gate.open()
         assert (await long).label == "x" * 9000
 
 
@@ -360,7 +302,7 @@ async def test_a_model_is_in_use_until_its_thread_is_done_even_when_the_caller_h
             ended.set()
 
         it.residents.end_lease = watched  # type: ignore[method-assign]
-        it.models["a"].may_answer.set()
+        it.models["a"].gate.open()
         await asyncio.wait_for(ended.wait(), PATIENCE)
         assert it.leases("a") == 0
 
@@ -374,7 +316,7 @@ async def test_work_whose_caller_left_while_it_was_queued_is_never_done() -> Non
         assert it.leases("b") == 1
         queued.cancel()
         await asyncio.wait([queued], timeout=PATIENCE)
-        it.models["a"].may_answer.set()
+        it.models["a"].gate.open()
         await running
         await it.engine.predict(Query("a", "z" * 5000))
         assert it.models["b"].asked == [["short"]]
@@ -397,7 +339,7 @@ async def test_a_foreign_error_of_a_model_is_not_hidden_and_gives_the_lease_back
 async def test_closing_waits_for_work_in_threads() -> None:
     async with bench() as it:
         caller = await under_way(it)
-        threading.Timer(0.05, it.models["a"].may_answer.set).start()
+        threading.Timer(0.05, it.models["a"].gate.open).start()
         await it.engine.close()
         assert (await caller).label == "x" * 9000
 
@@ -442,7 +384,7 @@ async def test_of_a_batch_that_waited_for_a_thread_those_whose_deadline_is_too_n
         await a_turn()
         # Some minutes for the two of them: more than the one has.
         it.engine._long_work._seconds_per_cost = 0.1
-        it.models["a"].may_answer.set()
+        it.models["a"].gate.open()
         await running
         assert told(await waiting) == ["DeadlineExceeded", "f" * 9000]
         assert it.models["b"].asked == [["short"], ["f" * 9000]]
@@ -477,12 +419,12 @@ async def test_a_model_that_is_unloaded_is_loaded_again_when_it_is_asked_for() -
 
 async def test_a_model_in_use_is_unloaded_and_ends_its_answers() -> None:
     async with bench() as it:
-        it.models["a"].may_answer.clear()
+        it.models["a"].gate.shut()
         asked = asyncio.ensure_future(it.engine.predict(Query("a", "x" * 9000)))
-        await happened(it.models["a"].reached)
+        await happened(it.models["a"].gate.reached)
         assert it.engine.unload("a")
         assert it.residents.bytes_held == it.models["a"].size
-        it.models["a"].may_answer.set()
+        it.models["a"].gate.open()
         assert (await asked).label == "x" * 9000
         await a_turn(5)
         assert it.residents.bytes_held == 0
@@ -490,7 +432,8 @@ async def test_a_model_in_use_is_unloaded_and_ends_its_answers() -> None:
 
 async def test_a_pinned_model_is_not_unloaded() -> None:
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=1000, max_models=10, pinned=[ModelId("a")])
-    engine = InferenceEngine(manager_of(FakeSource(), residents), QueryLimits(LIMIT, 8), TrafficRegistry(8), threads=1)
+    manager = manager_of(source_of({"a": FakeIntentModel()}), residents)
+    engine = InferenceEngine(manager, QueryLimits(LIMIT, 8), TrafficRegistry(8), threads=1)
     await engine.predict(Query("a", "x"))
     with pytest.raises(ModelPinned):
         engine.unload("a")

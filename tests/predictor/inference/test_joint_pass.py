@@ -8,7 +8,6 @@ import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.cache.model_manager import ModelManager, ModelSource
+from predictor.cache.model_manager import ModelManager
 from predictor.cache.residency import ResidentModels
 from predictor.inference import engine as engine_module
 from predictor.inference.engine import InferenceEngine
@@ -28,12 +27,11 @@ from predictor.model.traffic_counter import TrafficCounter
 from predictor.model.vocabulary import Vocabulary
 from serving.call.call import Call
 from serving.call.deadline import NEVER
-from serving.domain.errors import ModelNotFound, ServingError
+from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import QueryLimits
-from serving.volume.model_store import Fingerprint
-from tests.builders import fingerprint_of
+from tests.fakes.model_source import source_of
 from tests.predictor.builders import manifest, model, network
 
 WORDS = ["<unk>", "the", "red", "blue", "!"]
@@ -108,31 +106,11 @@ def test_the_rows_of_long_documents_are_not_kept() -> None:
 # In the engine.
 
 
-class RealModels:
-    """A source of the models above."""
-
-    def fingerprint(self, model_id: ModelId) -> Fingerprint:
-        if model_id not in models():
-            raise ModelNotFound("no such model")
-        return fingerprint_of(1)
-
-    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        return [False for _ in known]
-
-    def estimate(self, fingerprint: Fingerprint) -> int:
-        return 10
-
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> IntentModel:
-        return models()[model_id]
-
-
 @asynccontextmanager
 async def engine() -> AsyncIterator[InferenceEngine]:
     """Give an engine that has all models in memory; none of them is leased any more in the end."""
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=1 << 30, max_models=10)
-    manager = ModelManager(
-        cast("ModelSource[IntentModel]", RealModels()), residents, threads=1, max_loads=10, freshness_seconds=60.0
-    )
+    manager = ModelManager(source_of(models()), residents, threads=1, max_loads=10, freshness_seconds=60.0)
     it = InferenceEngine(manager, QueryLimits(4096, 64), TrafficRegistry(10), threads=1)
     await it.preload(map(ModelId, models()))
     hits = residents.statistics.hits

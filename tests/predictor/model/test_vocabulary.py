@@ -16,16 +16,16 @@ from predictor.model.tokenizer import basic_english
 from predictor.model.vocabulary import Vocabulary, read_vocabulary
 from serving.domain.errors import ForbiddenPickle, InvalidModelFile
 from tests.conftest import SHARED, shared
-from tests.predictor.builders import (
+from tests.fakes.torchtext import (
     FakeInnerVocab,
     FakeModernVocab,
     fake_torchtext,
     legacy_vocab,
     modern_vocab,
     old_legacy_vocab,
-    saved,
     scripted_vocab,
 )
+from tests.predictor.builders import saved
 from tests.predictor.model.files.hostile import ORDERED_DICT, VOCAB, program, text
 from tests.serving.refusals import refused
 

@@ -21,8 +21,9 @@ from serving.domain.prediction import Prediction, Query
 from serving.telemetry import traces
 from serving.telemetry.traces import MOST_SPANS_WAITING, TraceSender
 from tests.builders import PATIENCE, refusing_address
-from tests.end_to_end.fake_trace_receiver import FakeTraceReceiver, fake_trace_receiver
-from tests.serving.kept_spans import FakePresented, KeptSpans
+from tests.fakes.presented import FakePresented
+from tests.fakes.trace_receiver import FakeTraceReceiver, fake_trace_receiver
+from tests.serving.kept_spans import KeptSpans
 
 METHOD = "prediction.PredictionService/Predict"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -19,16 +19,8 @@ from serving.domain.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.telemetry.logs import with_request_id
-from tests.builders import (
-    PATIENCE,
-    PREDICTOR,
-    SERVING,
-    channel_to,
-    echo,
-    fake_predictor,
-    health_of,
-    hosted,
-)
+from tests.builders import PATIENCE, PREDICTOR, SERVING, channel_to, health_of, hosted
+from tests.fakes.predictor import HangingBehaviour, echo, fake_predictor
 
 pytestmark = pytest.mark.usefixtures("each_transport")
 
@@ -58,26 +50,6 @@ async def failure_of(call: Any) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value
-
-
-class Hanging:
-    """A behaviour that answers only when it is told to, and tells how it ended."""
-
-    def __init__(self) -> None:
-        self.started = asyncio.Event()
-        self.may_answer = asyncio.Event()
-        self.cancelled = asyncio.Event()
-        self.calls = 0
-
-    async def __call__(self, query: Query) -> str:
-        self.calls += 1
-        self.started.set()
-        try:
-            await self.may_answer.wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        return query.document
 
 
 async def seen(event: asyncio.Event) -> None:
@@ -149,7 +121,7 @@ async def test_bytes_that_are_no_message_are_told_as_the_callers_fault(data: byt
 
 
 async def test_the_deadline_of_the_caller_ends_the_work(tmp_path: Path) -> None:
-    hanging = Hanging()
+    hanging = HangingBehaviour()
     async with asking(tmp_path, hanging) as (stub, _):
         failure = await failure_of(stub.PredictorPredict(request(), timeout=0.3))
         assert failure.code() is StatusCode.DEADLINE_EXCEEDED
@@ -175,7 +147,7 @@ async def test_a_call_without_a_deadline_gets_the_default(tmp_path: Path) -> Non
 
 
 async def test_the_default_deadline_ends_the_work_and_is_told(tmp_path: Path) -> None:
-    hanging = Hanging()
+    hanging = HangingBehaviour()
     async with asking(tmp_path, hanging, default_deadline_seconds=0.05) as (stub, _):
         failure = await failure_of(stub.PredictorPredict(request()))
         assert failure.code() is StatusCode.DEADLINE_EXCEEDED
@@ -187,7 +159,7 @@ async def test_the_default_deadline_ends_the_work_and_is_told(tmp_path: Path) ->
 
 
 async def test_calls_beyond_the_bound_are_refused_and_the_next_is_served_when_one_ends(tmp_path: Path) -> None:
-    hanging = Hanging()
+    hanging = HangingBehaviour()
     async with asking(tmp_path, hanging, max_in_flight=1) as (stub, channel):
         first = asyncio.ensure_future(stub.PredictorPredict(request("first")))
         await seen(hanging.started)
@@ -204,7 +176,7 @@ async def test_calls_beyond_the_bound_are_refused_and_the_next_is_served_when_on
 
 
 async def test_a_caller_that_cancels_ends_the_work_and_frees_its_slot(tmp_path: Path) -> None:
-    hanging = Hanging()
+    hanging = HangingBehaviour()
     async with asking(tmp_path, hanging, max_in_flight=1) as (stub, _):
         for _ in range(5):
             hanging.started.clear()
@@ -276,7 +248,7 @@ async def test_calls_side_by_side_keep_their_own_request_ids(tmp_path: Path) -> 
 
 
 async def test_a_message_that_is_too_large_fails_alone(tmp_path: Path) -> None:
-    hanging = Hanging()
+    hanging = HangingBehaviour()
     async with asking(tmp_path, hanging, max_message_bytes=2048) as (stub, _):
         under_way = asyncio.ensure_future(stub.PredictorPredict(request("under way")))
         await seen(hanging.started)

@@ -20,7 +20,8 @@ from serving.domain.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.transport.served_call import ServedCall
-from tests.builders import channel_to, fake_predictor, hosted
+from tests.builders import channel_to, hosted
+from tests.fakes.predictor import fake_predictor
 
 pytestmark = pytest.mark.usefixtures("each_transport")
 

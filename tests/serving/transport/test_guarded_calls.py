@@ -26,7 +26,8 @@ from serving.transport.exchange import Ended, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.served_call import ServedCall
 from serving.transport.service import Handlers
-from tests.builders import PREDICTOR, a_turn, echo, fake_predictor
+from tests.builders import PREDICTOR, a_turn
+from tests.fakes.predictor import HangingBehaviour, echo, fake_predictor
 from tests.serving.kept_spans import KeptSpans
 
 
@@ -101,22 +102,6 @@ def request(document: str = "x") -> bytes:
     return pb.PredictorPredictRequest(runId="a", document=document).SerializeToString()
 
 
-class Hanging:
-    """A behaviour that never answers."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.cancelled = asyncio.Event()
-
-    async def __call__(self, query: Query) -> str:
-        self.calls += 1
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.cancelled.set()
-        return query.document
-
-
 # Log lines and spans
 
 
@@ -183,7 +168,7 @@ async def test_what_was_asked_does_not_outlive_its_call() -> None:
 
 @pytest.mark.parametrize("why", Ended)
 async def test_a_call_that_ends_before_its_answer_ends_the_work_and_gives_its_slot_back(why: Ended) -> None:
-    hanging, admission = Hanging(), Admission(1)
+    hanging, admission = HangingBehaviour(), Admission(1)
     method = predict(hanging, Guards(admission=admission))
     for _ in range(3):
         exchange = FakeExchange()
@@ -242,7 +227,7 @@ async def test_what_is_no_servicer_may_stand_behind_the_boundary_too() -> None:
 
 @pytest.mark.parametrize("ago", [0.0, 1.0])
 async def test_a_call_whose_deadline_has_passed_is_never_executed(ago: float) -> None:
-    hanging, exchange = Hanging(), FakeExchange(deadline=asyncio.get_running_loop().time() - ago)
+    hanging, exchange = HangingBehaviour(), FakeExchange(deadline=asyncio.get_running_loop().time() - ago)
     predict(hanging)(exchange, request())
     assert await exchange.ended == (StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
     assert hanging.calls == 0

@@ -26,8 +26,10 @@ from serving.domain.errors import (
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 from serving.wire.client import AsyncIntentClient, IntentClient
-from tests.builders import PATIENCE, FakeBackend, a_prediction, hosted_frontend, publish, refusing_address
+from tests.builders import PATIENCE, a_prediction, hosted_frontend, publish, refusing_address
 from tests.conftest import ROOT
+from tests.fakes.backend import FakeBackend
+from tests.fakes.hanging_backend import FakeHangingBackend
 
 
 class InThread:
@@ -190,19 +192,14 @@ async def test_a_batch_that_is_refused_as_a_whole_raises(kind: str, models: Path
             await client.predict_batch([Query("a", "x")] * 9)
 
 
-class FakeHanging(FakeBackend):
-    """An engine that never answers."""
-
-    async def predict_batch(self, queries: object, call: object) -> list[Outcome]:
-        await asyncio.Event().wait()
-        return []
-
-
 @BOTH
 @pytest.mark.parametrize("where", ["client", "call"])
 async def test_a_call_ends_with_its_timeout(kind: str, where: str, models: Path) -> None:
     of_client, of_call = (0.2, None) if where == "client" else (3600.0, 0.2)
-    async with hosted_frontend(models, FakeHanging()) as address, connected(kind, address, timeout=of_client) as client:
+    async with (
+        hosted_frontend(models, FakeHangingBackend()) as address,
+        connected(kind, address, timeout=of_client) as client,
+    ):
         with pytest.raises(DeadlineExceeded):
             await client.predict("a", "x", timeout=of_call)
         with pytest.raises(DeadlineExceeded):
@@ -255,22 +252,12 @@ async def test_a_blocking_client_serves_threads_at_the_same_time(models: Path) -
 
 
 async def test_a_caller_that_leaves_cancels_its_call_all_the_way_down(models: Path) -> None:
-    started, ended = asyncio.Event(), asyncio.Event()
-
-    class FakeWatched(FakeBackend):
-        async def predict_batch(self, queries: object, call: object) -> list[Outcome]:
-            started.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-            return []
-
-    async with hosted_frontend(models, FakeWatched()) as address, AsyncIntentClient(address) as client:
+    backend = FakeHangingBackend()
+    async with hosted_frontend(models, backend) as address, AsyncIntentClient(address) as client:
         caller = asyncio.create_task(client.predict("a", "x"))
-        await asyncio.wait_for(started.wait(), PATIENCE)
+        await asyncio.wait_for(backend.started.wait(), PATIENCE)
         caller.cancel()
-        await asyncio.wait_for(ended.wait(), PATIENCE)
+        await asyncio.wait_for(backend.cancelled.wait(), PATIENCE)
         await asyncio.wait([caller], timeout=PATIENCE)
         assert caller.cancelled()
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +22,12 @@ from predictor.cache.residency import ResidentModels
 from predictor.inference.engine import InferenceEngine
 from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.model.intent_model import IntentModel
-from predictor.model.tokenizer import Tokenizer
-from predictor.model.traffic_counter import TrafficCounter
 from predictor.rpc.servicer import predictor_service
 from serving.domain.errors import InvalidRequest, ModelNotFound, QuotaExceeded, ServingError, Status, status_of
 from serving.domain.explanation import Explanation, LabelExplanation
-from serving.domain.model_id import ModelId
 from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
 from serving.domain.query_limits import QueryLimits
 from serving.stubs import prediction_service_pb2 as pb
-from serving.volume.model_store import Fingerprint
 from serving.wire.messages import (
     batch_response_of,
     delegated_query_of,
@@ -47,7 +42,10 @@ from serving.wire.messages import (
     request_of,
     response_of,
 )
-from tests.builders import FakeBackend, a_prediction, channel_to, fingerprint_of, hosted, hosted_frontend, publish
+from tests.builders import channel_to, hosted, hosted_frontend, publish
+from tests.fakes.backend import FakeBackend
+from tests.fakes.intent_model import FakeIntentModel
+from tests.fakes.model_source import source_of
 
 PREDICTION = Prediction("é😀", 0.5, (ScoredLabel("é😀", 0.5), ScoredLabel("b", 0.25)), "model-1", "1.0")
 
@@ -207,42 +205,6 @@ class SeedClient:
         return await call(self.message(f"{kind}Request")(**fields), timeout=30.0)
 
 
-class FakeModel:
-    """Answers with the document."""
-
-    size = 10
-    labels = ("a",)
-    version = "1.0"
-    tokenizer = Tokenizer.parse("basic_english")
-
-    def predict(self, queries: Sequence[Query], counter: TrafficCounter) -> list[Outcome]:
-        return [a_prediction(query) for query in queries]
-
-
-class FakeSource:
-    """One model for every id but "unknown"."""
-
-    def fingerprint(self, model_id: ModelId) -> Fingerprint:
-        if model_id == "unknown":
-            raise ModelNotFound("no model has this runId")
-        return fingerprint_of(1)
-
-    async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
-        return await asyncio.to_thread(lambda: [self._has_changed(*each) for each in known])
-
-    def _has_changed(self, model_id: ModelId, fingerprint: Fingerprint) -> bool:
-        try:
-            return self.fingerprint(model_id) != fingerprint
-        except ServingError:
-            return True
-
-    def estimate(self, fingerprint: Fingerprint) -> int:
-        return 10
-
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> FakeModel:
-        return FakeModel()
-
-
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     with structlog.testing.capture_logs():
@@ -259,7 +221,7 @@ async def seed_client_of_the_frontend(model_dir: Path) -> AsyncIterator[SeedClie
 @asynccontextmanager
 async def seed_client_of_the_predictor(model_dir: Path) -> AsyncIterator[SeedClient]:
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=100, max_models=10)
-    source = cast("ModelSource[IntentModel]", FakeSource())
+    source = cast("ModelSource[IntentModel]", source_of({"1": FakeIntentModel()}))
     manager = ModelManager(source, residents, threads=1, max_loads=10, freshness_seconds=60.0)
     engine = InferenceEngine(manager, QueryLimits(1000, 10), TrafficRegistry(8), threads=1)
     try:

@@ -20,10 +20,10 @@ from serving.domain.prediction import Prediction, Query, ScoredLabel
 from serving.stubs import open_inference_pb2 as pb
 from serving.wire.raw_tensors import pack_bytes
 from tests.builders import PATIENCE, a_call
-from tests.frontend.engines.open_inference.fake_open_inference import (
+from tests.fakes.manifests import UNPUBLISHED, a_manifest
+from tests.fakes.open_inference import (
     INSIDES,
     FakeOpenInference,
-    a_manifest,
     before,
     documents_in,
     queries,
@@ -127,7 +127,7 @@ async def test_a_batch_for_many_models_keeps_its_order() -> None:
 
 async def test_a_model_that_cannot_be_looked_up_fails_its_own_queries_alone() -> None:
     async with before(FakeOpenInference()) as backend:
-        asked = [Query("m", "a"), Query("none", "b"), Query("..", "c"), Query("m", "d")]
+        asked = [Query("m", "a"), Query(UNPUBLISHED, "b"), Query("..", "c"), Query("m", "d")]
         assert told(await backend.predict_batch(asked, a_call())) == ["a", "ModelNotFound", "InvalidModelId", "d"]
         with pytest.raises(ModelNotFound):
             await backend.predict(asked[1], a_call())

@@ -22,7 +22,7 @@ from serving.domain.errors import (
 from serving.domain.prediction import Query
 from serving.stubs import open_inference_pb2 as pb
 from tests.builders import PATIENCE, a_call, free_port, model_id, refusing_address
-from tests.frontend.engines.open_inference.fake_open_inference import (
+from tests.fakes.open_inference import (
     INSIDES,
     FakeOpenInference,
     asking,

@@ -25,17 +25,8 @@ from serving.domain.errors import (
     status_of,
 )
 from serving.domain.prediction import Prediction, Query
-from tests.builders import (
-    PATIENCE,
-    a_call,
-    echo,
-    fake_predictor,
-    free_port,
-    host_of,
-    hosted,
-    refusing_address,
-    server_settings,
-)
+from tests.builders import PATIENCE, a_call, free_port, host_of, hosted, refusing_address, server_settings
+from tests.fakes.predictor import echo, fake_predictor
 from tests.serving.refusals import assert_fit_for_callers
 
 # Whom the predictor does not know is the frontend, and not its caller.

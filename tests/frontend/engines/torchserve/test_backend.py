@@ -3,8 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from grpc import StatusCode
 from frontend.batching.coalescing import CoalescingBackend
 from frontend.engines.backend import Removed
 from frontend.engines.torchserve.backend import TorchServeBackend
-from frontend.engines.torchserve.options import TorchServeOptions
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
     DeadlineExceeded,
@@ -29,50 +27,27 @@ from serving.domain.errors import (
 )
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.manifest import Manifest
-from serving.domain.model_id import ModelId
 from serving.domain.prediction import Fallback, Prediction, Query, ScoredLabel
 from tests.builders import PATIENCE, a_call, free_port, model_id
-from tests.frontend.engines.torchserve.fake_torchserve import (
+from tests.fakes.manifests import UNPUBLISHED
+from tests.fakes.torchserve import (
     Archive,
     FakeTorchServe,
     HandlerError,
     Inputs,
+    asking,
     documents,
+    manifests_of,
     plain,
     running,
 )
 from tests.serving.refusals import assert_fit_for_callers, refused
 
 
-class Manifests:
-    """The book's pipeline: models of whatever id are called alike."""
-
-    def __init__(self, **manifests: dict[str, Any]) -> None:
-        self.manifests = manifests
-
-    async def manifest(self, model_id: ModelId) -> Manifest:
-        keys = {"ModelName": "intent", "ModelVersion": "1.0", **self.manifests.get(model_id, {})}
-        if model_id == "unpublished":
-            raise ModelNotFound("no model has this runId")
-        return Manifest.model_validate({"Algorithm": "intent-classification-torch", **keys})
-
-
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     with structlog.testing.capture_logs():
         yield
-
-
-@asynccontextmanager
-async def asking(
-    fake: FakeTorchServe, manifests: Manifests | None = None, **options: Any
-) -> AsyncIterator[TorchServeBackend]:
-    """A frontend's backend before a TorchServe that runs."""
-    backend = TorchServeBackend(*fake.targets, manifests or Manifests(), TorchServeOptions(**options))
-    try:
-        yield backend
-    finally:
-        await backend.close()
 
 
 async def label(backend: TorchServeBackend, model: str, document: str = "x", seconds: float = PATIENCE) -> str:
@@ -176,24 +151,27 @@ async def test_what_somebody_else_has_registered_is_used_and_given_a_worker_wher
     ],
 )
 async def test_the_name_is_made_of_the_manifest_where_it_makes_one(manifest: dict[str, str], name: str) -> None:
-    async with running(FakeTorchServe(a=Archive(plain("a")))) as fake, asking(fake, Manifests(a=manifest)) as backend:
+    async with (
+        running(FakeTorchServe(a=Archive(plain("a")))) as fake,
+        asking(fake, manifests_of(a=manifest)) as backend,
+    ):
         assert await label(backend, "a") == "a x"
         assert fake.registered == {name: "model-a.mar"}
 
 
 async def test_a_new_version_in_the_manifest_is_registered_anew() -> None:
-    manifests = Manifests(a={"ModelVersion": "1"})
+    manifests = manifests_of(a={"ModelVersion": "1"})
     async with running(FakeTorchServe(a=Archive(plain("old")))) as fake, asking(fake, manifests) as backend:
         assert await label(backend, "a") == "old x"
         fake.store["model-a.mar"] = Archive(plain("new"))
-        manifests.manifests["a"] = {"ModelVersion": "2"}
+        manifests.of_models["a"] = {"ModelVersion": "2"}
         assert await label(backend, "a") == "new x"
 
 
 async def test_a_model_that_is_not_published_asks_torchserve_nothing() -> None:
     async with running(FakeTorchServe()) as fake, asking(fake) as backend:
         with refused(ModelNotFound):
-            await label(backend, "unpublished")
+            await label(backend, UNPUBLISHED)
         assert not fake.asked
 
 
@@ -338,7 +316,7 @@ def reasons(**keys: Any) -> Callable[[Inputs], Awaitable[bytes]]:
 
 
 async def test_a_handler_of_ours_is_told_what_is_asked_and_what_it_answers_is_passed_on() -> None:
-    manifests = Manifests(a={"Confidence": {"threshold": 0.9, "fallback": "x"}})
+    manifests = manifests_of(a={"Confidence": {"threshold": 0.9, "fallback": "x"}})
     async with (
         running(FakeTorchServe(a=Archive(reasons()), b=Archive(reasons(fallback=FELL_BACK)))) as fake,
         asking(fake, manifests) as backend,
@@ -382,7 +360,7 @@ async def test_reasons_that_are_none_are_the_handlers_fault(keys: dict[str, Any]
     "handler", [documents("a"), plain(b'{"result": "a x", "score": 0.5}')], ids=["ours", "foreign"]
 )
 async def test_the_score_of_a_handler_that_knows_no_thresholds_is_held_against_them_here(handler: Any) -> None:
-    manifests = Manifests(a={"Confidence": {"threshold": 0.6, "fallback": "b"}})
+    manifests = manifests_of(a={"Confidence": {"threshold": 0.6, "fallback": "b"}})
     async with running(FakeTorchServe(a=Archive(handler))) as fake, asking(fake, manifests) as backend:
         by_manifest = await backend.predict(Query("a", "x"), a_call())
         by_query = await backend.predict(Query("a", "x", threshold=0.5), a_call())
@@ -394,7 +372,7 @@ async def test_the_score_of_a_handler_that_knows_no_thresholds_is_held_against_t
 
 
 async def test_the_probability_of_the_fallback_label_is_taken_where_it_is_told() -> None:
-    manifests = Manifests(a={"Confidence": {"threshold": 0.6, "fallback": "b"}})
+    manifests = manifests_of(a={"Confidence": {"threshold": 0.6, "fallback": "b"}})
     async with running(FakeTorchServe(a=Archive(documents("a")))) as fake, asking(fake, manifests) as backend:
         prediction = await backend.predict(Query("a", "x", 2), a_call())
     assert (prediction.label, prediction.score) == ("b", 0.25)
@@ -402,7 +380,7 @@ async def test_the_probability_of_the_fallback_label_is_taken_where_it_is_told()
 
 
 async def test_without_a_score_a_threshold_is_refused_and_not_ignored() -> None:
-    manifests = Manifests(b={"Confidence": {"threshold": 0.6}})
+    manifests = manifests_of(b={"Confidence": {"threshold": 0.6}})
     archives = {name: Archive(plain(name)) for name in ("a", "b")}
     async with running(FakeTorchServe(**archives)) as fake, asking(fake, manifests) as backend:
         for query in (Query("a", "x", threshold=0.1), Query("b", "x")):
@@ -521,7 +499,7 @@ async def test_an_answer_with_a_document_too_few_is_given_to_nobody() -> None:
 async def test_a_batch_of_many_models_keeps_its_order_and_each_its_own_outcome() -> None:
     archives = {"a": Archive(documents("a")), "b": Archive(plain("b")), "c": Archive(plain("c"), readable=False)}
     async with running(FakeTorchServe(**archives)) as fake, asking(fake) as backend:
-        models = ["a", "b", "a", "c", "unpublished", "b", "a", "missing"]
+        models = ["a", "b", "a", "c", UNPUBLISHED, "b", "a", "missing"]
         queries = [Query(model, str(number)) for number, model in enumerate(models)]
         outcomes = await backend.predict_batch(queries, a_call())
         assert [getattr(outcome, "label", None) for outcome in outcomes] == [

@@ -10,8 +10,8 @@ import structlog
 
 from serving.domain.errors import Unavailable
 from tests.builders import PATIENCE
-from tests.frontend.engines.torchserve.fake_torchserve import Archive, FakeTorchServe, plain, running
-from tests.frontend.engines.torchserve.test_backend import asking, label
+from tests.fakes.torchserve import Archive, FakeTorchServe, asking, plain, running
+from tests.frontend.engines.torchserve.test_backend import label
 from tests.serving.refusals import refused
 
 

@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.open_inference.rest.refusals import http_status_of
-from serving.call.call import Call, current_call
+from serving.call.call import current_call
 from serving.domain import errors
 from serving.domain.errors import INTERNAL_MESSAGE, ServingError
-from serving.domain.prediction import Prediction, Query
 from serving.telemetry.logs import with_request_id
-from tests.builders import PATIENCE, FakeBackend, a_prediction, publish
+from tests.builders import PATIENCE, a_prediction, publish
+from tests.fakes.backend import FakeBackend
+from tests.fakes.hanging_backend import FakeHangingBackend
 from tests.frontend.open_inference.rest.running import INFER, LIMIT, RestCaller, documents, rest_before
 from tests.frontend.open_inference.running import CLASSES, an_answer
 from tests.serving.refusals import assert_fit_for_callers
@@ -46,25 +47,6 @@ async def rest(models: Path) -> AsyncIterator[RestCaller]:
 def logged() -> Iterator[list[Any]]:
     with structlog.testing.capture_logs(processors=[with_request_id]) as captured:
         yield captured
-
-
-class Hanging(FakeBackend):
-    """An engine that answers only when it is told to, and tells how it ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started = asyncio.Event()
-        self.may_answer = asyncio.Event()
-        self.cancelled = asyncio.Event()
-
-    async def predict(self, query: Query, call: Call) -> Prediction:
-        self.started.set()
-        try:
-            await self.may_answer.wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        return a_prediction(query)
 
 
 async def seen(event: asyncio.Event) -> None:
@@ -178,7 +160,7 @@ async def test_a_body_may_come_byte_by_byte(rest: RestCaller) -> None:
 
 
 async def test_a_call_without_a_deadline_gets_the_default(models: Path) -> None:
-    engine = Hanging()
+    engine = FakeHangingBackend()
     async with rest_before(models, engine, seconds=0.05) as rest:
         answer = await rest.post(INFER, documents("a"))
     assert answer.status == 504
@@ -192,7 +174,7 @@ async def test_a_call_without_a_deadline_gets_the_default(models: Path) -> None:
     ids=["header", "parameter of Triton"],
 )
 async def test_the_deadline_of_the_caller_ends_the_work(headers: Any, keys: Any, models: Path) -> None:
-    engine = Hanging()
+    engine = FakeHangingBackend()
     async with rest_before(models, engine) as rest:
         answer = await rest.post(INFER, documents("a", **keys), **headers)
         assert answer.status == 504
@@ -222,7 +204,7 @@ async def test_a_timeout_that_cannot_be_read_is_refused(written: str, rest: Rest
 
 
 async def test_a_caller_who_leaves_ends_the_work_and_frees_its_place(models: Path) -> None:
-    engine = Hanging()
+    engine = FakeHangingBackend()
     async with rest_before(models, engine, max_in_flight=1) as rest:
         for _ in range(3):
             engine.started.clear()
@@ -248,7 +230,7 @@ async def test_a_caller_who_leaves_before_all_was_sent_is_no_error(rest: RestCal
 
 
 async def test_calls_beyond_the_bound_are_refused_and_the_next_is_served_when_one_ends(models: Path) -> None:
-    engine = Hanging()
+    engine = FakeHangingBackend()
     async with rest_before(models, engine, max_in_flight=1) as rest:
         first = await rest.start("POST", INFER, documents("a"))
         await seen(engine.started)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from serving.wire.raw_tensors import pack_bytes, unpack_bytes, unpack_floats
-from tests.builders import FakeBackend, publish
+from tests.builders import publish
+from tests.fakes.backend import FakeBackend
 from tests.frontend.open_inference.rest.running import INFER, RestAnswer, RestCaller, documents, rest_before
 from tests.frontend.open_inference.running import CLASSES, EXPLAINED, an_answer, an_answer_with_reasons
 

@@ -20,7 +20,7 @@ from serving.runtime.supervision.times import Times
 from serving.runtime.workload import Workload
 from serving.telemetry.logs import configure_logs
 from serving.wire.listening import CannotListen
-from tests.builders import fake_predictor
+from tests.fakes.predictor import fake_predictor
 
 NAME = "workers"
 TIMES = Times(stable=60.0, first_pause=0.05, longest_pause=0.2, look=0.2, hang=2.0, close=2.0)

@@ -30,8 +30,6 @@ from tests.builders import (
     PREDICTOR,
     SERVING,
     channel_to,
-    echo,
-    fake_predictor,
     free_port,
     health_becomes,
     health_of,
@@ -39,6 +37,7 @@ from tests.builders import (
     hosted,
     server_settings,
 )
+from tests.fakes.predictor import echo, fake_predictor
 
 pytestmark = pytest.mark.usefixtures("each_transport")
 

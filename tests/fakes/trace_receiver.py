@@ -1,4 +1,7 @@
-"""A fake trace receiver: the gRPC service of OTLP, which keeps the spans that it receives."""
+"""A fake receiver of traces: the gRPC service of OTLP, which keeps the spans that it gets.
+
+A real collector is another program to install, and shows its spans only after a delay of its own.
+"""
 
 from __future__ import annotations
 

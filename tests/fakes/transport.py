@@ -1,4 +1,7 @@
-"""A transport without a socket: keeps the bytes written to it, and notifies its protocol as a test directs."""
+"""A fake transport without a socket: it keeps what is written, and passes on to its protocol what a test feeds it.
+
+A real socket delivers bytes and ends in an order that no seed repeats.
+"""
 
 from __future__ import annotations
 

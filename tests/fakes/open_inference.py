@@ -1,4 +1,7 @@
-"""A fake server of the Open Inference Protocol behind a real socket, and a backend before it."""
+"""A fake engine of the Open Inference Protocol behind a real socket, and a backend before it.
+
+No real engine refuses with a chosen status, hangs, or answers in a chosen form when a test asks for it.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,17 @@ import grpc
 from grpc import StatusCode
 
 from frontend.engines.open_inference.backend import OpenInferenceBackend
-from serving.domain.errors import ModelNotFound
-from serving.domain.manifest import Manifest
-from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import open_inference_pb2 as pb
 from serving.wire.raw_tensors import pack_bytes, pack_floats, unpack_bytes
+from tests.fakes.manifests import FakeManifests
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 Output = pb.ModelInferResponse.InferOutputTensor
 
 INSIDES: Final = "Traceback: /opt/engine/secret.py 10.1.2.3"
-"""What no caller may read."""
+"""Text that no caller may read."""
 
 
 class Refusal(Exception):
@@ -36,15 +37,15 @@ class Refusal(Exception):
 
 
 class FakeOpenInference:
-    """A fake engine: answers each document with itself, unless ``check`` refuses the documents of a request."""
+    """An engine that answers each document with itself, unless ``check`` refuses the documents of a request."""
 
     def __init__(self, check: Callable[[list[str]], Awaitable[None]] | None = None, *, raw: bool | None = None) -> None:
         self.check = check
         self.raw = raw
         self.ready: bool | None = True
-        """``None``: it does not know the question."""
+        """``None``: the engine does not know the question."""
         self.described: pb.ModelMetadataResponse | None = None
-        """``None``: it does not know the question."""
+        """``None``: the engine does not know the question."""
         self.asked: list[pb.ModelInferRequest] = []
         self.metadata: list[dict[str, str]] = []
         self.asked_whether_ready = asyncio.Event()
@@ -95,22 +96,6 @@ class FakeOpenInference:
         return response
 
 
-class FakeManifests:
-    """A fake catalog: every model but "none" has a manifest of ``keys``."""
-
-    def __init__(self, **keys: Any) -> None:
-        self._keys = keys
-
-    async def manifest(self, model_id: ModelId) -> Manifest:
-        if model_id == "none":
-            raise ModelNotFound("no model has this runId")
-        return a_manifest(**self._keys)
-
-
-def a_manifest(**keys: Any) -> Manifest:
-    return Manifest.model_validate({"Algorithm": "any", **keys})
-
-
 def documents_in(request: pb.ModelInferRequest) -> list[str]:
     typed = request.inputs[0].contents.bytes_contents
     return [text.decode() for text in typed or unpack_bytes(request.raw_input_contents[0])]
@@ -150,7 +135,7 @@ async def asking(
 
 @asynccontextmanager
 async def before(engine: FakeOpenInference, **keys: Any) -> AsyncIterator[OpenInferenceBackend]:
-    async with serving(engine) as address, asking(address, FakeManifests(**keys)) as backend:
+    async with serving(engine) as address, asking(address, FakeManifests(keys)) as backend:
         yield backend
 
 

@@ -1,4 +1,7 @@
-"""A TorchServe of this process: its two services over real sockets, answering as TorchServe 0.12 was seen to answer."""
+"""A fake TorchServe: its two services over real sockets, which answer as TorchServe 0.12 was seen to answer.
+
+A real one takes seconds to start, and cannot be made to lose a model between two calls, or to hold an answer back.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,13 @@ from typing import Any, NoReturn
 import grpc
 from grpc import StatusCode
 
+from frontend.engines.torchserve.backend import TorchServeBackend
+from frontend.engines.torchserve.options import TorchServeOptions
 from serving.stubs import torchserve_inference_pb2 as inference
 from serving.stubs import torchserve_inference_pb2_grpc as inference_grpc
 from serving.stubs import torchserve_management_pb2 as management
 from serving.stubs import torchserve_management_pb2_grpc as management_grpc
+from tests.fakes.manifests import FakeManifests
 
 Inputs = Mapping[str, bytes]
 
@@ -26,7 +32,7 @@ _NOT_FOUND = f"{_PACKAGE}.archive.model.ModelNotFoundException"
 
 
 class HandlerError(Exception):
-    """What a handler ends with; by itself as an exception of any kind does."""
+    """The failure of a handler; by default, it shows to callers as an exception of any kind does."""
 
     def __init__(self, text: str = "Prediction failed", code: StatusCode = StatusCode.UNAVAILABLE) -> None:
         super().__init__(text)
@@ -71,7 +77,7 @@ class Archive:
     readable: bool = True
     starts: bool = True
     up: asyncio.Event | None = None
-    """What its workers wait for when they start."""
+    """Event that its workers wait for when they start."""
     waited_for: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once its workers are waited for."""
 
@@ -95,7 +101,7 @@ class Model:
 
 
 class FakeTorchServe:
-    """Archives by name of file, models by name and version, and what was asked."""
+    """Holds archives by name of file and models by name and version; keeps what it was asked."""
 
     def __init__(self, **archives: Archive) -> None:
         self.store = {f"model-{name}.mar": archive for name, archive in archives.items()}
@@ -106,7 +112,7 @@ class FakeTorchServe:
         self.full = False
         self.model_api = True
         self.before_answer: Callable[[inference.PredictionsRequest], Awaitable[None]] | None = None
-        """What happens between a handler's answer and its arrival."""
+        """Called between a handler's answer and its arrival."""
         self.inference_port = self.management_port = 0
         self._starts = 0
         self._number = 9000
@@ -122,13 +128,13 @@ class FakeTorchServe:
         return {name: model.url for (name, _), model in self.models.items()}
 
     async def start(self) -> None:
-        """Listen, with nothing registered, where it did before."""
+        """Listen at the former ports, with nothing registered."""
         self._number = 9000
         self.models = {}
         server = self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         inference_grpc.add_InferenceAPIsServiceServicer_to_server(_Inference(self), server)
         management_grpc.add_ManagementAPIsServiceServicer_to_server(_Management(self), server)
-        # Both APIs on both ports: which is asked where is checked by the keys.
+        # Both APIs are on both ports: the keys check which of them a call is for.
         self.inference_port = server.add_insecure_port(f"127.0.0.1:{self.inference_port}")
         self.management_port = server.add_insecure_port(f"127.0.0.1:{self.management_port}")
         await server.start()
@@ -138,7 +144,7 @@ class FakeTorchServe:
         await self._server.stop(0)
 
     def put(self, name: str, url: str, workers: int = 1) -> Model:
-        """Register, as somebody else would."""
+        """Register a model, as another client would."""
         archive = self.store[url]
         model = Model(name, url, archive, management.RegisterModelRequest(model_name=name, url=url))
         self.models[name, archive.version] = model
@@ -146,7 +152,7 @@ class FakeTorchServe:
         return model
 
     def remove(self, name: str, version: str = "1.0") -> None:
-        """Unregister: what is in flight is never answered."""
+        """Unregister a model: its queries in flight are never answered."""
         self.models.pop((name, version)).gone.set()
 
     def add_workers(self, model: Model, count: int) -> None:
@@ -317,9 +323,27 @@ def _metadata(answer: bytes) -> Any:
 
 @asynccontextmanager
 async def running(fake: FakeTorchServe) -> AsyncIterator[FakeTorchServe]:
-    """Let ``fake`` listen, and end it behind the block."""
+    """Start ``fake``, and stop it behind the block."""
     await fake.start()
     try:
         yield fake
     finally:
         await fake.stop()
+
+
+def manifests_of(**of_models: Mapping[str, Any]) -> FakeManifests:
+    """Return the manifests of the book's pipeline, in which all models have one name, with keys by model id."""
+    pipeline = {"Algorithm": "intent-classification-torch", "ModelName": "intent", "ModelVersion": "1.0"}
+    return FakeManifests(pipeline, of_models)
+
+
+@asynccontextmanager
+async def asking(
+    fake: FakeTorchServe, manifests: FakeManifests | None = None, **options: Any
+) -> AsyncIterator[TorchServeBackend]:
+    """A frontend's backend before a fake that runs."""
+    backend = TorchServeBackend(*fake.targets, manifests or manifests_of(), TorchServeOptions(**options))
+    try:
+        yield backend
+    finally:
+        await backend.close()

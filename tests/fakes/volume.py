@@ -1,7 +1,7 @@
-"""The real predictor over a fake volume that fails when a test requires it: no file system here fails on request.
+"""A fake volume below the real predictor: it fails when a test says so, and no file system here fails on request.
 
-``python -m tests.end_to_end.fake_volume`` is ``python -m predictor`` with replacements for the calls of ``os`` that
-reach the files of models. Each call first looks for faults in a folder outside the volume, where a test puts them.
+``python -m tests.fakes.volume`` is ``python -m predictor`` with the calls of ``os`` that reach the files of
+models replaced. Each first looks into a folder outside of the volume, where a test has left the faults to come.
 """
 
 from __future__ import annotations
@@ -148,4 +148,4 @@ def build(settings: PredictorSettings) -> Workload:
 
 
 if __name__ == "__main__":
-    run(Program("predictor", "tests.end_to_end.fake_volume:build"), load_settings(PredictorSettings))
+    run(Program("predictor", "tests.fakes.volume:build"), load_settings(PredictorSettings))
