@@ -14,7 +14,7 @@ from grpc_http2.client.channel import Channel
 from grpc_http2.client.settings import ChannelSettings, Pings
 from grpc_http2.wire import framed
 from tests.builders import PATIENCE
-from tests.grpc_http2.client.servers import (
+from tests.grpc_http2.client.peers import (
     BOTH,
     HEADERS,
     MANY,

@@ -16,7 +16,7 @@ from grpc_http2.client.encryption import client_context
 from grpc_http2.client.settings import ChannelSettings, Tls
 from tests.builders import PATIENCE
 from tests.end_to_end.transports.certificates import Authority
-from tests.grpc_http2.client.servers import Service, error_of, grpcio_server, one_of
+from tests.grpc_http2.client.peers import Service, error_of, grpcio_server, one_of
 
 QUICK = ChannelSettings(connect_seconds=PATIENCE, first_backoff_seconds=0.05, max_backoff_seconds=0.1)
 

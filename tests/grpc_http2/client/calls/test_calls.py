@@ -16,7 +16,7 @@ from grpc_http2.client.calls.call import Call
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.settings import ChannelSettings
 from tests.builders import PATIENCE, refusing_address
-from tests.grpc_http2.client.servers import BOTH, MANY, ONE, SUM, Service, error_of, grpcio_server, one_of, own_server
+from tests.grpc_http2.client.peers import BOTH, MANY, ONE, SUM, Service, error_of, grpcio_server, one_of, own_server
 
 SIZES = [0, 1, 100, 16_000, 70_000, 1 << 20, 4 << 20]
 

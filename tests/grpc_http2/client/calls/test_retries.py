@@ -12,7 +12,7 @@ from grpc_http2.client.calls.retries import RetryBudget, RetryPolicy
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.settings import ChannelSettings
 from tests.builders import PATIENCE, free_port
-from tests.grpc_http2.client.servers import (
+from tests.grpc_http2.client.peers import (
     HEADERS,
     MANY,
     SUM,

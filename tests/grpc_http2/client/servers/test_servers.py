@@ -18,7 +18,7 @@ from grpc_http2.client.calls.retries import RetryPolicy
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.settings import ChannelSettings, Pings
 from tests.builders import PATIENCE
-from tests.grpc_http2.client.servers import ONE, SERVICE, Peer, answering, complete, echoing, error_of, peers
+from tests.grpc_http2.client.peers import ONE, SERVICE, Peer, answering, complete, echoing, error_of, peers
 
 SETTINGS = ChannelSettings(
     retries=RetryPolicy(),
