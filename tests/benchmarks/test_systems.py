@@ -21,7 +21,7 @@ from peers.environments import CannotInstall
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 BESIDE = {system.name: system for system in ours(TRANSPORTS[0]) if system.name.startswith("one-process-")}
 

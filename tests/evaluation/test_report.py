@@ -13,6 +13,8 @@ from evaluation.plots import draw
 from evaluation.report import html_report
 from tests.evaluation.builders import answers_of, fell_back, plain
 
+pytestmark = pytest.mark.slow
+
 PNG = b"\x89PNG\r\n\x1a\n"
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -56,6 +56,7 @@ async def test_an_alarm_that_fails_is_told_and_the_others_ring() -> None:
     assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 @given(delays=st.lists(st.floats(0.0, 0.06), min_size=1, max_size=30))
 def test_every_alarm_rings_however_they_come(

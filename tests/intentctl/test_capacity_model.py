@@ -251,6 +251,7 @@ def model_ids(number: int) -> list[ModelId]:
 TOLERANCE = 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0, 1.4])
 @pytest.mark.parametrize("held", [20, 200, 900])
 def test_the_prediction_is_what_the_predictors_cache_does(
@@ -292,6 +293,7 @@ def ring(replicas: Sequence[Replica], affinity: Affinity, chance: random.Random)
 RINGS = 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tenants", "exponent", "held"), [(600, 0.0, 250), (600, 0.0, 190), (2000, 1.0, 200)])
 def test_three_replicas_with_affinity_hold_what_is_predicted(
     tenants: int, exponent: float, held: int, figure: Callable[[str], None]

@@ -139,6 +139,7 @@ def test_what_cannot_be_compared_is_told(arguments: tuple[str, ...], code: int, 
     assert message in " ".join(result.stderr.replace("│", " ").split())
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_real_services_and_the_model_folder_compare_alike(models: Path, texts: Path, tmp_path: Path) -> None:
     direct = told("bad", "good", texts, "--model-dir", models)

@@ -14,6 +14,8 @@ import pytest
 from tests.builders import PATIENCE
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.end_to_end
+
 KEY = "a-key-0123456789"
 COMMANDS = ("predict", "explain", "models", "evaluate", "compare", "doctor")
 OPTIONS = ("--tls-authority", "--tls-certificate", "--tls-key", "--tls-server-name", "--credential-file")

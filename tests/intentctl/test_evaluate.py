@@ -345,6 +345,7 @@ def test_a_frontend_that_does_not_answer_is_told_with_what_to_do(texts: Path) ->
     assert "`intentctl up` starts it" in said(result)
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_real_services_and_the_model_folder_give_the_same_figures(models: Path, texts: Path, tmp_path: Path) -> None:
     with stack(models, tmp_path) as both:

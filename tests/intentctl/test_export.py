@@ -250,6 +250,7 @@ def labels_of(reply: Reply) -> list[str]:
     return [json.loads(answer)["result"] for answer in reply.answers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", ["1", "clinc150"])
 def test_on_all_clinc150_test_rows_the_handler_answers_as_the_predictor_does(
     model_id: str, models: Path, export: Export, served: Workers, figure: Callable[[str], None]

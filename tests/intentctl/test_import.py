@@ -351,6 +351,7 @@ def ends_in_plain_words(data: bytes) -> None:
             assert list(models.iterdir()) == []
 
 
+@pytest.mark.slow
 @given(data=st.binary(max_size=200) | st.binary(max_size=100).map(lambda tail: zipped(MEMBERS)[:-22] + tail))
 @settings(max_examples=50)
 def test_any_bytes_end_in_plain_words(data: bytes) -> None:
@@ -363,6 +364,7 @@ DIRECTORY = WHOLE.index(b"PK\x01\x02")
 PLACES = st.integers(DIRECTORY, len(WHOLE) - 1) | st.integers(0, len(WHOLE) - 1)
 
 
+@pytest.mark.slow
 @given(damage=st.lists(st.tuples(PLACES, st.binary(min_size=1, max_size=8)), min_size=1, max_size=4))
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_any_damage_to_an_archive_ends_in_plain_words(damage: list[tuple[int, bytes]]) -> None:

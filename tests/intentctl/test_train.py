@@ -157,6 +157,7 @@ def test_help_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
+@pytest.mark.slow
 def test_clinc150_is_learnt_to_its_figure(tmp_path: Path) -> None:
     data = shared("datasets/clinc150/data_full.json")
     arguments = [str(data), "--model-id", "clinc150", "--model-dir", str(tmp_path), "--json"]

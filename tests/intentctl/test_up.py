@@ -25,6 +25,8 @@ from serving.wire.client import IntentClient
 from tests.builders import a_prediction, free_port, hosted_frontend, publish
 from tests.fakes.backend import FakeBackend
 
+pytestmark = pytest.mark.end_to_end
+
 TIMEOUT = 90.0
 
 

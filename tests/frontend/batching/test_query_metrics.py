@@ -209,6 +209,7 @@ async def test_a_copy_of_another_version_has_counters_of_its_own(tmp_path: Path)
         assert it.told.values("nv_inference_count") == {("a", "2.0"): 1}
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 3)), max_size=60), st.integers(1, 3))
 async def test_no_counter_falls_while_models_replace_each_other_among_the_busiest(
     asked: list[tuple[str, int]], models: int

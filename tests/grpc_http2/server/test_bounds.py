@@ -15,7 +15,7 @@ from hyperframe.frame import SettingsFrame, WindowUpdateFrame
 from grpc_http2.wire import framed
 from tests.builders import PATIENCE
 from tests.grpc_http2.server.peers import ConnectionEnded, Peer, codes_of, peer_of
-from tests.grpc_http2.server.service import MANY, ONE, SUM, hosted
+from tests.grpc_http2.server.service import BOTH, MANY, ONE, SUM, hosted
 
 OK, EXHAUSTED, LATE = "0", str(StatusCode.RESOURCE_EXHAUSTED.value[0]), str(StatusCode.DEADLINE_EXCEEDED.value[0])
 UNIMPLEMENTED = str(StatusCode.UNIMPLEMENTED.value[0])
@@ -280,3 +280,15 @@ class Unread:
     async def __aexit__(self, *_: object) -> None:
         assert self._peer is not None
         self._peer.close()
+
+
+async def test_pings_between_small_messages_of_a_stream_measure_the_path_and_are_borne() -> None:
+    async with hosted() as served, peer_of(served.port) as peer:
+        stream = peer.headers(BOTH)
+        for number in range(1, 21):
+            peer.data(stream, framed(b"a"))
+            while len(peer.responses[stream].body) < 6 * number:
+                await peer.frame()
+            await peer.ping()
+        peer.data(stream, b"", last=True)
+        assert (await peer.response(stream)).status == OK

@@ -121,6 +121,7 @@ def without_use(peer: Peer) -> dict[str, Frame]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", without_use(None).keys())  # type: ignore[arg-type]
 @pytest.mark.parametrize("disguise", ["bare", "among calls"])
 async def test_a_flood_without_use_ends_its_connection_and_starves_no_other(

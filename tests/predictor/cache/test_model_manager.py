@@ -602,7 +602,7 @@ async def test_a_volume_that_fails_takes_no_loaded_model_away() -> None:
 
 async def test_a_bug_while_refreshing_takes_no_loaded_model_away() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    async with bench(freshness_seconds=0.0) as it:
+    async with bench(freshness_seconds=0.0, bounds=HASTY) as it:
         await it.mark(A)
         it.source.files[A] = ZeroDivisionError()
         assert await it.mark(A) == 1

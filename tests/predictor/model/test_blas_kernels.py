@@ -19,6 +19,8 @@ import pytest
 from predictor.model.folded_network import FoldedNetwork
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 class Kernel(NamedTuple):
     """A kernel by the name that OpenBLAS takes."""

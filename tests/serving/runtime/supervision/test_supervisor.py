@@ -25,6 +25,8 @@ from tests.end_to_end.processes import Service, wait_until_ended
 from tests.exposition import Exposition
 from tests.serving.runtime.supervision.program import HANG, NAME, WHO
 
+pytestmark = pytest.mark.end_to_end
+
 LONG_ENOUGH = 4.0
 """Beyond the bounds of the program."""
 
