@@ -88,10 +88,10 @@ class AsyncClient(Client):
 
 
 @contextmanager
-def typed_errors() -> Iterator[None]:
-    """Raise the typed form of a gRPC error. The errors of both kinds of channel have the same methods."""
+def typed_errors(service: str = "frontend") -> Iterator[None]:
+    """Raise the typed form of a gRPC error of ``service``. Both kinds of channel raise errors with the same methods."""
     try:
         yield
     except grpc.RpcError as error:
         failed: Any = error
-        raise error_of_call(failed, "frontend") from error
+        raise error_of_call(failed, service) from error

@@ -24,6 +24,7 @@ from serving.domain.management import (
 from serving.domain.releases.release import Canary, Change, Release, Shadow
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import model_service_pb2 as pb
+from serving.wire.fields import from_message
 
 _ROLES: Final[Mapping[Role, pb.ReleaseRole.ValueType]] = {
     "stable": pb.STABLE,
@@ -89,18 +90,7 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
     return pb.ModelDescription(
         summary=summary_message(description.summary),
         manifest=description.manifest,
-        versions=[
-            pb.VersionDescription(
-                version=version.version,
-                model_version=version.model_version,
-                algorithm=version.algorithm,
-                labels=version.labels,
-                bytes=version.bytes,
-                problem=version.problem,
-                roles=version.roles,
-            )
-            for version in description.versions
-        ],
+        versions=[pb.VersionDescription(**asdict(version)) for version in description.versions],
         release=None if description.release is None else state_message(description.release),
         residences=map(model_residency_message, description.residences),
     )
@@ -111,18 +101,7 @@ def description_of(message: pb.ModelDescription) -> ModelDescription:
     return ModelDescription(
         _summary_of(message.summary),
         message.manifest,
-        tuple(
-            VersionDescription(
-                version.version,
-                version.model_version,
-                version.algorithm,
-                version.labels,
-                version.bytes,
-                version.problem,
-                tuple(version.roles),
-            )
-            for version in message.versions
-        ),
+        tuple(from_message(VersionDescription, each, roles=tuple(each.roles)) for each in message.versions),
         state_of(message.release) if message.HasField("release") else None,
         tuple(map(model_residency_of, message.residences)),
     )
@@ -130,44 +109,13 @@ def description_of(message: pb.ModelDescription) -> ModelDescription:
 
 def model_residency_message(residence: ModelResidency) -> pb.Residence:
     """Return the message of a model's residency at a replica."""
-    statistics = residence.statistics
-    return pb.Residence(
-        replica=residence.replica,
-        resident=residence.resident,
-        pinned=residence.pinned,
-        generation=residence.generation,
-        bytes=residence.bytes,
-        idle_seconds=residence.idle_seconds,
-        leases=residence.leases,
-        hits=residence.hits,
-        statistics=None if statistics is None else pb.ModelStatistics(**asdict(statistics)),
-    )
+    return pb.Residence(**asdict(residence))
 
 
 def model_residency_of(message: pb.Residence) -> ModelResidency:
     """Return a model's residency at a replica from a message."""
-    return ModelResidency(
-        message.replica,
-        message.resident,
-        message.pinned,
-        message.generation,
-        message.bytes,
-        message.idle_seconds,
-        message.leases,
-        message.hits,
-        _statistics_of(message.statistics) if message.HasField("statistics") else None,
-    )
-
-
-def _statistics_of(message: pb.ModelStatistics) -> ModelStatistics:
-    return ModelStatistics(
-        message.documents,
-        message.empty_documents,
-        message.tokens,
-        message.unknown_tokens,
-        message.fallbacks,
-        message.seconds,
-    )
+    statistics = from_message(ModelStatistics, message.statistics) if message.HasField("statistics") else None
+    return from_message(ModelResidency, message, statistics=statistics)
 
 
 def state_message(state: ReleaseState, history: int | None = None) -> pb.ReleaseState:
@@ -226,16 +174,7 @@ def _summary_of(message: pb.ModelSummary) -> ModelSummary:
         )
     except ValidationError as error:
         raise _not_understood() from error
-    return ModelSummary(
-        message.name,
-        message.algorithm,
-        message.model_version,
-        message.labels,
-        message.bytes,
-        tuple(message.versions),
-        release,
-        message.problem,
-    )
+    return from_message(ModelSummary, message, versions=tuple(message.versions), release=release)
 
 
 def _canary_message(canary: Canary) -> pb.CanaryState:
@@ -261,16 +200,7 @@ def _canary_of(message: pb.CanaryState) -> Canary:
 
 
 def _change_message(change: Change) -> pb.ReleaseChange:
-    return pb.ReleaseChange(
-        revision=change.revision,
-        at=_moment(change.at),
-        by=change.by,
-        action=change.action,
-        version=change.version,
-        label=change.label,
-        stable=change.stable,
-        comment=change.comment,
-    )
+    return pb.ReleaseChange(**change.model_dump(exclude={"at"}), at=_moment(change.at))
 
 
 def _change_of(message: pb.ReleaseChange) -> Change:
@@ -301,27 +231,11 @@ def _release_of(message: pb.ReleaseState) -> Release | None:
 
 
 def _trial_message(trial: Trial) -> pb.Trial:
-    return pb.Trial(
-        role=_ROLES[trial.role],
-        version=trial.version,
-        answers=trial.answers,
-        errors=trial.errors,
-        compared=trial.compared,
-        agreed=trial.agreed,
-        skipped=trial.skipped,
-    )
+    return pb.Trial(**asdict(trial) | {"role": _ROLES[trial.role]})
 
 
 def _trial_of(message: pb.Trial) -> Trial:
-    return Trial(
-        _ROLES_OF.get(message.role, "label"),
-        message.version,
-        message.answers,
-        message.errors,
-        message.compared,
-        message.agreed,
-        message.skipped,
-    )
+    return from_message(Trial, message, role=_ROLES_OF.get(message.role, "label"))
 
 
 def _not_understood() -> ServingError:

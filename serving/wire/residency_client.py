@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import grpc
-
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.channels import PLAIN, ChannelOptions, open_channel
-from serving.wire.remote import error_of_call
+from serving.wire.client_base import typed_errors
+from serving.wire.fields import from_message
 
 _COUNTERS: Final = ("hits", "misses", "loads", "load_seconds", "evictions", "eviction_age_seconds")
 
@@ -60,13 +59,12 @@ def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, option
         ServingError: the call failed.
     """
     with open_channel(address, options) as channel:
-        try:
+        with typed_errors("predictor"):
             answer = pb_grpc.PredictorStub(channel).Residency(pb.ResidencyRequest(limit=limit), timeout=timeout)
-        except grpc.RpcError as error:
-            failed: Any = error
-            raise error_of_call(failed, "predictor") from error
     return Residency(
-        tuple(_resident(model) for model in answer.models),
+        tuple(
+            from_message(ResidentModel, each, id=each.model.id, version=each.model.version) for each in answer.models
+        ),
         answer.budget_bytes,
         answer.held_bytes,
         answer.resident_models,
@@ -81,40 +79,9 @@ def model_residency_of(
     """Return a model's residency as a replica reports it; without a ``message`` the model is not in memory there."""
     if message is None:
         return ModelResidency(replica, resident=False, statistics=statistics)
-    return ModelResidency(
-        replica,
-        resident=True,
-        pinned=message.pinned,
-        generation=message.generation,
-        bytes=message.bytes,
-        idle_seconds=message.idle_seconds,
-        leases=message.leases,
-        hits=message.hits,
-        statistics=statistics,
-    )
+    return from_message(ModelResidency, message, replica=replica, resident=True, statistics=statistics)
 
 
 def statistics_of(message: pb.ModelTraffic) -> ModelStatistics:
     """Return the statistics of a model that a replica has counted."""
-    counts = message.counts
-    return ModelStatistics(
-        counts.documents,
-        counts.empty_documents,
-        counts.tokens,
-        counts.unknown_tokens,
-        counts.fallbacks,
-        message.seconds,
-    )
-
-
-def _resident(message: pb.ResidentModel) -> ResidentModel:
-    return ResidentModel(
-        message.model.id,
-        message.model.version,
-        message.generation,
-        message.bytes,
-        message.idle_seconds,
-        message.leases,
-        message.hits,
-        message.pinned,
-    )
+    return from_message(ModelStatistics, message.counts, seconds=message.seconds)

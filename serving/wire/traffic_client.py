@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import grpc
 from pydantic import ValidationError
 
 from serving.domain.answer_counts import AnswerCounts
@@ -13,7 +12,7 @@ from serving.domain.errors import ServingError
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.channels import PLAIN, ChannelOptions, open_channel
-from serving.wire.remote import error_of_call
+from serving.wire.client_base import typed_errors
 
 _MAX_ANSWER_BYTES: Final = 256 << 20
 
@@ -49,12 +48,9 @@ def ask_traffic(
         ServingError: the call failed, or the answer is not understood.
     """
     with open_channel(address, replace(options, max_answer_bytes=_MAX_ANSWER_BYTES)) as channel:
-        try:
+        with typed_errors("predictor"):
             request = pb.TrafficRequest(runId=model_id, limit=limit)
             answer = pb_grpc.PredictorStub(channel).Traffic(request, timeout=timeout)
-        except grpc.RpcError as error:
-            failed: Any = error
-            raise error_of_call(failed, "predictor") from error
     try:
         return tuple(_traffic(model) for model in answer.models)
     except ValidationError as error:
