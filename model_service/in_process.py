@@ -11,6 +11,7 @@ from predictor.inference.engine import InferenceEngine
 from predictor.inference.traffic_registry import CountedModel
 from predictor.rpc.servicer import REPLICA
 from serving.call.call import Call
+from serving.domain.fields import from_fields
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency, ModelStatistics
@@ -80,26 +81,17 @@ class InProcessBackend:
         statistics = _statistics_of(counted[0], now) if counted else None
         if resident is None:
             return ModelResidency(REPLICA, resident=False, statistics=statistics)
-        return ModelResidency(
-            REPLICA,
+        return from_fields(
+            ModelResidency,
+            resident,
+            replica=REPLICA,
             resident=True,
             pinned=residents.is_pinned(model_id),
-            generation=resident.generation,
             bytes=resident.size,
             idle_seconds=max(0.0, now - resident.last_used),
-            leases=resident.leases,
-            hits=resident.hits,
             statistics=statistics,
         )
 
 
 def _statistics_of(counted: CountedModel, now: float) -> ModelStatistics:
-    counts = counted.counter.snapshot()
-    return ModelStatistics(
-        counts.documents,
-        counts.empty_documents,
-        counts.tokens,
-        counts.unknown_tokens,
-        counts.fallbacks,
-        max(0.0, now - counted.began),
-    )
+    return from_fields(ModelStatistics, counted.counter.snapshot(), seconds=max(0.0, now - counted.began))

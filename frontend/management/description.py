@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import structlog
 
 from frontend.management.residency import Residences
 from frontend.management.volume import Volume
-from frontend.releases.trials import TrialCounts, Trials
+from frontend.releases.trials import Trials
 from serving.call.call import Call
 from serving.domain.errors import ModelNotFound, ServingError
-from serving.domain.management import ModelDescription, ModelSummary, ReleaseState, Role, Trial, VersionDescription
+from serving.domain.management import ModelDescription, ModelSummary, ReleaseState, VersionDescription
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.releases.release import Release
 from serving.domain.residency import ModelResidency
@@ -45,7 +44,7 @@ class ReleaseStates:
 
     def with_trials(self, name: ModelId, release: Release | None) -> ReleaseState:
         """Return a release together with its trial counts."""
-        return ReleaseState(name, release, tuple(_trial(counts) for counts in self._trials.of(name)))
+        return ReleaseState(name, release, tuple(from_fields(Trial, counts) for counts in self._trials.of(name)))
 
 
 class Descriptions:
@@ -101,15 +100,3 @@ class Descriptions:
             # A caller that diagnoses a model needs its description, above all when its engine is down.
             log.info("residence not known", model=model_id, reason=str(error))
             return ()
-
-
-def _trial(counts: TrialCounts) -> Trial:
-    return Trial(
-        cast("Role", counts.role),
-        counts.version,
-        counts.answers,
-        counts.errors,
-        counts.compared,
-        counts.agreed,
-        counts.skipped,
-    )

@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from serving.domain.errors import ServingError
+from serving.domain.fields import from_fields
 from serving.domain.management import (
     ChangeKind,
     ModelChange,
@@ -24,7 +25,6 @@ from serving.domain.management import (
 from serving.domain.releases.release import Canary, Change, Release, Shadow
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import model_service_pb2 as pb
-from serving.wire.fields import from_message
 
 _ROLES: Final[Mapping[Role, pb.ReleaseRole.ValueType]] = {
     "stable": pb.STABLE,
@@ -101,7 +101,7 @@ def description_of(message: pb.ModelDescription) -> ModelDescription:
     return ModelDescription(
         _summary_of(message.summary),
         message.manifest,
-        tuple(from_message(VersionDescription, each, roles=tuple(each.roles)) for each in message.versions),
+        tuple(from_fields(VersionDescription, each, roles=tuple(each.roles)) for each in message.versions),
         state_of(message.release) if message.HasField("release") else None,
         tuple(map(model_residency_of, message.residences)),
     )
@@ -114,8 +114,8 @@ def model_residency_message(residence: ModelResidency) -> pb.Residence:
 
 def model_residency_of(message: pb.Residence) -> ModelResidency:
     """Return a model's residency at a replica from a message."""
-    statistics = from_message(ModelStatistics, message.statistics) if message.HasField("statistics") else None
-    return from_message(ModelResidency, message, statistics=statistics)
+    statistics = from_fields(ModelStatistics, message.statistics) if message.HasField("statistics") else None
+    return from_fields(ModelResidency, message, statistics=statistics)
 
 
 def state_message(state: ReleaseState, history: int | None = None) -> pb.ReleaseState:
@@ -174,7 +174,7 @@ def _summary_of(message: pb.ModelSummary) -> ModelSummary:
         )
     except ValidationError as error:
         raise _not_understood() from error
-    return from_message(ModelSummary, message, versions=tuple(message.versions), release=release)
+    return from_fields(ModelSummary, message, versions=tuple(message.versions), release=release)
 
 
 def _canary_message(canary: Canary) -> pb.CanaryState:
@@ -235,7 +235,7 @@ def _trial_message(trial: Trial) -> pb.Trial:
 
 
 def _trial_of(message: pb.Trial) -> Trial:
-    return from_message(Trial, message, role=_ROLES_OF.get(message.role, "label"))
+    return from_fields(Trial, message, role=_ROLES_OF.get(message.role, "label"))
 
 
 def _not_understood() -> ServingError:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from serving.domain.fields import from_fields
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.channels import PLAIN, ChannelOptions, open_channel
 from serving.wire.client_base import typed_errors
-from serving.wire.fields import from_message
 
 _COUNTERS: Final = ("hits", "misses", "loads", "load_seconds", "evictions", "eviction_age_seconds")
 
@@ -58,13 +58,10 @@ def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, option
     Raises:
         ServingError: the call failed.
     """
-    with open_channel(address, options) as channel:
-        with typed_errors("predictor"):
-            answer = pb_grpc.PredictorStub(channel).Residency(pb.ResidencyRequest(limit=limit), timeout=timeout)
+    with open_channel(address, options) as channel, typed_errors("predictor"):
+        answer = pb_grpc.PredictorStub(channel).Residency(pb.ResidencyRequest(limit=limit), timeout=timeout)
     return Residency(
-        tuple(
-            from_message(ResidentModel, each, id=each.model.id, version=each.model.version) for each in answer.models
-        ),
+        tuple(from_fields(ResidentModel, each, id=each.model.id, version=each.model.version) for each in answer.models),
         answer.budget_bytes,
         answer.held_bytes,
         answer.resident_models,
@@ -79,9 +76,9 @@ def model_residency_of(
     """Return a model's residency as a replica reports it; without a ``message`` the model is not in memory there."""
     if message is None:
         return ModelResidency(replica, resident=False, statistics=statistics)
-    return from_message(ModelResidency, message, replica=replica, resident=True, statistics=statistics)
+    return from_fields(ModelResidency, message, replica=replica, resident=True, statistics=statistics)
 
 
 def statistics_of(message: pb.ModelTraffic) -> ModelStatistics:
     """Return the statistics of a model that a replica has counted."""
-    return from_message(ModelStatistics, message.counts, seconds=message.seconds)
+    return from_fields(ModelStatistics, message.counts, seconds=message.seconds)

@@ -47,10 +47,10 @@ def ask_traffic(
     Raises:
         ServingError: the call failed, or the answer is not understood.
     """
-    with open_channel(address, replace(options, max_answer_bytes=_MAX_ANSWER_BYTES)) as channel:
-        with typed_errors("predictor"):
-            request = pb.TrafficRequest(runId=model_id, limit=limit)
-            answer = pb_grpc.PredictorStub(channel).Traffic(request, timeout=timeout)
+    options = replace(options, max_answer_bytes=_MAX_ANSWER_BYTES)
+    with open_channel(address, options) as channel, typed_errors("predictor"):
+        request = pb.TrafficRequest(runId=model_id, limit=limit)
+        answer = pb_grpc.PredictorStub(channel).Traffic(request, timeout=timeout)
     try:
         return tuple(_traffic(model) for model in answer.models)
     except ValidationError as error:

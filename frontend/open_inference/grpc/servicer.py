@@ -65,48 +65,42 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         self._is_ready = is_ready
 
     async def ServerLive(  # noqa: N802 - the protocol names it
-        self, request: pb.ServerLiveRequest, context: Context | None = None
+        self, _request: pb.ServerLiveRequest, _context: Context | None = None
     ) -> pb.ServerLiveResponse:
         """Report that the server is alive."""
-        del request, context
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(  # noqa: N802
-        self, request: pb.ServerReadyRequest, context: Context | None = None
+        self, _request: pb.ServerReadyRequest, _context: Context | None = None
     ) -> pb.ServerReadyResponse:
         """Return whether the frontend can answer."""
-        del request, context
         return pb.ServerReadyResponse(ready=self._is_ready())
 
     async def ModelReady(  # noqa: N802
-        self, request: pb.ModelReadyRequest, context: Context | None = None
+        self, request: pb.ModelReadyRequest, _context: Context | None = None
     ) -> pb.ModelReadyResponse:
         """Return whether a model exists and has an engine."""
-        del context
         _check_model(request.name)
         return pb.ModelReadyResponse(ready=await self._models.is_ready(request.name, request.version))
 
     async def ServerMetadata(  # noqa: N802
-        self, request: pb.ServerMetadataRequest, context: Context | None = None
+        self, _request: pb.ServerMetadataRequest, _context: Context | None = None
     ) -> pb.ServerMetadataResponse:
         """Return name, version and extensions of the server."""
-        del request, context
         return pb.ServerMetadataResponse(name=SERVER, version=VERSION, extensions=EXTENSIONS)
 
     async def ModelMetadata(  # noqa: N802
-        self, request: pb.ModelMetadataRequest, context: Context | None = None
+        self, request: pb.ModelMetadataRequest, _context: Context | None = None
     ) -> pb.ModelMetadataResponse:
         """Return versions and tensors of a model."""
-        del context
         _check_model(request.name)
         model = await self._models.find(request.name, request.version)
         return metadata_of(model, await self._repository.versions(model))
 
     async def ModelInfer(  # noqa: N802
-        self, request: pb.ModelInferRequest, context: Context | None = None
+        self, request: pb.ModelInferRequest, _context: Context | None = None
     ) -> pb.ModelInferResponse:
         """Classify one document or many, all of one model."""
-        del context
         # Checked before the model is looked up: a caller that may not use the model must learn nothing about it.
         _check_model(request.model_name)
         answer = await self._inferences.infer(inference_request_of(request), current_call())
@@ -116,18 +110,16 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         )
 
     async def ModelConfig(  # noqa: N802
-        self, request: pb.ModelConfigRequest, context: Context | None = None
+        self, request: pb.ModelConfigRequest, _context: Context | None = None
     ) -> pb.ModelConfigResponse:
         """Return the configuration of a model, as Triton would."""
-        del context
         _check_model(request.name)
         return config_of(await self._models.find(request.name, request.version), self._max_documents)
 
     async def ModelStatistics(  # noqa: N802
-        self, request: pb.ModelStatisticsRequest, context: Context | None = None
+        self, request: pb.ModelStatisticsRequest, _context: Context | None = None
     ) -> pb.ModelStatisticsResponse:
         """Return the statistics of one model, or of all models that were queried."""
-        del context
         if request.name:
             _check_model(request.name)
             model = await self._models.find(request.name, request.version)
@@ -137,18 +129,16 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         return await _made(lambda: statistics_of(counts), large=len(counts) > LARGE_BATCH)
 
     async def RepositoryIndex(  # noqa: N802
-        self, request: pb.RepositoryIndexRequest, context: Context | None = None
+        self, request: pb.RepositoryIndexRequest, _context: Context | None = None
     ) -> pb.RepositoryIndexResponse:
         """Return the index of the models."""
-        del context
         models = await self._repository.index(ready_only=request.ready, may_see=_may_see())
         return await _made(lambda: index_of(models), large=len(models) > LARGE_BATCH)
 
     async def RepositoryModelLoad(  # noqa: N802
-        self, request: pb.RepositoryModelLoadRequest, context: Context | None = None
+        self, request: pb.RepositoryModelLoadRequest, _context: Context | None = None
     ) -> pb.RepositoryModelLoadResponse:
         """Load a model into memory."""
-        del context
         if any(name == "config" or name.startswith("file:") for name in request.parameters):
             raise InvalidRequest("a model is served as it was published; load it without a configuration or files")
         name = request.model_name or request.repository_name
@@ -158,10 +148,9 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         return pb.RepositoryModelLoadResponse(model_name=name, is_loaded=True)
 
     async def RepositoryModelUnload(  # noqa: N802
-        self, request: pb.RepositoryModelUnloadRequest, context: Context | None = None
+        self, request: pb.RepositoryModelUnloadRequest, _context: Context | None = None
     ) -> pb.RepositoryModelUnloadResponse:
         """Unload a model from memory."""
-        del context
         name = request.model_name or request.repository_name
         note_model(name)
         with audited("unload", name):

@@ -34,9 +34,8 @@ class DrainableHealth(health.aio.HealthServicer):
         self._statuses[service] = health_pb2.HealthCheckResponse(status=status)
         await super().set(service, status)
 
-    async def List(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def List(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         """Return the health of every service; the standard servicer lacks this call."""
-        del request, context
         return _messages.HealthListResponse(statuses=self._statuses)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
