@@ -35,17 +35,15 @@ class PredictionServicer:
     def __init__(self, predictions: RoutedPredictions) -> None:
         self._predictions = predictions
 
-    def Predict(self, request: pb.PredictRequest, served: ServedCall) -> None:  # noqa: N802 - the contract names it
+    def Predict(self, request: pb.PredictRequest, served: ServedCall) -> None:
         """Classify one document."""
         self._submit(query_of(request), served, answer_bytes)
 
-    def Explain(self, request: pb.ExplainRequest, served: ServedCall) -> None:  # noqa: N802 - the contract names it
+    def Explain(self, request: pb.ExplainRequest, served: ServedCall) -> None:
         """Classify one document, and return the contribution of each token to the logits."""
         self._submit(query_to_explain(request), served, _explanation_bytes)
 
-    async def PredictBatch(  # noqa: N802 - the contract names it
-        self, request: pb.PredictBatchRequest, call: Call
-    ) -> pb.PredictBatchResponse:
+    async def PredictBatch(self, request: pb.PredictBatchRequest, call: Call) -> pb.PredictBatchResponse:
         """Classify many documents, each independently."""
         queries = [query_of(item) for item in request.requests]
         notes = call.notes

@@ -11,7 +11,8 @@ from frontend.management.volume import Volume
 from frontend.releases.trials import Trials
 from serving.call.call import Call
 from serving.domain.errors import ModelNotFound, ServingError
-from serving.domain.management import ModelDescription, ModelSummary, ReleaseState, VersionDescription
+from serving.domain.fields import from_fields
+from serving.domain.management import ModelDescription, ModelSummary, ReleaseState, Trial, VersionDescription
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.releases.release import Release
 from serving.domain.residency import ModelResidency

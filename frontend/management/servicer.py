@@ -90,86 +90,64 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self._releases = releases
         self._watch = watch
 
-    async def ListModels(  # noqa: N802 - the contract names it
-        self, request: pb.ListModelsRequest, _context: Context
-    ) -> pb.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, _context: Context) -> pb.ListModelsResponse:
         """List the models that the caller may use."""
         released_only = request.released if request.HasField("released") else None
         wanted = Filter(request.prefix, request.algorithm, released_only)
         return page_message(await self._listing.page(wanted, request.page_size, request.page_token, _may_see()))
 
-    async def DescribeModel(  # noqa: N802 - the contract names it
-        self, request: pb.DescribeModelRequest, _context: Context
-    ) -> pb.ModelDescription:
+    async def DescribeModel(self, request: pb.DescribeModelRequest, _context: Context) -> pb.ModelDescription:
         """Describe one model."""
         _check(Right.PREDICT, request.runId)
         return description_message(await self._descriptions.of(request.runId, current_call()))
 
-    async def LoadModel(  # noqa: N802 - the contract names it
-        self, request: pb.LoadModelRequest, _context: Context
-    ) -> pb.LoadModelResponse:
+    async def LoadModel(self, request: pb.LoadModelRequest, _context: Context) -> pb.LoadModelResponse:
         """Load a model into memory."""
         with audited("load", request.runId):
             _check(Right.MANAGE, request.runId)
             residence = await self._residences.load(await self._volume.resolved(request.runId), current_call())
         return pb.LoadModelResponse(residence=None if residence is None else model_residency_message(residence))
 
-    async def UnloadModel(  # noqa: N802 - the contract names it
-        self, request: pb.UnloadModelRequest, _context: Context
-    ) -> pb.UnloadModelResponse:
+    async def UnloadModel(self, request: pb.UnloadModelRequest, _context: Context) -> pb.UnloadModelResponse:
         """Unload a model from memory."""
         with audited("unload", request.runId):
             _check(Right.MANAGE, request.runId)
             await self._residences.unload(await self._volume.resolved(request.runId), current_call())
         return pb.UnloadModelResponse()
 
-    async def DeleteModel(  # noqa: N802 - the contract names it
-        self, request: pb.DeleteModelRequest, _context: Context
-    ) -> pb.DeleteModelResponse:
+    async def DeleteModel(self, request: pb.DeleteModelRequest, _context: Context) -> pb.DeleteModelResponse:
         """Delete a model or a version from the volume."""
         with audited("delete", request.runId):
             _check(Right.MANAGE, request.runId)
             await self._deletions.delete(request.runId, current_call(), force=request.force)
         return pb.DeleteModelResponse()
 
-    async def WatchModels(  # noqa: N802 - the contract names it
-        self, request: pb.WatchModelsRequest, _context: Context
-    ) -> AsyncIterator[pb.ModelChange]:
+    async def WatchModels(self, request: pb.WatchModelsRequest, _context: Context) -> AsyncIterator[pb.ModelChange]:
         """Stream changes of the models that the caller may use."""
         async with aclosing(self._watch.changes(request.prefix, _may_see(), initial=request.initial)) as changes:
             async for change in changes:
                 yield watched_message(change)
 
-    async def GetRelease(  # noqa: N802 - the contract names it
-        self, request: pb.GetReleaseRequest, _context: Context
-    ) -> pb.ReleaseState:
+    async def GetRelease(self, request: pb.GetReleaseRequest, _context: Context) -> pb.ReleaseState:
         """Return the release of a name."""
         name = parse_model_name(request.name)
         _check(Right.PREDICT, name)
         return state_message(await self._states.of(name), request.history)
 
-    async def Release(  # noqa: N802 - the contract names it
-        self, request: pb.ReleaseRequest, _context: Context
-    ) -> pb.ReleaseState:
+    async def Release(self, request: pb.ReleaseRequest, _context: Context) -> pb.ReleaseState:
         """Make a version live."""
         return await self._changed("release", request, self._release_of)
 
-    async def Promote(  # noqa: N802 - the contract names it
-        self, request: pb.PromoteRequest, _context: Context
-    ) -> pb.ReleaseState:
+    async def Promote(self, request: pb.PromoteRequest, _context: Context) -> pb.ReleaseState:
         """Make the canary stable."""
         return await self._changed("promote", request, lambda _: promoted)
 
-    async def Rollback(  # noqa: N802 - the contract names it
-        self, request: pb.RollbackRequest, _context: Context
-    ) -> pb.ReleaseState:
+    async def Rollback(self, request: pb.RollbackRequest, _context: Context) -> pb.ReleaseState:
         """Make a former stable version stable again."""
         version = request.version
         return await self._changed("rollback", request, lambda _: functools.partial(rolled_back, version=version))
 
-    async def Withdraw(  # noqa: N802 - the contract names it
-        self, request: pb.WithdrawRequest, _context: Context
-    ) -> pb.ReleaseState:
+    async def Withdraw(self, request: pb.WithdrawRequest, _context: Context) -> pb.ReleaseState:
         """End a canary or a shadow, or remove a label."""
         return await self._changed("withdraw", request, lambda _: _withdrawal_of(request), tries=False)
 

@@ -57,9 +57,7 @@ class PredictorServicer:
         self._engine = engine
         self._access = access
 
-    def PredictorPredict(  # noqa: N802 - the contract names it
-        self, request: pb.PredictorPredictRequest, served: ServedCall
-    ) -> None:
+    def PredictorPredict(self, request: pb.PredictorPredictRequest, served: ServedCall) -> None:
         """Classify one document."""
         query = served.query = delegated_query_of(request)
         (outcome,) = self._engine.predict_now((query,), served, self._check(served))
@@ -75,9 +73,7 @@ class PredictorServicer:
         call.notes.answer = answer = await self._engine.predict(query, call.deadline, self._check(call))
         return response_of(pb.PredictorPredictResponse, answer)
 
-    def PredictorPredictBatch(  # noqa: N802 - the contract names it
-        self, request: pb.PredictorPredictBatchRequest, served: ServedCall
-    ) -> None:
+    def PredictorPredictBatch(self, request: pb.PredictorPredictBatchRequest, served: ServedCall) -> None:
         """Classify many documents, each independently of the others."""
         queries = served.queries = [delegated_query_of(item) for item in request.requests]
         if not request.ready_only or len(queries) > LARGE_BATCH:
@@ -106,11 +102,8 @@ class PredictorServicer:
         response.replica = REPLICA
         return response
 
-    async def Residency(  # noqa: N802 - the contract names it
-        self, request: pb.ResidencyRequest, call: Call
-    ) -> pb.ResidencyResponse:
+    async def Residency(self, request: pb.ResidencyRequest, _call: Call) -> pb.ResidencyResponse:
         """List the models in memory."""
-        del call
         note_model(request.runId)
         may_see = self._may_see(request.runId, request.caller)
         response = residency_response(self._engine.residency(), request.runId, request.limit, may_see)
@@ -119,11 +112,8 @@ class PredictorServicer:
             response.traffic.CopyFrom(traffic_message(counted, time.monotonic()))
         return response
 
-    async def Load(  # noqa: N802 - the contract names it
-        self, request: pb.LoadRequest, call: Call
-    ) -> pb.LoadResponse:
+    async def Load(self, request: pb.LoadRequest, _call: Call) -> pb.LoadResponse:
         """Load a model, unless it is in memory."""
-        del call
         note_model(request.runId)
         residents = self._engine.residency()
         with audited("load", request.runId, request.caller):
@@ -133,21 +123,15 @@ class PredictorServicer:
             message = resident_message(lease.resident, residents, time.monotonic())
         return pb.LoadResponse(model=message, replica=REPLICA)
 
-    async def Unload(  # noqa: N802 - the contract names it
-        self, request: pb.UnloadRequest, call: Call
-    ) -> pb.UnloadResponse:
+    async def Unload(self, request: pb.UnloadRequest, _call: Call) -> pb.UnloadResponse:
         """Unload a model."""
-        del call
         note_model(request.runId)
         with audited("unload", request.runId, request.caller):
             self._may_manage(request.runId, request.caller)
             return pb.UnloadResponse(was_resident=self._engine.unload(request.runId))
 
-    async def Traffic(  # noqa: N802 - the contract names it
-        self, request: pb.TrafficRequest, call: Call
-    ) -> pb.TrafficResponse:
+    async def Traffic(self, request: pb.TrafficRequest, _call: Call) -> pb.TrafficResponse:
         """List the traffic counts of models."""
-        del call
         note_model(request.runId)
         may_see = self._may_manage(request.runId)
         listed = self._engine.traffic().listed(request.runId, request.limit, may_see)

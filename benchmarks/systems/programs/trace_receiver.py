@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
     """Trace service of OTLP."""
 
-    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract defines the name
+    def Export(self, request: Any, context: Any) -> Any:
         """Accept spans and discard them."""
         del request, context
         return trace_service_pb2.ExportTraceServiceResponse()

@@ -64,32 +64,30 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         self._max_documents = max_documents
         self._is_ready = is_ready
 
-    async def ServerLive(  # noqa: N802 - the protocol names it
+    async def ServerLive(
         self, _request: pb.ServerLiveRequest, _context: Context | None = None
     ) -> pb.ServerLiveResponse:
         """Report that the server is alive."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(  # noqa: N802
+    async def ServerReady(
         self, _request: pb.ServerReadyRequest, _context: Context | None = None
     ) -> pb.ServerReadyResponse:
         """Return whether the frontend can answer."""
         return pb.ServerReadyResponse(ready=self._is_ready())
 
-    async def ModelReady(  # noqa: N802
-        self, request: pb.ModelReadyRequest, _context: Context | None = None
-    ) -> pb.ModelReadyResponse:
+    async def ModelReady(self, request: pb.ModelReadyRequest, _context: Context | None = None) -> pb.ModelReadyResponse:
         """Return whether a model exists and has an engine."""
         _check_model(request.name)
         return pb.ModelReadyResponse(ready=await self._models.is_ready(request.name, request.version))
 
-    async def ServerMetadata(  # noqa: N802
+    async def ServerMetadata(
         self, _request: pb.ServerMetadataRequest, _context: Context | None = None
     ) -> pb.ServerMetadataResponse:
         """Return name, version and extensions of the server."""
         return pb.ServerMetadataResponse(name=SERVER, version=VERSION, extensions=EXTENSIONS)
 
-    async def ModelMetadata(  # noqa: N802
+    async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, _context: Context | None = None
     ) -> pb.ModelMetadataResponse:
         """Return versions and tensors of a model."""
@@ -97,9 +95,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         model = await self._models.find(request.name, request.version)
         return metadata_of(model, await self._repository.versions(model))
 
-    async def ModelInfer(  # noqa: N802
-        self, request: pb.ModelInferRequest, _context: Context | None = None
-    ) -> pb.ModelInferResponse:
+    async def ModelInfer(self, request: pb.ModelInferRequest, _context: Context | None = None) -> pb.ModelInferResponse:
         """Classify one document or many, all of one model."""
         # Checked before the model is looked up: a caller that may not use the model must learn nothing about it.
         _check_model(request.model_name)
@@ -109,14 +105,14 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
             lambda: inference_response_of(answer, request.id, raw=is_raw(request)), large=rows > LARGE_BATCH
         )
 
-    async def ModelConfig(  # noqa: N802
+    async def ModelConfig(
         self, request: pb.ModelConfigRequest, _context: Context | None = None
     ) -> pb.ModelConfigResponse:
         """Return the configuration of a model, as Triton would."""
         _check_model(request.name)
         return config_of(await self._models.find(request.name, request.version), self._max_documents)
 
-    async def ModelStatistics(  # noqa: N802
+    async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, _context: Context | None = None
     ) -> pb.ModelStatisticsResponse:
         """Return the statistics of one model, or of all models that were queried."""
@@ -128,14 +124,14 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         counts = [each for each in self._statistics.of_all() if may_see is None or may_see(each.model)]
         return await _made(lambda: statistics_of(counts), large=len(counts) > LARGE_BATCH)
 
-    async def RepositoryIndex(  # noqa: N802
+    async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, _context: Context | None = None
     ) -> pb.RepositoryIndexResponse:
         """Return the index of the models."""
         models = await self._repository.index(ready_only=request.ready, may_see=_may_see())
         return await _made(lambda: index_of(models), large=len(models) > LARGE_BATCH)
 
-    async def RepositoryModelLoad(  # noqa: N802
+    async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, _context: Context | None = None
     ) -> pb.RepositoryModelLoadResponse:
         """Load a model into memory."""
@@ -147,7 +143,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
             await self._repository.load(name, current_call())
         return pb.RepositoryModelLoadResponse(model_name=name, is_loaded=True)
 
-    async def RepositoryModelUnload(  # noqa: N802
+    async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, _context: Context | None = None
     ) -> pb.RepositoryModelUnloadResponse:
         """Unload a model from memory."""

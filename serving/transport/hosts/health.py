@@ -34,11 +34,11 @@ class DrainableHealth(health.aio.HealthServicer):
         self._statuses[service] = health_pb2.HealthCheckResponse(status=status)
         await super().set(service, status)
 
-    async def List(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+    async def List(self, _request: Any, _context: Any) -> Any:
         """Return the health of every service; the standard servicer lacks this call."""
         return _messages.HealthListResponse(statuses=self._statuses)
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """Stream the health of a service until the caller disconnects or cancels, or the service ends."""
         watch = asyncio.ensure_future(super().Watch(request, context))
         self._watches.add(watch)

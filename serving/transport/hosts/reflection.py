@@ -27,9 +27,7 @@ class GuardedReflection:
         self._servicer: Any = reflection.aio.ReflectionServicer(names)
         self._access = access
 
-    async def ServerReflectionInfo(  # noqa: N802 - the protocol names it
-        self, request_iterator: AsyncIterable[Any], context: Any
-    ) -> AsyncIterator[Any]:
+    async def ServerReflectionInfo(self, request_iterator: AsyncIterable[Any], context: Any) -> AsyncIterator[Any]:
         """Answer each request if the caller is known."""
         try:
             self._access.identify(ContextExchange(context))
