@@ -6,8 +6,8 @@ import dataclasses
 import functools
 
 from frontend.assembly.engines import backends_of
+from frontend.assembly.metrics import collectors_of, query_counts
 from frontend.assembly.quotas import quota_collectors, quotas_of
-from frontend.batching.query_metrics import collectors_of, query_counts
 from frontend.grpc.servicer import prediction_service
 from frontend.management.service import management
 from frontend.open_inference.grpc.servicer import open_inference_service

@@ -172,5 +172,5 @@ def _on_volume(model_dir: Path) -> VolumeReleases:
         # The module needs the predictor's packages, which take a moment to import.
         from intentctl.volume_releases import VolumeReleases  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        fail(f"to try versions takes the predictor's packages, and {error.name} is not installed")
+        fail(f"trying a version requires the predictor's packages; {error.name} is not installed")
     return VolumeReleases(model_dir)

@@ -6,7 +6,7 @@ import dataclasses
 
 from frontend.assembly.engines import backends_of
 from frontend.batching import query_metrics
-from frontend.batching.timed import coalesced
+from frontend.batching.coalesced import coalesced
 from frontend.routing.router import Router
 from frontend.service import catalog_of, workload
 from model_service.in_process import InProcessBackend

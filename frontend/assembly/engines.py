@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from frontend.batching.coalesced import coalesced
 from frontend.batching.counts import QueryCounts
-from frontend.batching.timed import GroupingBackend, coalesced
-from frontend.engines.backend import Backend, Manifests
+from frontend.engines.backend import Backend, GroupingBackend, Manifests
 from frontend.engines.open_inference.backend import OpenInferenceBackend
 from frontend.engines.partitions import partitions_before
 from frontend.engines.predictor.backend import PredictorBackend

@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 from weakref import WeakValueDictionary
 
 import structlog
 from grpc import StatusCode
 
 from frontend.batching.counts import QueryCounts
-from frontend.engines.backend import EngineBackend
+from frontend.engines.backend import BatchingBackend
 from frontend.engines.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
 from frontend.engines.traced import LEFT, batch_of, end_batch
 from frontend.engines.wrapper import BackendWrapper
@@ -41,17 +41,6 @@ _MOST_QUERIES: Final = 256
 _MOST_CHARACTERS: Final = 1 << 17
 # A batch of ready models takes a few milliseconds. A batch that hangs must not delay later queries.
 _SLOT_SECONDS: Final = 0.1
-
-
-class BatchingBackend(EngineBackend, Protocol):
-    """An engine that answers at once those queries of a batch that it can."""
-
-    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
-        """Return the outcome of each query that can be answered at once, ``None`` for queries to be sent alone.
-
-        Raises:
-            ServingError: no query has an outcome; the error says why.
-        """
 
 
 PredictNow: TypeAlias = Callable[[Sequence[Query], Call], Sequence[Outcome | None]]

@@ -5,47 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
-from frontend.batching.coalescing import BatchingBackend, CoalescingBackend, PredictNow
-from frontend.batching.counts import QueryCounts
+from frontend.batching.coalescing import PredictNow
 from frontend.batching.model_times import ModelTimes
-from frontend.engines.backend import Backend
+from frontend.engines.backend import Backend, BatchingBackend
 from frontend.engines.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
 from frontend.engines.wrapper import BackendWrapper
 from serving.call.call import Call
 from serving.domain.errors import ServingError
 from serving.domain.prediction import Outcome, Prediction, Query
-
-
-class GroupingBackend(BatchingBackend, Protocol):
-    """An engine that accepts only some combinations of queries in a batch."""
-
-    def group_of(self, query: Query) -> Hashable:
-        """Return a key that is equal for queries that may go in one batch."""
-
-
-def coalesced(
-    backend: BatchingBackend,
-    *,
-    calls: int,
-    group_of: Callable[[Query], Hashable] | None = None,
-    counts: QueryCounts | None,
-    predict_now: PredictNow | None = None,
-    submit_batch: SubmitBatch | None = None,
-) -> Backend:
-    """Return ``backend`` behind coalescing, counted in ``counts``. The arguments are those of ``CoalescingBackend``."""
-    times = None if counts is None else counts.times
-    engine: BatchingBackend = backend
-    if times is not None:
-        engine = timed = TimedEngine(backend, times)
-        predict_now = None if predict_now is None else timed.timed(predict_now)
-        submit_batch = None if submit_batch is None else timed.timed_submission(submit_batch)
-    coalescing = CoalescingBackend(
-        engine, calls=calls, group_of=group_of, counts=counts, predict_now=predict_now, submit_batch=submit_batch
-    )
-    return coalescing if times is None else TimedRequests(coalescing, times)
 
 
 class TimedRequests(BackendWrapper[Backend]):

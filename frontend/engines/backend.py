@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from frontend.engines.submission import Submit
@@ -87,6 +87,24 @@ class EngineBackend(Protocol):
 
     async def close(self) -> None:
         """Close the connections."""
+
+
+class BatchingBackend(EngineBackend, Protocol):
+    """An engine that answers at once those queries of a batch that it can."""
+
+    async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
+        """Return the outcome of each query that can be answered at once, ``None`` for queries to be sent alone.
+
+        Raises:
+            ServingError: no query has an outcome; the error says why.
+        """
+
+
+class GroupingBackend(BatchingBackend, Protocol):
+    """An engine that accepts only some combinations of queries in a batch."""
+
+    def group_of(self, query: Query) -> Hashable:
+        """Return a key that is equal for queries that may go in one batch."""
 
 
 class Backend(EngineBackend, Submit, Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from grpc_http2.pairs import load_pair
+from grpc_http2.certificates import load_pair
 
 
 def client_context(authority: bytes | None, certificate: bytes | None, key: bytes | None) -> ssl.SSLContext:

@@ -19,7 +19,7 @@ from frontend.engines.torchserve.failures import error_of
 from frontend.engines.torchserve.keys import Keys
 from frontend.engines.torchserve.management import Management
 from frontend.engines.torchserve.options import TorchServeOptions
-from frontend.engines.torchserve.questions import Questions
+from frontend.engines.torchserve.queries import Questions
 from frontend.engines.torchserve.registration import Key
 from frontend.engines.torchserve.registrations import Registrations
 from serving.call.call import Call

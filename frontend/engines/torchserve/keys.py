@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from frontend.engines.torchserve.shared import Looks
+from frontend.engines.torchserve.shared_looks import Looks
 from serving.call.deadline import Deadline
 from serving.call.tasks import Tasks
 

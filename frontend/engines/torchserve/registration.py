@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from frontend.engines.torchserve.management import Described
-from frontend.engines.torchserve.shared import Looks
+from frontend.engines.torchserve.shared_looks import Looks
 from serving.call.deadline import Deadline
 from serving.call.tasks import Tasks
 from serving.domain.manifest import Manifest

@@ -12,7 +12,7 @@ from typing import Final
 
 import grpc
 
-from grpc_http2.pairs import load_pair
+from grpc_http2.certificates import load_pair
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.plain_http.http_exchange import Application
 from grpc_http2.server.server import Server

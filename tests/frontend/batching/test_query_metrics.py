@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frontend.assembly.metrics import collectors_of, query_counts
+from frontend.batching.coalesced import coalesced
 from frontend.batching.counts import QueryCounts
-from frontend.batching.query_metrics import collectors_of, query_counts
-from frontend.batching.timed import coalesced
 from frontend.engines.backend import Backend
 from frontend.settings import FrontendSettings
 from serving.domain.errors import InvalidRequest, ModelNotFound, OutOfCapacity, ServingError, Unavailable
