@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from frontend.assembly import metrics
 from frontend.assembly.engines import backends_of
-from frontend.batching import query_metrics
 from frontend.batching.coalesced import coalesced
 from frontend.routing.router import Router
 from frontend.service import catalog_of, workload
@@ -25,7 +25,7 @@ def build(settings: ModelServiceSettings) -> Workload:
     comparison = ProcessComparison()
     engine = build_engine(settings, comparison)
     # Coalescing saves no call here, but queries go through a model together, and answers are sent together.
-    counts = query_metrics.query_counts(settings)
+    counts = metrics.query_counts(settings)
     in_process = InProcessBackend(engine, wanted_at_start(settings))
     own = coalesced(in_process, calls=1, counts=counts, predict_now=in_process.predict_now)
     catalog = catalog_of(settings, comparison)
@@ -36,6 +36,6 @@ def build(settings: ModelServiceSettings) -> Workload:
     complete = dataclasses.replace(
         both,
         services=[*both.services, predictor_service(engine, access)],
-        collectors=[*both.collectors, *query_metrics.collectors_of(counts, settings), *collectors_of(engine, settings)],
+        collectors=[*both.collectors, *metrics.collectors_of(counts, settings), *collectors_of(engine, settings)],
     )
     return behind(access, complete)
