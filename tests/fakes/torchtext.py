@@ -1,6 +1,6 @@
-"""A fake torchtext: its classes, pickled under its names. The last release does not load beside torch 2.4 and later.
+"""A fake torchtext: its classes, pickled under its names. Its last release does not load beside torch 2.4 and later.
 
-The fakes hold the state that torchtext's own classes hold, and answer no question.
+The fakes hold the state that torchtext's own classes hold, and answer no lookup.
 """
 
 from __future__ import annotations
