@@ -76,7 +76,7 @@ def jwt_section(**keys: Any) -> dict[str, Any]:
 
 
 def write_access(folder: Path, identities: Mapping[str, Any], *, issuer: Issuer | None = None, **keys: Any) -> Path:
-    """Write an access file atomically, and the public key of an issuer beside it; return the path of the access file."""
+    """Write an access file atomically, and the public key of an issuer beside it; return the path of the file."""
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"identities": identities}
     if issuer is not None:

@@ -101,7 +101,7 @@ def refusing_address() -> str:
 
 
 def publish(root: Path, model_id: str, *, files: Mapping[str, bytes] | None = None, **keys: Any) -> Path:
-    """Put a model folder with a manifest of ``keys`` and with ``files`` below ``root``; replace each file atomically."""
+    """Put a model folder with a manifest of ``keys`` and ``files`` below ``root``; replace each file atomically."""
     folder = root / model_id
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {"Algorithm": "intent-classification", "classes": {"0": "no", "1": "yes"}} | keys

@@ -1,6 +1,6 @@
 """A fake TorchServe: its two services over real sockets, with the observed answers of TorchServe 0.12.
 
-A real TorchServe takes seconds to start, and cannot be made to lose a model between two calls or to hold an answer back.
+A real server takes seconds to start, and cannot be made to lose a model between two calls or to hold an answer back.
 """
 
 from __future__ import annotations

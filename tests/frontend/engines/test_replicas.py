@@ -27,7 +27,7 @@ MODELS = [f"model-{number}" for number in range(60)]
 
 
 class Replica:
-    """A fake predictor that answers with its name or raises the refusals that a test sets; it keeps the ids of the models."""
+    """A fake predictor that answers with its name or refuses as a test says; it keeps the ids of queried models."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -93,7 +93,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
 async def before(
     model_dir: Path, number: int = 3, names: FakeNames | None = None
 ) -> AsyncIterator[tuple[PredictorBackend, dict[str, Replica]]]:
-    """Yield a backend before ``number`` replicas, which have numbers as names; with ``names``, they are behind a name."""
+    """Yield a backend before ``number`` replicas, which numbers name; with ``names``, the replicas are behind a name."""
     replicas = {str(name): Replica(str(name)) for name in range(number)}
     addresses = []
     async with AsyncExitStack() as stack:

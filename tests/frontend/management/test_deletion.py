@@ -136,7 +136,7 @@ async def test_the_engine_lets_go_though_the_caller_has_left(tmp_path: Path, mon
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
-        # This call is on the same connection: once it is answered, the service knows that the first caller has cancelled.
+        # This call is on the same connection: once it is answered, the service has seen the first call cancelled.
         await running.stub.ListModels(pb.ListModelsRequest())
         go_on.set()
         async with asyncio.timeout(PATIENCE):

@@ -126,7 +126,7 @@ async def test_a_caller_that_leaves_leaves_no_release_half_made(tmp_path: Path) 
         known = await running.known.of(BOT)
         assert known is not None
         while known.revision != ModelStore(tmp_path).read_release(BOT).revision:
-            # The service learns of a written release even if its caller has left; it would not check the file within an hour.
+            # A written release is learned even if its caller has left; nothing else would report it within an hour.
             await asyncio.sleep(0.01)
             known = await running.known.of(BOT)
             assert known is not None

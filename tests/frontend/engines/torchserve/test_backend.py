@@ -299,7 +299,7 @@ FELL_BACK: dict[str, Any] = {"best": {"label": "a", "score": 0.3}, "threshold": 
 
 
 def reasons(**keys: Any) -> Callable[[Inputs], Awaitable[bytes]]:
-    """Return a handler as ``intentctl export`` writes it; ``keys`` replace and add to the keys of each of its results."""
+    """Return a handler as ``intentctl export`` writes it; ``keys`` replace and add to the keys of each result."""
 
     async def handle(inputs: Inputs) -> bytes:
         if not inputs:
@@ -335,7 +335,7 @@ async def test_a_handler_of_ours_is_told_what_is_asked_and_what_it_answers_is_pa
     reason = Explanation(("x", "y"), (1,), (LabelExplanation("a", 1.5, 0.5, (0.75, 0.25)),), 2.0)
     assert explained == Prediction("t", 0.25, (), "a", "1.0", None, reason)
     assert fell_back == Prediction("oos", 0.25, (), "b", "1.0", Fallback(ScoredLabel("a", 0.3), 0.5))
-    # Its own manifest has decided already.
+    # The handler has already applied its own manifest.
     assert plain_one == Prediction("t", 0.25, (), "a", "1.0")
 
 
