@@ -93,7 +93,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
 async def before(
     model_dir: Path, number: int = 3, names: FakeNames | None = None
 ) -> AsyncIterator[tuple[PredictorBackend, dict[str, Replica]]]:
-    """Yield a backend before ``number`` replicas, which numbers name; with ``names``, the replicas are behind a name."""
+    """Yield a backend before ``number`` replicas, whose names are numbers; with ``names``, they are behind a name."""
     replicas = {str(name): Replica(str(name)) for name in range(number)}
     addresses = []
     async with AsyncExitStack() as stack:

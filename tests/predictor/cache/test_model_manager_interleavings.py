@@ -32,7 +32,7 @@ MODELS = [ModelId(name) for name in "abcd"]
 
 @dataclass(frozen=True)
 class Taken:
-    """Outcome of a caller: a lease or nothing. Every caller has one, because the next draw must not depend on timing."""
+    """Outcome of a caller: a lease or nothing. Each caller has one, because the next draw must not depend on timing."""
 
     lease: Lease[FakeModel] | None
 
