@@ -1,4 +1,4 @@
-"""A fake backend of an engine: it answers and fails as a test says; a real engine is a server of its own."""
+"""A fake backend of an engine: it answers and fails as a test says; a real engine is a separate server."""
 
 from __future__ import annotations
 

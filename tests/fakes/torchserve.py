@@ -40,7 +40,7 @@ class HandlerError(Exception):
 
 
 def plain(answer: str | bytes) -> Callable[[Inputs], Awaitable[bytes]]:
-    """Return a handler that takes one document; its answer is ``answer``, followed by the document if it is text."""
+    """Return a handler of one document; its answer is ``answer`` as bytes, or the text ``answer`` and the document."""
 
     async def handle(inputs: Inputs) -> bytes:
         if "data" not in inputs:

@@ -103,7 +103,7 @@ def test_processes_that_ask_at_the_same_time_admit_what_one_would(crew: Crew) ->
     for moment in admitted:
         left = min(BUCKET.burst, left + BUCKET.requests_per_second * (moment - former)) - 1
         least, former = min(least, left), moment
-    # Tolerance: one call of each further worker at one moment. Over time, no call is admitted or refused too many.
+    # Tolerance: one call of each further worker at one moment. Over time, neither too many nor too few are admitted.
     assert least > -WORKERS
     assert left + BUCKET.requests_per_second * (last - former) < 2
 

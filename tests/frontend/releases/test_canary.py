@@ -1,4 +1,4 @@
-"""Canaries and shadows: the calls that get them, the calls that must not suffer from them, and their counts."""
+"""Canaries and shadows: the calls that they get, the protection of callers from their failures, and their counts."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def call_within(seconds: float = PATIENCE) -> Call:
 
 
 def gate_with(limit: int, *, rate: float = 0.0, **options: Any) -> tuple[Admission, Gate]:
-    """Return an admission and a gate that has found its limit, and at which ``rate`` calls end in a second."""
+    """Return an admission and its gate, which has found ``limit`` and measured that ``rate`` calls end in a second."""
     admission = Admission(options.pop("most", 1000), goal=Goal(least=1), **options)
     gate = admission.gate("a/B")
     # A window under load changes the limit in the same way.

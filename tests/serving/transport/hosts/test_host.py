@@ -60,7 +60,7 @@ async def ask(channel: grpc.aio.Channel, document: str = "x") -> str:
 
 
 class Life:
-    """A service that lives in this process: the task of its ``serve``, with signals and its end."""
+    """A service in this process: the task of its ``serve``, and the means to signal and end it."""
 
     def __init__(self, port: int, task: asyncio.Task[None], closed: asyncio.Event) -> None:
         self.address = f"127.0.0.1:{port}"
