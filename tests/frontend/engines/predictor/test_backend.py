@@ -29,7 +29,7 @@ from tests.builders import PATIENCE, a_call, free_port, host_of, hosted, refusin
 from tests.fakes.predictor import echo, fake_predictor
 from tests.serving.refusals import assert_fit_for_callers
 
-# UNAUTHENTICATED is left out: there the predictor does not know the frontend, which is not the caller's fault.
+# UNAUTHENTICATED is left out: it means that the predictor does not know the frontend, not the frontend's caller.
 CODES = [code for code in StatusCode if code not in (StatusCode.OK, StatusCode.UNAUTHENTICATED)]
 
 _INSIDES = re.compile(r"127\.0\.0\.1|ipv4|\d{4,}|grpc|rror\b|Failed|socket|recv|0x", re.IGNORECASE)

@@ -74,7 +74,7 @@ def build(settings: Settings) -> Workload:
             os._exit(int(argument))
         if command == HANG:
             time.sleep(3600)  # noqa: ASYNC251 - a hanging worker blocks its event loop
-        while command == "wait" and not Path(argument).exists():  # noqa: ASYNC110 - only files are visible to all processes
+        while command == "wait" and not Path(argument).exists():  # noqa: ASYNC110 - only files are shared
             await asyncio.sleep(0.01)
         calls.count += 1
         return f"{index} {os.getpid()}"
