@@ -1,4 +1,4 @@
-"""What tests of access are built from: an access file with everybody in it, keys, tokens, and those who sign them."""
+"""Builders for tests of access: an access file with all identities, keys, tokens, and the issuers that sign them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ LEEWAY_SECONDS: Final = 5.0
 
 
 def a_key(owner: str) -> str:
-    """Return the key of ``owner``: any text may be one."""
+    """Return the key of ``owner``; any text may be a key."""
     return f"the-key-of-{owner}"
 
 
 def identity_of(
     name: str, *rights: str, models: Sequence[str] = ("*",), keys: Sequence[str] | None = None, **entry: Any
 ) -> dict[str, Any]:
-    """Return an identity as it stands in the file, with a key of its own unless others are named."""
+    """Return an identity as the file holds it, with its own key unless ``keys`` are given."""
     known = [a_key(name)] if keys is None else keys
     return {"keys": [{"sha256": hash_of(key)} for key in known], "models": models, "rights": rights, **entry}
 
 
 @dataclass
 class Issuer:
-    """Signs tokens."""
+    """A signer of tokens."""
 
     key: EllipticCurvePrivateKey = field(default_factory=lambda: generate_private_key(SECP256R1()))
     key_id: str = "key-1"
@@ -57,7 +57,7 @@ class Issuer:
         leave_out: str = "",
         **claims: Any,
     ) -> str:
-        """Return a token that is good for ``seconds``, but for what is said otherwise."""
+        """Return a token that is valid for ``seconds``; the other arguments override its parts."""
         content = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": time.time() + seconds} | claims
         content.pop(leave_out, None)
         headers = {"kid": self.key_id if key_id is None else key_id}
@@ -65,7 +65,7 @@ class Issuer:
 
 
 def jwt_section(**keys: Any) -> dict[str, Any]:
-    """Return the section of the file that takes the tokens of an issuer whose public key is in ``issuer.pem``."""
+    """Return the section of the file that accepts tokens of an issuer whose public key is in ``issuer.pem``."""
     return {
         "issuer": ISSUER,
         "audience": AUDIENCE,
@@ -76,7 +76,7 @@ def jwt_section(**keys: Any) -> dict[str, Any]:
 
 
 def write_access(folder: Path, identities: Mapping[str, Any], *, issuer: Issuer | None = None, **keys: Any) -> Path:
-    """Write an access file, at once, and the public key of an issuer beside it; return its path."""
+    """Write an access file atomically, and the public key of an issuer beside it; return the path of the file."""
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"identities": identities}
     if issuer is not None:
@@ -86,22 +86,22 @@ def write_access(folder: Path, identities: Mapping[str, Any], *, issuer: Issuer 
 
 
 def replace_file(path: Path, content: str) -> Path:
-    """Write a file in the place of another, at once."""
+    """Replace a file atomically."""
     staged = path.with_name(f".{path.name}")
     staged.write_text(content)
     return staged.replace(path)
 
 
 def in_the_past() -> str:
-    """Return a moment that is gone, as the file has it."""
+    """Return a moment in the past, in the format of the file."""
     return (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
 
 
 def in_the_future() -> str:
-    """Return a moment that no test will see."""
+    """Return a moment that no test reaches."""
     return (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
 def bearing(credential: str) -> FakePresented:
-    """Return a call with a key or a token."""
+    """Return a call that carries a key or a token."""
     return FakePresented(("authorization", f"Bearer {credential}"))

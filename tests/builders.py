@@ -1,4 +1,4 @@
-"""What tests of the services are built from: models of made-up files, calls, addresses, real hosts."""
+"""Builders for tests of the services: models of made-up files, calls, addresses, real hosts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import MODEL_FILES, Fingerprint, ModelStore
 
 PATIENCE: Final = 30.0
-"""Seconds after which a test that waits has failed; no test of a sound product comes near."""
+"""Seconds after which a waiting test fails; a test of a correct product never comes near this bound."""
 
 PREDICTOR: Final = "prediction.Predictor"
 
@@ -71,12 +71,12 @@ async def happened(event: threading.Event) -> None:
 
 
 async def a_turn(turns: int = 1) -> None:
-    """Let every task that can go on do so, ``turns`` times."""
+    """Let every runnable task run, ``turns`` times."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
-# Below those that the system gives to connections: one that is made meanwhile does not take a port away.
+# Below the system's ephemeral ports, so that a connection made in the meantime does not take a port away.
 _PORTS = range(10_000, 20_000)
 
 
@@ -89,11 +89,11 @@ def free_port() -> int:
 
 
 _REFUSING: list[socket.socket] = []
-"""Sockets that are bound and never listen, for as long as the tests run."""
+"""Sockets that stay bound and never listen while the tests run."""
 
 
 def refusing_address() -> str:
-    """Return an address of the loopback interface that refuses connections, and that nobody else can take."""
+    """Return an address of the loopback interface that refuses connections and that no other process can take."""
     holder = socket.socket()
     holder.bind(("127.0.0.1", 0))
     _REFUSING.append(holder)
@@ -101,7 +101,7 @@ def refusing_address() -> str:
 
 
 def publish(root: Path, model_id: str, *, files: Mapping[str, bytes] | None = None, **keys: Any) -> Path:
-    """Put a model folder with a manifest of ``keys`` and ``files`` below ``root``, each file replaced at once."""
+    """Put a model folder with a manifest of ``keys`` and ``files`` below ``root``; replace each file atomically."""
     folder = root / model_id
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {"Algorithm": "intent-classification", "classes": {"0": "no", "1": "yes"}} | keys
@@ -119,7 +119,7 @@ def server_settings(model_dir: Path, **settings: Any) -> PredictorSettings:
 
 
 def host_of(settings: ServerSettings, services: Sequence[Service], guards: Guards | None = None) -> Host:
-    """Return a host of services; without guards, with the bound on calls that the settings name."""
+    """Return a host of services; without ``guards``, only the settings' bound on calls applies."""
     guards = guards or Guards(admission=Admission(settings.max_in_flight))
     kind = GrpcioHost if settings.transport == "grpcio" else Http2Host
     return kind(settings, services, guards)
@@ -127,7 +127,7 @@ def host_of(settings: ServerSettings, services: Sequence[Service], guards: Guard
 
 @asynccontextmanager
 async def hosted(model_dir: Path, *services: Service, **settings: Any) -> AsyncIterator[str]:
-    """Host services on a free port of this process; give their address."""
+    """Host services on a free port of this process; yield their address."""
     host = host_of(server_settings(model_dir, **settings), services)
     address = await host.start()
     await host.set_serving(True)
@@ -139,7 +139,7 @@ async def hosted(model_dir: Path, *services: Service, **settings: Any) -> AsyncI
 
 @asynccontextmanager
 async def hosted_frontend(model_dir: Path, backend: Backend, **settings: Any) -> AsyncIterator[str]:
-    """Host a real frontend before ``backend``; give its address."""
+    """Host a real frontend before ``backend``; yield its address."""
     catalog = Catalog(ModelStore(model_dir), threads=2, freshness_seconds=0.0, comparison=ThreadComparison())
     limits = QueryLimits(max_document_bytes=4096, max_batch_size=8)
     predictions = RoutedPredictions(catalog, Router({"intent-classification": backend}), limits)
@@ -151,25 +151,25 @@ async def hosted_frontend(model_dir: Path, backend: Backend, **settings: Any) ->
 
 
 def channel_to(address: str) -> AbstractAsyncContextManager[grpc.aio.Channel]:
-    """Return a channel of its own, which finds a server that comes late within a fraction of a second."""
+    """Return a channel that shares no connection, and that finds a late server within a fraction of a second."""
     options = (
         ("grpc.max_reconnect_backoff_ms", 200),
         ("grpc.use_local_subchannel_pool", 1),
-        # It would grow windows with the time that a busy machine takes, and then nothing holds a stream back.
+        # The probe would grow the windows with the delays of a busy machine, and then nothing holds a stream back.
         ("grpc.http2.bdp_probe", 0),
     )
     return grpc.aio.insecure_channel(address, options=options)
 
 
 async def health_of(channel: grpc.aio.Channel, name: str = "") -> int:
-    """Return what the health check of the service ``name`` says."""
+    """Return the health status of the service ``name``."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
     answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE, wait_for_ready=True)
     return int(answer.status)
 
 
 async def health_becomes(channel: grpc.aio.Channel, wanted: int, name: str = "") -> None:
-    """Wait until the health check of the service ``name`` says ``wanted``."""
+    """Wait until the health status of the service ``name`` is ``wanted``."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE, wait_for_ready=True)
     try:

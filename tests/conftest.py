@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No time is asserted, on however slow a machine; and the gate looks at the same examples each time.
+# No test asserts a time, however slow the machine; and the CI gate checks the same examples each time.
 settings.register_profile(
     "project",
     deadline=None,
@@ -21,7 +21,7 @@ FIGURE = "figure"
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("INTENT_SHARED", ROOT.parent / "shared"))
-"""Recorded cases, data sets and tools that are not part of the project; set INTENT_SHARED to move it."""
+"""Folder of recorded cases, data sets and tools that are not part of the project; set INTENT_SHARED to move it."""
 
 
 def shared(relative: str) -> Path:
@@ -34,7 +34,7 @@ def shared(relative: str) -> Path:
 
 @pytest.fixture
 def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Tell a measured figure, which the last lines of the run repeat."""
+    """Record a measured figure; the last lines of the run repeat it."""
     return functools.partial(record_property, FIGURE)
 
 

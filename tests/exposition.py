@@ -1,4 +1,4 @@
-"""What metrics say: texts of Prometheus, read by its own client library and checked by its own tool."""
+"""Expositions of metrics: Prometheus texts, read by its own client library and checked by its own tool."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Exposition:
 
     @classmethod
     def of(cls, *collectors: Collector) -> Exposition:
-        """Return what these collectors tell."""
+        """Return the exposition of these collectors."""
         registry = CollectorRegistry(auto_describe=False)
         for collector in collectors:
             registry.register(collector)
@@ -36,13 +36,13 @@ class Exposition:
 
     @classmethod
     def at(cls, port: int) -> Exposition:
-        """Return what is told at this port."""
+        """Return the exposition that is served on this port."""
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
             return cls(answer.read().decode())
 
     @property
     def series(self) -> Series:
-        """Every sample; a series that is there twice fails."""
+        """Every sample; a duplicate series is an assertion error."""
         found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
         for family in self.families:
             for sample in family.samples:
@@ -53,7 +53,7 @@ class Exposition:
 
     @property
     def names(self) -> set[str]:
-        """Names of metrics, as queries know them: counters with ``_total``, histograms without ``_bucket``."""
+        """Names of metrics, as queries use them: counters with ``_total``, histograms without ``_bucket``."""
         return {f"{family.name}{_SUFFIXES.get(family.type, '')}" for family in self.families}
 
     @property
@@ -62,12 +62,12 @@ class Exposition:
         return {family.name for family in self.families if family.type in ("gauge", "info")}
 
     def values(self, name: str) -> dict[tuple[str, ...], float]:
-        """Return a metric by the values of its labels, in the order of their names."""
+        """Return the samples of a metric by the values of its labels, in the order of the labels' names."""
         samples = [sample for family in self.families for sample in family.samples if sample.name == name]
         return {tuple(sample.labels[key] for key in sorted(sample.labels)): sample.value for sample in samples}
 
     def value(self, name: str, **labels: str) -> float:
-        """Return one series; 0 where there is none."""
+        """Return the value of one series; 0 if the series is missing."""
         return self.series.get((name, frozenset(labels.items())), 0.0)
 
 
@@ -75,7 +75,7 @@ _SUFFIXES = {"counter": "_total"}
 
 
 def fallen(before: Exposition, after: Exposition) -> list[object]:
-    """Return the series that must not fall and have."""
+    """Return the series that must not fall but have fallen."""
     now = after.series
     gauges = before.falling
     return [
@@ -86,7 +86,7 @@ def fallen(before: Exposition, after: Exposition) -> list[object]:
 
 
 def faults_found(texts: Iterable[str]) -> str:
-    """Return what the tool of Prometheus finds wrong; skips the test where it is missing."""
+    """Return the faults that the tool of Prometheus reports; skip the test if the tool is missing."""
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("no promtool on the PATH; the Debian package prometheus has it")

@@ -17,7 +17,7 @@ SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir() if os.access
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Return a folder with the scripts and what they install, where nothing can be installed or generated."""
+    """Return a folder with the scripts and their requirements, where nothing can be installed or generated."""
     for name in ("scripts", "requirements"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -1,4 +1,4 @@
-"""A fake backend of an engine: it answers and fails as a test says; a real engine is a server of its own."""
+"""A fake backend of an engine: it answers and fails as a test says; a real engine is a separate server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.builders import a_prediction
 class FakeBackend:
     """An engine that answers as ``answer`` says, or with an error of the whole engine.
 
-    Keeps the batches it was asked. A query that is submitted goes to ``predict``, in a task of its own.
+    Keeps the batches it receives. A submitted query goes to ``predict``, in its own task.
     """
 
     def __init__(self, answer: Callable[[Query], Outcome] = a_prediction, failure: Exception | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A fake engine that takes batches; no real one holds a batch back until the queries behind it have gathered."""
+"""A fake engine that takes batches; no real engine holds a batch back until the queries behind it have gathered."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.fakes.backend import FakeBackend
 
 
 def _without_labels(query: Query) -> Outcome:
-    """Answer with the document, without the best labels, of which a query may ask for a million."""
+    """Answer with the document, without the best labels: a query may request a million of them."""
     return a_prediction(query._replace(k=0))
 
 
 class FakeEngine(FakeBackend):
-    """An engine that answers batches of ready models as ``answer`` says, and keeps what it was asked.
+    """An engine that answers batches of ready models as ``answer`` says, and keeps the queries it receives.
 
     Args:
         answer: returns the outcome of a query.
@@ -37,7 +37,7 @@ class FakeEngine(FakeBackend):
         self.cold: set[str] = set()
         """Models that are not ready."""
         self.alone: list[Query] = []
-        """Queries that were asked one by one."""
+        """Queries that arrived one by one."""
         self.taken: list[list[Query]] = []
         """Batches of ready models."""
         self.served_as: list[Call] = []

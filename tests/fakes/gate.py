@@ -1,4 +1,4 @@
-"""A gate in a fake, which holds its threads at a point where no real volume and no real model can be stopped."""
+"""A gate in a fake: it holds the fake's threads at a point where no real volume and no real model can be stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.builders import PATIENCE
 
 
 class Gate:
-    """A point at which threads wait: open until :meth:`shut`. Reports that one has come."""
+    """A point at which threads wait: open until :meth:`shut`. Reports that a thread has reached it."""
 
     def __init__(self) -> None:
         self._open = threading.Event()

@@ -11,10 +11,10 @@ from tests.fakes.backend import FakeBackend
 
 
 class FakeHangingBackend(FakeBackend):
-    """An engine that has no answer before ``may_answer`` is set, and reports how its work ended.
+    """An engine that does not answer before ``may_answer`` is set, and reports how its work ended.
 
     Args:
-        version: the end of the ids of models that hang; the answers of other models come at once.
+        version: suffix of the ids of models that hang; other models answer at once.
     """
 
     def __init__(self, version: str = "") -> None:

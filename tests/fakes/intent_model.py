@@ -1,4 +1,4 @@
-"""A fake of an intent model, which answers when and how a test says; a real one can neither be held up nor fail."""
+"""A fake intent model, which answers when and how a test says; a real model can neither be held up nor fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes.model_source import SIZE
 
 @dataclass(eq=False)
 class FakeIntentModel:
-    """Answers with the document; keeps what it was asked, and on which thread."""
+    """A model that answers with the document; it keeps the documents and the name of the thread of each call."""
 
     size: int = SIZE
     labels: tuple[str, ...] = ("a", "b")

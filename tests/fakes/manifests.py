@@ -14,16 +14,16 @@ UNPUBLISHED: Final = "unpublished"
 
 
 def a_manifest(**keys: Any) -> Manifest:
-    """Return a manifest of an algorithm that no test looks at, and of ``keys``."""
+    """Return a manifest of ``keys`` and of an algorithm that no test looks at."""
     return Manifest.model_validate({"Algorithm": "any", **keys})
 
 
 class FakeManifests:
-    """Gives every model but ``UNPUBLISHED`` a manifest.
+    """A catalog in which every model but ``UNPUBLISHED`` has a manifest.
 
     Args:
-        keys: keys that the manifests of all models have.
-        of_models: further keys by model id.
+        keys: manifest keys of all models.
+        of_models: further manifest keys by model id.
     """
 
     def __init__(

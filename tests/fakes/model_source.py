@@ -1,4 +1,4 @@
-"""A fake source of models: they have no files, so that a load can hang, fail or change at any moment a test chooses."""
+"""A fake source of models without files, so that a load can hang, fail or change at any moment a test chooses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZE: Final = 10
 
 @dataclass(eq=False)
 class FakeModel:
-    """A model that cannot be asked anything."""
+    """A model that answers no query."""
 
     model_id: ModelId
     fingerprint: Fingerprint
@@ -31,10 +31,10 @@ class FakeModel:
 
 
 class FakeSource(Generic[Made]):
-    """Models of made-up files. Ids that are not in ``files`` are unknown; ``faults`` come in the place of models.
+    """Models of made-up files. Ids that are not in ``files`` are unknown; ``faults`` replace models.
 
     Args:
-        make: returns a model of an id, its files and its size in bytes.
+        make: returns a model of an id, the identity of its files and its size in bytes.
     """
 
     def __init__(self, make: Callable[[ModelId, Fingerprint, int], Made]) -> None:
@@ -45,7 +45,7 @@ class FakeSource(Generic[Made]):
         self.looks: Counter[ModelId] = Counter()
         self.loads: Counter[ModelId] = Counter()
         self.most_at_once = 0
-        """Most loads of the same files that were under way at the same time."""
+        """Largest number of simultaneous loads of the same files."""
         self.look_gate = Gate()
         self.load_gate = Gate()
         self._make = make

@@ -14,9 +14,9 @@ from tests.fakes.gate import Gate
 
 
 class FakeModelStore(ModelStore):
-    """A real model store that counts how often its files are looked at and read.
+    """A real model store that counts how often its files are checked and read.
 
-    With a ``failure``, looks at the files of models and at releases raise it. The look at a model's files waits at
+    With a ``failure``, checks of model files and of release files raise it. The check of a model's files waits at
     ``look_gate``; a release that was read is held back at ``release_gate``.
     """
 

@@ -28,7 +28,7 @@ INSIDES: Final = "Traceback: /opt/engine/secret.py 10.1.2.3"
 
 
 class Refusal(Exception):
-    """Makes the fake engine refuse."""
+    """An exception that makes the fake engine refuse."""
 
     def __init__(self, code: StatusCode, details: str = INSIDES) -> None:
         super().__init__(details)
@@ -43,9 +43,9 @@ class FakeOpenInference:
         self.check = check
         self.raw = raw
         self.ready: bool | None = True
-        """``None``: the engine does not know the question."""
+        """``None``: the engine does not implement the method."""
         self.described: pb.ModelMetadataResponse | None = None
-        """``None``: the engine does not know the question."""
+        """``None``: the engine does not implement the method."""
         self.asked: list[pb.ModelInferRequest] = []
         self.metadata: list[dict[str, str]] = []
         self.asked_whether_ready = asyncio.Event()
@@ -86,7 +86,7 @@ class FakeOpenInference:
         label = Output(name="label", datatype="BYTES", shape=request.inputs[0].shape)
         score = Output(name="score", datatype="FP32", shape=request.inputs[0].shape)
         response = pb.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
-        # By itself it answers in the form in which it was asked, as MLServer does.
+        # By default, the fake answers in the form of the request, as MLServer does.
         if bool(request.raw_input_contents) if self.raw is None else self.raw:
             response.raw_output_contents.extend([pack_bytes(texts), pack_floats(scores)])
         else:
@@ -144,7 +144,7 @@ def queries(*documents: str, model: str = "m") -> list[Query]:
 
 
 def told(outcomes: Sequence[Outcome | None]) -> list[str | None]:
-    """Return the labels, and the names of errors."""
+    """Return the labels of predictions and the class names of errors; ``None`` for a missing outcome."""
     return [
         outcome.label if isinstance(outcome, Prediction) else None if outcome is None else type(outcome).__name__
         for outcome in outcomes

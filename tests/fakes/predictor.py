@@ -1,4 +1,4 @@
-"""A fake predictor: its answers are a function of the query, and may hang; a real one needs models and memory."""
+"""A fake predictor: its answers are a function of the query and may hang; a real predictor needs models and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.builders import PREDICTOR
 
 
 class FakePredictor(pb_grpc.PredictorServicer):
-    """A servicer whose every answer is what ``behaviour`` makes of the query."""
+    """A servicer that answers each query with the result of ``behaviour``."""
 
     def __init__(self, behaviour: Callable[[Query], Awaitable[str]]) -> None:
         self._behaviour = behaviour
@@ -32,8 +32,8 @@ class FakePredictor(pb_grpc.PredictorServicer):
 
 
 def fake_predictor(behaviour: Callable[[Query], Awaitable[str]]) -> Service:
-    """Return the predictor's service with ``behaviour`` in the place of its data plane."""
-    # It need not know every call of the service: those it does not know are UNIMPLEMENTED.
+    """Return the predictor's service with ``behaviour`` in place of its data plane."""
+    # The fake need not implement every method of the service: the missing methods are UNIMPLEMENTED.
     kind: Any = FakePredictor
     return service(PREDICTOR, pb_grpc.add_PredictorServicer_to_server, kind(behaviour))
 
@@ -44,7 +44,7 @@ async def echo(query: Query) -> str:
 
 
 class HangingBehaviour:
-    """A behaviour that has no answer before ``may_answer`` is set, and reports how its work ended."""
+    """A behaviour that does not answer before ``may_answer`` is set, and reports how its work ended."""
 
     def __init__(self) -> None:
         self.started = asyncio.Event()

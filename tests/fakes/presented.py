@@ -1,14 +1,14 @@
-"""A fake of a call as a transport presents it; a real one comes with a socket, and a certificate with a handshake."""
+"""A fake of a call as a transport presents it; a real call needs a socket, and a certificate needs a handshake."""
 
 from __future__ import annotations
 
 
 class FakePresented:
-    """A call with what access and tracing ask for.
+    """A call with the data that access and tracing read.
 
     Args:
         metadata: the call's metadata.
-        names: names in the caller's certificate.
+        names: the names in the caller's certificate.
     """
 
     def __init__(self, *metadata: tuple[str, str], names: tuple[str, ...] = ()) -> None:

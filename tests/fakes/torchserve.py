@@ -1,6 +1,6 @@
-"""A fake TorchServe: its two services over real sockets, which answer as TorchServe 0.12 was seen to answer.
+"""A fake TorchServe: its two services over real sockets, with the observed answers of TorchServe 0.12.
 
-A real one takes seconds to start, and cannot be made to lose a model between two calls, or to hold an answer back.
+A real server takes seconds to start, and cannot be made to lose a model between two calls or to hold an answer back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_FOUND = f"{_PACKAGE}.archive.model.ModelNotFoundException"
 
 
 class HandlerError(Exception):
-    """The failure of a handler; by default, it shows to callers as an exception of any kind does."""
+    """The failure of a handler; by default, callers see it as they see any exception of a handler."""
 
     def __init__(self, text: str = "Prediction failed", code: StatusCode = StatusCode.UNAVAILABLE) -> None:
         super().__init__(text)
@@ -40,7 +40,7 @@ class HandlerError(Exception):
 
 
 def plain(answer: str | bytes) -> Callable[[Inputs], Awaitable[bytes]]:
-    """Return a handler that takes one document, and answers with ``answer`` and the document."""
+    """Return a handler of one document; its answer is ``answer`` as bytes, or the text ``answer`` and the document."""
 
     async def handle(inputs: Inputs) -> bytes:
         if "data" not in inputs:
@@ -51,7 +51,7 @@ def plain(answer: str | bytes) -> Callable[[Inputs], Awaitable[bytes]]:
 
 
 def documents(label: str) -> Callable[[Inputs], Awaitable[bytes]]:
-    """Return a handler as ``intentctl export`` had it at first, whose label is ``label`` and the document.
+    """Return a handler as ``intentctl export`` first wrote it, whose label is ``label`` and the document.
 
     It knows nothing of thresholds and explanations.
     """
@@ -77,9 +77,9 @@ class Archive:
     readable: bool = True
     starts: bool = True
     up: asyncio.Event | None = None
-    """Event that its workers wait for when they start."""
+    """Event that the workers wait for when they start."""
     waited_for: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once its workers are waited for."""
+    """Event that is set once a request waits for the workers."""
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Model:
 
 
 class FakeTorchServe:
-    """Holds archives by name of file and models by name and version; keeps what it was asked."""
+    """A server with archives by file name and models by name and version; it keeps the requests it receives."""
 
     def __init__(self, **archives: Archive) -> None:
         self.store = {f"model-{name}.mar": archive for name, archive in archives.items()}
@@ -124,7 +124,7 @@ class FakeTorchServe:
 
     @property
     def registered(self) -> dict[str, str]:
-        """The archive of each name."""
+        """The archive of each registered name."""
         return {name: model.url for (name, _), model in self.models.items()}
 
     async def start(self) -> None:
@@ -323,7 +323,7 @@ def _metadata(answer: bytes) -> Any:
 
 @asynccontextmanager
 async def running(fake: FakeTorchServe) -> AsyncIterator[FakeTorchServe]:
-    """Start ``fake``, and stop it behind the block."""
+    """Start ``fake``, and stop it after the block."""
     await fake.start()
     try:
         yield fake
@@ -332,7 +332,7 @@ async def running(fake: FakeTorchServe) -> AsyncIterator[FakeTorchServe]:
 
 
 def manifests_of(**of_models: Mapping[str, Any]) -> FakeManifests:
-    """Return the manifests of the book's pipeline, in which all models have one name, with keys by model id."""
+    """Return manifests of the book's pipeline, in which all models share one name, with further keys by model id."""
     pipeline = {"Algorithm": "intent-classification-torch", "ModelName": "intent", "ModelVersion": "1.0"}
     return FakeManifests(pipeline, of_models)
 
@@ -341,7 +341,7 @@ def manifests_of(**of_models: Mapping[str, Any]) -> FakeManifests:
 async def asking(
     fake: FakeTorchServe, manifests: FakeManifests | None = None, **options: Any
 ) -> AsyncIterator[TorchServeBackend]:
-    """A frontend's backend before a fake that runs."""
+    """Yield a frontend's backend before a running fake."""
     backend = TorchServeBackend(*fake.targets, manifests or manifests_of(), TorchServeOptions(**options))
     try:
         yield backend

@@ -1,6 +1,6 @@
-"""A fake torchtext: its classes, pickled under its names. The last release does not load beside torch 2.4 and later.
+"""A fake torchtext: its classes, pickled under its names. Its last release does not load beside torch 2.4 and later.
 
-The fakes hold the state that torchtext's own classes hold, and answer no question.
+The fakes hold the state that torchtext's own classes hold, and answer no lookup.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 
 
 class FakeModernVocab(nn.Module):
-    """Stands in for torchtext.vocab.vocab.Vocab, a module around a C++ object."""
+    """A stand-in for torchtext.vocab.vocab.Vocab, a module around a C++ object."""
 
     def __init__(self, inner: object) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class FakeModernVocab(nn.Module):
 
 
 class FakeInnerVocab:
-    """Stands in for torchtext._torchtext.Vocab, and for the ScriptObject that scripting makes of it."""
+    """A stand-in for torchtext._torchtext.Vocab, and for the ScriptObject that scripting makes of it."""
 
     def __init__(self, state: object) -> None:
         self.state = state
@@ -38,7 +38,7 @@ class FakeInnerVocab:
 
 
 class FakeLegacyVocab:
-    """Stands in for torchtext.vocab.Vocab of torchtext 0.2 to 0.9."""
+    """A stand-in for torchtext.vocab.Vocab of torchtext 0.2 to 0.9."""
 
     def __init__(self, attributes: Mapping[str, object]) -> None:
         self.__dict__.update(attributes)

@@ -1,6 +1,6 @@
-"""A fake receiver of traces: the gRPC service of OTLP, which keeps the spans that it gets.
+"""A fake receiver of traces: the gRPC service of OTLP, which keeps the spans it receives.
 
-A real collector is another program to install, and shows its spans only after a delay of its own.
+A real collector is another program to install, and shows its spans only after a delay.
 """
 
 from __future__ import annotations

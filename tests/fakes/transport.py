@@ -1,4 +1,4 @@
-"""A fake transport without a socket: it keeps what is written, and passes on to its protocol what a test feeds it.
+"""A fake transport without a socket: it keeps written bytes, and passes the bytes that a test feeds to its protocol.
 
 A real socket delivers bytes and ends in an order that no seed repeats.
 """

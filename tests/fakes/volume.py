@@ -31,12 +31,12 @@ FAULTS_VARIABLE = "FAKE_VOLUME_FAULTS"
 HOLD = "HOLD"
 
 STAT, OPEN, READ, FOLDER = "stat", "open", "read", "folder"
-"""Operations that can fail: the calls for the files of a model, and those that look at its folder."""
+"""Operations that can fail: the calls for the files of a model, and the calls that look at its folder."""
 
 
 @dataclass
 class Held:
-    """A model whose files do not open until :meth:`release`, while a load waits for them."""
+    """A model whose files do not open before :meth:`release`, while a load waits for them."""
 
     fifo: Path
     writer: int

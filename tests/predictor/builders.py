@@ -1,4 +1,4 @@
-"""What the tests of the predictor's files are built from: torch files and small models."""
+"""Builders for tests of the predictor's files: torch files and small models."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from serving.domain.model_id import ModelId
 
 
 def saved(value: object, *, legacy: bool = False) -> bytes:
-    """Return what torch.save writes, in the container of today or in the one before torch 1.6."""
+    """Return the bytes that torch.save writes, in today's container or in the container before torch 1.6."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # torch cannot find the source text of a fake class, and says so.
+        # torch warns that it cannot find the source text of a fake class.
         warnings.simplefilter("ignore", UserWarning)
         torch.save(value, buffer, _use_new_zipfile_serialization=not legacy)
     return buffer.getvalue()
@@ -31,7 +31,7 @@ def saved(value: object, *, legacy: bool = False) -> bytes:
 def archive(
     members: Iterable[tuple[str, bytes]], *, compression: int = zipfile.ZIP_STORED, stem: str = "archive/"
 ) -> bytes:
-    """Return a zip archive of the members, in order; a name may stand in it twice."""
+    """Return a zip archive of the members, in order; a name may occur twice."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", compression) as file:
         warnings.simplefilter("ignore", UserWarning)
@@ -60,7 +60,7 @@ def state_dict(vocabulary_size: int, *widths: int) -> dict[str, torch.Tensor]:
 
 
 def network(vocabulary_size: int, *widths: int) -> FoldedNetwork:
-    """Return the network of that state_dict."""
+    """Return the network of the ``state_dict`` with these widths."""
     return FoldedNetwork.from_arrays(
         {name: value.numpy() for name, value in state_dict(vocabulary_size, *widths).items()}
     )

@@ -13,7 +13,7 @@ from tests.fakes.presented import FakePresented
 
 
 class KeptSpans(SpanExporter):
-    """Keeps spans that have ended."""
+    """An exporter that keeps ended spans."""
 
     def __init__(self) -> None:
         self.spans: list[ReadableSpan] = []
@@ -26,7 +26,7 @@ class KeptSpans(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def calls(self, share: float, per_second: float = 0.0) -> SampledCalls:
-        """Return what records a share of the calls here, so many a second at most; 0: any number."""
+        """Return a tracer that records ``share`` of the calls here, at most ``per_second`` a second; 0: no limit."""
         return SampledCalls(self._tracer, share, per_second)
 
     def call(self) -> Span:
@@ -36,5 +36,5 @@ class KeptSpans(SpanExporter):
         return span
 
     def names(self) -> list[str]:
-        """The names of the spans, as they ended; those that went wrong with why."""
+        """Return the names of the spans in the order of their end; a failed span has its error type beside its name."""
         return [f"{span.name} {(span.attributes or {}).get('error.type', '')}".strip() for span in self.spans]

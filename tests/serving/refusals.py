@@ -1,4 +1,4 @@
-"""What every refusal has in common, whoever refuses: its message is written for the caller of the service."""
+"""A check that all refusals have in common: the message is written for the caller of the service."""
 
 from __future__ import annotations
 

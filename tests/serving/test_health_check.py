@@ -11,7 +11,7 @@ from tests.fakes.predictor import echo, fake_predictor
 
 
 async def check(*arguments: str) -> tuple[int | None, str]:
-    """Run the command; return its exit code and what it says."""
+    """Run the command; return its exit code and its text on standard error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "serving.health_check", *arguments, stderr=asyncio.subprocess.PIPE, cwd=ROOT
     )

@@ -168,7 +168,7 @@ async def test_a_refused_batch_is_an_error_of_each_query_in_it(refusal: ServingE
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [(type(outcome), str(outcome)) for outcome in outcomes] == [(type(refusal), str(refusal))] * 3
     assert all(isinstance(outcome, ServingError) and outcome.code is refusal.code for outcome in outcomes)
-    # Each its own: a raised error gathers the traceback of whoever raises it.
+    # Each query needs its own error: a raised error gathers the traceback of the code that raises it.
     assert len({id(outcome) for outcome in outcomes}) == 3
 
 
@@ -348,7 +348,7 @@ def test_whatever_comes_and_leaves_everybody_gets_their_own_answer(
 
 
 class FakeHandOver:
-    """A fake: takes batches without a task, and is told by the test how they end."""
+    """A fake engine that takes batches without a task; the test reports their outcomes."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[list[str], BatchDone]] = []
@@ -402,7 +402,7 @@ async def test_a_batch_that_is_refused_as_it_is_handed_over_lets_the_next_one_go
     to = FakeHandOver()
     to.at_once = Unavailable("no server can be reached")
     async with handing_over(to) as backend:
-        # More batches than calls can be nested: none is sent from within another.
+        # There are more batches than calls can be nested, so no batch may be sent from within another.
         tasks = asked(backend, *[query("x" * (1 << 16))] * 2000)
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}

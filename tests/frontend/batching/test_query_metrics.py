@@ -25,7 +25,7 @@ ALL_NAMES = "intent,triton,modelmesh"
 
 
 class Bench:
-    """A frontend's way to an engine, counted."""
+    """A frontend's path to an engine, with its counts."""
 
     def __init__(self, engine: FakeEngine, backend: Backend, counts: QueryCounts, settings: FrontendSettings) -> None:
         self.engine = engine

@@ -40,7 +40,7 @@ async def test_a_call_shows_when_it_waited_and_when_it_was_in_flight(kept: KeptS
     assert kept.names() == ["queue"] * 3 + ["batch"] + ["in flight"] * 2
     batch = kept.spans[3]
     assert batch.attributes == {"intent.queries": 4}
-    # What the batch does is done in its own name.
+    # The work of a batch runs in the context of the batch's own span.
     (call,) = backend.served_as
     assert call.span is not None
     assert batch.context is not None
@@ -80,7 +80,7 @@ async def test_a_batch_that_fails_says_so(failure: Exception, told: str, kept: K
     assert kept.names() == ["queue", "queue", f"batch {told}", f"in flight {told}"]
 
 
-# Engines of others
+# Third-party engines
 
 
 async def test_a_server_of_the_open_inference_protocol_gets_the_trace(kept: KeptSpans) -> None:

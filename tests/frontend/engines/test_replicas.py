@@ -1,4 +1,4 @@
-"""A backend before several predictors: who is asked, who is passed over, what is asked again."""
+"""A backend before several predictors: which one gets a query, which one is skipped, which queries are retried."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODELS = [f"model-{number}" for number in range(60)]
 
 
 class Replica:
-    """A fake predictor that answers with its name, or refuses as it is told, and keeps what it was asked."""
+    """A fake predictor that answers with its name or refuses as a test says; it keeps the ids of queried models."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -66,7 +66,7 @@ def _quiet() -> Iterator[None]:
 
 
 class FakeNames:
-    """A fake resolver, so that a name can stand for others from one moment to the next."""
+    """A fake resolver, so that the addresses of a name can change from one moment to the next."""
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
@@ -84,7 +84,7 @@ class FakeNames:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
-    """A resolver that is asked at every call."""
+    """A resolver that is consulted at every call."""
     monkeypatch.setattr("frontend.engines.replicas.FRESH_SECONDS", 0.0)
     return FakeNames()
 
@@ -93,7 +93,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
 async def before(
     model_dir: Path, number: int = 3, names: FakeNames | None = None
 ) -> AsyncIterator[tuple[PredictorBackend, dict[str, Replica]]]:
-    """A backend before so many replicas, which have the names of numbers; with ``names``, behind a name."""
+    """Yield a backend before ``number`` replicas, whose names are numbers; with ``names``, they are behind a name."""
     replicas = {str(name): Replica(str(name)) for name in range(number)}
     addresses = []
     async with AsyncExitStack() as stack:
@@ -113,16 +113,16 @@ async def before(
 
 
 async def places_of(backend: PredictorBackend) -> dict[str, str]:
-    """Who answers for each model."""
+    """Return the name of the replica that answers for each model."""
     return {name: (await backend.predict(Query(name, "x"), a_call())).label for name in MODELS}
 
 
 async def places_become(backend: PredictorBackend, left: set[str]) -> dict[str, str]:
-    """Who answers for each model, once it is all of those who are ``left`` and nobody else."""
+    """Return the replica that answers for each model, once all replicas in ``left``, and no others, answer."""
     async with asyncio.timeout(PATIENCE):
         while set((await places_of(backend)).values()) != left:
             pass
-    # The change may have come in the middle of that round.
+    # The change may have happened in the middle of the last round.
     return await places_of(backend)
 
 
@@ -286,7 +286,7 @@ async def test_a_call_in_flight_outlasts_the_change_of_the_others(tmp_path: Path
 
 
 class _Memory(pb_grpc.PredictorServicer):
-    """A fake predictor that lets go of models, or refuses as it is told."""
+    """A fake predictor that releases models, or refuses as ``refusals`` say."""
 
     def __init__(self, refusals: Mapping[str, ServingError]) -> None:
         self.unloaded: list[str] = []
@@ -306,13 +306,13 @@ async def test_every_replica_lets_go_of_removed_models_whoever_answers_for_them(
     kind: Any = _Memory
     memories = [kind(refusals), kind({})]
     async with AsyncExitStack() as stack:
-        addresses = [f"127.0.0.1:{free_port()}"]  # of one that is down
+        addresses = [f"127.0.0.1:{free_port()}"]  # a replica that is down
         for memory in memories:
             unloads = service(PREDICTOR, pb_grpc.add_PredictorServicer_to_server, memory)
             host = host_of(server_settings(tmp_path), [unloads])
             addresses.append(await host.start())
             stack.push_async_callback(host.stop, 0)
-        # NOT_SERVING, as all of them are: no calls of models go there.
+        # All of the replicas are NOT_SERVING, so that no model calls go to them.
         backend = PredictorBackend(f"ipv4:{','.join(addresses)}", partitions=256)
         stack.push_async_callback(backend.close)
         with pytest.raises(Unavailable):

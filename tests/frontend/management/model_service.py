@@ -24,7 +24,7 @@ from tests.fakes.backend import FakeBackend
 
 
 class KnownAccess(OpenAccess):
-    """A fake: every caller is this one."""
+    """A fake that identifies every caller as the same one."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -35,7 +35,7 @@ class KnownAccess(OpenAccess):
 
 @dataclass
 class Running:
-    """What a test talks to."""
+    """A hosted ModelService: its stub, and the parts that a test inspects."""
 
     stub: Any
     root: Path
@@ -46,7 +46,7 @@ class Running:
 
 @asynccontextmanager
 async def model_service(root: Path, identity: Identity | None = None) -> AsyncIterator[Running]:
-    """Host it; what calls are answered by learns of a release from it alone."""
+    """Host a ModelService; the releases that calls are answered by learn of a change from this service alone."""
     store = ModelStore(root)
     backend = FakeBackend()
     catalog = Catalog(store, threads=1, freshness_seconds=0.0, comparison=ThreadComparison())
@@ -69,6 +69,6 @@ async def model_service(root: Path, identity: Identity | None = None) -> AsyncIt
 
 
 def versions(root: Path, name: str, *names: str, **keys: Any) -> None:
-    """Publish versions of a name."""
+    """Publish versions of ``name``."""
     for version in names:
         publish(root / name, version, **keys)

@@ -1,4 +1,4 @@
-"""Models that are deleted: which engines are told to let go of what, and what a failure changes."""
+"""Deletion of models: which engines are asked to release which models, and the effect of a failure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def delete(running: Running, run_id: str) -> None:
 
 
 def known(removed: list[Removed]) -> list[tuple[str, str]]:
-    """The models with the versions that their manifests name."""
+    """Return the models with the versions that their manifests name."""
     return [(model_id, "" if manifest is None else manifest.model_version) for model_id, manifest in removed]
 
 
@@ -136,7 +136,7 @@ async def test_the_engine_lets_go_though_the_caller_has_left(tmp_path: Path, mon
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
-        # It has the same connection: once it is answered, the service knows that the first caller has left.
+        # This call is on the same connection: once it is answered, the service has seen the first call cancelled.
         await running.stub.ListModels(pb.ListModelsRequest())
         go_on.set()
         async with asyncio.timeout(PATIENCE):

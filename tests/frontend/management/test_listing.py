@@ -18,7 +18,7 @@ from tests.frontend.management.model_service import model_service, versions
 
 
 async def names_of(stub: Any, **request: Any) -> list[list[str]]:
-    """The names of all pages."""
+    """Return the names on each page."""
     pages: list[list[str]] = []
     token = ""
     while True:

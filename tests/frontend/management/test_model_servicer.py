@@ -24,7 +24,7 @@ BOT = ModelId("bot")
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
-    """Why a call was refused."""
+    """Return the error of a refused call."""
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await call
     return failed.value
@@ -51,7 +51,7 @@ async def test_a_release_is_in_force_at_once_where_it_was_made(tmp_path: Path) -
         await running.stub.Release(pb.ReleaseRequest(name="bot", version="1"))
         assert (await running.known.of(BOT)).stable == "1"  # type: ignore[union-attr]
         await running.stub.Release(pb.ReleaseRequest(name="bot", version="2"))
-        # Its file would be looked at in an hour.
+        # The release file would only be checked in an hour.
         assert (await running.known.of(BOT)).stable == "2"  # type: ignore[union-attr]
 
 
@@ -126,7 +126,7 @@ async def test_a_caller_that_leaves_leaves_no_release_half_made(tmp_path: Path) 
         known = await running.known.of(BOT)
         assert known is not None
         while known.revision != ModelStore(tmp_path).read_release(BOT).revision:
-            # What was written is learned, whoever has left; nothing else would tell within an hour.
+            # A written release is learned even if its caller has left; nothing else would report it within an hour.
             await asyncio.sleep(0.01)
             known = await running.known.of(BOT)
             assert known is not None

@@ -104,7 +104,7 @@ async def test_a_release_of_our_own_is_told_at_once_and_once(tmp_path: Path, vol
         pass
     watch.released(ModelId("bot"), of("1", "2"))
     assert await next_of(changes) == ("released", "bot")
-    # The file comes to be seen later, and is no news then.
+    # The file is seen later, and is no change then.
     write_release(tmp_path, of("1", "2"), "bot")
     watch.look_now()
     publish(tmp_path, "flat")
@@ -137,7 +137,7 @@ async def test_nobody_looks_where_nobody_watches(
     before = looks
     await asyncio.sleep(0.2)
     assert looks == before
-    # Who comes later sees what there is by then.
+    # A later watcher sees the models that exist when it starts.
     third = watch.changes("", everybody, initial=True)
     assert await next_of(third) == ("added", "flat")
     await third.aclose()

@@ -1,4 +1,4 @@
-"""What tests of the Open Inference Protocol are built from: a frontend that speaks it, and requests."""
+"""Builders for tests of the Open Inference Protocol: a frontend that speaks the protocol, and requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Requested = pb.ModelInferRequest.InferRequestedOutputTensor
 
 
 def an_answer(query: Query) -> Prediction:
-    """Return an answer whose label is "yes", and the classes that were asked for."""
+    """Return an answer with the label "yes" and as many best labels as the query requests."""
     best = (ScoredLabel("yes", 0.75), ScoredLabel("maybe", 0.2), ScoredLabel("no", 0.05))
     return Prediction("yes", 0.75, best[: query.k], query.model_id, "1.0")
 
@@ -47,7 +47,7 @@ EXPLAINED: Final = Explanation(
 
 
 def an_answer_with_reasons(query: Query) -> Prediction:
-    """Return an answer whose best label is "yes", unless 0.75 is below the threshold, with the reason if asked for."""
+    """Return an answer whose label is "yes", or "oos" if 0.75 is below the threshold; explain the answer on request."""
     answer = an_answer(query)._replace(explanation=None if query.explain is None else EXPLAINED)
     threshold = 0.0 if query.threshold is None else query.threshold
     if threshold <= answer.score:
@@ -59,7 +59,7 @@ def an_answer_with_reasons(query: Query) -> Prediction:
 async def servicer_before(
     models: Path, backend: Backend, *, is_ready: Callable[[], bool] = lambda: True, freshness_seconds: float = 0.0
 ) -> AsyncIterator[OpenInferenceServicer]:
-    """Give the real servicer, over models in files, before ``backend``."""
+    """Yield the real servicer, with models in files, before ``backend``."""
     store = ModelStore(models)
     catalog = Catalog(store, threads=2, freshness_seconds=freshness_seconds, comparison=ThreadComparison())
     router = Router({"intent-classification": backend})
@@ -85,7 +85,7 @@ async def servicer_before(
 
 @dataclass
 class Caller:
-    """A client of the protocol on a channel of its own."""
+    """A client of the protocol on its own channel."""
 
     stub: Any
 
@@ -95,7 +95,7 @@ class Caller:
         return answer
 
     async def refusal(self, method: str, request: Any) -> tuple[StatusCode, str]:
-        """Return code and message of a call that is refused."""
+        """Return the code and the message of a refused call."""
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await getattr(self.stub, method)(request, timeout=PATIENCE)
         return refused.value.code(), refused.value.details() or ""
@@ -103,7 +103,7 @@ class Caller:
 
 @asynccontextmanager
 async def calling(models: Path, backend: Backend, **options: Any) -> AsyncIterator[Caller]:
-    """Give a client of a real server that speaks the protocol before ``backend``."""
+    """Yield a client of a real server that speaks the protocol before ``backend``."""
     async with (
         servicer_before(models, backend, **options) as servicer,
         hosted(models, open_inference_service(servicer)) as address,
@@ -129,5 +129,5 @@ def raw(*documents: str, shape: Sequence[int] | None = None, model: str = "model
 
 
 def classes_of(count: int, name: str = "score") -> Any:
-    """Return a requested output with the parameter ``classification``."""
+    """Return a requested output whose parameter ``classification`` is ``count``."""
     return Requested(name=name, parameters={"classification": pb.InferParameter(int64_param=count)})

@@ -214,7 +214,7 @@ async def test_what_fell_back_tells_its_best_label_and_score_on_request(make: Ca
 
 
 def elements_of(answer: pb.ModelInferResponse) -> dict[str, Any]:
-    """Return the elements of each output, in whichever form."""
+    """Return the elements of each output, typed or raw."""
     found: dict[str, Any] = {}
     for number, tensor in enumerate(answer.outputs):
         if not answer.raw_output_contents:
@@ -391,7 +391,7 @@ async def test_what_is_not_as_the_protocol_says_is_an_invalid_argument(name: str
         assert code is StatusCode.INVALID_ARGUMENT
         assert re.search(told, message), message
         assert_fit_for_callers(ServingError(message))
-        # It failed alone.
+        # The refusal affects no other call.
         assert (await caller.infer(typed("x"))).outputs[0].contents.bytes_contents == [b"x"]
 
 
@@ -448,7 +448,7 @@ async def test_the_version_in_the_answer_is_the_one_that_answered(models: Path) 
     engine = FakeBackend(lambda query: Prediction("yes", 1.0, (), query.model_id, "2.0"))
     async with calling(models, engine) as caller:
         assert (await caller.infer(typed("x"))).model_version == "2.0"
-        # Who asked for a version gets no other.
+        # A caller that requests a version gets no other version.
         code, _ = await caller.refusal("ModelInfer", typed("x", model_version="1.0"))
         assert code is StatusCode.NOT_FOUND
 

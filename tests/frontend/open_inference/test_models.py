@@ -1,4 +1,4 @@
-"""What the frontend tells clients of the Open Inference Protocol of itself and its models, over a real server."""
+"""Readiness and descriptions of the frontend and its models in the Open Inference Protocol, over a real server."""
 
 from __future__ import annotations
 

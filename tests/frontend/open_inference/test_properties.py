@@ -1,4 +1,4 @@
-"""Whatever a message holds, the servicer answers as the protocol says or refuses with an error of the tree."""
+"""For any message, the servicer answers as the protocol says or refuses with an error of the tree."""
 
 from __future__ import annotations
 

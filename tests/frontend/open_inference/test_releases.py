@@ -33,7 +33,7 @@ def models(tmp_path: Path) -> Path:
 
 
 def answer(query: Query) -> Prediction:
-    """Answer with the last class of the version, and with as many as were asked for."""
+    """Answer with the last class of the version and as many best labels as the query requests."""
     version = query.model_id.partition("@")[2] or "v1"
     best = tuple(ScoredLabel(label, 0.5) for label in reversed(CLASSES[version]))
     return Prediction(best[0].label, 0.5, best[: query.k], query.model_id, "1.0")

@@ -1,4 +1,4 @@
-"""Triton's model repository on the frontend: which models are there, and loading and unloading them."""
+"""Triton's model repository on the frontend: the index of models, and loading and unloading them."""
 
 from __future__ import annotations
 

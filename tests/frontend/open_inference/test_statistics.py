@@ -1,4 +1,4 @@
-"""What is counted of each model that is asked through the Open Inference Protocol."""
+"""Statistics of each model that is queried through the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_requests_and_documents_are_counted_by_model(models: Path) -> None
     assert before <= model.last_inference <= time.time_ns() // 1_000_000
     counted = model.inference_stats
     assert (counted.success.count, counted.fail.count) == (2, 0)
-    # perf_analyzer wants the parts to be counted alike, and to be no more than the whole.
+    # perf_analyzer requires equal counts of the parts, whose sum must not exceed the whole.
     parts = (counted.queue, counted.compute_input, counted.compute_infer, counted.compute_output)
     assert [part.count for part in parts] == [2, 2, 2, 2]
     assert counted.success.ns == sum(part.ns for part in parts)
@@ -133,7 +133,7 @@ def test_models_that_were_asked_least_recently_are_forgotten_first() -> None:
     counted = InferenceStatistics(most_models=3)
     for name in ("a", "b", "c", "a", "d"):
         counted.count_success(a_model(name), "1.0", 1, Times(1, 2, 5, 2))
-        # Reading is no asking.
+        # Reading the counts of a model is not a query to it.
         assert counted.of(a_model("b")) in [*counted.of_all(), ModelCounts(model_id("b"), "1.0")]
 
     assert {model.model: model.documents for model in counted.of_all()} == {"a": 2, "c": 1, "d": 1}

@@ -1,4 +1,4 @@
-"""Quotas: what tenants get, what they do not, and that none of them is anybody else's business."""
+"""Quotas: the calls that a tenant may make, the refused calls, and the independence of tenants."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.serving.refusals import assert_fit_for_callers
 
 
 class Clock:
-    """Tells the time that a test sets."""
+    """A clock with the time that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -50,7 +50,7 @@ def clock() -> Clock:
 
 
 class Rotating:
-    """The ledgers of three workers, of which each call reaches the next."""
+    """The ledgers of three workers; each call reaches the next worker."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         memory = os.memfd_create("quotas")
@@ -93,7 +93,7 @@ def refusal(enter: Callable[[], object]) -> QuotaExceeded:
 
 
 def asked(quotas: Quotas, identity: Identity, documents: int = 1, model: str = "model") -> None:
-    """Make a call that has ended."""
+    """Make a call, and end it."""
     tenant = quotas.enter(identity, model, documents)
     if tenant is not None:
         quotas.leave(tenant)
@@ -294,7 +294,7 @@ async def test_of_a_batch_for_several_models_those_within_their_quota_are_answer
         batch = [Query("a", "x"), Query("b", "y"), Query("a", "z"), Query("b", "w")]
         outcomes = await predictions.predict_batch(batch, a_call())
         assert [type(outcome) for outcome in outcomes] == [QuotaExceeded, Prediction, QuotaExceeded, Prediction]
-        # The calls have ended, and nothing was taken from those that were refused.
+        # The calls have ended, and the refused queries took nothing from the quotas.
         assert isinstance(await predictions.predict(Query("a", "second"), a_call()), Prediction)
     finally:
         await predictions.close()

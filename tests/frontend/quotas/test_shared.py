@@ -1,4 +1,4 @@
-"""Quotas of a frontend with several workers: one ledger, whoever asks, and whoever dies."""
+"""Quotas of a frontend with several workers: all workers share one ledger, even when some of them die."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.builders import PATIENCE
 WORKERS = 4
 SECONDS = 1.5
 BUCKET = Limits(requests_per_second=200.0, burst=400.0)
-"""It takes longer to be full than the test does."""
+"""Limits whose bucket takes longer to fill than the test runs."""
 
 
 @dataclass
 class Crew:
-    """Workers over one memory, and the time and the generations that a test sets."""
+    """Workers over one memory, with the time and the generations that a test sets."""
 
     workers: int = 2
     most_tenants: int = 64
@@ -46,7 +46,7 @@ def crew() -> Iterator[Crew]:
 
 
 def is_admitted(ledger: SharedLedger, limits: Limits, name: str = "acme", documents: int = 1) -> bool:
-    """Have a call begin and end."""
+    """Make a call and end it; return whether it was admitted."""
     try:
         tenant = ledger.enter(name, limits, documents)
     except QuotaExceeded:
@@ -57,7 +57,7 @@ def is_admitted(ledger: SharedLedger, limits: Limits, name: str = "acme", docume
 
 
 class Shared:
-    """What a process of the pool begins with."""
+    """State that each process of the pool starts with."""
 
     together: Barrier
 
@@ -67,7 +67,7 @@ def begin(together: Barrier) -> None:
 
 
 def admissions(memory: int, of: int, index: int) -> list[float]:
-    """Ask for a while, and until one is refused; return the times of those that were admitted, and of the last."""
+    """Make calls for a while, and until one is refused; return the times of admitted calls, and of the last call."""
     told = [0.0]
 
     def clock() -> float:
@@ -86,7 +86,7 @@ def admissions(memory: int, of: int, index: int) -> list[float]:
             if told[0] > until:
                 return [*admitted, told[0]]
         else:
-            # By the very clock that the ledger has looked at: the process may be held up anywhere.
+            # The time is the one that the ledger has read, because the process may be held up anywhere.
             admitted.append(told[0])
 
 
@@ -98,12 +98,12 @@ def test_processes_that_ask_at_the_same_time_admit_what_one_would(crew: Crew) ->
     last = max(times.pop() for times in of_each)
     admitted = sorted(moment for times in of_each for moment in times)
     assert min(map(len, of_each))
-    # What a single bucket would have had left each time.
+    # The calls that a single bucket would have left after each admission.
     left, least, former = BUCKET.burst, BUCKET.burst, admitted[0]
     for moment in admitted:
         left = min(BUCKET.burst, left + BUCKET.requests_per_second * (moment - former)) - 1
         least, former = min(least, left), moment
-    # The tolerance: one call of each further worker at one moment. Over time, none is too many, and none too few.
+    # Tolerance: one call of each further worker at one moment. Over time, neither too many nor too few are admitted.
     assert least > -WORKERS
     assert left + BUCKET.requests_per_second * (last - former) < 2
 
@@ -135,7 +135,7 @@ def test_calls_in_flight_of_a_worker_that_died_are_given_back_and_its_documents_
     held = successor.enter("acme", limits, 1)
     assert held is not None
     held.leave()
-    # Four documents by now, two of them of the one that died.
+    # The tenant has used four documents, two of them at the worker that died.
     assert not is_admitted(other, limits)
     crew.now += 1
     assert is_admitted(successor, limits)
@@ -192,7 +192,7 @@ def test_where_no_slot_is_left_each_worker_counts_alone(crew: Crew) -> None:
 def test_a_quota_that_is_changed_holds_for_what_was_asked_before(crew: Crew) -> None:
     one, other = crew.ledger(0), crew.ledger(1)
     assert is_admitted(one, Limits(requests_per_second=1, burst=10), documents=10)
-    # Full in ten seconds, as before; the burst of the new rate takes one.
+    # The bucket is full in ten seconds, as before the change; the burst of the new rate takes one second.
     fast = Limits(requests_per_second=100, burst=100)
     assert not is_admitted(other, fast)
     crew.now += 9.5

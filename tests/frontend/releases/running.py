@@ -1,4 +1,4 @@
-"""What tests of releases are built from: names with versions, and a real data plane before a fake engine."""
+"""Builders for tests of releases: names with versions, and a real data plane before a fake engine."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NEVER: Final = 3600.0
 
 
 def publish_versions(root: Path, *versions: str, name: str = NAME) -> None:
-    """Put a model folder for each version below the name's."""
+    """Put a model folder for each version below the folder of ``name``."""
     for version in versions:
         publish(root, f"{name}/{version}")
 
 
 def write_release(root: Path, release: Release, name: str = NAME) -> Release:
-    """Put the release in the place of the former one, as another process would."""
+    """Replace the release, as another process would; return the new release."""
     staged = root / name / ".staged"
     staged.write_text(release.to_json())
     staged.replace(root / name / RELEASE_FILE)
@@ -44,7 +44,7 @@ def write_release(root: Path, release: Release, name: str = NAME) -> Release:
 
 
 def by_version(**labels: str) -> Callable[[Query], Outcome]:
-    """Return what answers with the label of the version that is asked; of one that has none, the document."""
+    """Return a function that answers with the label of the queried version, or with the document if it has no label."""
 
     def answer(query: Query) -> Prediction:
         return a_prediction(query, labels.get(query.model_id.partition("@")[2], ""))
@@ -54,7 +54,7 @@ def by_version(**labels: str) -> Callable[[Query], Outcome]:
 
 @dataclass
 class Bench:
-    """A data plane, and what its engine was asked."""
+    """A data plane and its engine."""
 
     root: Path
     engine: FakeBackend
@@ -62,23 +62,23 @@ class Bench:
     releases: Releases
 
     async def ask(self, model_id: str = NAME, document: str = "x", seconds: float = PATIENCE, **fields: Any) -> str:
-        """Return the model that answers."""
+        """Return the id of the model that answers."""
         answer = await self.predictions.predict(Query(model_id, document, **fields), a_call(seconds))
         return answer.model_id
 
     async def ask_all(self, *model_ids: str, **fields: Any) -> list[str]:
-        """Return the model that answers, or the name of the error, of each query of a batch."""
+        """Return the id of the model that answers, or the name of the error, for each query of a batch."""
         queries = [Query(model_id, "x", **fields) for model_id in model_ids]
         outcomes = await self.predictions.predict_batch(queries, a_call())
         return [each.model_id if isinstance(each, Prediction) else type(each).__name__ for each in outcomes]
 
     def counts(self, role: str, name: ModelId = NAME) -> TrialCounts:
-        """Return what was counted of the version in a role."""
+        """Return the counts of the version in ``role``."""
         (found,) = (counts for counts in self.releases.trials.of(name) if counts.role == role)
         return found
 
     def asked(self) -> list[str]:
-        """Return the models that the engine was asked, in order."""
+        """Return the ids of the models that the engine was queried for, in order."""
         return [query.model_id for batch in self.engine.batches for query in batch]
 
 
@@ -92,7 +92,7 @@ async def bench(
     most_batch: int = 4096,
     bounds: ReleaseBounds = BOUNDS,
 ) -> AsyncIterator[Bench]:
-    """Give a data plane over the models below ``root``."""
+    """Yield a data plane over the models below ``root``."""
     engine = engine or FakeBackend()
     catalog = Catalog(ModelStore(root), threads=2, freshness_seconds=NEVER, comparison=ThreadComparison())
     router = Router({"intent-classification": engine})
@@ -116,7 +116,7 @@ async def bench(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until what goes on in the background has made the condition true."""
+    """Wait until background work has made ``condition`` true."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what is counted tells nobody
+        while not condition():  # noqa: ASYNC110 - counters send no notification
             await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Canaries and shadows: who gets them, that nobody suffers from them, and what is counted."""
+"""Canaries and shadows: the calls that they get, the protection of callers from their failures, and their counts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def released_with(models: Path, canary: Canary | None = UNBOUND, shadow: Shadow 
 
 
 def failing(error: ServingError, *, documents: str = "", versions: Sequence[str] = ("v2",)) -> FakeBackend:
-    """Return an engine whose versions fail, at all documents or at those."""
+    """Return an engine whose ``versions`` fail at ``documents``, or at all documents by default."""
 
     def answer(query: Query) -> Outcome:
         fails = query.model_id.partition("@")[2] in versions and (not documents or query.document in documents)
@@ -57,7 +57,7 @@ def failing(error: ServingError, *, documents: str = "", versions: Sequence[str]
     return FakeBackend(answer)
 
 
-# Who gets the canary.
+# The calls that get the canary.
 
 
 def side(share: float, key: str, version: str = "v2") -> bool:
@@ -106,7 +106,7 @@ async def test_who_asks_for_stable_never_gets_the_canary(models: Path) -> None:
         assert {await data_plane.ask(f"{NAME}@stable") for _ in range(20)} == {STABLE}
 
 
-# Nobody suffers from a canary.
+# No caller suffers from a canary.
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ async def test_a_caller_that_leaves_a_canary_leaves_it(models: Path) -> None:
         assert data_plane.counts("canary").errors == 0
 
 
-# What is compared.
+# Compared answers.
 
 
 async def test_a_canarys_answers_are_compared_with_those_of_stable(models: Path) -> None:

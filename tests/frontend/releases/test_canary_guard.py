@@ -1,4 +1,4 @@
-"""Canaries beyond their bounds: taken back without anybody's help, and not by chance."""
+"""Canaries beyond their bounds: they are withdrawn without an operator, and not by chance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stored(models: Path) -> Release:
 
 
 async def ask_until_taken_back(data_plane: Bench, calls: int = 1000) -> int:
-    """Ask until stable answers, and return how many answers were the canary's."""
+    """Make calls until stable answers, and return the number of the canary's answers."""
     for number in range(calls):
         if await data_plane.ask() == STABLE:
             return number
@@ -129,10 +129,10 @@ async def test_where_the_volume_is_read_only_the_canary_stays_away_and_the_log_s
             await ask_until_taken_back(data_plane)
             assert {await data_plane.ask() for _ in range(50)} == {STABLE}
             await until(lambda: any(line["log_level"] == "error" for line in logs))
-            # A change of something else does not bring it back.
+            # A change of another part of the release does not bring the canary back.
             write_release(models, Release(revision=4, stable="v1", canary=TERMS, labels={"tested": "v3"}))
             assert {await data_plane.ask() for _ in range(50)} == {STABLE}
-            # Somebody who puts it on trial again does.
+            # An operator who puts the canary on trial again does.
             again = Change.model_validate(
                 {"revision": 5, "at": "2026-01-01T00:00:00Z", "action": "canary", "version": "v2"}
             )

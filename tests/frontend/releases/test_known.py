@@ -1,4 +1,4 @@
-"""Releases as they are remembered: looked at, learned, and in force while the volume fails."""
+"""Releases in memory: checked, learned, and in force while the volume fails."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_a_release_behind_the_frontends_back_is_found_by_a_look_beside_the
         assert (await known.of(NAME)) == a_release(1)
         release = write_release(models, a_release(2))
         async with asyncio.timeout(PATIENCE):
-            while await known.of(NAME) != release:  # noqa: ASYNC110 - files tell nobody
+            while await known.of(NAME) != release:  # noqa: ASYNC110 - files send no notification
                 await asyncio.sleep(0.005)
 
 

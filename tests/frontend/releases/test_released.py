@@ -1,4 +1,4 @@
-"""Which version answers: names, versions, labels, roles, in calls and batches."""
+"""The version that answers: names, versions, labels, roles, in calls and batches."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ async def refusal_of(catalog: Catalog, name: ModelId = A) -> ServingError:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of what a catalog made from now on remembers: set its one element to move it."""
+    """The clock of the memory of every catalog that is built from now on; set its one element to move the clock."""
     now = [0.0]
     monkeypatch.setattr(remembered, "TTLCache", partial(TTLCache, timer=lambda: now[0]))
     return now
@@ -162,7 +162,7 @@ async def test_a_volume_that_fails_leaves_known_manifests_in_force(tmp_path: Pat
         assert isinstance(await refusal_of(catalog, ModelId("b")), VolumeUnavailable)
         volume.failure = None
         assert (await catalog.manifest(A)).model_version == "2"
-        # That the volume failed is not remembered as an unknown model.
+        # A failure of the volume is not remembered as an unknown model.
         publish(tmp_path, "b")
         assert (await catalog.manifest(ModelId("b"))).classes
 

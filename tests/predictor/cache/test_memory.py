@@ -15,7 +15,7 @@ Cgroups = Callable[..., None]
 
 @pytest.fixture
 def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
-    """Put this process into cgroups, as ``/proc/self/cgroup`` tells them, whose files say what is given."""
+    """Return a function that fakes this process's cgroups: the text of ``/proc/self/cgroup`` and the cgroups' files."""
 
     def make(own: str, **files: str) -> None:
         (tmp_path / "self").write_text(own)

@@ -48,7 +48,7 @@ NEVER = 1e9
 
 
 PATIENT: Final = ManagerBounds(refresh_patience_seconds=PATIENCE)
-"""Callers wait for a refresh as long as it takes, so that a busy machine changes nothing."""
+"""Bounds under which callers wait for a refresh as long as it takes, so that a busy machine changes no result."""
 HASTY: Final = ManagerBounds(refresh_patience_seconds=0.01)
 
 
@@ -60,7 +60,7 @@ class Bench:
     tasks: Tasks
 
     async def mark(self, name: ModelId) -> int:
-        """Return which files the model that is served was made from."""
+        """Return the mark of the files that the served model was made from."""
         with await self.manager.acquire(name) as model:
             file = model.fingerprint.files[0]
             assert file is not None
@@ -109,7 +109,7 @@ def events() -> Iterator[list[Any]]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of what a manager made from now on remembers: set its one element to move it."""
+    """The clock of the memory of every manager that is built from now on; set its one element to move the clock."""
     now = [0.0]
     monkeypatch.setattr(model_manager, "TTLCache", partial(TTLCache, timer=lambda: now[0]))
     return now
@@ -131,7 +131,7 @@ def callers(bench: Bench, name: ModelId, count: int) -> list[asyncio.Task[Lease[
     return [asyncio.create_task(bench.manager.acquire(name)) for _ in range(count)]
 
 
-# One load, however many ask
+# One load, whatever the number of callers
 
 
 @pytest.mark.parametrize("time", range(20))
@@ -202,7 +202,7 @@ async def test_a_bug_in_the_source_reaches_every_caller_as_a_status_and_the_next
         assert await it.mark(A) == 1
 
 
-# What is remembered of failures
+# Remembered failures
 
 
 async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(clock: list[float]) -> None:
@@ -351,7 +351,7 @@ async def test_models_that_are_being_loaded_count_before_they_are_there() -> Non
         loads = [*callers(it, A, 1), *callers(it, B, 1)]
         await happened(it.source.load_gate.reached)
         with pytest.raises(MemoryInUse):
-            # The two hold their bytes from before the moment in which the first reaches its files.
+            # Both loads hold their bytes before the first of them reaches its files.
             await asyncio.gather(*callers(it, C, 1), *loads)
 
 
@@ -403,7 +403,7 @@ async def test_a_lease_that_arrives_in_the_moment_its_caller_leaves_is_given_bac
 
         async def first() -> None:
             lease = await it.manager.acquire(A)
-            # The lease of the second has arrived as well, and it has not run since.
+            # The lease of the second task has arrived as well, and the task has not run since.
             assert it.leases(A) == [2]
             second.cancel()
             lease.release()
@@ -446,7 +446,7 @@ async def test_no_lease_and_no_byte_is_lost_in_a_thousand_acquisitions() -> None
         outcomes: Counter[str] = Counter()
 
         async def one(number: int) -> None:
-            # With room for two models, three that are asked for evict and refuse each other all the time.
+            # There is room for two models, so three requested models evict and refuse each other all the time.
             task = asyncio.create_task(it.manager.acquire(names[number % 5]))
             await a_turn(number % 7)
             if number % 3 == 0:
@@ -474,7 +474,7 @@ async def test_no_lease_and_no_byte_is_lost_in_a_thousand_acquisitions() -> None
         assert it.manager.loads_waiting == 0
 
 
-# What a load may not hold up
+# Work that a load must not hold up
 
 
 async def test_models_in_memory_answer_while_a_load_hangs() -> None:
@@ -618,7 +618,7 @@ async def test_a_slow_refresh_keeps_callers_no_longer_than_their_patience_and_is
         gate: Gate = getattr(it.source, slow)
         gate.shut()
         for _ in range(3):
-            # It answers although the gate stays shut.
+            # The manager answers although the gate stays shut.
             assert await it.mark(A) == 1
         await happened(gate.reached)
         gate.open()
@@ -667,7 +667,7 @@ async def test_closing_ends_loads_and_leaves_nobody_waiting() -> None:
     source.load_gate.shut()
     tasks = [asyncio.create_task(manager.acquire(name)) for name in (A, B, A)]
     await happened(source.load_gate.reached)
-    # A thread that reads a file cannot be stopped, and a volume that hangs must not hang the end.
+    # A thread that reads a file cannot be stopped, and a hanging volume must not block the shutdown.
     await manager.close()
     source.load_gate.open()
     errors = await asyncio.gather(*tasks, return_exceptions=True)
@@ -690,11 +690,11 @@ async def test_asking_a_closed_manager_is_answered() -> None:
         assert isinstance(await refusal_of(it, A), Unavailable)
 
 
-# What is ready.
+# Models that are ready.
 
 
 def ready(it: Bench, name: ModelId) -> int | None:
-    """Return which files the model that can answer at once was made from."""
+    """Return the mark of the files of the model that can answer at once, or ``None`` if no model can."""
     lease = it.manager.acquire_ready(name)
     if lease is None:
         return None
@@ -728,7 +728,7 @@ async def test_where_nothing_is_fresh_nothing_is_ready() -> None:
 
 
 async def busy(it: Bench) -> Resident[FakeModel]:
-    """Return model A, which is asked for all the time."""
+    """Return model A, which is queried all the time."""
     await it.mark(A)
     assert [ready(it, A) for _ in range(5)] == [1] * 5
     resident = it.residents.get(A)

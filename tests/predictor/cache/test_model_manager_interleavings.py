@@ -32,13 +32,13 @@ MODELS = [ModelId(name) for name in "abcd"]
 
 @dataclass(frozen=True)
 class Taken:
-    """What a caller got: a lease, or nothing. Always one of these, for what is drawn next must not depend on timing."""
+    """Outcome of a caller: a lease or nothing. Each caller has one, because the next draw must not depend on timing."""
 
     lease: Lease[FakeModel] | None
 
 
 IMPATIENT: Final = ManagerBounds(refresh_patience_seconds=0.001, unknown_seconds=0.001)
-"""Callers wait for a newer copy for a moment only: the gate is closed, and each would wait its whole patience."""
+"""Bounds with a short wait for a newer copy: the gate is shut, so that each caller waits until its patience ends."""
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -49,7 +49,7 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.source = FakeSource(FakeModel)
-        # Loads wait, so that anything can come between.
+        # Loads wait, so that any event can happen during a load.
         self.source.load_gate.shut()
         self.copy = 0
         self.published: set[tuple[ModelId, Fingerprint]] = set()
@@ -152,12 +152,12 @@ class Interleavings(RuleBasedStateMachine):
         self.loop.close()
 
     def turn(self) -> None:
-        """Let what can run without a load's end run a little."""
+        """Give a few turns to the tasks that can run before a load ends."""
         for _ in range(3):
             self.loop.run_until_complete(asyncio.sleep(0))
 
     def settle(self) -> None:
-        """Let every caller get an answer."""
+        """Wait until every caller has an answer and the background work has ended."""
         pending = [task for task in self.asked if not task.done()]
         if pending:
             self.loop.run_until_complete(asyncio.wait(pending, timeout=PATIENCE))

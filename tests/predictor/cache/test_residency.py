@@ -32,7 +32,7 @@ def admit(residents: ResidentModels[FakeModel], name: str, size: int = 10) -> Re
 
 
 def held(residents: ResidentModels[FakeModel], names: str) -> str:
-    """Return those of the models, one letter each, that are in memory. Asking makes them the most recently used."""
+    """Return the models in memory, of ``names`` with one letter each. The call makes them the most recently used."""
     return "".join(name for name in names if residents.get(ModelId(name)) is not None)
 
 
@@ -102,7 +102,7 @@ def test_nothing_leaves_for_a_model_that_finds_no_room_even_so() -> None:
             residents.reserve(21)
         assert len(residents) == 3
         assert residents.bytes_held == 30
-    # The order is what it was, too: the idle ones in front, then the one that was used last.
+    # The order is unchanged, too: the idle models come first, then the model that was used last.
     for name in "xyz":
         admit(residents, name)
         assert residents.bytes_held == 30
@@ -318,7 +318,7 @@ NUMBERS = st.integers(0, 1000)
 
 
 class AnySequence(RuleBasedStateMachine):
-    """Whatever happens in whatever order: what is told to be held is what Python really keeps alive."""
+    """Any events in any order: the models that are reported as held are the ones that Python keeps alive."""
 
     def __init__(self) -> None:
         super().__init__()

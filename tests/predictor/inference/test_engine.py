@@ -85,7 +85,7 @@ async def bench(*, max_batch_size: int = 8, threads: int = 2) -> AsyncIterator[B
 
 
 def told(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return each outcome in a word: the label, or the class of the error."""
+    """Return the label of each prediction and the class name of each error."""
     return [outcome.label if isinstance(outcome, Prediction) else type(outcome).__name__ for outcome in outcomes]
 
 
@@ -205,7 +205,7 @@ async def test_a_bad_id_is_refused_before_any_call_of_the_file_system(
             await engine.predict(Query(bad, "x"))
         assert told(await engine.predict_batch([Query(bad, "x")])) == ["InvalidModelId"]
         assert touched == []
-        # The watch works: an id of the grammar does touch the volume.
+        # Control: an id within the grammar does touch the volume.
         with pytest.raises(ModelNotFound):
             await engine.predict(Query("unknown", "x"))
         assert touched
@@ -245,7 +245,7 @@ async def test_work_counts_by_the_tokens_that_the_model_makes_and_the_labels_tha
         await it.engine.predict_ready([query])
         here, *others = it.models["a"].threads
         assert [name == here for name in others] == [is_short] * 3
-        # However it is decided, each call is one hit.
+        # Each call is one hit, whichever thread answers it.
         assert it.residents.statistics.hits == 3
         assert it.leases("a") == 0
 
@@ -272,7 +272,7 @@ async def test_counts_outlive_the_stay_of_a_model_in_memory() -> None:
 
 
 async def under_way(it: Bench) -> asyncio.Task[Prediction]:
-    """Ask the model "a" for a long document, which a thread is at until the model may answer."""
+    """Send a long document to the model "a"; a thread is busy with it until the model may answer."""
     it.models["a"].gate.shut()
     asked = asyncio.create_task(it.engine.predict(Query("a", "x" * 9000)))
     await happened(it.models["a"].gate.reached)
@@ -344,7 +344,7 @@ async def test_closing_waits_for_work_in_threads() -> None:
         assert (await caller).label == "x" * 9000
 
 
-# Deadlines, and what is ready.
+# Deadlines, and models that are ready.
 
 
 @pytest.mark.parametrize("document", ["short", "long " * 200])
@@ -382,7 +382,7 @@ async def test_of_a_batch_that_waited_for_a_thread_those_whose_deadline_is_too_n
         near, far = (Query("b", text * 9000, until=now + seconds) for text, seconds in (("n", 60.0), ("f", 6000.0)))
         waiting = asyncio.create_task(it.engine.predict_batch([near, far]))
         await a_turn()
-        # Some minutes for the two of them: more than the one has.
+        # The two documents are estimated at some minutes, which is more than the near deadline allows.
         it.engine._long_work._seconds_per_cost = 0.1
         it.models["a"].gate.open()
         await running

@@ -1,4 +1,4 @@
-"""Queries of several models in one pass: each is answered as if it had been asked alone."""
+"""Queries of several models in one pass: each query is answered as if it had been sent alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WORDS = ["<unk>", "the", "red", "blue", "!"]
 
 @cache
 def models() -> dict[str, IntentModel]:
-    """Return models that differ in their labels, their tokens and in what they do with a low score."""
+    """Return models that differ in their labels, their tokens and their treatment of low scores."""
     return {
         "one": model(WORDS, ["only"], 0),
         "two": model(WORDS, ["yes", "no"], 0, Confidence={"threshold": 0.6, "fallback": "no"}),
@@ -108,7 +108,7 @@ def test_the_rows_of_long_documents_are_not_kept() -> None:
 
 @asynccontextmanager
 async def engine() -> AsyncIterator[InferenceEngine]:
-    """Give an engine that has all models in memory; none of them is leased any more in the end."""
+    """Yield an engine with all models in memory; check at the end that each was hit once and that no lease is left."""
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=1 << 30, max_models=10)
     manager = ModelManager(source_of(models()), residents, threads=1, max_loads=10, freshness_seconds=60.0)
     it = InferenceEngine(manager, QueryLimits(4096, 64), TrafficRegistry(10), threads=1)
@@ -133,7 +133,7 @@ def assert_all_answered(outcomes: Sequence[Outcome | None]) -> None:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The queries of each pass."""
+    """The number of queries in each pass."""
     sizes: list[int] = []
 
     def counted(asked: Sequence[Asked]) -> list[Outcome]:

@@ -100,7 +100,7 @@ def test_a_counter_that_has_ended_stays_as_it_is() -> None:
     assert counter.snapshot() == before
 
 
-# What a model counts of its answers.
+# The counts that a model keeps of its answers.
 
 
 def traffic_of(it: IntentModel, *queries: Query) -> AnswerCounts:
@@ -141,11 +141,11 @@ def test_queries_that_are_refused_are_not_counted() -> None:
     assert traffic_of(it, *asked("a", explain=("no such label",))).documents == 0
 
 
-# Which counter a model has.
+# The counter of a model.
 
 
 def resident(mark: int, generation: int, name: str = "m") -> Resident[IntentModel]:
-    """Return a stay in memory of a copy of a model; another ``mark`` means other files."""
+    """Return a copy of a model in memory; another ``mark`` means other files."""
     return Resident(ModelId(name), model(["<unk>", "a"], ["x", "y"], 0), fingerprint_of(mark), generation, 1, 0.0)
 
 
@@ -212,7 +212,7 @@ def test_totals_never_fall_and_hold_every_answer(history: list[tuple[str, int]])
     registry = TrafficRegistry(2)
     copies: dict[str, int] = {}
     for generation, (name, mark) in enumerate(history, start=1):
-        # A copy that comes later has other files.
+        # The marks of a model never fall: a later copy never has the files of a copy that was replaced.
         copies[name] = max(copies.get(name, 0), mark)
         stay = Resident(
             ModelId(name), SHARED_MODEL, fingerprint_of(copies[name]), generation, 1, 0.0

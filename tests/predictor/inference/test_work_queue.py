@@ -1,4 +1,4 @@
-"""Long work: what waits for a thread, what is refused, and what is never begun."""
+"""Long work: work that waits for a thread, refused work, and work that never begins."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.builders import PATIENCE
 
 
 class Busy:
-    """A queue of one thread, which does its first work until it is told to end."""
+    """A queue of one thread, whose first work lasts until the test lets it end."""
 
     def __init__(self, most_waiting: int) -> None:
         self.queue: WorkQueue[str] = WorkQueue(1, most_waiting, name="test")
         self.done: list[str] = []
         self.released: list[str] = []
         self.least_seconds: dict[str, float] = {}
-        """What each was told to take at least."""
+        """Least duration that each work was called with, in seconds."""
         self.may_end = threading.Event()
         self._begun = asyncio.Event()
         self._loop = asyncio.get_running_loop()

@@ -49,7 +49,7 @@ class Bench:
             publish(SAMPLE, self.volume, ModelId(name), replace=replace)
 
     def spoil(self, name: str) -> None:
-        """Put a file that is no model's in the place of one, at once."""
+        """Replace the weights of a model atomically with garbage."""
         staged = self.volume / f".{name}"
         staged.write_bytes(b"garbage")
         staged.replace(self.volume / name / WEIGHTS_FILE)
@@ -111,7 +111,7 @@ async def test_a_bad_copy_in_the_place_of_a_good_one_is_counted_once_and_the_old
             await it.ask("a")
         told = it.told
         assert told.value("intent_replacements_refused_total") == 1
-        # The file is not that of the sum in the manifest.
+        # The file does not have the checksum in the manifest.
         failures = told.values("intent_cache_failures_total")
         assert {reason: count for reason, count in failures.items() if count} == {("checksum_mismatch",): 1}
         assert failures["forbidden_pickle",] == 0

@@ -35,7 +35,7 @@ def families(collector: TrafficCollector) -> dict[str, Metric]:
 
 
 def values(collector: TrafficCollector, name: str) -> dict[tuple[str, ...], float]:
-    """Return what a metric is, by the values of its labels."""
+    """Return the samples of a metric by the values of its labels."""
     samples = [sample for family in families(collector).values() for sample in family.samples if sample.name == name]
     return {tuple(sample.labels[key] for key in sorted(sample.labels)): sample.value for sample in samples}
 

@@ -1,7 +1,7 @@
 """The predictor's promises about numbers hold with every kernel of OpenBLAS, not only with this processor's own.
 
-OpenBLAS, which NumPy brings, takes the kernel that is made for the processor, and each kernel adds up in an order of
-its own. The variable OPENBLAS_CORETYPE chooses another kernel when NumPy is imported, so each kernel needs a process.
+OpenBLAS, which NumPy brings, takes the kernel that is made for the processor, and each kernel adds up in its own
+order. The variable OPENBLAS_CORETYPE chooses another kernel when NumPy is imported, so each kernel needs a process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ KERNELS: Final = [
 
 NUMERICAL_TESTS: Final = ["test_explanation.py", "test_folded_network.py", "test_intent_model.py"]
 
-# Of the tests that ask all of CLINC150's test rows, one of each kind is enough here.
+# One of each kind of test that runs all of CLINC150's test rows is enough here.
 CHOSEN: Final = "not test_rows or (add_up and words]) or clinc150]"
 
 PRINT_PARTS: Final = f"from {__name__} import parts_of_a_network; print(parts_of_a_network())"
@@ -86,7 +86,7 @@ def parts_of_a_network() -> str:
 
 
 def _instructions() -> frozenset[str]:
-    """Return the instruction sets of this processor, or none where the system does not list them."""
+    """Return the instruction sets of this processor, or none if the system does not list them."""
     path = Path("/proc/cpuinfo")
     listed = re.search(r"^flags\s*:(.*)$", path.read_text() if path.exists() else "", re.MULTILINE)
     return frozenset(listed[1].split()) if listed else frozenset()

@@ -52,7 +52,7 @@ def test_below_the_threshold_the_answer_is_the_fallback_label_with_its_own_proba
         assert answer.label == "oos"
         assert answer.score == pytest.approx(every["oos"])
         assert answer.fallback == ((best, every[best]), least)
-    # The best labels are told whatever the threshold.
+    # The best labels are returned whatever the threshold.
     assert [scored.label for scored in answer.best] == sorted(every, key=lambda label: -every[label])[:2]
 
 

@@ -74,7 +74,7 @@ def sample() -> tuple[IntentModel, IntentNetwork]:
 
 @cache
 def with_ngrams() -> tuple[IntentModel, IntentNetwork]:
-    """Return a model of words and n-grams of CLINC150's training texts, with weights of chance."""
+    """Return a model of words and n-grams of CLINC150's training texts, with random weights."""
     tokenizer = Tokenizer.parse(NGRAMS)
     seen: Counter[str] = Counter()
     for text, _ in json.loads(shared("datasets/clinc150/data_full.json").read_text())["train"]:
@@ -118,12 +118,12 @@ def test_contributions_and_bias_add_up_to_the_logit_on_all_clinc150_test_rows(
 class OfTokens(nn.Module):
     """The layers of a network as a function of the embeddings of a document's tokens, which ``EmbeddingBag`` averages.
 
-    Integrated gradients need an input that can go from a baseline to what it is by degrees. Indices cannot, and the
-    mean of a document, which is what ``EmbeddingBag`` gives out, has no tokens any more. The embeddings have both.
+    Integrated gradients need an input that can move from a baseline to its value by degrees. Indices cannot, and the
+    mean of a document, which ``EmbeddingBag`` returns, no longer has tokens. The embeddings have both properties.
     Their baseline is zero: a token that adds nothing to the mean, as in a document without tokens, whose logits are the
-    bias. Along that way the logit grows evenly, so the gradient is the same everywhere, its integral is exact at any
-    number of steps, and summed over the dimensions it is embedding times weights over the number of tokens: what we
-    tell without any step.
+    bias. Along that path the logit grows evenly, so the gradient is the same everywhere and its integral is exact at
+    any number of steps. Summed over the dimensions, the integral is embedding times weights over the number of tokens,
+    which an explanation reports without any step.
     """
 
     def __init__(self, network: IntentNetwork) -> None:
@@ -135,7 +135,7 @@ class OfTokens(nn.Module):
 
         Args:
             embeddings: shape [documents, tokens, dimensions], with zeros behind the tokens of shorter documents.
-            lengths: how many tokens each document has; shape [documents, 1].
+            lengths: number of tokens of each document; shape [documents, 1].
         """
         logits: Tensor = self._layers(embeddings.sum(dim=1) / lengths)
         return logits
@@ -143,7 +143,7 @@ class OfTokens(nn.Module):
 
 @pytest.fixture
 def _one_thread() -> Iterator[None]:
-    """Let PyTorch compute in this thread alone: with other tests beside it, its threads wait for each other."""
+    """Let PyTorch compute in this thread alone: beside other tests, PyTorch's threads wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -223,7 +223,7 @@ def test_an_explanation_is_of_what_the_network_is_given(subject: IntentModel, do
     assert [*told.tokens] == [*words, *(ngram for ngram in subject.tokenizer.ngrams(words) if ngram in known)]
     assert [*told.unknown] == [index for index, word in enumerate(words) if word not in known]
     for part in told.labels:
-        # The same token adds the same wherever it stands, and so do all unknown ones: the default index, or nothing.
+        # A token adds the same value wherever it is; every unknown token adds that of the default index, or nothing.
         adds: dict[str, float] = {}
         for token, contribution in zip(told.tokens, part.contributions, strict=True):
             assert contribution == adds.setdefault(token if token in known else "unknown", contribution)
@@ -277,7 +277,7 @@ def test_words_that_the_model_does_not_know_are_marked_and_take_the_default_inde
     with_default = explained(model(WORDS, LABELS, 3), "the green sky")
     (part,) = with_default.labels
     assert (with_default.tokens, with_default.unknown) == (("the", "green", "sky"), (1, 2))
-    # The default index may be that of a word: then unknown words count as that one.
+    # The default index may be the index of a word; unknown words then count as that word.
     (as_blue,) = explained(model(WORDS, LABELS, 3), "the blue blue").labels
     assert part == as_blue
 
@@ -342,7 +342,7 @@ def test_an_answer_that_fell_back_explains_the_best_label() -> None:
 def test_parts_may_be_larger_than_any_logit_of_the_network() -> None:
     subject = model(WORDS, LABELS, 0)
     rows = subject._network._embedding
-    # Each row is within what a float32 holds, and so is their sum; times the weights they are not.
+    # Each row is within the range of a float32, and so is the sum of the rows; their products with the weights are not.
     rows[2], rows[3] = 3e38, -3e38
     subject._network = FoldedNetwork(rows, subject._network._weight * 10, subject._network._bias)
     (part,) = explained(subject, "red blue").labels
@@ -418,5 +418,5 @@ def test_an_explanation_of_a_long_document_holds_few_products_at_a_time() -> Non
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(parts) == 100_000
-    # All products together are twice the rows.
+    # All products together are twice as large as the rows.
     assert peak < rows.nbytes

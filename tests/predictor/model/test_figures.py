@@ -1,4 +1,4 @@
-"""Figures that the model manager has to reach. They print what they measure; none of them asserts a time."""
+"""Figures that the model manager must reach. The tests print their measurements; none of them asserts a time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEBIBYTE = 1 << 20
 
 
 def resident_memory() -> int:
-    """Bytes of memory that this process has in use, by the kernel's account."""
+    """Return the resident memory of this process in bytes, as the kernel reports it."""
     gc.collect()
     give_memory_back()
     status = Path("/proc/self/status").read_text().splitlines()
@@ -64,7 +64,7 @@ async def test_ten_thousand_evictions_race_thirty_two_callers_without_a_failure(
     ids = make_tenants(SMALL_SAMPLE, tmp_path / "models", tenants=64, models=8)
     direct = load_directly(tmp_path / "models", ids[:8])
     size = max(model.size for model in direct.values())
-    # What a model is estimated at before it is loaded must fit as well, whoever else is being loaded.
+    # The estimated size of a model that is not loaded yet must fit as well, beside all other loads.
     manager, residents = manager_over(tmp_path / "models", 12 * size)
     engine = InferenceEngine(manager, QueryLimits(1 << 16, 4096), TrafficRegistry(8), threads=1)
     answers = {model_id: direct[model_id].predict([Query(model_id, QUESTION)])[0] for model_id in ids[:8]}
@@ -103,7 +103,7 @@ async def test_ten_thousand_evictions_race_thirty_two_callers_without_a_failure(
 
 
 async def test_a_leak_would_be_seen(tmp_path: Path) -> None:
-    """The control run of the test above: models that are kept after their eviction show in the same figure."""
+    """Control run of the test above: models that are kept after their eviction show in the same figure."""
     ids = make_tenants(SMALL_SAMPLE, tmp_path / "models", tenants=400, models=1)
     manager, residents = manager_over(tmp_path / "models", 4 * MEBIBYTE)
     kept: list[IntentModel] = []
@@ -124,7 +124,7 @@ async def test_a_tenant_takes_little_more_memory_than_its_weights(
     keep_memory_returnable()
     ids = make_tenants(SAMPLE, tmp_path / "models", tenants=520, models=520)
     manager, _ = manager_over(tmp_path / "models", 4 << 30)
-    # The first twenty pay for what is there once: libraries, and tokens that tenants have in common.
+    # The first twenty models bear the one-time costs: libraries, and tokens that tenants share.
     for model_id in ids[:20]:
         (await manager.acquire(model_id)).release()
     before = resident_memory()

@@ -162,7 +162,7 @@ def test_scores_are_the_softmax_of_the_logits() -> None:
 
 
 def flat_model(labels: list[str], bias: list[float]) -> IntentModel:
-    """Return a model whose logits are ``bias``, whatever it is asked."""
+    """Return a model whose logits are ``bias`` for every document."""
     weights = {"embedding.weight": torch.zeros(5, 2), "fc1.weight": torch.zeros(len(bias), 2)}
     arrays = {name: value.numpy() for name, value in weights.items()} | {"fc1.bias": torch.tensor(bias).numpy()}
     return IntentModel(ModelId("m"), manifest(labels), Vocabulary.of(WORDS, 0), FoldedNetwork.from_arrays(arrays))
@@ -179,7 +179,7 @@ def test_of_equal_labels_the_first_is_the_answer_and_the_best(count: int) -> Non
 def test_logits_that_are_not_finite_fail_their_own_document_only() -> None:
     subject = model(WORDS, LABELS, 0)
     network = subject._network
-    # Two rows like this one are beyond what a float32 holds.
+    # Two such rows are beyond the range of a float32.
     network._embedding[2] = 3e38
     subject._network = FoldedNetwork(network._embedding, network._weight * 10, network._bias)
     good, bad, also_good = subject.predict([Query("m", text) for text in ("the", "the red", "")])
@@ -194,7 +194,7 @@ def test_large_logits_have_finite_scores() -> None:
     assert [(scored.label, scored.score) for scored in answer.best] == [("a", 1.0), ("b", 0.0)]
 
 
-# What fits together.
+# Parts that fit together.
 
 
 def built(

@@ -124,7 +124,7 @@ def test_a_file_beyond_its_limit_is_refused(store: ModelStore, name: str, limit:
         loaded(smaller)
 
 
-# What is no model.
+# Contents that are no model.
 
 
 NAN = torch.tensor([0.0, float("nan")])
@@ -175,7 +175,7 @@ def test_what_is_no_file_does_not_hang_a_load(
         loaded(loader)
 
 
-# Sums of the files, where the manifest has them.
+# Sizes and checksums of the files, if the manifest has them.
 
 
 def sums(**changes: object) -> dict[str, dict[str, object]]:

@@ -23,7 +23,7 @@ def arrays(*sizes: int) -> dict[str, Array]:
 
 
 def plain_logits(state: dict[str, Tensor], bags: list[list[int]]) -> Tensor:
-    """Return the logits as the book's network defines them, one document at a time."""
+    """Return the logits as the book's network defines them, computed one document at a time."""
     rows = []
     for bag in bags:
         embeddings = state["embedding.weight"]

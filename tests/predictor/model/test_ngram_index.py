@@ -27,7 +27,7 @@ def by_dictionary(tokenizer: Tokenizer, vocabulary: Vocabulary, words: list[str]
 
 def assert_found(tokenizer: Tokenizer, vocabulary: Vocabulary, texts: list[str]) -> None:
     index = NgramIndex(tokenizer, vocabulary)
-    # Twice, for what was remembered is to be the same.
+    # Each text comes twice, because remembered n-grams must be the same.
     for text in (*texts, *texts):
         words = tokenizer.tokens(text)
         indices, ngrams = by_dictionary(tokenizer, vocabulary, words)
@@ -43,7 +43,7 @@ def test_the_ngrams_found_are_those_that_a_dictionary_has(
 ) -> None:
     seen = {ngram for text in trained for ngram in tokenizer.ngrams(tokenizer.tokens(text))}
     tokens = data.draw(st.sets(st.sampled_from(sorted(seen)))) if seen else set()
-    # What looks like an n-gram of characters and is none, in files of others.
+    # Tokens of third-party files that look like n-grams of characters but are none.
     odd = {'"', '"a"b', '""', '"a" ', 'a"', '"\0', '"a\0'}
     vocabulary = Vocabulary.of(data.draw(st.permutations(sorted(tokens | odd))), None)
     assert_found(tokenizer, vocabulary, [*trained, *asked])

@@ -12,11 +12,11 @@ TOKENIZER = Tokenizer(TokenizerName.BASIC_ENGLISH, 3, (2, 5))
 WORDS = st.lists(st.text(st.characters(), min_size=1, max_size=6), max_size=8).map(
     lambda texts: basic_english(" ".join(texts))
 )
-"""What basic_english makes of any text."""
+"""Words that basic_english makes of any text."""
 
 
 def character_spans(words: list[str], shortest: int, longest: int) -> list[tuple[str, int, int]]:
-    """Return each n-gram of characters with the word that it is of, by brute force."""
+    """Return each n-gram of characters with the span of its word, by brute force."""
     found = []
     for index, word in enumerate(words):
         text = f" {word} "

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from predictor.model.tokenizer import Tokenizer, TokenizerName, basic_english, basic_english_characters
 from tests.conftest import shared
 
-# The definition: these substitutions, one after the other, on the lowered text, which is then split.
+# The definition: these substitutions are made in order on the lowercased text, which is then split.
 SUBSTITUTIONS = [
     (r"\'", " '  "),
     (r"\"", ""),
@@ -149,5 +149,5 @@ def test_ngrams_are_those_of_words_and_then_those_of_characters() -> None:
 def test_a_document_has_no_more_tokens_than_its_characters_can_give(text: str, subject: Tokenizer) -> None:
     tokens = subject.tokens(text)
     count = len(tokens) + len(subject.ngrams(tokens))
-    # N-grams see a space more at both ends of each word.
+    # N-grams see one more space at both ends of each word.
     assert count <= subject.tokens_per_character * 3 * len(text)

@@ -39,16 +39,16 @@ def torchtext() -> Iterator[None]:
         yield
 
 
-# What the real torchtext wrote and answered.
+# Recorded files and answers of the real torchtext.
 
 
 def recorded(kind: str) -> list[str]:
-    """Return the recorded cases of this kind, or one that is skipped where the recordings are missing."""
+    """Return the recorded cases of this kind, or one that is skipped if the recordings are missing."""
     return sorted(str(path.relative_to(GOLDEN).with_suffix("")) for path in GOLDEN.glob(f"{kind}.pth")) or ["missing"]
 
 
 def case(name: str, extension: str = ".pth") -> tuple[Vocabulary, dict[str, Any]]:
-    """Return a recorded vocabulary, read by us, and what the real one answered."""
+    """Return a recorded vocabulary, as our reader reads it, and the answers of the real one."""
     path = shared(f"golden/torchtext/{name}{extension}")
     answers: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
     return read_vocabulary(path.read_bytes()), answers
@@ -73,7 +73,7 @@ def test_a_recorded_vocabulary_answers_as_torchtext_0_18_did(name: str) -> None:
     asked = answers["lookup_indices"]
     found = [vocabulary.lookup(token) for token in asked["tokens"]]
     assert found == asked["result"].get("returned", found)
-    # Where torchtext raised, it was for a token without an index.
+    # torchtext raised only for a token without an index.
     assert ("returned" in asked["result"]) == (None not in found)
     assert vocabulary.lookup(UNKNOWN) == returned(answers["oov_lookup"])
 
@@ -83,7 +83,7 @@ def test_a_recorded_vocabulary_answers_as_the_release_that_wrote_it(name: str) -
     vocabulary, answers = case(name)
     assert list(vocabulary.tokens) == answers["itos"]
     assert len(vocabulary) == answers["len"]
-    # Where a release has both ways to ask, serving code of the day asked the vocabulary itself.
+    # If a release has both kinds of lookup, serving code of its time queried the vocabulary itself.
     for token, index in (answers.get("getitem") or answers.get("stoi_getitem") or {}).items():
         assert vocabulary.lookup(token) == returned(index), token
     if isinstance(answers.get("default_index"), int | None) and "modern" in name:
@@ -151,7 +151,7 @@ def test_a_modern_vocabulary_is_read_from_both_containers(legacy: bool, default:
 def test_a_legacy_vocabulary_is_read_from_both_containers(legacy: bool) -> None:
     for tokens, default in ((TOKENS, 0), (["a", "b"], None), (["a", "<unk>"], 1)):
         assert read_vocabulary(saved(legacy_vocab(tokens), legacy=legacy)) == Vocabulary.of(tokens, default)
-        # Until 0.3 the first token stands for every unknown one, whatever it is.
+        # Until 0.3, every unknown token has the index of the first token, whatever that token is.
         assert read_vocabulary(saved(old_legacy_vocab(tokens), legacy=legacy)) == Vocabulary.of(tokens, 0)
 
 
@@ -203,7 +203,7 @@ def test_a_dictionary_is_ordered_by_its_indices() -> None:
     assert read_vocabulary(saved({"c": 2, "<unk>": 0, "vocab": 1})) == Vocabulary.of(["<unk>", "vocab", "c"], 0)
 
 
-# What is refused.
+# Contents that are refused.
 
 
 @pytest.mark.usefixtures("torchtext")
@@ -281,7 +281,7 @@ BARE_FILES = ["word_vocab_p2.pkl", "word_vocab_p5.pkl"]
 
 
 def answer(data: bytes) -> Vocabulary | None:
-    """Return the vocabulary, ``None`` where it is refused; anything else fails the test."""
+    """Return the vocabulary, or ``None`` if it is refused; any other outcome fails the test."""
     try:
         vocabulary = read_vocabulary(data)
     except InvalidModelFile:

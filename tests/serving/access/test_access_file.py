@@ -1,4 +1,4 @@
-"""The access file: what is taken, and that every fault of it is told without what stands there."""
+"""The access file: accepted contents, and messages that report each fault without quoting the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is known by what they send, what methods ask of them, and a file that changes meanwhile."""
+"""Callers identified by their credentials, the rights that methods require, and an access file that changes."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ async def configured(path: Path, **options: Any) -> AsyncIterator[ConfiguredAcce
 
 
 async def becomes(true: Callable[[], object]) -> None:
-    """Wait until something is so."""
+    """Wait until ``true`` returns a true value."""
     async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110 - a file is looked at in a thread
+        while not true():  # noqa: ASYNC110 - a file is checked in a thread
             await asyncio.sleep(0.005)
 
 
@@ -104,7 +104,7 @@ def names(access: ConfiguredAccess, presented: FakePresented) -> str:
 )
 async def test_a_key_is_known_however_it_is_sent(pair: tuple[str, str], tmp_path: Path) -> None:
     async with configured(write_access(tmp_path, {"acme": identity_of("acme")})) as access:
-        # The second time it is remembered.
+        # The key is remembered the second time.
         for _ in range(2):
             assert names(access, FakePresented(("user-agent", "x"), pair)) == "acme"
 
@@ -175,7 +175,7 @@ async def test_tokens_and_keys_are_taken_side_by_side(tmp_path: Path) -> None:
         assert [names(access, bearing(token)) for _ in range(3)] == ["other"] * 3
         refusal_of(access, bearing(issuer.token("stranger")))
         assert access.counters.failures["unknown"] == 1
-        # A key is no token, and has no name of its own to be sent as.
+        # The header x-api-key takes keys only, and never a token.
         refusal_of(access, FakePresented(("x-api-key", token)))
 
 
@@ -201,7 +201,7 @@ async def test_a_certificate_tells_who_calls_where_nothing_else_does(tmp_path: P
         names_of_acme = ("unknown", "client.acme.example")
         assert names(access, FakePresented(names=names_of_acme)) == "acme"
         refusal_of(access, FakePresented(names=("acme",)))
-        # What is sent beside a certificate counts, right or wrong.
+        # A credential that is sent beside a certificate counts, right or wrong.
         assert names(access, FakePresented(("x-api-key", a_key("other")), names=names_of_acme)) == "other"
         refusal_of(access, FakePresented(("x-api-key", "wrong"), names=names_of_acme))
 
@@ -297,7 +297,7 @@ async def test_a_file_that_cannot_be_used_leaves_the_former_in_force_until_it_ca
             replace_file(path, (tmp_path / "beside" / "access.json").read_text())
         await becomes(failures)
         assert names(access, bearing(a_key("acme"))) == "acme"
-        # It is looked at all the time, and told once.
+        # The file is checked all the time, and its failure is logged once.
         await asyncio.sleep(0.1)
         assert failures() == 1
         (line,) = [event for event in events if event["log_level"] == "error"]
@@ -344,7 +344,7 @@ async def test_a_service_sends_its_new_credential_soon(tmp_path: Path) -> None:
         await credential.close()
 
 
-# What is told
+# Metrics and log lines
 
 
 def test_metrics_tell_of_every_reason() -> None:

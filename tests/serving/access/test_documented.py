@@ -1,4 +1,4 @@
-"""What docs/security.md shows is what services take."""
+"""The examples in docs/security.md are access files that services accept, and all rights are explained there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON Web Tokens: which are good, and the short memory of those."""
+"""JSON Web Tokens: valid tokens, and the short time for which a service remembers them."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_key_set_without_a_key_is_refused(content: str, told: str, tmp_path: P
         TokenVerifier.read(JwtSection.model_validate(jwt_section(keys={}, jwks_file="set.json")), tmp_path)
 
 
-# Those that were good
+# Remembered tokens
 
 
 ACME = Identity("acme", frozenset(), ())

@@ -27,7 +27,7 @@ histograms = st.integers(1, 30).flatmap(
 
 
 def traffic(documents: int = 2000, *, unknown: float = 0.02, empty: float = 0.0, labels: int = 10) -> AnswerCounts:
-    """Return the counts of documents with ten tokens each, of which one in every label is like the others."""
+    """Return the counts of documents with ten tokens each and the highest confidence, spread evenly over the labels."""
     return AnswerCounts(
         documents=documents,
         empty_documents=round(documents * empty),
@@ -50,8 +50,8 @@ def verdicts(live: AnswerCounts, baseline: AnswerCounts) -> dict[str, Verdict]:
 
 
 def test_the_index_is_the_sum_over_bins_of_the_difference_times_the_logarithm_of_the_ratio() -> None:
-    # The worked example of a scorecard: shares of 0.2, 0.3 and 0.5 that became 0.3, 0.3 and 0.4. Half a count changes
-    # nothing that shows beside a million.
+    # The worked example of a scorecard: shares of 0.2, 0.3 and 0.5 that became 0.3, 0.3 and 0.4. Half a count makes
+    # no visible difference beside a million.
     index = stability_index([300_000, 300_000, 400_000], [200_000, 300_000, 500_000])
     assert index == pytest.approx(0.1 * math.log(1.5) - 0.1 * math.log(0.8), abs=1e-5)
 
@@ -80,7 +80,7 @@ def test_neither_the_order_of_bins_nor_bins_that_are_empty_on_both_sides_count(
 @pytest.mark.parametrize("bins", [2, 20, 151])
 @pytest.mark.parametrize(("live", "validated"), [(200, 50), (1000, 300), (5000, 3000)])
 def test_chance_alone_is_no_drift(bins: int, live: int, validated: int, figure: Callable[[str], None]) -> None:
-    """Documents of one and the same source: of 300 pairs of samples hardly one may be called drift."""
+    """Documents of one source: hardly any of 300 pairs of samples may be called drift."""
     chance = random.Random(f"{bins} {live} {validated}")
     weights = [chance.expovariate(1.0) for _ in range(bins)]
 

@@ -19,7 +19,7 @@ def parsed(**keys: Any) -> Manifest:
     return Manifest.parse(json.dumps(LEAST | keys).encode())
 
 
-# What is read.
+# Keys that are read.
 
 
 def test_an_algorithm_alone_makes_a_manifest() -> None:
@@ -70,7 +70,7 @@ def test_sums_of_files_are_read_and_written_back() -> None:
     assert parsed(unknown=1).files == {}
 
 
-# What is kept.
+# Keys that are kept.
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -92,7 +92,7 @@ def test_unknown_keys_and_labels_survive_being_written_and_read_again(extra: dic
     assert Manifest.parse(manifest.to_json().encode()) == manifest
 
 
-# What is refused.
+# Manifests that are refused.
 
 
 def text(document: str) -> bytes:

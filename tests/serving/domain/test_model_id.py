@@ -102,7 +102,7 @@ FRAGMENTS = ["..", ".", "/", "\\", "%2e", "%2f", "\0", "\n", "etc", "passwd", "o
 
 
 def generated_ids(count: int) -> list[str]:
-    """Return ids, about one of three in the grammar, the same ones at every run."""
+    """Return ids, about a third of them within the grammar; they are the same at every run."""
     chance = random.Random(20)
     nasty = ["".join(chance.choices(FRAGMENTS, k=chance.randint(1, 8))) for _ in range(count * 3 // 4)]
     plain = ["".join(chance.choices(REST, k=chance.randint(1, 12))) for _ in range(count - len(nasty) - 5)]

@@ -108,7 +108,7 @@ def test_documents_are_told_nowhere_unless_they_are_asked_for(document: str, cal
             try:
                 f"{document}\ud800".encode()
             except UnicodeEncodeError as cause:
-                # Its parts are the whole text.
+                # The parts of the cause hold the whole text.
                 refused = InvalidRequest("must be text that UTF-8 can hold")
                 refused.__cause__ = cause
                 tell(CallLog(calls), call, refused)

@@ -25,7 +25,7 @@ def told(times: CallTimes, in_flight: int = 0) -> Exposition:
 
 
 def counts(times: CallTimes) -> dict[tuple[str, ...], float]:
-    """Return how many calls are told, by code and method."""
+    """Return the number of reported calls by code and method."""
     return told(times).values("intent_request_seconds_count")
 
 

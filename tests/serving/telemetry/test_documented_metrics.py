@@ -1,4 +1,4 @@
-"""docs/metrics.md has every metric that a service tells, as it is told, and no other."""
+"""docs/metrics.md has every metric that a service exports, with its type and labels, and no other metric."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SERVICES: Mapping[str, tuple[type[ServerSettings], frozenset[str]]] = {
 
 
 class Documented(NamedTuple):
-    """What the document says of a metric."""
+    """The document's description of a metric."""
 
     kind: str
     labels: frozenset[str]
@@ -50,7 +50,7 @@ def documented() -> dict[str, Documented]:
 
 
 async def exposition_of(service: str, tmp_path: Path, **values: Any) -> Exposition:
-    """Return what a service tells before it has started, but for calls of each kind."""
+    """Return the exposition of a service that has not started, with a call of each kind."""
     kind, _ = SERVICES[service]
     settings = kind(model_dir=tmp_path, metrics_port=1, **values)
     workload = built(Program(service, f"{service}.service:build"), settings, Certificates.of(settings.tls()))
@@ -65,7 +65,7 @@ async def exposition_of(service: str, tmp_path: Path, **values: Any) -> Expositi
 
 
 async def everything_of(service: str, tmp_path: Path) -> Exposition:
-    """Return what a service tells where it is configured to tell all that there is."""
+    """Return the exposition of a service whose settings enable all metrics."""
     access = tmp_path / "access.json"
     access.write_text(json.dumps({"identities": {}}))
     certificate, key = Authority(tmp_path, "authority").signed("server")
@@ -109,7 +109,7 @@ async def test_what_is_documented_as_told_under_conditions_is_told_under_them_al
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_the_tool_of_prometheus_finds_no_fault_with_our_names(service: str, tmp_path: Path) -> None:
-    # Those of others are not ours to mend, and some of them break its rules.
+    # Third-party names are left out: they are not ours to change, and some of them break the tool's rules.
     told = await exposition_of(service, tmp_path)
     assert faults_found([told.text]) == ""
 

@@ -80,7 +80,7 @@ def test_a_person_at_a_terminal_gets_lines_to_read() -> None:
         while part := os.read(ours, 65536):
             written += part
     except OSError:
-        # The other side has ended: a terminal says so with an error.
+        # The other side has ended, which a terminal reports as an error.
         pass
     os.close(ours)
     assert process.wait(timeout=60) == 0

@@ -23,7 +23,7 @@ MOST_AT_ONCE = 8
 
 
 class Numbers(Collector):
-    """Collects how often it was asked, under the name that it is given."""
+    """A collector that reports the number of its collections under ``name``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,7 +56,7 @@ async def test_every_collector_is_asked_at_every_scrape() -> None:
     try:
         assert await asyncio.to_thread(scraped, port) == {"one": 1, "two": 1}
         assert await asyncio.to_thread(scraped, port) == {"one": 2, "two": 2}
-        # One after the other there may be as many as anybody likes.
+        # The number of scrapes that follow each other is not limited.
         for number in range(3, 4 * MOST_AT_ONCE):
             assert await asyncio.to_thread(scraped, port) == {"one": number, "two": number}
     finally:
@@ -68,7 +68,7 @@ async def test_a_scrape_is_answered_while_the_event_loop_is_busy() -> None:
     server = MetricsServer("127.0.0.1", port, [Numbers("one")])
     await server.start()
     try:
-        # Called on the event loop, which does nothing else until it has the answer.
+        # The call blocks the event loop until the answer has arrived.
         assert scraped(port) == {"one": 1}
     finally:
         await server.close()
@@ -118,7 +118,7 @@ async def test_scrapes_beyond_a_few_at_once_are_refused(monkeypatch: pytest.Monk
             ]
             with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as one_more:
                 assert await asyncio.to_thread(one_more.recv, 1) == b""
-            # Those that came first are still listened to.
+            # The connections that came first are still served.
             silent[0].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             assert (await asyncio.to_thread(silent[0].recv, 15)).startswith(b"HTTP/1.0 200")
     finally:

@@ -47,7 +47,7 @@ def a_call(**notes: Any) -> Call:
     return Call("request-1", Deadline.after(30.0), notes=made)
 
 
-# What is recorded
+# Calls that are recorded
 
 
 def test_a_share_of_the_calls_without_a_trace_is_recorded(kept: KeptSpans) -> None:
@@ -65,7 +65,7 @@ def test_only_so_many_traces_are_begun_in_a_second_however_many_calls_there_are(
     begun = [span for _ in range(1000) if (span := calls.begin(METHOD, FakePresented())) is not None]
     seconds = time.monotonic() - began
     assert 5 <= len(begun) <= 5 + 5 * seconds + 1
-    # Who has begun a trace is followed all the same.
+    # A call whose caller has begun a trace is recorded all the same.
     assert calls.begin(METHOD, FakePresented(traceparent("01"))) is not None
 
 
@@ -124,7 +124,7 @@ def test_whatever_callers_send_calls_are_served(parent: str, state: str) -> None
         assert re.fullmatch(r"[\x20-\x7e]*", value)
 
 
-# What is told of a call
+# Attributes of a call
 
 
 def test_a_span_tells_the_call_and_never_a_document(kept: KeptSpans) -> None:
@@ -188,7 +188,7 @@ def test_parts_have_their_place_and_end_once(kept: KeptSpans) -> None:
     assert (asked.kind.name, asked.status.is_unset) == ("CLIENT", False)
 
 
-# How it is sent
+# Sending of spans
 
 
 @pytest.fixture

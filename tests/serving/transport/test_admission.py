@@ -1,4 +1,4 @@
-"""Calls that are let in, wait and are refused."""
+"""Calls that are admitted, wait and are refused."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def call_within(seconds: float = PATIENCE) -> Call:
 
 
 def gate_with(limit: int, *, rate: float = 0.0, **options: Any) -> tuple[Admission, Gate]:
-    """Return a gate that has found its limit, and how many calls end in a second."""
+    """Return an admission and its gate, which has found ``limit`` and measured that ``rate`` calls end in a second."""
     admission = Admission(options.pop("most", 1000), goal=Goal(least=1), **options)
     gate = admission.gate("a/B")
-    # As a window under load does.
+    # A window under load changes the limit in the same way.
     gate.limit._change(limit, asyncio.get_running_loop().time())
     gate.limit.rate = rate
     return admission, gate
@@ -39,7 +39,7 @@ async def admitted(gate: Gate, call: Call) -> float:
 
 
 async def waiting(gate: Gate, call: Call | None = None) -> asyncio.Task[float]:
-    """Return the wait of a call that has begun."""
+    """Begin the wait of a call; return the task that waits."""
     task = asyncio.ensure_future(admitted(gate, call or call_within()))
     await asyncio.sleep(0)
     return task
@@ -144,7 +144,7 @@ async def test_who_waits_and_is_let_in_too_late_is_refused_instead_of_executed()
     gate.limit.rate = 0.0
     hopeless, patient = await waiting(gate, call_within(3.0)), await waiting(gate, call_within(600.0))
 
-    # It turns out that ten calls take ten seconds.
+    # The new rate means that ten calls take ten seconds.
     gate.limit.rate = 1.0
     gate.leave(calls[0], entered[0], answered=True)
 
@@ -181,7 +181,7 @@ async def test_one_that_leaves_and_one_that_is_let_in_in_the_same_turn_do_not_me
     leaving, staying = await waiting(gate), await waiting(gate)
 
     leaving.cancel()
-    # Its task has not yet heard of it.
+    # The cancellation has not reached the task yet.
     gate.leave(first, entered, answered=True)
 
     assert await staying
@@ -219,7 +219,7 @@ async def test_a_call_that_steps_aside_lets_another_one_in_and_comes_back_withou
 
 async def test_aside_outside_of_a_call_does_nothing() -> None:
     with released_slot():
-        """Nobody has a place."""
+        """No call has a slot."""
 
 
 async def test_idle_is_when_nobody_is_in_and_nobody_waits() -> None:
@@ -270,7 +270,7 @@ async def test_refusals_are_counted_and_told_as_metrics() -> None:
 
 
 class Callers:
-    """Callers before a gate, who do as they are told."""
+    """Callers before a gate, which take the steps that a test names."""
 
     def __init__(self, limit: int) -> None:
         self.admission, self.gate = gate_with(limit)

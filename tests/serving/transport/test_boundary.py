@@ -29,7 +29,7 @@ METHOD = f"{PREDICTOR}/PredictorPredict"
 
 @pytest.fixture(autouse=True)
 def events() -> Iterator[list[Any]]:
-    """The log lines of the test, with what is bound to the call that wrote them."""
+    """The log lines of the test, with the values that are bound to the call that wrote them."""
     with structlog.testing.capture_logs(processors=[with_request_id]) as captured:
         yield captured
 
@@ -168,7 +168,7 @@ async def test_calls_beyond_the_bound_are_refused_and_the_next_is_served_when_on
             assert failure.code() is StatusCode.RESOURCE_EXHAUSTED
             assert REQUEST_ID_KEY in dict(failure.trailing_metadata() or ())
         assert hanging.calls == 1
-        # Health answers while the service is full.
+        # The health check answers while the service is full.
         assert await health_of(channel) == SERVING
         hanging.may_answer.set()
         assert (await first).label == "first"

@@ -1,4 +1,4 @@
-"""What calls leave behind: nothing that only the garbage collector finds, during whose work a service stands still."""
+"""Calls leave no objects that only the garbage collector finds; a service stands still while the collector works."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OF_CALLS = (Call, CallNotes, Alarm, ServedCall, ServerCall, ServingError, grpc.a
 
 @contextmanager
 def only_when_told() -> Iterator[None]:
-    """Let the garbage collector look when it is told to, and keep what it finds."""
+    """Run the garbage collector only on request, and keep the objects that it finds."""
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)

@@ -1,4 +1,4 @@
-"""The limit of calls in work, against services that are simulated: no time passes."""
+"""The limit of calls in work, tested with simulated services: no time passes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LEAST = 16
 
 @dataclass
 class Service:
-    """A service that answers first come, first served, and what stands before it."""
+    """A service that answers first come, first served, and the limit before it."""
 
     seconds: Callable[[int], float]
-    """How long so many calls take that are answered together."""
+    """Duration of this number of calls that are answered together, in seconds."""
     most_together: int = 1
     limit: ConcurrencyLimit = field(default_factory=lambda: ConcurrencyLimit(MOST, Goal(least=LEAST)))
     now: float = 0.0
@@ -31,7 +31,7 @@ class Service:
     limits: list[int] = field(default_factory=list)
 
     def serve(self, callers: int, seconds: float, *, deadline: float = 30.0, rate: float = 0.0) -> None:
-        """Let calls come for a while: from callers who ask again once they are answered, or at a rate."""
+        """Let calls arrive for ``seconds``: from callers that call again after each answer, or at ``rate`` a second."""
         until = self.now + seconds
         arrivals: list[float] = [self.now] * callers
         outside: deque[float] = deque()
@@ -94,7 +94,7 @@ def test_a_service_that_is_asked_for_too_much_takes_what_it_can_answer_in_half_o
     goal = max(min(0.5, deadline / 2), LEAST * seconds_each)
     settled = service.took[len(service.took) // 2 :]
     assert max(settled) <= goal * 1.3
-    # And it always has something to do.
+    # The service always has work to do, too.
     assert min(service.limits) >= LEAST
     assert len(service.took) >= 19.0 / seconds_each
 

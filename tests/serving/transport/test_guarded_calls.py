@@ -1,4 +1,4 @@
-"""One call behind the boundary, on a transport that is a fake: what no client of gRPC sends, or only by chance."""
+"""One call behind the boundary, on a fake transport: events that no client of gRPC causes, or only by chance."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.serving.kept_spans import KeptSpans
 
 @pytest.fixture(autouse=True)
 def events() -> Iterator[list[Any]]:
-    """The log lines of the test, with what is bound to the call that wrote them."""
+    """The log lines of the test, with the values that are bound to the call that wrote them."""
     with structlog.testing.capture_logs(processors=[with_request_id]) as captured:
         yield captured
 
 
 class FakeExchange:
-    """A call as a transport gives it, and how it ended."""
+    """A call as a transport presents it, and its outcome."""
 
     def __init__(self, deadline: float | None = None, metadata: Mapping[str, str] | None = None) -> None:
         self.deadline = deadline
@@ -64,13 +64,13 @@ class FakeExchange:
         self.ended.set_result((code, message))
 
     def end(self, why: Ended) -> None:
-        """End the call as a transport does it."""
+        """End the call as a transport does."""
         assert self.on_end is not None
         self.on_end(why)
 
 
 class FakeTransport:
-    """A transport that keeps what it is given."""
+    """A transport that keeps the registered methods and handlers."""
 
     def __init__(self) -> None:
         self.methods: dict[str, Mapping[str, GuardedMethod]] = {}
@@ -92,7 +92,7 @@ def bounded(transport: FakeTransport, guards: Guards | None = None) -> Boundary:
 
 
 def predict(behaviour: Callable[[Query], Awaitable[str]], guards: Guards | None = None) -> GuardedMethod:
-    """Return the guarded method of a predictor whose every answer is what ``behaviour`` makes of the query."""
+    """Return the guarded method of a predictor that answers each query with the result of ``behaviour``."""
     transport = FakeTransport()
     fake_predictor(behaviour).register(bounded(transport, guards))
     return transport.methods[PREDICTOR]["PredictorPredict"]
@@ -106,7 +106,7 @@ def request(document: str = "x") -> bytes:
 
 
 class FakeTracer:
-    """Records every call, and keeps how it ended."""
+    """A tracer that records every call and keeps its outcome."""
 
     def __init__(self) -> None:
         self.kept = KeptSpans()

@@ -32,7 +32,7 @@ Stream = Callable[[pb.WatchModelsRequest], AsyncIterator[str]]
 
 
 class FakeModelService(pb_grpc.ModelServiceServicer):
-    """Watches what it is given."""
+    """A service whose watch yields the names of ``stream``."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -46,7 +46,7 @@ class FakeModelService(pb_grpc.ModelServiceServicer):
 
 
 def fake(stream: Stream) -> Service:
-    # It need not know every call of the service.
+    # The fake need not implement every method of the service.
     kind: Any = FakeModelService
     add = pb_grpc.add_ModelServiceServicer_to_server
     return service(NAME, add, kind(stream), {"WatchModels": Right.PREDICT})
@@ -149,7 +149,7 @@ async def test_streams_end_with_the_service_and_do_not_hold_up_its_drain(tmp_pat
 
 
 class FakeAccess(OpenAccess):
-    """Knows one caller, who may predict."""
+    """A fake that knows one caller, who may predict."""
 
     def identify(self, presented: Presented) -> Identity:
         if presented.metadatum("who") != "known":

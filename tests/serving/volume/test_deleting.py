@@ -23,7 +23,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def bot(tmp_path: Path) -> Path:
-    """A volume with a name of three versions, of which 2 is stable and 1 was."""
+    """A volume with a name of three versions, of which 2 is stable and 1 was stable before."""
     for version in "123":
         publish(tmp_path / "bot", version)
     write_release(tmp_path, of("1", "2"), "bot")

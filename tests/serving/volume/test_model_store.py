@@ -142,7 +142,7 @@ def test_a_wrong_manifest_is_refused_as_one(root: Path, store: ModelStore) -> No
         store.read_manifest(ID)
 
 
-# Links and what is no file.
+# Links, and paths that are no files.
 
 
 def test_links_below_the_root_are_followed(root: Path, store: ModelStore) -> None:
@@ -189,7 +189,7 @@ def linked_out_absolutely(folder: Path) -> None:
 
 
 def linked_to_a_sibling_of_the_root(folder: Path) -> None:
-    # Its path begins with the root's as text.
+    # The sibling's path begins with the root's path as text.
     sibling = Path(f"{folder.parent}-2")
     publish(sibling)
     (folder / WEIGHTS_FILE).symlink_to(sibling / ID / WEIGHTS_FILE)
@@ -291,7 +291,7 @@ def test_a_fingerprint_changes_with_each_file(root: Path, store: ModelStore, nam
     before = store.fingerprint(ID)
     status = path.stat()
     if change == "replaced":
-        # With the same size and time, as an archive restores them.
+        # The new file has the same size and time, as an archive restores them.
         other = path.with_suffix(".new")
         other.write_bytes(path.read_bytes())
         os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -356,7 +356,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
 
 
 def replace_once_open(monkeypatch: pytest.MonkeyPatch, folder: Path, times: int) -> None:
-    """Let another copy of ``folder`` take its place, and the old one go, each time right after it was opened."""
+    """Replace ``folder`` by a copy, and delete the old one, right after it was opened, the first ``times`` times."""
     real = os.open
     left = [times]
 
@@ -415,7 +415,7 @@ def test_a_folder_that_is_removed_while_it_is_open_is_not_found(
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, function: str, number: int, times: int) -> None:
-    """Make ``os.function`` fail with ``number`` as often as told, on model.pth only."""
+    """Make ``os.function`` fail ``times`` times with the error ``number``, on model.pth only."""
     real = getattr(os, function)
     left = [times]
 
@@ -454,7 +454,7 @@ def test_a_volume_that_fails_for_longer_is_unavailable(
     fail(monkeypatch, function, *failure)
     with refused(VolumeUnavailable):
         OPERATIONS[function](store)
-    # It was not tried a third time, and works again.
+    # The store made no third attempt, and works again.
     OPERATIONS[function](store)
 
 

@@ -127,7 +127,7 @@ def test_a_folder_that_is_taken_away_meanwhile_is_a_conflict(volume: Path) -> No
 
 
 def test_a_volume_that_may_only_be_read_says_what_to_do(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A fake: mounts take privileges that tests do not have.
+    # A fake, because mounts need privileges that tests do not have.
     def refuse(*_: object, **__: object) -> int:
         raise OSError(30, "Read-only file system")
 
@@ -137,7 +137,7 @@ def test_a_volume_that_may_only_be_read_says_what_to_do(volume: Path, monkeypatc
 
 
 def _write(root: Path, writer: int) -> list[int]:
-    """Make changes until so many have succeeded; return their revisions."""
+    """Make changes until ``CHANGES`` of them have succeeded; return their revisions."""
     made: list[int] = []
     while len(made) < CHANGES:
         version = f"{writer}-{len(made)}"
@@ -149,7 +149,7 @@ def _write(root: Path, writer: int) -> list[int]:
 
 
 def _compare_and_set(root: Path, writer: int) -> int:
-    """Try to be the one that follows revision 1."""
+    """Try to make the change that follows revision 1; return 1 on success, else 0."""
     try:
         change_release(root, NAME, to(f"w{writer}"), expected_revision=1)
     except ReleaseConflict:
@@ -162,7 +162,7 @@ def test_no_change_of_many_processes_is_lost(volume: Path) -> None:
         made = [
             revision for revisions in pool.map(_write, [volume] * WRITERS, range(WRITERS)) for revision in revisions
         ]
-    # Each revision was made once, by one of them, and the last one stands.
+    # Each revision was made once, by one of the processes, and the last revision is in force.
     assert sorted(made) == list(range(1, WRITERS * CHANGES + 1))
     release = ModelStore(volume).read_release(NAME)
     assert release.revision == WRITERS * CHANGES

@@ -1,4 +1,4 @@
-"""Answers written as bytes say what the messages say."""
+"""Answers that are written as bytes have the same content as the messages."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def parsed_outcomes(data: bytes) -> list[Outcome | None]:
 
 
 def read(reader: Callable[[bytes], list[Outcome | None]], data: bytes) -> object:
-    """Return what is read, with errors and what is no number as text."""
+    """Return the outcomes that are read; errors and values that are no numbers are compared as text."""
     try:
         return [
             repr(outcome)

@@ -18,7 +18,7 @@ ONE, MANY = "/listener.Listener/One", "/listener.Listener/Many"
 
 
 class Listener:
-    """A service that keeps what its callers say of themselves."""
+    """A service that keeps the metadata of its callers."""
 
     def __init__(self) -> None:
         self.told: list[list[tuple[str, str | bytes]]] = []

@@ -82,7 +82,7 @@ async def test_a_prediction_comes_with_score_best_labels_and_model(kind: str, mo
 
 
 def explained(query: Query) -> Prediction:
-    """Answer as an engine does that explains, and that tells what it was asked."""
+    """Answer as an engine that explains, with the threshold and the labels of the query."""
     answer = a_prediction(query)
     if query.threshold is not None:
         answer = answer._replace(label="oos", fallback=Fallback(ScoredLabel("best", 0.25), query.threshold))

@@ -140,13 +140,13 @@ def test_how_long_each_caller_of_a_batch_waits_goes_to_the_predictor() -> None:
     queries = [Query("a", "x", until=now + 1000.0), Query("a", "x", until=now - 5.0), Query("a", "x")]
     sent = [delegated_query_of(request_of(pb.PredictorPredictRequest, query)).until for query in queries]
     assert now + 990.0 < sent[0] < now + 1010.0 + (time.monotonic() - now)
-    # Late is late, and not for ever.
+    # A deadline that has passed arrives as passed, and not as unset.
     assert sent[1] <= time.monotonic() + 1e-3
     assert sent[2] == math.inf
 
 
 ZERO = Prediction("", 0.0, (), "", "")
-"""A prediction whose message is empty on the wire, and which must still not be taken for a failure."""
+"""A prediction whose message is empty on the wire, and which must still not be read as a failure."""
 
 
 @pytest.mark.parametrize("code", [0, 17, -1, 999])
@@ -166,7 +166,7 @@ def test_text_that_is_no_unicode_is_refused_when_the_request_is_made() -> None:
             explain_request_of(query)
 
 
-# Clients of the book's system. They are built here from its own text, with descriptors of their own.
+# Clients of the book's system, which are built here from its own text, with separate descriptors.
 
 
 def _message(name: str, **fields: int) -> DescriptorProto:
@@ -176,7 +176,7 @@ def _message(name: str, **fields: int) -> DescriptorProto:
 
 
 class SeedClient:
-    """A client compiled from the seed's own .proto, which knows nothing of what was added since."""
+    """A client compiled from the seed's own .proto, which lacks all later additions."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         file = FileDescriptorProto(name="seed.proto", package="prediction", syntax="proto3")
@@ -233,7 +233,7 @@ async def seed_client_of_the_predictor(model_dir: Path) -> AsyncIterator[SeedCli
 
 @dataclass(frozen=True)
 class Seed:
-    """One of the two calls of the seed, and the service of ours that answers it."""
+    """One of the two calls of the seed, and our service that answers it."""
 
     connected: Callable[[Path], AbstractAsyncContextManager[SeedClient]]
     method: str

@@ -20,7 +20,7 @@ INSIDES = (
 
 
 class FakeFailedCall:
-    """A failed call with any status, also those that no server of ours gives."""
+    """A failed call with any status, including statuses that our servers never return."""
 
     def __init__(
         self, code: StatusCode, details: str | None, trailing_metadata: Sequence[tuple[str, str]] | None

@@ -19,7 +19,7 @@ from tests.builders import PATIENCE
 
 @dataclass
 class Worker:
-    """A worker of a test: it keeps connections in a list."""
+    """A worker of a test, which keeps its connections in a list."""
 
     index: int
     board: Board
@@ -54,7 +54,7 @@ class Worker:
 
 @dataclass
 class Crew:
-    """All of them."""
+    """All workers of a test."""
 
     count: int
     workers: list[Worker] = field(default_factory=list)
@@ -72,9 +72,9 @@ class Crew:
         return [len(worker.connections) for worker in self.workers]
 
     async def settle(self) -> list[int]:
-        """Return how many connections each has, once all have arrived."""
+        """Return the number of connections of each worker, once all connections have arrived."""
         async with asyncio.timeout(PATIENCE):
-            while self.have() != self.loads:  # noqa: ASYNC110 - only numbers in memory tell
+            while self.have() != self.loads:  # noqa: ASYNC110 - numbers in memory send no notification
                 await asyncio.sleep(0.001)
         return self.have()
 
@@ -93,7 +93,7 @@ async def crew() -> AsyncIterator[Crew]:
 
 
 async def test_connections_that_one_worker_accepts_are_dealt_out_evenly(crew: Crew) -> None:
-    # All at once: on their way they count already.
+    # The connections arrive all at once, and count already while they are on their way.
     kept = [crew.workers[0].accept() for _ in range(9)]
     assert sum(kept) == 3
     assert await crew.settle() == [3, 3, 3]
@@ -155,7 +155,7 @@ async def test_a_connection_is_kept_where_too_many_are_on_their_way(crew: Crew) 
     crew.workers[1].dealer.end()
     crew.workers[2].dealer.withdraw()
     giver = crew.workers[0]
-    # As if the other one took none for long: nothing is lost.
+    # This is as if the other worker took no connections for long: no connection is lost.
     kept = sum(giver.accept() for _ in range(2000))
     assert kept > 1000
     assert kept + (crew.loads[1] or 0) == 2000

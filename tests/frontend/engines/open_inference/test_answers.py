@@ -1,4 +1,4 @@
-"""What answers of servers of the Open Inference Protocol mean: typed, raw or damaged."""
+"""Reading answers of servers of the Open Inference Protocol: typed, raw or damaged."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_logits_become_the_label_of_the_highest_with_its_probability(kind: Any, 
     assert first.label == "b"
     assert [scored.label for scored in first.best] == ["b", "c"]
     assert first.score == first.best[0].score == pytest.approx(math.exp(3) / (math.exp(1) + math.exp(2) + math.exp(3)))
-    # Of equal ones the first wins, as NumPy's argmax has it.
+    # The first of equal logits wins, as in NumPy's argmax.
     assert isinstance(second, Prediction)
     assert [scored.label for scored in second.best] == ["a", "b"]
 
@@ -254,7 +254,7 @@ def test_probabilities_are_those_that_the_predictor_computes(logits: list[float]
 
 
 def confident(**keys: Any) -> Manifest:
-    """A manifest of a model that answers with logits, with what it says of confidence."""
+    """Return a manifest of a model that answers with logits; ``keys`` are the manifest's confidence."""
     return manifest(["a", "b", "oos"], logits="logits").model_copy(update={"confidence": Confidence(**keys)})
 
 
@@ -304,7 +304,7 @@ def test_a_fallback_label_that_is_none_of_the_models_has_no_probability_and_is_n
     assert isinstance(other, Prediction)
     assert isinstance(second, Prediction)
     assert second.fallback is not None
-    # The best label of the second is the fallback label itself.
+    # The best label of the second document is the fallback label itself.
     assert (own.fallback is None, other.fallback) == (False, None)
 
 

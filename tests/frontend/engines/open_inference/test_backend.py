@@ -1,4 +1,4 @@
-"""A backend before a server of the Open Inference Protocol: what is asked, what goes together, who is asked alone."""
+"""A backend before a server of the Open Inference Protocol: requests, batches, and queries that are sent alone."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_a_batch_is_never_more_than_sixteen_calls_at_once() -> None:
     async with before(engine, OpenInference={"max_batch_size": 1}) as backend:
         batch = asyncio.create_task(backend.predict_batch(asked, a_call()))
         await asyncio.wait_for(full.wait(), PATIENCE)
-        # Long enough for others to arrive, if there were any.
+        # The pause is long enough for further requests to arrive, if there were any.
         await asyncio.sleep(0.2)
         go.set()
         assert told(await batch) == [query.document for query in asked]
@@ -176,7 +176,7 @@ async def test_one_document_that_the_engine_refuses_does_not_fail_its_neighbours
     async with before(engine) as backend:
         asked = queries("a", "bad", "c")
         assert told(await backend.predict_ready(asked, a_call())) == [None, None, None]
-        # What an operator needs is in the log, in the engine's words.
+        # The log holds the engine's own message for the operator.
         assert [entry["reason"] for entry in logged if entry["log_level"] == "warning"] == [INSIDES]
         first, second, third = await backend.predict_batch(asked, a_call())
         assert told([first, third]) == ["a", "c"]
@@ -237,7 +237,7 @@ async def test_queries_of_one_model_that_arrive_together_are_one_request() -> No
         assert isinstance(first, Prediction)
         assert isinstance(third, Prediction)
         assert isinstance(second, ServingError)
-        # Batches go on.
+        # Batches continue.
         engine.asked.clear()
         await asyncio.gather(*(coalescing.predict(query, a_call()) for query in queries("a", "b")))
         assert engine.sizes == [2]

@@ -73,7 +73,7 @@ async def test_every_status_of_the_engine_is_told_in_our_words(code: StatusCode)
     assert not _TELLS_INSIDES.search(str(caught.value))
 
 
-# As Triton 2.51, MLServer 1.7 and former releases of Triton say it.
+# The messages of Triton 2.51, MLServer 1.7 and former releases of Triton.
 UNKNOWN_MODEL = pytest.mark.parametrize(
     ("code", "details"),
     [
@@ -136,7 +136,7 @@ async def test_a_manifest_that_does_not_fit_the_model_is_told_to_the_publisher(
         with pytest.raises(InvalidManifest, match=told_of) as caught:
             await backend.predict(Query("m", "a"), a_call())
         assert_fit_for_callers(caught.value)
-        # It is the same for every document.
+        # The fault is the same for every document.
         engine.asked.clear()
         assert told(await backend.predict_batch(queries("a", "b"), a_call())) == ["InvalidManifest"] * 2
         assert engine.sizes == [2]
@@ -208,7 +208,7 @@ async def test_a_deadline_that_has_passed_asks_nobody() -> None:
 
 @pytest.mark.slow
 async def test_an_engine_that_takes_its_time_is_asked_once_and_not_pinged_until_it_hangs_up() -> None:
-    # With a ping each second, as at our own predictor, servers with gRPC's defaults hang up after five.
+    # With a ping each second, as at our own predictor, servers with gRPC's defaults hang up after five seconds.
     async def take_time(_: list[str]) -> None:
         await asyncio.sleep(8.0)
 
@@ -237,7 +237,7 @@ async def test_a_caller_that_leaves_ends_the_work_of_the_engine() -> None:
         assert caller.cancelled()
 
 
-# Readiness, and who is asked.
+# Readiness, and the choice of the server.
 
 
 async def test_it_waits_until_the_engine_says_that_it_is_ready() -> None:

@@ -29,7 +29,7 @@ from tests.builders import PATIENCE, a_call, free_port, host_of, hosted, refusin
 from tests.fakes.predictor import echo, fake_predictor
 from tests.serving.refusals import assert_fit_for_callers
 
-# Whom the predictor does not know is the frontend, and not its caller.
+# UNAUTHENTICATED is left out: it means that the predictor does not know the frontend, not the frontend's caller.
 CODES = [code for code in StatusCode if code not in (StatusCode.OK, StatusCode.UNAUTHENTICATED)]
 
 _INSIDES = re.compile(r"127\.0\.0\.1|ipv4|\d{4,}|grpc|rror\b|Failed|socket|recv|0x", re.IGNORECASE)
@@ -204,7 +204,7 @@ async def test_the_request_id_and_the_deadline_go_with_the_call(tmp_path: Path) 
         await backend.predict_batch([Query("a", "x")], a_call(1000.0, "an-id.2"))
     (first, first_left), (second, second_left) = seen
     assert (first, second) == ("an-id.1", "an-id.2")
-    # On the wire a deadline has three digits, rounded up.
+    # A deadline on the wire has three digits, rounded up.
     assert 500.0 - PATIENCE < first_left <= 510.0
     assert 1000.0 - PATIENCE < second_left <= 1010.0
 
@@ -238,7 +238,7 @@ async def test_it_waits_for_a_predictor_that_comes_later_and_gets_ready_later(tm
         host = host_of(server_settings(tmp_path, port=port), [fake_predictor(echo)])
         await host.start()
         try:
-            # It listens and answers, and its health does not say so yet.
+            # The predictor listens and answers, but its health check does not report SERVING yet.
             while True:
                 try:
                     await backend.predict(Query("a", "x"), a_call())

@@ -146,7 +146,7 @@ async def test_what_somebody_else_has_registered_is_used_and_given_a_worker_wher
         ({"ModelName": "", "ModelVersion": "1.0"}, "model@a"),
         ({"ModelName": "intent", "ModelVersion": ""}, "model@a"),
         ({"ModelName": "a b/c", "ModelVersion": "1.0"}, "model@a"),
-        # Nobody can be called as what is qualified with another's id.
+        # No model may get a name that is qualified with another model's id.
         ({"ModelName": "intent", "ModelVersion": "1.0@b"}, "model@a"),
     ],
 )
@@ -299,7 +299,7 @@ FELL_BACK: dict[str, Any] = {"best": {"label": "a", "score": 0.3}, "threshold": 
 
 
 def reasons(**keys: Any) -> Callable[[Inputs], Awaitable[bytes]]:
-    """Return a handler as ``intentctl export`` has it; ``keys`` replace and add to each of its results."""
+    """Return a handler as ``intentctl export`` writes it; ``keys`` replace and add to the keys of each result."""
 
     async def handle(inputs: Inputs) -> bytes:
         if not inputs:
@@ -335,7 +335,7 @@ async def test_a_handler_of_ours_is_told_what_is_asked_and_what_it_answers_is_pa
     reason = Explanation(("x", "y"), (1,), (LabelExplanation("a", 1.5, 0.5, (0.75, 0.25)),), 2.0)
     assert explained == Prediction("t", 0.25, (), "a", "1.0", None, reason)
     assert fell_back == Prediction("oos", 0.25, (), "b", "1.0", Fallback(ScoredLabel("a", 0.3), 0.5))
-    # Its own manifest has decided already.
+    # The handler has already applied its own manifest.
     assert plain_one == Prediction("t", 0.25, (), "a", "1.0")
 
 
@@ -403,7 +403,7 @@ async def test_a_handler_that_explains_nothing_says_so_and_others_are_answered(h
         assert isinstance(outcomes[1], ModelUnusable)
         assert "export" in str(outcomes[1])
         assert_fit_for_callers(outcomes[1])
-        # Batches go on.
+        # Batches continue.
         await coalescing.predict_batch([Query("a", "x")], a_call())
 
 
@@ -518,7 +518,7 @@ async def test_a_batch_of_very_many_goes_in_parts() -> None:
         assert fake.asked["Predictions"] == 3
 
 
-# Whose answer it is.
+# The model that answers.
 
 
 async def test_a_restarted_torchserve_gets_the_model_again() -> None:
@@ -549,7 +549,7 @@ async def test_a_name_that_goes_to_another_model_never_answers_for_the_former(ha
     archives = {name: Archive(handler(name)) for name in ("a", "b")}
     async with running(FakeTorchServe(**archives)) as fake, asking(fake) as backend:
         assert await label(backend, "a") == "a x"
-        # Another frontend lets it go, and registers a model of its own under the name.
+        # Another frontend unregisters the model, and registers its own model under the name.
         fake.remove("intent-1.0")
         fake.put("intent-1.0", "model-b.mar")
         assert await label(backend, "a") == "a x"
@@ -646,7 +646,7 @@ async def test_answers_that_come_together_share_a_look() -> None:
         assert fake.asked["DescribeModel"] - before < 32
 
 
-# Which models are kept.
+# The models that stay registered.
 
 
 async def test_the_least_recently_used_is_unregistered_and_comes_back_when_it_is_asked() -> None:

@@ -1,4 +1,4 @@
-"""What tests of the REST form are built from: the real server before an engine, and a client of HTTP/1.1."""
+"""Builders for tests of the REST form: the real server before an engine, and a client of HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INFER: Final = "/v2/models/model/infer"
 
 @dataclass(frozen=True)
 class RestAnswer:
-    """What came back."""
+    """An answer of the server."""
 
     status: int
     headers: Mapping[str, str]
@@ -37,7 +37,7 @@ class RestAnswer:
 
     @property
     def error(self) -> str:
-        """The message of a refusal, which is all of it."""
+        """The message of a refusal, whose body holds nothing else."""
         (message,) = self.json().values()
         assert self.json() == {"error": message}
         return str(message)
@@ -45,14 +45,14 @@ class RestAnswer:
 
 @dataclass
 class RestRequest:
-    """A request under way, on a connection of its own."""
+    """A request under way, on its own connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     is_chunked: bool
 
     def send(self, data: bytes, *, last: bool = False) -> None:
-        """Send a part of the body."""
+        """Send part of the body."""
         if not self.is_chunked:
             self.writer.write(data)
             return
@@ -62,7 +62,7 @@ class RestRequest:
             self.writer.write(b"0\r\n\r\n")
 
     async def answer(self) -> RestAnswer:
-        """Return what comes back, which says itself how long it is."""
+        """Return the answer, whose ``content-length`` gives the size of its body."""
         async with asyncio.timeout(PATIENCE):
             first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             pairs = (line.partition(":") for line in lines if line)
@@ -78,7 +78,7 @@ class RestRequest:
 
 @dataclass
 class RestCaller:
-    """A client."""
+    """A client of the REST form."""
 
     port: int
     admission: Admission
@@ -87,7 +87,7 @@ class RestCaller:
         return await (await self.start("GET", path, headers=headers)).answer()
 
     async def post(self, path: str, body: Any = b"", **headers: str) -> RestAnswer:
-        """Send a body: bytes as they are, anything else as JSON. Headers are written with _ for -."""
+        """Send a body: bytes as they are, anything else as JSON. The names of headers have ``_`` for ``-``."""
         return await (await self.start("POST", path, body, headers=headers)).answer()
 
     async def start(
@@ -99,7 +99,7 @@ class RestCaller:
         whole: bool = True,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> RestRequest:
-        """Send a request, or its beginning; a body whose length is not told is sent in chunks."""
+        """Send a request, or its beginning; a body that is not whole and has no stated length is sent in chunks."""
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         all_headers = {"host": "localhost", "content-type": "application/json"} | named
@@ -113,7 +113,7 @@ class RestCaller:
         return request
 
     async def under_way(self, number: int) -> None:
-        """Wait until so many calls are under way."""
+        """Wait until ``number`` calls are in flight."""
         async with asyncio.timeout(PATIENCE):
             while self.admission.in_flight != number:  # noqa: ASYNC110 - the server is looked at from outside
                 await asyncio.sleep(0.001)
@@ -123,7 +123,7 @@ class RestCaller:
 async def rest_before(
     models: Path, backend: Backend, *, max_in_flight: int = 16, seconds: float = PATIENCE, **options: Any
 ) -> AsyncIterator[RestCaller]:
-    """Give a caller of the REST form of the real servicer, over models in files, before ``backend``."""
+    """Yield a client of the REST form of the real servicer, with models in files, before ``backend``."""
     admission = Admission(max_in_flight)
     async with servicer_before(models, backend, **options) as servicer:
         host = Http2Host(
@@ -140,6 +140,6 @@ async def rest_before(
 
 
 def documents(*texts: str, shape: Sequence[int] | None = None, **keys: Any) -> dict[str, Any]:
-    """Return the JSON of a request."""
+    """Return the JSON of a request with ``texts`` as its documents."""
     tensor = {"name": "document", "datatype": "BYTES", "shape": shape or [len(texts)], "data": list(texts)}
     return {"inputs": [tensor], **keys}

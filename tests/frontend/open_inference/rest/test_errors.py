@@ -1,4 +1,4 @@
-"""What callers of the REST form see of errors, and that its calls stand behind the same boundary as those of gRPC."""
+"""Errors as callers of the REST form see them, and the boundary, which is the same as that of gRPC calls."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_an_error_of_the_tree_is_told_with_its_status_and_its_message(
     async with rest_before(models, FakeBackend(failure=kind("what to do: é😀"))) as rest:
         answer = await rest.post(INFER, documents("a"))
     assert answer.status == status
-    # The protocol has no runId, so what is not there is told in other words.
+    # The protocol has no runId, so an unknown model has a message of its own.
     assert kind is errors.ModelNotFound or answer.error == "what to do: é😀"
     assert [event["method"] for event in logged if event["event"] == "call"] == ["POST /v2/models/{model}/infer"]
 
@@ -178,7 +178,7 @@ async def test_the_deadline_of_the_caller_ends_the_work(headers: Any, keys: Any,
     async with rest_before(models, engine) as rest:
         answer = await rest.post(INFER, documents("a", **keys), **headers)
         assert answer.status == 504
-        # A machine that is slow enough lets the deadline pass before the engine is asked.
+        # On a very slow machine, the deadline may pass before the query reaches the engine.
         assert engine.cancelled.is_set() or not engine.started.is_set()
 
 
@@ -200,7 +200,7 @@ async def test_a_timeout_that_cannot_be_read_is_refused(written: str, rest: Rest
     assert (answer.status, "grpc-timeout" in answer.error) == (400, True)
 
 
-# Callers who leave
+# Callers that disconnect
 
 
 async def test_a_caller_who_leaves_ends_the_work_and_frees_its_place(models: Path) -> None:
@@ -367,7 +367,7 @@ def test_whatever_comes_is_answered_or_refused_and_is_never_a_bug(
     @given(bodies, st.binary(max_size=20) if make is _written else st.just(b""), lengths)
     def check(body: bytes, binary: bytes, length: str | None) -> None:
         logged.clear()
-        # The length is right now and then.
+        # The length is right in some of the cases.
         asyncio.run(ask(body, binary, str(len(body)) if binary and length is None else length))
         assert not [event for event in logged if event["log_level"] == "error"]
 

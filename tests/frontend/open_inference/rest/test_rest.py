@@ -46,7 +46,7 @@ def outputs_of(answer: RestAnswer) -> dict[str, Any]:
 
 
 def binary_outputs_of(answer: RestAnswer) -> tuple[Any, dict[str, bytes]]:
-    """The JSON, and the binary data of each output, which are all that follows it."""
+    """Return the JSON and the binary data of each output; nothing else follows the JSON."""
     assert answer.status == 200, answer.body
     assert answer.headers["content-type"] == "application/octet-stream"
     end = int(answer.headers[JSON_LENGTH])
@@ -62,7 +62,7 @@ def binary_outputs_of(answer: RestAnswer) -> tuple[Any, dict[str, bytes]]:
 
 
 def with_binary(request: dict[str, Any], *tensors: bytes) -> tuple[bytes, dict[str, str]]:
-    """The body, and the header that tells where its JSON ends."""
+    """Return the body, and the header that gives the end of its JSON."""
     text = json.dumps(request).encode()
     return b"".join([text, *tensors]), {"inference_header_content_length": str(len(text))}
 
@@ -207,7 +207,7 @@ async def test_data_that_do_not_fit_the_shape_are_refused(shape: Any, data: Any,
 
 
 async def test_numbers_are_told_apart_from_documents(rest: RestCaller) -> None:
-    """They are read as the protocol says, and the model has no such input."""
+    """Numbers are read as the protocol says, and the model has no such input."""
     for datatype, data in {
         "BOOL": [True],
         "INT8": [-128],

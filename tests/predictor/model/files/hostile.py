@@ -1,4 +1,4 @@
-"""Writes pickles opcode by opcode, as no pickler would, and puts them wherever a file may hold one."""
+"""Pickles written opcode by opcode, as no pickler writes them, and put wherever a file may hold a pickle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_KEYS = pickle.dumps([], protocol=2)
 
 @contextmanager
 def ends_within(seconds: float) -> Iterator[None]:
-    """End the process if this takes longer: a hash that is being counted heeds neither signals nor other threads."""
+    """End the process if the block takes longer: the computation of a hash heeds neither signals nor other threads."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
     try:
         yield
@@ -38,22 +38,22 @@ def text(value: str) -> bytes:
 
 
 def named(module: str, name: str) -> bytes:
-    """GLOBAL."""
+    """Return the opcode GLOBAL for this name."""
     return f"c{module}\n{name}\n".encode()
 
 
 def named_from_stack(module: str, name: str) -> bytes:
-    """STACK_GLOBAL."""
+    """Return the opcode STACK_GLOBAL for this name, with its operands."""
     return text(module) + text(name) + b"\x93"
 
 
 VOCAB = named("torchtext.vocab.vocab", "Vocab") + b")\x81"
 ORDERED_DICT = named("collections", "OrderedDict")
 
-# A tuple of two tuples of two tuples: its hash is that of its items, counted again at each of the 2^200 ways down.
+# Each tuple holds the former one twice, and its hash is computed from its items anew on each of the 2^200 paths.
 HASH_BOMB = b"N\x85q\x00" + b"0h\x00h\x00\x86q\x00" * 200
 
-# Where in a pickle an operation that pushes one value can stand.
+# Positions in a pickle for an operation that pushes one value.
 PLACES: dict[str, Callable[[bytes], bytes]] = {
     "alone": program,
     "in-a-list": lambda value: program(b"]", value, b"a"),
@@ -81,7 +81,7 @@ def legacy(*, system: bytes = SYSTEM, value: bytes = NO_KEYS, keys: bytes = NO_K
     return MAGIC + PROTOCOL + system + value + keys + storages
 
 
-# Where in a file a pickle can stand.
+# Positions in a file for a pickle.
 CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "bare": lambda data: data,
     "zip": in_zip,
@@ -92,7 +92,7 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def with_pickle(value: object, change: Callable[[bytes], bytes]) -> bytes:
-    """Return what torch.save writes of ``value``, its pickle changed."""
+    """Return the file that torch.save writes for ``value``, with its pickle changed."""
     members = members_of(saved(value))
     members["data.pkl"] = change(members["data.pkl"])
     return archive(members.items())

@@ -90,7 +90,7 @@ def test_a_file_that_inflates_to_256_mebibytes_is_refused_before_it_does(monkeyp
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
     data = bytearray(archive([("data.pkl", LIST), ("data/0", packed)]))
-    # Say of the stored bytes that they are deflated, in both headers.
+    # Both headers declare the stored bytes as deflated.
     for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
         at = data.rindex(header)
         data[at + place : at + place + 2] = struct.pack("<H", zipfile.ZIP_DEFLATED)

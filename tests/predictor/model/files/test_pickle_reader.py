@@ -119,7 +119,7 @@ def test_pickles_that_follow_each_other_are_read_one_by_one() -> None:
     assert read_pickle(first + second, allowed=(), start=len(first)) == ("two", len(first + second))
 
 
-# Code. Each payload would make the canary's file if it were run.
+# Code. Each payload would create the canary's file if it ran.
 
 
 def calls(canary: Path) -> dict[str, bytes]:
@@ -199,7 +199,7 @@ def test_a_name_that_is_allowed_is_no_longer_allowed_under_another_module() -> N
         read(program(named("module2", "Thing")))
 
 
-# What torchtext's classes look like in protocols 0 and 1, which neither torch.save nor pickle uses unless told to.
+# Pickles in protocols 0 and 1, torchtext's classes among them; torch.save and pickle use these only on request.
 OLD = {
     "list": pickle.dumps(["a", "b"], 0),
     "dictionary": pickle.dumps({"a": 0}, 0),
@@ -214,7 +214,7 @@ def test_the_protocols_of_old_are_refused(data: bytes) -> None:
         read_vocabulary(data)
 
 
-# Bombs: small files that want much.
+# Bombs: small files that demand much time or memory.
 
 
 BOMBS: dict[str, bytes] = {

@@ -48,7 +48,7 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
-# What is read.
+# Files that are read.
 
 
 @BOTH
@@ -101,7 +101,7 @@ def test_what_a_module_gives_is_read_with_its_metadata(old: bool) -> None:
 def test_every_protocol_is_read(protocol: int) -> None:
     buffer = io.BytesIO()
     torch.save(state_dict(30, 8, 5, 4), buffer, pickle_protocol=protocol)
-    # torch itself reads only some of them without running code.
+    # torch itself reads only some of these protocols without running code.
     found = read_state_dict(buffer.getvalue())
     assert all(np.array_equal(found[name], value) for name, value in state_dict(30, 8, 5, 4).items())
 
@@ -139,7 +139,7 @@ def test_any_view_of_any_shape_is_read_as_torch_reads_it(
     assert_as_torch_reads_it(saved({"w": tensor[cut].permute(order)}, legacy=old))
 
 
-# What is refused.
+# Files that are refused.
 
 
 def quantized() -> Tensor:
@@ -249,7 +249,7 @@ def test_a_signalling_nan_is_refused() -> None:
         read_state_dict(archive(members.items()))
 
 
-# Tensors that are not what torch would write.
+# Tensors that torch would not write.
 
 
 def number(value: int) -> bytes:
@@ -341,7 +341,7 @@ def test_many_tensors_over_a_few_bytes_are_refused() -> None:
 @pytest.mark.parametrize("count", [5, 1000, 1 << 20])
 @pytest.mark.parametrize("first", [True, False])
 def test_one_storage_that_is_told_with_two_sizes_is_refused(count: int, first: bool) -> None:
-    # Else the larger tensor would be laid over memory behind the file.
+    # Otherwise the larger tensor would be laid over memory behind the file.
     honest, lying = tensor((4,), (1,)), tensor((count // 5, 5), (5, 1), of=storage(count=count))
     tensors = [lying, honest] if first else [honest, lying]
     for write in (weights_in_zip, weights_in_legacy):
@@ -425,7 +425,7 @@ def test_a_damaged_file_is_refused_or_read(name: str) -> None:
     if name == "book":
         shared("seed-model/1/model.pth")
     whole = FILES[name]()
-    # Pickles and directories stand at the beginning and the end; what lies between are numbers.
+    # Pickles and directories are at the beginning and the end; the bytes between them are numbers.
     places = st.integers(0, min(1500, len(whole) - 1)) | st.integers(max(0, len(whole) - 1500), len(whole) - 1)
 
     @given(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4), places, st.integers(-8, 8))

@@ -27,7 +27,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def of(*versions: str) -> Release:
-    """The release under which these versions went live one after the other."""
+    """Return the release after these versions went live one after the other."""
     release: Release | None = None
     for version in versions:
         release = released(release, version=version, by="me", at=AT)
@@ -211,7 +211,7 @@ def test_what_is_live_and_what_a_rollback_needs_is_protected() -> None:
 
 
 class Changes(RuleBasedStateMachine):
-    """Any order of changes, each as somebody may ask for it."""
+    """Any order of changes, each as an operator may request it."""
 
     versions = st.sampled_from(["1", "2", "3", "4", "5"])
 

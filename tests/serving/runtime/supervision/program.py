@@ -1,4 +1,4 @@
-"""A service that does with its worker what its callers want: the program whose supervision tests look at."""
+"""A service whose callers command its workers: the program that the tests of supervision run."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.fakes.predictor import fake_predictor
 NAME = "workers"
 TIMES = Times(stable=60.0, first_pause=0.05, longest_pause=0.2, look=0.2, hang=2.0, close=2.0)
 WHO = "who"
-"""Answered with the number of the worker and its process id, with a blank between them."""
+"""Document that is answered with the number of the worker and its process id, with a blank between them."""
 HANG = "hang"
-"""Blocks the event loop for longer than any test takes."""
+"""Document that blocks the event loop for longer than any test takes."""
 
 
 class Settings(ServerSettings):
-    """What is to happen."""
+    """Settings of the program, and the faults of its workers."""
 
     model_config = service_settings("WORKERS_", NAME)
 
@@ -47,7 +47,7 @@ class Settings(ServerSettings):
 
 
 class Calls:
-    """Calls that were answered, as a metric."""
+    """A metric of the answered calls."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -73,8 +73,8 @@ def build(settings: Settings) -> Workload:
         if command == "exit":
             os._exit(int(argument))
         if command == HANG:
-            time.sleep(3600)  # noqa: ASYNC251 - that is what a worker does that hangs
-        while command == "wait" and not Path(argument).exists():  # noqa: ASYNC110 - only files are seen by all
+            time.sleep(3600)  # noqa: ASYNC251 - a hanging worker blocks its event loop
+        while command == "wait" and not Path(argument).exists():  # noqa: ASYNC110 - only files are shared
             await asyncio.sleep(0.01)
         calls.count += 1
         return f"{index} {os.getpid()}"
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Under its own name, by which workers import the settings.
+    # The import is under the module's own name, by which workers import the settings.
     from tests.serving.runtime.supervision.program import main as run
 
     run()

@@ -14,7 +14,7 @@ HOST = "127.0.0.1"
 
 @contextmanager
 def listening(port: int, *, shared: bool = True) -> Iterator[socket.socket]:
-    """A server on the port, as a worker is one."""
+    """Listen on the port, as a worker does."""
     with socket.socket() as it:
         it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))

@@ -1,4 +1,4 @@
-"""A supervisor and its workers as real processes: who serves, who follows whom, and who is left."""
+"""A supervisor and its workers as real processes: serving, successors of workers, and processes that remain."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from tests.serving.runtime.supervision.program import HANG, NAME, WHO
 pytestmark = pytest.mark.end_to_end
 
 LONG_ENOUGH = 4.0
-"""Beyond the bounds of the program."""
+"""Time beyond the bounds of the program, in seconds."""
 
 Run = Callable[..., "Supervised"]
 
 
 class Supervised(Service):
-    """A supervisor with its workers, and what its callers ask."""
+    """A supervisor with its workers, and calls to them."""
 
     @property
     def workers(self) -> list[psutil.Process]:
-        """The processes of workers."""
+        """The processes of the workers."""
         return self.family()[1:]
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        """Log lines of an event so far."""
+        """Return the log lines of ``event`` so far."""
         return [line for line in self.events() if line["event"] == event]
 
     def wait_for_lines(self, event: str, count: int) -> list[dict[str, Any]]:
-        """Return the first so many lines of an event."""
+        """Return the first ``count`` log lines of ``event``, once they exist."""
         eventually(lambda: len(self.lines(event)) >= count)
         return self.lines(event)[:count]
 
     def ask(self, document: str = WHO, *, worker: int | None = None) -> str:
-        """Return the answer of any worker, or of one of them, over a connection of its own."""
+        """Return the answer of any worker, or of ``worker``, over a new connection."""
         given_up = time.monotonic() + PATIENCE
         while time.monotonic() < given_up:
             with grpc.insecure_channel(self.address, (("grpc.use_local_subchannel_pool", 1),)) as channel:
@@ -114,7 +114,7 @@ def running(folder: Path, *flags: str, **options: Any) -> Iterator[Supervised]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Run a supervisor, whatever becomes of it."""
+    """Return a function that starts a supervisor, whether or not it serves; kill the supervisors after the test."""
     with pytest.MonkeyPatch.context():
         all_of_them: list[Supervised] = []
 
@@ -156,7 +156,7 @@ def test_health_says_not_serving_until_workers_are_ready(tmp_path: Path, run: Ru
     it.wait_until_logged("ready")
 
 
-# Following
+# Successors
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -230,7 +230,7 @@ def test_a_worker_that_hangs_is_ended_and_followed(tmp_path: Path) -> None:
 def test_workers_that_were_stopped_for_a_while_all_together_are_left_alone(tmp_path: Path) -> None:
     with running(tmp_path) as it:
         before = {it.pid_of(0), it.pid_of(1)}
-        # As a container is that is paused.
+        # The signal stops all processes together, as in a paused container.
         it.signal_all(signal.SIGSTOP)
         time.sleep(LONG_ENOUGH)
         for process in reversed(it.family()):
@@ -324,7 +324,7 @@ def test_signals_that_reach_more_than_the_supervisor_drain_as_well(tmp_path: Pat
         if sent == "ctrl-c":
             os.killpg(it.process.pid, signal.SIGINT)
         else:
-            # As service managers do with all that a service has started.
+            # Service managers send the signal to every process that a service has started.
             it.signal_all(signal.SIGTERM)
         it.wait_for_lines("worker draining", 2)
         go_on.touch()

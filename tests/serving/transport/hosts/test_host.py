@@ -60,7 +60,7 @@ async def ask(channel: grpc.aio.Channel, document: str = "x") -> str:
 
 
 class Life:
-    """A service that lives in this process: its ``serve`` and what a test can do to it."""
+    """A service in this process: the task of its ``serve``, and the means to signal and end it."""
 
     def __init__(self, port: int, task: asyncio.Task[None], closed: asyncio.Event) -> None:
         self.address = f"127.0.0.1:{port}"
@@ -68,7 +68,7 @@ class Life:
         self.closed = closed
 
     def signal(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal to this process, as long as the service is there to take it."""
+        """Send a signal to this process; the service must still run to take the signal."""
         assert not self.task.done()
         os.kill(os.getpid(), number)
 
@@ -78,7 +78,7 @@ class Life:
 
 
 async def _at_once() -> None:
-    """There is nothing to wait for."""
+    """Be ready without a wait."""
 
 
 @asynccontextmanager
@@ -99,7 +99,7 @@ async def living(
     task = asyncio.create_task(serve(host, wanted, Workload([], get_ready, close), StopSignals.of_process()))
     try:
         async with channel_to(f"127.0.0.1:{port}") as channel:
-            # An answer means that it listens, and so that signals are its own by now.
+            # An answer means that the service listens, and so that it already handles signals.
             await health_of(channel)
             yield Life(port, task, closed), channel
     finally:
@@ -238,9 +238,9 @@ async def test_calls_in_flight_end_well_after_a_signal_and_later_ones_are_unavai
         life.signal()
         refusal: grpc.aio.AioRpcError | None = None
         while refusal is None:
-            # Until the signal has arrived calls are served as before; none is ever answered in a third way.
+            # Calls are served as before until the signal has arrived; every call is either served or refused.
             refusal = await refusal_on_a_connection_of_its_own(life.address)
-        # To a call that comes in the very moment gRPC itself says CANCELLED; our clients know what that means.
+        # gRPC itself answers CANCELLED to a call that arrives in this very moment; our clients read it as Unavailable.
         assert isinstance(error_of_call(refusal, "predictor"), Unavailable)
         later = await refusal_on_a_connection_of_its_own(life.address)
         assert later is not None
@@ -290,7 +290,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 
 async def health_becomes_or_ends(channel: grpc.aio.Channel) -> None:
-    """Wait until the health check says NOT_SERVING, or the server takes it no more."""
+    """Wait until the health check reports NOT_SERVING, or the server no longer accepts the check."""
     try:
         await health_becomes(channel, NOT_SERVING)
     except grpc.aio.AioRpcError as error:

@@ -117,6 +117,6 @@ async def test_a_look_that_is_due_is_taken_in_the_background_and_one_that_is_ove
 
 
 async def settled() -> None:
-    """Wait until nothing but this task is left to do."""
+    """Wait until this task is the only one left."""
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)

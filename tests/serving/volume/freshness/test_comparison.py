@@ -31,12 +31,12 @@ async def comparison(request: pytest.FixtureRequest) -> AsyncIterator[FileCompar
 
 
 def processes() -> list[psutil.Process]:
-    """Return those that compare for this one."""
+    """Return the child processes that compare for this process."""
     return [child for child in psutil.Process().children() if PROGRAM in child.cmdline()]
 
 
 async def started(comparison: ProcessComparison) -> psutil.Process:
-    """Return its process, once that compares."""
+    """Return the process of ``comparison`` once that process compares."""
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
         assert await comparison.changed([[]]) == [False]
@@ -133,7 +133,7 @@ async def test_where_no_process_can_be_started_a_thread_compares(monkeypatch: py
 async def test_an_answer_whose_caller_has_left_is_nobody_elses(comparison: FileComparison) -> None:
     for _ in range(3):
         leaving = asyncio.create_task(comparison.changed([[("/", None)]] * 3))
-        # It has asked by then.
+        # The task sends its request in this turn.
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)

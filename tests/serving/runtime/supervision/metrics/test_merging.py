@@ -13,7 +13,7 @@ from tests.exposition import Exposition
 
 
 class Exported:
-    """What one worker exports, as a test sets it."""
+    """The metrics that one worker exports, set by a test."""
 
     def __init__(self, *metrics: Metric) -> None:
         self.metrics = metrics
@@ -26,7 +26,7 @@ class Exported:
 
 
 def sent(*metrics: Metric) -> list[Family]:
-    """Return what reaches the supervisor of what a worker exports."""
+    """Return the families that the supervisor receives for these metrics of a worker."""
     return received(json.loads(json.dumps(collected([Exported(*metrics)]))))
 
 
@@ -49,7 +49,7 @@ def gauged(name: str, value: float, **labels: str) -> Metric:
 
 
 def asked(**counts: float) -> Metric:
-    """Return queries by model, of the busiest."""
+    """Return a metric of the queries by model, for the busiest models."""
     metric = CounterMetricFamily("intent_model_requests", "Queries.", labels=["model"])
     for model, count in counts.items():
         metric.add_metric([model], count)
@@ -97,7 +97,7 @@ def test_a_worker_that_died_takes_nothing_away() -> None:
     shows = shown(merging, {1: sent(counted(8, method="a"))})
     assert shows.value("intent_requests_total", method="a") == 13
     assert shows.value("intent_requests_total", method="only here") == 2
-    # Its successor counts from nothing.
+    # The worker's successor counts from zero.
     shows = shown(merging, {0: sent(counted(1, method="a")), 1: sent(counted(8, method="a"))})
     assert shows.value("intent_requests_total", method="a") == 14
 
@@ -208,7 +208,7 @@ def test_a_model_that_one_worker_exports_no_longer_keeps_what_was_counted_there(
     name = "intent_model_requests_total"
     shown(merging, {0: sent(asked(a=10)), 1: sent(asked(a=7))})
     assert shown(merging, {0: sent(asked(a=11)), 1: sent(asked(b=9))}).value(name, model="a") == 18
-    # One that nobody exports is not exported, and comes back with all that was counted.
+    # A model that no worker exports is not exported, and returns with all its former counts.
     assert shown(merging, {0: sent(asked(c=99)), 1: sent(asked(b=9))}).values(name) == {("b",): 9, ("c",): 99}
     assert shown(merging, {0: sent(asked(a=200)), 1: sent(asked(b=9))}).value(name, model="a") == 207
 
