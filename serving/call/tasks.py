@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
+import structlog
+
 from serving.call.deadline import Deadline
 from serving.domain.errors import DeadlineExceeded, ServingError, copy_for_raise, service_ends
+
+log = structlog.get_logger()
 
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
@@ -49,7 +53,11 @@ class Tasks:
         return iter([*self._running])
 
     def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Return a task that runs ``work``. Callers that wait for the task get its failure; there may be none."""
+        """Return a task that runs ``work``.
+
+        Callers that wait for the task get its failure, and there may be none: a failure other than a ServingError is a
+        fault of the service, and is logged.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -68,9 +76,9 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if not task.cancelled():
-            # Otherwise asyncio logs an exception that was never retrieved.
-            task.exception()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ServingError):
+            log.error("background work failed", exc_info=error)
 
 
 class SingleFlight(Generic[Key, Result]):

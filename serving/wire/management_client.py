@@ -74,24 +74,24 @@ class ManagementClient(BlockingClient):
         request = pb.ListModelsRequest(prefix=prefix, algorithm=algorithm, page_size=size, page_token=token)
         if released is not None:
             request.released = released
-        return page_of(self._ask(self._stub.ListModels, request))
+        return page_of(self._ask(self._open_stub().ListModels, request))
 
     def describe(self, model_id: str) -> ModelDescription:
         """Return the description of a model."""
-        return description_of(self._ask(self._stub.DescribeModel, pb.DescribeModelRequest(runId=model_id)))
+        return description_of(self._ask(self._open_stub().DescribeModel, pb.DescribeModelRequest(runId=model_id)))
 
     def load(self, model_id: str) -> ModelResidency | None:
         """Load a model into memory and return its residency; ``None`` if its engine does not report it."""
-        response = self._ask(self._stub.LoadModel, pb.LoadModelRequest(runId=model_id))
+        response = self._ask(self._open_stub().LoadModel, pb.LoadModelRequest(runId=model_id))
         return model_residency_of(response.residence) if response.HasField("residence") else None
 
     def unload(self, model_id: str) -> None:
         """Release the memory that a model holds."""
-        self._ask(self._stub.UnloadModel, pb.UnloadModelRequest(runId=model_id))
+        self._ask(self._open_stub().UnloadModel, pb.UnloadModelRequest(runId=model_id))
 
     def delete(self, model_id: str, *, force: bool = False) -> None:
         """Delete a model, or a version, from the volume; with ``force``, even if it is protected."""
-        self._ask(self._stub.DeleteModel, pb.DeleteModelRequest(runId=model_id, force=force))
+        self._ask(self._open_stub().DeleteModel, pb.DeleteModelRequest(runId=model_id, force=force))
 
     def watch(self, *, prefix: str = "", initial: bool = False) -> Iterator[ModelChange]:
         """Yield changes until the service ends or the iterator is closed.
@@ -100,7 +100,7 @@ class ManagementClient(BlockingClient):
             prefix: prefix of the names to watch.
             initial: whether to begin with everything that exists, each as ``added``, followed by ``synchronized``.
         """
-        stream = self._stub.WatchModels(pb.WatchModelsRequest(prefix=prefix, initial=initial))
+        stream = self._open_stub().WatchModels(pb.WatchModelsRequest(prefix=prefix, initial=initial))
         try:
             with typed_errors():
                 for message in stream:
@@ -112,7 +112,7 @@ class ManagementClient(BlockingClient):
 
     def release_of(self, name: str, *, history: int = MAX_HISTORY) -> ReleaseState:
         """Return the release of a name, with its latest ``history`` changes."""
-        return self._changed(self._stub.GetRelease, pb.GetReleaseRequest(name=name, history=history))
+        return self._changed(self._open_stub().GetRelease, pb.GetReleaseRequest(name=name, history=history))
 
     def release(
         self,
@@ -156,19 +156,19 @@ class ManagementClient(BlockingClient):
         )
         if bounds.ListFields():
             request.bounds.CopyFrom(bounds)
-        return self._changed(self._stub.Release, request)
+        return self._changed(self._open_stub().Release, request)
 
     def promote(self, name: str, *, expected_revision: int | None = None, comment: str = "") -> ReleaseState:
         """Make the canary stable, and return the release with this change. Arguments are those of :meth:`release`."""
         request = pb.PromoteRequest(name=name, expected_revision=expected_revision, comment=comment)
-        return self._changed(self._stub.Promote, request)
+        return self._changed(self._open_stub().Promote, request)
 
     def rollback(
         self, name: str, version: str = "", *, expected_revision: int | None = None, comment: str = ""
     ) -> ReleaseState:
         """Make the former stable version, or ``version``, stable again, and return the release with this change."""
         request = pb.RollbackRequest(name=name, version=version, expected_revision=expected_revision, comment=comment)
-        return self._changed(self._stub.Rollback, request)
+        return self._changed(self._open_stub().Rollback, request)
 
     def withdraw(
         self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
@@ -181,7 +181,7 @@ class ManagementClient(BlockingClient):
             expected_revision=expected_revision,
             comment=comment,
         )
-        return self._changed(self._stub.Withdraw, request)
+        return self._changed(self._open_stub().Withdraw, request)
 
     def _changed(self, method: Callable[..., pb.ReleaseState], request: Any) -> ReleaseState:
         return state_of(self._ask(method, request))

@@ -12,9 +12,10 @@ from tests.end_to_end.processes import Stack, stack
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Mark all tests of this folder, so that none of them is among the fast ones."""
+    """Mark the tests of this folder that belong to no other set, so that none of them is among the fast ones."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        others = {"alone", "containers"}.intersection(mark.name for mark in item.iter_markers())
+        if Path(__file__).parent in item.path.parents and not others:
             item.add_marker(pytest.mark.end_to_end)
 
 

@@ -25,8 +25,6 @@ from tests.end_to_end.processes import stack, transports
 from tests.end_to_end.test_explanations import write_model
 from tests.end_to_end.traced_predictor import executions, stack_with_trace
 
-pytestmark = pytest.mark.end_to_end
-
 METHOD = "/prediction.PredictionService/Predict"
 MODEL = "costly"
 TOKENIZER = "basic_english+words:5+characters:2-8"

@@ -152,6 +152,7 @@ def test_real_services_and_the_model_folder_compare_alike(models: Path, texts: P
     assert through == direct
 
 
+@pytest.mark.slow
 def test_sample_models_are_compared_by_the_command_line() -> None:
     data = shared("datasets/clinc150/data_full.json")
     command = [sys.executable, "-m", "intentctl", "compare", "clinc150-banking", "clinc150", str(data), "--json"]

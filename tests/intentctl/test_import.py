@@ -374,6 +374,7 @@ def test_any_damage_to_an_archive_ends_in_plain_words(damage: list[tuple[int, by
     ends_in_plain_words(bytes(data))
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from([*MEMBERS]),
     content=st.binary(max_size=50)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Final
 
 from grpc import StatusCode
+
+_MOST_JITTER: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,9 @@ class RetryBudget:
             return None
         pause = policy.first_backoff_seconds * policy.backoff_factor ** (attempt - 2)
         # Near its deadline, a call gains more from a shorter pause than from a failure; half is left for the response.
-        return min(jittered(min(pause, policy.max_backoff_seconds)), left / 2)
+        return jittered(min(pause, policy.max_backoff_seconds, left / 2 / _MOST_JITTER))
 
 
 def jittered(seconds: float) -> float:
     """Return ``seconds`` varied by up to a fifth, so that callers that fail together do not retry together."""
-    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+    return seconds * random.uniform(2.0 - _MOST_JITTER, _MOST_JITTER)  # noqa: S311 - no secret

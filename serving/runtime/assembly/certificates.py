@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+from serving.call.closing import close_in_order
 from serving.files.certificate_metrics import CertificateCollector
 from serving.files.certificates import Certificates
 from serving.files.following import Following
@@ -24,4 +26,6 @@ def with_certificates(workload: Workload, certificates: Certificates) -> Workloa
             await following.close()
 
     collectors = [CertificateCollector(certificates), *workload.collectors]
-    return replace(workload.closing(close), get_ready=get_ready, collectors=collectors)
+    return replace(
+        workload, get_ready=get_ready, close=partial(close_in_order, close, workload.close), collectors=collectors
+    )

@@ -90,6 +90,7 @@ def admissions(memory: int, of: int, index: int) -> list[float]:
             admitted.append(told[0])
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_the_same_time_admit_what_one_would(crew: Crew) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(WORKERS, begin, (context.Barrier(WORKERS),)) as pool:

@@ -150,6 +150,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
 @BOTH
 def test_contributions_are_the_integrated_gradients_of_captum_on_all_clinc150_test_rows(

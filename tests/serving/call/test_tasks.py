@@ -6,6 +6,7 @@ import asyncio
 import gc
 
 import pytest
+import structlog
 
 from serving.call.deadline import Deadline
 from serving.call.tasks import SingleFlight, Tasks, joined
@@ -75,6 +76,17 @@ async def test_callers_of_work_that_ends_with_its_owner_are_told_to_try_again() 
     with pytest.raises(Unavailable, match="try again"):
         await waiting
     assert [*tasks] == []
+
+
+async def test_a_fault_of_background_work_is_logged() -> None:
+    async def faulty() -> None:
+        raise KeyError("a bug")
+
+    with structlog.testing.capture_logs() as logs:
+        await asyncio.wait([Tasks().start(faulty())])
+        await asyncio.sleep(0)
+    (line,) = logs
+    assert (line["event"], line["log_level"], type(line["exc_info"])) == ("background work failed", "error", KeyError)
 
 
 async def test_a_failure_that_no_caller_waits_for_is_not_reported_as_lost(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,7 +23,7 @@ from serving.transport.served_call import ServedCall
 from tests.builders import channel_to, hosted
 from tests.fakes.predictor import fake_predictor
 
-pytestmark = pytest.mark.usefixtures("each_transport")
+pytestmark = [pytest.mark.usefixtures("each_transport"), pytest.mark.slow]
 
 CALLS = 20
 OF_CALLS = (Call, CallNotes, Alarm, ServedCall, ServerCall, ServingError, grpc.aio.AbortError)

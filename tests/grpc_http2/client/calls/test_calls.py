@@ -295,6 +295,7 @@ async def test_closing_with_grace_waits_for_calls(service: Service) -> None:
         assert [len(await call) for call in calls] == [100_000] * 20
 
 
+@pytest.mark.slow
 async def test_calls_leave_nothing_for_the_garbage_collector(channel: Channel) -> None:
     await one_of(channel)(b"x")
     gc.collect()

@@ -114,7 +114,7 @@ async def test_what_a_server_asks_for_beyond_the_deadline_is_not_waited_for() ->
         assert server.requests == 1
 
 
-@pytest.mark.parametrize("left", [1000.0, 1.0, 0.01, 0.0001])
+@pytest.mark.parametrize("left", [1000.0, 1.0, 0.01, 0.005])
 def test_no_pause_takes_more_than_half_of_the_time_that_is_left(left: float) -> None:
     for attempt in (2, 3, 4):
         pause = RetryBudget(RetryPolicy()).pause_before(attempt, StatusCode.UNAVAILABLE, None, left)

@@ -155,6 +155,7 @@ WITHOUT_USE: Final[dict[str, Callable[[int], Frame]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WITHOUT_USE)
 async def test_many_slow_writers_are_read_seldom_and_their_neighbour_as_ever(
     ways: Ways, reads: Counter[ServerConnection], kind: str
@@ -300,6 +301,7 @@ HONEST: Final[list[Callable[[grpc.aio.Channel], Awaitable[None]]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", HONEST)
 async def test_callers_who_use_their_connection_never_wait_for_a_place(
     calls: Callable[[grpc.aio.Channel], Awaitable[None]], waits: list[int]
