@@ -118,7 +118,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         self._all = _Group(self, calls) if group_of is None else None
         """The only group, if there is no ``group_of``."""
         self._takes_batches = True
-        self.tasks = Tasks()
+        self._tasks = Tasks()
 
     def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
         """Send the query together with others that arrive meanwhile; ``done`` is called with the outcome."""
@@ -147,7 +147,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         for group in (self._all, *self._groups.values()):
             if group is not None:
                 group.close()
-        await self.tasks.close()
+        await self._tasks.close()
         await super().close()
 
     def _group(self, query: Query) -> _Group:
@@ -175,12 +175,12 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         """Send one query to the engine."""
         if not waiting.settled:
             waiting.batch = None
-            waiting.task = self.tasks.start(self._alone(waiting))
+            waiting.task = self._tasks.start(self._alone(waiting))
 
     def submit_batch(self, queries: Sequence[Query], call: Call, done: BatchDone) -> Withdraw:
         """Have the engine answer those queries of a batch that it can answer at once."""
         withdraw = None if self._submit_batch is None else self._submit_batch(queries, call, done)
-        return withdraw or self.tasks.start(self._answered(queries, call, done)).cancel
+        return withdraw or self._tasks.start(self._answered(queries, call, done)).cancel
 
     async def _answered(self, queries: Sequence[Query], call: Call, done: BatchDone) -> None:
         enter_call(call)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.call.call import Call
-from serving.call.tasks import Tasks, joined
+from serving.call.tasks import Tasks
 from serving.domain.errors import ModelInService, ModelNotFound, ModelUnusable, ServingError
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.deleting import models_in, remove_hidden, take_away
@@ -52,10 +51,8 @@ class Deletions:
         model_id = parse_model_id(run_id)
         if not force and await self._is_pinned(model_id, call):
             raise ModelInService("the model is pinned in memory by a predictor's settings; say so with force")
-        work = self._tasks.start(self._delete(model_id, call, force=force))
-        work.add_done_callback(_log_failure)
         # Once the model is removed, its engines must unload it, even if the caller disconnects.
-        await joined(work)
+        await self._tasks.completed(self._delete(model_id, call, force=force), "model not deleted")
 
     async def close(self) -> None:
         """Wait for deletions in progress."""
@@ -86,8 +83,3 @@ class Deletions:
         except (ModelNotFound, ModelUnusable):
             # No engine holds the model; the volume decides whether it can be deleted.
             return False
-
-
-def _log_failure(work: asyncio.Task[None]) -> None:
-    if not work.cancelled() and (error := work.exception()) is not None:
-        log.info("model not deleted", reason=str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from frontend.releases.known import KnownReleases
 from serving.call.call import Call
-from serving.call.tasks import Tasks, joined
+from serving.call.tasks import Tasks
 from serving.domain.management import Role
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import Release
@@ -88,10 +87,8 @@ class Releases:
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)
         if tries:
             await self._probe.check(name, plan.version, call)
-        work = self._tasks.start(self._write(name, plan, expected_revision))
-        work.add_done_callback(_log_failure)
         # A written release is in force even if its caller disconnects, so it has to be learned here as well.
-        return await joined(work)
+        return await self._tasks.completed(self._write(name, plan, expected_revision), "release not changed")
 
     def releasing(
         self, name: ModelId, version: str, role: Role, label: str, *, share: float | None, bounds: Mapping[str, Any]
@@ -110,8 +107,3 @@ class Releases:
         self._known.learn(name, release)
         self._watch.released(name, release)
         return release
-
-
-def _log_failure(work: asyncio.Task[Release]) -> None:
-    if not work.cancelled() and (error := work.exception()) is not None:
-        log.info("release not changed", reason=str(error))

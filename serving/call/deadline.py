@@ -6,7 +6,7 @@ import math
 import time
 from typing import Final, NamedTuple, Self
 
-from serving.domain.errors import DeadlineExceeded
+from serving.domain.errors import deadline_passed
 
 
 class Deadline(NamedTuple):
@@ -30,7 +30,7 @@ class Deadline(NamedTuple):
             DeadlineExceeded: the deadline has passed.
         """
         if self.at <= time.monotonic():
-            raise DeadlineExceeded("the deadline of the call has passed")
+            raise deadline_passed()
 
 
 NEVER: Final = Deadline(math.inf)

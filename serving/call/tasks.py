@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
 import structlog
 
 from serving.call.deadline import Deadline
-from serving.domain.errors import DeadlineExceeded, ServingError, copy_for_raise, service_ends
+from serving.domain.errors import ServingError, copy_for_raise, deadline_passed, service_ends
 
 log = structlog.get_logger()
 
@@ -31,7 +32,7 @@ async def joined(work: asyncio.Future[Result], deadline: Deadline | None = None)
     """
     done, _ = await asyncio.wait({work}, timeout=None if deadline is None else deadline.remaining())
     if not done:
-        raise DeadlineExceeded("the deadline of the call has passed")
+        raise deadline_passed()
     if work.cancelled():
         raise service_ends()
     try:
@@ -63,6 +64,15 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    async def completed(self, work: Coroutine[Any, Any, Result], failure: str) -> Result:
+        """Return the result of ``work``, which continues when its caller disconnects.
+
+        A failure is logged as the event ``failure``, and raised as :func:`joined` raises it.
+        """
+        task = self.start(work)
+        task.add_done_callback(functools.partial(_log_failure, failure))
+        return await joined(task)
+
     async def finish(self) -> None:
         """Wait until all tasks have ended by themselves."""
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -79,6 +89,11 @@ class Tasks:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ServingError):
             log.error("background work failed", exc_info=error)
+
+
+def _log_failure(event: str, task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.info(event, reason=str(error))
 
 
 class SingleFlight(Generic[Key, Result]):

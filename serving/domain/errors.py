@@ -262,6 +262,11 @@ _KINDS: Final[dict[StatusCode, type[ServingError]]] = {
 }
 
 
+def deadline_passed() -> DeadlineExceeded:
+    """Return the error for a call whose deadline has passed."""
+    return DeadlineExceeded("the deadline of the call has passed")
+
+
 def service_ends() -> Unavailable:
     """Return the error for a call that the service cannot answer because it is shutting down."""
     return Unavailable("the service is ending; try again")

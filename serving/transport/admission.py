@@ -15,7 +15,7 @@ from typing import Final
 from grpc_http2.alarms import alarms_of
 from serving.call.call import Call
 from serving.call.overload import no_room, no_time
-from serving.domain.errors import DeadlineExceeded, Overloaded, QuotaExceeded, ServingError
+from serving.domain.errors import Overloaded, QuotaExceeded, ServingError, deadline_passed
 from serving.transport.concurrency import ConcurrencyLimit, Goal
 
 MOST_WAITING: Final = 16_384
@@ -110,7 +110,7 @@ class Gate:
         admission = self._admission
         if call.deadline.at <= now:
             admission.refusals.deadline += 1
-            raise _too_late()
+            raise deadline_passed()
         if admission.in_flight >= admission.most:
             raise no_room("the service has as many calls in flight as it takes")
         if self._in_work >= self.limit.value:
@@ -232,7 +232,7 @@ class Gate:
 
     def _fail_late(self, waiting: _Waiting) -> None:
         self._admission.refusals.deadline += 1
-        waiting.turn.set_exception(_too_late())
+        waiting.turn.set_exception(deadline_passed())
 
     def _give_up(self, waiting: _Waiting) -> None:
         """Release what a call holds that stopped waiting without being admitted."""
@@ -254,7 +254,3 @@ class _Waiting:
     def __init__(self, until: float) -> None:
         self.until = until
         self.turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("the deadline of the call has passed")

@@ -15,7 +15,7 @@ from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY, Call, CallNotes, 
 from serving.call.deadline import Deadline
 from serving.call.identity import Identity
 from serving.call.spans import Span
-from serving.domain.errors import DeadlineExceeded, InvalidRequest, OutOfCapacity, ServingError, status_of
+from serving.domain.errors import InvalidRequest, OutOfCapacity, ServingError, deadline_passed, status_of
 from serving.transport.exchange import Ended, Exchange, Metadata
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class ServedCall(Call, CallNotes):
         if self.ended:
             return
         if why is Ended.DEADLINE:
-            self.fail(DeadlineExceeded("the deadline of the call has passed"))
+            self.fail(deadline_passed())
         else:
             self._end(StatusCode.CANCELLED)
             self._method.log.ended(self._method.name, StatusCode.CANCELLED, self, self.started)

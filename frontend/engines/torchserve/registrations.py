@@ -36,6 +36,7 @@ from serving.domain.errors import (
     ServingError,
     Unavailable,
     copy_for_raise,
+    deadline_passed,
 )
 
 log = structlog.get_logger()
@@ -272,7 +273,7 @@ class Registrations:
             async with asyncio.timeout(deadline.remaining()):
                 await registration.idle.wait()
         except TimeoutError as error:
-            raise DeadlineExceeded("the deadline of the call has passed") from error
+            raise deadline_passed() from error
         for name in registration.key.names:
             mine = _of_archive(registration.key.url, await self._management.describe(name, deadline))
             if mine is not None:

@@ -28,11 +28,9 @@ def built(program: Program, settings: ServerSettings, certificates: Certificates
         admission=admission,
         log=CallLog(settings.log_calls, documents=settings.log_documents),
     )
-    collectors = [*workload.collectors, AdmissionCollector(admission)]
-    workload = replace(workload, collectors=collectors)
+    workload = replace(workload, guards=guards, collectors=[*workload.collectors, AdmissionCollector(admission)])
     if certificates is not None:
         workload = with_certificates(workload, certificates)
-    workload = replace(workload, guards=guards)
     if settings.trace_endpoint:
         from serving.runtime.assembly.traces import traced  # noqa: PLC0415 - loading its library takes a while
 
