@@ -234,7 +234,6 @@ def test_what_a_neighbour_feels_of_an_attack(
     )
     if transport_of_figures == "http2":
         assert grown <= 64
-        assert second <= 10 * first
 
 
 @pytest.mark.alone
