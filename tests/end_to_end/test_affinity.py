@@ -26,8 +26,6 @@ from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import TRANSPORT, Service, start, transports
 
-pytestmark = pytest.mark.end_to_end
-
 MODELS = [f"tenant-{number}" for number in range(36)]
 WORKERS = 12
 DOCUMENT = "please freeze my account"

@@ -22,8 +22,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack
 from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident, told
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150-banking"
 CANARY = "executed"
 

@@ -18,8 +18,6 @@ from serving.stubs import prediction_service_pb2 as pb
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack, transports
 
-pytestmark = pytest.mark.end_to_end
-
 PREDICT = "/prediction.PredictionService/Predict"
 MODEL = "clinc150"
 LIMIT = 1 << 16

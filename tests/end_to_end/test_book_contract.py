@@ -14,8 +14,6 @@ from serving.client import IntentClient, Prediction, Query
 from tests.conftest import shared
 from tests.end_to_end.processes import Stack, grpcurl, stack, transports
 
-pytestmark = pytest.mark.end_to_end
-
 
 def call(running: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [grpcurl(), "-plaintext", *arguments]

@@ -20,8 +20,6 @@ from serving.telemetry.call_log import MOST_CHARACTERS
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, Stack, stack, transports
 
-pytestmark = pytest.mark.end_to_end
-
 MODEL = "clinc150-banking"
 MARK = "zzyzxqwv"
 DOCUMENT = f"what is my balance {MARK}"

@@ -15,8 +15,6 @@ from serving.volume.model_store import ModelStore
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack
 
-pytestmark = pytest.mark.end_to_end
-
 CALLS = 5000
 WORDS = (
     "please set an alarm timer for ten minutes what is my balance card transfer money book flight to paris tell me a "

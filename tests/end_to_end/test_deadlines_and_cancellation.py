@@ -22,8 +22,6 @@ from tests.end_to_end.processes import Stack, stack, transports
 from tests.end_to_end.test_uploads import eventually
 from tests.fakes.volume import FakeVolume, stack_over_fake_volume
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
 TIMEOUT = 60.0

@@ -22,8 +22,6 @@ from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
 from tests.end_to_end.processes import grpcurl, running_service, stack, transports
 
-pytestmark = pytest.mark.end_to_end
-
 TOKENIZER = "basic_english+words:2+characters:2-4"
 TEXTS = ["make a timer", "set the alarm", "what is my balance", "a red balance"]
 LABELS = ["timer", "alarm", "balance", "oos"]

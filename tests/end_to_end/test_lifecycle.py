@@ -21,8 +21,6 @@ from tests.builders import free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import stack, start, transports
 
-pytestmark = pytest.mark.end_to_end
-
 MODELS = ROOT / "models"
 
 

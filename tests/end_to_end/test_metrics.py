@@ -24,8 +24,6 @@ from tests.end_to_end.processes import Service, running_service, stack, transpor
 from tests.end_to_end.test_uploads import eventually
 from tests.exposition import Exposition, fallen, faults_found
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150-banking"
 QUESTION = "what is my balance"
 MOST_SERIES = 2000

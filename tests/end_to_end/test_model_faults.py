@@ -22,7 +22,7 @@ from tests.end_to_end.processes import Stack, stack
 from tests.end_to_end.test_deadlines_and_cancellation import ask_batch
 from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"

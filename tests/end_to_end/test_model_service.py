@@ -23,8 +23,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, Stack, grpcurl, running_service, stack, transports
 from tests.end_to_end.test_uploads import eventually
 
-pytestmark = pytest.mark.end_to_end
-
 BANKING = ROOT / "models" / "clinc150-banking"
 TRAVEL = ROOT / "models" / "clinc150-travel"
 DOCUMENT = "what is my balance"

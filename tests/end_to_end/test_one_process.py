@@ -21,8 +21,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, running_service, transports
 from tests.end_to_end.test_concurrency import direct_models, mixed_queries
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
 

@@ -36,7 +36,7 @@ from tests.end_to_end.prometheus import Prometheus, running_prometheus
 from tests.end_to_end.transports.certificates import Authority
 from tests.predictor.builders import saved
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOAD_SECONDS: Final = 60.0
 WINDOW: Final = "20s"

@@ -16,8 +16,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import running_service, transports
 from tests.end_to_end.test_uploads import eventually
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150-banking"
 SHORT = "what is my balance"
 LONG = f"{SHORT} " * 2000

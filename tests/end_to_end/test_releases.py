@@ -28,8 +28,6 @@ from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import running_service, stack, transports
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
 NAME: Final = ModelId("intent")

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack
 from tests.end_to_end.test_uploads import eventually
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"

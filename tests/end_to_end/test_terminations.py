@@ -26,7 +26,7 @@ TERMINATIONS = int(os.environ.get("INTENT_TEST_TERMINATIONS", "20"))
 LONGEST_SECONDS = 6
 """Maximum duration of a life on a busy machine, in seconds."""
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(60 + LONGEST_SECONDS * TERMINATIONS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + LONGEST_SECONDS * TERMINATIONS)]
 AT_ONCE = 2
 CALLERS = 32
 LONGEST_LIFE_SECONDS = 0.5

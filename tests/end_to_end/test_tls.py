@@ -27,8 +27,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, grpcurl, start, transports
 from tests.end_to_end.transports.certificates import Authority
 
-pytestmark = pytest.mark.end_to_end
-
 MODELS = ROOT / "models"
 MODEL, DOCUMENT, LABEL = "clinc150", "make a 10 minute timer", "timer"
 

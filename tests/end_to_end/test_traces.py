@@ -23,8 +23,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, running_service, stack, transports
 from tests.fakes.trace_receiver import FakeTraceReceiver, ReceivedSpan, fake_trace_receiver
 
-pytestmark = pytest.mark.end_to_end
-
 MODEL = "clinc150-banking"
 MARK = "zzyzxqwv"
 DOCUMENT = f"what is my balance {MARK}"

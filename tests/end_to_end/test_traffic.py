@@ -25,8 +25,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.processes import START_SECONDS, Service, grpcurl, running_service, start, transports
 from tests.end_to_end.test_uploads import eventually
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150-banking"
 QUESTION = "what is my balance"
 UNKNOWN = "xyzzy plugh"

@@ -16,8 +16,6 @@ from serving.wire.residency_client import ResidentModel, ask_residency
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import Stack
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150"
 DOCUMENT = "make a 10 minute timer"
 QUESTION = "merry christmas"

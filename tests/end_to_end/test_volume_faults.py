@@ -18,8 +18,6 @@ from tests.end_to_end.processes import Stack
 from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident, told
 from tests.fakes.volume import FOLDER, OPEN, READ, STAT, FakeVolume, stack_over_fake_volume
 
-pytestmark = pytest.mark.end_to_end
-
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
 RESIDENT = "resident"

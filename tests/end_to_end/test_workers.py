@@ -32,7 +32,7 @@ from tests.exposition import Exposition
 LIVES = int(os.environ.get("INTENT_TEST_TERMINATIONS", "20")) // 5 or 1
 """Number of services that are terminated under load."""
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240 + 30 * LIVES)]
+pytestmark = [pytest.mark.timeout(240 + 30 * LIVES)]
 
 WORKERS = 3
 CONNECTIONS = 12

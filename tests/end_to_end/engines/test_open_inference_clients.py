@@ -24,7 +24,7 @@ from tests.conftest import ROOT, shared
 from tests.end_to_end.engines.clients.foreign_client import ForeignClient, foreign_client
 from tests.end_to_end.processes import Service, Stack, stack, start, transports
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 MODEL = "clinc150"
 CLASSES = 151

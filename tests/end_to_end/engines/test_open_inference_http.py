@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.end_to_end.engines.clients.foreign_client import ForeignClient, foreign_client
 from tests.end_to_end.processes import Stack, running_service, stack, start
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 MODEL = "clinc150"
 CLASSES = 151

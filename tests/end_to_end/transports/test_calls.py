@@ -9,8 +9,6 @@ from tests.builders import PATIENCE
 from tests.end_to_end.transports.callers import AsyncCaller, Caller, guarded
 from tests.end_to_end.transports.orders import Order
 
-pytestmark = pytest.mark.end_to_end
-
 UNARY = ["Unary", "ClientStream", "ReadClientStream"]
 STREAMS = ["ServerStream", "WrittenServerStream", "Both", "ReadAndWritten"]
 TEXTS = {

@@ -22,8 +22,6 @@ from tests.end_to_end.transports.certificates import Authority, der_of, shown_ce
 from tests.end_to_end.transports.orders import Echo, Order
 from tests.end_to_end.transports.running import PROGRAM, running
 
-pytestmark = pytest.mark.end_to_end
-
 CALLERS = 8
 REPLACED = "certificate replaced"
 REFUSED = "certificate not replaced; the former one stays in use"

@@ -20,8 +20,6 @@ from tests.end_to_end.transports.certificates import Authority
 from tests.end_to_end.transports.orders import Metadata, Order
 from tests.end_to_end.transports.running import running
 
-pytestmark = pytest.mark.end_to_end
-
 REFUSED_WITHIN = 10.0
 """Seconds for which a caller tries to connect; gRPC itself would continue until the deadline."""
 

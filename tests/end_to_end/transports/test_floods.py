@@ -43,8 +43,6 @@ from tests.end_to_end.transports.flood import (
 from tests.end_to_end.transports.orders import Echo, Order
 from tests.end_to_end.transports.running import running
 
-pytestmark = pytest.mark.end_to_end
-
 MUCH = 60_000
 STREAMS = 1024
 """Maximum number of concurrent calls on a connection."""

@@ -24,8 +24,6 @@ from tests.end_to_end.transports.orders import Echo, Order
 from tests.end_to_end.transports.running import PROGRAM, held_port, running
 from tests.end_to_end.transports.wire import framed, wire_to
 
-pytestmark = pytest.mark.end_to_end
-
 LONG = "3600"
 REFUSED = {
     "http2": {grpc.StatusCode.UNAVAILABLE},

@@ -17,8 +17,6 @@ from tests.end_to_end.transports.callers import SyncCaller
 from tests.end_to_end.transports.orders import Echo, Order
 from tests.end_to_end.transports.program import ECHO, GUARDED
 
-pytestmark = pytest.mark.end_to_end
-
 SERVICES = {ECHO, GUARDED, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 

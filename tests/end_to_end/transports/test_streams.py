@@ -17,8 +17,6 @@ from tests.end_to_end.transports.callers import guarded, path_of
 from tests.end_to_end.transports.orders import Echo, Order
 from tests.end_to_end.transports.running import running
 
-pytestmark = pytest.mark.end_to_end
-
 MANY = 300
 LARGE = 100_000
 SOON = 1.0

@@ -14,8 +14,6 @@ from tests.end_to_end.transports.orders import Order
 from tests.end_to_end.transports.test_calls import STREAMS, TEXTS, UNARY
 from tests.end_to_end.transports.wire import WireCaller, framed, prefixed, wire_to
 
-pytestmark = pytest.mark.end_to_end
-
 METHODS = UNARY + STREAMS
 # The servicers of these methods receive the first message before there is a second.
 READ_BY_SERVICERS = {"ClientStream", "ReadClientStream", "Both", "ReadAndWritten"}
