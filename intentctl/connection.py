@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions, check_options
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, Unavailable
-from serving.wire.channels import ChannelOptions, check_options
 
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
 """Environment variable with the caller's API key or token itself."""

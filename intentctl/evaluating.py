@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.client import IntentClient
 from intentctl.connection import fail_unanswered
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, errors, fail
 from serving.domain.confidence import FALLBACK_LABEL
 from serving.domain.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
-from serving.wire.channels import ChannelOptions
-from serving.wire.client import IntentClient
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers

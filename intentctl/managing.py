@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.client_base import DEFAULT_ADDRESS
+from intent_serving_client.management_client import ManagementClient
 from intentctl.connection import fail_unanswered
 from intentctl.explanations.marked import shown
 from intentctl.output import (
@@ -23,9 +26,6 @@ from intentctl.output import (
 )
 from serving.domain.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
 from serving.domain.management import ReleaseState
-from serving.wire.channels import ChannelOptions
-from serving.wire.client_base import DEFAULT_ADDRESS
-from serving.wire.management_client import ManagementClient
 
 if TYPE_CHECKING:
     from intentctl.volume_releases import VolumeReleases

@@ -10,13 +10,14 @@ import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from intent_serving_client.releases import MAX_HISTORY, Withdrawable
 from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import ModelNotFound, ReleaseRefused, ServingError
 from serving.domain.management import ReleaseState, Role
 from serving.domain.model_id import ModelId, parse_model_id, parse_model_name, versioned
-from serving.domain.releases.changes import Trial, promoted, rolled_back, withdrawn
+from serving.domain.releases.changes import promoted, rolled_back, withdrawn
 from serving.domain.releases.example import check_answer, example_query
-from serving.domain.releases.release import MAX_HISTORY
+from serving.domain.releases.views import view_of
 from serving.volume.deleting import delete
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
@@ -47,9 +48,7 @@ class VolumeReleases:
             ServingError: the release cannot be read.
         """
         release = self._inventory.existing_release(parse_model_name(name))
-        if release is not None:
-            release = release.model_copy(update={"history": release.history[:history]})
-        return ReleaseState(name, release)
+        return ReleaseState(name, view_of(release, history))
 
     def release(
         self,
@@ -87,7 +86,7 @@ class VolumeReleases:
         return self._changed(name, functools.partial(rolled_back, version=version), expected_revision, comment)
 
     def withdraw(
-        self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+        self, name: str, role: Withdrawable, *, label: str = "", expected_revision: int | None = None, comment: str = ""
     ) -> ReleaseState:
         """End the canary or the shadow, or remove a label. Raises as :meth:`release` does."""
         change = functools.partial(withdrawn, role=role, label=label)
@@ -108,7 +107,7 @@ class VolumeReleases:
         if tries:
             self._try(checked, plan.version)
         release = change_release(self._root, checked, plan, expected_revision=expected_revision)
-        return ReleaseState(checked, release.model_copy(update={"history": release.history[:1]}))
+        return ReleaseState(checked, view_of(release, history=1))
 
     def _try(self, name: ModelId, version: str) -> None:
         """Return if the version can go live: it can be loaded, and answers its manifest's example."""

@@ -11,7 +11,7 @@ VENV=$(realpath --no-symlinks "${VENV:-.venv}")
 ensure_environment() {
   local pins="requirements/$1.txt" stamp="$VENV/.installed-$1" python
   local wanted
-  wanted=$(cat requirements/*.txt pyproject.toml | sha256sum)
+  wanted=$(cat requirements/*.txt pyproject.toml clients/python/pyproject.toml | sha256sum)
   if [[ -x "$VENV/bin/python" && -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]]; then
     return
   fi
@@ -33,6 +33,6 @@ ensure_environment() {
   fi
   # pip's resolver prints warnings about its own configuration that do not matter here.
   "$VENV/bin/pip" install "${quiet[@]}" -r "$pins" 2> >(grep -v '^WARNING: Location' >&2)
-  "$VENV/bin/pip" install "${quiet[@]}" --no-deps --editable . 2> >(grep -v '^WARNING: Location' >&2)
+  "$VENV/bin/pip" install "${quiet[@]}" --no-deps --editable clients/python --editable . 2> >(grep -v '^WARNING: Location' >&2)
   echo "$wanted" >"$stamp"
 }

@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from intent_serving_client.channels import PLAIN, ChannelOptions, open_channel
 from serving.domain.errors import InvalidConnection
-from serving.wire.channels import PLAIN, ChannelOptions, open_channel
 
 
 def health_of(address: str, service: str, timeout: float, options: ChannelOptions = PLAIN) -> str:

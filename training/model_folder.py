@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import torch
 
+from intent_serving_client.version import VERSION
 from serving.domain.errors import ModelExists
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of
-from serving.domain.version import VERSION
 from serving.volume.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE, folders_of
 from serving.volume.publishing import publish
 from training.data import DataSet

@@ -22,6 +22,7 @@ from serving.call.identity import Right
 from serving.domain.errors import InvalidRequest
 from serving.domain.model_id import ModelId, parse_model_id, parse_model_name
 from serving.domain.releases.changes import promoted, rolled_back, withdrawn
+from serving.domain.releases.views import view_of
 from serving.stubs import model_service_pb2 as pb
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
@@ -165,7 +166,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
                 comment=request.comment,
                 tries=tries,
             )
-        return state_message(self._states.with_trials(name, release), history=1)
+        return state_message(self._states.with_trials(name, view_of(release)), history=1)
 
     def _release_of(self, request: pb.ReleaseRequest) -> Transition:
         """Return the transition that a request asks for. Raises InvalidRequest if its fields contradict each other."""

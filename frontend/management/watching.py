@@ -16,6 +16,7 @@ from serving.domain.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError
 from serving.domain.management import ModelChange, ReleaseState
 from serving.domain.model_id import VERSION_MARK, ModelId
 from serving.domain.releases.release import Release
+from serving.domain.releases.views import view_of
 from serving.volume.model_store import ModelStore
 
 log = structlog.get_logger()
@@ -175,9 +176,9 @@ class _Scanner:
 
     def learn(self, name: ModelId, release: Release) -> None:
         """Report a release that was written, unless it is known already."""
-        if self._is_news(name, release) and not _has_seen(self._present.get(name), release):
+        if self._is_news(name, release.revision) and not _has_seen(self._present.get(name), release):
             self._learned[name] = release
-            self._tell(ModelChange("released", name, ReleaseState(name, release)))
+            self._tell(ModelChange("released", name, ReleaseState(name, view_of(release))))
 
     def look_now(self) -> None:
         """Scan before the next scheduled scan."""
@@ -223,15 +224,15 @@ class _Scanner:
             self._first.set_result(None)
             return
         for change in changes:
-            if change.release is None or self._is_news(ModelId(change.model_id), change.release.release):
+            if change.release is None or self._is_news(ModelId(change.model_id), change.release.revision):
                 self._tell(change)
         self._learned = {
             name: release for name, release in self._learned.items() if not _has_seen(present.get(name), release)
         }
 
-    def _is_news(self, name: ModelId, release: Release | None) -> bool:
+    def _is_news(self, name: ModelId, revision: int) -> bool:
         told = self._learned.get(name)
-        return told is None or release is None or release.revision > told.revision
+        return told is None or not revision or revision > told.revision
 
 
 def _listed(former: Mapping[ModelId, Seen], present: Mapping[ModelId, Seen]) -> list[ModelChange]:

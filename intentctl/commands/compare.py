@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.evaluating import (
     Asking,
@@ -23,7 +24,6 @@ from intentctl.evaluating import (
     read_rows,
 )
 from intentctl.output import EXIT_FAILED, AsJson, Column, print_json, print_table
-from serving.wire.channels import ChannelOptions
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison, Difference

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, fail
 from serving.domain.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
 from serving.domain.model_id import ModelId, parse_model_id
-from serving.wire.channels import ChannelOptions
 from serving.wire.traffic_client import ModelTraffic, ask_traffic
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.evaluating import (
     Asking,
@@ -26,7 +27,6 @@ from intentctl.evaluating import (
     share,
 )
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_table, tell
-from serving.wire.channels import ChannelOptions
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.client import IntentClient
+from intent_serving_client.client_base import DEFAULT_ADDRESS
 from intentctl.connection import connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import accounts_of, answer_of
@@ -16,9 +19,6 @@ from intentctl.predictions import as_dict
 from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Prediction, Query
-from serving.wire.channels import ChannelOptions
-from serving.wire.client import IntentClient
-from serving.wire.client_base import DEFAULT_ADDRESS
 
 
 @connecting

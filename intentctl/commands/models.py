@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.management_client import ManagementClient
 from intentctl.connection import connecting
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
 from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.domain.management import ModelSummary
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
-from serving.wire.channels import ChannelOptions
-from serving.wire.management_client import ManagementClient
 from serving.wire.residency_client import Residency, ask_residency
 
 _ON_DISK: Final = ("id", "version", "algorithm", "labels", "tokenizer", "bytes", "state")

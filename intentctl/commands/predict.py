@@ -8,6 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.client import IntentClient
+from intent_serving_client.client_base import DEFAULT_ADDRESS
 from intentctl.connection import LONGER, connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
@@ -29,9 +32,6 @@ from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, s
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.wire.batches import outcomes_in_batches
-from serving.wire.channels import ChannelOptions
-from serving.wire.client import IntentClient
-from serving.wire.client_base import DEFAULT_ADDRESS
 
 _STANDARD_INPUT: Final = "-"
 

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from intent_serving_client.client import AsyncIntentClient
 from intentctl.output import console, fail, tell
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.domain.errors import ServingError
@@ -17,7 +18,6 @@ from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction
 from serving.runtime.settings import TRANSPORTS, Transport, known_transport
 from serving.volume.model_store import ModelStore
-from serving.wire.client import AsyncIntentClient
 
 _FIRST_CHOICE: Final = "clinc150"
 _DOCUMENT: Final = "make a 10 minute timer"

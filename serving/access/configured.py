@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from intent_serving_client.metadata import AUTHORIZATION_KEY
 from serving.access.access_map import AccessMap, Tokens, read_access_map
 from serving.access.credentials import SCHEME, credential_of
 from serving.access.failure_log import FailureLog
@@ -17,7 +18,6 @@ from serving.call.identity import OPEN, Asked, Identity, Right
 from serving.call.presented import Presented
 from serving.domain.errors import PermissionDenied, Unauthenticated
 from serving.files.reloaded import Reloaded
-from serving.wire.channels import AUTHORIZATION_KEY
 
 CertificateNames: TypeAlias = Callable[[Presented], tuple[str, ...]]
 

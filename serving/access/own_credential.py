@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from intent_serving_client.channels import bearer
+from intent_serving_client.metadata import AUTHORIZATION_KEY
 from serving.access.access_file import InvalidAccessFile, read_part
 from serving.domain.errors import InvalidConnection
 from serving.files.reloaded import Reloaded
-from serving.wire.channels import AUTHORIZATION_KEY, bearer
 
 Entry: TypeAlias = tuple[str, str]
 """An entry of metadata: key and value."""

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from serving.domain.version import VERSION
+from intent_serving_client.version import VERSION
 
 
 class BuildCollector(Collector):

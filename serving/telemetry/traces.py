@@ -38,10 +38,10 @@ from opentelemetry.trace import StatusCode as SpanStatus
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from intent_serving_client.version import VERSION
 from serving.call.call import Call
 from serving.call.presented import Presented
 from serving.call.spans import Attribute, Kind, Span
-from serving.domain.version import VERSION
 from serving.telemetry.call_log import failed_of, model_of
 
 log = structlog.get_logger()

@@ -16,8 +16,9 @@ from typing import Any, Final, Protocol, TypeAlias
 import grpc
 from grpc import StatusCode
 
+from intent_serving_client.metadata import REQUEST_ID_KEY
 from serving.access.audit import record
-from serving.call.call import REQUEST_ID_KEY, Call, CallNotes, enter_call, request_id_from
+from serving.call.call import Call, CallNotes, enter_call, request_id_from
 from serving.call.deadline import NEVER
 from serving.call.identity import ANYBODY, NOBODY, OPEN, Asked, Identity, Right
 from serving.call.tasks import Tasks

@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from grpc_http2.wire import PUSHBACK_KEY
-from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY, Call, CallNotes, enter_call, request_id_from
+from intent_serving_client.metadata import REQUEST_ID_KEY, RETRY_AFTER_KEY
+from serving.call.call import Call, CallNotes, enter_call, request_id_from
 from serving.call.deadline import Deadline
 from serving.call.identity import Identity
 from serving.call.spans import Span

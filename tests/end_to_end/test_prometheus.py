@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+from intent_serving_client.channels import ChannelOptions
 from serving.access.keys import hash_of, new_key
 from serving.client import IntentClient, Query
 from serving.domain.errors import (
@@ -27,7 +28,6 @@ from serving.domain.errors import (
 from serving.domain.model_id import ModelId
 from serving.domain.releases.changes import released, with_canary
 from serving.volume.release_writing import change_release
-from serving.wire.channels import ChannelOptions
 from tests.builders import free_port
 from tests.conftest import ROOT
 from tests.deploy.observability import dashboard, dashboard_queries, metrics_in, queries_of_the_runbook, rules_of

@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.call.call import REQUEST_ID_KEY
+from intent_serving_client.metadata import REQUEST_ID_KEY
 from serving.stubs import model_service_pb2 as management
 from serving.stubs import prediction_service_pb2 as pb
 from tests.access import a_key, identity_of, write_access

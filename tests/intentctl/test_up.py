@@ -17,11 +17,11 @@ import psutil
 import pytest
 import torch
 
+from intent_serving_client.client import IntentClient
 from intentctl.commands.up import _first_prediction
 from intentctl.stack import StackOptions
 from predictor.model.network import IntentNetwork
 from serving.domain.errors import Unavailable
-from serving.wire.client import IntentClient
 from tests.builders import a_prediction, free_port, hosted_frontend, publish
 from tests.fakes.backend import FakeBackend
 

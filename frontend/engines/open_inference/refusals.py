@@ -6,8 +6,8 @@ from typing import Final
 
 from grpc import StatusCode
 
+from intent_serving_client.remote import FailedCall
 from serving.domain.errors import InvalidManifest, ModelIncomplete, ServingError, Status, error_of
-from serving.wire.remote import FailedCall
 
 # Triton's message, sent with NOT_FOUND today and with UNAVAILABLE in earlier releases.
 _UNKNOWN_MODEL: Final = "Request for unknown model"

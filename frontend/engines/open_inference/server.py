@@ -15,7 +15,8 @@ from frontend.engines.open_inference.refusals import error_of_refusal, refuses_r
 from frontend.engines.partitions import partition_of
 from frontend.engines.replicas import FRESH_SECONDS, LookUp, Replicas
 from frontend.engines.traced import asked
-from serving.call.call import REQUEST_ID_KEY, Call
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from serving.call.call import Call
 from serving.domain.errors import ModelIncomplete, ServingError, Unavailable
 from serving.domain.manifest import OpenInferenceModel
 from serving.stubs import open_inference_pb2 as pb

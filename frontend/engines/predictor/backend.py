@@ -20,8 +20,11 @@ from frontend.engines.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
 from frontend.engines.submission import BatchDone, Withdraw
 from frontend.engines.traced import asked
 from grpc_http2.client.channel import Channel
+from intent_serving_client.messages import outcomes_of, prediction_of, request_of
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from intent_serving_client.remote import error_of_call
 from serving.access.own_credential import Entry, OwnCredential
-from serving.call.call import REQUEST_ID_KEY, Call
+from serving.call.call import Call
 from serving.domain.errors import DeadlineExceeded, ServingError, Unauthenticated, Unavailable, service_ends
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -29,8 +32,7 @@ from serving.domain.residency import ModelResidency
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.answer_bytes import outcomes_in
-from serving.wire.messages import batch_request_of, outcomes_of, prediction_of, request_of
-from serving.wire.remote import error_of_call
+from serving.wire.messages import batch_request_of
 from serving.wire.residency_client import model_residency_of, statistics_of
 
 log = structlog.get_logger()

@@ -20,8 +20,8 @@ from typing import Final
 import grpc
 from grpc import StatusCode
 
+from intent_serving_client.remote import error_of_call
 from serving.domain.errors import INTERNAL_MESSAGE, InvalidRequest, OutOfCapacity, ServingError, Unavailable
-from serving.wire.remote import error_of_call
 
 _ENGINE: Final = "TorchServe"
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.evaluating import share
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import EXIT_USAGE, AsJson, fail
 from serving.domain.management import Role
-from serving.wire.channels import ChannelOptions
 
 
 def _share(text: str) -> float:

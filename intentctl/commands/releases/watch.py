@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.management_client import ManagementClient
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, ending_by_code, told
 from intentctl.output import AsJson
 from serving.domain.management import ModelChange
-from serving.wire.channels import ChannelOptions
-from serving.wire.management_client import ManagementClient
 
 
 @connecting

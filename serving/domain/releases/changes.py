@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from intent_serving_client.releases import MAX_HISTORY, Action, Withdrawable
 from serving.domain.errors import InvalidRequest, ReleaseRefused
 from serving.domain.model_id import parse_model_name
-from serving.domain.releases.release import MAX_HISTORY, MAX_LABELS, Action, Canary, Change, Release, Shadow
+from serving.domain.releases.release import MAX_LABELS, Canary, Change, Release, Shadow
 
 RESERVED_LABELS: Final = frozenset({"stable", "canary", "shadow"})
 """Names of the roles in a release: neither versions nor labels may have these names."""
@@ -24,8 +25,6 @@ MAX_COMMENT: Final = 1024
 _MAX_IDENTITY: Final = 256
 
 OnTrial = TypeVar("OnTrial", Canary, Shadow)
-Trial: TypeAlias = Literal["canary", "shadow", "label"]
-"""Role that can be withdrawn."""
 
 
 def released(release: Release | None, *, version: str, by: str, at: datetime, comment: str = "") -> Release:
@@ -197,7 +196,7 @@ def rolled_back(release: Release | None, *, version: str = "", by: str, at: date
 
 
 def withdrawn(
-    release: Release | None, *, role: Trial, label: str = "", by: str, at: datetime, comment: str = ""
+    release: Release | None, *, role: Withdrawable, label: str = "", by: str, at: datetime, comment: str = ""
 ) -> Release:
     """Return the release without its canary, its shadow, or ``label``.
 

@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 import grpc
 from grpc import StatusCode
 
-from serving.call.call import REQUEST_ID_KEY, request_id_from
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from serving.call.call import request_id_from
 from serving.files.certificates import Certificates
 from serving.files.material import TlsMaterial
 from serving.transport.boundary import GuardedMethod

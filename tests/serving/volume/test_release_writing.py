@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from intent_serving_client.releases import MAX_HISTORY
 from serving.domain.errors import (
     InvalidRelease,
     ModelNotFound,
@@ -23,7 +24,7 @@ from serving.domain.errors import (
 )
 from serving.domain.model_id import parse_model_name
 from serving.domain.releases.changes import released
-from serving.domain.releases.release import MAX_HISTORY, RELEASE_FILE, Release
+from serving.domain.releases.release import RELEASE_FILE, Release
 from serving.volume.model_store import ModelStore
 from serving.volume.release_writing import LOCK_FILE, change_release
 

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
+from intent_serving_client.channels import ChannelOptions, check_options, open_async_channel, open_channel
 from serving.domain.errors import InvalidConnection
-from serving.wire.channels import ChannelOptions, check_options, open_async_channel, open_channel
 from tests.builders import PATIENCE
 from tests.end_to_end.transports.certificates import Authority
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
+from intent_serving_client.client import AsyncIntentClient, IntentClient
 from serving.domain.errors import (
     DeadlineExceeded,
     DocumentTooLarge,
@@ -25,7 +26,6 @@ from serving.domain.errors import (
 )
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel
-from serving.wire.client import AsyncIntentClient, IntentClient
 from tests.builders import PATIENCE, a_prediction, hosted_frontend, publish, refusing_address
 from tests.conftest import ROOT
 from tests.fakes.backend import FakeBackend

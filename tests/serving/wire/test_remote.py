@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from grpc import StatusCode
 
-from serving.call.call import REQUEST_ID_KEY
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from intent_serving_client.remote import error_of_call
 from serving.domain.errors import INTERNAL_MESSAGE, Status, Unavailable, status_of
-from serving.wire.remote import error_of_call
 from tests.serving.refusals import assert_fit_for_callers
 
 CODES = [code for code in StatusCode if code is not StatusCode.OK]

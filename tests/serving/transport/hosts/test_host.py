@@ -16,6 +16,7 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from intent_serving_client.remote import error_of_call
 from serving.domain.errors import Unavailable
 from serving.domain.prediction import Query
 from serving.runtime.lifecycle import StopSignals, serve
@@ -23,7 +24,6 @@ from serving.runtime.workload import Workload
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.listening import CannotListen
-from serving.wire.remote import error_of_call
 from tests.builders import (
     NOT_SERVING,
     PATIENCE,

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Final, Self
 
 import grpc
 
-from serving.wire.channels import PLAIN, ChannelOptions, open_async_channel, open_channel
-from serving.wire.remote import error_of_call
+from intent_serving_client.channels import PLAIN, ChannelOptions, open_async_channel, open_channel
+from intent_serving_client.remote import error_of_call
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
 

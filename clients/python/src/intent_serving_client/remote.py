@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 
 from grpc import StatusCode
 
-from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
-from serving.domain.errors import INTERNAL_MESSAGE, ServingError, Status, error_of
+from intent_serving_client.errors import INTERNAL_MESSAGE, ServingError, Status, error_of
+from intent_serving_client.metadata import REQUEST_ID_KEY, RETRY_AFTER_KEY
 
 
 class FailedCall(Protocol):

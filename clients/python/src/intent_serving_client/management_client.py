@@ -10,14 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from serving.domain.management import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
-from serving.domain.releases.changes import Trial
-from serving.domain.releases.release import MAX_HISTORY
-from serving.domain.residency import ModelResidency
-from serving.stubs import model_service_pb2 as pb
-from serving.stubs import model_service_pb2_grpc as pb_grpc
-from serving.wire.client_base import BlockingClient, typed_errors
-from serving.wire.management_messages import (
+from intent_serving_client.client_base import BlockingClient, typed_errors
+from intent_serving_client.management import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
+from intent_serving_client.management_messages import (
     description_of,
     model_residency_of,
     page_of,
@@ -25,6 +20,10 @@ from serving.wire.management_messages import (
     state_of,
     watched_of,
 )
+from intent_serving_client.releases import MAX_HISTORY, Withdrawable
+from intent_serving_client.residency import ModelResidency
+from intent_serving_client.stubs import model_service_pb2 as pb
+from intent_serving_client.stubs import model_service_pb2_grpc as pb_grpc
 
 _ON_A_PAGE: Final = 1000
 
@@ -171,7 +170,7 @@ class ManagementClient(BlockingClient):
         return self._changed(self._open_stub().Rollback, request)
 
     def withdraw(
-        self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+        self, name: str, role: Withdrawable, *, label: str = "", expected_revision: int | None = None, comment: str = ""
     ) -> ReleaseState:
         """End the canary or the shadow, or remove a label, and return the release with this change."""
         request = pb.WithdrawRequest(

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from serving.domain.prediction import Outcome, Prediction, Query
-from serving.stubs import prediction_service_pb2 as pb
-from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.client_base import AsyncClient, BlockingClient, Client, typed_errors
-from serving.wire.messages import explain_request_of, explained_prediction_of, outcomes_of, prediction_of, request_of
+from intent_serving_client.client_base import AsyncClient, BlockingClient, Client, typed_errors
+from intent_serving_client.messages import (
+    explain_request_of,
+    explained_prediction_of,
+    outcomes_of,
+    prediction_of,
+    request_of,
+)
+from intent_serving_client.prediction import Outcome, Prediction, Query
+from intent_serving_client.stubs import prediction_service_pb2 as pb
+from intent_serving_client.stubs import prediction_service_pb2_grpc as pb_grpc
 
 
 class _PredictionClient(Client):

@@ -10,7 +10,7 @@ Everything else here is an addition that such clients never see. Nothing may be 
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from serving.stubs import prediction_service_pb2 as _prediction_service_pb2
+from intent_serving_client.stubs import prediction_service_pb2 as _prediction_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

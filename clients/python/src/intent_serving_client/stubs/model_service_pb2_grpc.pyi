@@ -9,7 +9,7 @@ release has a revision: who sends the one that they know overwrites nobody else'
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from serving.stubs import model_service_pb2 as _model_service_pb2
+from intent_serving_client.stubs import model_service_pb2 as _model_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
