@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
+from intent_serving_client.channels import ChannelOptions
 from intent_serving_client.client import AsyncIntentClient, IntentClient
 from serving.domain.errors import (
     DeadlineExceeded,
@@ -50,15 +51,15 @@ class InThread:
 
 @asynccontextmanager
 async def connected(kind: str, address: str, **options: Any) -> AsyncIterator[AsyncIntentClient | InThread]:
-    if kind == "asyncio":
-        async with AsyncIntentClient(address, **options) as client:
+    if kind in ("asyncio", "fast"):
+        async with AsyncIntentClient(address, options=ChannelOptions(fast=kind == "fast"), **options) as client:
             yield client
     else:
         with IntentClient(address, **options) as blocking:
             yield InThread(blocking)
 
 
-BOTH = pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+ALL = pytest.mark.parametrize("kind", ["blocking", "asyncio", "fast"])
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@BOTH
+@ALL
 async def test_a_prediction_comes_with_score_best_labels_and_model(kind: str, models: Path) -> None:
     async with hosted_frontend(models, FakeBackend()) as address, connected(kind, address) as client:
         assert await client.predict("a", "wake me up", k=2) == a_prediction(Query("a", "wake me up", 2))
@@ -92,7 +93,7 @@ def explained(query: Query) -> Prediction:
     return answer._replace(explanation=Explanation((query.document,), (0,), parts, 2.0))
 
 
-@BOTH
+@ALL
 async def test_a_threshold_and_labels_to_explain_reach_the_engine_and_what_it_tells_comes_back(
     kind: str, models: Path
 ) -> None:
@@ -111,7 +112,7 @@ async def test_a_threshold_and_labels_to_explain_reach_the_engine_and_what_it_te
         assert await client.explain("a", "x", threshold=0.3) == explained(Query("a", "x", threshold=0.3, explain=()))
 
 
-@BOTH
+@ALL
 async def test_an_engine_that_explains_nothing_is_not_taken_for_one_that_does(kind: str, models: Path) -> None:
     async with hosted_frontend(models, FakeBackend()) as address, connected(kind, address) as client:
         with pytest.raises(ModelUnusable, match="explain"):
@@ -123,7 +124,7 @@ async def test_an_engine_that_explains_nothing_is_not_taken_for_one_that_does(ki
         assert answered == a_prediction(Query("a", "y"))
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("options", [{"threshold": 1.5}, {"threshold": math.nan}, {"explain": ["x"] * 257}], ids=str)
 async def test_what_cannot_be_asked_is_refused(kind: str, options: dict[str, Any], models: Path) -> None:
     backend = FakeBackend(explained)
@@ -133,7 +134,7 @@ async def test_what_cannot_be_asked_is_refused(kind: str, options: dict[str, Any
     assert backend.batches == []
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
     ("model_id", "document", "error"),
     [
@@ -160,7 +161,7 @@ async def test_failures_are_told_as_errors_of_the_tree(
         assert str(of_explanation.value) == str(caught.value)
 
 
-@BOTH
+@ALL
 async def test_a_bug_of_the_service_is_told_as_internal(kind: str, models: Path) -> None:
     backend = FakeBackend(failure=ZeroDivisionError("secret"))
     async with hosted_frontend(models, backend) as address, connected(kind, address) as client:
@@ -170,7 +171,7 @@ async def test_a_bug_of_the_service_is_told_as_internal(kind: str, models: Path)
         assert "secret" not in str(caught.value)
 
 
-@BOTH
+@ALL
 async def test_each_query_of_a_batch_has_its_own_outcome(kind: str, models: Path) -> None:
     def answer(query: Query) -> Outcome:
         return DocumentTooLarge("shorten it") if query.document == "2" else a_prediction(query)
@@ -185,14 +186,14 @@ async def test_each_query_of_a_batch_has_its_own_outcome(kind: str, models: Path
         assert await client.predict_batch([]) == []
 
 
-@BOTH
+@ALL
 async def test_a_batch_that_is_refused_as_a_whole_raises(kind: str, models: Path) -> None:
     async with hosted_frontend(models, FakeBackend()) as address, connected(kind, address) as client:
         with pytest.raises(InvalidRequest, match="8"):
             await client.predict_batch([Query("a", "x")] * 9)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("where", ["client", "call"])
 async def test_a_call_ends_with_its_timeout(kind: str, where: str, models: Path) -> None:
     of_client, of_call = (0.2, None) if where == "client" else (3600.0, 0.2)
@@ -206,7 +207,7 @@ async def test_a_call_ends_with_its_timeout(kind: str, where: str, models: Path)
             await client.predict_batch([Query("a", "x")], timeout=of_call)
 
 
-@BOTH
+@ALL
 async def test_a_frontend_that_is_down_is_told_without_its_address(kind: str) -> None:
     async with connected(kind, refusing_address()) as client:
         for call in (client.predict("a", "x"), client.predict_batch([Query("a", "x")])):
@@ -226,10 +227,11 @@ async def test_a_closed_blocking_client_asks_nobody(models: Path) -> None:
     assert backend.batches == []
 
 
-async def test_a_closed_asyncio_client_asks_nobody(models: Path) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+async def test_a_closed_asyncio_client_asks_nobody(models: Path, fast: bool) -> None:
     backend = FakeBackend()
     async with hosted_frontend(models, backend) as address:
-        client = AsyncIntentClient(address)
+        client = AsyncIntentClient(address, options=ChannelOptions(fast=fast))
         await client.close()
         await client.close()
         with pytest.raises(ValueError, match="closed"):
@@ -251,9 +253,11 @@ async def test_a_blocking_client_serves_threads_at_the_same_time(models: Path) -
     assert [answer.label for answer in answers] == [*"01234"]
 
 
-async def test_a_caller_that_leaves_cancels_its_call_all_the_way_down(models: Path) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+async def test_a_caller_that_leaves_cancels_its_call_all_the_way_down(models: Path, fast: bool) -> None:
     backend = FakeHangingBackend()
-    async with hosted_frontend(models, backend) as address, AsyncIntentClient(address) as client:
+    options = ChannelOptions(fast=fast)
+    async with hosted_frontend(models, backend) as address, AsyncIntentClient(address, options=options) as client:
         caller = asyncio.create_task(client.predict("a", "x"))
         await asyncio.wait_for(backend.started.wait(), PATIENCE)
         caller.cancel()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +54,12 @@ async def listener() -> AsyncIterator[tuple[Listener, grpc.aio.Server]]:
 async def call_each_way(address: str, options: ChannelOptions) -> None:
     """Make a call of each kind over each kind of channel."""
     await asyncio.to_thread(_call_blocking, address, options)
-    async with open_async_channel(address, options) as channel:
-        one: Any = channel.unary_unary(ONE)
-        many: Any = channel.unary_stream(MANY)
-        assert await one(b"a", timeout=PATIENCE, metadata=(("own", "x"),)) == b"a"
-        assert [answer async for answer in many(b"a", timeout=PATIENCE)] == [b"a", b"a"]
+    for fast in (False, True):
+        async with open_async_channel(address, replace(options, fast=fast)) as channel:
+            one: Any = channel.unary_unary(ONE)
+            many: Any = channel.unary_stream(MANY)
+            assert await one(b"a", timeout=PATIENCE, metadata=(("own", "x"),)) == b"a"
+            assert [answer async for answer in many(b"a", timeout=PATIENCE)] == [b"a", b"a"]
 
 
 def _call_blocking(address: str, options: ChannelOptions) -> None:
@@ -76,11 +79,11 @@ async def test_every_call_has_the_credential(listener: tuple[Listener, grpc.aio.
     await server.start()
 
     await call_each_way(f"127.0.0.1:{port}", ChannelOptions(credential=KEY))
-    assert service.told == [[CREDENTIAL, OWN], [CREDENTIAL]] * 2
+    assert service.told == [[CREDENTIAL, OWN], [CREDENTIAL]] * 3
 
     service.told.clear()
     await call_each_way(f"127.0.0.1:{port}", ChannelOptions())
-    assert service.told == [[OWN], []] * 2
+    assert service.told == [[OWN], []] * 3
 
 
 async def test_every_call_over_tls_has_it_too(listener: tuple[Listener, grpc.aio.Server], tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ async def test_every_call_over_tls_has_it_too(listener: tuple[Listener, grpc.aio
         credential=KEY,
     )
     await call_each_way(f"127.0.0.1:{port}", options)
-    assert service.told == [[CREDENTIAL, OWN], [CREDENTIAL]] * 2
+    assert service.told == [[CREDENTIAL, OWN], [CREDENTIAL]] * 3
 
 
 def test_a_credential_is_not_shown() -> None:
@@ -129,3 +132,25 @@ def test_files_that_cannot_be_used_are_refused_at_once(tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidConnection, match=message):
             open_channel("127.0.0.1:1", options)
+
+
+@pytest.mark.parametrize("attempts", [-1, 0, 6])
+def test_attempts_that_no_channel_makes_are_refused_at_once(attempts: int) -> None:
+    options = ChannelOptions(attempts=attempts)
+    for use in (check_options, lambda options: open_channel("127.0.0.1:1", options)):
+        with pytest.raises(InvalidConnection, match="from 1 to 5"):
+            use(options)
+
+
+@pytest.mark.parametrize("missing", ["grpc_http2", "ngh2"])
+async def test_without_the_extra_the_channel_is_grpcios_unless_the_fast_one_is_asked_for(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("grpc_http2", "intent_serving_client.fast"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    async with open_async_channel("127.0.0.1:1") as channel:
+        assert type(channel).__module__.startswith("grpc.aio")
+    with pytest.raises(InvalidConnection, match=r"intent-serving-client\[fast\]"):
+        open_async_channel("127.0.0.1:1", ChannelOptions(fast=True))
