@@ -24,6 +24,7 @@ from intentctl.commands.releases.watch import watch
 from intentctl.commands.releases.withdraw import withdraw
 from intentctl.commands.train import train
 from intentctl.commands.up import up
+from intentctl.output import print_on_every_terminal
 
 app = typer.Typer(
     name="intentctl",
@@ -43,6 +44,7 @@ app.add_typer(access)
 
 def main() -> None:
     """Run the command line."""
+    print_on_every_terminal()
     app()
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 import typer
 
 from intentctl.connection import fail_unanswered
-from intentctl.explanations.marked import shown
 from intentctl.output import (
     EXIT_CONFLICT,
     EXIT_UNAVAILABLE,
@@ -19,6 +18,7 @@ from intentctl.output import (
     console,
     fail,
     print_json,
+    print_line,
     print_table,
 )
 from serving.domain.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
@@ -70,7 +70,7 @@ Manager: TypeAlias = "ManagementClient | VolumeReleases"
 
 _HISTORY: Final = (
     Column("revision", right=True),
-    Column("at"),
+    Column("at", whole=True),
     Column("by"),
     Column("action"),
     Column("version"),
@@ -122,7 +122,7 @@ def print_change(state: ReleaseState, *, as_json: bool) -> None:
     if as_json:
         print_json(state.as_dict())
     else:
-        console.print(told(state), highlight=False, markup=False, soft_wrap=True)
+        print_line(told(state))
 
 
 def print_state(state: ReleaseState, *, as_json: bool) -> None:
@@ -131,7 +131,7 @@ def print_state(state: ReleaseState, *, as_json: bool) -> None:
         print_json(state.as_dict())
         return
     if console.is_terminal:
-        console.print(told(state), highlight=False, markup=False, soft_wrap=True)
+        print_line(told(state))
         if state.trials:
             print_table(_TRIALS, [[str(value) for value in trial.as_dict().values()] for trial in state.trials])
     history = () if state.release is None else state.release.history
@@ -141,12 +141,12 @@ def print_state(state: ReleaseState, *, as_json: bool) -> None:
             (
                 str(change.revision),
                 f"{change.at:%Y-%m-%d %H:%M:%S}",
-                shown(change.by),
+                change.by,
                 change.action,
                 change.version,
                 change.label,
                 change.stable,
-                shown(change.comment),
+                change.comment,
             )
             for change in history
         ],

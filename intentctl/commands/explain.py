@@ -11,7 +11,7 @@ from intentctl.connection import connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
-from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
+from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json, print_line
 from intentctl.predictions import as_dict
 from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
 from serving.domain.explanation import Explanation
@@ -80,7 +80,7 @@ def explain(
         explained = [account.as_dict() for account in accounts]
         print_json(as_dict(document, prediction) | {"temperature": explanation.temperature, "explained": explained})
         return
-    console.print(answer_of(prediction), markup=False, highlight=False, soft_wrap=True)
+    print_line(answer_of(prediction))
     for account in accounts:
         console.print()
         print_account(account, document, top)

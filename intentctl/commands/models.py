@@ -32,6 +32,7 @@ _SERVED: Final = (
     "shadow",
     "problem",
 )
+_WHOLE: Final = {"id", "name", "version"}
 _NUMBERS: Final = {"labels", "bytes", "generation", "idle_seconds", "leases", "hits"}
 
 
@@ -127,7 +128,7 @@ def _list_residents(residency: Residency, *, as_json: bool) -> None:
 
 
 def _print_rows(names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    columns = [Column(name, right=name in _NUMBERS) for name in names]
+    columns = [Column(name, right=name in _NUMBERS, whole=name in _WHOLE) for name in names]
     print_table(columns, [[_text(row[name]) for name in names] for row in rows])
 
 

@@ -11,8 +11,8 @@ import typer
 from intentctl.connection import LONGER, connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
-from intentctl.explanations.marked import shown
 from intentctl.explanations.terminal import UNKNOWN_MARK, marked
+from intentctl.foreign_text import shown
 from intentctl.output import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,

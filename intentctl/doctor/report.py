@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from intentctl.doctor.finding import Finding, Severity
+from intentctl.foreign_text import shown
 from intentctl.output import Column, console, print_json, print_table
 from serving.domain.drift import Drift, Signal, Verdict
 from serving.wire.traffic_client import ModelTraffic
@@ -66,8 +67,8 @@ def _show(report: Report) -> None:
         for name in ("", "problem", "what to do"):
             table.add_column(name)
         for finding in report.in_order:
-            problem = Text(finding.problem).append(f"\n{finding.check}", style="dim")
-            table.add_row(Text(finding.severity, style=_STYLES[finding.severity]), problem, Text(finding.advice))
+            problem = Text(shown(finding.problem)).append(f"\n{finding.check}", style="dim")
+            table.add_row(Text(finding.severity, style=_STYLES[finding.severity]), problem, Text(shown(finding.advice)))
         console.print(table)
     if report.drift is not None:
         console.print(_drift_table(report.drift))
