@@ -32,9 +32,7 @@ def explain(
             "--label", metavar="LABEL", help="Explain this label too, besides the best one.", show_default=False
         ),
     ] = None,
-    frontend: Annotated[
-        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Address of the frontend.")
-    ] = DEFAULT_ADDRESS,
+    frontend: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the frontend.")] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of the call, in seconds.")] = 10.0,
     model_dir: Annotated[
         Path | None,

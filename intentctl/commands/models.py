@@ -45,7 +45,7 @@ def models(
     resident: Annotated[
         bool, typer.Option("--resident", help="List the models in the memory of a running predictor instead.")
     ] = False,
-    predictor: Annotated[str, typer.Option(help="Address of that predictor.")] = "127.0.0.1:51002",
+    predictor: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of that predictor.")] = "127.0.0.1:51002",
     frontend: Annotated[
         str | None,
         typer.Option(

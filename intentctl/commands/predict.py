@@ -49,9 +49,7 @@ def predict(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each word adds to the best label; `explain` shows more.")
     ] = False,
-    frontend: Annotated[
-        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Address of the frontend.")
-    ] = DEFAULT_ADDRESS,
+    frontend: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the frontend.")] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a call, in seconds.")] = 10.0,
     as_json: AsJson = False,
     connection: ChannelOptions,

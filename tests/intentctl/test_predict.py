@@ -12,6 +12,7 @@ import structlog
 import typer
 from typer.testing import CliRunner, Result
 
+from intentctl.__main__ import app as intentctl
 from intentctl.commands.predict import predict
 from serving.domain.errors import DeadlineExceeded, InvalidModelFile, Unavailable
 from serving.domain.explanation import Explanation, LabelExplanation
@@ -145,7 +146,7 @@ async def test_the_frontend_has_the_name_that_all_commands_give_it_and_the_forme
 ) -> None:
     publish(tmp_path, "a")
     async with hosted_frontend(tmp_path, FakeBackend(a_prediction)) as address:
-        result = await asyncio.to_thread(CliRunner().invoke, app, ["a", "hello", option, address])
+        result = await asyncio.to_thread(CliRunner().invoke, intentctl, ["predict", "a", "hello", option, address])
         assert (result.exit_code, result.stdout.splitlines()[1:]) == (0, ["hello\thello\t0.500"])
 
 
