@@ -85,7 +85,7 @@ class Services:
         flags = self._flags[name]
         command = [sys.executable, "-m", name, "--model-dir", str(self._root), "--log-format", "json", *flags]
         variables = {key: value for key, value in os.environ.items() if not key.startswith("INTENT_")}
-        variables |= {"PYTHONPATH": str(_CLOCK), "FAKE_CLOCK_SECONDS": self._chance.choice(_OFFSETS)}
+        variables |= {"PYTHONPATH": str(_CLOCK), "FAKE_CLOCK_AHEAD_SECONDS": self._chance.choice(_OFFSETS)}
         with log.open("ab") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, env=variables, cwd=ROOT)
         return Service(name, f"127.0.0.1:{flags[1]}", process, log)
