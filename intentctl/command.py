@@ -1,4 +1,4 @@
-"""What all commands of ``intentctl`` have in common: their help, and options that had other names."""
+"""Common parts of all commands of ``intentctl``: their help, and options that had other names."""
 
 from __future__ import annotations
 

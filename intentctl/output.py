@@ -146,7 +146,7 @@ def _writing() -> Iterator[None]:
         # The reader has enough. Typer ends the command in silence.
         raise
     except OSError as error:
-        # What is still buffered would fail again at exit.
+        # The bytes in the buffer would fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         fail(f"the output cannot be written: {error.strerror}")
 

@@ -1,4 +1,4 @@
-"""The sample models, without the models that somebody has put beside them into ``models/``."""
+"""The sample models, without other models that a user has put beside them into ``models/``."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Seen(NamedTuple):
     version: str
     """Version that answered; empty without an answer."""
     fault: str
-    """What is wrong with the outcome; empty for a right answer and for a documented status."""
+    """The fault of the outcome; empty for a right answer and for a documented status."""
 
 
 def asked(channel: grpc.Channel, tenant: Tenant, document: str) -> Seen:

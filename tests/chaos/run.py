@@ -25,7 +25,7 @@ _RESTS: Final = (0.0, 0.2, 1.0)
 
 @dataclass
 class Report:
-    """What a chaos run has seen."""
+    """Observations of a chaos run."""
 
     seed: int
     faults_made: Counter[str] = field(default_factory=Counter)
