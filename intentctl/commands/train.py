@@ -118,7 +118,7 @@ def train(
 
     checked_id = _checked(model_id)
     if bool(domain) != bool(domains):
-        fail("--domains and --domain go together: the file of the domains, and which of them", EXIT_USAGE)
+        fail("--domains and --domain go together: the file of the domains, and a domain of that file", EXIT_USAGE)
     recipe = Recipe(
         tokenizer=_written(tokenizer),
         max_bytes=max_bytes,

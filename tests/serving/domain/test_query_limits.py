@@ -84,7 +84,7 @@ def test_explanations_of_one_query_have_bounds() -> None:
     LARGE.check(Query("a", "x", explain=("label",) * 256))
     with refused(InvalidRequest, match="256 labels"):
         LARGE.check(Query("a", "x", explain=("label",) * 257))
-    with refused(InvalidRequest, match="shorten it, or ask for fewer"):
+    with refused(InvalidRequest, match="shorten it, or request fewer"):
         LARGE.check(Query("a", "x" * (1 << 16), explain=("label",)))
 
 

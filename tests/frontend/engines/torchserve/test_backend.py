@@ -426,7 +426,7 @@ async def test_what_is_to_be_explained_is_asked_alone() -> None:
     ("code", "explain", "kind", "told"),
     [
         (400, (), InvalidRequest, "label"),
-        (400, None, InvalidRequest, "does not take"),
+        (400, None, InvalidRequest, "does not accept"),
         (413, (), InvalidRequest, "fewer labels"),
         (503, None, OutOfCapacity, "try again"),
         (503, (), OutOfCapacity, "try again"),
