@@ -74,6 +74,6 @@ class QueryLimits:
             raise InvalidRequest(f"a batch may request at most {_MAX_LABELS} best labels; lower k, or split the batch")
         if sum(map(explained_characters, queries)) > _MAX_EXPLAINED_CHARACTERS:
             raise InvalidRequest(
-                f"a batch may ask for explanations of at most {_MAX_EXPLAINED_CHARACTERS} characters of documents,"
-                " for each label anew; ask for fewer labels, or split it"
+                f"a batch may request explanations of at most {_MAX_EXPLAINED_CHARACTERS} characters of "
+                "documents, counted once per label; request fewer labels, or split the batch"
             )
