@@ -102,7 +102,7 @@ def _tell(name: ModelId, canary: OnTrial, reason: str, *, read_only: bool = Fals
         model=name,
         version=canary.terms.version,
         reason=reason,
-        do="withdraw the canary where the volume is writable"
+        remedy="withdraw the canary where the volume is writable"
         if read_only
         else "withdraw the canary with intentctl, or roll back",
     )

@@ -92,7 +92,7 @@ def _by_itself(counts: AnswerCounts, manifest: Manifest | None) -> Iterator[Find
     if empty >= _MANY_EMPTY:
         yield warning(
             "many-empty",
-            f"the model knows no token of {empty:.0%} of the documents, and answers all of them alike",
+            f"the model knows no token of {empty:.0%} of the documents, and gives them all the same answer",
             "check the queries for empty texts, another language or encoding",
         )
     label, count = max(counts.labels.items(), key=lambda item: item[1], default=("", 0))

@@ -339,7 +339,7 @@ class ModelManager(Generic[Model]):
             self._statistics.count_load_failure(error)
             if isinstance(error, ForbiddenPickle):
                 log.error(
-                    "forbidden pickle", security=True, model=model_id, asked_for=str(error.__cause__ or "an opcode")
+                    "forbidden pickle", security=True, model=model_id, requested=str(error.__cause__ or "an opcode")
                 )
             raise
         finally:

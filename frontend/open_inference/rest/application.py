@@ -73,6 +73,6 @@ async def _unknown_path(request: Request, error: HTTPException) -> Response:
 
 async def _wrong_method(request: Request, error: HTTPException) -> Response:
     del request
-    response = refusal(405, "the method is not allowed on this path; the header allow names the allowed one")
+    response = refusal(405, "the method is not allowed on this path; the header allow names the allowed method")
     response.headers.update(error.headers or {})
     return response

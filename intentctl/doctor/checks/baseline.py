@@ -49,7 +49,7 @@ def sums_that_differ(manifest: Manifest) -> Iterator[Finding]:
         yield error(
             "baseline-sums",
             f"the Baseline has {baseline.documents} documents, {sum(baseline.confidence)} scores and "
-            f"{sum(baseline.labels.values())} labels, which should be one number",
+            f"{sum(baseline.labels.values())} labels, which should be the same number",
             "write it again, as `intentctl train` does",
         )
 
@@ -74,7 +74,7 @@ def empty_documents(manifest: Manifest) -> Iterator[Finding]:
     if share >= _MANY_EMPTY:
         yield warning(
             "baseline-empty-documents",
-            f"the model knows no token of {share:.0%} of its validation texts, and answers all of them alike",
+            f"the model knows no token of {share:.0%} of its validation texts, and gives them all the same answer",
             "train on more texts, or with n-grams of characters",
         )
 

@@ -43,7 +43,7 @@ def word_for_unknown_tokens(subject: Subject) -> Iterator[Finding]:
         if not is_special(token):
             yield warning(
                 "word-for-unknown-tokens",
-                f"every unknown token is taken for {token!r}, which has the default index {default}",
+                f"every unknown token is treated as {token!r}, which has the default index {default}",
                 f'make the vocabulary with specials=["{UNKNOWN_TOKEN}"], and set the default index to that token',
             )
 

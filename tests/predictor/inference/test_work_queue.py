@@ -186,7 +186,7 @@ async def test_what_waits_when_the_queue_closes_is_refused() -> None:
 
     made.queue.close()
 
-    with pytest.raises(Unavailable, match="ending"):
+    with pytest.raises(Unavailable, match="shutting down"):
         await waits
     assert await first == "first"
     assert sorted(made.released) == ["a", "first"]

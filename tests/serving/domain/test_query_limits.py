@@ -91,7 +91,7 @@ def test_explanations_of_one_query_have_bounds() -> None:
 def test_explanations_and_best_labels_of_a_batch_have_bounds() -> None:
     explained = Query("a", "x" * 1024, explain=("label",))
     LARGE.check_batch([explained] * 32)
-    with refused(InvalidRequest, match="split it"):
+    with refused(InvalidRequest, match="split the batch"):
         LARGE.check_batch([explained] * 33)
     LARGE.check_batch([Query("a", "x" * 1024)] * 4096)
     many = Query("a", "x", k=1 << 30)
