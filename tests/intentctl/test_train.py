@@ -115,7 +115,7 @@ def test_a_model_that_is_there_is_replaced_by_force_only(run: Run, texts: Path) 
     assert run(texts, "--model-id", "tenant").exit_code == 0
     refused = run(texts, "--model-id", "tenant")
     assert refused.exit_code == EXIT_FAILED
-    assert "tenant is there already" in refused.stderr
+    assert "tenant already exists" in refused.stderr
     assert "epoch" not in refused.stderr
     assert run(texts, "--model-id", "tenant", "--force").exit_code == 0
 
