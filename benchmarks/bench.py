@@ -93,7 +93,7 @@ def bench(
     else:
         plan = _plan(_QUICK if quick else _USUAL, rounds, seconds, in_flight, parts)
         if transport not in TRANSPORTS:
-            fail(f"--transport: there is no {transport}; take one of {', '.join(TRANSPORTS)}", EXIT_USAGE)
+            fail(f"--transport: there is no {transport}; choose one of {', '.join(TRANSPORTS)}", EXIT_USAGE)
         known = catalog(transport, None if former is None else Former(former, former_transport))
         results = _measure(plan, _chosen(known, only), transport)
     if json is not None:
@@ -119,7 +119,7 @@ def _plan(base: Plan, rounds: int | None, seconds: float | None, in_flight: str 
         try:
             chosen = tuple(dict.fromkeys(map(Part, parts.split(","))))
         except ValueError as error:
-            fail(f"--parts: {error}; take some of {', '.join(Part)}", EXIT_USAGE)
+            fail(f"--parts: {error}; choose some of {', '.join(Part)}", EXIT_USAGE)
     return replace(base, rounds=rounds or base.rounds, seconds=seconds or base.seconds, levels=levels, parts=chosen)
 
 

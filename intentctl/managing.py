@@ -108,7 +108,7 @@ def ending_by_code(frontend: str | None, connection: ChannelOptions) -> Iterator
     except (Unavailable, DeadlineExceeded) as error:
         if frontend is None:
             fail(str(error), EXIT_UNAVAILABLE)
-        fail_unanswered(frontend, error, connection, longer="ask again, or look at what keeps the frontend busy")
+        fail_unanswered(frontend, error, connection, longer="try again, or find out what keeps the frontend busy")
     except ReleaseConflict as error:
         fail(f"{error} (`intentctl history` shows it)", EXIT_CONFLICT)
     except InvalidRequest as error:

@@ -118,7 +118,7 @@ class VolumeReleases:
         try:
             manifest = self._store.read_manifest(model_id)
             if manifest.is_elsewhere:
-                raise ReleaseRefused("its engine has to be asked; release it through a frontend")
+                raise ReleaseRefused("the model's engine has to be queried; release it through a frontend")
             loader = Loader(self._store, FileLimits())
             model = loader.load(model_id, loader.fingerprint(model_id))
             (answer,) = model.predict([example_query(model_id, manifest)])
@@ -126,7 +126,7 @@ class VolumeReleases:
                 raise answer
             check_answer(manifest, answer)
         except ServingError as error:
-            raise ReleaseRefused(f"{version} does not go live, and what was live stays: {error}") from error
+            raise ReleaseRefused(f"{version} does not go live, and the release stays as it is: {error}") from error
 
 
 def _user() -> str:

@@ -112,7 +112,7 @@ def fit(
             if best is None or epoch.validation.beats(best.validation):
                 best, best_network = epoch, copy.deepcopy(network)
     if best is None:
-        raise ValueError("a recipe needs one epoch at least")
+        raise ValueError("a recipe needs at least one epoch")
     return Trained(best_network, best, number)
 
 

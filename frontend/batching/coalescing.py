@@ -165,7 +165,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         elif isinstance(outcome, ServingError) and outcome.code is StatusCode.UNIMPLEMENTED:
             if self._takes_batches:
                 # A predictor of the book's system accepts one query at a time.
-                log.info("the engine takes no batches; queries are sent one by one")
+                log.info("the engine does not accept batches; sending queries one by one")
                 self._takes_batches = False
             self.ask_alone(waiting)
         else:
@@ -389,7 +389,7 @@ class _Batch:
         if not members:
             return
         if not isinstance(outcomes, Exception) and len(outcomes) != len(members):
-            outcomes = ValueError(f"{len(outcomes)} outcomes of {len(members)} queries")
+            outcomes = ValueError(f"{len(outcomes)} outcomes for {len(members)} queries")
         if isinstance(outcomes, Exception):
             failure = _failure_of(outcomes)
             self._end(failure.code.name)

@@ -122,7 +122,7 @@ class Replicas(Generic[Stub]):
         if not self._addresses and look is not None:
             await joined(look)
         if not self._addresses:
-            raise Unavailable("the engine's name stands for no address at the moment; try again")
+            raise Unavailable("the engine's name does not resolve to an address at the moment; try again")
         return self._stub
 
     async def addresses(self) -> Sequence[str]:
@@ -150,11 +150,11 @@ class Replicas(Generic[Stub]):
     async def _look(self) -> None:
         try:
             if self._is_stale is not None and await self._is_stale():
-                log.info("new connections take over")
+                log.info("new connections replace the old ones")
                 self._channel.renew()
             addresses = self._addresses if self._name is None else await self._found(self._name)
             if addresses and addresses != self._addresses:
-                log.info("the name stands for others", addresses=len(addresses))
+                log.info("name resolves to other addresses", addresses=len(addresses))
                 self._addresses = addresses
                 self._channel.set_addresses(addresses)
         finally:
@@ -165,5 +165,5 @@ class Replicas(Generic[Stub]):
             return sorted(set(await self._look_up(*name)))
         except (OSError, UnicodeError) as error:
             # The known replicas may still be there.
-            log.warning("name not found", name=name.host, reason=str(error))
+            log.warning("name does not resolve", name=name.host, reason=str(error))
             return self._addresses

@@ -63,7 +63,7 @@ class Listing:
             VolumeUnavailable: the volume cannot be listed.
         """
         if size > MOST_ON_A_PAGE:
-            raise InvalidRequest(f"page_size is {MOST_ON_A_PAGE} at most; ask for further pages by their token")
+            raise InvalidRequest(f"page_size must be at most {MOST_ON_A_PAGE}; request further pages by their token")
         return await self._volume.reading(self._page, wanted, size or _ON_A_PAGE, _name_in(token), may_use)
 
     def _page(self, wanted: Filter, size: int, after: str, may_use: Callable[[str], bool]) -> ModelPage:
@@ -92,4 +92,4 @@ def _name_in(token: str) -> str:
         padding = "=" * (-len(token) % 4)
         return parse_model_name(base64.b64decode(token + padding, altchars=b"-_", validate=True).decode())
     except (binascii.Error, ValueError, InvalidModelId) as error:
-        raise InvalidRequest("page_token is none of this service; take next_page_token of the page before") from error
+        raise InvalidRequest("page_token is not from this service; use next_page_token of the previous page") from error

@@ -52,7 +52,7 @@ class ReleaseProbe:
         except _NOT_OF_THE_VERSION:
             raise
         except ServingError as error:
-            raise ReleaseRefused(f"{version} does not go live, and what was live stays: {error}") from error
+            raise ReleaseRefused(f"{version} does not go live, and the release stays as it is: {error}") from error
 
     async def _ask(self, model_id: ModelId, call: Call) -> None:
         manifest = await self._volume.reading(self._store.read_manifest, model_id)

@@ -135,7 +135,7 @@ class _Watcher:
             OutOfCapacity: the caller left too many changes unread.
         """
         if self._is_late:
-            raise OutOfCapacity("more has changed than was read; read faster, and begin anew with all that there is")
+            raise OutOfCapacity("too many changes are unread; watch again, beginning with all models, and read faster")
         return await self._unread.get()
 
 
@@ -214,7 +214,7 @@ class _Scanner:
             return
         except Exception:
             # A bug: watchers must get an error, because they see no changes.
-            log.exception("watching failed")
+            log.exception("watching the volume failed")
             if not self._first.done():
                 self._first.set_exception(ServingError(INTERNAL_MESSAGE))
             return

@@ -134,9 +134,9 @@ def in_words_of_the_protocol() -> Iterator[None]:
     try:
         yield
     except (InvalidModelId, ModelNotFound) as error:
-        raise ModelNotFound("no model has this name; the repository index lists those that are there") from error
+        raise ModelNotFound("no model has this name; the repository index lists the models") from error
 
 
 def unknown_version() -> ModelNotFound:
     """Return the error of a version that the model does not have."""
-    return ModelNotFound("the model has no such version; leave the version empty, or take it from the model's metadata")
+    return ModelNotFound("the model has no such version; leave the version empty, or use one of the model's metadata")

@@ -89,7 +89,7 @@ class CanaryGuard:
                 _tell(name, canary, str(error), read_only=isinstance(error, VolumeReadOnly))
                 return
             except Exception:
-                log.exception("canary is taken back here, and its release was not written", model=name)
+                log.exception("canary is taken back by this frontend alone: writing its release failed", model=name)
                 return
             else:
                 self._known.learn(name, release)
@@ -102,7 +102,7 @@ def _tell(name: ModelId, canary: OnTrial, reason: str, *, read_only: bool = Fals
         model=name,
         version=canary.terms.version,
         reason=reason,
-        do="withdraw the canary where the volume can be written"
+        remedy="withdraw the canary where the volume is writable"
         if read_only
         else "withdraw the canary with intentctl, or roll back",
     )

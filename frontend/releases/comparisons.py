@@ -109,4 +109,4 @@ class Comparisons:
         except ServingError as error:
             return [error] * len(asked)
         except TimeoutError:
-            return [TooSlow("the version has not answered in time")] * len(asked)
+            return [TooSlow("the version did not answer in time")] * len(asked)

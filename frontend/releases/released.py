@@ -166,7 +166,7 @@ class ReleasedAnswers:
 
     def _too_late(self, seconds: float) -> DeadlineExceeded:
         kind = TooSlow if seconds >= self._bounds.slow_seconds else DeadlineExceeded
-        return kind("the canary has not answered in time")
+        return kind("the canary did not answer in time")
 
     def _count_error(self, turn: RoutedQuery, error: ServingError) -> None:
         """Count a canary's error after stable has answered."""

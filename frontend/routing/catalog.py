@@ -79,7 +79,7 @@ class _Manifests:
         """Return the identity of the model's manifest. Raises ServingError."""
         file = self._store.fingerprint(model_id).files[_MANIFEST]
         if file is None and VERSION_MARK not in model_id and self._store.versions(model_id):
-            raise ModelNotFound("no version of this model is released; ask for one as name@version, or release one")
+            raise ModelNotFound("no version of this model is released; request one as name@version, or release one")
         if file is None:
             raise ModelIncomplete(f"the model has no {MANIFEST_FILE} yet; finish its upload")
         return file

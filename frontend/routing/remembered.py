@@ -150,7 +150,7 @@ class Remembered(Generic[Value]):
                 return known.value
             known = self._entries.get(model_id)
         if model_id not in self._lookups and len(self._lookups) >= self._bounds.most_lookups:
-            raise TooManyLoads("too many models are looked up at the moment; try again shortly")
+            raise TooManyLoads("too many models are being looked up; try again shortly")
         lookup = self._lookups.begin(model_id, lambda: self._look_up(model_id, known))
         if known is not None:
             # A remembered value need not wait for a volume that hangs.

@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
             self._engine.receive_data(data)
         except EngineError:
             # The remaining events mean nothing, and the engine wrote no GOAWAY.
-            self.abort("the server broke the rules of HTTP/2")
+            self.abort("the server violated the rules of HTTP/2")
             return
         self._take_events()
         self._turn.write(self)
@@ -390,7 +390,7 @@ class Connection(asyncio.Protocol):
             self._look()
             return
         self._hangs = True
-        self.abort("the server does not react")
+        self.abort("the server does not respond")
 
 
 _HANDLERS: Final[Mapping[type[Event], Callable[[Connection, Any], None]]] = {
@@ -406,7 +406,7 @@ _HANDLERS: Final[Mapping[type[Event], Callable[[Connection, Any], None]]] = {
 
 def _failure_of(error: int) -> Failure:
     if error == ErrorCode.REFUSED_STREAM:
-        return Failure(StatusCode.UNAVAILABLE, "the server did not take the call", unseen=True)
+        return Failure(StatusCode.UNAVAILABLE, "the server did not accept the call", unseen=True)
     return Failure(_CODES.get(error, StatusCode.INTERNAL), f"the server ended the call with HTTP/2 error {error}")
 
 

@@ -474,7 +474,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             self.turn.write(self)
             if self.holds_too_much():
                 call.refuse_request(
-                    WireError(StatusCode.RESOURCE_EXHAUSTED, "the answers of former calls are not read")
+                    WireError(StatusCode.RESOURCE_EXHAUSTED, "the answers of earlier calls are not read")
                 )
         else:
             self._room -= 1

@@ -80,7 +80,7 @@ class Lifetime:
         """Perform what is due at ``now``, in seconds of ``time.monotonic()``."""
         if self._leave_at is not None:
             if now >= self._leave_at and connection.is_closing:
-                connection.abort("the caller does not read what it is sent")
+                connection.abort("the caller does not read its answers")
             elif now >= self._leave_at or (self.said_goodbye and connection.is_idle):
                 connection.close()
         elif now >= self._renew_at:
@@ -89,7 +89,7 @@ class Lifetime:
             if self.heard_at >= self._asked_at:
                 self._asked_at = None
             elif now - self._asked_at >= self._limits.keepalive_timeout_seconds:
-                connection.abort("the caller gives no sign of life")
+                connection.abort("the caller does not respond to pings")
         elif now - self.heard_at >= self._limits.keepalive_seconds:
             self._asked_at = now
             self._ping(connection, _KEEPALIVE)

@@ -41,7 +41,7 @@ def key(
     if as_json or not console.is_terminal:
         print_json({"key": made, "entry": entry})
         return
-    console.print("[bold]For the caller[/], who keeps it secret; nobody can show it again:")
+    console.print("[bold]For the caller[/], to be kept secret; the key cannot be shown again:")
     console.print(made, highlight=False, soft_wrap=True)
     console.print("\n[bold]For the access file[/], among the [bold]keys[/] of an identity:")
     console.print_json(data=entry)

@@ -71,7 +71,7 @@ def explain(
         try:
             draw(accounts, answer_of(prediction), top, png)
         except ModuleNotFoundError as error:
-            fail(f"--png needs matplotlib, and {error.name} is not installed")
+            fail(f"--png needs matplotlib; {error.name} is not installed")
         except OSError as error:
             fail(f"{png} cannot be written: {error.strerror}")
     if as_json:
@@ -96,11 +96,11 @@ def _from_service(query: Query, address: str, timeout: float, connection: Channe
 
 def _from_folder(query: Query, model_dir: Path) -> Prediction:
     if not model_dir.is_dir():
-        fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+        fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
     try:
         from predictor.model.loader import FileLimits, Loader  # noqa: PLC0415 - imports NumPy, not needed with a service
     except ModuleNotFoundError as error:
-        fail(f"--model-dir takes the predictor's packages, and {error.name} is not installed; ask a service")
+        fail(f"--model-dir requires the predictor's packages; {error.name} is not installed; query a service instead")
     from serving.domain.model_id import parse_model_id  # noqa: PLC0415
     from serving.volume.model_store import ModelStore  # noqa: PLC0415
 
@@ -116,4 +116,4 @@ def _from_folder(query: Query, model_dir: Path) -> Prediction:
 
 
 def _none() -> Explanation:
-    fail("the frontend gave no explanation; bring the services to the version of intentctl")
+    fail("the frontend returned no explanation; update the services to the version of intentctl")

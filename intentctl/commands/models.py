@@ -72,7 +72,7 @@ def models(
     if frontend is None and (prefix or algorithm or released is not None):
         fail("--prefix, --algorithm and --released go with --frontend", EXIT_USAGE)
     if frontend is not None and resident:
-        fail("--frontend and --resident exclude each other; ask one of them", EXIT_USAGE)
+        fail("--frontend and --resident exclude each other; give one of them", EXIT_USAGE)
     try:
         if frontend is not None:
             with ManagementClient(frontend, options=connection) as client:
@@ -81,7 +81,7 @@ def models(
         elif resident:
             _list_residents(ask_residency(predictor, limit=limit, options=connection), as_json=as_json)
         elif not model_dir.is_dir():
-            fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+            fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
         else:
             _list_folder(ModelStore(model_dir), as_json=as_json)
     except (Unavailable, DeadlineExceeded) as error:

@@ -93,7 +93,7 @@ def train(
         int, typer.Option(min=1, help="Number of passes without a better result after which training stops.")
     ] = _RECIPE.patience,
     token_dropout: Annotated[
-        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden, chosen anew in each pass.")
+        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden; chosen again in each pass.")
     ] = _RECIPE.token_dropout,
     label_smoothing: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of each target that is spread over all labels.")
@@ -118,7 +118,7 @@ def train(
 
     checked_id = _checked(model_id)
     if bool(domain) != bool(domains):
-        fail("--domains and --domain go together: the file of the domains, and which of them", EXIT_USAGE)
+        fail("--domains and --domain go together: the file of the domains, and a domain of that file", EXIT_USAGE)
     recipe = Recipe(
         tokenizer=_written(tokenizer),
         max_bytes=max_bytes,

@@ -30,7 +30,7 @@ def _transport(value: str) -> str:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if known not in TRANSPORTS:
-        raise typer.BadParameter(f"there is no transport {value!r}; write {' or '.join(TRANSPORTS)}")
+        raise typer.BadParameter(f"there is no transport {value!r}; choose {' or '.join(TRANSPORTS)}")
     return value
 
 
@@ -123,7 +123,7 @@ def _where(options: StackOptions) -> str:
 async def _first_prediction(options: StackOptions) -> None:
     model_id = _model_to_ask(ModelStore(options.model_dir))
     if model_id is None:
-        print_line("There is no model yet; `intentctl train --help` says how to make one.")
+        print_line("There is no model yet; `intentctl train --help` shows how to train one.")
         return
     async with AsyncIntentClient(options.frontend) as client:
         prediction = await client.predict(model_id, _DOCUMENT)

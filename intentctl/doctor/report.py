@@ -79,7 +79,9 @@ def _show(report: Report) -> None:
 
 
 def _drift_table(drift: Drift) -> Table:
-    table = Table(title=f"{drift.documents} documents, against {drift.validated} of the validation", title_style="")
+    table = Table(
+        title=f"{drift.documents} documents, compared with {drift.validated} of the validation", title_style=""
+    )
     for name in ("signal", "validated", "asked", "change", "by chance", "drift"):
         table.add_column(name, justify="left" if name in ("signal", "drift") else "right")
     for signal in drift.signals:

@@ -200,7 +200,7 @@ class ModelManager(Generic[Model]):
             if resident is not None:
                 # A pinned model whose files were removed is unloaded too, even if no caller asks for it again.
                 self._refresh_of(resident)
-            raise ModelPinned("the predictor's settings keep the model in memory while its files are there")
+            raise ModelPinned("the predictor's settings keep the model in memory while its files exist")
         if resident is None:
             return False
         self._residents.discard(model_id)
@@ -339,7 +339,7 @@ class ModelManager(Generic[Model]):
             self._statistics.count_load_failure(error)
             if isinstance(error, ForbiddenPickle):
                 log.error(
-                    "forbidden pickle", security=True, model=model_id, asked_for=str(error.__cause__ or "an opcode")
+                    "forbidden pickle", security=True, model=model_id, requested=str(error.__cause__ or "an opcode")
                 )
             raise
         finally:

@@ -293,7 +293,7 @@ class InferenceEngine:
                 found = self._in_one_pass(ready)
             except Exception:
                 # Asking each model separately shows which one is at fault.
-                log.exception("answering together failed", models=len(ready))
+                log.exception("joint prediction failed", models=len(ready))
             else:
                 _put(outcomes, [index for _, members, _ in ready for index in members], found)
                 return
@@ -381,7 +381,7 @@ def _those_in_time(
 ) -> Sequence[Outcome]:
     in_time = [query for query in queries if query.until > soonest]
     answers = iter(model.predict(in_time, counter) if in_time else ())
-    late = DeadlineExceeded("the deadline of the call has passed, or is too near for its answer")
+    late = DeadlineExceeded("the deadline of the call has passed, or is too near for an answer")
     return [next(answers) if query.until > soonest else late for query in queries]
 
 
@@ -402,7 +402,7 @@ async def _outcomes(
 def _refused(error: Exception, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
     if isinstance(error, ServingError):
         return [error] * len(queries)
-    log.error("answering failed", model=model_id, exc_info=error)
+    log.error("prediction failed", model=model_id, exc_info=error)
     return [ServingError(INTERNAL_MESSAGE)] * len(queries)
 
 

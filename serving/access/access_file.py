@@ -103,9 +103,9 @@ class JwtSection(_Entry):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if self.symmetric and not all(_HMAC.fullmatch(name) for name in self.algorithms):
-            raise ValueError("algorithms mixes those with secrets (HS*) and those with public keys; keep one kind")
+            raise ValueError("algorithms must not mix secrets (HS*) and public keys; keep one kind")
         if not self.keys and self.jwks_file is None:
-            raise ValueError("names no keys; set keys, jwks_file, or both")
+            raise ValueError("has no keys; set keys, jwks_file, or both")
         return self
 
     def files(self) -> Iterator[str]:
@@ -140,7 +140,7 @@ class AccessFile(_Entry):
         except NotStrictJson as error:
             raise InvalidAccessFile(f"the access file cannot be read: {error}") from None
         except ValidationError as error:
-            raise InvalidAccessFile(f"the access file cannot be used: {_faults(error)}") from None
+            raise InvalidAccessFile(f"the access file is not valid: {_faults(error)}") from None
 
     def identity_of(self, name: str) -> Identity:
         """Return the identity ``name``, which must be one of ``identities``."""
@@ -181,7 +181,7 @@ def entry_of_key(key_hash: str, expires: datetime | None, comment: str) -> dict[
 def _check_once(meaning: str, values: Iterable[str]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise ValueError(f"{meaning} stands twice: {twice[0]}")
+        raise ValueError(f"{meaning} appears twice: {twice[0]}")
 
 
 def _faults(error: ValidationError) -> str:
@@ -192,4 +192,4 @@ def _faults(error: ValidationError) -> str:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "all of it"
+    return ".".join(map(str, location)) or "the file"

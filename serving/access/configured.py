@@ -23,9 +23,9 @@ CertificateNames: TypeAlias = Callable[[Presented], tuple[str, ...]]
 
 _MESSAGES: Final[dict[FailureReason, str]] = {
     "missing": "the call has no credential; send an API key or a token as `authorization: Bearer ...`",
-    "unknown": "the credential is not known here; ask the operator for one",
+    "unknown": "the credential is unknown; ask the operator for a valid one",
     "expired": "the credential has expired; ask for a new one",
-    "invalid": "the credential is damaged, or not meant for this service; ask for a new one",
+    "invalid": "the credential is malformed, or not intended for this service; ask for a new one",
 }
 
 
@@ -88,7 +88,7 @@ class ConfiguredAccess:
             return
         if asked is None:
             self.counters.denied += 1
-            raise PermissionDenied("nobody may call this; the service says nothing of who may")
+            raise PermissionDenied("no caller may use this method; the service declares no right for it")
         if isinstance(asked, Right):
             identity.check_right(asked)
         elif identity.rights.isdisjoint(asked):
@@ -103,7 +103,9 @@ class ConfiguredAccess:
         identity = self._reloaded.value.identities.get(name)
         if identity is None:
             self.counters.denied += 1
-            raise PermissionDenied("the engine does not know the caller; ask the operator to name them there too")
+            raise PermissionDenied(
+                "the engine does not know the caller; ask the operator to grant the caller access at the engine too"
+            )
         return identity
 
     async def close(self) -> None:

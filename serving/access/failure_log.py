@@ -46,5 +46,5 @@ class FailureLog:
             self._left_out += 1
             return
         self._lines += 1
-        log.warning("authentication failed", reason=reason, identity=identity, left_out=self._left_out)
+        log.warning("authentication failed", reason=reason, identity=identity, suppressed=self._left_out)
         self._left_out = 0

@@ -92,11 +92,11 @@ def label_in(response: str) -> str:
     try:
         answer = json.loads(response)
     except ValueError as error:
-        raise ServingError("the predictor's answer is not understood; bring both services to one version") from error
+        raise ServingError("the predictor's answer cannot be decoded; run both services at the same version") from error
     match answer:
         case {"result": str() as label}:
             return label
-    raise ServingError("the predictor's answer is not understood; bring both services to one version")
+    raise ServingError("the predictor's answer cannot be decoded; run both services at the same version")
 
 
 Outcome = Prediction | ServingError

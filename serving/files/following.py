@@ -48,6 +48,6 @@ class Following:
         try:
             await self._look()
         except Exception:
-            log.exception("files of the configuration were not looked at", files=self._files)
+            log.exception("configuration files were not checked", files=self._files)
         if not self._closed:
             self._timer = self._wait()

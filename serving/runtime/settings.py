@@ -51,7 +51,7 @@ def known_transport(value: Any) -> Any:
     """
     if value == "envoy":
         raise ValueError(
-            "envoy is not needed any more: http2, the default, serves faster; leave it out, or write http2"
+            "envoy is no longer supported; http2, the default, is faster: omit the setting, or set it to http2"
         )
     return value
 

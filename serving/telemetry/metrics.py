@@ -120,4 +120,4 @@ class _Server(ThreadingWSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a failed scrape. The usual cause is a caller that disconnected."""
         del request, client_address
-        log.info("a scrape of metrics failed", exc_info=sys.exception())
+        log.info("scrape of metrics failed", exc_info=sys.exception())

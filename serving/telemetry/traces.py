@@ -315,14 +315,16 @@ class TraceSender(Collector):
         await end
         lost = self._exporter.lost + self._spans.dropped
         if lost:
-            log.warning("spans were not sent", lost=lost, sent=self._exporter.sent)
+            log.warning("spans not sent", lost=lost, sent=self._exporter.sent)
 
     def collect(self) -> Iterator[Metric]:
         """Return the current values of the metrics. Called in any thread."""
-        sent = CounterMetricFamily("intent_trace_spans_sent", "Spans that the receiver of traces has taken.")
+        sent = CounterMetricFamily("intent_trace_spans_sent", "Spans that the receiver of traces has accepted.")
         sent.add_metric([], self._exporter.sent)
         yield sent
-        dropped = CounterMetricFamily("intent_trace_spans_dropped", "Spans that it did not get.", labels=["reason"])
+        dropped = CounterMetricFamily(
+            "intent_trace_spans_dropped", "Spans that did not reach the receiver of traces.", labels=["reason"]
+        )
         dropped.add_metric(["queue_full"], self._spans.dropped)
         dropped.add_metric(["not_sent"], self._exporter.lost)
         yield dropped

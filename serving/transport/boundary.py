@@ -130,7 +130,7 @@ class Boundary:
             read, write = handler.request_deserializer, handler.response_serializer
             if handler.request_streaming or read is None or write is None:
                 raise NotImplementedError(
-                    f"{method} takes a stream or bytes, and the boundary guards requests of one message"
+                    f"{method} takes a stream or bytes, but the boundary only guards requests of one message"
                 )
             right = self._rights.get(method)
             unary: Callable[..., Any] | None = handler.unary_unary
@@ -259,7 +259,7 @@ class Boundary:
         if self._closing:
             raise service_ends()
         if len(self._streams) >= MOST_STREAMS:
-            raise OutOfCapacity("the service has as many streams as it takes; end one, or try again later")
+            raise OutOfCapacity("the service has reached its limit of streams; end one, or try again later")
         self._streams.add(stream)
 
     def _ends(self, stream: asyncio.Task[Any]) -> bool:
@@ -286,5 +286,5 @@ def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[C
 def _current_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     if task is None:
-        raise RuntimeError("a stream is served by a task")
+        raise RuntimeError("a stream must be served by a task")
     return task

@@ -192,7 +192,9 @@ def message_of(read: Callable[[Any], Any], data: Any) -> Any:
     try:
         return read(data)
     except DecodeError as error:
-        raise InvalidRequest("the request is not a message of this call; its fields or its text are damaged") from error
+        raise InvalidRequest(
+            "the request is not a valid message of this method; its fields or its text are damaged"
+        ) from error
 
 
 def metadata_of_failure(call: Call, error: Exception) -> Metadata:

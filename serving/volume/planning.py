@@ -38,7 +38,7 @@ class PlannedChange:
         following = self.change(release)
         if following.history[0].version != self.version:
             raise ReleaseConflict(
-                "the release was changed meanwhile, and this is about another version now; look at it again"
+                "the release has changed meanwhile, and now concerns another version; review it, and try again"
             )
         return following
 

@@ -239,4 +239,4 @@ def _trial_of(message: pb.Trial) -> Trial:
 
 
 def _not_understood() -> ServingError:
-    return ServingError("the service's answer is not understood; bring both sides to one version")
+    return ServingError("the service's answer cannot be decoded; run client and service at the same version")

@@ -115,7 +115,7 @@ def _ask(request: pb.PredictRequest | pb.PredictorPredictRequest, query: Query) 
 
 
 def _unfit() -> InvalidRequest:
-    return InvalidRequest("runId, document and labels must be text that UTF-8 can hold, and k at least 0")
+    return InvalidRequest("runId, document and labels must be text that UTF-8 can encode, and k must be at least 0")
 
 
 def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> pb.PredictorPredictBatchRequest:

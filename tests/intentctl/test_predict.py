@@ -209,7 +209,7 @@ async def test_a_deadline_that_passes_is_told_as_such_and_no_start_is_advised() 
     assert result.exit_code == 3
     told = " ".join(result.stderr.split())
     assert f"no answer from {address} in time: the deadline of the call has passed" in told
-    assert "give it longer with --timeout" in told
+    assert "allow more time with --timeout" in told
     assert "intentctl up" not in told
 
 
@@ -218,7 +218,7 @@ async def test_one_document_that_is_late_is_told_with_what_to_do(tmp_path: Path)
         result = await ask("a", "good", "late")
         assert result.exit_code == 3
         assert "DEADLINE_EXCEEDED" in result.stderr
-        assert "give it longer with --timeout" in result.stderr
+        assert "allow more time with --timeout" in result.stderr
 
 
 async def test_a_batch_that_is_refused_as_a_whole_is_asked_in_parts(tmp_path: Path) -> None:

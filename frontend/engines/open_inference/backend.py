@@ -97,7 +97,7 @@ class OpenInferenceBackend:
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Refuse, with RemoteError: the engine loads and unloads models by itself."""
         del model_id, call
-        raise RemoteError("the model is in an engine that loads and unloads by itself", grpc.StatusCode.UNIMPLEMENTED)
+        raise RemoteError("the model's engine loads and unloads models by itself", grpc.StatusCode.UNIMPLEMENTED)
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
         """Refuse, as :meth:`unload` does."""
@@ -143,7 +143,9 @@ class OpenInferenceBackend:
         except ServingError as error:
             if len(queries) == 1 or not may_be_of_one(error):
                 return _each_gets(error, queries)
-            log.warning("batch refused; each is asked alone", model=queries[0].model_id, reason=_reason(error))
+            log.warning(
+                "batch refused; sending its queries one by one", model=queries[0].model_id, reason=_reason(error)
+            )
             return [None] * len(queries)
 
     async def _infer(self, manifest: Manifest, queries: Sequence[Query], call: Call) -> list[Outcome]:

@@ -110,7 +110,8 @@ class OpenInferenceServer:
         if not ready:
             return Unavailable("the engine is not ready, and does not have the model; try again")
         return ModelIncomplete(
-            "the engine has no model of this name and version; put it there, or correct OpenInference in manifest.json"
+            "the engine has no model of this name and version; deploy the model there, or correct "
+            "OpenInference in manifest.json"
         )
 
     async def _misfit(

@@ -296,6 +296,6 @@ def _error_of(failed: grpc.aio.AioRpcError) -> ServingError:
     error = error_of_call(failed, "predictor")
     if not isinstance(error, Unauthenticated):
         return error
-    refusal = Unavailable("the engine does not know this frontend; its operator has to give it a credential")
+    refusal = Unavailable("the engine does not know this frontend; the operator has to give the frontend a credential")
     refusal.tried_enough = True
     return refusal

@@ -56,7 +56,7 @@ class Questions:
         """
         answer = await self._ask_once(key, queries, deadline) or await self._ask_once(key, queries, deadline)
         if answer is None:
-            raise Unavailable("the model's registration at TorchServe changes all the time; try again")
+            raise Unavailable("the model's registration at TorchServe keeps changing; try again")
         return answer
 
     async def _ask_once(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer | None:

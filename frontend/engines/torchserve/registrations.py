@@ -159,7 +159,7 @@ class Registrations:
         try:
             await work(registration, Deadline.after(self._options.registration_seconds))
         except DeadlineExceeded as error:
-            raise Unavailable("TorchServe is not done with the model in time; try again") from error
+            raise Unavailable("TorchServe did not register or unregister the model in time; try again") from error
         finally:
             registration.work = None
             self._drop_if_unused(registration)
@@ -177,7 +177,7 @@ class Registrations:
         except InvalidModelFile as error:
             self._refused[registration.key] = copy_for_raise(error)
             raise
-        raise ModelUnusable("the model's names at TorchServe are taken by other models; unregister these there")
+        raise ModelUnusable("other models at TorchServe have the model's names; unregister the other models there")
 
     async def _found_or_made(self, registration: Registration, name: str, deadline: Deadline) -> Registered | None:
         """Return the registration under ``name``; ``None`` if the name belongs to another model."""
@@ -234,7 +234,7 @@ class Registrations:
             if left is not None and not left.is_ready:
                 await self._management.unregister(name, left.version, deadline)
         except ServingError as error:
-            log.warning("model that does not start stays registered at TorchServe", name=name, reason=str(error))
+            log.warning("model that does not start is still registered at TorchServe", name=name, reason=str(error))
 
     async def _take_place(self, registration: Registration, deadline: Deadline) -> None:
         """Take ownership of the registration; if too many are owned, evict the least recently used idle one.

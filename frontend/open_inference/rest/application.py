@@ -68,11 +68,11 @@ def rest_application(
 
 async def _unknown_path(request: Request, error: HTTPException) -> Response:
     del request, error
-    return refusal(404, "nothing has this path; the paths of the Open Inference Protocol begin with /v2")
+    return refusal(404, "the path does not exist; the paths of the Open Inference Protocol begin with /v2")
 
 
 async def _wrong_method(request: Request, error: HTTPException) -> Response:
     del request
-    response = refusal(405, "this path takes another method; the header allow names it")
+    response = refusal(405, "the method is not allowed on this path; the header allow names the allowed method")
     response.headers.update(error.headers or {})
     return response

@@ -211,7 +211,7 @@ class Call:
                 return
             self._alarm = self._channel.alarms.at(self._moment, self._expire)
         if size_of(self._metadata) > _MOST_METADATA_BYTES:
-            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the metadata are too large to be sent")
+            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the metadata is too large to be sent")
             return
         self._channel.balancer.assign(self)
 
@@ -255,7 +255,7 @@ class Call:
             self._finish(*_of_http(known))
             return
         if self._channel.is_too_large(headers):
-            self._refuse(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata are larger than is taken")
+            self._refuse(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata exceeds the size limit")
             return
         self._initial = headers
         # From here on, the caller could notice a retry.
@@ -282,7 +282,7 @@ class Call:
         status = status_of(known)
         self._let_go(reset=not self._half_closed)
         if self._channel.is_too_large(headers):
-            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata are larger than is taken")
+            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata exceeds the size limit")
         elif self._initial is None:
             if status is None:
                 self._finish(*_of_http(known))
@@ -520,4 +520,4 @@ def compresses(compression: grpc.Compression | None) -> bool:
         return False
     if compression is grpc.Compression.Gzip:
         return True
-    raise ValueError("requests are compressed with gzip or not at all")
+    raise ValueError("requests can only be compressed with gzip")

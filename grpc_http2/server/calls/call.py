@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _OK: Final[Header] = (b"grpc-status", b"0")
 _OK_TRAILERS: Final[Sequence[Header]] = (_OK,)
-FAULT_MESSAGE: Final = "the service failed on this call; its log tells why"
+FAULT_MESSAGE: Final = "the service failed on this call; the service's log has the reason"
 """Message of the status for a handler that raised an exception that does not map to a status."""
 
 _HEADERS: Final[Sequence[Header]] = (
@@ -284,10 +284,10 @@ class ServerCall:
         body = self._body or b""
         announced = int.from_bytes(body[1:5], "big") if len(body) >= PREFIX_BYTES else 0
         if max(announced, len(body) - PREFIX_BYTES) > limit:
-            raise WireError(StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the {limit} bytes that are taken")
+            raise WireError(StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the limit of {limit} bytes")
         if self.connection.holds_too_much():
             raise WireError(
-                StatusCode.RESOURCE_EXHAUSTED, "the service receives as much as it can hold; try again later"
+                StatusCode.RESOURCE_EXHAUSTED, "the service has no room for further requests; try again later"
             )
 
     def _whole_message(self, limit: int) -> bytes:
@@ -298,7 +298,7 @@ class ServerCall:
         if message is None:
             reader.end()
         if message is None or not reader.is_empty:
-            raise WireError(StatusCode.UNIMPLEMENTED, "the call takes one message, no more and no less")
+            raise WireError(StatusCode.UNIMPLEMENTED, "the call must have exactly one message")
         return message
 
     def _start(self, metadata: Sequence[Header]) -> list[Header]:

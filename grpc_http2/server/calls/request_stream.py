@@ -22,7 +22,7 @@ def deserialized(deserialize: Callable[[bytes], Any] | None, message: bytes) -> 
     try:
         return deserialize(message)
     except Exception as error:
-        raise WireError(StatusCode.INTERNAL, "the request is not a message of this call") from error
+        raise WireError(StatusCode.INTERNAL, "the request is not a valid message of this method") from error
 
 
 class RequestStream:

@@ -29,7 +29,7 @@ def withdraw(
 ) -> None:
     """End the canary or the shadow, or remove a label. The stable version stays."""
     if canary + shadow + (label is not None) != 1:
-        fail("say what ends: one of --canary, --shadow and --label", EXIT_USAGE)
+        fail("give one of --canary, --shadow and --label", EXIT_USAGE)
     role: Trial = "canary" if canary else "shadow" if shadow else "label"
     with managing(frontend, connection, model_dir) as manager:
         state = manager.withdraw(name, role, label=label or "", expected_revision=expect, comment=comment)

@@ -113,7 +113,7 @@ class Release(BaseModel):
         except NotStrictJson as error:
             raise InvalidRelease("release.json is not valid JSON; write it again") from error
         except ValidationError as error:
-            raise InvalidRelease("release.json is not understood; roll back, or write it again") from error
+            raise InvalidRelease("release.json is not a valid release; roll back, or write it again") from error
 
     def to_json(self) -> str:
         """Return the release as JSON text."""

@@ -110,7 +110,7 @@ class Crew:
         """
         _, late = await asyncio.wait(self._keeping, timeout=patience)
         if late:
-            log.error("workers do not end; they are ended", workers=len(late), after_seconds=patience)
+            log.error("workers do not end; killing them", workers=len(late), after_seconds=patience)
         await self.close()
         ends = await asyncio.gather(*self._keeping, return_exceptions=True)
         return 0 if all(end == 0 for end in ends) else _FAILED

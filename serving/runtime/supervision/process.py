@@ -121,7 +121,7 @@ class WorkerProcess:
             while (message := await read_message(self._reader)) is not None:
                 self._take(message)
         except BadFrame:
-            log.exception("a worker is not understood; it is ended", pid=self.pid)
+            log.exception("message of a worker cannot be decoded; killing the worker", pid=self.pid)
             self.kill()
         finally:
             for answer in self._asked.values():

@@ -95,7 +95,7 @@ async def _life(crew: Crew, settings: ServerSettings, times: Times) -> int:
         serving.cancel()
         return await _drain(crew, settings, signals, times)
     except CannotStart as error:
-        log.error("a worker cannot start; its lines above say why", exit_code=error.code)
+        log.error("a worker cannot start; see its log lines above", exit_code=error.code)
         crew.stop()
         await crew.wait(times.close)
         return error.code if error.code > 0 else _FAILED

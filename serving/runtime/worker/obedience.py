@@ -75,5 +75,5 @@ class Obedience:
         if not self._was_asked_to_stop:
             self._stop()
         if not self._ended.wait(self._patience):
-            log.error("the service does not end, and nobody supervises it; it is ended")
+            log.error("the service does not end and its supervisor is gone; killing the service")
             os._exit(_LEFT_ALONE)

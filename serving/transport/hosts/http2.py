@@ -154,9 +154,9 @@ def _context(material: TlsMaterial) -> ssl.SSLContext:
 def _why(error: OSError, host: str, port: int) -> str:
     wanted = f"{host}:{port}"
     if isinstance(error, socket.gaierror):
-        return f"cannot listen on {wanted}: no such name; name an address of this machine"
+        return f"cannot listen on {wanted}: the name does not resolve; give an address of this machine"
     if error.errno == errno.EADDRINUSE:
         return f"cannot listen on {wanted}: another process may hold it"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"cannot listen on {wanted}: it is no address of this machine"
+        return f"cannot listen on {wanted}: it is not an address of this machine"
     return f"cannot listen on {wanted}: {os.strerror(error.errno or 0).lower()}"

@@ -113,7 +113,7 @@ class ProcessComparison:
             if answer is not None:
                 return answer
         except TimeoutError:
-            log.warning("the process that compares files does not answer; another takes its place")
+            log.warning("the process that compares files does not answer; starting another one")
             self._process = None
             self._starting = asyncio.get_running_loop().create_task(self._replace(process))
             # No thread meanwhile: if the volume hangs, a thread would hang too, and a thread cannot be killed.
@@ -121,7 +121,7 @@ class ProcessComparison:
             raise
         except OSError:
             pass
-        log.warning("files are compared in a thread: the process that compared them has ended")
+        log.warning("comparing files in a thread: the comparison process has ended")
         self._process = None
         await process.end()
         return None
@@ -139,7 +139,7 @@ class ProcessComparison:
         try:
             self._process = await _begun()
         except OSError as error:
-            log.warning("files are compared in a thread: no process can be started", reason=str(error))
+            log.warning("comparing files in a thread: no comparison process can be started", reason=str(error))
         finally:
             self._starting = None
 
@@ -155,7 +155,7 @@ async def _begun() -> _Process:
         raise
     if answer is None:
         await process.end()
-        raise OSError("it has ended at once")
+        raise OSError("the process ended at once")
     return process
 
 

@@ -238,7 +238,7 @@ async def test_names_of_modelmesh_tell_the_wait_in_milliseconds(tmp_path: Path) 
 
 @pytest.mark.parametrize("names", ["prometheus", "intent,tritn", "TRITON"])
 def test_names_that_nobody_knows_are_refused(tmp_path: Path, names: str) -> None:
-    with pytest.raises(ValueError, match="not known; there are intent, triton, modelmesh"):
+    with pytest.raises(ValueError, match="not known; choose from intent, triton, modelmesh"):
         FrontendSettings(model_dir=tmp_path, metrics_names=names)
 
 

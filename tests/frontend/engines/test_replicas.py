@@ -237,7 +237,7 @@ async def test_one_that_joins_a_name_gets_a_share_and_nothing_else_moves(tmp_pat
 async def test_a_name_that_stands_for_nobody_is_unavailable_until_it_does(tmp_path: Path, names: FakeNames) -> None:
     async with before(tmp_path, 1, names) as (backend, _):
         known, names.addresses = names.addresses, []
-        with pytest.raises(Unavailable, match="stands for no address"):
+        with pytest.raises(Unavailable, match="does not resolve to an address"):
             await backend.predict(Query("a", "x"), a_call())
         names.addresses = known
         assert (await backend.predict(Query("a", "x"), a_call())).label == "0"
@@ -252,7 +252,7 @@ async def test_replicas_are_asked_on_while_their_name_is_not_found(tmp_path: Pat
 
 async def test_what_is_no_name_at_all_is_unavailable() -> None:
     backend = PredictorBackend(f"dns:///{'x' * 64}.example:1", partitions=256)
-    with pytest.raises(Unavailable, match="stands for no address"):
+    with pytest.raises(Unavailable, match="does not resolve to an address"):
         await backend.predict(Query("a", "x"), a_call())
     await backend.close()
 

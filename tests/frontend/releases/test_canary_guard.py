@@ -141,7 +141,7 @@ async def test_where_the_volume_is_read_only_the_canary_stays_away_and_the_log_s
             assert data_plane.counts("canary").answers == 1
     errors = [line for line in logs if line["log_level"] == "error"]
     assert len(errors) == 1
-    assert "withdraw the canary" in errors[0]["do"]
+    assert "withdraw the canary" in errors[0]["remedy"]
     assert stored(models).canary == TERMS
 
 

@@ -176,7 +176,7 @@ async def test_a_fault_of_one_does_not_harm_the_others(monkeypatch: pytest.Monke
     assert isinstance(refused, ServingError)
     assert refused.code is StatusCode.INTERNAL
     assert sum(isinstance(outcome, Prediction) for outcome in outcomes) == len(models()) - 1
-    assert {"answering together failed", "answering failed"} <= {event["event"] for event in events}
+    assert {"joint prediction failed", "prediction failed"} <= {event["event"] for event in events}
 
 
 async def test_a_query_that_is_too_late_is_not_answered_and_its_neighbours_are() -> None:

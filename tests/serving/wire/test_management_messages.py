@@ -176,5 +176,5 @@ def test_changes_and_roles_of_a_newer_service_are_left_aside() -> None:
     ],
 )
 def test_an_answer_that_is_not_understood_is_told_as_such(message: pb.ReleaseState) -> None:
-    with pytest.raises(ServingError, match="not understood"):
+    with pytest.raises(ServingError, match="cannot be decoded"):
         state_of(message)

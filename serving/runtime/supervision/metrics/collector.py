@@ -50,9 +50,9 @@ class WorkersCollector(Collector):
             for name, labels, value in () if beside is None else beside.samples:
                 metric.add_sample(name, {**labels, WORKER_LABEL: SUPERVISOR}, value)
             yield metric
-        yield GaugeMetricFamily("intent_workers", "Workers that serve.", value=self._serving())
+        yield GaugeMetricFamily("intent_workers", "Workers that are serving.", value=self._serving())
         yield CounterMetricFamily(
-            "intent_worker_restarts", "Workers that followed one that had ended.", value=self._restarts()
+            "intent_worker_restarts", "Workers started in place of one that ended.", value=self._restarts()
         )
 
     async def _asked(self) -> Sequence[Family]:
