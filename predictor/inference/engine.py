@@ -47,7 +47,7 @@ _COST_OF_LABEL: Final = 4
 # This many queries of one model are answered faster in a separate pass than together with queries of other models.
 _PASS_OF_ITS_OWN: Final = 8
 # More models gain nothing, and the intermediate results for all of them take memory.
-_MOST_MODELS_IN_A_PASS: Final = 64
+MOST_MODELS_IN_A_PASS: Final = 64
 
 
 class _Ready(NamedTuple):
@@ -68,6 +68,7 @@ class InferenceEngine:
         traffic: counts the answers of the models.
         threads: size of the thread pool for documents and batches that are too long for the event loop.
         most_waiting: maximum number of these that wait for a thread; further ones are refused.
+        most_models_in_a_pass: maximum number of models that answer in one pass.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class InferenceEngine:
         *,
         threads: int,
         most_waiting: int = MOST_WAITING,
+        most_models_in_a_pass: int = MOST_MODELS_IN_A_PASS,
     ) -> None:
         self._manager = manager
         self._limits = limits
         self._traffic = traffic
+        self._most_models_in_a_pass = most_models_in_a_pass
         self._long_work: WorkQueue[Sequence[Outcome]] = WorkQueue(threads, most_waiting, name="inference")
 
     async def predict(self, query: Query, deadline: Deadline = NEVER, check: Check | None = None) -> Prediction:
@@ -139,7 +142,7 @@ class InferenceEngine:
                 continue
             if len(groups) > 1 and len(members) < _PASS_OF_ITS_OWN and lease.model.is_always_finite:
                 together.append(_Ready(lease, members, asked))
-                if len(together) == _MOST_MODELS_IN_A_PASS:
+                if len(together) == self._most_models_in_a_pass:
                     self._answer_together(together, outcomes, call.deadline)
                     together = []
             else:

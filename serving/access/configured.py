@@ -16,6 +16,7 @@ from serving.call.counters import AccessCounters, FailureReason
 from serving.call.identity import OPEN, Asked, Identity, Right
 from serving.call.presented import Presented
 from serving.domain.errors import PermissionDenied, Unauthenticated
+from serving.files.following import LOOK_SECONDS
 from serving.files.reloaded import Reloaded
 from serving.wire.channels import AUTHORIZATION_KEY
 
@@ -32,22 +33,29 @@ _MESSAGES: Final[dict[FailureReason, str]] = {
 class ConfiguredAccess:
     """An :class:`~serving.transport.guards.Access` that knows exactly the identities in the access file.
 
-    Belongs to one event loop. The file is checked for changes once a second. A new version is in force from the next
-    call on; if it cannot be used, the previous version stays in force.
+    Belongs to one event loop. The file is checked for changes while the service runs. A new version is in force from
+    the next call on; if it cannot be used, the previous version stays in force.
 
     Args:
         path: path of the access file.
         certificate_names: returns the names in a caller's certificate, which the transport has verified.
+        look_seconds: time between two checks of the file, in seconds.
 
     Raises:
         InvalidAccessFile: the file cannot be used.
     """
 
-    def __init__(self, path: Path, certificate_names: CertificateNames = lambda _: ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        certificate_names: CertificateNames = lambda _: (),
+        *,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self.counters = AccessCounters()
         self._certificate_names = certificate_names
         self._failures = FailureLog()
-        self._reloaded = Reloaded(path, partial(_read, path, self.counters))
+        self._reloaded = Reloaded(path, partial(_read, path, self.counters), look_seconds)
 
     def identify(self, presented: Presented) -> Identity:
         """Return the identity of the caller that sent ``presented``.

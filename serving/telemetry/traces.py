@@ -10,7 +10,7 @@ import os
 import random
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -140,16 +140,20 @@ class SampledCalls:
         tracer: records the spans.
         share: share of the calls without a trace that is recorded, from 0 to 1.
         per_second: maximum number of these calls per second, on average; 0: no maximum.
+        clock: returns the time, in seconds.
     """
 
-    def __init__(self, tracer: Tracer, share: float, per_second: float = 0.0) -> None:
+    def __init__(
+        self, tracer: Tracer, share: float, per_second: float = 0.0, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._tracer = tracer
         self._share = share
         self._random = random.random
         self._per_second = per_second
         self._left = per_second
         """Number of traces that may begin at once; at most those of one second."""
-        self._counted_at = monotonic()
+        self._clock = clock
+        self._counted_at = clock()
 
     def begin(self, method: str, presented: Presented) -> SdkSpan | None:
         """Return a new span for a call of ``method``; ``None`` if the call is not recorded."""
@@ -173,7 +177,7 @@ class SampledCalls:
         """Return whether another trace may begin now, and count it if so."""
         if not self._per_second:
             return True
-        now = monotonic()
+        now = self._clock()
         gained = (now - self._counted_at) * self._per_second
         # At a rate below one per second, a whole trace becomes available after some seconds.
         self._left = min(max(self._per_second, 1.0), self._left + gained)

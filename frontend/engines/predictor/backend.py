@@ -67,6 +67,7 @@ class PredictorBackend:
         tls: encryption of the connections; ``None`` for plaintext.
         credential: credential of this frontend at the predictor, closed with this backend; ``None`` if the predictor
             requires none.
+        fresh_seconds: shortest time between two lookups of a name, in seconds.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class PredictorBackend:
         look_up: LookUp = look_up,
         tls: EngineTls | None = None,
         credential: OwnCredential | None = None,
+        fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         self._target = target
         self._credential = credential
@@ -90,6 +92,7 @@ class PredictorBackend:
             _Stubs.of,
             look_up,
             None if tls is None else tls.has_changed,
+            fresh_seconds=fresh_seconds,
         )
 
     async def predict(self, query: Query, call: Call) -> Prediction:

@@ -107,11 +107,11 @@ def test_the_rows_of_long_documents_are_not_kept() -> None:
 
 
 @asynccontextmanager
-async def engine() -> AsyncIterator[InferenceEngine]:
+async def engine(**bounds: int) -> AsyncIterator[InferenceEngine]:
     """Yield an engine with all models in memory; check at the end that each was hit once and that no lease is left."""
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=1 << 30, max_models=10)
     manager = ModelManager(source_of(models()), residents, threads=1, max_loads=10, freshness_seconds=60.0)
-    it = InferenceEngine(manager, QueryLimits(4096, 64), TrafficRegistry(10), threads=1)
+    it = InferenceEngine(manager, QueryLimits(4096, 64), TrafficRegistry(10), threads=1, **bounds)
     await it.preload(map(ModelId, models()))
     hits = residents.statistics.hits
     try:
@@ -152,9 +152,8 @@ async def test_the_engine_answers_several_models_in_one_pass(passes: list[int]) 
     assert passes == [len(models())]
 
 
-async def test_a_pass_has_no_more_models_than_pay(passes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_MOST_MODELS_IN_A_PASS", 3)
-    async with engine() as it:
+async def test_a_pass_has_no_more_models_than_pay(passes: list[int]) -> None:
+    async with engine(most_models_in_a_pass=3) as it:
         assert_all_answered(it.predict_now(one_each(), Call.until(NEVER)))
     assert passes == [3, 3, 1]
 
