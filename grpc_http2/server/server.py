@@ -16,7 +16,7 @@ from grpc_http2.alarms import Alarms, alarms_of
 from grpc_http2.server.calls.call import CallHandler, ServerCall
 from grpc_http2.server.calls.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
 from grpc_http2.server.calls.request_head import RequestHead
-from grpc_http2.server.connection import ServerConnection, ServerStream
+from grpc_http2.server.connection import ServerConnection
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.listening import Dealing, Listener, bound_sockets
 from grpc_http2.server.opening import Opening
@@ -24,6 +24,7 @@ from grpc_http2.server.plain_http.http1 import Http1
 from grpc_http2.server.plain_http.http_exchange import Application, HttpExchange, refuse
 from grpc_http2.server.protection.handshakes import Handshakes
 from grpc_http2.server.protection.idle_reads import IdleReadQueue
+from grpc_http2.server.streams import ServerStream
 from grpc_http2.turn import Turn
 from grpc_http2.wire import Header, WireError
 

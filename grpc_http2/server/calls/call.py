@@ -113,11 +113,11 @@ class ServerCall:
 
     def peer(self) -> str:
         """Return the caller's address in gRPC's notation."""
-        return self.connection.peer()
+        return self.connection.peer.name()
 
     def certificate(self) -> bytes | None:
         """Return the certificate with which the caller authenticated, in PEM; ``None`` without one."""
-        return self.connection.certificate()
+        return self.connection.peer.certificate()
 
     def answer(self, message: bytes, metadata: Sequence[Header] = ()) -> None:
         """End the call with its one response message and status OK. Has no effect if the call has ended.
@@ -176,7 +176,7 @@ class ServerCall:
         """Handle the request headers: a call that streams its requests is served from here on."""
         if not self.ended and self.method.streams_requests:
             self.method.open(self)
-            self.connection.ready(self)
+            self.connection.backlog.serve(self)
 
     def receive(self, data: bytes, *, last: bool) -> None:
         """Handle a part of the request."""
@@ -259,7 +259,7 @@ class ServerCall:
             self.message = data[PREFIX_BYTES:]
             if size > _SMALL_BYTES:
                 self._hold(size)
-            self.connection.ready(self)
+            self.connection.backlog.serve(self)
             return
         if self._body is None:
             self._body = bytearray()
@@ -270,13 +270,13 @@ class ServerCall:
             if last:
                 self.message = self._whole_message(limit)
                 self._hold(len(self.message))
-                self.connection.ready(self)
+                self.connection.backlog.serve(self)
         except WireError as error:
             self.refuse_request(error)
 
     def _hold(self, size: int) -> None:
         """Count ``size`` bytes of this call, until the call ends, among the request bytes that the server holds."""
-        self.connection.hold(size - self._held)
+        self.connection.request_bytes.hold(size - self._held)
         self._held = size
 
     def _check_size(self, limit: int) -> None:
@@ -285,7 +285,7 @@ class ServerCall:
         announced = int.from_bytes(body[1:5], "big") if len(body) >= PREFIX_BYTES else 0
         if max(announced, len(body) - PREFIX_BYTES) > limit:
             raise WireError(StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the {limit} bytes that are taken")
-        if self.connection.holds_too_much():
+        if self.connection.request_bytes.are_too_many():
             raise WireError(
                 StatusCode.RESOURCE_EXHAUSTED, "the service receives as much as it can hold; try again later"
             )

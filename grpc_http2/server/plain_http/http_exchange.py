@@ -27,7 +27,7 @@ _OF_CONNECTIONS: Final = frozenset(
 
 
 class HttpExchange:
-    """One request and its response. A :class:`~grpc_http2.server.connection.ServerStream`.
+    """One request and its response. A :class:`~grpc_http2.server.streams.ServerStream`.
 
     Args:
         connection: connection on which the request arrived.
@@ -108,10 +108,10 @@ class HttpExchange:
             "query_string": query,
             "root_path": "",
             "headers": headers,
-            "client": self._connection.client(),
+            "client": self._connection.peer.address(),
             "server": None,
             "state": {},
-            "extensions": {"tls": {"client_certificate": self._connection.certificate()}},
+            "extensions": {"tls": {"client_certificate": self._connection.peer.certificate()}},
         }
 
     async def _next_event(self) -> dict[str, Any]:
