@@ -8,7 +8,7 @@ import structlog
 
 from serving.runtime.settings import ServerSettings
 from serving.runtime.workload import Workload
-from serving.telemetry.traces import SampledCalls, TraceSender
+from serving.telemetry.traces.sending import SampledCalls, TraceSender
 
 log = structlog.get_logger()
 

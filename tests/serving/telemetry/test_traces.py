@@ -18,8 +18,8 @@ from serving.call.call import Call, CallNotes
 from serving.call.deadline import Deadline
 from serving.domain.errors import ModelNotFound
 from serving.domain.prediction import Prediction, Query
-from serving.telemetry import traces
-from serving.telemetry.traces import MOST_SPANS_WAITING, TraceSender
+from serving.telemetry.traces import sending as traces
+from serving.telemetry.traces.sending import MOST_SPANS_WAITING, TraceSender
 from tests.builders import PATIENCE, refusing_address
 from tests.fakes.presented import FakePresented
 from tests.fakes.trace_receiver import FakeTraceReceiver, fake_trace_receiver
