@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from serving.call.spans import Span
-from serving.telemetry.traces.sending import SampledCalls
+from serving.telemetry.traces.sampling import SampledCalls
 from tests.fakes.presented import FakePresented
 
 

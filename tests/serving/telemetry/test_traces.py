@@ -18,8 +18,8 @@ from serving.call.call import Call, CallNotes
 from serving.call.deadline import Deadline
 from serving.domain.errors import ModelNotFound
 from serving.domain.prediction import Prediction, Query
-from serving.telemetry.traces import sending as traces
 from serving.telemetry.traces.sending import MOST_SPANS_WAITING, TraceSender
+from serving.telemetry.traces.spans import TRACEPARENT, TRACESTATE
 from tests.builders import PATIENCE, refusing_address
 from tests.fakes.presented import FakePresented
 from tests.fakes.trace_receiver import FakeTraceReceiver, fake_trace_receiver
@@ -37,7 +37,7 @@ def kept() -> KeptSpans:
 
 
 def traceparent(flags: str = "01") -> tuple[str, str]:
-    return traces.TRACEPARENT, f"00-{TRACE}-{PARENT}-{flags}"
+    return TRACEPARENT, f"00-{TRACE}-{PARENT}-{flags}"
 
 
 def a_call(**notes: Any) -> Call:
@@ -99,7 +99,7 @@ def test_where_the_caller_has_decided_the_share_does_not_matter(
     ],
 )  # fmt: skip
 def test_a_trace_that_is_not_well_written_is_none(told: str, kept: KeptSpans) -> None:
-    presented = FakePresented((traces.TRACEPARENT, told))
+    presented = FakePresented((TRACEPARENT, told))
     assert kept.calls(0.0).begin(METHOD, presented) is None
     span = kept.calls(1.0).begin(METHOD, presented)
     assert span is not None
@@ -108,7 +108,7 @@ def test_a_trace_that_is_not_well_written_is_none(told: str, kept: KeptSpans) ->
 
 @pytest.mark.parametrize("told", [f"01-{TRACE}-{PARENT}-01", f"cc-{TRACE}-{PARENT}-01-what-comes-later"])
 def test_versions_to_come_are_read_as_far_as_they_are_known(told: str, kept: KeptSpans) -> None:
-    span = kept.calls(0.0).begin(METHOD, FakePresented((traces.TRACEPARENT, told)))
+    span = kept.calls(0.0).begin(METHOD, FakePresented((TRACEPARENT, told)))
     assert span is not None
     assert span.trace_id == TRACE
 
@@ -116,8 +116,8 @@ def test_versions_to_come_are_read_as_far_as_they_are_known(told: str, kept: Kep
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_whatever_callers_send_calls_are_served(parent: str, state: str) -> None:
     tracer = KeptSpans().calls(0.5)
-    tracer.begin(METHOD, FakePresented((traces.TRACEPARENT, parent), (traces.TRACESTATE, state)))
-    span = tracer.begin(METHOD, FakePresented(traceparent(), (traces.TRACESTATE, state)))
+    tracer.begin(METHOD, FakePresented((TRACEPARENT, parent), (TRACESTATE, state)))
+    span = tracer.begin(METHOD, FakePresented(traceparent(), (TRACESTATE, state)))
     assert span is not None
     for _, value in span.metadata():
         assert re.fullmatch(r"[\x20-\x7e]*", value)
@@ -128,7 +128,7 @@ def test_whatever_callers_send_calls_are_served(parent: str, state: str) -> None
 
 def test_a_span_tells_the_call_and_never_a_document(kept: KeptSpans) -> None:
     tracer = kept.calls(0.0)
-    span = tracer.begin(METHOD, FakePresented(traceparent(), (traces.TRACESTATE, "vendor=1")))
+    span = tracer.begin(METHOD, FakePresented(traceparent(), (TRACESTATE, "vendor=1")))
     assert span is not None
     query = Query("name", DOCUMENT, explain=(DOCUMENT,), key=DOCUMENT)
     answer = Prediction("label", 0.9, (), "name@2", "1.0")
@@ -149,7 +149,7 @@ def test_a_span_tells_the_call_and_never_a_document(kept: KeptSpans) -> None:
     assert told.status.is_unset
     assert DOCUMENT not in told.to_json()
     own = f"{told.context.span_id:016x}" if told.context else ""
-    assert span.metadata() == ((traces.TRACEPARENT, f"00-{TRACE}-{own}-01"), (traces.TRACESTATE, "vendor=1"))
+    assert span.metadata() == ((TRACEPARENT, f"00-{TRACE}-{own}-01"), (TRACESTATE, "vendor=1"))
 
 
 @pytest.mark.parametrize(
