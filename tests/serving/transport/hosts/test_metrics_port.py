@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 
 from serving.runtime.assembly.metrics import with_metrics
 from serving.runtime.workload import Workload
-from serving.telemetry.metrics import MetricsServer
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
+from serving.transport.hosts.metrics_port import MetricsServer
 from tests.builders import PATIENCE, free_port
 
 MOST_AT_ONCE = 8

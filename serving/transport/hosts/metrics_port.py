@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 
 log = structlog.get_logger()
 
