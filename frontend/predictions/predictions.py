@@ -143,14 +143,14 @@ class RoutedPredictions:
         """Return the outcome of each query in ``asked``, by its index in the batch."""
         outcomes: dict[int, Outcome] = {}
         routes = await self._routes_of(set(asked.values()))
-        turns: dict[int, RoutedQuery] = {}
+        routed: dict[int, RoutedQuery] = {}
         for index, model_id in asked.items():
             route = routes[model_id]
             if isinstance(route, ServingError):
                 outcomes[index] = route
             else:
-                turns[index] = RoutedQuery.of(route, queries[index])
-        outcomes.update(zip(turns, await self._answered(list(turns.values()), call), strict=True))
+                routed[index] = RoutedQuery.of(route, queries[index])
+        outcomes.update(zip(routed, await self._answered(list(routed.values()), call), strict=True))
         return outcomes
 
     async def load(self, model_id: str, call: Call) -> None:
@@ -283,10 +283,10 @@ class RoutedPredictions:
             routes[model_id] = route
         return routes
 
-    async def _answered(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
-        if self._released is None or all(turn.rollout is None for turn in turns):
-            return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
-        return await self._released.predict_batch(turns, call)
+    async def _answered(self, routed: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
+        if self._released is None or all(each.rollout is None for each in routed):
+            return await self._answers.predict_batch([(each.model_id, each.query) for each in routed], call)
+        return await self._released.predict_batch(routed, call)
 
 
 class _Leaving:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from serving.domain.management import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
-from serving.domain.releases.changes import Trial
+from serving.domain.releases.changes import WithdrawableRole
 from serving.domain.releases.release import MAX_HISTORY
 from serving.domain.residency import ModelResidency
 from serving.stubs import model_service_pb2 as pb
@@ -171,7 +171,13 @@ class ManagementClient(BlockingClient):
         return self._changed(self._open_stub().Rollback, request)
 
     def withdraw(
-        self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+        self,
+        name: str,
+        role: WithdrawableRole,
+        *,
+        label: str = "",
+        expected_revision: int | None = None,
+        comment: str = "",
     ) -> ReleaseState:
         """End the canary or the shadow, or remove a label, and return the release with this change."""
         request = pb.WithdrawRequest(
