@@ -59,12 +59,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def tell(message: str) -> None:
+def print_error(message: str) -> None:
     """Print an error to standard error and continue."""
     errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print ``message`` to standard error and exit with ``code``."""
-    tell(message)
+    print_error(message)
     raise typer.Exit(code)

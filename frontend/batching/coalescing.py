@@ -125,8 +125,8 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         waiting = _Waiting(query, call, done)
         if not self._takes_batches:
             if self.counts is not None:
-                self.counts.asked((query,))
-            self.ask_alone(waiting)
+                self.counts.sent_at_once((query,))
+            self.send_alone(waiting)
             return waiting.withdraw
         (self._all or self._group(query)).add(waiting)
         return waiting.withdraw
@@ -139,7 +139,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Raises the engine's error if the engine refused the batch."""
         if self.counts is not None:
-            self.counts.asked(queries)
+            self.counts.sent_at_once(queries)
         return await self._backend.predict_batch(queries, call)
 
     async def close(self) -> None:
@@ -161,17 +161,17 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         """Handle the outcome that a batch returned for a query."""
         if outcome is None:
             # The model must be loaded first, and the engine has a separate queue for loads.
-            self.ask_alone(waiting)
+            self.send_alone(waiting)
         elif isinstance(outcome, ServingError) and outcome.code is StatusCode.UNIMPLEMENTED:
             if self._takes_batches:
                 # A predictor of the book's system accepts one query at a time.
                 log.info("the engine takes no batches; queries are sent one by one")
                 self._takes_batches = False
-            self.ask_alone(waiting)
+            self.send_alone(waiting)
         else:
             waiting.settle(outcome)
 
-    def ask_alone(self, waiting: _Waiting) -> None:
+    def send_alone(self, waiting: _Waiting) -> None:
         """Send one query to the engine."""
         if not waiting.settled:
             waiting.batch = None
@@ -334,7 +334,7 @@ def _queries_of(members: Sequence[_Waiting]) -> Sequence[Query]:
     """Return the queries of the members, each with its own deadline: the engine skips a member that is too late."""
     if len(members) == 1:
         return [members[0].query]
-    return [member.query.asked_until(member.call.deadline.at) for member in members]
+    return [member.query.with_deadline(member.call.deadline.at) for member in members]
 
 
 def _failure_of(error: Exception) -> ServingError:

@@ -84,11 +84,11 @@ class CanaryGuard:
                 return  # Another writer has already ended this canary.
             except (ReleaseConflict, VolumeUnavailable) as error:
                 if seconds is None:
-                    _tell(name, canary, str(error))
+                    _log_unwritten(name, canary, str(error))
                     return
                 await asyncio.sleep(seconds)
             except ServingError as error:
-                _tell(name, canary, str(error), read_only=isinstance(error, VolumeReadOnly))
+                _log_unwritten(name, canary, str(error), read_only=isinstance(error, VolumeReadOnly))
                 return
             except Exception:
                 log.exception("canary is taken back here, and its release was not written", model=name)
@@ -98,7 +98,7 @@ class CanaryGuard:
                 return
 
 
-def _tell(name: ModelId, canary: OnTrial, reason: str, *, read_only: bool = False) -> None:
+def _log_unwritten(name: ModelId, canary: OnTrial, reason: str, *, read_only: bool = False) -> None:
     log.error(
         "canary is taken back by this frontend alone: its release could not be written",
         model=name,

@@ -104,7 +104,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             return
         self._lifetime.heard_at = time.monotonic()
         self._take_events(nbytes)
-        if self._engine.want_write or self._lifetime.said_goodbye:
+        if self._engine.want_write or self._lifetime.sent_goaway:
             self.turn.write(self)
         charges = self.charges
         if charges.pause_seconds:
@@ -248,9 +248,9 @@ class ServerConnection(asyncio.BufferedProtocol):
         for stream in list(self.streams.values()):
             stream.look(now)
 
-    def say_goodbye(self, grace: float) -> None:
+    def drain(self, grace: float) -> None:
         """Drain the connection: the caller's next calls go elsewhere; active calls have ``grace`` seconds."""
-        self._lifetime.say_goodbye(self, grace)
+        self._lifetime.drain(self, grace)
 
     def close(self) -> None:
         """Write pending data, and close the connection."""
@@ -287,7 +287,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             if len(data) < _WRITE_BYTES and not (streams.unfinished and streams.reset_unfinished()):
                 break
         backlog.written(self)
-        if self._lifetime.said_goodbye and not streams:
+        if self._lifetime.sent_goaway and not streams:
             transport.close()
 
     # Internal.
@@ -336,7 +336,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         charges, lifetime = self.charges, self._lifetime
         if idle < 0 and not charges.idle_bytes.is_charged:
             charges.idle_reads.credit -= idle
-        elif charges.charge(events, received, idle, lifetime.heard_at, may_end=not lifetime.said_goodbye):
+        elif charges.charge(events, received, idle, lifetime.heard_at, may_end=not lifetime.sent_goaway):
             self._hang_up(b"too many frames without use")
 
     def _goes_on_after(self, event: Event) -> bool:

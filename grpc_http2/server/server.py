@@ -170,7 +170,7 @@ class Server:
         for opening in list(self.opening):
             opening.hurry(min(grace, _LAST_OPENING_SECONDS))
         for connection in list(self._connections):
-            connection.say_goodbye(grace)
+            connection.drain(grace)
         self.http1.drain()
         await self._wait_until_gone(grace)
         for opening in list(self.opening):
@@ -201,7 +201,7 @@ class Server:
         """Register an open connection."""
         self._connections.add(connection)
         if self._leave_at is not None:
-            connection.say_goodbye(max(0.0, self._leave_at - time.monotonic()))
+            connection.drain(max(0.0, self._leave_at - time.monotonic()))
 
     def closed(self, connection: ServerConnection) -> None:
         """Remove a closed connection."""

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from intentctl.output import console, fail, tell
+from intentctl.output import console, fail, print_error
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
@@ -100,7 +100,7 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
             if check:
                 raise
             # One tenant's model must not keep the others from being served.
-            tell(f"the first prediction failed: {error}")
+            print_error(f"the first prediction failed: {error}")
         if check:
             return
         console.print("Ctrl-C stops it." if single else "Ctrl-C stops both.", highlight=False)

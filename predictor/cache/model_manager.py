@@ -246,11 +246,11 @@ class ModelManager(Generic[Model]):
 
     async def _missed(self, model_id: ModelId) -> Lease[Model]:
         self._statistics.misses += 1
-        asked = time.perf_counter()
+        began = time.perf_counter()
         try:
             return await self._loaded(model_id)
         finally:
-            self._statistics.miss_seconds.observe(time.perf_counter() - asked)
+            self._statistics.miss_seconds.observe(time.perf_counter() - began)
 
     async def _loaded(self, model_id: ModelId) -> Lease[Model]:
         if self._closed:

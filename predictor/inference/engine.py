@@ -13,7 +13,7 @@ import structlog
 
 from predictor.cache.model_manager import ModelManager
 from predictor.cache.residency import Lease, ResidentModels
-from predictor.inference.joint_pass import Asked, answers_together
+from predictor.inference.joint_pass import ModelQuery, answers_together
 from predictor.inference.spans import begin_inference, inference
 from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.inference.work_queue import WorkQueue
@@ -136,17 +136,17 @@ class InferenceEngine:
         span = None if call.span is None else begin_inference(call.span, queries)
         together: list[_Ready] = []
         for model_id, members in groups.items():
-            asked = queries if len(members) == len(queries) else [queries[index] for index in members]
-            lease = self._ready_lease(model_id, asked)
+            group = queries if len(members) == len(queries) else [queries[index] for index in members]
+            lease = self._ready_lease(model_id, group)
             if lease is None:
                 continue
             if len(groups) > 1 and len(members) < _PASS_OF_ITS_OWN and lease.model.is_always_finite:
-                together.append(_Ready(lease, members, asked))
+                together.append(_Ready(lease, members, group))
                 if len(together) == self._most_models_in_a_pass:
                     self._answer_together(together, outcomes, call.deadline)
                     together = []
             else:
-                _put(outcomes, members, self._answers_of_ready(lease, asked, call.deadline))
+                _put(outcomes, members, self._answers_of_ready(lease, group, call.deadline))
         if together:
             self._answer_together(together, outcomes, call.deadline)
         if span is not None:
@@ -185,14 +185,14 @@ class InferenceEngine:
         later: list[tuple[ModelId, list[int]]] = []
         spent = 0
         for model_id, members in self._by_model(queries, outcomes, check).items():
-            asked = [queries[index] for index in members]
+            group = [queries[index] for index in members]
             # Nearly always the model is in memory and the work is short: a task would cost more than the answers.
-            at_once = self._answers_at_once(model_id, asked, deadline)
+            at_once = self._answers_at_once(model_id, group, deadline)
             if at_once is None:
                 later.append((model_id, members))
                 continue
             _put(outcomes, members, at_once)
-            spent += len(asked)
+            spent += len(group)
             if spent >= _INLINE_QUERIES:
                 # The event loop continues between the models of a large batch.
                 spent = 0
@@ -304,12 +304,12 @@ class InferenceEngine:
             _put(outcomes, members, self._answers_of_ready(lease, queries, deadline))
 
     def _in_one_pass(self, ready: Sequence[_Ready]) -> Sequence[Outcome]:
-        asked: list[Asked] = []
+        group: list[ModelQuery] = []
         for lease, _, queries in ready:
             resident = lease.resident
             counter = self._traffic.counter_of(resident)
-            asked += [Asked(resident.model, query, counter) for query in queries]
-        found = answers_together(asked)
+            group += [ModelQuery(resident.model, query, counter) for query in queries]
+        found = answers_together(group)
         for lease, _, _ in ready:
             lease.release()
         return self._counted(found)

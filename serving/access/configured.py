@@ -13,7 +13,7 @@ from serving.access.access_map import AccessMap, Tokens, read_access_map
 from serving.access.credentials import SCHEME, credential_of
 from serving.access.failure_log import FailureLog
 from serving.call.counters import AccessCounters, FailureReason
-from serving.call.identity import OPEN, Asked, Identity, Right
+from serving.call.identity import OPEN, Identity, Requirement, Right
 from serving.call.presented import Presented
 from serving.domain.errors import PermissionDenied, Unauthenticated
 from serving.files.following import LOOK_SECONDS
@@ -86,21 +86,21 @@ class ConfiguredAccess:
             return self._by_token(known, known.tokens, value) if remembered is None else remembered
         raise self._unknown("unknown" if value else "invalid")
 
-    def check_method(self, identity: Identity, asked: Asked | None) -> None:
-        """Check that ``identity`` may call a method that requires ``asked``; ``None``: the method declares no rights.
+    def check_method(self, identity: Identity, required: Requirement | None) -> None:
+        """Check that ``identity`` may call a method; ``None`` for ``required``: the method declares no rights.
 
         Raises:
             PermissionDenied: the identity may not call the method.
         """
-        if asked is OPEN:
+        if required is OPEN:
             return
-        if asked is None:
+        if required is None:
             self.counters.denied += 1
             raise PermissionDenied("nobody may call this; the service says nothing of who may")
-        if isinstance(asked, Right):
-            identity.check_right(asked)
-        elif identity.rights.isdisjoint(asked):
-            identity.check_right(asked[0])
+        if isinstance(required, Right):
+            identity.check_right(required)
+        elif identity.rights.isdisjoint(required):
+            identity.check_right(required[0])
 
     def named(self, name: str) -> Identity:
         """Return the identity with this name, on whose behalf a frontend makes a call.
@@ -142,7 +142,7 @@ class ConfiguredAccess:
 
     def _unknown(self, reason: FailureReason, identity: str = "") -> Unauthenticated:
         self.counters.failures[reason] += 1
-        self._failures.tell(reason, identity=identity)
+        self._failures.log_failure(reason, identity=identity)
         error = Unauthenticated(_MESSAGES[reason])
         error.was_logged = True
         return error

@@ -440,9 +440,9 @@ class Call:
         _resolve(waiters)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            self._tell(callback)
+            self._notify(callback)
 
-    def _tell(self, callback: Callable[[Any], None]) -> None:
+    def _notify(self, callback: Callable[[Any], None]) -> None:
         try:
             callback(self)
         except Exception as error:  # noqa: BLE001 - the loop reports it, and the connection's other calls continue

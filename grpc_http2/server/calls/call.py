@@ -203,14 +203,14 @@ class ServerCall:
     def expire(self) -> None:
         """End the call: its deadline has passed."""
         self._alarm = None
-        self._tell(Ended.DEADLINE)
+        self._notify(Ended.DEADLINE)
         self.fail(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
 
     def leave(self) -> None:
         """End the call: its stream is closed. Without a response so far, the caller cancelled or disconnected."""
         if not self.ended:
             self.ended = True
-            self._tell(Ended.CALLER_LEFT)
+            self._notify(Ended.CALLER_LEFT)
             self._close()
 
     def look(self, now: float) -> None:
@@ -227,14 +227,14 @@ class ServerCall:
     def refuse_request(self, error: WireError) -> None:
         """End the call: its request is not gRPC, or exceeds a limit."""
         if not self.ended:
-            self._tell(Ended.CALLER_LEFT)
+            self._notify(Ended.CALLER_LEFT)
             self.fail(error.code, str(error))
 
     def _fail_metadata(self, error: ValueError) -> None:
         log.error("metadata cannot be sent", path=self.path, exc_info=error)
         self.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
 
-    def _tell(self, why: Ended) -> None:
+    def _notify(self, why: Ended) -> None:
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end(why)

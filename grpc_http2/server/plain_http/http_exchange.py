@@ -53,7 +53,7 @@ class HttpExchange:
         self._chunks: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._left = False
-        self._told_end = False
+        self._reported_end = False
         self._is_head = (b":method", b"HEAD") in headers
         self._answered = False
         self.request_ended = False
@@ -118,15 +118,15 @@ class HttpExchange:
         while not self._chunks:
             if self._left or self._answered:
                 return {"type": "http.disconnect"}
-            if self.request_ended and not self._told_end:
-                self._told_end = True
+            if self.request_ended and not self._reported_end:
+                self._reported_end = True
                 return {"type": "http.request", "body": b"", "more_body": False}
             self._news.clear()
             await self._news.wait()
         chunk = self._chunks.popleft()
         self._connection.make_room(self._stream_id, len(chunk))
         more = bool(self._chunks) or not self.request_ended
-        self._told_end = not more
+        self._reported_end = not more
         return {"type": "http.request", "body": chunk, "more_body": more}
 
     async def _send(self, event: dict[str, Any]) -> None:

@@ -75,8 +75,8 @@ class SampledCalls:
     def begin(self, method: str, presented: Presented) -> SdkSpan | None:
         """Return a new span for a call of ``method``; ``None`` if the call is not recorded."""
         # Every call pays for the code before the decision.
-        told = presented.metadatum(TRACEPARENT)
-        parent = None if told is None else _parent_of(told)
+        traceparent = presented.metadatum(TRACEPARENT)
+        parent = None if traceparent is None else _parent_of(traceparent)
         if parent is None:
             if self._random() >= self._share or not self._may_begin():
                 return None
@@ -107,21 +107,21 @@ class SampledCalls:
     def end(self, span: Span, code: StatusCode, call: Call) -> None:
         """End the span, with the attributes of the call."""
         notes = call.notes
-        span.tell("rpc.response.status_code", code.name)
-        span.tell("intent.request_id", call.request_id)
+        span.set_attribute("rpc.response.status_code", code.name)
+        span.set_attribute("intent.request_id", call.request_id)
         if model := model_of(notes):
-            span.tell("intent.model", model)
+            span.set_attribute("intent.model", model)
         if notes.release:
-            span.tell("intent.release", notes.release)
+            span.set_attribute("intent.release", notes.release)
         if notes.queries is not None:
-            span.tell("intent.queries", len(notes.queries))
-            span.tell("intent.queries_failed", failed_of(notes))
+            span.set_attribute("intent.queries", len(notes.queries))
+            span.set_attribute("intent.queries_failed", failed_of(notes))
         span.end(code.name if code in _FAULTS else "")
 
 
-def _parent_of(told: str) -> _Parent | None:
+def _parent_of(traceparent: str) -> _Parent | None:
     """Return the caller's span in a ``traceparent`` value; ``None`` if the value is malformed."""
-    found = _TRACEPARENT.fullmatch(told)
+    found = _TRACEPARENT.fullmatch(traceparent)
     if found is None or (found[1] == "00" and found[5] is not None):
         return None
     trace_id, span_id = int(found[2], 16), int(found[3], 16)

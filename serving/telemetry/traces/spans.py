@@ -55,7 +55,7 @@ class SdkSpan:
         )
         return SdkSpan(self._tracer, begun)
 
-    def tell(self, name: str, value: Attribute) -> None:
+    def set_attribute(self, name: str, value: Attribute) -> None:
         """Add an attribute."""
         self.recorded.set_attribute(name, value)
 
