@@ -24,7 +24,7 @@ from benchmarks.reports.targets import missed
 from benchmarks.systems.all import TRANSPORTS, Catalog, catalog
 from benchmarks.systems.base import Subject
 from benchmarks.systems.former import COMMIT, Former
-from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, fail, print_table, tell
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, fail, print_error, print_table
 from peers.programs import ROOT
 
 _QUICK: Final = Plan(rounds=1, seconds=1.0, levels=(1, 64), tenants=100)
@@ -180,7 +180,7 @@ def _show(results: Results) -> None:
     _print("targets", tables.targets(results))
     _print("ratios without a bound", tables.further_ratios(results))
     for name, reason in results.missing.items():
-        tell(f"missing: {results.systems[name].title}: {reason}")
+        print_error(f"missing: {results.systems[name].title}: {reason}")
     count = len(missed(results))
     verdict = f"[bold red]{tables.MISSED}[/]" if count else f"[green]{tables.REACHED}[/]"
     console.print(verdict, f": {count} targets missed", sep="")

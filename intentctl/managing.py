@@ -122,7 +122,7 @@ def print_change(state: ReleaseState, *, as_json: bool) -> None:
     if as_json:
         print_json(state.as_dict())
     else:
-        print_line(told(state))
+        print_line(summary_of(state))
 
 
 def print_state(state: ReleaseState, *, as_json: bool) -> None:
@@ -131,7 +131,7 @@ def print_state(state: ReleaseState, *, as_json: bool) -> None:
         print_json(state.as_dict())
         return
     if console.is_terminal:
-        print_line(told(state))
+        print_line(summary_of(state))
         if state.trials:
             print_table(_TRIALS, [[str(value) for value in trial.as_dict().values()] for trial in state.trials])
     history = () if state.release is None else state.release.history
@@ -153,7 +153,7 @@ def print_state(state: ReleaseState, *, as_json: bool) -> None:
     )
 
 
-def told(state: ReleaseState) -> str:
+def summary_of(state: ReleaseState) -> str:
     """Return in one line what is live."""
     release = state.release
     if release is None:

@@ -111,14 +111,14 @@ def as_json_text(value: Any, *, indent: int | None = None) -> str:
     return _BEYOND_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
 
 
-def tell(message: str) -> None:
+def print_error(message: str) -> None:
     """Print an error to standard error and continue."""
     errors.print(f"[bold red]error:[/] {escape(shown_lines(message))}", highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print ``message`` to standard error and exit with ``code``."""
-    tell(message)
+    print_error(message)
     raise typer.Exit(code)
 
 

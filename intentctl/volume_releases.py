@@ -14,7 +14,7 @@ from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import ModelNotFound, ReleaseRefused, ServingError
 from serving.domain.management import ReleaseState, Role
 from serving.domain.model_id import ModelId, parse_model_id, parse_model_name, versioned
-from serving.domain.releases.changes import Trial, promoted, rolled_back, withdrawn
+from serving.domain.releases.changes import WithdrawableRole, promoted, rolled_back, withdrawn
 from serving.domain.releases.example import check_answer, example_query
 from serving.domain.releases.release import MAX_HISTORY
 from serving.volume.deleting import delete
@@ -87,7 +87,13 @@ class VolumeReleases:
         return self._changed(name, functools.partial(rolled_back, version=version), expected_revision, comment)
 
     def withdraw(
-        self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+        self,
+        name: str,
+        role: WithdrawableRole,
+        *,
+        label: str = "",
+        expected_revision: int | None = None,
+        comment: str = "",
     ) -> ReleaseState:
         """End the canary or the shadow, or remove a label. Raises as :meth:`release` does."""
         change = functools.partial(withdrawn, role=role, label=label)

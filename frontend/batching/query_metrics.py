@@ -64,7 +64,7 @@ class TritonCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric with its current value. May be called in any thread."""
-        told = {
+        families = {
             name: Metric(name, meaning, "untyped")
             for name, meaning in (
                 ("nv_inference_request_success", "Requests that were answered, for the busiest models."),
@@ -87,7 +87,7 @@ class TritonCollector(Collector):
             labels = {"model": model.name, "version": model.selector or times.version}
             for reason, count in times.failures.items():
                 name = "nv_inference_request_failure"
-                told[name].add_sample(name, {**labels, "reason": reason}, count)
+                families[name].add_sample(name, {**labels, "reason": reason}, count)
             for name, value in (
                 ("nv_inference_request_success", times.successes),
                 ("nv_inference_count", times.documents),
@@ -96,5 +96,5 @@ class TritonCollector(Collector):
                 ("nv_inference_queue_duration_us", round(times.queue_seconds * _MICROSECONDS)),
                 ("nv_inference_compute_infer_duration_us", round(times.engine_seconds * _MICROSECONDS)),
             ):
-                told[name].add_sample(name, labels, value)
-        yield from told.values()
+                families[name].add_sample(name, labels, value)
+        yield from families.values()

@@ -17,7 +17,7 @@ from serving.volume.inventory import Inventory
 MOST_ON_A_PAGE: Final = 1000
 _ON_A_PAGE: Final = 100
 # Bound for filters that match almost nothing: the page ends early, and its token continues from there.
-_MOST_LOOKED_AT: Final = 2000
+MOST_EXAMINED: Final = 2000
 
 
 class Filter(NamedTuple):
@@ -43,11 +43,13 @@ class Listing:
     Args:
         inventory: lists names, versions and releases.
         volume: runs the blocking reads in threads.
+        most_examined: maximum number of models that are examined for one page.
     """
 
-    def __init__(self, inventory: Inventory, volume: Volume) -> None:
+    def __init__(self, inventory: Inventory, volume: Volume, most_examined: int = MOST_EXAMINED) -> None:
         self._inventory = inventory
         self._volume = volume
+        self._most_examined = most_examined
 
     async def page(self, wanted: Filter, size: int, token: str, may_use: Callable[[str], bool]) -> ModelPage:
         """Return the next page.
@@ -72,13 +74,13 @@ class Listing:
             name for name in every[bisect_right(every, after) :] if name.startswith(wanted.prefix) and may_use(name)
         ]
         found: list[ModelSummary] = []
-        looked_at = 0
-        while looked_at < len(rest) and looked_at < _MOST_LOOKED_AT and len(found) < size:
-            summary = self._inventory.summary(rest[looked_at])
-            looked_at += 1
+        examined = 0
+        while examined < len(rest) and examined < self._most_examined and len(found) < size:
+            summary = self._inventory.summary(rest[examined])
+            examined += 1
             if summary is not None and wanted.admits(summary):
                 found.append(summary)
-        return ModelPage(tuple(found), _token_of(rest[looked_at - 1]) if looked_at < len(rest) else "")
+        return ModelPage(tuple(found), _token_of(rest[examined - 1]) if examined < len(rest) else "")
 
 
 def _token_of(name: str) -> str:

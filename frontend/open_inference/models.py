@@ -24,7 +24,7 @@ class NamedModel(NamedTuple):
     """Name that the caller uses."""
     id: ModelId
     """Id of the model; for a name with a release and a request without a version, the id of the stable version."""
-    asked: ModelId
+    requested: ModelId
     """Id in queries; in that case the name, so that the release selects the version that answers."""
     manifest: Manifest
     version: str
@@ -58,14 +58,14 @@ class NamedModels:
             ServingError: the manifest cannot be obtained.
         """
         with in_words_of_the_protocol():
-            asked = parse_model_id(name)
-            route = await self._route(asked)
+            requested = parse_model_id(name)
+            route = await self._route(requested)
         if isinstance(route, Rollout):
             if version:
                 return await self._version(name, route.selected(_as_selector(version)))
             with in_words_of_the_protocol():
                 manifest = await self._manifests.manifest(route.stable)
-            return NamedModel(name, route.stable, asked, manifest, route.release.stable)
+            return NamedModel(name, route.stable, requested, manifest, route.release.stable)
         if VERSION_MARK in route:
             model = await self._version(name, route)
         else:

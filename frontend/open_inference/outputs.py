@@ -32,16 +32,18 @@ class WantedOutputs:
     Args:
         requested: requested outputs; empty: label and score.
         manifest: manifest of the model.
-        asked: maximum number of classes, where the model was asked for fewer than it has; ``None``: all of its classes.
+        most_classes: maximum number of classes, where the query was for fewer than the model has; ``None``: all.
 
     Raises:
         InvalidRequest: an output does not exist, is requested twice, or has no classes.
         ModelUnusable: classes are requested, and the model's manifest has none.
     """
 
-    def __init__(self, requested: Sequence[RequestedOutput], manifest: Manifest, asked: int | None = None) -> None:
+    def __init__(
+        self, requested: Sequence[RequestedOutput], manifest: Manifest, most_classes: int | None = None
+    ) -> None:
         _check(requested)
-        most = len(manifest.classes) if asked is None else min(asked, len(manifest.classes))
+        most = len(manifest.classes) if most_classes is None else min(most_classes, len(manifest.classes))
         if not most and any(output.classes for output in requested):
             raise ModelUnusable(
                 "the model's manifest has no classes; request the model's outputs without classification"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from frontend.routing.remembered import BOUNDS, MemoryBounds, Remembered
@@ -25,6 +26,7 @@ class Catalog:
         freshness_seconds: a requested manifest is compared with its file at most once in this time.
         comparison: compares manifests with their files; not closed here.
         bounds: bounds and times of the cache.
+        clock: returns the time by which absent models are forgotten, in seconds.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class Catalog:
         freshness_seconds: float,
         comparison: FileComparison,
         bounds: MemoryBounds = BOUNDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         source = _Manifests(store, freshness_seconds, comparison)
-        self._manifests: Remembered[Manifest] = Remembered(source, threads=threads, bounds=bounds)
+        self._manifests: Remembered[Manifest] = Remembered(source, threads=threads, bounds=bounds, clock=clock)
 
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.

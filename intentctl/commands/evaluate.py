@@ -25,7 +25,7 @@ from intentctl.evaluating import (
     read_rows,
     share,
 )
-from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_table, tell
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_error, print_json, print_table
 from serving.wire.channels import ChannelOptions
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _hold(outcome: Evaluation, minimum_accuracy: float | None, minimum_oos_recal
         if minimum is not None and value is not None and value < minimum
     ]
     for message in missed:
-        tell(message)
+        print_error(message)
     if missed:
         raise typer.Exit(EXIT_FAILED)
 

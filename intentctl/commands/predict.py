@@ -20,9 +20,9 @@ from intentctl.output import (
     Column,
     console,
     fail,
+    print_error,
     print_json,
     print_table,
-    tell,
 )
 from intentctl.predictions import as_dict
 from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, status_of
@@ -100,7 +100,7 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     for text, outcome in zip(texts, outcomes, strict=True):
         if isinstance(outcome, ServingError):
             advice = f"; {LONGER}" if isinstance(outcome, DeadlineExceeded) else ""
-            tell(f"{status_of(outcome).code.name}: {outcome}{advice}")
+            print_error(f"{status_of(outcome).code.name}: {outcome}{advice}")
         else:
             answered.append((text, outcome))
     # Omit columns that would be empty.

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from intentctl.output import fail, print_line, tell
+from intentctl.output import fail, print_error, print_line
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
@@ -100,7 +100,7 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
             if check:
                 raise
             # One tenant's model must not keep the others from being served.
-            tell(f"the first prediction failed: {error}")
+            print_error(f"the first prediction failed: {error}")
         if check:
             return
         print_line("Ctrl-C stops it." if single else "Ctrl-C stops both.")

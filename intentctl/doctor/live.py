@@ -116,5 +116,5 @@ def _of_signal(signal: Signal) -> Iterator[Finding]:
     severity = _SEVERITIES[signal.name].get(signal.verdict)
     if severity is not None:
         problem, advice = _MEANINGS[signal.name]
-        told = problem.format(live=signal.live_share, baseline=signal.baseline_share, change=signal.change)
-        yield Finding(severity, f"drift-{signal.name.replace('_', '-')}", f"{signal.verdict} drift: {told}", advice)
+        shown = problem.format(live=signal.live_share, baseline=signal.baseline_share, change=signal.change)
+        yield Finding(severity, f"drift-{signal.name.replace('_', '-')}", f"{signal.verdict} drift: {shown}", advice)

@@ -73,9 +73,9 @@ def _show(report: Report) -> None:
     if report.drift is not None:
         console.print(_drift_table(report.drift))
     counts = {severity: sum(finding.severity is severity for finding in report.findings) for severity in Severity}
-    told = ", ".join(f"{count} {severity}s" if count != 1 else f"1 {severity}" for severity, count in counts.items())
+    counted = ", ".join(f"{count} {severity}s" if count != 1 else f"1 {severity}" for severity, count in counts.items())
     verdict = "[green]healthy[/]" if report.is_healthy else "[bold red]not healthy[/]"
-    console.print(f"{report.model_id}: {verdict} ({told})", highlight=False)
+    console.print(f"{report.model_id}: {verdict} ({counted})", highlight=False)
 
 
 def _drift_table(drift: Drift) -> Table:

@@ -252,9 +252,9 @@ def _within_bounds(replies: Sequence[Any]) -> tuple[list[Any], list[str]]:
     texts: list[str] = []
     room = _MOST_BYTES
     for reply in replies:
-        text, told = json.dumps(reply), reply
+        text, response = json.dumps(reply), reply
         if len(text) > room:
-            told = (
+            response = (
                 _error(
                     _TOO_LARGE,
                     "the answer is too large for TorchServe; request fewer documents, labels or explanations",
@@ -264,9 +264,9 @@ def _within_bounds(replies: Sequence[Any]) -> tuple[list[Any], list[str]]:
                     _TOO_MUCH_AT_ONCE, "the answers to all callers are too large for TorchServe; try again shortly"
                 )
             )
-            text = json.dumps(told)
+            text = json.dumps(response)
         room -= len(text)
-        kept.append(told)
+        kept.append(response)
         texts.append(text)
     return kept, texts
 

@@ -202,8 +202,8 @@ class IntentModel:
             InvalidRequest: the explanation would have too many parts.
         """
         words, unknown_words, bag, ngrams = document
-        told = self._ngrams.texts(words, bag[-ngrams:]) if ngrams and self._ngrams is not None else ()
-        tokens = (*words, *told)
+        ngram_texts = self._ngrams.texts(words, bag[-ngrams:]) if ngrams and self._ngrams is not None else ()
+        tokens = (*words, *ngram_texts)
         if len(tokens) * len(classes) > _MOST_CONTRIBUTIONS:
             raise InvalidRequest("the document is too long to explain so many labels; shorten it, or request fewer")
         unknown: tuple[int, ...] = ()
@@ -219,7 +219,7 @@ class IntentModel:
             labels.append(LabelExplanation(self.labels[index], logit, bias, tuple(parts)))
         return Explanation(tokens, unknown, tuple(labels), self.confidence.temperature)
 
-    def _classes_to_explain(self, winner: int, asked: Sequence[str], exponentials: npt.NDArray[Any]) -> Sequence[int]:
+    def _classes_to_explain(self, winner: int, labels: Sequence[str], exponentials: npt.NDArray[Any]) -> Sequence[int]:
         """Return the best class, then the classes of the requested labels, each label once.
 
         If several outputs share a label, the largest output is explained.
@@ -227,12 +227,12 @@ class IntentModel:
         Raises:
             InvalidRequest: the model has no such label.
         """
-        if not asked:
+        if not labels:
             return (winner,)
         classes = {self.labels[winner]: winner}
         # The last of equal keys wins, so the largest output must come last.
         largest = {self.labels[index]: index for index in exponentials.argsort(kind="stable").tolist()}
-        for label in asked:
+        for label in labels:
             if label not in largest:
                 raise InvalidRequest("the model has no such label to explain; request labels of its manifest")
             classes.setdefault(label, largest[label])

@@ -20,7 +20,7 @@ from serving.domain.strict_json import NotStrictJson, parse_json
 from serving.files.reloaded import InvalidFile
 
 MAX_FILE_BYTES: Final = 16 << 20
-_MAX_FAULTS_TOLD: Final = 5
+_MAX_FAULTS_REPORTED: Final = 5
 _HMAC: Final = re.compile("HS[0-9]+")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,256}\z")]
@@ -186,9 +186,9 @@ def _check_once(meaning: str, values: Iterable[str]) -> None:
 
 def _faults(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_input=False, include_context=False)
-    told = [f"{_place(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
-    more = len(told) - _MAX_FAULTS_TOLD
-    return "; ".join(told[:_MAX_FAULTS_TOLD]) + (f"; and {more} more" if more > 0 else "")
+    reported = [f"{_place(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
+    more = len(reported) - _MAX_FAULTS_REPORTED
+    return "; ".join(reported[:_MAX_FAULTS_REPORTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _place(location: tuple[int | str, ...]) -> str:

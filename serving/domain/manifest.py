@@ -15,7 +15,7 @@ from serving.domain.strict_json import NotStrictJson, parse_json
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
 
-_MAX_FAULTS_TOLD: Final = 5
+_MAX_FAULTS_REPORTED: Final = 5
 
 
 class FileSum(BaseModel):
@@ -174,5 +174,6 @@ def _faults(error: ValidationError) -> str:
         for fault in error.errors(include_url=False, include_input=False)
     )
     faults = list(dict.fromkeys(every))
-    told = "; ".join(faults[:_MAX_FAULTS_TOLD])
-    return told if len(faults) <= _MAX_FAULTS_TOLD else f"{told}; and {len(faults) - _MAX_FAULTS_TOLD} more"
+    reported = "; ".join(faults[:_MAX_FAULTS_REPORTED])
+    more = len(faults) - _MAX_FAULTS_REPORTED
+    return f"{reported}; and {more} more" if more > 0 else reported

@@ -32,7 +32,7 @@ class Query(NamedTuple):
     until: float = math.inf
     """Deadline of the query's own caller, in seconds on the monotonic clock, if a call serves several callers."""
 
-    def asked_until(self, moment: float) -> Query:
+    def with_deadline(self, moment: float) -> Query:
         """Return the same query with another ``until``, the last field, so that no other field has to be named."""
         return Query(*self[:-1], moment)
 

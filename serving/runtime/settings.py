@@ -83,8 +83,8 @@ class ServerSettings(BaseSettings):
         super().__pydantic_init_subclass__(**kwargs)
         for name, field in cls.model_fields.items():
             # A subclass that inherits the field has a different variable.
-            said = _VARIABLE_AT_END.sub("", field.description or "")
-            field.description = f"{said} [{variable_of(cls, name)}]"
+            description = _VARIABLE_AT_END.sub("", field.description or "")
+            field.description = f"{description} [{variable_of(cls, name)}]"
 
     model_dir: DirectoryPath = Field(
         default=Path("/models"),

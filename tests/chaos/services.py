@@ -15,7 +15,7 @@ from tests.builders import free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service
 
-_CLOCK: Final = ROOT / "tests" / "fakes" / "clock"
+_CLOCK: Final = ROOT / "tests" / "fakes" / "wrong_clock"
 _OFFSETS: Final = ("0", "-300", "300", "-100000000")
 _HANGS: Final = (0.1, 0.5, 2.0)
 

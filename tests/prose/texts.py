@@ -45,8 +45,8 @@ def _python(text: str, *, with_messages: bool) -> list[str]:
         for statement in body if isinstance(body, list) else ():
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
                 value = statement.value.value
-                for offset, line in enumerate(value.splitlines() if isinstance(value, str) else ()):
-                    prose[statement.lineno - 1 + offset] = line.strip()
+                for offset, text_line in enumerate(value.splitlines() if isinstance(value, str) else ()):
+                    prose[statement.lineno - 1 + offset] = text_line.strip()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT and not _MARKS_FOR_TOOLS.match(token.string):
             is_after_code = bool(token.line[: token.start[1]].strip())

@@ -60,7 +60,7 @@ def refuses_request(failed: FailedCall) -> bool:
     return _STATUSES.get(failed.code()) is _REFUSED
 
 
-def tells_unknown_model(failed: FailedCall) -> bool:
+def is_unknown_model(failed: FailedCall) -> bool:
     """Return whether the engine refused the call because it has no such model."""
     code = failed.code()
     return code is StatusCode.NOT_FOUND or (

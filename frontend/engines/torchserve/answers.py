@@ -40,16 +40,16 @@ _EXPLANATION: Final[TypeAdapter[Explanation | None]] = TypeAdapter(Explanation |
 
 def documents_input(queries: Sequence[Query]) -> bytes:
     """Return ``queries`` in the form that our handlers take."""
-    return json.dumps([_asked(query) for query in queries], ensure_ascii=False).encode()
+    return json.dumps([_question(query) for query in queries], ensure_ascii=False).encode()
 
 
-def _asked(query: Query) -> dict[str, Any]:
-    asked: dict[str, Any] = {"document": query.document, "k": query.k}
+def _question(query: Query) -> dict[str, Any]:
+    question: dict[str, Any] = {"document": query.document, "k": query.k}
     if query.threshold is not None:
-        asked["threshold"] = query.threshold
+        question["threshold"] = query.threshold
     if query.explain is not None:
-        asked["explain"] = query.explain
-    return asked
+        question["explain"] = query.explain
+    return question
 
 
 def outcomes_in(answer: bytes, queries: Sequence[Query], manifest: Manifest) -> list[Outcome]:
@@ -122,8 +122,8 @@ def _judged(prediction: Prediction, query: Query, manifest: Manifest, score: flo
     confidence = manifest.confidence
     if score is None:
         return without_score(prediction, query, confidence)
-    told = (scored.score for scored in prediction.best if scored.label == confidence.fallback)
-    return held_against_threshold(prediction, query, confidence, next(told, 0.0))
+    scores = (scored.score for scored in prediction.best if scored.label == confidence.fallback)
+    return held_against_threshold(prediction, query, confidence, next(scores, 0.0))
 
 
 def _with_reasons(prediction: Prediction, result: Any, query: Query) -> Outcome:

@@ -133,7 +133,7 @@ def _start_error(error: grpc.aio.AioRpcError) -> ServingError:
     return error_of(error)
 
 
-def _says_documents(metadata: Any) -> bool:
+def _takes_documents(metadata: Any) -> bool:
     return isinstance(metadata, dict) and metadata.get("documents") is True
 
 
@@ -145,7 +145,7 @@ def _described(text: str) -> Sequence[Described]:
                 url=str(model["modelUrl"]),
                 workers=frozenset((str(worker["id"]), str(worker["startTime"])) for worker in model["workers"]),
                 is_ready=any(worker["status"] == _UP for worker in model["workers"]),
-                documents=_says_documents(model.get("customizedMetadata")),
+                documents=_takes_documents(model.get("customizedMetadata")),
             )
             for model in json.loads(text)
         ]

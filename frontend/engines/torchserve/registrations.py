@@ -90,7 +90,7 @@ class Registrations:
                 deadline.check()
                 await joined(registration.work or self._begin(registration), deadline)
         except BaseException:
-            self._unask(registration)
+            self._release(registration)
             raise
         registration.send()
         return registration, registered
@@ -98,7 +98,7 @@ class Registrations:
     def leave(self, registration: Registration) -> None:
         """Release a registration."""
         registration.receive()
-        self._unask(registration)
+        self._release(registration)
 
     def doubt(self, registration: Registration, registered: Registered) -> None:
         """Look up a registration again before the next query: it was not the expected one."""
@@ -129,7 +129,7 @@ class Registrations:
                 registration.doubt()
                 await joined(self._start(registration, self._unload), deadline)
             finally:
-                self._unask(registration)
+                self._release(registration)
 
     def _registration(self, key: Key) -> Registration:
         registration = self._registrations.get(key)
@@ -137,7 +137,7 @@ class Registrations:
             registration = self._registrations[key] = Registration(key, self._described, self._tasks)
         return registration
 
-    def _unask(self, registration: Registration) -> None:
+    def _release(self, registration: Registration) -> None:
         registration.askers -= 1
         self._drop_if_unused(registration)
 

@@ -14,7 +14,7 @@ from frontend.open_inference.rest.calls import RestCalls
 from frontend.open_inference.rest.endpoint import Endpoint, Serve
 from frontend.open_inference.rest.refusals import refusal
 from grpc_http2.server.plain_http.http_exchange import Application
-from serving.call.identity import OPEN, Asked, Right
+from serving.call.identity import OPEN, Requirement, Right
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.boundary import Boundary
 
@@ -35,7 +35,7 @@ def rest_application(
     """
     calls = RestCalls(servicer)
 
-    def route(method: str, path: str, serve: Serve, right: Asked = Right.PREDICT) -> Route:
+    def route(method: str, path: str, serve: Serve, right: Requirement = Right.PREDICT) -> Route:
         return Route(path, Endpoint(f"{method} {path}", right, serve, boundary, max_body_bytes), methods=[method])
 
     routes = [

@@ -54,10 +54,10 @@ def inference_of(model: str, version: str, body: bytes, json_length: str | None)
         InvalidRequest: the body does not follow the protocol.
     """
     end = len(body) if json_length is None else _checked_length(json_length, len(body))
-    asked = parse_request(RestInference, body[:end])
-    request = pb.ModelInferRequest(model_name=model, model_version=version, id=asked.id)
+    parsed = parse_request(RestInference, body[:end])
+    request = pb.ModelInferRequest(model_name=model, model_version=version, id=parsed.id)
     binary = memoryview(body)[end:]
-    for tensor in asked.inputs:
+    for tensor in parsed.inputs:
         size = _binary_size(tensor)
         request.raw_input_contents.append(_raw(tensor, binary[:size], size))
         binary = binary[size or 0 :]
@@ -68,12 +68,12 @@ def inference_of(model: str, version: str, body: bytes, json_length: str | None)
             f"the body has {len(binary)} bytes more than its tensors; {_SIZE} is the number of bytes of one tensor"
         )
     forms: dict[str, bool] = {}
-    for output in asked.outputs:
+    for output in parsed.outputs:
         if _BINARY in output.parameters:
             forms[output.name] = _flag(output.parameters, _BINARY)
         _set_parameters(request.outputs.add(name=output.name), output.parameters, {_BINARY})
-    _set_parameters(request, asked.parameters, {_ALL_BINARY})
-    return request, Forms(forms, _flag(asked.parameters, _ALL_BINARY))
+    _set_parameters(request, parsed.parameters, {_ALL_BINARY})
+    return request, Forms(forms, _flag(parsed.parameters, _ALL_BINARY))
 
 
 def answer_of(response: pb.ModelInferResponse, forms: Forms) -> Response:

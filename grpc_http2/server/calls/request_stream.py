@@ -67,7 +67,7 @@ class RequestStream:
             else:
                 self._more = asyncio.get_running_loop().create_future()
                 await self._more
-        self._call.connection.idle_reads.credit += READ_BYTES
+        self._call.connection.charges.idle_reads.credit += READ_BYTES
         return deserialized(self._deserialize, message)
 
     async def __aiter__(self) -> AsyncIterator[Any]:

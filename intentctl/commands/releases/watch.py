@@ -10,7 +10,7 @@ import typer
 
 from intentctl.connection import connecting
 from intentctl.foreign_text import shown
-from intentctl.managing import FRONTEND, Frontend, ending_by_code, told
+from intentctl.managing import FRONTEND, Frontend, ending_by_code, summary_of
 from intentctl.output import AsJson, as_json_text
 from serving.domain.management import ModelChange
 from serving.wire.channels import ChannelOptions
@@ -40,7 +40,7 @@ def _show(change: ModelChange, *, as_json: bool) -> None:
     if as_json:
         line = as_json_text(change.as_dict())
     else:
-        what = change.model_id if change.release is None else told(change.release)
+        what = change.model_id if change.release is None else summary_of(change.release)
         line = f"{change.kind}\t{shown(what)}" if what else change.kind
     sys.stdout.write(line + "\n")
     # A reader at the other end of a pipe needs each line as it arrives.

@@ -107,11 +107,11 @@ def strange_magnitude(subject: Subject) -> Iterator[Finding]:
 def other_hidden_size(subject: Subject) -> Iterator[Finding]:
     """Report a wrong fc_size: the book's predictor builds the network from the manifest, and then cannot load it."""
     first = subject.layers.linears[0].weight.shape[0]
-    told = subject.manifest.fc_size
-    if told is not None and len(subject.layers.linears) > 1 and told != first:
+    fc_size = subject.manifest.fc_size
+    if fc_size is not None and len(subject.layers.linears) > 1 and fc_size != first:
         yield warning(
             "other-hidden-size",
-            f"the manifest's fc_size is {told}, but the first layer of model.pth has {first} outputs; this "
+            f"the manifest's fc_size is {fc_size}, but the first layer of model.pth has {first} outputs; this "
             "predictor uses the file, and the book's predictor cannot load it",
             f"write {first} into the manifest, unless the file belongs to another model",
         )

@@ -24,7 +24,7 @@ def characters_behind_words(subject: Subject) -> Iterator[Finding]:
         yield error(
             "characters-behind-words",
             f"{_single(subject.tokens)} of {len(subject.tokens)} tokens of the vocabulary are single characters, and "
-            f"{_said(subject)} splits documents into words; {_evidence(subject)}",
+            f"{_tokenizer_name(subject)} splits documents into words; {_evidence(subject)}",
             f'write "Tokenizer": "{TokenizerName.BASIC_ENGLISH_CHARACTERS}" into the manifest, or train with words',
         )
 
@@ -53,7 +53,7 @@ def words_behind_characters(subject: Subject) -> Iterator[Finding]:
             by_share(share, wrong=_WRONG, odd=_ODD),
             "words-behind-characters",
             f"{len(longer)} of {len(subject.tokens)} tokens of the vocabulary have several characters, as "
-            f"{some_of(longer)}, and {_said(subject)} splits documents into single characters",
+            f"{some_of(longer)}, and {_tokenizer_name(subject)} splits documents into single characters",
             f'write "Tokenizer": "{TokenizerName.BASIC_ENGLISH}" into the manifest if the model was trained with words',
         )
 
@@ -105,7 +105,7 @@ def subwords(subject: Subject) -> Iterator[Finding]:
             yield error(
                 "subwords",
                 f"{len(marked)} of {len(subject.tokens)} tokens are parts of words as {kind} writes them, as "
-                f"{some_of(marked, 3)}, and {_said(subject)} produces whole words",
+                f"{some_of(marked, 3)}, and {_tokenizer_name(subject)} produces whole words",
                 f"make the vocabulary with one of the tokenizers that are served ({TokenizerName.BASIC_ENGLISH}), "
                 "and train again",
             )
@@ -120,12 +120,12 @@ def _out_of_reach(subject: Subject, obstacle: Obstacle, check: str, what: str, a
             severity,
             check,
             f"{len(found)} of {len(subject.tokens)} tokens of the vocabulary ({share:.1%}) have {what}, as "
-            f"{some_of(found)}: {_said(subject)} never produces them",
+            f"{some_of(found)}: {_tokenizer_name(subject)} never produces them",
             advice if severity is not Severity.NOTE else f"so few may stay; otherwise, {advice}",
         )
 
 
-def _said(subject: Subject) -> str:
+def _tokenizer_name(subject: Subject) -> str:
     return f"the tokenizer {subject.tokenizer}" + ("" if subject.manifest.tokenizer else " (the manifest names none)")
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from serving.domain.errors import InvalidRequest, ReleaseRefused
 from serving.domain.model_id import parse_model_name
-from serving.domain.releases.release import MAX_HISTORY, MAX_LABELS, Action, Canary, Change, Release, Shadow
+from serving.domain.releases.release import MAX_HISTORY, MAX_LABELS, Action, Canary, Release, ReleaseChange, Shadow
 
 RESERVED_LABELS: Final = frozenset({"stable", "canary", "shadow"})
 """Names of the roles in a release: neither versions nor labels may have these names."""
@@ -24,7 +24,7 @@ MAX_COMMENT: Final = 1024
 _MAX_IDENTITY: Final = 256
 
 OnTrial = TypeVar("OnTrial", Canary, Shadow)
-Trial: TypeAlias = Literal["canary", "shadow", "label"]
+WithdrawableRole: TypeAlias = Literal["canary", "shadow", "label"]
 """Role that can be withdrawn."""
 
 
@@ -197,7 +197,7 @@ def rolled_back(release: Release | None, *, version: str = "", by: str, at: date
 
 
 def withdrawn(
-    release: Release | None, *, role: Trial, label: str = "", by: str, at: datetime, comment: str = ""
+    release: Release | None, *, role: WithdrawableRole, label: str = "", by: str, at: datetime, comment: str = ""
 ) -> Release:
     """Return the release without its canary, its shadow, or ``label``.
 
@@ -316,7 +316,7 @@ def _recorded(
     """Return the release with this change as the latest entry of its history."""
     if len(comment) > MAX_COMMENT:
         raise InvalidRequest(f"a comment may have at most {MAX_COMMENT} characters; shorten it")
-    change = Change(
+    change = ReleaseChange(
         revision=release.revision,
         at=at,
         by=by[:_MAX_IDENTITY],

@@ -24,7 +24,7 @@ from serving.runtime.supervision.order import Order, settings_of_each
 from serving.runtime.supervision.place import CannotStart
 from serving.runtime.supervision.reservation import Reservation
 from serving.runtime.supervision.times import Times
-from serving.telemetry.metrics import MetricsServer
+from serving.transport.hosts.metrics_port import MetricsServer
 from serving.workers.board import Board
 from serving.workers.inboxes import Inboxes
 

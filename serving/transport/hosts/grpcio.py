@@ -17,9 +17,9 @@ from serving.transport.boundary import GuardedMethod
 from serving.transport.exchange import Awaited, ContextExchange, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.listening import CannotListen
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
-from serving.wire.listening import CannotListen
 
 _PICK_UP_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.05

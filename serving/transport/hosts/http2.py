@@ -21,9 +21,9 @@ from serving.files.material import TlsMaterial
 from serving.transport.boundary import Boundary, GuardedMethod
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.listening import CannotListen
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
-from serving.wire.listening import CannotListen
 from serving.workers.dealing import Dealer
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"

@@ -90,7 +90,7 @@ class ProcessComparison:
             TimeoutError: the process takes too long.
         """
         async with self._turn:
-            found = None if self._process is None else await self._asked(self._process, groups)
+            found = None if self._process is None else await self._compared(self._process, groups)
         if found is not None:
             return found
         if self._starting is None and time.monotonic() >= self._start_at:
@@ -105,11 +105,11 @@ class ProcessComparison:
         if self._process is not None:
             await self._process.end()
 
-    async def _asked(self, process: _Process, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
+    async def _compared(self, process: _Process, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
         """Return the answer of the process; ``None`` if the process has ended. Raises TimeoutError."""
         try:
             async with asyncio.timeout(self._patience_seconds):
-                answer = await process.ask(groups)
+                answer = await process.compare(groups)
             if answer is not None:
                 return answer
         except TimeoutError:
@@ -149,7 +149,7 @@ async def _begun() -> _Process:
     process = await _Process.start()
     try:
         async with asyncio.timeout(_BEGIN_SECONDS):
-            answer = await process.ask([])
+            answer = await process.compare([])
     except OSError:
         await process.kill()
         raise
@@ -189,7 +189,7 @@ class _Process:
         """Id of the process in the operating system."""
         return self._process.pid
 
-    async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
+    async def compare(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
         """Return the answer of the process; ``None`` if the process ends instead. Raises OSError."""
         self._writer.write(json.dumps(groups).encode() + b"\n")
         self._owed += 1

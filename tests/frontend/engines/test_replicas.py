@@ -83,9 +83,8 @@ class FakeNames:
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
+def names() -> FakeNames:
     """A resolver that is consulted at every call."""
-    monkeypatch.setattr("frontend.engines.replicas.FRESH_SECONDS", 0.0)
     return FakeNames()
 
 
@@ -107,7 +106,7 @@ async def before(
             backend = PredictorBackend(target, partitions=256)
         else:
             names.addresses = addresses
-            backend = PredictorBackend("dns:///predictor:1", partitions=256, look_up=names.look_up)
+            backend = PredictorBackend("dns:///predictor:1", partitions=256, look_up=names.look_up, fresh_seconds=0.0)
         stack.push_async_callback(backend.close)
         yield backend, replicas
 

@@ -16,7 +16,7 @@ from serving.domain.management import (
     Trial,
     VersionDescription,
 )
-from serving.domain.releases.release import Canary, Change, Release, Shadow
+from serving.domain.releases.release import Canary, Release, ReleaseChange, Shadow
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import model_service_pb2 as pb
 from serving.wire.management_messages import (
@@ -47,7 +47,7 @@ CANARIES = st.builds(
     min_answers=st.integers(1, 1_000_000),
 )
 CHANGES = st.builds(
-    Change,
+    ReleaseChange,
     revision=REVISIONS,
     at=st.datetimes(timezones=st.just(UTC)),
     by=TEXTS,
