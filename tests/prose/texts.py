@@ -73,7 +73,7 @@ def _sentence(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
         # Two expressions in a row are no repeated word.
         parts = (
-            str(part.value) if isinstance(part, ast.Constant) else f"code{number}"
+            str(part.value) if isinstance(part, ast.Constant) else f"value{number}"
             for number, part in enumerate(node.values)
         )
         return " ".join("".join(parts).split())
