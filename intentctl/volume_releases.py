@@ -10,7 +10,7 @@ import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from intent_serving_client.releases import MAX_HISTORY, Withdrawable
+from intent_serving_client.releases import MAX_HISTORY, WithdrawableRole
 from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import ModelNotFound, ReleaseRefused, ServingError
 from serving.domain.management import ReleaseState, Role
@@ -26,7 +26,7 @@ from serving.volume.release_writing import change_release
 
 
 class VolumeReleases:
-    """Manager of a model folder, as :class:`~serving.wire.management_client.ManagementClient` is of a frontend.
+    """Manager of a model folder, as :class:`~intent_serving_client.ManagementClient` is of a frontend.
 
     Args:
         root: the model folder.
@@ -86,7 +86,13 @@ class VolumeReleases:
         return self._changed(name, functools.partial(rolled_back, version=version), expected_revision, comment)
 
     def withdraw(
-        self, name: str, role: Withdrawable, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+        self,
+        name: str,
+        role: WithdrawableRole,
+        *,
+        label: str = "",
+        expected_revision: int | None = None,
+        comment: str = "",
     ) -> ReleaseState:
         """End the canary or the shadow, or remove a label. Raises as :meth:`release` does."""
         change = functools.partial(withdrawn, role=role, label=label)
@@ -117,7 +123,7 @@ class VolumeReleases:
         try:
             manifest = self._store.read_manifest(model_id)
             if manifest.is_elsewhere:
-                raise ReleaseRefused("its engine has to be asked; release it through a frontend")
+                raise ReleaseRefused("the model's engine has to be queried; release it through a frontend")
             loader = Loader(self._store, FileLimits())
             model = loader.load(model_id, loader.fingerprint(model_id))
             (answer,) = model.predict([example_query(model_id, manifest)])
@@ -125,7 +131,7 @@ class VolumeReleases:
                 raise answer
             check_answer(manifest, answer)
         except ServingError as error:
-            raise ReleaseRefused(f"{version} does not go live, and what was live stays: {error}") from error
+            raise ReleaseRefused(f"{version} does not go live, and the release stays as it is: {error}") from error
 
 
 def _user() -> str:

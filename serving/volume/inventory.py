@@ -14,7 +14,7 @@ from serving.domain.releases.release import Release
 from serving.domain.releases.views import view_of
 from serving.volume.model_store import ModelStore
 
-UNRELEASED: Final = "no version of it is released; release one, or ask for one by name@version"
+UNRELEASED: Final = "no version of this model is released; release one, or request one as name@version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Inventory:
             return ModelSummary(name, versions=versions, problem=problem)
         stable = self._model(versioned(name, release.stable))
         if stable is None:
-            missing = f"its stable version {release.stable} is not there; roll back, or publish it again"
+            missing = f"its stable version {release.stable} is missing; roll back, or publish it again"
             return ModelSummary(name, versions=versions, release=view_of(release), problem=missing)
         return _summary(name, stable, versions, release)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Final
 
 from intent_serving_client.management_messages import KINDS, ROLES
-from intent_serving_client.releases import Canary, Change, moment
+from intent_serving_client.releases import Canary, ReleaseChange, moment
 from serving.domain.management import (
     ModelChange,
     ModelDescription,
@@ -109,7 +109,7 @@ def _canary_message(canary: Canary) -> pb.CanaryState:
     )
 
 
-def _change_message(change: Change) -> pb.ReleaseChange:
+def _change_message(change: ReleaseChange) -> pb.ReleaseChange:
     return pb.ReleaseChange(**asdict(change) | {"at": moment(change.at)})
 
 

@@ -22,5 +22,5 @@ def view_of(release: Release | None, history: int | None = None) -> seen.Release
         None if release.canary is None else seen.Canary(**dict(release.canary)),
         None if release.shadow is None else seen.Shadow(**dict(release.shadow)),
         release.labels,
-        tuple(seen.Change(**dict(change)) for change in release.history[:history]),
+        tuple(seen.ReleaseChange(**dict(change)) for change in release.history[:history]),
     )

@@ -37,7 +37,7 @@ def test_the_services_have_the_same_classes_under_the_former_path() -> None:
 
 def test_a_client_loads_nothing_but_grpcio_and_protobuf() -> None:
     loaded = loaded_by("from intent_serving_client import IntentClient, ManagementClient; IntentClient('127.0.0.1:1')")
-    # What grpcio itself loads where it is installed.
+    # grpcio itself loads further packages of its family where they are installed.
     of_grpcio = loaded_by("import grpc")
     others = {name.partition(".")[0] for name in loaded - of_grpcio} - set(sys.stdlib_module_names)
     assert others <= {"intent_serving_client", "google", "grpc", "typing_extensions"}

@@ -16,7 +16,16 @@ MINUTES = 600.0
 def built_wheels(folder: Path) -> Path:
     """Build the wheels of the client, of the gRPC library and of the services; return their folder."""
     sources = (ROOT / "clients" / "python", ROOT / "grpc_http2", ROOT)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-build-isolation",
+        "--no-deps",
+        "--wheel-dir",
+        folder,
+    ]
     done = subprocess.run([*command, *sources], capture_output=True, text=True, check=False, timeout=MINUTES)
     assert done.returncode == 0, done.stderr
     return folder
@@ -43,7 +52,15 @@ class EmptyEnvironment:
         return {name for name in found if not name.endswith(".dist-info") and name != "__pycache__"}
 
     def install(self, *requirements: str) -> None:
-        command = [self.python, "-m", "pip", "install", "--disable-pip-version-check", "--find-links", self.wheels]
+        command: list[str | Path] = [
+            self.python,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--find-links",
+            self.wheels,
+        ]
         done = subprocess.run(
             [*command, *requirements], capture_output=True, text=True, check=False, timeout=MINUTES, cwd=self.folder
         )

@@ -19,7 +19,7 @@ from intent_serving_client.management import (
     Trial,
     VersionDescription,
 )
-from intent_serving_client.releases import Canary, Change, Release, Shadow
+from intent_serving_client.releases import Canary, Release, ReleaseChange, Shadow
 from intent_serving_client.residency import ModelResidency, ModelStatistics
 from intent_serving_client.stubs import model_service_pb2 as pb
 
@@ -122,8 +122,8 @@ def _canary_of(message: pb.CanaryState) -> Canary:
     )
 
 
-def _change_of(message: pb.ReleaseChange) -> Change:
-    return from_fields(Change, message, at=datetime.fromisoformat(message.at))
+def _change_of(message: pb.ReleaseChange) -> ReleaseChange:
+    return from_fields(ReleaseChange, message, at=datetime.fromisoformat(message.at))
 
 
 def _version(name: str) -> str:
@@ -143,4 +143,4 @@ def _trial_of(message: pb.Trial) -> Trial:
 
 
 def _not_understood() -> ServingError:
-    return ServingError("the service's answer is not understood; bring both sides to one version")
+    return ServingError("the service's answer cannot be decoded; run client and service at the same version")

@@ -70,7 +70,7 @@ def fill_request(request: pb.PredictRequest | pb.PredictorPredictRequest, query:
 
 
 def _unfit() -> InvalidRequest:
-    return InvalidRequest("runId, document and labels must be text that UTF-8 can hold, and k at least 0")
+    return InvalidRequest("runId, document and labels must be text that UTF-8 can encode, and k must be at least 0")
 
 
 def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) -> Prediction:

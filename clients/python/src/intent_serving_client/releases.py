@@ -13,7 +13,7 @@ MAX_HISTORY: Final = 100
 Action: TypeAlias = Literal["release", "canary", "shadow", "label", "promote", "rollback", "withdraw", "taken back"]
 """Kind of a change; only services themselves make ``taken back``."""
 
-Withdrawable: TypeAlias = Literal["canary", "shadow", "label"]
+WithdrawableRole: TypeAlias = Literal["canary", "shadow", "label"]
 """Role that can be withdrawn."""
 
 
@@ -42,7 +42,7 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ReleaseChange:
     """A change of a release."""
 
     revision: int
@@ -69,7 +69,7 @@ class Release:
     shadow: Shadow | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     """Version of each label."""
-    history: tuple[Change, ...] = ()
+    history: tuple[ReleaseChange, ...] = ()
     """Changes, the latest first."""
 
     def live_versions(self) -> Mapping[str, tuple[str, ...]]:
