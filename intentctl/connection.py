@@ -13,6 +13,7 @@ import typer
 
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, Unavailable
+from serving.domain.text_files import MARK, without_mark
 from serving.wire.channels import ChannelOptions, check_options
 
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
@@ -24,6 +25,7 @@ LONGER: Final = "give it longer with --timeout"
 _PANEL: Final = "Connection"
 _ARGUMENT: Final = "connection"
 _MAX_CREDENTIAL_BYTES: Final = 1 << 14
+_MARK: Final = MARK.decode()
 
 
 def connecting(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,13 +131,13 @@ def _connection(
 def _credential(file: Path | None) -> str | None:
     """Return the caller's credential; a file takes precedence over the variable that holds the credential itself."""
     if file is None:
-        return os.environ.get(CREDENTIAL_VARIABLE, "").strip() or None
+        return os.environ.get(CREDENTIAL_VARIABLE, "").removeprefix(_MARK).strip() or None
     try:
         with file.open("rb") as opened:
             read = opened.read(_MAX_CREDENTIAL_BYTES + 1)
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
-    credential = read.decode("utf-8", "replace").strip()
+    credential = without_mark(read).decode("utf-8", "replace").strip()
     if not credential or len(read) > _MAX_CREDENTIAL_BYTES:
         fail(f"{file} holds no credential; it must be one line", EXIT_USAGE)
     return credential

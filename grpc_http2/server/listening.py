@@ -12,6 +12,7 @@ from typing import Final, Protocol
 _BACKLOG: Final = 4096
 _EXHAUSTED_SECONDS: Final = 0.1
 _ANY_PORT: Final = 0
+_EVERY_ADDRESS: Final = "::"
 
 
 class Dealing(Protocol):
@@ -110,13 +111,16 @@ class Listener:
 async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Return a socket for each address of ``host``, all on one port.
 
+    ``::`` stands for all addresses of the machine, of IPv4 too; any other IPv6 address for itself alone.
+
     Args:
-        host: name or address, IPv4 or IPv6.
+        host: name or address, IPv4 or IPv6, with or without brackets.
         port: port number; 0 selects a free port.
         reuse_port: whether other processes may listen on the same port, and share its connections.
 
     Raises:
         OSError: an address does not belong to this machine, or is in use.
+        UnicodeError: ``host`` is not a name.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -130,7 +134,7 @@ async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> li
             if reuse_port:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != _EVERY_ADDRESS)
             same_port = sockets[0].getsockname()[1] if port == _ANY_PORT and len(sockets) > 1 else port
             each.bind((address[0], same_port, *address[2:]))
     except OSError:

@@ -28,6 +28,7 @@ from intentctl.predictions import as_dict
 from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, status_of
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.text_files import without_mark
 from serving.wire.batches import outcomes_in_batches
 from serving.wire.channels import ChannelOptions
 from serving.wire.client import IntentClient
@@ -79,7 +80,8 @@ def predict(
 
 def _lines_of_standard_input() -> list[str]:
     """Return the lines of standard input; invalid UTF-8 is kept, so that only the line with it is refused."""
-    return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in sys.stdin.buffer]
+    lines = list(sys.stdin.buffer)
+    return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in (*map(without_mark, lines[:1]), *lines[1:])]
 
 
 def _end_by(outcomes: Sequence[Outcome]) -> None:

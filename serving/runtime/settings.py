@@ -28,6 +28,7 @@ from serving.files.material import TlsFiles
 from serving.telemetry.call_log import LogCalls
 from serving.telemetry.dialects import OURS, parse_metric_names
 from serving.telemetry.logs import LogFormat, LogLevel
+from serving.wire.addresses import parse_host
 from serving.workers.membership import Membership
 
 EXIT_WRONG_SETTINGS: Final = 2
@@ -91,7 +92,10 @@ class ServerSettings(BaseSettings):
         validation_alias=AliasChoices("model_dir", "MODEL_DIR"),
         description="folder of the shared volume with one folder per model",
     )
-    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    host: Annotated[str, AfterValidator(parse_host)] = Field(
+        default="127.0.0.1",
+        description="name or address to listen on; 0.0.0.0 stands for all addresses of IPv4, and :: for all of IPv6 too",
+    )
     port: Port = Field(default=51001, description="port to listen on; 0: a free port, named in the log line 'ready'")
     max_message_bytes: int = Field(
         default=1 << 20,

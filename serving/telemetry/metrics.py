@@ -20,7 +20,8 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from serving.wire.listening import CannotListen
+from serving.wire.addresses import address_of
+from serving.wire.listening import cannot_listen
 
 log = structlog.get_logger()
 
@@ -54,12 +55,11 @@ class MetricsServer:
         """
         try:
             self._server = _Server(await _address_of(self._host, self._port), make_wsgi_app(self._registry))
-        except OSError as error:
-            wanted = f"{self._host}:{self._port}"
-            raise CannotListen(f"cannot listen on {wanted} for metrics: another process may hold it") from error
+        except (OSError, UnicodeError) as error:
+            raise cannot_listen(self._host, self._port, error, " for metrics") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
-        log.info("metrics", address=f"{self._host}:{self._server.server_port}")
+        log.info("metrics", address=address_of(self._host, self._server.server_port))
 
     async def close(self) -> None:
         """Stop listening. Scrapes in progress end with the process."""
@@ -70,7 +70,8 @@ class MetricsServer:
 
 
 async def _address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     return family, address
 
@@ -101,6 +102,9 @@ class _Server(ThreadingWSGIServer):
 
     def server_bind(self) -> None:
         """Bind without the lookup of this machine's name that the base class makes."""
+        if self.address_family == socket.AF_INET6:
+            # The address :: stands for those of IPv4 too, whatever the system's default is.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()

@@ -23,6 +23,8 @@ from grpc_http2.client.encryption import client_context
 from grpc_http2.client.servers.addresses import addresses_in
 from grpc_http2.client.settings import ChannelSettings, Tls
 from serving.domain.errors import InvalidConnection
+from serving.domain.text_files import without_mark
+from serving.wire.addresses import InvalidAddress, check_address
 
 AUTHORIZATION_KEY: Final = "authorization"
 """Metadata key of the caller's credential."""
@@ -30,6 +32,7 @@ AUTHORIZATION_KEY: Final = "authorization"
 Arguments: TypeAlias = Sequence[tuple[str, int | str]]
 """Channel arguments, with gRPC's names."""
 
+_SOCKET: Final = "unix:"
 _CREDENTIAL: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -67,8 +70,9 @@ def open_channel(address: str, options: ChannelOptions = PLAIN) -> grpc.Channel:
     """Return a blocking channel to ``address``, which is ``host:port``. The channel connects on the first call.
 
     Raises:
-        InvalidConnection: a TLS file cannot be read, or the credential cannot be sent.
+        InvalidConnection: a TLS file cannot be read, the credential cannot be sent, or ``address`` is not an address.
     """
+    _check_target(address)
     credentials, arguments = _credentials(options), _arguments(options)
     channel = (
         grpc.insecure_channel(address, options=arguments)
@@ -84,12 +88,24 @@ def open_async_channel(address: str, options: ChannelOptions = PLAIN) -> Channel
     Raises:
         InvalidConnection: as :func:`open_channel` does.
     """
+    _check_target(address)
     return Channel(
         addresses_in(address),
         ChannelSettings(max_message_bytes=options.max_answer_bytes),
         tls=_encryption(options),
         metadata=() if options.credential is None else (_bearer(options),),
     )
+
+
+def _check_target(target: str) -> None:
+    """Check the addresses in a target in gRPC's notation. A path of a unix socket is left to the transport."""
+    if target.startswith(_SOCKET):
+        return
+    for address in addresses_in(target):
+        try:
+            check_address(address)
+        except InvalidAddress as error:
+            raise InvalidConnection(f"the address {address!r} cannot be used: {error}") from error
 
 
 def check_options(options: ChannelOptions) -> None:
@@ -153,7 +169,7 @@ def _contents(file: Path | None, kind: str) -> bytes | None:
     if file is None:
         return None
     try:
-        contents = file.read_bytes()
+        contents = without_mark(file.read_bytes())
     except OSError as error:
         raise InvalidConnection(f"the file of the TLS {kind} cannot be read: {error.strerror}") from error
     if b"-----BEGIN " not in contents:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from serving.wire.listening import CannotListen
+from serving.wire.listening import cannot_listen
+
+_EVERY_ADDRESS: Final = "::"
 
 
 class Reservation:
@@ -35,9 +37,8 @@ class Reservation:
             found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             for family, _, _, _, address in found:
                 port = self._bind(family, (address[0], port, *address[2:]))
-        except OSError as error:
-            wanted = f"{host}:{port}{purpose}"
-            raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
+        except (OSError, UnicodeError) as error:
+            raise cannot_listen(host, port, error, purpose) from error
         return port
 
     def __enter__(self) -> Self:
@@ -53,7 +54,7 @@ class Reservation:
         taken = socket.socket(family, socket.SOCK_STREAM)
         self._sockets.append(taken)
         if family == socket.AF_INET6:
-            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != _EVERY_ADDRESS)
         # Connections of a former process may linger on the port, but a second supervisor must fail to bind.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(address)

@@ -19,7 +19,8 @@ from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
-from serving.wire.listening import CannotListen
+from serving.wire.addresses import address_of
+from serving.wire.listening import cannot_listen, cause_of_refusal
 
 _PICK_UP_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.05
@@ -61,14 +62,14 @@ class GrpcioHost:
             CannotListen: the address is not available.
         """
         await self.set_serving(False)
-        wanted = f"{self._settings.host}:{self._settings.port}"
+        host, port = self._settings.host, self._settings.port
         try:
-            port = self._listen(wanted)
+            port = self._listen(address_of(host, port))
         except RuntimeError as error:
-            raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
+            raise cannot_listen(host, port, await cause_of_refusal(host, port)) from error
         await self._server.start()
         await self._hosted.open_health_port()
-        return f"{self._settings.host}:{port}"
+        return address_of(host, port)
 
     async def set_serving(self, serving: bool) -> None:
         """Answer health checks with SERVING or NOT_SERVING."""

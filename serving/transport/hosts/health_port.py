@@ -11,7 +11,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from serving.transport.hosts.health import DrainableHealth
-from serving.wire.listening import CannotListen
+from serving.wire.addresses import address_of
+from serving.wire.listening import cannot_listen, cause_of_refusal
 
 _MOST_AT_ONCE: Final = 16
 _OPTIONS: Final = (
@@ -31,7 +32,8 @@ class HealthPort:
     """
 
     def __init__(self, host: str, port: int, health: DrainableHealth, *, shared: bool = False) -> None:
-        self._address = f"{host}:{port}"
+        self._host = host
+        self._port = port
         options = (*_OPTIONS, ("grpc.so_reuseport", int(shared)))
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_AT_ONCE)
         add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
@@ -44,11 +46,10 @@ class HealthPort:
             CannotListen: the address is not available.
         """
         try:
-            self._server.add_insecure_port(self._address)
+            self._server.add_insecure_port(address_of(self._host, self._port))
         except RuntimeError as error:
-            raise CannotListen(
-                f"cannot listen on {self._address} for health checks: another process may hold it"
-            ) from error
+            cause = await cause_of_refusal(self._host, self._port)
+            raise cannot_listen(self._host, self._port, cause, " for health checks") from error
         await self._server.start()
 
     async def stop(self) -> None:
