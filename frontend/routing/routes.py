@@ -85,7 +85,7 @@ def _engine(kind: str, addresses: Sequence[str], option: str) -> Engine:
 
 
 def _check(address: str, written: str, fault: str = "") -> None:
-    """Check an address in the part of a route that is ``written`` so. Raises ValueError, with ``fault`` as its cause."""
+    """Check an address in the part of a route that is ``written`` so. Raises ValueError, led by ``fault``."""
     try:
         check_address(address.removeprefix(_RESOLVER))
     except InvalidAddress as error:

@@ -81,7 +81,9 @@ def predict(
 def _lines_of_standard_input() -> list[str]:
     """Return the lines of standard input; invalid UTF-8 is kept, so that only the line with it is refused."""
     lines = list(sys.stdin.buffer)
-    return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in (*map(without_mark, lines[:1]), *lines[1:])]
+    return [
+        line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in (*map(without_mark, lines[:1]), *lines[1:])
+    ]
 
 
 def _end_by(outcomes: Sequence[Outcome]) -> None:

@@ -7,6 +7,7 @@ not hold up the event loop, and a busy event loop does not hold up a scrape.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import socketserver
 import sys
@@ -20,6 +21,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
+from grpc_http2.server.listening import NOT_OF_THIS_MACHINE
 from serving.wire.addresses import address_of
 from serving.wire.listening import cannot_listen
 
@@ -54,7 +56,7 @@ class MetricsServer:
             CannotListen: the address is not available.
         """
         try:
-            self._server = _Server(await _address_of(self._host, self._port), make_wsgi_app(self._registry))
+            self._server = await _server_at(self._host, self._port, make_wsgi_app(self._registry))
         except (OSError, UnicodeError) as error:
             raise cannot_listen(self._host, self._port, error, " for metrics") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
@@ -69,11 +71,19 @@ class MetricsServer:
             self._server.server_close()
 
 
-async def _address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+async def _server_at(host: str, port: int, application: Any) -> _Server:
+    """Return a server on the first address of ``host`` that this machine has. Raises OSError, UnicodeError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return family, address
+    missing: OSError | None = None
+    for family, _, _, _, address in found:
+        try:
+            return _Server((family, address), application)
+        except OSError as error:
+            if error.errno not in NOT_OF_THIS_MACHINE:
+                raise
+            missing = error
+    raise missing or OSError(errno.EADDRNOTAVAIL, "no address")
 
 
 class _Handler(WSGIRequestHandler):

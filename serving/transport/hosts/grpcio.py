@@ -63,6 +63,9 @@ class GrpcioHost:
         """
         await self.set_serving(False)
         host, port = self._settings.host, self._settings.port
+        # gRPC does not say why it cannot listen, and writes lines of its own. Workers share a port that is reserved.
+        if self._settings.membership is None and (cause := await cause_of_refusal(host, port)) is not None:
+            raise cannot_listen(host, port, cause)
         try:
             port = self._listen(address_of(host, port))
         except RuntimeError as error:
