@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
+from intentctl.tls_faults import tls_fault
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, Unavailable
 from serving.domain.text_files import MARK, without_mark
 from serving.wire.channels import ChannelOptions, check_options
@@ -52,7 +53,7 @@ def fail_unanswered(
     longer: str = LONGER,
     instead: str = "",
 ) -> NoReturn:
-    """Exit because a service gave no answer, or none in time, and say what to do.
+    """Exit because a service gave no answer, or none in time; say why, if that can be found out, and what to do.
 
     Args:
         address: address of the service, ``host:port``.
@@ -61,13 +62,13 @@ def fail_unanswered(
         longer: advice if the deadline has expired.
         instead: alternative that needs no service, as the end of a sentence.
     """
+    fault = tls_fault(address, connection)
+    if fault:
+        fail(f"no answer from {address}: {fault}", EXIT_UNAVAILABLE)
     if isinstance(error, DeadlineExceeded):
         fail(f"no answer from {address} in time: {error}; {longer}", EXIT_UNAVAILABLE)
-    if connection.is_encrypted:
-        advice = "is it running, does it speak TLS, and is its certificate for this name and of an authority you trust?"
-    else:
-        advice = f"is it running? `intentctl up` starts it{instead}; one that speaks TLS needs --tls or --tls-authority"
-    fail(f"no answer from {address}: {error} ({advice})", EXIT_UNAVAILABLE)
+    advice = "" if connection.is_encrypted else f" `intentctl up` starts it{instead}"
+    fail(f"no answer from {address}: {error} (is it running?{advice})", EXIT_UNAVAILABLE)
 
 
 def _file(variable: str, what: str) -> Any:

@@ -116,7 +116,8 @@ async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> li
     """Return a socket for each address of ``host``, all on one port.
 
     Names such as localhost often have an address of IPv6 where the machine has none: addresses of a name that are not
-    of this machine are left out, unless all of them are. ``::`` stands for all addresses of the machine, of IPv4 too; any other IPv6 address for itself alone.
+    of this machine are left out, unless all of them are. ``::`` stands for all addresses of the machine, those of IPv4
+    included; any other address of IPv6 for itself alone.
 
     Args:
         host: name or address, IPv4 or IPv6, with or without brackets.

@@ -16,6 +16,7 @@ from intentctl.explanations.terminal import UNKNOWN_MARK, marked
 from intentctl.output import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
+    EXIT_USAGE,
     AsJson,
     Column,
     console,
@@ -25,7 +26,7 @@ from intentctl.output import (
     tell,
 )
 from intentctl.predictions import as_dict
-from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, status_of
+from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable, status_of
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.text_files import without_mark
@@ -67,6 +68,8 @@ def predict(
     try:
         with IntentClient(frontend, timeout=timeout, options=connection) as client:
             outcomes = [outcome for batch in outcomes_in_batches(client, queries) for outcome in batch]
+    except InvalidConnection as error:
+        fail(str(error), EXIT_USAGE)
     except (Unavailable, DeadlineExceeded) as error:
         fail_unanswered(frontend, error, connection)
     except ServingError as error:

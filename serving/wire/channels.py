@@ -162,10 +162,15 @@ def _materials(
 ) -> tuple[bytes | None, bytes | None, bytes | None]:
     if (certificate is None) != (key is None):
         raise InvalidConnection("the caller's certificate and its key belong together; name both or none")
-    return _contents(authority, "authority"), _contents(certificate, "certificate"), _contents(key, "key")
+    return contents_of(authority, "authority"), contents_of(certificate, "certificate"), contents_of(key, "key")
 
 
-def _contents(file: Path | None, kind: str) -> bytes | None:
+def contents_of(file: Path | None, kind: str) -> bytes | None:
+    """Return the contents of a PEM file, without a byte order mark; ``None`` without a file.
+
+    Raises:
+        InvalidConnection: the file cannot be read, or is not PEM.
+    """
     if file is None:
         return None
     try:
