@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 from grpc import StatusCode
@@ -198,6 +198,10 @@ class SampledCalls:
         span.end(code.name if code in _FAULTS else "")
 
 
+# Proxies in the environment are meant for web traffic.
+_CHANNEL_OPTIONS: Final[Any] = (("grpc.enable_http_proxy", 0),)
+
+
 class _Counted(SpanExporter):
     """An exporter that counts its spans and can be shut down during an export.
 
@@ -284,7 +288,7 @@ class TraceSender(Collector):
     def __init__(self, endpoint: str, service: str, *, message_seconds: float = 5.0, end_seconds: float = 2.0) -> None:
         self._end_seconds = end_seconds
         address = endpoint if "://" in endpoint else f"http://{endpoint}"
-        self._exporter = _Counted(OTLPSpanExporter(address, timeout=message_seconds))
+        self._exporter = _Counted(OTLPSpanExporter(address, timeout=message_seconds, channel_options=_CHANNEL_OPTIONS))
         self._spans = _Bounded(self._exporter)
         attributes: dict[str, Attribute] = {
             "service.name": service,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +29,18 @@ _QUIET_LOOKS: Final = 10
 _HOLD_SECONDS: Final = 0.5
 _STATUS_SECONDS: Final = 1.0
 _ENDING: Final = "the service is ending; try again"
+
+
+class _Abandoned(logging.Filter):
+    """Drops gRPC's errors about answers to callers that have left."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is of something else."""
+        return not str(record.msg).startswith("ExecuteBatchError raised in core by servicer method")
+
+
+# The boundary logs such calls itself, as CANCELLED.
+logging.getLogger("grpc._cython.cygrpc").addFilter(_Abandoned())
 
 
 class GrpcioHost:
