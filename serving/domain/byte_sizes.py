@@ -7,12 +7,18 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, ByteSize
 
-_KUBERNETES: Final = re.compile(r"\s*[0-9.]+\s*[KMGTPE]i\s*", re.IGNORECASE)
+_SIZE: Final = re.compile(r"\s*[0-9]*\.?[0-9]+\s*(?P<unit>[A-Za-z]*)\s*")
+_KUBERNETES: Final = re.compile(r"[KMGTPE]i", re.IGNORECASE)
 
 
 def _with_unit(value: Any) -> Any:
-    """Return ``1Gi``, as Kubernetes writes it, in pydantic's notation, ``1GiB``."""
-    return f"{value.rstrip()}B" if isinstance(value, str) and _KUBERNETES.fullmatch(value) else value
+    """Return ``1Gi``, as Kubernetes writes it, in pydantic's notation, ``1GiB``. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise ValueError("write a number of bytes, or a size such as 512MiB, 1Gi or 2GB")
+    return f"{value.rstrip()}B" if _KUBERNETES.fullmatch(found["unit"]) else value
 
 
 Bytes: TypeAlias = Annotated[ByteSize, BeforeValidator(_with_unit)]
