@@ -45,13 +45,8 @@ def test_a_port_in_use_is_one_line(flag: str, transport: str) -> None:
         port = str(holder.getsockname()[1])
         code, lines = failed_start("predictor", "--transport", transport, flag, port)
     purpose = {"--port": "", "--metrics-port": " for metrics", "--health-port": " for health checks"}[flag]
-    assert (code, lines) == (
-        1,
-        [
-            f"predictor: cannot listen on 127.0.0.1:{port}{purpose}: it is in use; end the process that holds it, or"
-            " choose another port"
-        ],
-    )
+    why = "it is in use; end the process that holds it, or choose another port"
+    assert (code, lines) == (1, [f"predictor: cannot listen on 127.0.0.1:{port}{purpose}: {why}"])
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -45,22 +46,26 @@ def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+async def asked(address: str) -> str:
+    async with AsyncIntentClient(address) as client:
+        return (await client.predict(MODEL, DOCUMENT)).label
+
+
 @pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
-async def test_every_port_of_a_service_is_reached_by_ipv6(host: str, transport: str, tmp_path: Path) -> None:
+def test_every_port_of_a_service_is_reached_by_ipv6(host: str, transport: str, tmp_path: Path) -> None:
     metrics, health = free_port(), free_port()
     ports = ("--metrics-port", str(metrics), "--health-port", str(health))
     for service in serving(host, tmp_path, transport, *ports):
         with IntentClient(service.address) as client:
             assert client.predict(MODEL, DOCUMENT).label == LABEL
-        async with AsyncIntentClient(service.address) as asking:
-            assert (await asking.predict(MODEL, DOCUMENT)).label == LABEL
+        assert asyncio.run(asked(service.address)) == LABEL
         assert health_of(f"[::1]:{health}", "", PATIENCE) == "SERVING"
         with urllib.request.urlopen(f"http://[::1]:{metrics}/metrics", timeout=PATIENCE) as answer:
             assert b"intent_" in answer.read()
         question = json.dumps({"runId": MODEL, "document": DOCUMENT})
         command = [grpcurl(), "-plaintext", "-d", question, service.address, "prediction.PredictionService/Predict"]
-        asked = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE)
-        assert f'"{LABEL}"' in json.loads(asked.stdout)["response"]
+        ran = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE)
+        assert f'"{LABEL}"' in json.loads(ran.stdout)["response"]
         if transport == "http2":
             with urllib.request.urlopen(f"http://{service.address}/v2/health/ready", timeout=PATIENCE) as answer:
                 assert answer.status == 200

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from grpc import StatusCode
 
 from frontend.management.volume import Volume
@@ -197,3 +199,22 @@ async def test_watchers_see_the_models_that_they_may_use(tmp_path: Path) -> None
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await watch.read()
     assert failed.value.code() is StatusCode.PERMISSION_DENIED
+
+
+async def test_a_first_scan_that_fails_after_its_watcher_has_left_is_no_error(tmp_path: Path, volume: Volume) -> None:
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    changes = watch_of(tmp_path / "missing", volume).changes("", everybody, initial=True)
+    with structlog.testing.capture_logs() as lines:
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        while not any(line["event"].startswith("volume cannot be watched") for line in lines):
+            await asyncio.sleep(0.01)
+            if not asyncio.all_tasks() - {asyncio.current_task()}:
+                break
+    del changes, waiting
+    gc.collect()
+    await asyncio.sleep(0)
+    assert faults == []

@@ -28,18 +28,22 @@ WRONG = {
 }
 
 
+async def listen(listener: str, folder: Path, host: str, port: int) -> None:
+    if listener == "metrics":
+        await MetricsServer(host, port, []).start()
+    elif listener == "health":
+        await HealthPort(host, port, DrainableHealth()).start()
+    elif listener == "workers":
+        with Reservation() as reservation:
+            reservation.take(host, port)
+    else:
+        settings = server_settings(folder, port=port, transport=listener)
+        await host_of(settings.model_copy(update={"host": host}), []).start()
+
+
 async def refusal_of(listener: str, folder: Path, host: str, port: int) -> str:
     with pytest.raises(CannotListen) as refused:
-        if listener == "metrics":
-            await MetricsServer(host, port, []).start()
-        elif listener == "health":
-            await HealthPort(host, port, DrainableHealth()).start()
-        elif listener == "workers":
-            with Reservation() as reservation:
-                reservation.take(host, port)
-        else:
-            settings = server_settings(folder, port=port, transport=listener)
-            await host_of(settings.model_copy(update={"host": host}), []).start()
+        await listen(listener, folder, host, port)
     return str(refused.value)
 
 
