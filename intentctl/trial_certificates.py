@@ -1,6 +1,6 @@
 """Certificates for trying TLS: an authority, and what it signed for each side.
 
-The authority's own key is written nowhere, so nobody can sign further certificates with it.
+The authority's own key is written nowhere, so that no further certificates can be signed with it.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def test_the_recipe_of_the_documents_works_as_it_is_printed(tmp_path: Path) -> N
 
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MODEL_DIR": str(ROOT / "models"), "COLUMNS": "200"}
     try:
-        subprocess.run(command_of(make), cwd=tmp_path, env=environment, check=True, timeout=PATIENCE)
+        subprocess.run(command_of(make), cwd=tmp_path, env=environment, check=True, timeout=START_SECONDS)
         with (tmp_path / "log").open("wb") as log:
             running += [
                 subprocess.Popen(command_of(line), cwd=tmp_path, env=environment, stderr=log) for line in services
@@ -202,7 +202,7 @@ def test_the_recipe_of_the_documents_works_as_it_is_printed(tmp_path: Path) -> N
             options = ChannelOptions(tls_authority=folder / "authority.crt")
             wait_until_serving(f"localhost:{ports['51001']}", options)
             asked = subprocess.run(
-                command_of(predict), cwd=tmp_path, env=environment, capture_output=True, timeout=PATIENCE, check=False
+                command_of(predict), cwd=tmp_path, env=environment, capture_output=True, timeout=START_SECONDS, check=False
             )
         assert (asked.returncode, b"timer" in asked.stdout) == (0, True), asked.stderr
     finally:
