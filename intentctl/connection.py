@@ -20,7 +20,7 @@ from serving.wire.channels import ChannelOptions, check_options
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
 """Environment variable with the caller's API key or token itself."""
 
-LONGER: Final = "give it longer with --timeout"
+LONGER: Final = "allow more time with --timeout"
 """Advice for an expired deadline, given by commands that have that option."""
 
 _PANEL: Final = "Connection"
@@ -68,7 +68,7 @@ def fail_unanswered(
     if isinstance(error, DeadlineExceeded):
         fail(f"no answer from {address} in time: {error}; {longer}", EXIT_UNAVAILABLE)
     advice = "" if connection.is_encrypted else f" `intentctl up` starts it{instead}"
-    fail(f"no answer from {address}: {error} (is it running?{advice})", EXIT_UNAVAILABLE)
+    fail(f"no answer from {address}: {error} (is the service running?{advice})", EXIT_UNAVAILABLE)
 
 
 def _file(variable: str, what: str) -> Any:
@@ -140,5 +140,5 @@ def _credential(file: Path | None) -> str | None:
         fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
     credential = without_mark(read).decode("utf-8", "replace").strip()
     if not credential or len(read) > _MAX_CREDENTIAL_BYTES:
-        fail(f"{file} holds no credential; it must be one line", EXIT_USAGE)
+        fail(f"{file} holds no credential; write the credential as one line", EXIT_USAGE)
     return credential

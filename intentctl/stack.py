@@ -17,8 +17,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.runtime.settings import Transport
+from serving.transport.hosts.listening import cause_of_refusal
 from serving.wire.addresses import address_of
-from serving.wire.listening import cause_of_refusal
 
 ALGORITHM: Final = "intent-classification"
 """Algorithm that the local predictor serves."""

@@ -22,7 +22,7 @@ from intentctl.tls_faults import tls_fault
 from intentctl.trial_certificates import SERVICES, trial_certificates
 from serving.client import ChannelOptions
 from serving.wire.channels import open_channel
-from tests.builders import PATIENCE, SERVING, free_port, refusing_address
+from tests.builders import SERVING, free_port, refusing_address
 from tests.conftest import ROOT
 from tests.end_to_end.processes import START_SECONDS, Service, start, transports
 from tests.end_to_end.transports.certificates import Authority
@@ -202,7 +202,12 @@ def test_the_recipe_of_the_documents_works_as_it_is_printed(tmp_path: Path) -> N
             options = ChannelOptions(tls_authority=folder / "authority.crt")
             wait_until_serving(f"localhost:{ports['51001']}", options)
             asked = subprocess.run(
-                command_of(predict), cwd=tmp_path, env=environment, capture_output=True, timeout=START_SECONDS, check=False
+                command_of(predict),
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                timeout=START_SECONDS,
+                check=False,
             )
         assert (asked.returncode, b"timer" in asked.stdout) == (0, True), asked.stderr
     finally:

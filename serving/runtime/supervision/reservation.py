@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from grpc_http2.server.listening import EVERY_ADDRESS, NOT_OF_THIS_MACHINE
-from serving.wire.listening import cannot_listen
+from serving.transport.hosts.listening import cannot_listen
 
 
 class Reservation:

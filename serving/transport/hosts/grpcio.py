@@ -18,17 +18,17 @@ from serving.transport.boundary import GuardedMethod
 from serving.transport.exchange import Awaited, ContextExchange, Ended, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.listening import cannot_listen, cause_of_refusal
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
 from serving.wire.addresses import address_of
-from serving.wire.listening import cannot_listen, cause_of_refusal
 
 _PICK_UP_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.1
 _QUIET_LOOKS: Final = 10
 _HOLD_SECONDS: Final = 0.5
 _STATUS_SECONDS: Final = 1.0
-_ENDING: Final = "the service is ending; try again"
+_ENDING: Final = "the service is shutting down; try again"
 
 
 class _Abandoned(logging.Filter):
@@ -256,7 +256,7 @@ def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
             await context.abort(response.code, response.message)
         finally:
             del context
-        raise AssertionError("abort returns never")
+        raise AssertionError("abort never returns")
 
     return behaviour
 

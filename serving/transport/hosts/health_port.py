@@ -11,8 +11,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from serving.transport.hosts.health import DrainableHealth
+from serving.transport.hosts.listening import cannot_listen, cause_of_refusal
 from serving.wire.addresses import address_of
-from serving.wire.listening import cannot_listen, cause_of_refusal
 
 _PURPOSE: Final = " for health checks"
 _MOST_AT_ONCE: Final = 16

@@ -18,10 +18,10 @@ from serving.files.material import TlsMaterial
 from serving.transport.boundary import Boundary, GuardedMethod
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.listening import cannot_listen
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
 from serving.wire.addresses import address_of
-from serving.wire.listening import cannot_listen
 from serving.workers.dealing import Dealer
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from serving.runtime.supervision.reservation import Reservation
-from serving.telemetry.metrics import MetricsServer
 from serving.transport.hosts.health import DrainableHealth
 from serving.transport.hosts.health_port import HealthPort
-from serving.wire.listening import CannotListen, cannot_listen
+from serving.transport.hosts.listening import CannotListen, cannot_listen
+from serving.transport.hosts.metrics_port import MetricsServer
 from tests.builders import free_port, host_of, server_settings
 from tests.end_to_end.processes import transports
 

@@ -22,13 +22,13 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from grpc_http2.server.listening import NOT_OF_THIS_MACHINE
+from serving.transport.hosts.listening import cannot_listen
 from serving.wire.addresses import address_of
-from serving.wire.listening import cannot_listen
 
 log = structlog.get_logger()
 
 _MOST_AT_ONCE: Final = 8
-_PATIENCE_SECONDS: Final = 10.0
+_REQUEST_SECONDS: Final = 10.0
 
 
 class MetricsServer:
@@ -38,11 +38,15 @@ class MetricsServer:
         host: address to listen on.
         port: port to listen on.
         collectors: collectors that are read at every scrape, in any thread.
+        request_seconds: time limit for reading from a caller, and for writing to a caller, in seconds.
     """
 
-    def __init__(self, host: str, port: int, collectors: Sequence[Collector]) -> None:
+    def __init__(
+        self, host: str, port: int, collectors: Sequence[Collector], *, request_seconds: float = _REQUEST_SECONDS
+    ) -> None:
         self._host = host
         self._port = port
+        self._request_seconds = request_seconds
         self._registry = CollectorRegistry(auto_describe=False)
         for collector in collectors:
             self._registry.register(collector)
@@ -56,7 +60,9 @@ class MetricsServer:
             CannotListen: the address is not available.
         """
         try:
-            self._server = await _server_at(self._host, self._port, make_wsgi_app(self._registry))
+            self._server = await _server_at(
+                self._host, self._port, make_wsgi_app(self._registry), self._request_seconds
+            )
         except (OSError, UnicodeError) as error:
             raise cannot_listen(self._host, self._port, error, " for metrics") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
@@ -71,14 +77,14 @@ class MetricsServer:
             self._server.server_close()
 
 
-async def _server_at(host: str, port: int, application: Any) -> _Server:
+async def _server_at(host: str, port: int, application: Any, request_seconds: float) -> _Server:
     """Return a server on the first address of ``host`` that this machine has. Raises OSError, UnicodeError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     missing: OSError | None = None
     for family, _, _, _, address in found:
         try:
-            return _Server((family, address), application)
+            return _Server((family, address), application, request_seconds)
         except OSError as error:
             if error.errno not in NOT_OF_THIS_MACHINE:
                 raise
@@ -88,8 +94,6 @@ async def _server_at(host: str, port: int, application: Any) -> _Server:
 
 class _Handler(WSGIRequestHandler):
     """Handler of one connection, which carries one request."""
-
-    timeout = _PATIENCE_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class defines the name
         """Log nothing: scrapes arrive every few seconds."""
@@ -104,8 +108,9 @@ class _Server(ThreadingWSGIServer):
 
     request_queue_size = 16
 
-    def __init__(self, address: tuple[socket.AddressFamily, Any], application: Any) -> None:
+    def __init__(self, address: tuple[socket.AddressFamily, Any], application: Any, request_seconds: float) -> None:
         self.address_family, place = address
+        self._request_seconds = request_seconds
         self._places = threading.BoundedSemaphore(_MOST_AT_ONCE)
         super().__init__(place, _Handler)
         self.set_app(application)
@@ -118,6 +123,12 @@ class _Server(ThreadingWSGIServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection, which is closed if its caller is silent for too long."""
+        request, client_address = super().get_request()
+        request.settimeout(self._request_seconds)
+        return request, client_address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Return whether a thread is available for the request."""
@@ -134,4 +145,4 @@ class _Server(ThreadingWSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a failed scrape. The usual cause is a caller that disconnected."""
         del request, client_address
-        log.info("a scrape of metrics failed", exc_info=sys.exception())
+        log.info("scrape of metrics failed", exc_info=sys.exception())
