@@ -67,7 +67,11 @@ def fail_unanswered(
         fail(f"no answer from {address}: {fault}", EXIT_UNAVAILABLE)
     if isinstance(error, DeadlineExceeded):
         fail(f"no answer from {address} in time: {error}; {longer}", EXIT_UNAVAILABLE)
-    advice = "" if connection.is_encrypted else f" `intentctl up` starts it{instead}"
+    advice = (
+        ""
+        if connection.is_encrypted
+        else f" `intentctl up` starts it{instead}; a service with TLS needs --tls or --tls-authority"
+    )
     fail(f"no answer from {address}: {error} (is the service running?{advice})", EXIT_UNAVAILABLE)
 
 

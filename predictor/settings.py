@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, ByteSize, Field
+from pydantic import AfterValidator, Field
 
 from serving.domain.byte_sizes import Bytes
 from serving.domain.errors import InvalidModelId
@@ -33,7 +33,7 @@ class PredictorSettings(ServerSettings):
     model_config = service_settings("INTENT_PREDICTOR_", "predictor")
 
     model_memory: Bytes = Field(
-        default=ByteSize(0),
+        default=0,
         ge=0,
         le=1 << 50,
         description="memory for models, such as 1GiB, 1Gi or 500MB; 0: a share of the container's memory, or else of"
@@ -52,12 +52,8 @@ class PredictorSettings(ServerSettings):
         le=MOST,
         description="maximum number of models that wait to be loaded; further ones are refused with RESOURCE_EXHAUSTED",
     )
-    max_weights_bytes: Bytes = Field(
-        default=ByteSize(256 << 20), ge=1, le=1 << 50, description="maximum size of model.pth"
-    )
-    max_vocabulary_bytes: Bytes = Field(
-        default=ByteSize(64 << 20), ge=1, le=1 << 50, description="maximum size of vocab.pth"
-    )
+    max_weights_bytes: Bytes = Field(default=256 << 20, ge=1, le=1 << 50, description="maximum size of model.pth")
+    max_vocabulary_bytes: Bytes = Field(default=64 << 20, ge=1, le=1 << 50, description="maximum size of vocab.pth")
     max_counted_models: int = Field(
         default=4096,
         ge=1,

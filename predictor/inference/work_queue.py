@@ -73,10 +73,6 @@ class WorkQueue(Generic[Result]):
                 # The caller left.
                 self._remove(work)
                 release()
-            elif work.result.done() and not work.result.cancelled():
-                # The caller may have left in the iteration in which its work failed; asyncio logs errors that no caller
-                # retrieves.
-                work.result.exception()
 
     def close(self) -> None:
         """Refuse waiting work, and wait for running work."""

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    ByteSize,
     DirectoryPath,
     Field,
     FilePath,
@@ -112,14 +111,14 @@ class ServerSettings(BaseSettings):
     )
     port: Port = Field(default=51001, description="port to listen on; 0: a free port, named in the log line 'ready'")
     max_message_bytes: Bytes = Field(
-        default=ByteSize(1 << 20),
+        default=1 << 20,
         ge=1 << 10,
         le=1 << 30,
         description="maximum size of a request, in bytes, or as 4MiB; larger requests are refused with"
         " RESOURCE_EXHAUSTED",
     )
     max_document_bytes: Bytes = Field(
-        default=ByteSize(1 << 16), ge=1, le=1 << 30, description="maximum size of a document, in bytes of UTF-8"
+        default=1 << 16, ge=1, le=1 << 30, description="maximum size of a document, in bytes of UTF-8"
     )
     max_batch_size: int = Field(
         default=4096, ge=1, le=1 << 20, description="maximum number of requests in a batch call"

@@ -263,6 +263,6 @@ async def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(tmp_path
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:51001", "::1:51001", "localhost"])
 def test_what_is_no_address_is_a_wrong_call_of_the_command(address: str) -> None:
-    result = CliRunner().invoke(app, ["a", "x", "--address", address])
+    result = CliRunner().invoke(app, ["a", "x", "--frontend", address])
     assert result.exit_code == 2
     assert "cannot be used" in result.output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -191,29 +190,3 @@ async def test_what_waits_when_the_queue_closes_is_refused() -> None:
         await waits
     assert await first == "first"
     assert sorted(made.released) == ["a", "first"]
-
-
-async def test_work_that_fails_as_its_caller_leaves_is_no_error_of_the_event_loop() -> None:
-    loop = asyncio.get_running_loop()
-    faults: list[object] = []
-    loop.set_exception_handler(lambda _, context: faults.append(context))
-    queue: WorkQueue[str] = WorkQueue(1, 1, name="test")
-    callers: list[asyncio.Task[str]] = []
-
-    def fail(least_seconds: float) -> str:
-        del least_seconds
-        raise ZeroDivisionError
-
-    def leave() -> None:
-        # The caller is cancelled in the iteration in which it would get the error.
-        loop.call_soon(callers.pop().cancel)
-
-    asking = asyncio.ensure_future(queue.do(fail, cost=1, deadline=NEVER, release=leave))
-    callers.append(asking)
-    await asyncio.wait({asking}, timeout=PATIENCE)
-    assert asking.cancelled()
-    queue.close()
-    del asking
-    gc.collect()
-    await asyncio.sleep(0)
-    assert faults == []

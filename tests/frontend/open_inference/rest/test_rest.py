@@ -438,7 +438,7 @@ async def test_null_within_parameters_stands_for_no_value(place: str, rest: Rest
 async def test_what_is_no_value_of_a_parameter_is_refused_beside_null(rest: RestCaller) -> None:
     body = documents("a") | {"parameters": {"a": None, "b": [1]}}
     answer = await rest.post(INFER, body)
-    assert (answer.status, "texts, numbers, true or false" in answer.error) == (400, True)
+    assert (answer.status, "strings, numbers, true or false" in answer.error) == (400, True)
 
 
 @pytest.mark.parametrize("keep_alive", [False, True])
