@@ -16,7 +16,14 @@ from intent_serving_client.client import IntentClient
 from intentctl.connection import fail_unanswered
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, errors, fail
 from serving.domain.confidence import FALLBACK_LABEL
-from serving.domain.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
+from serving.domain.errors import (
+    DeadlineExceeded,
+    InvalidConnection,
+    InvalidModelId,
+    ModelNotFound,
+    ServingError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers
@@ -154,6 +161,8 @@ class Asking:
             with _progress(model_id, len(texts)) as on_answers:
                 return self._ask(model_id, texts, on_answers)
         except RowRefused as error:
+            fail(str(error), EXIT_USAGE)
+        except InvalidConnection as error:
             fail(str(error), EXIT_USAGE)
         except (Unavailable, DeadlineExceeded) as error:
             if self.frontend is None:

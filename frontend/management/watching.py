@@ -210,14 +210,14 @@ class _Scanner:
             changes = await self._volume.reading(_listed, self._present, present)
         except ServingError as error:
             if not self._first.done():
-                self._first.set_exception(error)
+                self._fail_first(error)
             log.warning("volume cannot be watched at the moment", reason=str(error))
             return
         except Exception:
             # A bug: watchers must get an error, because they see no changes.
             log.exception("watching the volume failed")
             if not self._first.done():
-                self._first.set_exception(ServingError(INTERNAL_MESSAGE))
+                self._fail_first(ServingError(INTERNAL_MESSAGE))
             return
         self._present = present
         if not self._first.done():
@@ -229,6 +229,11 @@ class _Scanner:
         self._learned = {
             name: release for name, release in self._learned.items() if not _has_seen(present.get(name), release)
         }
+
+    def _fail_first(self, error: ServingError) -> None:
+        self._first.set_exception(error)
+        # Watchers may have left meanwhile, and asyncio logs errors that no caller retrieves.
+        self._first.exception()
 
     def _is_news(self, name: ModelId, revision: int) -> bool:
         learned = self._learned.get(name)

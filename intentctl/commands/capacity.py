@@ -35,10 +35,12 @@ _HEADINGS: Final = (
 
 def _bytes(text: str) -> int:
     """Return the number of bytes of a size in the notation of the predictor's settings."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError  # noqa: PLC0415 - not needed for --help
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - not needed for --help
+
+    from serving.domain.byte_sizes import Bytes  # noqa: PLC0415 - as above
 
     try:
-        size = int(TypeAdapter(ByteSize).validate_python(text))
+        size = int(TypeAdapter(Bytes).validate_python(text))
     except ValidationError as error:
         raise typer.BadParameter(f"{text!r} is not a size; write a size as 600MB or 2GiB") from error
     if size < 1:

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from intent_serving_client.channels import ChannelOptions
-from intentctl.connection import connecting
-from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, fail
-from serving.domain.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
+from intentctl.connection import connecting, fail_unanswered
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, fail
+from serving.domain.errors import (
+    DeadlineExceeded,
+    InvalidConnection,
+    InvalidModelId,
+    ModelNotFound,
+    ServingError,
+    Unavailable,
+)
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.wire.traffic_client import ModelTraffic, ask_traffic
 
@@ -61,8 +68,10 @@ def doctor(
     report = Report(checked_id, findings, traffic, drift)
     print_report(report, as_json=as_json)
     if unreachable is not None:
-        is_away = isinstance(unreachable, Unavailable | DeadlineExceeded)
-        fail(f"no answer from {predictor}: {unreachable}", EXIT_UNAVAILABLE if is_away else EXIT_FAILED)
+        if predictor is not None and isinstance(unreachable, Unavailable | DeadlineExceeded):
+            fail_unanswered(predictor, unreachable, connection)
+        is_unusable = isinstance(unreachable, InvalidConnection)
+        fail(f"no answer from {predictor}: {unreachable}", EXIT_USAGE if is_unusable else EXIT_FAILED)
     if not report.is_healthy:
         raise typer.Exit(EXIT_FAILED)
 

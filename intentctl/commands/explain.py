@@ -16,7 +16,7 @@ from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
 from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json, print_line
 from intentctl.predictions import as_dict
-from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
+from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Prediction, Query
 
@@ -88,6 +88,8 @@ def _from_service(query: Query, address: str, timeout: float, connection: Channe
     try:
         with IntentClient(address, timeout=timeout, options=connection) as client:
             return client.explain(query.model_id, query.document, query.explain or (), threshold=query.threshold)
+    except InvalidConnection as error:
+        fail(str(error), EXIT_USAGE)
     except (Unavailable, DeadlineExceeded) as error:
         fail_unanswered(address, error, connection, instead=", and --model-dir needs none")
     except ServingError as error:

@@ -10,9 +10,9 @@ import typer
 
 from intent_serving_client.channels import ChannelOptions
 from intent_serving_client.management_client import ManagementClient
-from intentctl.connection import connecting
+from intentctl.connection import connecting, fail_unanswered
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
-from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
+from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable
 from serving.domain.management import ModelSummary
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
@@ -84,8 +84,12 @@ def models(
             fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
         else:
             _list_folder(ModelStore(model_dir), as_json=as_json)
+    except InvalidConnection as error:
+        fail(str(error), EXIT_USAGE)
     except (Unavailable, DeadlineExceeded) as error:
-        fail(f"no answer: {error}", EXIT_UNAVAILABLE)
+        if frontend is None and not resident:
+            fail(str(error), EXIT_UNAVAILABLE)
+        fail_unanswered(frontend or predictor, error, connection, longer="ask again")
     except ServingError as error:
         fail(str(error))
 

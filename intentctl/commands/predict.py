@@ -11,6 +11,7 @@ import typer
 from intent_serving_client.channels import ChannelOptions
 from intent_serving_client.client import IntentClient
 from intent_serving_client.client_base import DEFAULT_ADDRESS
+from intent_serving_client.text_files import without_mark
 from intentctl.connection import LONGER, connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
@@ -19,6 +20,7 @@ from intentctl.foreign_text import shown
 from intentctl.output import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
+    EXIT_USAGE,
     AsJson,
     Column,
     console,
@@ -28,7 +30,7 @@ from intentctl.output import (
     print_table,
 )
 from intentctl.predictions import as_dict
-from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, status_of
+from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable, status_of
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.wire.batches import outcomes_in_batches
@@ -64,6 +66,8 @@ def predict(
     try:
         with IntentClient(frontend, timeout=timeout, options=connection) as client:
             outcomes = [outcome for batch in outcomes_in_batches(client, queries) for outcome in batch]
+    except InvalidConnection as error:
+        fail(str(error), EXIT_USAGE)
     except (Unavailable, DeadlineExceeded) as error:
         fail_unanswered(frontend, error, connection)
     except ServingError as error:
@@ -77,7 +81,10 @@ def predict(
 
 def _lines_of_standard_input() -> list[str]:
     """Return the lines of standard input; invalid UTF-8 is kept, so that only the line with it is refused."""
-    return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in sys.stdin.buffer]
+    lines = list(sys.stdin.buffer)
+    return [
+        line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in (*map(without_mark, lines[:1]), *lines[1:])
+    ]
 
 
 def _end_by(outcomes: Sequence[Outcome]) -> None:

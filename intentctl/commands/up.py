@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from intent_serving_client.addresses import InvalidAddress, parse_host
 from intent_serving_client.client import AsyncIntentClient
 from intentctl.output import fail, print_error, print_line
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
@@ -34,12 +35,25 @@ def _transport(value: str) -> str:
     return value
 
 
+def _host(value: str) -> str:
+    """Return the host in ``value``. Raises typer.BadParameter if it is none."""
+    try:
+        return parse_host(value)
+    except InvalidAddress as error:
+        raise typer.BadParameter(f"{value!r}: {error}") from error
+
+
 def up(
     *,
     model_dir: Annotated[
         Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
-    host: Annotated[str, typer.Option(help="Address that both services listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option(
+            parser=_host, metavar="HOST", help="Name or address that both services listen on, of IPv4 or IPv6."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the frontend.")] = 51001,
     predictor_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the predictor.")] = 51002,
     single_process: Annotated[

@@ -272,7 +272,7 @@ def _within_bounds(replies: Sequence[Any]) -> tuple[list[Any], list[str]]:
 
 
 def _json_of(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
+    return json.loads(path.read_text("utf-8-sig"))
 
 
 def _label_alone(answer: dict[str, Any]) -> dict[str, Any]:

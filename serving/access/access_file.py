@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from intent_serving_client.text_files import without_mark
 from serving.call.identity import Identity, Right
 from serving.call.limits import Limits
 from serving.domain.strict_json import NotStrictJson, parse_json
@@ -159,7 +160,11 @@ def read_access_file(path: Path) -> AccessFile:
 
 
 def read_part(path: Path, meaning: str) -> bytes:
-    """Return the contents of a file that belongs to the configuration. Blocks. Raises InvalidAccessFile."""
+    """Return the text of a file that belongs to the configuration, without a byte order mark. Blocks.
+
+    Raises:
+        InvalidAccessFile: the file cannot be read, or is too large.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -167,7 +172,7 @@ def read_part(path: Path, meaning: str) -> bytes:
         raise InvalidAccessFile(f"{meaning} cannot be read: {error.strerror}") from None
     if len(data) > MAX_FILE_BYTES:
         raise InvalidAccessFile(f"{meaning} has more than {MAX_FILE_BYTES} bytes")
-    return data
+    return without_mark(data)
 
 
 def entry_of_key(key_hash: str, expires: datetime | None, comment: str) -> dict[str, str]:

@@ -6,20 +6,22 @@ import json
 import math
 from typing import Any
 
+from intent_serving_client.text_files import without_mark
+
 
 class NotStrictJson(ValueError):
     """The data is not one JSON value in UTF-8; the message says why, in plain words."""
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value that ``data`` holds.
+    """Return the value that ``data`` holds, after a byte order mark, if there is one.
 
     Raises:
         NotStrictJson: the data is not UTF-8, is not JSON, or has a duplicate key, a number that is not finite or has
             thousands of digits, text that is not Unicode, or too deep nesting.
     """
     try:
-        text = data.decode("utf-8")
+        text = without_mark(data).decode("utf-8")
         value = json.loads(
             text, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
         )

@@ -12,6 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from intent_serving_client.text_files import without_mark
 from serving.volume.file_identity import FileIdentity
 
 # Curves and minimum RSA size that BoringSSL serves with; both transports support them.
@@ -74,7 +75,7 @@ def read_material(files: TlsFiles) -> TlsMaterial:
 
 def _contents(path: Path, kind: str) -> bytes:
     try:
-        return path.read_bytes()
+        return without_mark(path.read_bytes())
     except OSError as error:
         raise UnusableCertificate(f"the {kind} file cannot be read ({error.strerror}); check {path}") from error
 

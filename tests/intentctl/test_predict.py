@@ -252,3 +252,17 @@ def test_a_wrong_call_ends_with_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
+
+
+async def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(tmp_path: Path) -> None:
+    async with frontend(tmp_path) as ask:
+        result = await ask("a", "-", "--json", text=b"\xef\xbb\xbfwake me\r\n\r\nup\r\n")
+        assert result.exit_code == 0
+        assert [answer["document"] for answer in json.loads(result.stdout)] == ["wake me", "", "up"]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:51001", "::1:51001", "localhost"])
+def test_what_is_no_address_is_a_wrong_call_of_the_command(address: str) -> None:
+    result = CliRunner().invoke(app, ["a", "x", "--frontend", address])
+    assert result.exit_code == 2
+    assert "cannot be used" in result.output

@@ -82,7 +82,7 @@ def prediction_in(answer: bytes, query: Query, manifest: Manifest) -> Prediction
         result = _json_in(answer)
     except ValueError:
         try:
-            result = answer.decode().strip()
+            result = answer.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise ServingError(_NOT_UNDERSTOOD) from error
     outcome = _outcome(result, query, manifest)

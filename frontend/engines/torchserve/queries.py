@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import grpc
@@ -77,21 +77,29 @@ class Questions:
     ) -> bytes | None:
         """Return the answer; ``None`` if the registration is gone."""
         call = self._connection.predict(registered.name, registered.version, _inputs(registered, queries), deadline)
-        prediction = self._tasks.start(call)
+        prediction = self._tasks.start(_ended(call))
         try:
             while not prediction.done():
                 await asyncio.wait({prediction}, timeout=_LOOK_AFTER_SECONDS)
                 if not prediction.done() and not await registration.is_still(registered, deadline):
                     return None
             content = prediction.result()
-        except grpc.aio.AioRpcError as error:
-            # TorchServe ends the worker of a model that is unregistered.
-            if is_of_torchserve(error) and not await registration.is_still(registered, deadline):
-                return None
-            raise error_of_prediction(error) from error
         finally:
             prediction.cancel()
+        if isinstance(content, grpc.aio.AioRpcError):
+            # TorchServe ends the worker of a model that is unregistered.
+            if is_of_torchserve(content) and not await registration.is_still(registered, deadline):
+                return None
+            raise error_of_prediction(content) from content
         return content if await registration.is_still(registered, deadline) else None
+
+
+async def _ended(call: Awaitable[bytes]) -> bytes | grpc.aio.AioRpcError:
+    """Return the answer of a call, or the error with which it failed; the caller that asked for it may have left."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        return error
 
 
 def _inputs(registered: Registered, queries: Sequence[Query]) -> Mapping[str, bytes]:

@@ -19,13 +19,15 @@ Value = bool | int | float | str
 
 
 def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Value]:
-    # Checked by hand, so that only one of thousands of faults is reported.
-    for value in parameters.values():
+    # Checked by hand, so that only one of thousands of faults is reported. Some clients write null for every parameter
+    # that they do not set.
+    given = {name: value for name, value in parameters.items() if value is not None}
+    for value in given.values():
         if not isinstance(value, Value):
             raise ValueError("values must be strings, numbers, true or false")  # noqa: TRY004 - pydantic expects it
         if isinstance(value, int) and not _LEAST_INTEGER <= value <= _MOST_INTEGER:
             raise ValueError("integers must have at most 64 bits")
-    return parameters
+    return given
 
 
 Parameters = Annotated[dict[str, Any], AfterValidator(_checked)]

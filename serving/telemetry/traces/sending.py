@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -26,6 +26,8 @@ log = structlog.get_logger()
 MOST_SPANS_WAITING: Final = 8192
 """Maximum number of spans that wait to be sent; further spans are dropped and counted."""
 
+# Proxies in the environment are meant for web traffic.
+_CHANNEL_OPTIONS: Final[Any] = (("grpc.enable_http_proxy", 0),)
 _SPANS_A_MESSAGE: Final = 512
 _SECONDS_BETWEEN_MESSAGES: Final = 1.0
 _MOST_CHARACTERS: Final = 256
@@ -118,7 +120,7 @@ class TraceSender(Collector):
     def __init__(self, endpoint: str, service: str, *, message_seconds: float = 5.0, end_seconds: float = 2.0) -> None:
         self._end_seconds = end_seconds
         address = endpoint if "://" in endpoint else f"http://{endpoint}"
-        self._exporter = _Counted(OTLPSpanExporter(address, timeout=message_seconds))
+        self._exporter = _Counted(OTLPSpanExporter(address, timeout=message_seconds, channel_options=_CHANNEL_OPTIONS))
         self._spans = _Bounded(self._exporter)
         attributes: dict[str, Attribute] = {
             "service.name": service,

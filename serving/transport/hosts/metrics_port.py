@@ -7,6 +7,7 @@ not hold up the event loop, and a busy event loop does not hold up a scrape.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import socketserver
 import sys
@@ -20,7 +21,9 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from serving.transport.hosts.listening import CannotListen
+from grpc_http2.server.listening import NOT_OF_THIS_MACHINE
+from intent_serving_client.addresses import address_of
+from serving.transport.hosts.listening import cannot_listen
 
 log = structlog.get_logger()
 
@@ -57,14 +60,14 @@ class MetricsServer:
             CannotListen: the address is not available.
         """
         try:
-            address = await _address_of(self._host, self._port)
-            self._server = _Server(address, make_wsgi_app(self._registry), self._request_seconds)
-        except OSError as error:
-            wanted = f"{self._host}:{self._port}"
-            raise CannotListen(f"cannot listen on {wanted} for metrics: another process may hold it") from error
+            self._server = await _server_at(
+                self._host, self._port, make_wsgi_app(self._registry), self._request_seconds
+            )
+        except (OSError, UnicodeError) as error:
+            raise cannot_listen(self._host, self._port, error, " for metrics") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
-        log.info("metrics", address=f"{self._host}:{self._server.server_port}")
+        log.info("metrics", address=address_of(self._host, self._server.server_port))
 
     async def close(self) -> None:
         """Stop listening. Scrapes in progress end with the process."""
@@ -74,10 +77,19 @@ class MetricsServer:
             self._server.server_close()
 
 
-async def _address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return family, address
+async def _server_at(host: str, port: int, application: Any, request_seconds: float) -> _Server:
+    """Return a server on the first address of ``host`` that this machine has. Raises OSError, UnicodeError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    missing: OSError | None = None
+    for family, _, _, _, address in found:
+        try:
+            return _Server((family, address), application, request_seconds)
+        except OSError as error:
+            if error.errno not in NOT_OF_THIS_MACHINE:
+                raise
+            missing = error
+    raise missing or OSError(errno.EADDRNOTAVAIL, "no address")
 
 
 class _Handler(WSGIRequestHandler):
@@ -105,6 +117,9 @@ class _Server(ThreadingWSGIServer):
 
     def server_bind(self) -> None:
         """Bind without the lookup of this machine's name that the base class makes."""
+        if self.address_family == socket.AF_INET6:
+            # The address :: stands for those of IPv4 too, whatever the system's default is.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()

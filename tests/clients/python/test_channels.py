@@ -10,10 +10,12 @@ from typing import Any
 import grpc
 import pytest
 
+from intent_serving_client import AsyncIntentClient, IntentClient
 from intent_serving_client.channels import ChannelOptions, check_options, open_async_channel, open_channel
 from serving.domain.errors import InvalidConnection
-from tests.builders import PATIENCE
+from tests.builders import PATIENCE, a_prediction, hosted_frontend, publish, refusing_address
 from tests.end_to_end.transports.certificates import Authority
+from tests.fakes.backend import FakeBackend
 
 KEY = "a-key-0123456789"
 ONE, MANY = "/listener.Listener/One", "/listener.Listener/Many"
@@ -154,3 +156,20 @@ async def test_without_the_extra_the_channel_is_grpcios_unless_the_fast_one_is_a
         assert type(channel).__module__.startswith("grpc.aio")
     with pytest.raises(InvalidConnection, match=r"intent-serving-client\[fast\]"):
         open_async_channel("127.0.0.1:1", ChannelOptions(fast=True))
+
+
+async def test_a_proxy_in_the_environment_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own connections go to the address that is given, whether or not ``no_proxy`` names it."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://{refusing_address()}")
+    monkeypatch.setenv("no_proxy", "")
+    publish(tmp_path, "a")
+    async with hosted_frontend(tmp_path, FakeBackend(a_prediction)) as address:
+
+        def ask() -> str:
+            with IntentClient(address, timeout=PATIENCE) as client:
+                return client.predict("a", "x").label
+
+        assert await asyncio.to_thread(ask) == "x"
+        async with AsyncIntentClient(address, timeout=PATIENCE) as client:
+            assert (await client.predict("a", "x")).label == "x"

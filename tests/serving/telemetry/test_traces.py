@@ -29,6 +29,7 @@ METHOD = "prediction.PredictionService/Predict"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 DOCUMENT = "what my doctor said"
+PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
 
 
 @pytest.fixture
@@ -215,6 +216,17 @@ async def test_what_waits_is_sent_at_the_end_and_counted(receiver: FakeTraceRece
     assert len(receiver.spans) == 1000
     assert {span.service for span in receiver.spans} == {"frontend"}
     assert counted(sender) == {"sent_total": 1000, "dropped_totalqueue_full": 0, "dropped_totalnot_sent": 0}
+
+
+async def test_a_proxy_in_the_environment_is_not_used(
+    receiver: FakeTraceReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PROXIES:
+        monkeypatch.setenv(name, f"http://{refusing_address()}")
+    sender = TraceSender(receiver.address, "frontend", message_seconds=PATIENCE, end_seconds=PATIENCE)
+    sender.tracer.start_span("one").end()
+    await sender.close()
+    assert [span.name for span in receiver.spans] == ["one"]
 
 
 async def test_a_receiver_that_is_down_costs_a_bounded_end_and_what_it_missed_is_counted() -> None:

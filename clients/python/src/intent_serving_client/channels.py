@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 
 import grpc
 
+from intent_serving_client.addresses import InvalidAddress, check_address
 from intent_serving_client.errors import InvalidConnection
 from intent_serving_client.material import TlsMaterial, read_material
 from intent_serving_client.metadata import AUTHORIZATION_KEY
@@ -33,6 +34,8 @@ MAX_ATTEMPTS: Final = 5
 # Packages that the extra "fast" installs.
 _OF_FAST: Final = frozenset({"grpc_http2", "ngh2", "structlog"})
 _RETRIED: Final = "prediction.PredictionService"
+_SOCKET: Final = "unix:"
+_NOTATION: Final = re.compile(r"^(dns:///|ipv4:|ipv6:)")
 _CREDENTIAL: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -75,8 +78,10 @@ def open_channel(address: str, options: ChannelOptions = PLAIN) -> grpc.Channel:
     """Return a blocking channel to ``address``, which is ``host:port``. The channel connects on the first call.
 
     Raises:
-        InvalidConnection: a TLS file cannot be read, the credential cannot be sent, or the attempts are out of range.
+        InvalidConnection: a TLS file cannot be read, the credential cannot be sent, the attempts are out of range, or
+            ``address`` is not an address.
     """
+    _check_target(address)
     credentials, arguments = _credentials(options), _arguments(options)
     channel = (
         grpc.insecure_channel(address, options=arguments)
@@ -92,6 +97,7 @@ def open_async_channel(address: str, options: ChannelOptions = PLAIN) -> grpc.ai
     Raises:
         InvalidConnection: as :func:`open_channel` does; or ``options`` require the extra ``fast``, which is missing.
     """
+    _check_target(address)
     open_fast_channel = _fast_opener(options.fast)
     if open_fast_channel is None:
         return _open_async_channel(address, options)
@@ -125,6 +131,17 @@ def _fast_opener(fast: bool | None) -> Callable[..., grpc.aio.Channel] | None:
             raise InvalidConnection('the fast channel needs pip install "intent-serving-client[fast]"') from error
         return None
     return open_fast_channel
+
+
+def _check_target(target: str) -> None:
+    """Check the addresses in a target in gRPC's notation. A path of a unix socket is left to the transport."""
+    if target.startswith(_SOCKET):
+        return
+    for address in _NOTATION.sub("", target).split(","):
+        try:
+            check_address(address)
+        except InvalidAddress as error:
+            raise InvalidConnection(f"the address {address!r} cannot be used: {error}") from error
 
 
 def check_options(options: ChannelOptions) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from intent_serving_client.errors import InvalidConnection
+from intent_serving_client.text_files import without_mark
 
 
 class TlsMaterial(NamedTuple):
@@ -32,15 +33,23 @@ def read_material(
     if (certificate is None) != (key is None):
         raise InvalidConnection("the caller's certificate and its key belong together; set both or none")
     return TlsMaterial(
-        _contents(authority, "authority"), _contents(certificate, "certificate"), _contents(key, "key"), server_name
+        contents_of(authority, "authority"),
+        contents_of(certificate, "certificate"),
+        contents_of(key, "key"),
+        server_name,
     )
 
 
-def _contents(file: Path | None, kind: str) -> bytes | None:
+def contents_of(file: Path | None, kind: str) -> bytes | None:
+    """Return the contents of a PEM file, without a byte order mark; ``None`` without a file.
+
+    Raises:
+        InvalidConnection: the file cannot be read, or is not PEM.
+    """
     if file is None:
         return None
     try:
-        contents = file.read_bytes()
+        contents = without_mark(file.read_bytes())
     except OSError as error:
         raise InvalidConnection(f"the TLS {kind} file cannot be read: {error.strerror}") from error
     if b"-----BEGIN " not in contents:

@@ -28,7 +28,7 @@ from serving.domain.errors import (
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.manifest import Manifest
 from serving.domain.prediction import Fallback, Prediction, Query, ScoredLabel
-from tests.builders import PATIENCE, a_call, free_port, model_id
+from tests.builders import PATIENCE, a_call, a_turn, free_port, model_id
 from tests.fakes.manifests import UNPUBLISHED
 from tests.fakes.torchserve import (
     Archive,
@@ -269,6 +269,23 @@ async def test_a_handler_that_fails_is_told_in_our_words(
         assert caught.value.code is code
         assert "secret" not in str(caught.value)
         assert fake.asked["Predictions"] == 1
+
+
+async def test_the_failure_of_a_call_is_no_fault_of_the_service_whether_its_caller_has_left_or_not() -> None:
+    async def fail(inputs: Inputs) -> bytes:
+        del inputs
+        raise HandlerError
+
+    async with running(FakeTorchServe(a=Archive(fail))) as fake, asking(fake) as backend:
+        with structlog.testing.capture_logs() as lines:
+            with refused(ServingError):
+                await label(backend, "a")
+            leaving = asyncio.create_task(label(backend, "a"))
+            await a_turn(3)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            await a_turn(10)
+        assert [line for line in lines if line["log_level"] == "error"] == []
 
 
 async def test_a_full_queue_is_told_as_such() -> None:
