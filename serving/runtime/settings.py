@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    DirectoryPath,
     Field,
     FilePath,
     PrivateAttr,
@@ -61,6 +61,19 @@ def _known_metric_names(value: str) -> str:
     return value
 
 
+def _folder(value: Path) -> Path:
+    # A folder that exists and cannot be read now is no wrong setting: the service says so, and waits for the folder.
+    try:
+        is_folder = stat.S_ISDIR(value.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    except OSError:
+        is_folder = True
+    if not is_folder:
+        raise ValueError("Path does not point to a directory")
+    return value
+
+
 def service_settings(prefix: str, program: str) -> SettingsConfigDict:
     """Return the configuration of a service's settings class: ``PREFIX_NAME`` variables and ``--name`` flags."""
     return SettingsConfigDict(
@@ -86,10 +99,10 @@ class ServerSettings(BaseSettings):
             said = _VARIABLE_AT_END.sub("", field.description or "")
             field.description = f"{said} [{variable_of(cls, name)}]"
 
-    model_dir: DirectoryPath = Field(
+    model_dir: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path("/models"),
         validation_alias=AliasChoices("model_dir", "MODEL_DIR"),
-        description="folder of the shared volume with one folder per model",
+        description="folder of the shared volume with one folder per model; may be a link that is swapped",
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: Port = Field(default=51001, description="port to listen on; 0: a free port, named in the log line 'ready'")

@@ -73,7 +73,7 @@ class FakeSource(Generic[Made]):
     def estimate(self, fingerprint: Fingerprint) -> int:
         return self.estimates.get(fingerprint, SIZE)
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> Made:
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True) -> Made:
         copy = (model_id, fingerprint)
         with self._lock:
             self.loads[model_id] += 1
