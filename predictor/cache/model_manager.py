@@ -52,6 +52,8 @@ Source_co = TypeVar("Source_co", covariant=True)
 
 _LOOKING_THREADS: Final = 2
 _ATTEMPTS: Final = 3
+# uvloop rounds delays to whole milliseconds.
+_TIMER_SECONDS: Final = 0.001
 _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 
 
@@ -336,23 +338,23 @@ class ModelManager(Generic[Model]):
         for _ in range(self._bounds.most_rests):
             try:
                 return await self._load_unless_it_changes(model_id)
-            except (FilesUnsettled, FilesChanged) as error:
+            except FilesUnsettled as error:
                 await self._rest(model_id, error)
         try:
             return await self._load_unless_it_changes(model_id)
-        except (FilesUnsettled, FilesChanged) as error:
+        except FilesUnsettled as error:
             self._statistics.count_load_failure(error)
             raise
 
-    async def _rest(self, model_id: ModelId, error: ServingError) -> None:
+    async def _rest(self, model_id: ModelId, error: FilesUnsettled) -> None:
         """Let the model's files be at rest; refuse at once the callers whose deadlines come earlier."""
-        seconds = self._bounds.settle_seconds if error.retry_after is None else error.retry_after
+        seconds = error.retry_after or 0.0
         until = self._resting[model_id] = Deadline.after(seconds)
         try:
             log.info("the model's files have to be at rest before they are loaded", model=model_id, reason=str(error))
             waiting = self._waiting[model_id]
             self._refuse([caller for caller, deadline in waiting.items() if deadline <= until], _too_early(until))
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds + _TIMER_SECONDS)
         finally:
             del self._resting[model_id]
 
@@ -399,8 +401,6 @@ class ModelManager(Generic[Model]):
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
         except FilesUnsettled as error:
             error.retry_after = self._sightings.seen(model_id, fingerprint)
-            raise
-        except FilesChanged:
             raise
         except ServingError as error:
             self._statistics.count_load_failure(error)
@@ -472,7 +472,7 @@ class ModelManager(Generic[Model]):
             seconds = await self._replace(resident)
             if not seconds:
                 return
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds + _TIMER_SECONDS)
 
     async def _replace(self, resident: Resident[Model]) -> float:
         """Swap ``resident`` for changed files; return the seconds for which the files have to be at rest first."""
@@ -498,7 +498,7 @@ class ModelManager(Generic[Model]):
                 await self._load(model_id, fingerprint, replaces=1)
             except (FilesUnsettled, FilesChanged) as error:
                 log.info("replacement not complete yet", model=model_id, reason=str(error))
-                return self._bounds.settle_seconds if error.retry_after is None else error.retry_after
+                return error.retry_after or 0.0
             except ServingError as error:
                 if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
                     self._refuse_replacement(resident, fingerprint)

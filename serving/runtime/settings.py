@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from serving.access.access_map import read_access_map
@@ -70,7 +70,7 @@ def _folder(value: Path) -> Path:
     except OSError:
         is_folder = True
     if not is_folder:
-        raise ValueError("Path does not point to a directory")
+        raise PydanticCustomError("path_not_directory", "Path does not point to a directory")
     return value
 
 
