@@ -13,6 +13,7 @@ import pytest
 from serving.client import IntentClient, Prediction
 from serving.domain.errors import ModelNotFound, ModelUnusable
 from serving.wire.residency_client import ResidentModel, ask_residency
+from tests.builders import unseal
 from tests.conftest import ROOT, shared
 from tests.end_to_end.processes import Stack
 
@@ -49,7 +50,7 @@ def test_a_manifest_that_arrives_first_changes_nothing(running: Stack) -> None:
 
 def test_a_file_that_is_half_written_is_refused_and_served_when_it_is_whole(running: Stack) -> None:
     folder = running.models / "half"
-    shutil.copytree(SAMPLE, folder)
+    unseal(Path(shutil.copytree(SAMPLE, folder)))
     whole = (folder / "model.pth").read_bytes()
     (folder / "model.pth").write_bytes(whole[: len(whole) // 2])
     with IntentClient(running.frontend.address) as client:
@@ -99,7 +100,7 @@ def test_a_bad_replacement_leaves_the_old_copy_serving(running: Stack) -> None:
 @pytest.mark.slow
 def test_a_model_copied_over_another_file_by_file_never_answers_with_a_mixture(running: Stack) -> None:
     folder = running.models / "overwritten"
-    shutil.copytree(SAMPLE, folder)
+    unseal(Path(shutil.copytree(SAMPLE, folder)))
     other = shared("seed-model/1")
     with IntentClient(running.frontend.address) as client:
         before = client.predict("overwritten", QUESTION).label
