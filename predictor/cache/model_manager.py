@@ -186,8 +186,8 @@ class ModelManager(Generic[Model]):
 
         Args:
             model_id: the model.
-            deadline: the last moment at which the lease is of use. A caller is told at once if the model's files have
-                to be at rest until then; any other wait is the caller's to end.
+            deadline: the last moment at which the lease is of use. A caller is refused at once if the model's files
+                have to be at rest until then; any other wait is the caller's to end.
 
         Raises:
             FilesUnsettled: the files are still changing, or have to be at rest for longer than the caller waits.

@@ -325,9 +325,7 @@ class InferenceEngine:
         return [None] * len(queries) if lease is None else await self._answers_of(lease, queries, deadline)
 
     async def _answers(self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
-        return await self._answers_of(
-            await self._acquired(model_id, queries, deadline), queries, deadline
-        )
+        return await self._answers_of(await self._acquired(model_id, queries, deadline), queries, deadline)
 
     async def _answers_of(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline

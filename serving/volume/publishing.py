@@ -35,8 +35,8 @@ _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False) -> Manifest:
     """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
 
-    Readers see the old model or the new one. ``source`` is not changed. The published manifest has the sums of the other
-    files.
+    Readers see the old model or the new one. ``source`` is not changed. The published manifest has the sums of the
+    other files.
 
     Raises:
         ModelIncomplete: a file is missing in ``source``.

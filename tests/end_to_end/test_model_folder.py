@@ -115,7 +115,7 @@ def test_a_folder_that_vanishes_is_unavailable_and_reported_while_models_in_memo
         assert client.predict("bank", "what is my balance").label == "balance"
         assert [readable(port) for port in ports] == [1.0, 1.0]
 
-        os.rename(current.parent / "rev-1", current.parent / "aside")
+        (current.parent / "rev-1").rename(current.parent / "aside")
         for service in watched(both):
             service.wait_until_logged(GONE)
         for model_id in ("cold", "no-such-model"):
@@ -128,7 +128,7 @@ def test_a_folder_that_vanishes_is_unavailable_and_reported_while_models_in_memo
             assert health(service, "") == health_pb2.HealthCheckResponse.SERVING, "models in memory are answered"
             assert health(service, "liveness") == health_pb2.HealthCheckResponse.SERVING
 
-        os.rename(current.parent / "aside", current.parent / "rev-1")
+        (current.parent / "aside").rename(current.parent / "rev-1")
         for service in watched(both):
             service.wait_until_logged(BACK)
         eventually(lambda: [readable(port) for port in ports] == [1.0, 1.0])
