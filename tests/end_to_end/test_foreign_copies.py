@@ -101,8 +101,8 @@ def test_a_caller_who_cannot_wait_is_told_to_try_again(running: Stack) -> None:
             ask(pb.PredictRequest(runId="hasty", document=QUESTION), timeout=0.7)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "try again in a second" in (refused.value.details() or "")
-        metadata = dict(refused.value.trailing_metadata() or ())
-        assert 0.0 < float(metadata["retry-after"]) <= 1.0
+        metadata = refused.value.trailing_metadata() or ()
+        assert [0.0 < float(value) <= 1.0 for key, value in metadata if key == "retry-after"] == [True]
     with IntentClient(running.frontend.address, timeout=30) as client:
         assert client.predict("hasty", QUESTION).label == RIGHT
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -94,7 +95,8 @@ def lines(service: Service, event: str) -> list[str]:
 
 def health(service: Service, name: str) -> int:
     with grpc.insecure_channel(service.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        # The published type stubs of the health service omit Check.
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         return int(stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=30, wait_for_ready=True).status)
 
 

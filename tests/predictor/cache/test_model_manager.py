@@ -844,11 +844,11 @@ async def test_callers_that_cannot_wait_for_the_rest_are_told_at_once_when_to_tr
         patient.cancel()
 
 
-async def test_files_that_never_come_to_rest_are_refused_after_a_bounded_time() -> None:
+async def test_files_that_never_come_to_rest_are_refused_after_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench(bounds=dataclasses.replace(RESTING, settle_seconds=0.001, most_rests=3)) as it:
         marks = itertools.count(100)
         it.source.unsealed = {fingerprint_of(mark) for mark in range(100, 200)}
-        it.source.fingerprint = lambda _: fingerprint_of(next(marks))  # type: ignore[method-assign]
+        monkeypatch.setattr(it.source, "fingerprint", lambda _: fingerprint_of(next(marks)))
         assert isinstance(await refusal_of(it, A), FilesUnsettled)
         assert it.source.loads == {A: 4}
         assert it.residents.statistics.failures == {"files_unsettled": 1}
