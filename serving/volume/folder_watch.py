@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +30,7 @@ class ModelFolderWatch:
     def __init__(self, root: Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._root = str(root.absolute())
         self._patience_seconds = patience_seconds
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="model-folder")
-        self._looking: asyncio.Future[None] | None = None
+        self._looking: asyncio.Future[ModelFolderUnavailable | None] | None = None
         self._readable = asyncio.Event()
         self._was_told = False
 
@@ -42,28 +42,40 @@ class ModelFolderWatch:
     async def look(self) -> None:
         """Look once whether the folder can be read."""
         if self._looking is None:
-            self._looking = asyncio.get_running_loop().run_in_executor(self._pool, model_folder.enter, self._root)
-        # A look that hangs must not be joined by others: they would hang too.
+            self._looking = self._begun()
+        # One look that hangs is enough; it says when the folder answers again.
         await asyncio.wait({self._looking}, timeout=self._patience_seconds)
         if not self._looking.done():
             self._tell_unreadable(f"no answer within {self._patience_seconds:g} seconds")
             return
         looked, self._looking = self._looking, None
-        try:
-            looked.result()
-        except ModelFolderUnavailable as error:
-            self._tell_unreadable(error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error))
-        else:
+        error = looked.result()
+        if error is None:
             self._tell_readable()
+        else:
+            self._tell_unreadable(error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error))
 
     async def wait_until_readable(self) -> None:
         """Return once a look has found that the folder can be read."""
         await self._readable.wait()
 
-    async def close(self) -> None:
-        """Stop looking."""
-        # A volume that hangs must not hang the end.
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def _begun(self) -> asyncio.Future[ModelFolderUnavailable | None]:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[ModelFolderUnavailable | None] = loop.create_future()
+
+        def look() -> None:
+            error: ModelFolderUnavailable | None = None
+            try:
+                model_folder.enter(self._root)
+            except ModelFolderUnavailable as unavailable:
+                error = unavailable
+            # The service may have ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(found.set_result, error)
+
+        # The interpreter waits for the threads of a pool at its end; a volume that hangs must not hang the end.
+        threading.Thread(target=look, name="model-folder", daemon=True).start()
+        return found
 
     def _tell_unreadable(self, reason: str | None) -> None:
         self._readable.clear()

@@ -74,6 +74,26 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
     return manifest
 
 
+def seal(folder: Path) -> Manifest:
+    """Write the sums of a model's files into the manifest beside them, in one step for readers; return the manifest.
+
+    Raises:
+        InvalidManifest: the manifest is invalid.
+        OSError: a file is missing, or the folder cannot be written to.
+    """
+    sums = {name: _sum_of(folder / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
+    manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes()).with_files(sums)
+    staged = folder / f"{_STAGING}{uuid.uuid4().hex}"
+    staged.write_text(manifest.to_json(), encoding="utf-8")
+    staged.replace(folder / MANIFEST_FILE)
+    return manifest
+
+
+def _sum_of(path: Path) -> FileSum:
+    with path.open("rb") as file:
+        return FileSum(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
 def _check_may_change(root: Path, model_id: ModelId) -> None:
     name, version = reference_of(model_id)
     store = ModelStore(root)

@@ -50,7 +50,6 @@ def with_model_folder(workload: Workload, root: Path) -> Workload:
     async def close() -> None:
         if following is not None:
             await following.close()
-        await watch.close()
 
     return replace(
         workload,

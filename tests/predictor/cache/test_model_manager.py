@@ -611,7 +611,10 @@ async def test_a_bug_while_refreshing_takes_no_loaded_model_away() -> None:
         it.source.files[A] = ZeroDivisionError()
         assert await it.mark(A) == 1
         it.source.files[A] = fingerprint_of(11)
-        assert await it.mark(A) == 11
+        # Callers are hasty here, so the first of them may come before the new copy.
+        assert await it.mark(A) in (1, 11)
+        while await it.mark(A) != 11:
+            await settled(it)
 
 
 @pytest.mark.parametrize("slow", ["look_gate", "load_gate"])

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import structlog
 from serving.volume import model_folder
 from serving.volume.folder_watch import ModelFolderWatch
 from tests.builders import PATIENCE
+from tests.conftest import ROOT
 from tests.fakes.gate import Gate
 
 GONE = ("error", "the model folder cannot be read; only models in memory are answered")
@@ -32,10 +35,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def watch(root: Path) -> AsyncIterator[ModelFolderWatch]:
-    made = ModelFolderWatch(root, patience_seconds=PATIENCE)
-    yield made
-    await made.close()
+def watch(root: Path) -> ModelFolderWatch:
+    return ModelFolderWatch(root, patience_seconds=PATIENCE)
 
 
 def told(events: list[Any]) -> list[tuple[str, str]]:
@@ -96,4 +97,15 @@ async def test_a_folder_that_does_not_answer_cannot_be_read(
     while not watch.is_readable:
         await watch.look()
     assert told(events) == [GONE, BACK]
-    await watch.close()
+
+
+HANGING_SERVICE = """
+import asyncio, pathlib, threading
+from serving.volume import folder_watch, model_folder
+model_folder.enter = lambda _: threading.Event().wait()
+asyncio.run(folder_watch.ModelFolderWatch(pathlib.Path("models"), patience_seconds=0.01).look())
+"""
+
+
+def test_a_folder_that_does_not_answer_does_not_hold_up_the_end_of_the_service() -> None:
+    subprocess.run([sys.executable, "-c", HANGING_SERVICE], cwd=ROOT, check=True, timeout=PATIENCE, capture_output=True)
