@@ -82,7 +82,7 @@ class Loader:
         for name, file in zip(MODEL_FILES, fingerprint.files, strict=True):
             if file is not None and file.size > self._limits_of_files[name]:
                 raise InvalidModelFile(
-                    f"{name} of the model is larger than the {self._limits_of_files[name]} bytes that are read"
+                    f"{name} of the model is larger than the limit of {self._limits_of_files[name]} bytes"
                 )
         return fingerprint
 

@@ -40,7 +40,7 @@ WEIGHTS_FILE: Final = "model.pth"
 VOCABULARY_FILE: Final = "vocab.pth"
 MODEL_FILES: Final = (MANIFEST_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 
-_CANNOT_BE_LISTED: Final = "the model volume cannot be listed at the moment"
+_CANNOT_BE_LISTED: Final = "the model volume cannot be listed at the moment; try again"
 
 # Errors of a network file system that lost the file behind an open name: worth one retry.
 _TRANSIENT: Final = frozenset({errno.ESTALE, errno.EIO})
@@ -273,7 +273,7 @@ def _persistently(look: Callable[[], Result]) -> Result:
 
 def _translated(error: OSError) -> ServingError:
     if isinstance(error, PermissionError):
-        return ModelUnusable("a file of the model may not be read by the service; check its permissions")
+        return ModelUnusable("the service may not read a file of the model; check the permissions of the file")
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO):
         return InvalidModelFile("a file of the model cannot be opened; publish the model again")
     return VolumeUnavailable("the model volume does not answer at the moment; try again")

@@ -1,5 +1,7 @@
 """A fake clock: Python imports this module at its start and then believes another time of day than file servers do."""
 
+# ruff: noqa: INP001 - Python finds this module by its folder alone.
+
 from __future__ import annotations
 
 import os
