@@ -47,8 +47,7 @@ class InProcessBackend:
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
         """Load the model into memory. Raises ServingError."""
-        del call
-        with await self._engine.load(model_id) as model:
+        with await self._engine.load(model_id, call.deadline) as model:
             del model
             return self._state_of(model_id)
 

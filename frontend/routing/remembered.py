@@ -17,7 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 
 from serving.call.tasks import SingleFlight, Tasks, joined
-from serving.domain.errors import ModelNotFound, ServingError, TooManyLoads
+from serving.domain.errors import ModelFolderUnavailable, ModelNotFound, ServingError, TooManyLoads
 from serving.domain.model_id import ModelId
 from serving.volume.file_identity import FileIdentity
 from serving.volume.freshness.checks import FreshnessChecks
@@ -199,7 +199,9 @@ class Remembered(Generic[Value]):
             # The file is damaged or half written, or the volume fails: like the predictor, keep the old copy.
             if known is None:
                 raise
-            log.warning(self._source.event, model=model_id, reason=str(error))
+            if not isinstance(error, ModelFolderUnavailable):
+                # Otherwise logged once for all models, by the watch of the folder.
+                log.warning(self._source.event, model=model_id, reason=str(error))
             entry = known
         if (learned := self._learned_since(model_id, known)) is not None:
             return learned

@@ -80,7 +80,7 @@ def up(
     check: Annotated[bool, typer.Option("--check", help="Stop after the first prediction.")] = False,
 ) -> None:
     """Start the frontend and the predictor on this machine; Ctrl-C drains and stops them."""
-    options = StackOptions(model_dir.resolve(), host, port, predictor_port, transport, single_process, workers)
+    options = StackOptions(model_dir.absolute(), host, port, predictor_port, transport, single_process, workers)
     try:
         asyncio.run(_up(options, timeout, check=check))
     except ServiceEnded as error:

@@ -20,18 +20,23 @@ from grpc import StatusCode
 
 from predictor.cache.load_spans import LoadSpans
 from predictor.cache.residency import Lease, Model, Reservation, Resident, ResidentModels
+from predictor.cache.sightings import Sightings
+from serving.call.deadline import NEVER, Deadline
 from serving.call.tasks import SingleFlight, Tasks
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
     FilesChanged,
+    FilesUnsettled,
     ForbiddenPickle,
+    ModelFolderUnavailable,
     ModelIncomplete,
     ModelNotFound,
     ModelPinned,
     ModelUnusable,
     ServingError,
     TooManyLoads,
+    VolumeUnavailable,
     copy_for_raise,
     service_ends,
 )
@@ -48,6 +53,8 @@ Source_co = TypeVar("Source_co", covariant=True)
 
 _LOOKING_THREADS: Final = 2
 _ATTEMPTS: Final = 3
+# uvloop rounds delays to whole milliseconds.
+_TIMER_SECONDS: Final = 0.001
 _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 
 
@@ -67,8 +74,18 @@ class ModelSource(Protocol[Source_co]):
     def estimate(self, fingerprint: Fingerprint) -> int:
         """Return an estimate of the model's size in memory, in bytes. Does not block."""
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> Source_co:
-        """Return the model; with ``replacing``, an older copy serves meanwhile. Raises ServingError."""
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True) -> Source_co:
+        """Return the model.
+
+        Args:
+            model_id: the model.
+            fingerprint: the identity of its files.
+            settled: whether the files may be taken for one copy without a proof.
+
+        Raises:
+            FilesUnsettled: the files are not settled, and nothing proves that they are one copy.
+            ServingError: the files are no model, or cannot be read.
+        """
 
 
 def _do_nothing() -> None:
@@ -95,6 +112,12 @@ class ManagerBounds:
     """Maximum number of models whose failure is remembered."""
     refresh_patience_seconds: float = 0.1
     """Time for which a caller waits for a check of the files, and for a newer copy, in seconds."""
+    settle_seconds: float = 1.0
+    """Time for which files that no sums prove to be one copy have to be at rest before they are loaded, in seconds."""
+    most_rests: int = 10
+    """Maximum number of these times that one load waits while the files keep changing."""
+    most_sightings: int = 10_000
+    """Maximum number of models whose files are remembered with the time when they were first seen."""
     care_seconds: float = 5.0
     """Shortest time between two calls of ``after_evictions``, in seconds."""
 
@@ -144,8 +167,11 @@ class ModelManager(Generic[Model]):
         self._slots = asyncio.Semaphore(threads)
         # Checks of files must not wait behind loads: they are for models in memory too.
         self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
-        self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
-        """Callers that wait for each model that is being loaded."""
+        self._waiting: dict[ModelId, dict[asyncio.Future[Lease[Model]], Deadline]] = {}
+        """Callers that wait for each model that is being loaded, with their deadlines."""
+        self._sightings = Sightings(bounds.settle_seconds, bounds.most_sightings)
+        self._resting: dict[ModelId, Deadline] = {}
+        """Models whose load waits for their files to be at rest, with the time when it goes on."""
         self._spans = LoadSpans()
         self._unknown = UnknownModels(bounds.unknown, clock)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(
@@ -156,12 +182,18 @@ class ModelManager(Generic[Model]):
         self._refreshes: SingleFlight[Resident[Model], None] = SingleFlight(self._tasks)
         self._closed = False
 
-    async def acquire(self, model_id: ModelId) -> Lease[Model]:
+    async def acquire(self, model_id: ModelId, deadline: Deadline = NEVER) -> Lease[Model]:
         """Return a lease on the model, which is loaded first if it is not in memory.
 
         A caller that is cancelled leaves at once; the load continues for the others.
 
+        Args:
+            model_id: the model.
+            deadline: the last moment at which the lease is of use. A caller is refused at once if the model's files
+                have to be at rest until then; any other wait is the caller's to end.
+
         Raises:
+            FilesUnsettled: the files are still changing, or have to be at rest for longer than the caller waits.
             ModelNotFound: no model has this id; remembered for a second.
             ModelUnusable: the files are no model; they are tried again when they change, or after ten seconds.
             OutOfCapacity: there is no memory for the model, or too many loads are under way.
@@ -169,7 +201,7 @@ class ModelManager(Generic[Model]):
         """
         resident = self._residents.get(model_id)
         if resident is None:
-            return await self._missed(model_id)
+            return await self._missed(model_id, deadline)
         self._statistics.hits += 1
         resident.hits += 1
         lease = self._residents.lease(resident)
@@ -180,7 +212,7 @@ class ModelManager(Generic[Model]):
             current = self._residents.get(model_id)
             if current is not None:
                 return self._residents.lease(current)
-        return await self._loaded(model_id)
+        return await self._loaded(model_id, deadline)
 
     def acquire_ready(self, model_id: ModelId) -> Lease[Model] | None:
         """Return a lease if that takes no wait: the model is in memory, and no check of its files is due."""
@@ -244,15 +276,15 @@ class ModelManager(Generic[Model]):
     def _is_fresh(self, resident: Resident[Model]) -> bool:
         return time.monotonic() - resident.checked_at < self._freshness_seconds
 
-    async def _missed(self, model_id: ModelId) -> Lease[Model]:
+    async def _missed(self, model_id: ModelId, deadline: Deadline) -> Lease[Model]:
         self._statistics.misses += 1
         began = time.perf_counter()
         try:
-            return await self._loaded(model_id)
+            return await self._loaded(model_id, deadline)
         finally:
             self._statistics.miss_seconds.observe(time.perf_counter() - began)
 
-    async def _loaded(self, model_id: ModelId) -> Lease[Model]:
+    async def _loaded(self, model_id: ModelId, deadline: Deadline) -> Lease[Model]:
         if self._closed:
             raise service_ends()
         self._unknown.check(model_id)
@@ -260,10 +292,13 @@ class ModelManager(Generic[Model]):
         if waiting is None:
             if len(self._waiting) >= self._max_loads:
                 raise TooManyLoads("too many models are waiting to be loaded; try again shortly")
-            waiting = self._waiting[model_id] = []
+            waiting = self._waiting[model_id] = {}
             self._tasks.start(self._load_for_waiting(model_id))
+        rests_until = self._resting.get(model_id)
+        if rests_until is not None and deadline <= rests_until:
+            raise _too_early(rests_until)
         caller: asyncio.Future[Lease[Model]] = asyncio.get_running_loop().create_future()
-        waiting.append(caller)
+        waiting[caller] = deadline
         self._spans.wait(model_id)
         try:
             return await caller
@@ -295,12 +330,37 @@ class ModelManager(Generic[Model]):
                 if not caller.done():
                     caller.set_result(self._residents.lease(resident))
 
-    def _refuse(self, callers: list[asyncio.Future[Lease[Model]]], error: ServingError) -> None:
+    def _refuse(self, callers: Iterable[asyncio.Future[Lease[Model]]], error: ServingError) -> None:
         for caller in callers:
             if not caller.done():
                 caller.set_exception(copy_for_raise(error))
 
     async def _load_unless_it_failed(self, model_id: ModelId) -> Resident[Model]:
+        """Load the model, once its files are at rest if nothing else proves them to be one copy."""
+        for _ in range(self._bounds.most_rests):
+            try:
+                return await self._load_unless_it_changes(model_id)
+            except FilesUnsettled as error:
+                await self._rest(model_id, error)
+        try:
+            return await self._load_unless_it_changes(model_id)
+        except FilesUnsettled as error:
+            self._statistics.count_load_failure(error)
+            raise
+
+    async def _rest(self, model_id: ModelId, error: FilesUnsettled) -> None:
+        """Let the model's files be at rest; refuse at once the callers whose deadlines come earlier."""
+        seconds = error.retry_after or 0.0
+        until = self._resting[model_id] = Deadline.after(seconds)
+        try:
+            log.info("the model's files have to be at rest before they are loaded", model=model_id, reason=str(error))
+            waiting = self._waiting[model_id]
+            self._refuse([caller for caller, deadline in waiting.items() if deadline <= until], _too_early(until))
+            await asyncio.sleep(seconds + _TIMER_SECONDS)
+        finally:
+            del self._resting[model_id]
+
+    async def _load_unless_it_changes(self, model_id: ModelId) -> Resident[Model]:
         """Load the model; begin again if its files change meanwhile, as they do while it is published."""
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(FilesChanged):
@@ -312,6 +372,9 @@ class ModelManager(Generic[Model]):
             fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
         except ModelNotFound as error:
             self._unknown.add(model_id, error)
+            raise
+        except VolumeUnavailable as error:
+            self._statistics.count_load_failure(error)
             raise
         failure = self._failures.get(model_id)
         if failure is not None and failure.fingerprint == fingerprint:
@@ -333,10 +396,14 @@ class ModelManager(Generic[Model]):
 
     async def _load_now(self, model_id: ModelId, fingerprint: Fingerprint, replaces: int) -> Resident[Model]:
         reservation = self._reserve(fingerprint, replaces)
+        settled = self._sightings.have_settled(model_id, fingerprint)
         try:
-            model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint, bool(replaces))
+            model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint, settled)
             self._residents.resize(reservation, model.size)
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
+        except FilesUnsettled as error:
+            error.retry_after = self._sightings.seen(model_id, fingerprint)
+            raise
         except ServingError as error:
             self._statistics.count_load_failure(error)
             if isinstance(error, ForbiddenPickle):
@@ -358,10 +425,10 @@ class ModelManager(Generic[Model]):
         )
         return resident
 
-    def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint, replacing: bool) -> tuple[Model, float]:
+    def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint, settled: bool) -> tuple[Model, float]:
         """Return the model and the seconds that its load took, without the wait for a thread. Runs in a thread."""
         started = time.perf_counter()
-        model = self._source.load(model_id, fingerprint, replacing=replacing)
+        model = self._source.load(model_id, fingerprint, settled=settled)
         return model, time.perf_counter() - started
 
     def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
@@ -403,6 +470,14 @@ class ModelManager(Generic[Model]):
 
     async def _refresh(self, resident: Resident[Model]) -> None:
         """Load changed files beside ``resident``, and swap the copies; on any fault the old copy stays."""
+        for _ in range(self._bounds.most_rests):
+            seconds = await self._replace(resident)
+            if not seconds:
+                return
+            await asyncio.sleep(seconds + _TIMER_SECONDS)
+
+    async def _replace(self, resident: Resident[Model]) -> float:
+        """Swap ``resident`` for changed files; return the seconds for which the files have to be at rest first."""
         model_id = resident.model_id
         try:
             fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
@@ -410,18 +485,22 @@ class ModelManager(Generic[Model]):
             log.info("model removed", model=model_id)
             if self._residents.get(model_id) is resident:
                 self._residents.discard(model_id)
-            return
+            return 0.0
+        except ModelFolderUnavailable:
+            # Logged once for all models, by the watch of the folder.
+            return 0.0
         except ServingError as error:
             log.warning("model files cannot be checked; the loaded copy serves on", model=model_id, reason=str(error))
-            return
+            return 0.0
         if self._residents.get(model_id) is not resident or fingerprint in (resident.fingerprint, resident.refused):
-            return
+            return 0.0
         # The old copy must not be evicted to make room for a copy that may be bad.
         with self._residents.lease(resident):
             try:
                 await self._load(model_id, fingerprint, replaces=1)
-            except FilesChanged as error:
+            except (FilesUnsettled, FilesChanged) as error:
                 log.info("replacement not complete yet", model=model_id, reason=str(error))
+                return error.retry_after or 0.0
             except ServingError as error:
                 if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
                     self._refuse_replacement(resident, fingerprint)
@@ -430,10 +509,18 @@ class ModelManager(Generic[Model]):
                 # A bug: the load must not be tried again with every check.
                 self._refuse_replacement(resident, fingerprint)
                 log.exception("loading failed", model=model_id)
+        return 0.0
 
     def _refuse_replacement(self, resident: Resident[Model], fingerprint: Fingerprint) -> None:
         resident.refused = fingerprint
         self._statistics.replacements_refused += 1
+
+
+def _too_early(until: Deadline) -> FilesUnsettled:
+    return FilesUnsettled(
+        "the model's files have only just arrived, without sums that prove them complete; try again in a second",
+        until.remaining(),
+    )
 
 
 async def _in_thread(

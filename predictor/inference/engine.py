@@ -90,7 +90,7 @@ class InferenceEngine:
         model_id = self._checked(query, check)
         queries = [query]
         # Nearly always the model is in memory, and no wait is needed.
-        lease = self._manager.acquire_ready(model_id) or await self._acquired(model_id)
+        lease = self._manager.acquire_ready(model_id) or await self._acquired(model_id, queries, deadline)
         work = self._answers_of(lease, queries, deadline)
         span = span_of_call()
         outcome = (await (work if span is None else inference(span, work, queries)))[0]
@@ -214,14 +214,14 @@ class InferenceEngine:
         """Load models before the first query; a model that cannot be loaded is logged and left out."""
         await self._manager.preload(model_ids)
 
-    async def load(self, model_id: str) -> Lease[IntentModel]:
+    async def load(self, model_id: str, deadline: Deadline = NEVER) -> Lease[IntentModel]:
         """Return a lease on the model, which is loaded first if it is not in memory.
 
         Raises:
             InvalidModelId: ``model_id`` is not a model id.
             ServingError: the model cannot be loaded; the error says why.
         """
-        return await self._acquired(parse_model_id(model_id))
+        return await self._acquired(parse_model_id(model_id), (), deadline)
 
     def unload(self, model_id: str) -> bool:
         """Unload the model, and return whether it was in memory.
@@ -256,10 +256,10 @@ class InferenceEngine:
         self._limits.check(query)
         return model_id
 
-    async def _acquired(self, model_id: ModelId) -> Lease[IntentModel]:
+    async def _acquired(self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline) -> Lease[IntentModel]:
         # Loads have their own queue, which has its own bound.
         with released_slot():
-            return await self._manager.acquire(model_id)
+            return await self._manager.acquire(model_id, _last_of(queries, deadline))
 
     def _answers_at_once(
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
@@ -321,7 +321,7 @@ class InferenceEngine:
         return [None] * len(queries) if lease is None else await self._answers_of(lease, queries, deadline)
 
     async def _answers(self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
-        return await self._answers_of(await self._acquired(model_id), queries, deadline)
+        return await self._answers_of(await self._acquired(model_id, queries, deadline), queries, deadline)
 
     async def _answers_of(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
@@ -348,11 +348,14 @@ class InferenceEngine:
         work = functools.partial(_in_time, model, queries, deadline, self._traffic.counter_of(lease.resident))
         # A caller may leave while the thread still works: the model is in use until the thread is done.
         with released_slot():
-            # The last moment at which a caller waits.
-            last = min(deadline.at, max(query.until for query in queries))
             return await self._long_work.do(
-                work, cost=cost_for(model, queries), deadline=Deadline(last), release=lease.release
+                work, cost=cost_for(model, queries), deadline=_last_of(queries, deadline), release=lease.release
             )
+
+
+def _last_of(queries: Sequence[Query], deadline: Deadline) -> Deadline:
+    """Return the last moment at which a caller waits."""
+    return Deadline(min(deadline.at, max((query.until for query in queries), default=deadline.at)))
 
 
 def _in_time(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
@@ -13,7 +12,13 @@ from predictor.model.files.tensors import read_state_dict
 from predictor.model.folded_network import FoldedNetwork
 from predictor.model.intent_model import IntentModel
 from predictor.model.vocabulary import Vocabulary, read_vocabulary
-from serving.domain.errors import ChecksumMismatch, FilesChanged, InvalidModelFile, ModelIncomplete
+from serving.domain.errors import (
+    ChecksumMismatch,
+    FilesUnsettled,
+    InvalidManifest,
+    InvalidModelFile,
+    ModelIncomplete,
+)
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.domain.model_id import ModelId
 from serving.volume.freshness.comparison import FileComparison, ThreadComparison
@@ -26,8 +31,8 @@ from serving.volume.model_store import (
     ModelStore,
 )
 
-# A copy that arrives file by file mixes two models for a while; its files follow each other in less time than this.
-_SETTLING_SECONDS: Final = 1.0
+# Files whose sums in the manifest prove that all files belong to one copy.
+_SEALED: Final = (WEIGHTS_FILE, VOCABULARY_FILE)
 
 # Size of a vocabulary in memory, dictionary and strings, relative to disk: measured on vocabularies of real models.
 _VOCABULARY_GROWTH: Final = 10
@@ -99,27 +104,31 @@ class Loader:
         manifest, weights, vocabulary = (file.size if file else 0 for file in fingerprint.files)
         return manifest + weights + _VOCABULARY_GROWTH * vocabulary
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> IntentModel:
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True) -> IntentModel:
         """Return the model whose files have the identity ``fingerprint``.
 
         Args:
             model_id: the model.
             fingerprint: the result of :meth:`fingerprint`.
-            replacing: whether an older copy serves meanwhile, so that there is time to see whether an upload is over.
+            settled: whether the files may be taken for one copy without a proof. A copy that arrives file by file mixes
+                two models for a while.
 
         Raises:
-            FilesChanged: the files changed in the meantime; or, when replacing, they changed very recently and have no
-                checksums that tell one copy from a mix of two.
+            FilesChanged: the files changed in the meantime.
+            FilesUnsettled: the files are not settled, and the manifest has no sums that match all of them.
             ChecksumMismatch: a file is not the one that the manifest describes.
             ModelUnusable: the files are not a model; the message says which file and why.
             ServingError: as in :meth:`ModelStore.read`.
         """
         files = self._store.read_copy(model_id, fingerprint, self._limits_of_files)
-        manifest = Manifest.parse(files[MANIFEST_FILE])
-        for name in (WEIGHTS_FILE, VOCABULARY_FILE):
-            _verify(manifest, name, files[name])
-        if replacing and not manifest.files and _age_seconds(fingerprint) < _SETTLING_SECONDS:
-            raise FilesChanged("the model's files have just changed; they are loaded once they no longer change")
+        try:
+            manifest = _verified_manifest(files)
+        except (InvalidManifest, ChecksumMismatch) as error:
+            if settled:
+                raise
+            raise _unsettled() from error
+        if not settled and not all(name in manifest.files for name in _SEALED):
+            raise _unsettled()
         network = FoldedNetwork.from_arrays(read_state_dict(files[WEIGHTS_FILE]))
         return IntentModel(model_id, manifest, self._vocabulary(files[VOCABULARY_FILE]), network)
 
@@ -131,10 +140,16 @@ class Loader:
         return vocabulary
 
 
-def _age_seconds(fingerprint: Fingerprint) -> float:
-    """Return the seconds since the last change of any of the files, by the clock of this machine."""
-    youngest = max(file.changed_nanoseconds for file in fingerprint.files if file is not None)
-    return (time.time_ns() - youngest) / 1e9
+def _unsettled() -> FilesUnsettled:
+    return FilesUnsettled("the model's files may still be arriving; try again once they have been at rest for a moment")
+
+
+def _verified_manifest(files: Mapping[str, bytes]) -> Manifest:
+    """Return the manifest among ``files``, whose sums match the others. Raises InvalidManifest, ChecksumMismatch."""
+    manifest = Manifest.parse(files[MANIFEST_FILE])
+    for name in _SEALED:
+        _verify(manifest, name, files[name])
+    return manifest
 
 
 def _verify(manifest: Manifest, name: str, data: bytes) -> None:

@@ -112,13 +112,13 @@ class PredictorServicer:
             response.traffic.CopyFrom(traffic_message(counted, time.monotonic()))
         return response
 
-    async def Load(self, request: pb.LoadRequest, _call: Call) -> pb.LoadResponse:
+    async def Load(self, request: pb.LoadRequest, call: Call) -> pb.LoadResponse:
         """Load a model, unless it is in memory."""
         note_model(request.runId)
         residents = self._engine.residency()
         with audited("load", request.runId, request.caller):
             self._may_manage(request.runId, request.caller)
-            lease = await self._engine.load(request.runId)
+            lease = await self._engine.load(request.runId, call.deadline)
         with lease:
             message = resident_message(lease.resident, residents, time.monotonic())
         return pb.LoadResponse(model=message, replica=REPLICA)

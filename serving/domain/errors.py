@@ -189,6 +189,20 @@ class VolumeUnavailable(Unavailable):
     tried_enough = True
 
 
+class ModelFolderUnavailable(VolumeUnavailable):
+    """The folder that holds all models is gone, or cannot be read. Whether a model exists is unknown meanwhile."""
+
+
+class FilesUnsettled(Unavailable):
+    """The model's files have not been at rest for long enough, and no sums prove that they belong to one copy."""
+
+    tried_enough = True
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class NonFiniteLogits(ServingError):
     """A logit of the network is not a finite number."""
 

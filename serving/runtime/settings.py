@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    DirectoryPath,
     Field,
     FilePath,
     PrivateAttr,
@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -75,6 +75,19 @@ def _known_metric_names(value: str) -> str:
     return value
 
 
+def _folder(value: Path) -> Path:
+    # A folder that exists and cannot be read now is no wrong setting: the service says so, and waits for the folder.
+    try:
+        is_folder = stat.S_ISDIR(value.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    except OSError:
+        is_folder = True
+    if not is_folder:
+        raise PydanticCustomError("path_not_directory", "Path does not point to a directory")
+    return value
+
+
 def service_settings(prefix: str, program: str) -> SettingsConfigDict:
     """Return the configuration of a service's settings class: ``PREFIX_NAME`` variables and ``--name`` flags."""
     return SettingsConfigDict(
@@ -100,10 +113,10 @@ class ServerSettings(BaseSettings):
             description = _VARIABLE_AT_END.sub("", field.description or "")
             field.description = f"{description} [{variable_of(cls, name)}]"
 
-    model_dir: DirectoryPath = Field(
+    model_dir: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path("/models"),
         validation_alias=AliasChoices("model_dir", "MODEL_DIR"),
-        description="folder of the shared volume with one folder per model",
+        description="folder of the shared volume with one folder per model; may be a link that is swapped",
     )
     host: Annotated[str, AfterValidator(parse_host)] = Field(
         default="127.0.0.1",

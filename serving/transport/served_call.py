@@ -202,8 +202,6 @@ def metadata_of_failure(call: Call, error: Exception) -> Metadata:
     """Return the metadata of a status: the request id, which marks it as ours to other services, and when to retry."""
     mark = (REQUEST_ID_KEY, call.request_id)
     if isinstance(error, ServingError):
-        if error.retry_after is not None:
-            return (mark, (RETRY_AFTER_KEY, f"{error.retry_after:.3f}"))
-        if error.tried_enough:
-            return (mark, _NEVER_RETRY)
+        when = () if error.retry_after is None else ((RETRY_AFTER_KEY, f"{error.retry_after:.3f}"),)
+        return (mark, *when, *((_NEVER_RETRY,) if error.tried_enough else ()))
     return (mark,)

@@ -17,6 +17,7 @@ from typing import Final
 from serving.domain.errors import InvalidModelId, ModelInService, ModelNotFound, ModelUnusable, VolumeUnavailable
 from serving.domain.model_id import ModelId, parse_model_name, reference_of, versioned
 from serving.domain.releases.changes import protected_versions
+from serving.volume import model_folder
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import MANIFEST_FILE, ModelStore
 from serving.volume.release_writing import LOCK_FILE, release_lock, writing
@@ -49,6 +50,7 @@ def models_in(root: Path, model_id: ModelId) -> list[ModelId]:
     name, version = reference_of(model_id)
     if version:
         return [model_id]
+    model_folder.enter(str(root))
     with writing(), os.scandir(root / name) as entries:
         folders = sorted(entry.name for entry in entries if entry.is_dir())
         has_own = (root / name / MANIFEST_FILE).exists()
@@ -72,6 +74,8 @@ def take_away(root: Path, model_id: ModelId, *, force: bool = False) -> None:
         VolumeUnavailable: the volume does not answer.
     """
     name, version = reference_of(model_id)
+    # Links in the path of the root may be swapped meanwhile; a rename must not lead from one root to another.
+    root = Path(model_folder.resolved(str(root)))
     with release_lock(root, name), writing():
         folder = root / name / version if version else root / name
         if folder.is_symlink():
@@ -91,6 +95,7 @@ def remove_hidden(root: Path) -> None:
     Raises:
         VolumeUnavailable: the volume does not answer, or some of the files are still on it.
     """
+    model_folder.enter(str(root))
     with writing():
         hidden = [entry.path for entry in os.scandir(root) if entry.name.startswith(HIDDEN)]
     for path in hidden:

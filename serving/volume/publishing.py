@@ -32,11 +32,11 @@ _ALREADY_THERE: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
-def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False, sealed: bool = True) -> Manifest:
+def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False) -> Manifest:
     """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
 
-    Readers see the old model or the new one. ``source`` is not changed. A ``sealed`` model has the sums of its files
-    in the manifest; an unsealed model may still be edited in place.
+    Readers see the old model or the new one. ``source`` is not changed. The published manifest has the sums of the
+    other files.
 
     Raises:
         ModelIncomplete: a file is missing in ``source``.
@@ -45,6 +45,8 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
         ModelInService: the model is a version that is live, or that a rollback needs: such versions must not change.
         OSError: the volume cannot be written to. Nothing of the new model is left on it.
     """
+    # Links in the path of the root may be swapped meanwhile; a rename must not lead from one root to another.
+    root = root.resolve()
     missing = [name for name in MODEL_FILES if not (source / name).is_file()]
     if missing:
         raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
@@ -57,7 +59,7 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
         _check_may_change(root, model_id)
     staging = root / f"{_STAGING}{uuid.uuid4().hex}"
     try:
-        manifest = _stage(source, staging, sealed=sealed)
+        manifest = _stage(source, staging)
         _keep_other_files(target, staging)
         if target.parent != root and not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
@@ -70,6 +72,26 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def seal(folder: Path) -> Manifest:
+    """Write the sums of a model's files into the manifest beside them, in one step for readers; return the manifest.
+
+    Raises:
+        InvalidManifest: the manifest is invalid.
+        OSError: a file is missing, or the folder cannot be written to.
+    """
+    sums = {name: _sum_of(folder / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
+    manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes()).with_files(sums)
+    staged = folder / f"{_STAGING}{uuid.uuid4().hex}"
+    staged.write_text(manifest.to_json(), encoding="utf-8")
+    staged.replace(folder / MANIFEST_FILE)
+    return manifest
+
+
+def _sum_of(path: Path) -> FileSum:
+    with path.open("rb") as file:
+        return FileSum(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _check_may_change(root: Path, model_id: ModelId) -> None:
@@ -86,12 +108,10 @@ def _exists(model_id: ModelId) -> ModelExists:
     return ModelExists(f"a model {model_id} already exists; replace it explicitly, or choose another id")
 
 
-def _stage(source: Path, staging: Path, *, sealed: bool) -> Manifest:
+def _stage(source: Path, staging: Path) -> Manifest:
     staging.mkdir()
     sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
-    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes())
-    if sealed:
-        manifest = manifest.with_files(sums)
+    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes()).with_files(sums)
     with (staging / MANIFEST_FILE).open("w", encoding="utf-8") as file:
         file.write(manifest.to_json())
         file.flush()

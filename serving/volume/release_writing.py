@@ -25,6 +25,7 @@ from serving.domain.errors import (
 )
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import RELEASE_FILE, Release
+from serving.volume import model_folder
 from serving.volume.model_store import ModelStore
 
 LOCK_FILE: Final = ".release.lock"
@@ -98,6 +99,7 @@ def release_lock(root: Path, name: ModelId) -> Iterator[int]:
         VolumeReadOnly: this process cannot write to the volume.
         VolumeUnavailable: the volume does not answer, or does not support locks.
     """
+    model_folder.enter(str(root))
     with contextlib.ExitStack() as stack:
         with writing():
             folder = os.open(root / name, _FOLDER)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from serving.domain.errors import ModelNotFound, ServingError
+from serving.domain.errors import FilesUnsettled, ModelNotFound, ServingError
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import Fingerprint
 from tests.builders import fingerprint_of
@@ -40,6 +40,8 @@ class FakeSource(Generic[Made]):
     def __init__(self, make: Callable[[ModelId, Fingerprint, int], Made]) -> None:
         self.files: dict[ModelId, Fingerprint | Exception] = {}
         self.faults: dict[Fingerprint, Exception] = {}
+        self.unsealed: set[Fingerprint] = set()
+        """Files that nothing proves to be one copy."""
         self.sizes: dict[Fingerprint, int] = {}
         self.estimates: dict[Fingerprint, int] = {}
         self.looks: Counter[ModelId] = Counter()
@@ -73,7 +75,7 @@ class FakeSource(Generic[Made]):
     def estimate(self, fingerprint: Fingerprint) -> int:
         return self.estimates.get(fingerprint, SIZE)
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> Made:
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True) -> Made:
         copy = (model_id, fingerprint)
         with self._lock:
             self.loads[model_id] += 1
@@ -84,6 +86,8 @@ class FakeSource(Generic[Made]):
             fault = self.faults.get(fingerprint)
             if fault is not None:
                 raise fault
+            if not settled and fingerprint in self.unsealed:
+                raise FilesUnsettled("the files may still be arriving")
             return self._make(model_id, fingerprint, self.sizes.get(fingerprint, SIZE))
         finally:
             with self._lock:

@@ -59,8 +59,11 @@ class Model:
         (source / "model.pth").write_bytes(saved(self.weights))
         with fake_torchtext():
             (source / "vocab.pth").write_bytes(saved(self.vocabulary or modern_vocab(self.tokens, self.default)))
-        publish(source, root, MODEL_ID, replace=True, sealed=self.sealed)
-        return root / MODEL_ID
+        manifest = publish(source, root, MODEL_ID, replace=True)
+        folder = root / MODEL_ID
+        if not self.sealed:
+            (folder / "manifest.json").write_text(manifest.with_files({}).to_json())
+        return folder
 
     def name(self, labels: Sequence[str]) -> None:
         """Set the labels of the outputs, also in the baseline."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -111,6 +112,14 @@ def test_a_model_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ModelExists):
         write_model_folder(tmp_path, MODEL, NEW, replace=False)
     assert weights_in(tmp_path) == OLD["model.pth"]
+
+
+def test_a_model_is_sealed(tmp_path: Path) -> None:
+    write_model_folder(tmp_path, MODEL, NEW, replace=False)
+    files = ModelStore(tmp_path).read_manifest(MODEL).files
+    assert {name: file.sha256 for name, file in files.items()} == {
+        name: hashlib.sha256(NEW[name]).hexdigest() for name in ("model.pth", "vocab.pth")
+    }
 
 
 def test_a_model_is_replaced_and_the_notes_beside_it_stay(tmp_path: Path) -> None:

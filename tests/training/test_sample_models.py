@@ -47,6 +47,12 @@ def test_a_sample_model_is_served_as_well_as_its_manifest_tells(name: str) -> No
     )
 
 
+def test_a_sample_model_is_sealed_so_that_its_first_request_needs_no_rest(name: str) -> None:
+    loader = Loader(STORE, FileLimits())
+    model_id = parse_model_id(name)
+    assert loader.load(model_id, loader.fingerprint(model_id), settled=False).model_id == name
+
+
 def test_a_sample_model_is_small_and_has_no_other_files(name: str) -> None:
     files = list((MODELS / name).iterdir())
     assert sorted(path.name for path in files) == sorted(MODEL_FILES)

@@ -18,12 +18,14 @@ from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import (
     ChecksumMismatch,
     FilesChanged,
+    FilesUnsettled,
     ForbiddenPickle,
     InvalidManifest,
     InvalidModelFile,
     ModelIncomplete,
     ModelNotFound,
     ModelUnusable,
+    ServingError,
 )
 from serving.domain.model_id import parse_model_id
 from serving.domain.prediction import Prediction, Query
@@ -207,6 +209,41 @@ def test_a_damaged_file_is_told_by_its_sum_before_it_is_read_as_a_model(folder: 
     (folder / WEIGHTS_FILE).write_bytes(CONTENT[WEIGHTS_FILE][:cut])
     with refused(ChecksumMismatch):
         loaded(loader)
+
+
+# Files that may still be arriving.
+
+
+def test_files_that_may_still_be_arriving_are_loaded_if_sums_prove_them_to_be_one_copy(
+    folder: Path, loader: Loader
+) -> None:
+    (folder / MANIFEST_FILE).write_bytes(manifest(Files=sums()))
+    assert loader.load(ID, loader.fingerprint(ID), settled=False).labels == ("yes", "no")
+
+
+@pytest.mark.parametrize("files", [{}, *({name: sums()[name]} for name in (WEIGHTS_FILE, VOCABULARY_FILE))], ids=list)
+def test_without_a_sum_of_each_file_they_are_loaded_once_they_are_settled(
+    folder: Path, loader: Loader, files: dict[str, object]
+) -> None:
+    (folder / MANIFEST_FILE).write_bytes(manifest(Files=files))
+    with refused(FilesUnsettled, match="may still be arriving"):
+        loader.load(ID, loader.fingerprint(ID), settled=False)
+    assert loader.load(ID, loader.fingerprint(ID), settled=True).labels == ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [(manifest(Files=sums(size=7)), ChecksumMismatch), (manifest()[:-1], InvalidManifest)],
+    ids=["other sums", "half a manifest"],
+)
+def test_what_may_be_half_a_copy_is_called_damaged_only_once_it_is_settled(
+    folder: Path, loader: Loader, content: bytes, fault: type[ServingError]
+) -> None:
+    (folder / MANIFEST_FILE).write_bytes(content)
+    with refused(FilesUnsettled):
+        loader.load(ID, loader.fingerprint(ID), settled=False)
+    with refused(fault):
+        loader.load(ID, loader.fingerprint(ID), settled=True)
 
 
 # Changes while a model is loaded.

@@ -13,6 +13,7 @@ from serving.domain.errors import (
     FilesChanged,
     InvalidManifest,
     InvalidModelFile,
+    ModelFolderUnavailable,
     ModelIncomplete,
     ModelNotFound,
     ModelUnusable,
@@ -121,7 +122,7 @@ def test_an_id_without_a_folder_is_not_found(root: Path, store: ModelStore, oper
 
 def test_a_root_that_comes_later_is_read_then(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "later")
-    with refused(ModelNotFound):
+    with refused(ModelFolderUnavailable):
         read(store)
     publish(tmp_path / "later")
     assert read(store) == b"7 model.pth"
