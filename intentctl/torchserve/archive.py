@@ -10,12 +10,11 @@ import io
 import json
 import re
 import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+from predictor.model.files.zip_directory import ZIP_ERRORS, DamagedZip, DirectoryTooLarge, open_zip
 from serving.domain.errors import InvalidModelFile, ModelIncomplete
 
 MAR_MANIFEST: Final = "MAR-INF/MANIFEST.json"
@@ -27,31 +26,10 @@ _CREATED_ON: Final = "01/01/1980 00:00:00"
 _ARCHIVER_VERSION: Final = "0.12.0"
 _MODE: Final = (stat.S_IFREG | 0o644) << 16
 
-_DIRECTORY_END: Final = struct.Struct("<4s8xI4xH")
-_DIRECTORY_END_SIGNATURE: Final = b"PK\x05\x06"
-_ZIP64_SIGNATURE: Final = b"PK\x06\x07"
-_ZIP64_BYTES: Final = 20
-_MAX_COMMENT_BYTES: Final = (1 << 16) - 1
-# Archives have about ten members, each of which takes some fifty bytes and its name in the directory.
-_MAX_DIRECTORY_BYTES: Final = 1 << 18
-
 _ENCRYPTED: Final = 0x41
 _LEAVES: Final = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 
 _DAMAGED: Final = "the archive is damaged, or is no archive of TorchServe; export it again"
-
-# Errors that zipfile, according to its source, raises for invalid archives, and zlib for data that does not inflate.
-_ZIP_ERRORS: Final = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    ValueError,
-    OverflowError,
-    EOFError,
-    RuntimeError,
-    OSError,
-    KeyError,
-)
 
 
 def mar_manifest(model_name: str, model_version: str, handler: str, weights: str) -> bytes:
@@ -95,11 +73,12 @@ class Archive:
     """
 
     def __init__(self, data: bytes) -> None:
-        _check_directory(data)
         try:
-            self._archive = zipfile.ZipFile(io.BytesIO(data))
-        except _ZIP_ERRORS as error:
+            self._archive = open_zip(data, zip64=False)
+        except DamagedZip as error:
             raise InvalidModelFile(_DAMAGED) from error
+        except DirectoryTooLarge as error:
+            raise InvalidModelFile("the archive has far more members than a model's; export it again") from error
         members = self._archive.infolist()
         self._members = {member.filename: member for member in members}
         if len(self._members) != len(members):
@@ -144,22 +123,11 @@ class Archive:
             with self._archive.open(member) as file:
                 # A bounded read inflates no more than its bound, however large the member is.
                 data = file.read(member.file_size + 1)
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise InvalidModelFile(_DAMAGED) from error
         if len(data) != member.file_size:
             raise InvalidModelFile(_DAMAGED)
         return data
-
-
-def _check_directory(data: bytes) -> None:
-    """Check the size of the member list before it is read, because each member would take memory."""
-    begin = data.rfind(_DIRECTORY_END_SIGNATURE, max(0, len(data) - _DIRECTORY_END.size - _MAX_COMMENT_BYTES))
-    if begin < 0 or begin + _DIRECTORY_END.size > len(data):
-        raise InvalidModelFile(_DAMAGED)
-    _, size, _ = _DIRECTORY_END.unpack_from(data, begin)
-    zip64 = data[max(0, begin - _ZIP64_BYTES) :].startswith(_ZIP64_SIGNATURE)
-    if size > _MAX_DIRECTORY_BYTES or zip64:
-        raise InvalidModelFile("the archive has far more members than a model's; export it again")
 
 
 def _check(member: zipfile.ZipInfo) -> None:
