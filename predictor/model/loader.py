@@ -44,6 +44,10 @@ MOST_LOADING_BYTES: Final = 4 << 30
 _VOCABULARY_GROWTH: Final = 10
 
 
+# Most bytes of memory that one byte of a manifest takes while it is parsed.
+_MANIFEST_GROWTH: Final = 16
+
+
 @dataclass(frozen=True, slots=True)
 class FileLimits:
     """Maximum sizes of the files that are read, in bytes."""
@@ -154,6 +158,9 @@ class Loader:
         yield least
         files = self._store.read_copy(model_id, fingerprint, self._limits_of_files)
         check()
+        yield max(
+            least, sum(map(len, files.values())) + _beyond_workspace(_MANIFEST_GROWTH * len(files[MANIFEST_FILE]))
+        )
         manifest = Manifest.parse(files.pop(MANIFEST_FILE))
         for name in (WEIGHTS_FILE, VOCABULARY_FILE):
             check()

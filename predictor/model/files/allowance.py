@@ -35,7 +35,7 @@ class Allowance:
 
     Args:
         most_bytes: maximum memory of the objects that the file describes, in bytes.
-        most_items: maximum number of items of a list, or of a dictionary of plain data.
+        most_items: maximum number of items of a list, and about that of a dictionary of plain data.
         check: called again and again; raises an error to end the reading.
     """
 

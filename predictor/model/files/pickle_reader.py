@@ -72,6 +72,8 @@ _OPCODES_AT_ONCE: Final = 1024
 # Most strings on the stack besides those of one list: picklers add a thousand items at a time.
 _MOST_ON_STACK: Final = 1 << 12
 _BYTES_OF_TEXT: Final = 64
+# A dictionary may also hold the attributes of an object; those of a torch module are about twenty.
+_MOST_ATTRIBUTES: Final = 64
 
 # A state_dict has about eight containers per tensor, a vocabulary a few dozen. One byte of the file can take up to 70
 # bytes in memory.
@@ -337,7 +339,8 @@ class _Machine:
             self._check()
         for key, value in zip(items[::2], items[1::2], strict=True):
             _set_item(target, key, value)
-        if len(target) > self._allowance.most_items and type(target) is dict and not self._belongs_to_a_counter():
+        most = self._allowance.most_items + _MOST_ATTRIBUTES
+        if len(target) > most and type(target) is dict and not self._belongs_to_a_counter():
             raise TooManyItems(_TOO_MANY)
 
     def _belongs_to_a_counter(self) -> bool:
