@@ -18,6 +18,7 @@ from serving.domain.errors import (
     ModelUnusable,
     VolumeUnavailable,
 )
+from serving.domain.manifest import MAX_MANIFEST_BYTES
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from tests.serving.refusals import refused
@@ -129,9 +130,9 @@ def test_a_root_that_comes_later_is_read_then(tmp_path: Path) -> None:
 
 def test_a_manifest_is_read_up_to_one_mebibyte(root: Path, store: ModelStore) -> None:
     path = publish(root) / MANIFEST_FILE
-    path.write_bytes(MANIFEST.ljust(1 << 20))
+    path.write_bytes(MANIFEST.ljust(MAX_MANIFEST_BYTES))
     assert store.read_manifest(ID).algorithm == "a"
-    path.write_bytes(MANIFEST.ljust((1 << 20) + 1))
+    path.write_bytes(MANIFEST.ljust(MAX_MANIFEST_BYTES + 1))
     with refused(InvalidModelFile, match="manifest.json of the model is larger than the 1048576 bytes"):
         store.read_manifest(ID)
 
