@@ -128,12 +128,12 @@ def test_a_root_that_comes_later_is_read_then(tmp_path: Path) -> None:
     assert read(store) == b"7 model.pth"
 
 
-def test_a_manifest_is_read_up_to_one_mebibyte(root: Path, store: ModelStore) -> None:
+def test_a_manifest_is_read_up_to_its_bound(root: Path, store: ModelStore) -> None:
     path = publish(root) / MANIFEST_FILE
     path.write_bytes(MANIFEST.ljust(MAX_MANIFEST_BYTES))
     assert store.read_manifest(ID).algorithm == "a"
     path.write_bytes(MANIFEST.ljust(MAX_MANIFEST_BYTES + 1))
-    with refused(InvalidModelFile, match="manifest.json of the model is larger than the 1048576 bytes"):
+    with refused(InvalidModelFile, match=f"manifest.json of the model is larger than the {MAX_MANIFEST_BYTES} bytes"):
         store.read_manifest(ID)
 
 
