@@ -30,11 +30,11 @@ _MODE: Final = (stat.S_IFREG | 0o644) << 16
 _ENCRYPTED: Final = 0x41
 _LEAVES: Final = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 
-DAMAGED: Final = "the archive is damaged, or is no archive of TorchServe; export it again"
+DAMAGED: Final = "the archive is damaged, or is not an archive of TorchServe; export it again"
 TOO_MANY_MEMBERS: Final = "the archive has far more members than a model's; export it again"
-TWO_OF_ONE_NAME: Final = "the archive holds two members of one name; export it again"
+TWO_OF_ONE_NAME: Final = "the archive holds two members with the same name; export it again"
 OUTSIDE: Final = "the archive holds a member that would be unpacked outside of its folder; refused"
-NO_FILE: Final = "the archive holds a link, or another thing that is no file; export it with its files"
+NO_FILE: Final = "the archive holds a link, or another member that is not a file; export it with its files"
 
 
 def mar_manifest(model_name: str, model_version: str, handler: str, weights: str) -> bytes:
@@ -94,7 +94,7 @@ class Archive(ABC):
             raise ModelIncomplete(f"the archive has no {' and no '.join(missing)}")
         for name, limit in limits.items():
             if sizes[name] > limit:
-                raise InvalidModelFile(f"{name} of the archive is larger than the {limit} bytes that are read")
+                raise InvalidModelFile(f"{name} of the archive is larger than the limit of {limit} bytes")
         return {name: self.content(name) for name in limits}
 
     def model_name(self) -> str:
@@ -172,4 +172,4 @@ def _check(member: zipfile.ZipInfo) -> None:
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise InvalidModelFile(NO_FILE)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InvalidModelFile("the archive is compressed in a way that is not read; export it again")
+        raise InvalidModelFile("the archive uses an unsupported compression; export it again")

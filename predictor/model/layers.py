@@ -52,12 +52,12 @@ class LayerShapes:
         embedding, *weights = (shapes[names[name]] for name in (EMBEDDING, *(f"fc{n}.weight" for n in numbers)))
         biases = [shapes[names[f"fc{number}.bias"]] for number in numbers]
         if any(len(shape) != 2 or 0 in shape for shape in (embedding, *weights)):
-            raise InvalidModelFile("model.pth: every weight must be a matrix that is not empty")
+            raise InvalidModelFile("model.pth: every weight must be a non-empty matrix")
         tokens, *widths = embedding
         for weight, bias in zip(weights, biases, strict=True):
             outputs, inputs = weight
             if inputs != widths[-1] or tuple(bias) != (outputs,):
-                raise InvalidModelFile("model.pth: the shapes of its layers do not fit each other")
+                raise InvalidModelFile("model.pth: the shapes of its layers do not match")
             widths.append(outputs)
         return cls(names, tokens, tuple(widths))
 

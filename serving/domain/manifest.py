@@ -18,7 +18,7 @@ MAX_MANIFEST_BYTES: Final = 8 << 20
 
 # Each value takes up to a hundred bytes of memory, and two bytes of the file.
 _MAX_VALUES: Final = 1 << 18
-_MAX_FAULTS_TOLD: Final = 5
+_MAX_FAULTS_REPORTED: Final = 5
 
 
 class FileSum(BaseModel):
@@ -59,7 +59,7 @@ class OpenInferenceModel(BaseModel):
     @classmethod
     def _of_documents(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(size not in (-1, 1) for size in value) or value.count(-1) > 1:
-            raise ValueError("has sizes other than 1 and one -1")
+            raise ValueError("must consist of sizes of 1 and at most one -1")
         return value
 
     @model_validator(mode="before")
@@ -72,7 +72,7 @@ class OpenInferenceModel(BaseModel):
     @model_validator(mode="after")
     def _labels_or_logits(self) -> Self:
         if (self.label is None) == (self.logits is None):
-            raise ValueError("must name either the output of labels or that of logits")
+            raise ValueError("must name either the output of labels or the output of logits, not both")
         return self
 
 
@@ -129,7 +129,7 @@ class Manifest(BaseModel):
     def _without_a_gap(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         missing = next((index for index in range(len(value)) if str(index) not in value), None)
         if missing is not None:
-            raise ValueError(f"has {len(value)} labels and none for index {missing}")
+            raise ValueError(f"has {len(value)} labels, but none for index {missing}")
         return value
 
     @property
@@ -179,9 +179,11 @@ class Manifest(BaseModel):
 
 def _faults(error: ValidationError) -> str:
     every = (
-        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'it'}: {fault['msg'].removeprefix('Value error, ')}"
+        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'the file'}: "
+        f"{fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors(include_url=False, include_input=False)
     )
     faults = list(dict.fromkeys(every))
-    told = "; ".join(faults[:_MAX_FAULTS_TOLD])
-    return told if len(faults) <= _MAX_FAULTS_TOLD else f"{told}; and {len(faults) - _MAX_FAULTS_TOLD} more"
+    reported = "; ".join(faults[:_MAX_FAULTS_REPORTED])
+    more = len(faults) - _MAX_FAULTS_REPORTED
+    return f"{reported}; and {more} more" if more > 0 else reported

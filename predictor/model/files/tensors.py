@@ -125,8 +125,8 @@ def _entries(file: TorchFile, allowance: Allowance) -> dict[Any, Any]:
         entries = file.read(TENSOR_GLOBALS, allowance)
     except ForbiddenPickle as error:
         raise ForbiddenPickle(
-            "model.pth asks for code, as a model that was saved whole does; nothing of it was run;"
-            " save it with torch.save(model.state_dict())"
+            "model.pth requests code, as a model that was saved whole does; none of it was run; save the "
+            "model with torch.save(model.state_dict())"
         ) from error.__cause__
     if not isinstance(entries, dict) or not entries:
         raise InvalidModelFile("model.pth is not a state_dict; save it with torch.save(model.state_dict())")
@@ -155,10 +155,10 @@ def _tensor(file: TorchFile, value: object, elements_left: int, most_of_file: fl
         ) if constructor == _TENSOR and storage.kind.name in _FLOATS:
             pass
         case _:
-            raise InvalidModelFile("model.pth holds something else than dense tensors of floating-point numbers")
+            raise InvalidModelFile("model.pth holds something other than dense tensors of floating-point numbers")
     # Checked before anything is computed: the product of a million large numbers takes minutes.
     if len(shape) != len(stride) or len(shape) > _MOST_DIMENSIONS or not all(map(_is_size, (offset, *shape, *stride))):
-        raise InvalidModelFile("model.pth holds a tensor without a proper shape")
+        raise InvalidModelFile("model.pth holds a tensor without a valid shape")
     elements = math.prod(shape)
     if elements > elements_left:
         raise InvalidModelFile("model.pth holds tensors of more elements than it has bytes")
@@ -174,7 +174,7 @@ def _tensor(file: TorchFile, value: object, elements_left: int, most_of_file: fl
         )
     except (ValueError, OverflowError) as error:
         # More dimensions than NumPy has, or a stride beyond 64 bits that no element needs.
-        raise InvalidModelFile("model.pth holds a tensor without a proper shape") from error
+        raise InvalidModelFile("model.pth holds a tensor without a valid shape") from error
     # A tensor that is nearly the whole file may keep the file in memory; a copy would cost more than it saves.
     in_place = (
         storage.kind.name == "FloatStorage"

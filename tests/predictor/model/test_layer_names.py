@@ -120,5 +120,5 @@ def test_a_checkpoint_is_named() -> None:
     state = state_dict(7, 4, 3)
     with refused(InvalidModelFile, match="checkpoint"):
         read_state_dict(saved({"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {}}))
-    with refused(InvalidModelFile, match="something else"):
+    with refused(InvalidModelFile, match="something other"):
         read_state_dict(saved({"w": torch.ones(2), "epoch": 3}))

@@ -81,7 +81,7 @@ def test_a_refusal_says_which_file_is_wrong_and_what_it_seems_to_be(
 
 
 def test_a_whole_module_is_named_as_such() -> None:
-    with refused(ForbiddenPickle, match=r"model\.pth asks for code, as a model that was saved whole does"):
+    with refused(ForbiddenPickle, match=r"model\.pth requests code, as a model that was saved whole does"):
         read_state_dict(saved(nn.Linear(2, 2)))
 
 
