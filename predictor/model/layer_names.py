@@ -61,7 +61,7 @@ def _unwrapped(names: Iterable[str]) -> dict[str, str]:
 def _without_prefix(names: Mapping[str, str]) -> dict[str, str]:
     if not names:
         return {}
-    # What the first and the last in order begin with, all names between them begin with too.
+    # All names begin with the components that the first and the last in order have in common.
     first, last = min(names).split("."), max(names).split(".")
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
     return {".".join(name.split(".")[shared:]): file for name, file in names.items()}

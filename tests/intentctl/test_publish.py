@@ -70,7 +70,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another number of labels": (
         lambda folder: folder.joinpath("model.pth").write_bytes(saved(state_dict(5, 4, 3))),
-        "they must agree",
+        "must agree",
     ),
     "a vocabulary that is text": (
         lambda folder: folder.joinpath("vocab.pth").write_text("<unk>\nrain\n"),

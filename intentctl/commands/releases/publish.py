@@ -29,9 +29,11 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Publish a model folder: loaded as a check, flushed to disk, renamed into place, with SHA-256 sums."""
-    # NumPy is slow to import, and --help does not need it.
-    from predictor.model.servable import check_servable  # noqa: PLC0415
-
+    try:
+        # NumPy is slow to import, and --help does not need it.
+        from predictor.model.servable import check_servable  # noqa: PLC0415
+    except ModuleNotFoundError:
+        fail("a model is loaded before it is published, which needs NumPy; install requirements/inference.txt")
     try:
         checked_id = parse_model_id(model_id)
         manifest = publish_model(folder, model_dir, checked_id, replace=replace, check=check_servable)

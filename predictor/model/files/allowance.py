@@ -31,7 +31,7 @@ def _do_nothing() -> None:
 
 
 class Allowance:
-    """What the reading of one file may take, shared by the pickles of the file.
+    """Memory, items and time that the reading of one file may take, shared by the pickles of the file.
 
     Args:
         most_bytes: maximum memory of the objects that the file describes, in bytes.

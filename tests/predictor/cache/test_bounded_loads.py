@@ -155,7 +155,7 @@ async def test_closing_ends_a_load_of_endless_work() -> None:
         it.source.busy.add(fingerprint_of(1))
         caller = asyncio.create_task(it.manager.acquire(A))
         await asyncio.sleep(0.05)
-    with pytest.raises(Exception, match="ending"):
+    with pytest.raises(Exception, match="shutting down"):
         await caller
     for thread in threading.enumerate():
         if thread.name.startswith("load"):
