@@ -63,10 +63,19 @@ class Loader:
         store: store that holds the models.
         limits: maximum sizes of the files that are read.
         comparison: compares files of loaded models; not closed here. By default, a thread compares them.
+        workspace: bytes that a load may take besides those that it announces.
     """
 
-    def __init__(self, store: ModelStore, limits: FileLimits, comparison: FileComparison | None = None) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        limits: FileLimits,
+        comparison: FileComparison | None = None,
+        *,
+        workspace: int = WORKSPACE,
+    ) -> None:
         self._store = store
+        self._workspace = workspace
         self._comparison = comparison or ThreadComparison()
         self._limits_of_files = {
             MANIFEST_FILE: MAX_MANIFEST_BYTES,
@@ -159,7 +168,7 @@ class Loader:
         files = self._store.read_copy(model_id, fingerprint, self._limits_of_files)
         check()
         yield max(
-            least, sum(map(len, files.values())) + _beyond_workspace(_MANIFEST_GROWTH * len(files[MANIFEST_FILE]))
+            least, sum(map(len, files.values())) + self._beyond_workspace(_MANIFEST_GROWTH * len(files[MANIFEST_FILE]))
         )
         manifest = Manifest.parse(files.pop(MANIFEST_FILE))
         for name in (WEIGHTS_FILE, VOCABULARY_FILE):
@@ -170,7 +179,7 @@ class Loader:
         held = sum(map(len, files.values()))
         weights = StateDict(files.pop(WEIGHTS_FILE), check)
         shapes = LayerShapes.of(weights.shapes)
-        yield max(least, held + weights.memory + _beyond_workspace(FoldedNetwork.folding_memory(shapes)))
+        yield max(least, held + weights.memory + self._beyond_workspace(FoldedNetwork.folding_memory(shapes)))
         check()
         network = FoldedNetwork.from_arrays(weights.arrays())
         del weights
@@ -180,6 +189,9 @@ class Loader:
         )
         check()
         return IntentModel(model_id, manifest, vocabulary, network)
+
+    def _beyond_workspace(self, size: int) -> int:
+        return max(0, size - self._workspace)
 
     def _vocabulary(
         self, data: bytes, rows: int, *, least: int, held: int, check: Callable[[], None]
@@ -193,11 +205,11 @@ class Loader:
         most = rows + 1
         try:
             try:
-                enough = WORKSPACE + _VOCABULARY_GROWTH * len(data)
+                enough = self._workspace + _VOCABULARY_GROWTH * len(data)
                 vocabulary = read_vocabulary(data, Allowance(enough, most_items=most, check=check))
             except NeedsMoreMemory:
                 enough = LEAST_BYTES + BYTES_PER_BYTE * len(data)
-                yield max(least, held + len(data) + _beyond_workspace(enough))
+                yield max(least, held + len(data) + self._beyond_workspace(enough))
                 vocabulary = read_vocabulary(data, Allowance(enough, most_items=most, check=check))
         except TooManyItems as error:
             raise InvalidModelFile(
@@ -205,10 +217,6 @@ class Loader:
             ) from error
         self._vocabularies[digest] = vocabulary
         return vocabulary
-
-
-def _beyond_workspace(size: int) -> int:
-    return max(0, size - WORKSPACE)
 
 
 def _age_seconds(fingerprint: Fingerprint) -> float:
