@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from serving.domain.byte_sizes import Bytes
 from serving.domain.errors import InvalidModelId
 from serving.domain.model_id import parse_model_ids
-from serving.runtime.settings import MOST, ServerSettings, Share, service_settings
+from serving.runtime.settings import MOST, Seconds, ServerSettings, Share, service_settings
 
 
 def _well_written(value: str) -> str:
@@ -54,6 +54,11 @@ class PredictorSettings(ServerSettings):
     )
     max_weights_bytes: Bytes = Field(default=256 << 20, ge=1, le=1 << 50, description="maximum size of model.pth")
     max_vocabulary_bytes: Bytes = Field(default=64 << 20, ge=1, le=1 << 50, description="maximum size of vocab.pth")
+    max_load_processor_seconds: Seconds = Field(
+        default=30.0,
+        description="processor time after which the load of a model is refused, in seconds; its files are tried again"
+        " when they change, or after ten minutes",
+    )
     max_counted_models: int = Field(
         default=4096,
         ge=1,

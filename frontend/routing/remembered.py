@@ -44,6 +44,11 @@ class Entry(Generic[Value]):
     checked_at: float
     """Time of the last comparison, in seconds of the monotonic clock."""
 
+    @property
+    def size(self) -> int:
+        """Size of the file in bytes; 0 if the file is missing or unknown."""
+        return max(0, self.file.size) if self.file is not None else 0
+
 
 class Source(Protocol[Value_co]):
     """Source of the files. Methods block unless their docstring says otherwise."""
@@ -81,6 +86,8 @@ class MemoryBounds:
 
     most_entries: int = 10_000
     """Maximum number of models whose files are remembered."""
+    most_bytes: int = 256 << 20
+    """Maximum size of the remembered files together, in bytes."""
     most_lookups: int = 4096
     """Maximum number of models that are looked up at the same time."""
     unknown: UnknownBounds = field(default_factory=UnknownBounds)
@@ -115,6 +122,8 @@ class Remembered(Generic[Value]):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=source.kind)
         # Least recently used first. The library's cache takes ten times as long for every call.
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
+        self._bytes = 0
+        """Size of the files of all entries, in bytes."""
         self._unknown = UnknownModels(bounds.unknown, clock)
         self._looks: FreshnessChecks[Entry[Value], FileIdentity | None] = FreshnessChecks(
             source.changed, self._on_change, math.inf
@@ -190,7 +199,7 @@ class Remembered(Generic[Value]):
         except ModelNotFound as error:
             if (learned := self._learned_since(model_id, known)) is not None:
                 return learned
-            self._entries.pop(model_id, None)
+            self._forget(model_id)
             self._unknown.add(model_id, error)
             raise
         except ServingError as error:
@@ -218,10 +227,18 @@ class Remembered(Generic[Value]):
         return entry
 
     def _keep(self, model_id: ModelId, entry: Entry[Value]) -> None:
+        self._forget(model_id)
         self._entries[model_id] = entry
-        self._entries.move_to_end(model_id)
-        if len(self._entries) > self._bounds.most_entries:
-            self._entries.popitem(last=False)
+        self._bytes += entry.size
+        while len(self._entries) > self._bounds.most_entries or (
+            self._bytes > self._bounds.most_bytes and len(self._entries) > 1
+        ):
+            self._forget(next(iter(self._entries)))
+
+    def _forget(self, model_id: ModelId) -> None:
+        entry = self._entries.pop(model_id, None)
+        if entry is not None:
+            self._bytes -= entry.size
 
     def _current(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:
         """Return ``known`` if its file is unchanged, else an entry with the present value of the file."""

@@ -16,13 +16,16 @@ from serving.volume.model_store import folders_of
 def import_archive(
     archive: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, help="Archive of TorchServe, FILE.mar.", show_default=False),
+        typer.Argument(
+            exists=True, dir_okay=False, help="Archive of TorchServe, FILE.mar or FILE.tar.gz.", show_default=False
+        ),
     ],
     *,
     model_id: Annotated[
         str | None,
         typer.Option(
-            help="Id to publish the model under; if omitted, the one in model-ID.mar, or else the name in the archive.",
+            help="Id to publish the model under; if omitted, the one in model-ID.mar or model-ID.tar.gz, or else"
+            " the name in the archive.",
             show_default=False,
         ),
     ] = None,

@@ -202,9 +202,11 @@ def _train(
     replace: bool,
 ) -> dict[str, Any]:
     """Train, measure and write the model; return its summary."""
+    from training.data import labels_of  # noqa: PLC0415
     from training.model import measure, train_model  # noqa: PLC0415
-    from training.model_folder import Provenance, model_files, write_model_folder  # noqa: PLC0415
+    from training.model_folder import Provenance, check_labels, model_files, write_model_folder  # noqa: PLC0415
 
+    check_labels(labels_of(data.train))
     with _progress(recipe.epochs) as on_epoch:
         model = train_model(data, recipe, seed, on_epoch)
     figures = measure(model.served, data.test)

@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from intentctl.torchserve.archive import MAR_MANIFEST, mar_manifest, write_archive
-from intentctl.torchserve.model_files import INTENT, INTENT_AT_TORCHSERVE, LIMITS, MOST_BYTES, with_algorithm
+from intentctl.torchserve.model_files import LIMITS, MOST_BYTES, with_algorithm
 from predictor.model.intent_model import NO_INDEX, IntentModel
 from predictor.model.loader import Loader
+from predictor.model.servable import INTENT, INTENT_AT_TORCHSERVE, check_servable
 from predictor.model.vocabulary import Vocabulary, read_vocabulary
 from serving.domain.confidence import Confidence
 from serving.domain.errors import ModelExists, ModelUnusable
@@ -27,7 +28,13 @@ HANDLER_FILE: Final = "intent_handler.py"
 TOKENS_FILE: Final = "vocabulary.json"
 CONFIDENCE_FILE: Final = "confidence.json"
 # Files of the package that the handler needs. With __init__.py, the package is found before any other of its name.
-PREDICTOR_FILES: Final = ("__init__.py", "model/__init__.py", "model/tokenizer.py", "model/ngrams.py")
+PREDICTOR_FILES: Final = (
+    "__init__.py",
+    "model/__init__.py",
+    "model/tokenizer.py",
+    "model/ngrams.py",
+    "model/layer_names.py",
+)
 
 _VERSION_OF_NONE: Final = "1.0"
 _STAGING: Final = ".staging-"
@@ -122,7 +129,7 @@ def publish_source(source: Source, root: Path, model_id: ModelId, *, replace: bo
     with TemporaryDirectory() as folder:
         for name, content in source.files.items():
             (Path(folder) / name).write_bytes(content)
-        publish(Path(folder), root, model_id, replace=replace)
+        publish(Path(folder), root, model_id, replace=replace, check=check_servable)
 
 
 def _tokens(source: Source) -> bytes:

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# In an archive, this module is in a folder beside the handler.
+# In an archive, these modules are in a folder beside the handler.
+from predictor.model.layer_names import EMBEDDING, family_names
 from predictor.model.tokenizer import Tokenizer
 
 _BAD_REQUEST: Final = 400
@@ -186,14 +187,15 @@ class IntentHandler:
 
 def _folded(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Return embedding, weight and bias of a network whose layers fold into one, as nothing is between them."""
+    names = family_names({name: tensor.shape for name, tensor in state.items()})
     layers = [
-        (state[f"fc{number}.weight"].float().double().T, state[f"fc{number}.bias"].float().double())
-        for number in range(1, 1 + sum(name.endswith(".bias") for name in state))
+        (state[names[f"fc{number}.weight"]].float().double().T, state[names[f"fc{number}.bias"]].float().double())
+        for number in range(1, 1 + len(names) // 2)
     ]
     weight, bias = layers[0]
     for turned, addend in layers[1:]:
         weight, bias = weight @ turned, bias @ turned + addend
-    return state["embedding.weight"].float(), weight.float(), bias.float()
+    return state[names[EMBEDDING]].float(), weight.float(), bias.float()
 
 
 def _questions(request: Mapping[str, Any]) -> list[dict[str, Any]] | str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Generic, ParamSpec, Protocol, TypeVar
@@ -18,7 +18,9 @@ import structlog
 from cachetools import TTLCache
 from grpc import StatusCode
 
+from predictor.cache.load_slots import LoadSlot, LoadSlots
 from predictor.cache.load_spans import LoadSpans
+from predictor.cache.processor_time import ProcessorTime
 from predictor.cache.residency import Lease, Model, Reservation, Resident, ResidentModels
 from predictor.cache.sightings import Sightings
 from serving.call.deadline import NEVER, Deadline
@@ -29,6 +31,7 @@ from serving.domain.errors import (
     FilesChanged,
     FilesUnsettled,
     ForbiddenPickle,
+    LoadTooSlow,
     ModelFolderUnavailable,
     ModelIncomplete,
     ModelNotFound,
@@ -40,7 +43,7 @@ from serving.domain.errors import (
     copy_for_raise,
     service_ends,
 )
-from serving.domain.model_id import ModelId
+from serving.domain.model_id import ModelId, reference_of
 from serving.volume.freshness.checks import FreshnessChecks
 from serving.volume.model_store import Fingerprint
 from serving.volume.unknown_models import UnknownBounds, UnknownModels
@@ -74,13 +77,18 @@ class ModelSource(Protocol[Source_co]):
     def estimate(self, fingerprint: Fingerprint) -> int:
         """Return an estimate of the model's size in memory, in bytes. Does not block."""
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True) -> Source_co:
-        """Return the model.
+    def loading(
+        self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True, check: Callable[[], None]
+    ) -> Generator[int, None, Source_co]:
+        """Load the model step by step, and return it.
+
+        Each step begins with the bytes of memory that the load takes from then on.
 
         Args:
             model_id: the model.
             fingerprint: the identity of its files.
             settled: whether the files may be taken for one copy without a proof.
+            check: called again and again; its errors end the load.
 
         Raises:
             FilesUnsettled: the files are not settled, and nothing proves that they are one copy.
@@ -101,6 +109,18 @@ class _Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class _NeedsMemory:
+    """A load that needs more memory than is reserved."""
+
+    size: int
+    """Bytes that the load takes in all."""
+
+
+class _NotQuick(Exception):
+    """A load that is too slow for a quick slot."""
+
+
+@dataclass(frozen=True, slots=True)
 class ManagerBounds:
     """Bounds and times of a :class:`ModelManager`."""
 
@@ -108,8 +128,20 @@ class ManagerBounds:
     """Bounds of the models that are remembered as absent."""
     failure_seconds: float = 10.0
     """Time after which files that are no model are tried again, in seconds."""
+    costly_seconds: float = 0.1
+    """Processor time beyond which a failed load is costly, in seconds."""
+    costly_failure_seconds: float = 600.0
+    """Time after which files whose load was costly, and failed, are tried again, in seconds."""
     most_failures: int = 4096
     """Maximum number of models whose failure is remembered."""
+    slow_threads: int = 1
+    """Maximum number of slow loads at the same time, besides the others."""
+    aside_seconds: float = 0.5
+    """Time after which a load counts as slow, if fewer than ``slow_threads`` are, in seconds."""
+    quick_processor_seconds: float = 1.0
+    """Processor time after which a load that is not slow yet begins again as a slow one, in seconds."""
+    processor_seconds: float = 30.0
+    """Processor time after which a load is refused, in seconds."""
     refresh_patience_seconds: float = 0.1
     """Time for which a caller waits for a check of the files, and for a newer copy, in seconds."""
     settle_seconds: float = 1.0
@@ -131,7 +163,7 @@ class ModelManager(Generic[Model]):
     Args:
         source: the source of models.
         residents: the models in memory.
-        threads: maximum number of models that load at the same time.
+        threads: maximum number of models that load at the same time, besides slow loads.
         max_loads: maximum number of models that load or wait to be loaded; further loads are refused.
         freshness_seconds: shortest time between two comparisons of a model with its files. A model is compared when it
             is asked for.
@@ -163,8 +195,8 @@ class ModelManager(Generic[Model]):
         self._statistics = residents.statistics
         self._max_loads = max_loads
         self._freshness_seconds = freshness_seconds
-        self._loading = ThreadPoolExecutor(threads, thread_name_prefix="load")
-        self._slots = asyncio.Semaphore(threads)
+        self._loading = ThreadPoolExecutor(threads + bounds.slow_threads, thread_name_prefix="load")
+        self._slots = LoadSlots(quick=threads, slow=bounds.slow_threads, aside_seconds=bounds.aside_seconds)
         # Checks of files must not wait behind loads: they are for models in memory too.
         self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
         self._waiting: dict[ModelId, dict[asyncio.Future[Lease[Model]], Deadline]] = {}
@@ -177,6 +209,14 @@ class ModelManager(Generic[Model]):
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(
             bounds.most_failures, bounds.failure_seconds, timer=clock
         )
+        self._costly: TTLCache[ModelId, _Failure] = TTLCache(
+            bounds.most_failures, bounds.costly_failure_seconds, timer=clock
+        )
+        """Failures that took much processor time."""
+        self._slow: TTLCache[ModelId, Fingerprint] = TTLCache(
+            bounds.most_failures, bounds.costly_failure_seconds, timer=clock
+        )
+        """Files whose loads are slow."""
         self._looks = FreshnessChecks(source.changed, self._on_change, freshness_seconds)
         self._tasks = Tasks() if tasks is None else tasks
         self._refreshes: SingleFlight[Resident[Model], None] = SingleFlight(self._tasks)
@@ -195,7 +235,8 @@ class ModelManager(Generic[Model]):
         Raises:
             FilesUnsettled: the files are still changing, or have to be at rest for longer than the caller waits.
             ModelNotFound: no model has this id; remembered for a second.
-            ModelUnusable: the files are no model; they are tried again when they change, or after ten seconds.
+            ModelUnusable: the files are no model; they are tried again when they change, or after ten seconds, or ten
+                minutes if their load took much processor time.
             OutOfCapacity: there is no memory for the model, or too many loads are under way.
             Unavailable: the volume does not answer.
         """
@@ -376,40 +417,49 @@ class ModelManager(Generic[Model]):
         except VolumeUnavailable as error:
             self._statistics.count_load_failure(error)
             raise
-        failure = self._failures.get(model_id)
-        if failure is not None and failure.fingerprint == fingerprint:
-            raise copy_for_raise(failure.error)
-        try:
-            return await self._load(model_id, fingerprint)
-        except ModelIncomplete:
-            raise
-        except _FAULTS_OF_FILES as error:
-            self._failures[model_id] = _Failure(fingerprint, error)
-            raise
+        for failures in (self._failures, self._costly):
+            failure = failures.get(model_id)
+            if failure is not None and failure.fingerprint == fingerprint:
+                raise copy_for_raise(failure.error)
+        return await self._load(model_id, fingerprint)
 
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
         # Memory is reserved once a thread is free: models that wait for a thread must not use up the budget.
         wanted = time.perf_counter()
-        async with self._slots:
+        name = reference_of(model_id).name
+        if self._slow.get(model_id) != fingerprint:
+            async with self._slots.quick(name) as slot:
+                self._statistics.load_wait_seconds.observe(time.perf_counter() - wanted)
+                try:
+                    return await self._load_now(model_id, fingerprint, replaces, slot)
+                except _NotQuick:
+                    self._slow[model_id] = fingerprint
+            wanted = time.perf_counter()
+        async with self._slots.slow(name) as slot:
             self._statistics.load_wait_seconds.observe(time.perf_counter() - wanted)
-            return await self._load_now(model_id, fingerprint, replaces)
+            return await self._load_now(model_id, fingerprint, replaces, slot)
 
-    async def _load_now(self, model_id: ModelId, fingerprint: Fingerprint, replaces: int) -> Resident[Model]:
+    async def _load_now(
+        self, model_id: ModelId, fingerprint: Fingerprint, replaces: int, slot: LoadSlot
+    ) -> Resident[Model]:
+        bounds = self._bounds
+        spent = ProcessorTime(lambda: bounds.processor_seconds if slot.is_slow else bounds.quick_processor_seconds)
         reservation = self._reserve(fingerprint, replaces)
         settled = self._sightings.have_settled(model_id, fingerprint)
         try:
-            model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint, settled)
+            steps = self._source.loading(model_id, fingerprint, settled=settled, check=lambda: self._check(spent))
+            started = time.perf_counter()
+            model = await self._stepped(steps, reservation, spent)
+            seconds = time.perf_counter() - started
             self._residents.resize(reservation, model.size)
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
         except FilesUnsettled as error:
             error.retry_after = self._sightings.seen(model_id, fingerprint)
             raise
         except ServingError as error:
-            self._statistics.count_load_failure(error)
-            if isinstance(error, ForbiddenPickle):
-                log.error(
-                    "forbidden pickle", security=True, model=model_id, requested=str(error.__cause__ or "an opcode")
-                )
+            if isinstance(error, LoadTooSlow) and spent.seconds <= bounds.processor_seconds:
+                raise _NotQuick from error
+            self._count_failure(model_id, fingerprint, error, spent.seconds)
             raise
         finally:
             self._residents.cancel(reservation)
@@ -425,11 +475,32 @@ class ModelManager(Generic[Model]):
         )
         return resident
 
-    def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint, settled: bool) -> tuple[Model, float]:
-        """Return the model and the seconds that its load took, without the wait for a thread. Runs in a thread."""
-        started = time.perf_counter()
-        model = self._source.load(model_id, fingerprint, settled=settled)
-        return model, time.perf_counter() - started
+    def _check(self, spent: ProcessorTime) -> None:
+        """Return if a load may go on. Called in threads."""
+        if self._closed:
+            raise service_ends()
+        spent.check()
+
+    async def _stepped(
+        self, steps: Generator[int, None, Model], reservation: Reservation, spent: ProcessorTime
+    ) -> Model:
+        """Run the steps in threads, and reserve the memory of each before it begins."""
+        while True:
+            step = await _in_thread(self._loading, _next_step, steps, reservation.size, spent)
+            if not isinstance(step, _NeedsMemory):
+                return step
+            self._residents.resize(reservation, step.size)
+
+    def _count_failure(self, model_id: ModelId, fingerprint: Fingerprint, error: ServingError, seconds: float) -> None:
+        """Count a load that failed, and remember the files if they are to blame."""
+        self._statistics.count_load_failure(error)
+        if isinstance(error, ForbiddenPickle):
+            log.error("forbidden pickle", security=True, model=model_id, requested=str(error.__cause__ or "an opcode"))
+        if isinstance(error, LoadTooSlow):
+            log.error("load takes too long", model=model_id, processor_seconds=round(seconds, 1))
+        if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
+            costly = seconds > self._bounds.costly_seconds
+            (self._costly if costly else self._failures)[model_id] = _Failure(fingerprint, error)
 
     def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
         try:
@@ -521,6 +592,18 @@ def _too_early(until: Deadline) -> FilesUnsettled:
         "the model's files have only just arrived, without sums that prove them complete; try again in a second",
         until.remaining(),
     )
+
+
+def _next_step(steps: Generator[int, None, Model], reserved: int, spent: ProcessorTime) -> Model | _NeedsMemory:
+    """Run steps until the load is over, or needs more memory than is reserved. Runs in a thread."""
+    with spent.counted():
+        try:
+            while (size := next(steps)) <= reserved:
+                pass
+        except StopIteration as end:
+            model: Model = end.value
+            return model
+        return _NeedsMemory(size)
 
 
 async def _in_thread(

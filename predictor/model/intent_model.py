@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
@@ -68,8 +68,10 @@ class IntentModel:
         self.baseline = manifest.baseline
         self.tokenizer = choose_tokenizer(manifest, vocabulary)
         self._ngrams = NgramIndex(self.tokenizer, vocabulary) if self.tokenizer.has_ngrams else None
-        self.size = network.size + vocabulary.size + sum(sys.getsizeof(label) for label in labels)
+        self.size = network.size + vocabulary.size + _bytes_of_texts(labels)
         """Bytes of memory that the model takes."""
+        if manifest.baseline is not None:
+            self.size += sys.getsizeof(manifest.baseline.labels) + _bytes_of_texts(manifest.baseline.labels)
         if self._ngrams is not None:
             self.size += self._ngrams.size
         self.confidence = manifest.confidence
@@ -237,6 +239,10 @@ class IntentModel:
                 raise InvalidRequest("the model has no such label to explain; request labels of its manifest")
             classes.setdefault(label, largest[label])
         return [*classes.values()]
+
+
+def _bytes_of_texts(texts: Iterable[str]) -> int:
+    return sum(map(sys.getsizeof, texts))
 
 
 def _not_a_number() -> NonFiniteLogits:

@@ -110,6 +110,10 @@ class InvalidModelFile(ModelUnusable):
     """A model file is damaged, oversized or inconsistent with the model's other files."""
 
 
+class LoadTooSlow(ModelUnusable):
+    """Loading the model takes more processor time than a model needs."""
+
+
 class ForbiddenPickle(InvalidModelFile):
     """A model file refers to code that model files must not use. Nothing was executed."""
 

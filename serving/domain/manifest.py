@@ -13,8 +13,11 @@ from serving.domain.confidence import Confidence
 from serving.domain.errors import InvalidManifest
 from serving.domain.strict_json import NotStrictJson, parse_json
 
-MAX_MANIFEST_BYTES: Final = 1 << 20
+MAX_MANIFEST_BYTES: Final = 8 << 20
+"""Largest manifest that is read, in bytes: that of 30,000 labels of 100 bytes, which a trained model lists twice."""
 
+# Each value takes up to a hundred bytes of memory, and two bytes of the file.
+_MAX_VALUES: Final = 1 << 18
 _MAX_FAULTS_REPORTED: Final = 5
 
 
@@ -148,9 +151,16 @@ class Manifest(BaseModel):
         """Return the manifest that ``data`` holds.
 
         Raises:
-            InvalidManifest: the data is not UTF-8 JSON, has a duplicate key, a number that is not finite or values of
-                the wrong kind, or is nested too deeply. The message names the faults by key.
+            InvalidManifest: the data is larger than :data:`MAX_MANIFEST_BYTES`, is not UTF-8 JSON, has a duplicate key,
+                a number that is not finite or values of the wrong kind, or is nested too deeply or has too many
+                values. The message names the faults by key.
         """
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise InvalidManifest(
+                f"manifest.json has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read, so shorten its labels"
+            )
+        if sum(map(data.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+            raise InvalidManifest("manifest.json has more values than any model needs; use fewer labels")
         try:
             document = parse_json(data)
         except NotStrictJson as error:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -32,15 +33,29 @@ _ALREADY_THERE: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
-def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False) -> Manifest:
+def _accept(folder: Path) -> None:
+    """Return: the files are checked by the caller."""
+
+
+def publish(
+    source: Path,
+    root: Path,
+    model_id: ModelId,
+    *,
+    replace: bool = False,
+    check: Callable[[Path], None] = _accept,
+) -> Manifest:
     """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
 
     Readers see the old model or the new one. ``source`` is not changed. The published manifest has the sums of the
     other files.
 
+    Before readers see it, the copy is passed to ``check``, which raises an error if the copy cannot be served.
+
     Raises:
         ModelIncomplete: a file is missing in ``source``.
-        InvalidManifest: the manifest in ``source`` is invalid.
+        InvalidManifest: the manifest in ``source`` is invalid, or would be larger than what is read.
+        ServingError: ``check`` raised it. Nothing of the new model is left.
         ModelExists: the model exists, and ``replace`` is false.
         ModelInService: the model is a version that is live, or that a rollback needs: such versions must not change.
         OSError: the volume cannot be written to. Nothing of the new model is left on it.
@@ -60,6 +75,7 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
     staging = root / f"{_STAGING}{uuid.uuid4().hex}"
     try:
         manifest = _stage(source, staging)
+        check(staging)
         _keep_other_files(target, staging)
         if target.parent != root and not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
@@ -112,8 +128,11 @@ def _stage(source: Path, staging: Path) -> Manifest:
     staging.mkdir()
     sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
     manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes()).with_files(sums)
-    with (staging / MANIFEST_FILE).open("w", encoding="utf-8") as file:
-        file.write(manifest.to_json())
+    written = manifest.to_json().encode()
+    # The sums and the indentation can make it larger than what readers read.
+    Manifest.parse(written)
+    with (staging / MANIFEST_FILE).open("wb") as file:
+        file.write(written)
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(staging)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -44,6 +44,10 @@ class FakeSource(Generic[Made]):
         """Files that nothing proves to be one copy."""
         self.sizes: dict[Fingerprint, int] = {}
         self.estimates: dict[Fingerprint, int] = {}
+        self.steps: dict[Fingerprint, Sequence[int]] = {}
+        """Bytes of the steps of a load."""
+        self.busy: set[Fingerprint] = set()
+        """Files whose loads take processor time until they are no longer here."""
         self.looks: Counter[ModelId] = Counter()
         self.loads: Counter[ModelId] = Counter()
         self.most_at_once = 0
@@ -74,6 +78,19 @@ class FakeSource(Generic[Made]):
 
     def estimate(self, fingerprint: Fingerprint) -> int:
         return self.estimates.get(fingerprint, SIZE)
+
+    def loading(
+        self,
+        model_id: ModelId,
+        fingerprint: Fingerprint,
+        *,
+        settled: bool = True,
+        check: Callable[[], None] = lambda: None,
+    ) -> Generator[int, None, Made]:
+        yield from self.steps.get(fingerprint, ())
+        while fingerprint in self.busy:
+            check()
+        return self.load(model_id, fingerprint, settled=settled)
 
     def load(self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True) -> Made:
         copy = (model_id, fingerprint)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import Result
 
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
+from serving.domain.manifest import MAX_MANIFEST_BYTES
 from serving.domain.prediction import Prediction, Query
 from tests.conftest import shared
 from tests.intentctl.archives import clinc150_rows, intentctl, loaded, small_model
@@ -240,7 +241,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "the archive has no vocab.pth",
     ),
     "a manifest that is too large": (
-        zipped({**MEMBERS, "manifest.json": b" " * (1 << 20) + MANIFEST}),
+        zipped({**MEMBERS, "manifest.json": b" " * MAX_MANIFEST_BYTES + MANIFEST}),
         "manifest.json of the archive is larger than",
     ),
     "a bomb": (zipped({**MEMBERS, "vocab.pth": bytes(65 << 20)}), "vocab.pth of the archive is larger than"),

@@ -164,3 +164,14 @@ def test_clinc150_is_learnt_to_its_figure(tmp_path: Path) -> None:
     summary = summary_of(CliRunner().invoke(app, arguments))
     assert summary["classes"] == 151
     assert summary["test_accuracy_in_scope"] >= 0.895
+
+
+def test_labels_that_no_manifest_can_hold_are_refused_before_anything_is_trained(run: Run, tmp_path: Path) -> None:
+    rows = [f"text {number},{number:06d} {'x' * 3000}" for number in range(2000)]
+    data = tmp_path / "long.csv"
+    data.write_text("\n".join(("text,label", *(row for row in rows for _ in range(2)))) + "\n")
+    result = run(data, "--model-id", "long", "--validation-fraction", 0.5)
+    assert result.exit_code == EXIT_FAILED
+    assert "shorten its labels" in result.stderr
+    assert "epoch" not in result.stderr
+    assert not (tmp_path / "models").exists()

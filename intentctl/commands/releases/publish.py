@@ -28,9 +28,15 @@ def publish(
     replace: Annotated[bool, typer.Option("--replace", help="Replace the existing model of this id.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a model folder: staged, flushed to disk, renamed into place, with SHA-256 sums in its manifest."""
+    """Publish a model folder: loaded as a check, flushed to disk, renamed into place, with SHA-256 sums."""
     try:
-        manifest = publish_model(folder, model_dir, parse_model_id(model_id), replace=replace)
+        # NumPy is slow to import, and --help does not need it.
+        from predictor.model.servable import check_servable  # noqa: PLC0415
+    except ModuleNotFoundError:
+        fail("a model is loaded before it is published, which needs NumPy; install requirements/inference.txt")
+    try:
+        checked_id = parse_model_id(model_id)
+        manifest = publish_model(folder, model_dir, checked_id, replace=replace, check=check_servable)
     except InvalidModelId as error:
         fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
     except ServingError as error:

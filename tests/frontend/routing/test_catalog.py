@@ -213,3 +213,17 @@ async def test_closing_leaves_nobody_waiting(tmp_path: Path) -> None:
         await catalog.close()
         done, _ = await asyncio.wait([waiting], timeout=PATIENCE)
         assert done
+
+
+async def test_manifests_are_remembered_in_bounded_memory_the_latest_first(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        publish(tmp_path, name, Notes="x" * 1000)
+    names = [ModelId(name) for name in ("a", "b", "c", "c", "b", "a")]
+    async with bench(tmp_path, bounds=MemoryBounds(most_bytes=2800)) as (catalog, volume):
+        for name in names:
+            await catalog.manifest(name)
+        assert volume.reads == {"a": 2, "b": 1, "c": 1}, "two of the three fit"
+    async with bench(tmp_path, bounds=MemoryBounds(most_bytes=10)) as (catalog, volume):
+        for _ in range(2):
+            await catalog.manifest(A)
+        assert volume.reads == {A: 1}, "one manifest is remembered however large it is"

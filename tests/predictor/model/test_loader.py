@@ -6,15 +6,17 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 import torch
 
-from predictor.model.loader import FileLimits, Loader
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import WORKSPACE, FileLimits, Loader
 from serving.domain.errors import (
     ChecksumMismatch,
     FilesChanged,
@@ -22,8 +24,10 @@ from serving.domain.errors import (
     ForbiddenPickle,
     InvalidManifest,
     InvalidModelFile,
+    LoadTooSlow,
     ModelIncomplete,
     ModelNotFound,
+    ModelTooLarge,
     ModelUnusable,
     ServingError,
 )
@@ -33,7 +37,10 @@ from serving.volume import open_folder
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from tests.conftest import shared
 from tests.predictor.builders import saved, state_dict
+from tests.predictor.model.files.oversized import legacy_vocabulary
 from tests.serving.refusals import refused
+
+Steps: TypeAlias = Generator[int, None, IntentModel]
 
 ID = parse_model_id("m-1")
 TOKENS = ["<unk>", "the", "red"]
@@ -315,3 +322,87 @@ def test_the_estimate_covers_what_the_model_takes(tmp_path: Path) -> None:
     loader = Loader(ModelStore(tmp_path), FileLimits())
     fingerprint = loader.fingerprint(ID)
     assert loader.load(ID, fingerprint).size <= loader.estimate(fingerprint) <= 2 * loader.load(ID, fingerprint).size
+
+
+def steps_of(root: Path, workspace: int = WORKSPACE, **content: bytes) -> Steps:
+    """Return the steps of the load of a model with these files instead of its own."""
+    folder = root / ID
+    folder.mkdir()
+    for name, data in (CONTENT | {name.replace("_", "."): data for name, data in content.items()}).items():
+        (folder / name).write_bytes(data)
+    loader = Loader(ModelStore(root), FileLimits(), workspace=workspace)
+    return loader.loading(ID, loader.fingerprint(ID))
+
+
+def test_a_load_takes_no_more_memory_than_it_has_announced(tmp_path: Path) -> None:
+    tokens = [f"token{number}" for number in range(20_000)]
+    # Half precision, which doubles in memory, and a hidden layer narrower than what it connects, which folds into more.
+    weights = {name: value.half() for name, value in state_dict(20_000, 512, 8, 2).items()}
+    steps = steps_of(tmp_path, model_pth=saved(weights), vocab_pth=saved(tokens))
+    announced = 0
+    tracemalloc.start()
+    try:
+        while True:
+            try:
+                announced = max(announced, next(steps))
+            except StopIteration as end:
+                model = end.value
+                break
+            assert tracemalloc.get_traced_memory()[1] <= announced + WORKSPACE
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert model.size <= announced
+    assert peak <= announced + WORKSPACE
+
+
+def test_a_small_file_that_folds_into_a_large_matrix_announces_it_before_it_is_there(tmp_path: Path) -> None:
+    width = 30_000
+    weights = {
+        "embedding.weight": torch.ones(1, width),
+        "fc1.weight": torch.ones(1, width),
+        "fc1.bias": torch.ones(1),
+        "fc2.weight": torch.ones(width, 1),
+        "fc2.bias": torch.ones(width),
+    }
+    data = saved(weights)
+    assert len(data) < 1 << 20
+    steps = steps_of(tmp_path, model_pth=data)
+    tracemalloc.start()
+    try:
+        assert any(size > 8 * width * width for size in itertools.islice(steps, 3))
+        assert tracemalloc.get_traced_memory()[1] < WORKSPACE
+    finally:
+        tracemalloc.stop()
+    loader = Loader(ModelStore(tmp_path), FileLimits())
+    with refused(ModelTooLarge):
+        loader.load(ID, loader.fingerprint(ID))
+
+
+def test_a_vocabulary_of_far_more_tokens_than_rows_is_refused_by_both_numbers(tmp_path: Path) -> None:
+    steps = steps_of(tmp_path, vocab_pth=saved([f"token{number}" for number in range(100_000)]))
+    with refused(InvalidModelFile, match=r"vocab\.pth has more tokens than the \d+ rows of model\.pth"):
+        list(steps)
+
+
+def test_an_old_vocabulary_that_needs_more_than_usual_announces_it(tmp_path: Path) -> None:
+    data = legacy_vocabulary(itos=["the", "red"], stoi=["the", "red"], freqs=(f"{number:x}" for number in range(2000)))
+    steps = steps_of(tmp_path, workspace=0, model_pth=saved(state_dict(2, 4, 2)), vocab_pth=data)
+    announced = list(steps)
+    assert announced[-1] > announced[0], "it was read in a second attempt, with more memory"
+
+
+def test_a_check_is_called_again_and_again_and_ends_the_load(tmp_path: Path) -> None:
+    (tmp_path / ID).mkdir()
+    for name, data in CONTENT.items():
+        (tmp_path / ID / name).write_bytes(data)
+    loader = Loader(ModelStore(tmp_path), FileLimits())
+    calls: list[None] = []
+    list(loader.loading(ID, loader.fingerprint(ID), check=lambda: calls.append(None)))
+    assert len(calls) > 3
+
+    def too_slow() -> None:
+        raise LoadTooSlow("too slow")
+
+    with refused(LoadTooSlow):
+        list(loader.loading(ID, loader.fingerprint(ID), check=too_slow))

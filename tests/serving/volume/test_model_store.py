@@ -19,6 +19,7 @@ from serving.domain.errors import (
     ModelUnusable,
     VolumeUnavailable,
 )
+from serving.domain.manifest import MAX_MANIFEST_BYTES
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from tests.serving.refusals import refused
@@ -128,12 +129,14 @@ def test_a_root_that_comes_later_is_read_then(tmp_path: Path) -> None:
     assert read(store) == b"7 model.pth"
 
 
-def test_a_manifest_is_read_up_to_one_mebibyte(root: Path, store: ModelStore) -> None:
+def test_a_manifest_is_read_up_to_its_bound(root: Path, store: ModelStore) -> None:
     path = publish(root) / MANIFEST_FILE
-    path.write_bytes(MANIFEST.ljust(1 << 20))
+    path.write_bytes(MANIFEST.ljust(MAX_MANIFEST_BYTES))
     assert store.read_manifest(ID).algorithm == "a"
-    path.write_bytes(MANIFEST.ljust((1 << 20) + 1))
-    with refused(InvalidModelFile, match="manifest.json of the model is larger than the limit of 1048576 bytes"):
+    path.write_bytes(MANIFEST.ljust(MAX_MANIFEST_BYTES + 1))
+    with refused(
+        InvalidModelFile, match=f"manifest.json of the model is larger than the limit of {MAX_MANIFEST_BYTES} "
+    ):
         store.read_manifest(ID)
 
 
