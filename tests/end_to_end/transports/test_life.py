@@ -114,7 +114,8 @@ def test_a_port_that_is_taken_ends_the_start_with_one_plain_line(tmp_path: Path,
     assert run.returncode == 1
     # grpcio prints a line of its own about the failure.
     ours = [line for line in run.stderr.splitlines() if "add_port.cc" not in line]
-    assert ours == [f"transports: cannot listen on 127.0.0.1:{port}: another process may hold it"]
+    why = "it is in use; end the process that holds it, or choose another port"
+    assert ours == [f"transports: cannot listen on 127.0.0.1:{port}: {why}"]
 
 
 # The end

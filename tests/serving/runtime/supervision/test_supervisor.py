@@ -259,7 +259,8 @@ def test_a_port_that_another_process_holds_is_told_before_there_are_workers(run:
         port = taken.getsockname()[1]
         it = run(port=port)
         assert it.process.wait(PATIENCE) == 1
-        assert it.log.read_text() == f"workers: cannot listen on 127.0.0.1:{port}: another process may hold it\n"
+        why = "it is in use; end the process that holds it, or choose another port"
+        assert it.log.read_text() == f"workers: cannot listen on 127.0.0.1:{port}: {why}\n"
 
 
 def test_a_port_for_metrics_that_is_taken_ends_it_too(run: Run) -> None:
