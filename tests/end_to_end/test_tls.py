@@ -86,7 +86,9 @@ def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         )  # fmt: skip
         started.append(frontend)
         frontend.wait_until_logged("ready")
-        yield Secured(authority, stranger, request.param, frontend, predictor, router, known, health_port, folder / "health")
+        yield Secured(
+            authority, stranger, request.param, frontend, predictor, router, known, health_port, folder / "health"
+        )
     finally:
         for service in reversed(started):
             service.kill()

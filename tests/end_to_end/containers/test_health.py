@@ -77,9 +77,13 @@ def test_behind_mutual_tls_the_same_check_is_used(images: None, tmp_path: Path, 
         file.chmod(0o755)
     services = {name: {"environment": {f"INTENT_{name.upper()}_TRANSPORT": transport}} for name in SERVICES}
     stack = ComposeStack(
-        ROOT / "models", tmp_path, [f"127.0.0.1:{free_port()}"], {"INTENT_CERTIFICATES": str(tmp_path)}, {"services": services},
+        ROOT / "models",
+        tmp_path,
+        [f"127.0.0.1:{free_port()}"],
+        {"INTENT_CERTIFICATES": str(tmp_path)},
+        {"services": services},
         ["tls.yml"],
-    )  # fmt: skip
+    )
     try:
         # Compose starts the frontend once the predictor is healthy.
         stack.compose("up", "--detach")

@@ -41,7 +41,10 @@ def test_the_compose_file_is_taken_by_each_compose(kind: str) -> None:
     profiles = [word for name in ("single", "observability") for word in ("--profile", name)]
     own = [*kind.split(), "--file", "docker-compose.yml"]
     everything = ["frontend", "grafana", "model-service", "predictor", "prometheus"]
-    for files, expected in (([], everything), (["--file", "deploy/compose/torchserve.yml"], [*everything, "torchserve"])):
+    for files, expected in (
+        ([], everything),
+        (["--file", "deploy/compose/torchserve.yml"], [*everything, "torchserve"]),
+    ):
         command = [*own, *files, *profiles, "config", "--services"]
         services = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout
         assert sorted(services.split()) == expected

@@ -31,7 +31,7 @@ async def healthy_again(file: Path) -> None:
     """Run the check beside the event loop until it succeeds."""
     async with asyncio.timeout(PATIENCE):
         while await asyncio.to_thread(check, file) != (0, ""):
-            await asyncio.sleep(0)
+            pass
 
 
 @contextmanager
