@@ -13,7 +13,7 @@ _PROMPT, _CONTINUED = "$ ", "> "
 
 
 class UnknownBlock(Exception):
-    """A block that nobody could run: it is neither a session of a terminal nor a program with its output."""
+    """A block that cannot be run: it is neither a session of a terminal nor a program with its output."""
 
 
 @dataclass(frozen=True, slots=True)

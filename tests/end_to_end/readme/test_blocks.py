@@ -27,7 +27,7 @@ def test_sessions_and_programs_are_found_in_order() -> None:
         "```console\nls\n```\n",
     ],
 )
-def test_a_block_that_nobody_could_run_is_refused(text: str) -> None:
+def test_a_block_that_cannot_be_run_is_refused(text: str) -> None:
     with pytest.raises(UnknownBlock):
         blocks_of(text)
 
