@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -43,7 +44,7 @@ def reader(clone: Path) -> Iterator[Reader]:
     ours = ("INTENT_", "VIRTUAL_ENV", "VENV", "MODEL_DIR", "PYTHONPATH", "COLUMNS", "LINES", "NO_COLOR")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     tools = str(Path(grpcurl()).parent)
-    own = str(ROOT / ".venv" / "bin")
+    own = str(Path(sys.executable).parent)
     path = [tools, *(folder for folder in os.environ["PATH"].split(":") if folder != own)]
     environment |= {"PATH": ":".join(path), "TERM": "xterm", "BOOK_MODEL": str(BOOK_MODEL), "LC_ALL": "C.UTF-8"}
     following = Reader(clone, environment)
