@@ -29,7 +29,7 @@ PORT: Final = "51001"
 PUBLISHED: Final[Mapping[str, Any]] = {"services": {"predictor": {"ports": [f"127.0.0.1::{PORT}"]}}}
 """Override that publishes each predictor, so that tests can query its residency; Docker chooses the port."""
 
-_COMPOSE_SECONDS: Final = 600
+_COMPOSE_SECONDS: Final = 1500
 
 
 def kinds_of_compose() -> dict[str, str | None]:
