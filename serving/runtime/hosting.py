@@ -13,6 +13,7 @@ import uvloop
 from serving.files.certificates import Certificates
 from serving.files.material import UnusableCertificate
 from serving.runtime.assembly.assembly import built
+from serving.runtime.health_file import noted
 from serving.runtime.lifecycle import Host, StopSignals, serve
 from serving.runtime.program import Program
 from serving.runtime.settings import ServerSettings, variables_of
@@ -81,4 +82,5 @@ def _log_unknown_variables(settings: ServerSettings) -> None:
 async def _serve(program: Program, settings: ServerSettings) -> None:
     certificates = Certificates.of(settings.tls())
     workload = built(program, settings, certificates)
-    await serve(host_of(settings, workload, certificates), settings, workload, StopSignals.of_process())
+    host = noted(host_of(settings, workload, certificates), settings.health_file)
+    await serve(host, settings, workload, StopSignals.of_process())

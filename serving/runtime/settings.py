@@ -217,6 +217,11 @@ class ServerSettings(BaseSettings):
         default=0,
         description="port for health checks only, never encrypted, for probes that do not support TLS; 0: none",
     )
+    health_file: Path | None = Field(
+        default=None,
+        description="file on a local file system in which the service notes its health once a second, for health checks"
+        " of containers; see docs/containers.md",
+    )
     metrics_port: Port = Field(default=0, description="port that Prometheus scrapes, over plain HTTP; 0: none")
     metrics_models: int = Field(
         default=20,

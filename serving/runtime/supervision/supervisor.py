@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from serving.files.material import read_material
+from serving.runtime.health_file import health_noted
 from serving.runtime.lifecycle import StopSignals
 from serving.runtime.settings import ServerSettings, variables_of
 from serving.runtime.supervision.crew import Crew
@@ -86,6 +87,12 @@ async def supervise(program: str, build: str, settings: ServerSettings, times: T
 async def _life(crew: Crew, settings: ServerSettings, times: Times) -> int:
     signals = StopSignals.of_process()
     crew.start()
+    # Workers that hang are replaced, so those that are ready respond.
+    with health_noted(settings.health_file, lambda: crew.serving > 0 and not signals.first.is_set()):
+        return await _until_stopped(crew, settings, times, signals)
+
+
+async def _until_stopped(crew: Crew, settings: ServerSettings, times: Times, signals: StopSignals) -> int:
     try:
         serving = asyncio.ensure_future(_serve(crew))
         stopped = asyncio.ensure_future(signals.first.wait())

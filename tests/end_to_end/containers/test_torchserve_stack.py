@@ -45,14 +45,13 @@ def export(models: Path, published_as: str) -> None:
 
 @pytest.fixture(scope="module")
 def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
-    """The stack that ``docker-compose --profile torchserve up --build`` starts."""
+    """The stack that deploy/compose/torchserve.yml describes."""
     models = tmp_path_factory.mktemp("volume") / "models"
     copy_samples(models)
     for model_id in (EXPORTED, WITHOUT_ARCHIVE):
         export(models, model_id)
     (models / f"model-{WITHOUT_ARCHIVE}.mar").unlink()
-    profile = {"COMPOSE_PROFILES": "torchserve"}
-    with compose_stack(models, tmp_path_factory.mktemp("compose"), "--build", environment=profile) as running:
+    with compose_stack(models, tmp_path_factory.mktemp("compose"), "--build", files=["torchserve.yml"]) as running:
         wait_until_healthy(torchserve_of(running))
         yield running
 
