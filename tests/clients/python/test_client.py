@@ -278,4 +278,4 @@ def test_an_asyncio_client_writes_nothing_to_standard_output() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT)
     assert ended.stdout == b""
-    assert b"server cannot be used" in ended.stderr
+    assert b"server is unavailable" in ended.stderr
