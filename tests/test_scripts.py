@@ -15,6 +15,7 @@ from tests.builders import PATIENCE
 from tests.conftest import ROOT
 
 RELEASE_SECONDS = 900
+SETTINGS = ("pyproject.toml", "clients/python/pyproject.toml")
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir() if os.access(path, os.X_OK))
 
 
@@ -23,7 +24,9 @@ def clone(tmp_path: Path) -> Path:
     """Return a folder with the scripts and their requirements, where nothing can be installed or generated."""
     for name in ("scripts", "requirements"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in SETTINGS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
@@ -44,7 +47,7 @@ def test_help_is_short_and_installs_nothing(clone: Path, name: str, flag: str) -
     assert f"scripts/{name} --help" in helped.stdout
     assert not any(line.startswith(("#", "set ", "source ")) for line in helped.stdout.splitlines())
     assert len(helped.stdout.splitlines()) < 25
-    assert {path.name for path in clone.iterdir()} == {"scripts", "requirements", "pyproject.toml"}
+    assert {path.name for path in clone.iterdir()} == {"scripts", "requirements", "pyproject.toml", "clients"}
 
 
 def test_help_of_the_tests_names_the_sets_and_the_options(clone: Path) -> None:
