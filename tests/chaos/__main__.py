@@ -28,6 +28,9 @@ def print_report(report: Report) -> None:
     calls = ", ".join(f"{number} {status}" for status, number in report.statuses.most_common())
     faults = ", ".join(f"{number} {kind}" for kind, number in report.faults_made.most_common())
     sys.stdout.write(f"seed {report.seed}: {report.statuses.total()} calls: {calls}\nfaults: {faults}\n")
+    for (status, message), number in report.messages.most_common():
+        if status != "OK":
+            sys.stdout.write(f"{number:7} {status}: {message}\n")
     for failure in report.failures[:20]:
         sys.stdout.write(f"FAILED: {failure}\n")
     sys.stdout.write(f"{len(report.failures)} wrong answers, undocumented statuses or models that did not recover\n")

@@ -28,6 +28,7 @@ DOCUMENTED: Final = frozenset(
 """Statuses that the documents give to the faults of this run."""
 
 _DEADLINE_SECONDS: Final = 3.0
+_PAUSE_SECONDS: Final = 0.05
 
 
 class Callers:
@@ -48,6 +49,8 @@ class Callers:
         self._lock = threading.Lock()
         self.statuses: Counter[str] = Counter()
         """Calls by status."""
+        self.messages: Counter[tuple[str, str]] = Counter()
+        """Calls by status and message."""
         self.faults: list[str] = []
         """Wrong answers, and statuses that no document names."""
 
@@ -73,8 +76,12 @@ class Callers:
                 seen = asked(channel, tenant, some_document(chance))
                 with self._lock:
                     self.statuses[seen.status] += 1
+                    self.messages[seen.status, seen.message] += 1
                     if seen.fault:
                         self.faults.append(seen.fault)
+                if seen.status != "OK":
+                    # A caller that is refused at once would count more than all others.
+                    self._over.wait(_PAUSE_SECONDS)
 
 
 def channel_to(address: str) -> grpc.Channel:
@@ -93,6 +100,8 @@ class Seen(NamedTuple):
     status: str
     version: str
     """Version that answered; empty without an answer."""
+    message: str
+    """Message of the status; empty for an answer."""
     fault: str
     """The fault of the outcome; empty for a right answer and for a documented status."""
 
@@ -105,7 +114,8 @@ def asked(channel: grpc.Channel, tenant: Tenant, document: str) -> Seen:
     except grpc.RpcError as error:
         code = error.code()
         undocumented = code not in DOCUMENTED
-        return Seen(code.name, "", f"{tenant.model_id}: {code.name}: {error.details()}" if undocumented else "")
+        message = error.details() or ""
+        return Seen(code.name, "", message, f"{tenant.model_id}: {code.name}: {message}" if undocumented else "")
     answer = Answer(found.label, found.score, found.model.version)
     is_right = tenant.is_right(document, answer)
-    return Seen("OK", answer.version, "" if is_right else f"{tenant.model_id}: {document!r}: {answer}")
+    return Seen("OK", answer.version, "", "" if is_right else f"{tenant.model_id}: {document!r}: {answer}")

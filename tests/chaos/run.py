@@ -32,6 +32,8 @@ class Report:
     """Faults by kind."""
     statuses: Counter[str] = field(default_factory=Counter)
     """Calls by status."""
+    messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Calls by status and message."""
     failures: list[str] = field(default_factory=list)
     """Wrong answers with OK, undocumented statuses, and models that do not recover."""
 
@@ -57,7 +59,7 @@ def run(folder: Path, seconds: float, seed: int) -> Report:
                     make()
                     report.faults_made[make.__name__] += 1
                     time.sleep(chance.choice(_RESTS))
-            report.statuses, report.failures = callers.statuses, callers.faults
+            report.statuses, report.messages, report.failures = callers.statuses, callers.messages, callers.faults
             report.failures += _not_recovered(services.frontend.address, tenants, chance)
         finally:
             services.end()
