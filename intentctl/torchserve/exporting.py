@@ -27,7 +27,13 @@ HANDLER_FILE: Final = "intent_handler.py"
 TOKENS_FILE: Final = "vocabulary.json"
 CONFIDENCE_FILE: Final = "confidence.json"
 # Files of the package that the handler needs. With __init__.py, the package is found before any other of its name.
-PREDICTOR_FILES: Final = ("__init__.py", "model/__init__.py", "model/tokenizer.py", "model/ngrams.py")
+PREDICTOR_FILES: Final = (
+    "__init__.py",
+    "model/__init__.py",
+    "model/tokenizer.py",
+    "model/normalization.py",
+    "model/ngrams.py",
+)
 
 _VERSION_OF_NONE: Final = "1.0"
 _STAGING: Final = ".staging-"

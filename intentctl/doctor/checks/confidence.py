@@ -24,7 +24,7 @@ def no_threshold(manifest: Manifest) -> Iterator[Finding]:
         yield note(
             "no-threshold",
             "the manifest has no threshold: every document is given an intent, whatever it is about",
-            "set Confidence.threshold in the manifest, or ask with a threshold",
+            "set Confidence.threshold in the manifest (`intentctl train --threshold`), or ask with a threshold",
         )
 
 
@@ -56,5 +56,6 @@ def unknown_fallback(manifest: Manifest) -> Iterator[Finding]:
         yield note(
             "unknown-fallback",
             f"the fallback label {fallback!r} is none of the model's own, so its score is always 0",
-            "clients have to expect it; name one of the model's labels if it has one for this",
+            "clients have to expect it; name one of the model's labels if it has one for this "
+            "(`intentctl train --fallback-label`)",
         )
