@@ -30,6 +30,7 @@ from training.errors import BadData
 from training.example import chosen_example
 from training.recipe import Recipe
 from training.trainer import Bags, Epoch, OnEpoch, Trained, fit
+from training.unknown_token import neutralize
 from training.vocabulary import build_vocabulary, with_ngrams
 
 ALGORITHM: Final = "intent-classification"
@@ -210,7 +211,7 @@ def _fitted_to_all(
     unknown = fitted.vocabulary.default_index
     if unknown is not None and recipe.fallback_label not in labels:
         # A label whose texts are short and of rare words takes unknown words for its own, and with them all nonsense.
-        fitted.trained.network.neutralize(unknown)
+        neutralize(fitted.trained.network, unknown)
     return fitted
 
 

@@ -53,21 +53,6 @@ class IntentNetwork(nn.Module):
             hidden = linear(hidden)
         return hidden
 
-    def neutralize(self, token: int) -> None:
-        """Set the embedding of ``token`` so that a document of that token alone has equal logits.
-
-        With more classes than dimensions, the logits are as equal as the layers allow.
-        """
-        with torch.no_grad():
-            outputs = torch.cat([torch.zeros(1, self.embedding.embedding_dim), torch.eye(self.embedding.embedding_dim)])
-            for linear in self._linears:
-                outputs = linear(outputs)
-            bias, weight = outputs[0].double(), (outputs[1:] - outputs[0]).double()
-            centred = weight - weight.mean(dim=1, keepdim=True)
-            # Of all solutions, the shortest one.
-            solution = torch.linalg.pinv(centred.T) @ (bias.mean() - bias)
-            self.embedding.weight[token] = solution.float()
-
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Return the network that a state_dict holds; the shapes of the arrays determine its sizes.
