@@ -41,7 +41,8 @@ def pieces_of(document: str, words: Sequence[str]) -> list[Piece]:
     for index, (start, behind) in enumerate(places):
         if start > end:
             pieces.append(Piece(document[end:start], None))
-        pieces.append(Piece(document[start:behind], index))
+        # Several words may come from one character, as those of an ellipsis; the first one shows it.
+        pieces.append(Piece(document[max(start, end) : behind], index))
         end = behind
     if end < len(document):
         pieces.append(Piece(document[end:], None))

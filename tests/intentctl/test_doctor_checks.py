@@ -55,6 +55,12 @@ def with_baseline(**keys: Any) -> Model:
     return it
 
 
+def of_training(it: Model, tokenizer: str) -> Model:
+    """Return the model as `intentctl train` makes it, with ``tokenizer``."""
+    it.manifest["Training"] = {"recipe": {"tokenizer": tokenizer}}
+    return it
+
+
 def with_labels(*labels: str, fallback: str = "oos") -> Model:
     it = Model()
     it.name(labels)
@@ -151,6 +157,14 @@ FAULTS: dict[str, tuple[Callable[[], Model], dict[str, str]]] = {
             tokenizer="basic_english+normalized+words:2+characters:3-3",
         ),
         {"not-normalized": "warning"},
+    ),
+    "words-that-few-texts-lack": (
+        lambda: of_training(with_baseline(unknown_tokens=900), "basic_english+normalized"),
+        {"baseline-unknown-tokens": "note"},
+    ),
+    "words-that-another-tokenizer-lacks": (
+        lambda: of_training(with_baseline(unknown_tokens=900), "characters"),
+        {"baseline-unknown-tokens": "error"},
     ),
     "no-normalization": (lambda: with_tokens(*WORDS, tokenizer="basic_english"), {"no-normalization": "note"}),
     "n-grams-of-words-not-made": (
