@@ -18,7 +18,7 @@ from serving.wire.channels import ChannelOptions, check_options
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
 """Environment variable with the caller's API key or token itself."""
 
-LONGER: Final = "give it longer with --timeout"
+LONGER: Final = "allow more time with --timeout"
 """Advice for an expired deadline, given by commands that have that option."""
 
 _PANEL: Final = "Connection"
@@ -62,9 +62,15 @@ def fail_unanswered(
     if isinstance(error, DeadlineExceeded):
         fail(f"no answer from {address} in time: {error}; {longer}", EXIT_UNAVAILABLE)
     if connection.is_encrypted:
-        advice = "is it running, does it speak TLS, and is its certificate for this name and of an authority you trust?"
+        advice = (
+            "check that the service is running and uses TLS, and that its certificate is for this "
+            "name and of an authority that you trust"
+        )
     else:
-        advice = f"is it running? `intentctl up` starts it{instead}; one that speaks TLS needs --tls or --tls-authority"
+        advice = (
+            f"is the service running? `intentctl up` starts it{instead}; a service with TLS needs "
+            "--tls or --tls-authority"
+        )
     fail(f"no answer from {address}: {error} ({advice})", EXIT_UNAVAILABLE)
 
 
@@ -137,5 +143,5 @@ def _credential(file: Path | None) -> str | None:
         fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
     credential = read.decode("utf-8", "replace").strip()
     if not credential or len(read) > _MAX_CREDENTIAL_BYTES:
-        fail(f"{file} holds no credential; it must be one line", EXIT_USAGE)
+        fail(f"{file} holds no credential; write the credential as one line", EXIT_USAGE)
     return credential

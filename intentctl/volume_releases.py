@@ -14,7 +14,7 @@ from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import ModelNotFound, ReleaseRefused, ServingError
 from serving.domain.management import ReleaseState, Role
 from serving.domain.model_id import ModelId, parse_model_id, parse_model_name, versioned
-from serving.domain.releases.changes import Trial, promoted, rolled_back, withdrawn
+from serving.domain.releases.changes import WithdrawableRole, promoted, rolled_back, withdrawn
 from serving.domain.releases.example import check_answer, example_query
 from serving.domain.releases.release import MAX_HISTORY
 from serving.volume.deleting import delete
@@ -87,7 +87,13 @@ class VolumeReleases:
         return self._changed(name, functools.partial(rolled_back, version=version), expected_revision, comment)
 
     def withdraw(
-        self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+        self,
+        name: str,
+        role: WithdrawableRole,
+        *,
+        label: str = "",
+        expected_revision: int | None = None,
+        comment: str = "",
     ) -> ReleaseState:
         """End the canary or the shadow, or remove a label. Raises as :meth:`release` does."""
         change = functools.partial(withdrawn, role=role, label=label)
@@ -118,7 +124,7 @@ class VolumeReleases:
         try:
             manifest = self._store.read_manifest(model_id)
             if manifest.is_elsewhere:
-                raise ReleaseRefused("its engine has to be asked; release it through a frontend")
+                raise ReleaseRefused("the model's engine has to be queried; release it through a frontend")
             loader = Loader(self._store, FileLimits())
             model = loader.load(model_id, loader.fingerprint(model_id))
             (answer,) = model.predict([example_query(model_id, manifest)])
@@ -126,7 +132,7 @@ class VolumeReleases:
                 raise answer
             check_answer(manifest, answer)
         except ServingError as error:
-            raise ReleaseRefused(f"{version} does not go live, and what was live stays: {error}") from error
+            raise ReleaseRefused(f"{version} does not go live, and the release stays as it is: {error}") from error
 
 
 def _user() -> str:

@@ -98,7 +98,7 @@ class DataSet:
         taken = _rows_to_take([example.label for example in rows], fraction, Random(seed))  # noqa: S311 - not a secret
         if not taken:
             raise BadData(
-                "there are too few rows of each label to keep some for validation; leave out "
+                "there are too few rows per label to keep some for validation; leave out "
                 "--validation-fraction, or add rows"
             )
         return replace(
@@ -115,10 +115,10 @@ class DataSet:
         """
         labels = self.labels
         if len(labels) < 2:
-            raise BadData(f"the training rows have {len(labels)} label(s); a classifier needs two at least")
+            raise BadData(f"the training rows have {len(labels)} label(s); a classifier needs at least two")
         for example in (*self.validation, *self.test):
             if example.label not in labels:
-                raise BadData(f"rows of the label {example.label!r} are to be tested on, and none is to be trained on")
+                raise BadData(f"the label {example.label!r} has rows for testing, but none for training")
 
     @property
     def _splits(self) -> tuple[tuple[Example, ...], ...]:

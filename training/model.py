@@ -252,7 +252,7 @@ def _vocabulary(rows: Sequence[Example], tokenizer: Tokenizer, recipe: Recipe, l
         most_bytes=recipe.max_bytes - _BYTES_AROUND - _BYTES_OF_LABEL * labels - _BYTES_OF_NUMBER * (layers + labels),
     )
     if len(vocabulary) < 2:
-        raise BadData(f"{recipe.max_bytes} bytes hold no model of {labels} labels; allow it more")
+        raise BadData(f"{recipe.max_bytes} bytes are too few for a model of {labels} labels; allow more")
     return vocabulary, min(len(words), len(vocabulary))
 
 

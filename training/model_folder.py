@@ -80,7 +80,7 @@ def check_free(root: Path, model_id: ModelId) -> None:
         ModelExists: the folder exists.
     """
     if root.joinpath(*folders_of(model_id)).exists():
-        raise ModelExists(f"the model {model_id} is there already; choose another id, or replace it with --force")
+        raise ModelExists(f"the model {model_id} already exists; choose another id, or replace it with --replace")
 
 
 def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes], *, replace: bool) -> Path:

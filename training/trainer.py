@@ -17,7 +17,8 @@ from training.recipe import Recipe
 
 _UNKNOWN: Final = 0
 _EMBEDDING_DEVIATION: Final = 0.1
-_EVALUATED_AT_ONCE: Final = 4096
+_BATCH_SIZE: Final = 4096
+"""Number of texts in a batch of an evaluation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,16 +118,16 @@ def fit(
             if is_better:
                 best, best_network = epoch, network if epoch.validation is None else copy.deepcopy(network)
     if best is None:
-        raise ValueError("a recipe needs one epoch at least")
+        raise ValueError("a recipe needs at least one epoch")
     return Trained(best_network, best, number)
 
 
-def evaluate(network: IntentNetwork, bags: Bags) -> Score:
-    """Return the score of ``network`` on ``bags``, which hold at least one text."""
+def evaluate(network: IntentNetwork, bags: Bags, batch_size: int = _BATCH_SIZE) -> Score:
+    """Return the score of ``network`` on ``bags``, which hold at least one text, in batches of ``batch_size`` texts."""
     right = loss = 0.0
     with _reproducible(), torch.inference_mode():
-        for start in range(0, len(bags), _EVALUATED_AT_ONCE):
-            indices, offsets, classes = bags.batch(range(start, min(start + _EVALUATED_AT_ONCE, len(bags))))
+        for start in range(0, len(bags), batch_size):
+            indices, offsets, classes = bags.batch(range(start, min(start + batch_size, len(bags))))
             logits = network(indices, offsets)
             right += (logits.argmax(dim=1) == classes).sum().item()
             loss += nn.functional.cross_entropy(logits, classes, reduction="sum").item()

@@ -99,5 +99,5 @@ class Descriptions:
             return await self._residences.of(model_id, call)
         except ServingError as error:
             # A caller that diagnoses a model needs its description, above all when its engine is down.
-            log.info("residence not known", model=model_id, reason=str(error))
+            log.info("residence of the model is unknown", model=model_id, reason=str(error))
             return ()

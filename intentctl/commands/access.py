@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from intentctl.command import IntentCommand, IntentGroup
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
 from serving.access.access_file import InvalidAccessFile, entry_of_key, read_access_file
 from serving.access.access_map import read_access_map
@@ -18,12 +19,13 @@ _COLUMNS: Final = ("identity", "rights", "models", "keys", "expired", "certifica
 
 access = typer.Typer(
     name="access",
+    cls=IntentGroup,
     help="Make API keys, and check the access file that names who may call.",
     no_args_is_help=True,
 )
 
 
-@access.command()
+@access.command(cls=IntentCommand)
 def key(
     *,
     days: Annotated[
@@ -39,13 +41,13 @@ def key(
     if as_json or not console.is_terminal:
         print_json({"key": made, "entry": entry})
         return
-    console.print("[bold]For the caller[/], who keeps it secret; nobody can show it again:")
+    console.print("[bold]For the caller[/], to be kept secret; the key cannot be shown again:")
     console.print(made, highlight=False, soft_wrap=True)
     console.print("\n[bold]For the access file[/], among the [bold]keys[/] of an identity:")
     console.print_json(data=entry)
 
 
-@access.command()
+@access.command(cls=IntentCommand)
 def check(
     file: Annotated[Path, typer.Argument(help="Path of the access file.", show_default=False)],
     *,

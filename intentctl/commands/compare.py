@@ -104,7 +104,7 @@ def _sentence(outcome: Comparison) -> str:
     from evaluation.comparison import SIGNIFICANT, Verdict  # noqa: PLC0415
 
     if outcome.verdict is Verdict.NO_DIFFERENCE:
-        return f"these rows do not tell which is better: chance alone does as much (p at least {SIGNIFICANT})"
+        return f"these rows do not show which is better: chance alone does as much (p at least {SIGNIFICANT})"
     return f"B is {outcome.verdict.value}: chance alone would hardly do as much (p below {SIGNIFICANT})"
 
 

@@ -46,7 +46,7 @@ def doctor(
 
     checked_id = _checked(model_id)
     if not model_dir.is_dir():
-        fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+        fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
     examination = _examined(model_dir, checked_id)
     manifest, findings = examination.manifest, list(examination.findings)
     traffic = drift = unreachable = None
@@ -79,11 +79,11 @@ def _examined(model_dir: Path, model_id: ModelId) -> Examination:
         # The module needs the predictor's packages, which take a moment to import.
         from intentctl.doctor.examine import examine  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        fail(f"to read models takes the predictor's packages, and {error.name} is not installed")
+        fail(f"reading models requires the predictor's packages; {error.name} is not installed")
     try:
         return examine(model_dir, model_id)
     except ModelNotFound:
-        fail(f"{model_dir} has no model {model_id}; `intentctl models` lists those that it has", EXIT_USAGE)
+        fail(f"{model_dir} has no model {model_id}; `intentctl models` lists the models in a folder", EXIT_USAGE)
     except ServingError as error:
         fail(str(error))
 

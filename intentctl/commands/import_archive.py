@@ -42,7 +42,7 @@ def import_archive(
         model = importing.import_model(opened, model_dir, checked_id, replace=replace)
     except InvalidModelId:
         fail(
-            f"{'the archive names no model id' if model_id is None else '--model-id is none'}: 1 to"
+            f"{'the archive has no valid model id' if model_id is None else '--model-id is not valid'}: 1 to"
             f" {MAX_MODEL_ID_BYTES} ASCII letters, digits, '.', '_' or '-', not starting with '.';"
             " give one with --model-id",
             EXIT_USAGE,
@@ -50,7 +50,7 @@ def import_archive(
     except ServingError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"the archive cannot be read, or the model folder not be written: {error.strerror}")
+        fail(f"the archive cannot be read, or the model folder cannot be written: {error.strerror}")
     summary = {
         "id": checked_id,
         "folder": str(model_dir.joinpath(*folders_of(checked_id))),

@@ -32,6 +32,7 @@ _SERVED: Final = (
     "shadow",
     "problem",
 )
+_WHOLE: Final = {"id", "name", "version"}
 _NUMBERS: Final = {"labels", "bytes", "generation", "idle_seconds", "leases", "hits"}
 
 
@@ -44,7 +45,7 @@ def models(
     resident: Annotated[
         bool, typer.Option("--resident", help="List the models in the memory of a running predictor instead.")
     ] = False,
-    predictor: Annotated[str, typer.Option(help="Address of that predictor.")] = "127.0.0.1:51002",
+    predictor: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of that predictor.")] = "127.0.0.1:51002",
     frontend: Annotated[
         str | None,
         typer.Option(
@@ -71,7 +72,7 @@ def models(
     if frontend is None and (prefix or algorithm or released is not None):
         fail("--prefix, --algorithm and --released go with --frontend", EXIT_USAGE)
     if frontend is not None and resident:
-        fail("--frontend and --resident exclude each other; ask one of them", EXIT_USAGE)
+        fail("--frontend and --resident exclude each other; give one of them", EXIT_USAGE)
     try:
         if frontend is not None:
             with ManagementClient(frontend, options=connection) as client:
@@ -80,7 +81,7 @@ def models(
         elif resident:
             _list_residents(ask_residency(predictor, limit=limit, options=connection), as_json=as_json)
         elif not model_dir.is_dir():
-            fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+            fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
         else:
             _list_folder(ModelStore(model_dir), as_json=as_json)
     except (Unavailable, DeadlineExceeded) as error:
@@ -127,7 +128,7 @@ def _list_residents(residency: Residency, *, as_json: bool) -> None:
 
 
 def _print_rows(names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    columns = [Column(name, right=name in _NUMBERS) for name in names]
+    columns = [Column(name, right=name in _NUMBERS, whole=name in _WHOLE) for name in names]
     print_table(columns, [[_text(row[name]) for name in names] for row in rows])
 
 

@@ -11,8 +11,8 @@ import typer
 from intentctl.connection import LONGER, connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
-from intentctl.explanations.marked import shown
 from intentctl.explanations.terminal import UNKNOWN_MARK, marked
+from intentctl.foreign_text import shown
 from intentctl.output import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
@@ -20,9 +20,9 @@ from intentctl.output import (
     Column,
     console,
     fail,
+    print_error,
     print_json,
     print_table,
-    tell,
 )
 from intentctl.predictions import as_dict
 from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, status_of
@@ -49,9 +49,7 @@ def predict(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each word adds to the best label; `explain` shows more.")
     ] = False,
-    frontend: Annotated[
-        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Address of the frontend.")
-    ] = DEFAULT_ADDRESS,
+    frontend: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the frontend.")] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a call, in seconds.")] = 10.0,
     as_json: AsJson = False,
     connection: ChannelOptions,
@@ -102,7 +100,7 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     for text, outcome in zip(texts, outcomes, strict=True):
         if isinstance(outcome, ServingError):
             advice = f"; {LONGER}" if isinstance(outcome, DeadlineExceeded) else ""
-            tell(f"{status_of(outcome).code.name}: {outcome}{advice}")
+            print_error(f"{status_of(outcome).code.name}: {outcome}{advice}")
         else:
             answered.append((text, outcome))
     # Omit columns that would be empty.

@@ -50,7 +50,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the model if it exists.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the existing model of this id.")] = False,
     test: Annotated[
         Path | None,
         typer.Option(
@@ -98,7 +98,7 @@ def train(
         int, typer.Option(min=1, help="Number of passes without a better result after which training stops.")
     ] = _RECIPE.patience,
     token_dropout: Annotated[
-        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden, chosen anew in each pass.")
+        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden; chosen again in each pass.")
     ] = _RECIPE.token_dropout,
     label_smoothing: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of each target that is spread over all labels.")
@@ -140,7 +140,7 @@ def train(
 
     checked_id = _checked(model_id)
     if bool(domain) != bool(domains):
-        fail("--domains and --domain go together: the file of the domains, and which of them", EXIT_USAGE)
+        fail("--domains and --domain go together: the file of the domains, and a domain of that file", EXIT_USAGE)
     recipe = Recipe(
         tokenizer=_written(tokenizer),
         max_bytes=max_bytes,
@@ -158,7 +158,7 @@ def train(
     )
     started = time.monotonic()
     try:
-        if not force:
+        if not replace:
             check_free(model_dir, checked_id)
         chosen = _chosen_data(
             data,
@@ -176,7 +176,7 @@ def train(
             model_dir=model_dir,
             model_id=checked_id,
             model_version=model_version or reference_of(checked_id).selector or _FIRST_VERSION,
-            force=force,
+            replace=replace,
         )
     except (TrainingError, ServingError) as error:
         fail(str(error))
@@ -245,7 +245,7 @@ def _train(
     model_dir: Path,
     model_id: ModelId,
     model_version: str,
-    force: bool,
+    replace: bool,
 ) -> dict[str, Any]:
     """Train, measure and write the model; return its summary."""
     from training.model import measure, planned_epochs, train_model  # noqa: PLC0415
@@ -256,7 +256,7 @@ def _train(
         model = train_model(data, recipe, seed, on_epoch)
     figures = measure(model.served, data.test)
     files = model_files(model, figures, Provenance(data, recipe, seed), model_id, model_version)
-    folder = write_model_folder(model_dir, model_id, files, replace=force)
+    folder = write_model_folder(model_dir, model_id, files, replace=replace)
     return _summary(model, figures, model_id, folder) | {"notes": list(notes_on(model, data))}
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from intentctl.output import console, fail, tell
+from intentctl.output import fail, print_error, print_line
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
@@ -30,7 +30,7 @@ def _transport(value: str) -> str:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if known not in TRANSPORTS:
-        raise typer.BadParameter(f"there is no transport {value!r}; write {' or '.join(TRANSPORTS)}")
+        raise typer.BadParameter(f"there is no transport {value!r}; choose {' or '.join(TRANSPORTS)}")
     return value
 
 
@@ -93,17 +93,17 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
                 raise ServiceEnded("stopped before the first prediction")
             return
         starting.result()
-        console.print(f"ready: {_where(options)}", highlight=False)
+        print_line(f"ready: {_where(options)}")
         try:
             await _first_prediction(options)
         except ServingError as error:
             if check:
                 raise
             # One tenant's model must not keep the others from being served.
-            tell(f"the first prediction failed: {error}")
+            print_error(f"the first prediction failed: {error}")
         if check:
             return
-        console.print("Ctrl-C stops it." if single else "Ctrl-C stops both.", highlight=False)
+        print_line("Ctrl-C stops it." if single else "Ctrl-C stops both.")
         ended = asyncio.ensure_future(stack.wait_for_an_end())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
@@ -123,7 +123,7 @@ def _where(options: StackOptions) -> str:
 async def _first_prediction(options: StackOptions) -> None:
     model_id = _model_to_ask(ModelStore(options.model_dir))
     if model_id is None:
-        console.print("There is no model yet; `intentctl train --help` says how to make one.", highlight=False)
+        print_line("There is no model yet; `intentctl train --help` shows how to train one.")
         return
     async with AsyncIntentClient(options.frontend) as client:
         prediction = await client.predict(model_id, _DOCUMENT)
@@ -141,14 +141,7 @@ def _model_to_ask(store: ModelStore) -> ModelId | None:
 
 
 def _show(prediction: Prediction, options: StackOptions) -> None:
-    console.print(
-        f'{prediction.model_id}: "{_DOCUMENT}" -> {prediction.label} (score {prediction.score:.3f})',
-        highlight=False,
-    )
-    console.print("Try next:", highlight=False)
+    print_line(f'{prediction.model_id}: "{_DOCUMENT}" -> {prediction.label} (score {prediction.score:.3f})')
+    print_line("Try next:")
     question = f'{{"runId": "{prediction.model_id}", "document": "{_DOCUMENT}"}}'
-    console.print(
-        f"  grpcurl -plaintext -d '{question}' {options.frontend} prediction.PredictionService/Predict",
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_line(f"  grpcurl -plaintext -d '{question}' {options.frontend} prediction.PredictionService/Predict")

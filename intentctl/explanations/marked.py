@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from intentctl.foreign_text import shown
 from predictor.model.ngrams import MARK
 from predictor.model.normalization import normalized
 
@@ -47,14 +48,6 @@ def pieces_of(document: str, words: Sequence[str]) -> list[Piece]:
     if end < len(document):
         pieces.append(Piece(document[end:], None))
     return pieces
-
-
-def shown(text: str) -> str:
-    """Return ``text`` with unprintable characters escaped."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def shown_token(token: str) -> str:

@@ -38,7 +38,7 @@ _MAX_DIRECTORY_BYTES: Final = 1 << 18
 _ENCRYPTED: Final = 0x41
 _LEAVES: Final = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 
-_DAMAGED: Final = "the archive is damaged, or is no archive of TorchServe; export it again"
+_DAMAGED: Final = "the archive is damaged, or is not an archive of TorchServe; export it again"
 
 # Errors that zipfile, according to its source, raises for invalid archives, and zlib for data that does not inflate.
 _ZIP_ERRORS: Final = (
@@ -103,7 +103,7 @@ class Archive:
         members = self._archive.infolist()
         self._members = {member.filename: member for member in members}
         if len(self._members) != len(members):
-            raise InvalidModelFile("the archive holds two members of one name; export it again")
+            raise InvalidModelFile("the archive holds two members with the same name; export it again")
         for member in members:
             _check(member)
 
@@ -119,7 +119,7 @@ class Archive:
             raise ModelIncomplete(f"the archive has no {' and no '.join(missing)}")
         for name, limit in limits.items():
             if self._members[name].file_size > limit:
-                raise InvalidModelFile(f"{name} of the archive is larger than the {limit} bytes that are read")
+                raise InvalidModelFile(f"{name} of the archive is larger than the limit of {limit} bytes")
         return {name: self._read(self._members[name]) for name in limits}
 
     def model_name(self) -> str:
@@ -169,6 +169,8 @@ def _check(member: zipfile.ZipInfo) -> None:
     if member.flag_bits & _ENCRYPTED:
         raise InvalidModelFile("the archive is encrypted; export it without a password")
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise InvalidModelFile("the archive holds a link, or another thing that is no file; export it with its files")
+        raise InvalidModelFile(
+            "the archive holds a link, or another member that is not a file; export it with its files"
+        )
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InvalidModelFile("the archive is compressed in a way that is not read; export it again")
+        raise InvalidModelFile("the archive uses an unsupported compression; export it again")

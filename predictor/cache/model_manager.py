@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, ParamSpec, Protocol, TypeVar
 
 import structlog
@@ -38,6 +38,7 @@ from serving.domain.errors import (
 from serving.domain.model_id import ModelId
 from serving.volume.freshness.checks import FreshnessChecks
 from serving.volume.model_store import Fingerprint
+from serving.volume.unknown_models import UnknownBounds, UnknownModels
 
 log = structlog.get_logger()
 
@@ -86,10 +87,8 @@ class _Failure:
 class ManagerBounds:
     """Bounds and times of a :class:`ModelManager`."""
 
-    unknown_seconds: float = 1.0
-    """Time for which a model that does not exist is remembered, in seconds."""
-    most_unknown: int = 65_536
-    """Maximum number of such models."""
+    unknown: UnknownBounds = field(default_factory=UnknownBounds)
+    """Bounds of the models that are remembered as absent."""
     failure_seconds: float = 10.0
     """Time after which files that are no model are tried again, in seconds."""
     most_failures: int = 4096
@@ -116,6 +115,7 @@ class ModelManager(Generic[Model]):
         bounds: bounds and times.
         after_evictions: called in a thread after models were evicted.
         tasks: owns the loads and checks under way.
+        clock: returns the time by which absent models and failures are forgotten, in seconds.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class ModelManager(Generic[Model]):
         bounds: ManagerBounds = _BOUNDS,
         after_evictions: Callable[[], None] = _do_nothing,
         tasks: Tasks | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._bounds = bounds
@@ -146,8 +147,10 @@ class ModelManager(Generic[Model]):
         self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
         """Callers that wait for each model that is being loaded."""
         self._spans = LoadSpans()
-        self._unknown: TTLCache[ModelId, bool] = TTLCache(bounds.most_unknown, bounds.unknown_seconds)
-        self._failures: TTLCache[ModelId, _Failure] = TTLCache(bounds.most_failures, bounds.failure_seconds)
+        self._unknown = UnknownModels(bounds.unknown, clock)
+        self._failures: TTLCache[ModelId, _Failure] = TTLCache(
+            bounds.most_failures, bounds.failure_seconds, timer=clock
+        )
         self._looks = FreshnessChecks(source.changed, self._on_change, freshness_seconds)
         self._tasks = Tasks() if tasks is None else tasks
         self._refreshes: SingleFlight[Resident[Model], None] = SingleFlight(self._tasks)
@@ -200,7 +203,7 @@ class ModelManager(Generic[Model]):
             if resident is not None:
                 # A pinned model whose files were removed is unloaded too, even if no caller asks for it again.
                 self._refresh_of(resident)
-            raise ModelPinned("the predictor's settings keep the model in memory while its files are there")
+            raise ModelPinned("the predictor's settings keep the model in memory while its files exist")
         if resident is None:
             return False
         self._residents.discard(model_id)
@@ -243,17 +246,16 @@ class ModelManager(Generic[Model]):
 
     async def _missed(self, model_id: ModelId) -> Lease[Model]:
         self._statistics.misses += 1
-        asked = time.perf_counter()
+        began = time.perf_counter()
         try:
             return await self._loaded(model_id)
         finally:
-            self._statistics.miss_seconds.observe(time.perf_counter() - asked)
+            self._statistics.miss_seconds.observe(time.perf_counter() - began)
 
     async def _loaded(self, model_id: ModelId) -> Lease[Model]:
         if self._closed:
             raise service_ends()
-        if model_id in self._unknown:
-            raise ModelNotFound("no model has this runId")
+        self._unknown.check(model_id)
         waiting = self._waiting.get(model_id)
         if waiting is None:
             if len(self._waiting) >= self._max_loads:
@@ -308,8 +310,8 @@ class ModelManager(Generic[Model]):
     async def _attempt(self, model_id: ModelId) -> Resident[Model]:
         try:
             fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
-        except ModelNotFound:
-            self._unknown[model_id] = True
+        except ModelNotFound as error:
+            self._unknown.add(model_id, error)
             raise
         failure = self._failures.get(model_id)
         if failure is not None and failure.fingerprint == fingerprint:
@@ -339,7 +341,7 @@ class ModelManager(Generic[Model]):
             self._statistics.count_load_failure(error)
             if isinstance(error, ForbiddenPickle):
                 log.error(
-                    "forbidden pickle", security=True, model=model_id, asked_for=str(error.__cause__ or "an opcode")
+                    "forbidden pickle", security=True, model=model_id, requested=str(error.__cause__ or "an opcode")
                 )
             raise
         finally:

@@ -56,10 +56,10 @@ class Layers:
     def _check(self) -> None:
         matrices = [self.embedding, *(linear.weight for linear in self.linears)]
         if any(matrix.ndim != 2 or 0 in matrix.shape for matrix in matrices):
-            raise InvalidModelFile("model.pth: every weight must be a matrix that is not empty")
+            raise InvalidModelFile("model.pth: every weight must be a non-empty matrix")
         width = self.embedding.shape[1]
         for linear in self.linears:
             outputs, inputs = linear.weight.shape
             if inputs != width or linear.bias.shape != (outputs,):
-                raise InvalidModelFile("model.pth: the shapes of its layers do not fit each other")
+                raise InvalidModelFile("model.pth: the shapes of its layers do not match")
             width = outputs

@@ -77,7 +77,7 @@ class Loader:
         for name, file in zip(MODEL_FILES, fingerprint.files, strict=True):
             if file is not None and file.size > self._limits_of_files[name]:
                 raise InvalidModelFile(
-                    f"{name} of the model is larger than the {self._limits_of_files[name]} bytes that are read"
+                    f"{name} of the model is larger than the limit of {self._limits_of_files[name]} bytes"
                 )
         return fingerprint
 
@@ -119,7 +119,7 @@ class Loader:
         for name in (WEIGHTS_FILE, VOCABULARY_FILE):
             _verify(manifest, name, files[name])
         if replacing and not manifest.files and _age_seconds(fingerprint) < _SETTLING_SECONDS:
-            raise FilesChanged("the model's files changed only just; they are loaded once they stay as they are")
+            raise FilesChanged("the model's files have just changed; they are loaded once they no longer change")
         network = FoldedNetwork.from_arrays(read_state_dict(files[WEIGHTS_FILE]))
         return IntentModel(model_id, manifest, self._vocabulary(files[VOCABULARY_FILE]), network)
 

@@ -108,10 +108,10 @@ class Tokenizer:
         """
         match = _WRITTEN.fullmatch(text)
         if match is None:
-            raise ValueError("no tokenizer is written so")
+            raise ValueError("the text does not name a tokenizer")
         words, shortest, longest = (int(group) if group else None for group in match.group("words", "from", "to"))
         if shortest is not None and longest is not None and shortest > longest:
-            raise ValueError("no tokenizer is written so")
+            raise ValueError("the text does not name a tokenizer")
         name = TokenizerName(match["name"])
         characters = None if shortest is None or longest is None else (shortest, longest)
         return cls(name, words or 1, characters, match["normalized"] is not None)

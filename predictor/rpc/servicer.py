@@ -14,7 +14,7 @@ from predictor.rpc.residency_messages import residency_response, resident_messag
 from predictor.rpc.traffic_messages import traffic_message, traffic_response
 from serving.access.audit import audited
 from serving.call.call import Call, current_call, note_model
-from serving.call.identity import ANYBODY, Asked, Identity, Right
+from serving.call.identity import ANYBODY, Identity, Requirement, Right
 from serving.domain.errors import ServingError
 from serving.domain.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
@@ -32,12 +32,12 @@ REPLICA: Final = os.urandom(8).hex()
 """Name of this process."""
 
 # A query states whether it needs an explanation, and on whose behalf it is made, so each query is checked separately.
-_TO_ASK: Final = (Right.PREDICT, Right.EXPLAIN, Right.DELEGATE)
+_TO_PREDICT: Final = (Right.PREDICT, Right.EXPLAIN, Right.DELEGATE)
 _TO_MANAGE: Final = (Right.MANAGE, Right.DELEGATE)
 
-_RIGHTS: Final[dict[str, Asked]] = {
-    "PredictorPredict": _TO_ASK,
-    "PredictorPredictBatch": _TO_ASK,
+_RIGHTS: Final[dict[str, Requirement]] = {
+    "PredictorPredict": _TO_PREDICT,
+    "PredictorPredictBatch": _TO_PREDICT,
     "Load": _TO_MANAGE,
     "Unload": _TO_MANAGE,
     "Residency": (Right.MANAGE, Right.PREDICT, Right.DELEGATE),

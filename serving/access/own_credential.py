@@ -44,11 +44,11 @@ def read_credential(path: Path) -> Sequence[Entry]:
     Raises:
         InvalidAccessFile: the file holds no credential.
     """
-    text = read_part(path, "the file of the credential").decode("utf-8", "replace").strip()
+    text = read_part(path, "the credential file").decode("utf-8", "replace").strip()
     try:
         return ((AUTHORIZATION_KEY, bearer(text)),)
     except InvalidConnection as error:
-        raise InvalidAccessFile(f"the file of the credential holds none: {error}") from None
+        raise InvalidAccessFile(f"the credential file cannot be used: {error}") from None
 
 
 def _read(path: Path) -> tuple[Sequence[Entry], Sequence[Path]]:

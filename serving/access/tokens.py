@@ -90,15 +90,15 @@ class TokenVerifier:
             key = data.rstrip(b"\r\n") if section.symmetric else _public_key(data, what)
             algorithms = _fitting(key, section, what)
             if not algorithms:
-                raise InvalidAccessFile(f"{what} is for none of the algorithms that are configured")
+                raise InvalidAccessFile(f"{what} fits none of the configured algorithms")
             keys[key_id] = _Key(key, algorithms)
         if section.jwks_file is not None:
             for key_id, found in _keys_of_set(read_part(folder / section.jwks_file, "the key set"), section):
                 if key_id in keys:
-                    raise InvalidAccessFile(f"the key id {key_id!r} stands twice")
+                    raise InvalidAccessFile(f"the key id {key_id!r} appears twice")
                 keys[key_id] = found
         if not keys:
-            raise InvalidAccessFile("the key set has no key for the algorithms that are configured")
+            raise InvalidAccessFile("the key set has no key for the configured algorithms")
         return cls(section, keys)
 
     def verified(self, token: str) -> VerifiedToken:
@@ -165,7 +165,7 @@ def _public_key(data: bytes, what: str) -> PublicKey:
         raise InvalidAccessFile(f"{what} is neither a public key nor a certificate in PEM") from None
     if isinstance(key, (RSAPublicKey, EllipticCurvePublicKey, Ed25519PublicKey)):
         return key
-    raise InvalidAccessFile(f"{what} is no public key of a kind that is taken: RSA, EC or Ed25519")
+    raise InvalidAccessFile(f"{what} is not a public key of a supported kind: RSA, EC or Ed25519")
 
 
 def _keys_of_set(data: bytes, section: JwtSection) -> Iterator[tuple[str, _Key]]:

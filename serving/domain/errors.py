@@ -269,7 +269,7 @@ def deadline_passed() -> DeadlineExceeded:
 
 def service_ends() -> Unavailable:
     """Return the error for a call that the service cannot answer because it is shutting down."""
-    return Unavailable("the service is ending; try again")
+    return Unavailable("the service is shutting down; try again")
 
 
 def copy_for_raise(error: ServingError) -> ServingError:

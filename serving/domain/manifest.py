@@ -15,7 +15,7 @@ from serving.domain.strict_json import NotStrictJson, parse_json
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
 
-_MAX_FAULTS_TOLD: Final = 5
+_MAX_FAULTS_REPORTED: Final = 5
 
 
 class FileSum(BaseModel):
@@ -56,7 +56,7 @@ class OpenInferenceModel(BaseModel):
     @classmethod
     def _of_documents(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(size not in (-1, 1) for size in value) or value.count(-1) > 1:
-            raise ValueError("has sizes other than 1 and one -1")
+            raise ValueError("must consist of sizes of 1 and at most one -1")
         return value
 
     @model_validator(mode="before")
@@ -69,7 +69,7 @@ class OpenInferenceModel(BaseModel):
     @model_validator(mode="after")
     def _labels_or_logits(self) -> Self:
         if (self.label is None) == (self.logits is None):
-            raise ValueError("must name either the output of labels or that of logits")
+            raise ValueError("must name either the output of labels or the output of logits, not both")
         return self
 
 
@@ -126,7 +126,7 @@ class Manifest(BaseModel):
     def _without_a_gap(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         missing = next((index for index in range(len(value)) if str(index) not in value), None)
         if missing is not None:
-            raise ValueError(f"has {len(value)} labels and none for index {missing}")
+            raise ValueError(f"has {len(value)} labels, but none for index {missing}")
         return value
 
     @property
@@ -169,9 +169,11 @@ class Manifest(BaseModel):
 
 def _faults(error: ValidationError) -> str:
     every = (
-        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'it'}: {fault['msg'].removeprefix('Value error, ')}"
+        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'the file'}: "
+        f"{fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors(include_url=False, include_input=False)
     )
     faults = list(dict.fromkeys(every))
-    told = "; ".join(faults[:_MAX_FAULTS_TOLD])
-    return told if len(faults) <= _MAX_FAULTS_TOLD else f"{told}; and {len(faults) - _MAX_FAULTS_TOLD} more"
+    reported = "; ".join(faults[:_MAX_FAULTS_REPORTED])
+    more = len(faults) - _MAX_FAULTS_REPORTED
+    return f"{reported}; and {more} more" if more > 0 else reported

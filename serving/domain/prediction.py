@@ -32,7 +32,7 @@ class Query(NamedTuple):
     until: float = math.inf
     """Deadline of the query's own caller, in seconds on the monotonic clock, if a call serves several callers."""
 
-    def asked_until(self, moment: float) -> Query:
+    def with_deadline(self, moment: float) -> Query:
         """Return the same query with another ``until``, the last field, so that no other field has to be named."""
         return Query(*self[:-1], moment)
 
@@ -92,11 +92,11 @@ def label_in(response: str) -> str:
     try:
         answer = json.loads(response)
     except ValueError as error:
-        raise ServingError("the predictor's answer is not understood; bring both services to one version") from error
+        raise ServingError("the predictor's answer cannot be decoded; run both services at the same version") from error
     match answer:
         case {"result": str() as label}:
             return label
-    raise ServingError("the predictor's answer is not understood; bring both services to one version")
+    raise ServingError("the predictor's answer cannot be decoded; run both services at the same version")
 
 
 Outcome = Prediction | ServingError

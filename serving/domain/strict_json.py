@@ -32,9 +32,9 @@ def parse_json(data: bytes) -> Any:
         raise
     # The chain ends here: both errors hold the whole text, which would go into the log.
     except json.JSONDecodeError as error:
-        raise NotStrictJson(f"it is no JSON from line {error.lineno}, column {error.colno} on") from None
+        raise NotStrictJson(f"it is not valid JSON at line {error.lineno}, column {error.colno}") from None
     except UnicodeError:
-        raise NotStrictJson("its text is no Unicode in UTF-8") from None
+        raise NotStrictJson("its text is not valid UTF-8") from None
     except ValueError as error:
         raise NotStrictJson("a number has too many digits") from error
     return value
@@ -43,12 +43,12 @@ def parse_json(data: bytes) -> Any:
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise NotStrictJson("a key stands twice in one object")
+        raise NotStrictJson("a key appears twice in one object")
     return result
 
 
 def _refuse_constant(name: str) -> float:
-    raise NotStrictJson(f"{name} is no number of JSON")
+    raise NotStrictJson(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:

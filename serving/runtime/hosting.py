@@ -17,7 +17,7 @@ from serving.runtime.workload import Workload
 from serving.telemetry.logs import configure_logs
 from serving.transport.hosts.grpcio import GrpcioHost
 from serving.transport.hosts.http2 import Http2Host
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 
 
 def host_of(settings: ServerSettings, workload: Workload, certificates: Certificates | None) -> Host:

@@ -31,10 +31,10 @@ class StopSignals:
     @classmethod
     def of_process(cls) -> StopSignals:
         """Return the requests that SIGTERM and SIGINT make. REQUIRES: called on the main thread."""
-        asked = cls()
+        signals = cls()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, asked.ask)
-        return asked
+            asyncio.get_running_loop().add_signal_handler(number, signals.ask)
+        return signals
 
 
 class Host(Protocol):

@@ -51,7 +51,7 @@ def known_transport(value: Any) -> Any:
     """
     if value == "envoy":
         raise ValueError(
-            "envoy is not needed any more: http2, the default, serves faster; leave it out, or write http2"
+            "envoy is no longer supported; http2, the default, is faster: omit the setting, or set it to http2"
         )
     return value
 
@@ -83,8 +83,8 @@ class ServerSettings(BaseSettings):
         super().__pydantic_init_subclass__(**kwargs)
         for name, field in cls.model_fields.items():
             # A subclass that inherits the field has a different variable.
-            said = _VARIABLE_AT_END.sub("", field.description or "")
-            field.description = f"{said} [{variable_of(cls, name)}]"
+            description = _VARIABLE_AT_END.sub("", field.description or "")
+            field.description = f"{description} [{variable_of(cls, name)}]"
 
     model_dir: DirectoryPath = Field(
         default=Path("/models"),

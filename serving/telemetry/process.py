@@ -19,8 +19,8 @@ class BuildCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric. Called in any thread."""
-        told = {"service": self._service, "version": VERSION}
-        yield InfoMetricFamily("intent_build", "The service and its version.", value=told)
+        values = {"service": self._service, "version": VERSION}
+        yield InfoMetricFamily("intent_build", "The service and its version.", value=values)
 
 
 def process_collectors(service: str) -> Sequence[Collector]:

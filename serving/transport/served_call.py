@@ -81,8 +81,8 @@ class ServedCall(Call, CallNotes):
         self.ended = True
         if self._entered:
             method.gate.leave(self, self._entered, True)
-        for tell in method.told_of_answers:
-            tell(self, StatusCode.OK)
+        for observe in method.answer_observers:
+            observe(self, StatusCode.OK)
         # Request ids contain only characters that headers may contain.
         self._exchange.answer(data, ((_REQUEST_ID_HEADER, self.request_id.encode()),))
         self.on_leave = None
@@ -172,8 +172,8 @@ class ServedCall(Call, CallNotes):
         """End the work that is under way for the call, which has no answer."""
         self.ended = True
         self._leave_gate(answered=False)
-        for tell in self._method.told_of_ends:
-            tell(self, code)
+        for observe in self._method.end_observers:
+            observe(self, code)
         on_leave, self.on_leave = self.on_leave, None
         task, self._task = self._task, None
         if on_leave is not None:
@@ -192,7 +192,9 @@ def message_of(read: Callable[[Any], Any], data: Any) -> Any:
     try:
         return read(data)
     except DecodeError as error:
-        raise InvalidRequest("the request is not a message of this call; its fields or its text are damaged") from error
+        raise InvalidRequest(
+            "the request is not a valid message of this method; its fields or its text are damaged"
+        ) from error
 
 
 def metadata_of_failure(call: Call, error: Exception) -> Metadata:

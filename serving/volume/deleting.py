@@ -75,7 +75,7 @@ def take_away(root: Path, model_id: ModelId, *, force: bool = False) -> None:
     with release_lock(root, name), writing():
         folder = root / name / version if version else root / name
         if folder.is_symlink():
-            raise ModelUnusable("the model's folder is a link to another one; name that one, or remove the link")
+            raise ModelUnusable("the model's folder is a link to another one; name the other one, or remove the link")
         if not folder.is_dir():
             raise ModelNotFound("no model has this runId")
         if not force:
@@ -96,7 +96,7 @@ def remove_hidden(root: Path) -> None:
     for path in hidden:
         shutil.rmtree(path, ignore_errors=True)
     if any(map(os.path.exists, hidden)):
-        raise VolumeUnavailable("the model is gone, but some of its files are left; the next deletion tries again")
+        raise VolumeUnavailable("the model is deleted, but some of its files remain; the next deletion tries again")
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -110,12 +110,12 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _check_unprotected(inventory: Inventory, name: ModelId, version: str) -> None:
     if not version:
-        raise ModelInService("this takes the whole model away, whoever asks for it now; say so with force")
+        raise ModelInService("this deletes the whole model, even if callers still use it; confirm with force")
     release = inventory.release(name)
     roles = () if release is None else protected_versions(release).get(version, ())
     if "former" in roles and len(roles) == 1:
-        raise ModelInService("a rollback would make this version stable; release others first, or say so with force")
+        raise ModelInService("a rollback would make this version stable; release others first, or confirm with force")
     if roles:
         raise ModelInService(
-            f"this version is live, as {', '.join(roles)}; release another first, or say so with force"
+            f"this version is live, as {', '.join(roles)}; release another first, or confirm with force"
         )

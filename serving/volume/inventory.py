@@ -12,7 +12,7 @@ from serving.domain.model_id import ModelId, reference_of, versioned
 from serving.domain.releases.release import Release
 from serving.volume.model_store import ModelStore
 
-UNRELEASED: Final = "no version of it is released; release one, or ask for one by name@version"
+UNRELEASED: Final = "no version of this model is released; release one, or request one as name@version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Inventory:
             return ModelSummary(name, versions=versions, problem=problem)
         stable = self._model(versioned(name, release.stable))
         if stable is None:
-            missing = f"its stable version {release.stable} is not there; roll back, or publish it again"
+            missing = f"its stable version {release.stable} is missing; roll back, or publish it again"
             return ModelSummary(name, versions=versions, release=release, problem=missing)
         return _summary(name, stable, versions, release)
 

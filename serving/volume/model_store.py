@@ -72,9 +72,9 @@ class ModelStore:
         except (FileNotFoundError, NotADirectoryError):
             if name is not None:
                 return []
-            raise VolumeUnavailable("the model volume cannot be listed at the moment") from None
+            raise VolumeUnavailable("the model volume cannot be listed at the moment; try again") from None
         except OSError as error:
-            raise VolumeUnavailable("the model volume cannot be listed at the moment") from error
+            raise VolumeUnavailable("the model volume cannot be listed at the moment; try again") from error
         return [each for text in found if (each := _as_name(text))]
 
     def model_ids(self) -> list[ModelId]:
@@ -251,7 +251,7 @@ def _persistently(look: Callable[[], Result]) -> Result:
 
 def _translated(error: OSError) -> ServingError:
     if isinstance(error, PermissionError):
-        return ModelUnusable("a file of the model may not be read by the service; check its permissions")
+        return ModelUnusable("the service may not read a file of the model; check the permissions of the file")
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO):
         return InvalidModelFile("a file of the model cannot be opened; publish the model again")
     return VolumeUnavailable("the model volume does not answer at the moment; try again")

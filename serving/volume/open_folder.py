@@ -114,7 +114,7 @@ class OpenFolder:
         """Return the real path of ``path``; raise InvalidModelFile if the path is not below the root."""
         real = os.path.realpath(path, strict=True)
         if os.path.commonpath((self._root, real)) != self._root:
-            raise InvalidModelFile("a file of the model leads outside of the model folder")
+            raise InvalidModelFile("a file of the model links to outside the model folder; publish the model again")
         return real
 
 
@@ -143,7 +143,7 @@ class OpenFile:
         if not stat.S_ISREG(before.st_mode):
             raise InvalidModelFile(f"{self._name} of the model is not a regular file")
         if before.st_size > limit:
-            raise InvalidModelFile(f"{self._name} of the model is larger than the {limit} bytes that are read")
+            raise InvalidModelFile(f"{self._name} of the model is larger than the limit of {limit} bytes")
         data = _read_exactly(self._descriptor, before.st_size)
         if len(data) != before.st_size or _written(os.fstat(self._descriptor)) != _written(before):
             raise FilesChanged(f"{self._name} of the model is being written; finish its upload")

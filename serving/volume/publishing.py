@@ -50,7 +50,7 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
         raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
     target = root.joinpath(*folders_of(model_id))
     if any(folder.is_symlink() for folder in (target, target.parent) if folder != root):
-        raise ModelExists(f"{model_id} is a link to another folder; publish to that one, or remove the link")
+        raise ModelExists(f"{model_id} is a link to another folder; publish to the other one, or remove the link")
     if target.exists() and not replace:
         raise _exists(model_id)
     if target.exists():
@@ -77,13 +77,13 @@ def _check_may_change(root: Path, model_id: ModelId) -> None:
     store = ModelStore(root)
     released = store.release_file(name) is not None
     if not version and (released or store.versions(name)):
-        raise ModelExists(f"{name} has versions; publish another one, as {name}@VERSION")
+        raise ModelExists(f"{name} has versions; publish another version, as {name}@VERSION")
     if version and released and version in protected_versions(store.read_release(name)):
-        raise ModelInService(f"{model_id} is live, or may become so by a rollback; publish another version")
+        raise ModelInService(f"{model_id} is live, or a rollback may make it live; publish another version")
 
 
 def _exists(model_id: ModelId) -> ModelExists:
-    return ModelExists(f"there is a model {model_id} already; replace it explicitly, or choose another id")
+    return ModelExists(f"a model {model_id} already exists; replace it explicitly, or choose another id")
 
 
 def _stage(source: Path, staging: Path, *, sealed: bool) -> Manifest:

@@ -145,7 +145,7 @@ def _materials(
     authority: Path | None, certificate: Path | None, key: Path | None
 ) -> tuple[bytes | None, bytes | None, bytes | None]:
     if (certificate is None) != (key is None):
-        raise InvalidConnection("the caller's certificate and its key belong together; name both or none")
+        raise InvalidConnection("the caller's certificate and its key belong together; set both or none")
     return _contents(authority, "authority"), _contents(certificate, "certificate"), _contents(key, "key")
 
 
@@ -155,9 +155,9 @@ def _contents(file: Path | None, kind: str) -> bytes | None:
     try:
         contents = file.read_bytes()
     except OSError as error:
-        raise InvalidConnection(f"the file of the TLS {kind} cannot be read: {error.strerror}") from error
+        raise InvalidConnection(f"the TLS {kind} file cannot be read: {error.strerror}") from error
     if b"-----BEGIN " not in contents:
-        raise InvalidConnection(f"the file of the TLS {kind} is not PEM")
+        raise InvalidConnection(f"the TLS {kind} file is not PEM")
     return contents
 
 

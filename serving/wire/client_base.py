@@ -42,7 +42,7 @@ class Client:
 
     def _open_stub(self) -> Any:
         if self._is_closed:
-            raise ValueError("the client is closed; make another one")
+            raise ValueError("the client is closed; create another one")
         return self._stub
 
     def _seconds(self, timeout: float | None) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from serving.domain.management import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
-from serving.domain.releases.changes import Trial
+from serving.domain.releases.changes import WithdrawableRole
 from serving.domain.releases.release import MAX_HISTORY
 from serving.domain.residency import ModelResidency
 from serving.stubs import model_service_pb2 as pb
@@ -74,24 +74,24 @@ class ManagementClient(BlockingClient):
         request = pb.ListModelsRequest(prefix=prefix, algorithm=algorithm, page_size=size, page_token=token)
         if released is not None:
             request.released = released
-        return page_of(self._ask(self._open_stub().ListModels, request))
+        return page_of(self._call(self._open_stub().ListModels, request))
 
     def describe(self, model_id: str) -> ModelDescription:
         """Return the description of a model."""
-        return description_of(self._ask(self._open_stub().DescribeModel, pb.DescribeModelRequest(runId=model_id)))
+        return description_of(self._call(self._open_stub().DescribeModel, pb.DescribeModelRequest(runId=model_id)))
 
     def load(self, model_id: str) -> ModelResidency | None:
         """Load a model into memory and return its residency; ``None`` if its engine does not report it."""
-        response = self._ask(self._open_stub().LoadModel, pb.LoadModelRequest(runId=model_id))
+        response = self._call(self._open_stub().LoadModel, pb.LoadModelRequest(runId=model_id))
         return model_residency_of(response.residence) if response.HasField("residence") else None
 
     def unload(self, model_id: str) -> None:
         """Release the memory that a model holds."""
-        self._ask(self._open_stub().UnloadModel, pb.UnloadModelRequest(runId=model_id))
+        self._call(self._open_stub().UnloadModel, pb.UnloadModelRequest(runId=model_id))
 
     def delete(self, model_id: str, *, force: bool = False) -> None:
         """Delete a model, or a version, from the volume; with ``force``, even if it is protected."""
-        self._ask(self._open_stub().DeleteModel, pb.DeleteModelRequest(runId=model_id, force=force))
+        self._call(self._open_stub().DeleteModel, pb.DeleteModelRequest(runId=model_id, force=force))
 
     def watch(self, *, prefix: str = "", initial: bool = False) -> Iterator[ModelChange]:
         """Yield changes until the service ends or the iterator is closed.
@@ -171,7 +171,13 @@ class ManagementClient(BlockingClient):
         return self._changed(self._open_stub().Rollback, request)
 
     def withdraw(
-        self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+        self,
+        name: str,
+        role: WithdrawableRole,
+        *,
+        label: str = "",
+        expected_revision: int | None = None,
+        comment: str = "",
     ) -> ReleaseState:
         """End the canary or the shadow, or remove a label, and return the release with this change."""
         request = pb.WithdrawRequest(
@@ -184,8 +190,8 @@ class ManagementClient(BlockingClient):
         return self._changed(self._open_stub().Withdraw, request)
 
     def _changed(self, method: Callable[..., pb.ReleaseState], request: Any) -> ReleaseState:
-        return state_of(self._ask(method, request))
+        return state_of(self._call(method, request))
 
-    def _ask(self, method: Callable[..., Any], request: Any) -> Any:
+    def _call(self, method: Callable[..., Any], request: Any) -> Any:
         with typed_errors():
             return method(request, timeout=self._timeout)

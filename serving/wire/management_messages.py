@@ -22,7 +22,7 @@ from serving.domain.management import (
     Trial,
     VersionDescription,
 )
-from serving.domain.releases.release import Canary, Change, Release, Shadow
+from serving.domain.releases.release import Canary, Release, ReleaseChange, Shadow
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import model_service_pb2 as pb
 
@@ -199,13 +199,14 @@ def _canary_of(message: pb.CanaryState) -> Canary:
     )
 
 
-def _change_message(change: Change) -> pb.ReleaseChange:
+def _change_message(change: ReleaseChange) -> pb.ReleaseChange:
     return pb.ReleaseChange(**change.model_dump(exclude={"at"}), at=_moment(change.at))
 
 
-def _change_of(message: pb.ReleaseChange) -> Change:
-    return Change.model_validate(
-        {name: getattr(message, name) for name in Change.model_fields} | {"at": datetime.fromisoformat(message.at)}
+def _change_of(message: pb.ReleaseChange) -> ReleaseChange:
+    return ReleaseChange.model_validate(
+        {name: getattr(message, name) for name in ReleaseChange.model_fields}
+        | {"at": datetime.fromisoformat(message.at)}
     )
 
 
@@ -239,4 +240,4 @@ def _trial_of(message: pb.Trial) -> Trial:
 
 
 def _not_understood() -> ServingError:
-    return ServingError("the service's answer is not understood; bring both sides to one version")
+    return ServingError("the service's answer cannot be decoded; run client and service at the same version")

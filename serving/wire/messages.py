@@ -77,7 +77,7 @@ def request_of(kind: type[Request], query: Query) -> Request:
         InvalidRequest: a text of the query cannot be encoded in UTF-8, as with a lone surrogate, or k is out of range.
     """
     request = kind()
-    _ask(request, query)
+    _fill_request(request, query)
     return request
 
 
@@ -95,7 +95,7 @@ def explain_request_of(query: Query) -> pb.ExplainRequest:
         raise _unfit() from error
 
 
-def _ask(request: pb.PredictRequest | pb.PredictorPredictRequest, query: Query) -> None:
+def _fill_request(request: pb.PredictRequest | pb.PredictorPredictRequest, query: Query) -> None:
     try:
         request.runId, request.document, request.k = query.model_id, query.document, query.k
         if query.threshold is not None:
@@ -115,7 +115,7 @@ def _ask(request: pb.PredictRequest | pb.PredictorPredictRequest, query: Query) 
 
 
 def _unfit() -> InvalidRequest:
-    return InvalidRequest("runId, document and labels must be text that UTF-8 can hold, and k at least 0")
+    return InvalidRequest("runId, document and labels must be text that UTF-8 can encode, and k must be at least 0")
 
 
 def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> pb.PredictorPredictBatchRequest:
@@ -124,7 +124,7 @@ def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> p
     # Built in place: a message that is added to another is copied.
     add = batch.requests.add
     for query in queries:
-        _ask(add(), query)
+        _fill_request(add(), query)
     return batch
 
 

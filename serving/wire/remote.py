@@ -29,9 +29,10 @@ class FailedCall(Protocol):
 _TRANSPORT_MESSAGES: Final = {
     StatusCode.UNAVAILABLE: "the {service} cannot be reached at the moment; try again",
     StatusCode.DEADLINE_EXCEEDED: "the deadline of the call has passed",
-    StatusCode.CANCELLED: "the {service} did not take the call; try again",
-    StatusCode.RESOURCE_EXHAUSTED: "the {service} takes no more at the moment, or not so much at once; send less",
-    StatusCode.UNIMPLEMENTED: "the {service} does not know this call; bring both sides to one version",
+    StatusCode.CANCELLED: "the {service} did not accept the call; try again",
+    StatusCode.RESOURCE_EXHAUSTED: "the {service} accepts no more at the moment, or the request is too "
+    "large; send less",
+    StatusCode.UNIMPLEMENTED: "the {service} does not know this method; run both sides at the same version",
 }
 
 
@@ -74,4 +75,4 @@ def error_of_call(failed: FailedCall, service: str) -> ServingError:
         return error_of(Status(StatusCode.UNAVAILABLE if code is StatusCode.CANCELLED else code, message))
     if code in (StatusCode.UNKNOWN, StatusCode.INTERNAL):
         return error_of(Status(StatusCode.INTERNAL, INTERNAL_MESSAGE))
-    return error_of(Status(code, f"the {service} does not allow the call"))
+    return error_of(Status(code, f"the {service} denies the call"))

@@ -54,7 +54,7 @@ def ask_traffic(
     try:
         return tuple(_traffic(model) for model in answer.models)
     except ValidationError as error:
-        raise ServingError("the predictor's answer is not understood; bring both sides to one version") from error
+        raise ServingError("the predictor's answer cannot be decoded; run both sides at the same version") from error
 
 
 def _traffic(message: pb.ModelTraffic) -> ModelTraffic:

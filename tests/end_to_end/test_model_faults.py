@@ -288,4 +288,4 @@ def test_the_service_log_tells_security_events(running: Stack) -> None:
     events = [event for event in running.predictor.events() if event["event"] == "forbidden pickle"]
     assert events
     assert json.dumps(events[-1]).count("hostile-logged") == 1
-    assert "system" in events[-1]["asked_for"]
+    assert "system" in events[-1]["requested"]

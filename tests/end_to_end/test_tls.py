@@ -160,7 +160,7 @@ def test_the_command_line_with_a_certificate_is_answered(secured: Secured, calle
     plain = intentctl(*asked, "--timeout", "5")
     assert (plain.returncode, "--tls-authority" in plain.stderr) == (3, True), plain.stderr
     distrusted = intentctl(*asked, "--tls", "--timeout", "5")
-    assert (distrusted.returncode, "an authority you trust?" in distrusted.stderr) == (3, True), distrusted.stderr
+    assert (distrusted.returncode, "an authority that you trust" in distrusted.stderr) == (3, True), distrusted.stderr
 
 
 def test_plain_http_is_answered_over_tls(secured: Secured, caller: Pair) -> None:
@@ -222,7 +222,7 @@ async def test_a_new_certificate_of_the_frontend_reaches_the_predictor(secured: 
         await ask_until(secured.predictor, "certificate replaced", 1)
         for file, target in zip(other.signed("router"), secured.router, strict=True):
             shutil.copy(file, target)
-        await ask_until(secured.frontend, "new connections take over", 1)
+        await ask_until(secured.frontend, "new connections replace the old ones", 1)
         secured.known.write_bytes(other.certificate.read_bytes())
         await ask_until(secured.predictor, "certificate replaced", 2)
         # The predictor ends connections after a second, and accepts new ones from the new authority alone.

@@ -283,7 +283,7 @@ async def test_metrics_tell_of_all_calls_whoever_has_answered_them_and_whoever_h
             assert told.value("intent_cache_models") == len({line["worker"] for line in calls_of(service).values()})
 
         service.family()[1].kill()
-        await asyncio.to_thread(service.wait_until_logged, "worker ended; another one follows")
+        await asyncio.to_thread(service.wait_until_logged, "worker ended; starting another one")
         async with connections(service.address) as lines:
             await asyncio.gather(*(line.ask() for line in lines for _ in range(5)))
         assert await asyncio.to_thread(counted) == asked + 5 * CONNECTIONS

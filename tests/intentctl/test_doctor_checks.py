@@ -308,7 +308,7 @@ def test_the_sample_of_the_books_system_is_found_with_evidence() -> None:
     (finding,) = (finding for finding in examine(seed.parent, ModelId("1")).findings if finding.severity != "note")
     assert finding.check == "characters-without-a-name"
     assert "51 of 51 tokens of the vocabulary are single characters" in finding.problem
-    assert "290 of the 292 tokens of its own labels are not in it" in finding.problem
+    assert "290 of the 292 words in the model's labels are not in the vocabulary" in finding.problem
     assert '"Tokenizer": "basic_english_characters"' in finding.advice
 
 
@@ -381,8 +381,8 @@ def damaged_without_sums(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "the model has no manifest.json yet. finish its upload"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is not valid JSON"),
         (lambda folder: (folder / "vocab.pth").write_bytes(b"x"), "vocab.pth is not the file that manifest.json"),
-        (lambda folder: change(folder, {"Tokenizer": "spacy"}), "Tokenizer must be left out or one of basic_english"),
-        (lambda folder: change(folder, {"classes": {"0": "a"}}), "has 1 classes and model.pth 3 outputs"),
+        (lambda folder: change(folder, {"Tokenizer": "spacy"}), "Tokenizer must be omitted or one of basic_english"),
+        (lambda folder: change(folder, {"classes": {"0": "a"}}), "has 1 classes, but model.pth has 3 outputs"),
         (damaged_without_sums, "is damaged"),
     ],
     ids=["no-weights", "no-manifest", "no-json", "other-sum", "unknown-tokenizer", "too-few-classes", "damaged"],

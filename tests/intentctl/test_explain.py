@@ -48,7 +48,7 @@ def from_folder(*arguments: object) -> Result:
 
 def answer(query: Query) -> Outcome:
     if query.document == "bad":
-        return InvalidRequest("the model has no such label to explain; ask for labels of its manifest")
+        return InvalidRequest("the model has no such label to explain; request labels of its manifest")
     labels = ("best", *(query.explain or ()))
     parts = tuple(
         LabelExplanation(label, 3.0 - number, 0.5, (2.5 - number, 0.0)) for number, label in enumerate(labels)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from intentctl.explanations.account import Account, accounts_of, answer_of
 from intentctl.explanations.colours import AGAINST, FOR, colour_of, hexadecimal
-from intentctl.explanations.marked import pieces_of, shown, shown_token
+from intentctl.explanations.marked import pieces_of, shown_token
 from intentctl.explanations.page import html_page
 from intentctl.explanations.plot import draw
 from intentctl.explanations.shares import strength, tokens_of, words_of
 from intentctl.explanations.terminal import marked, rows_of
+from intentctl.foreign_text import shown
 from predictor.model.tokenizer import Tokenizer
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.prediction import Fallback, Prediction, ScoredLabel
@@ -161,12 +162,6 @@ def test_a_model_of_characters_has_characters_for_words(tokenizer: str) -> None:
     pieces = pieces_of(document, words)
     assert "".join(piece.text for piece in pieces) == document
     assert sum(piece.word is not None for piece in pieces) == len(words)
-
-
-@given(TEXTS)
-def test_what_is_shown_can_be_printed(text: str) -> None:
-    assert shown(text).isprintable()
-    shown(text).encode()
 
 
 def test_tokens_are_shown_as_people_read_them() -> None:

@@ -12,6 +12,7 @@ import structlog
 import typer
 from typer.testing import CliRunner, Result
 
+from intentctl.__main__ import app as intentctl
 from intentctl.commands.predict import predict
 from serving.domain.errors import DeadlineExceeded, InvalidModelFile, Unavailable
 from serving.domain.explanation import Explanation, LabelExplanation
@@ -145,7 +146,7 @@ async def test_the_frontend_has_the_name_that_all_commands_give_it_and_the_forme
 ) -> None:
     publish(tmp_path, "a")
     async with hosted_frontend(tmp_path, FakeBackend(a_prediction)) as address:
-        result = await asyncio.to_thread(CliRunner().invoke, app, ["a", "hello", option, address])
+        result = await asyncio.to_thread(CliRunner().invoke, intentctl, ["predict", "a", "hello", option, address])
         assert (result.exit_code, result.stdout.splitlines()[1:]) == (0, ["hello\thello\t0.500"])
 
 
@@ -208,7 +209,7 @@ async def test_a_deadline_that_passes_is_told_as_such_and_no_start_is_advised() 
     assert result.exit_code == 3
     told = " ".join(result.stderr.split())
     assert f"no answer from {address} in time: the deadline of the call has passed" in told
-    assert "give it longer with --timeout" in told
+    assert "allow more time with --timeout" in told
     assert "intentctl up" not in told
 
 
@@ -217,7 +218,7 @@ async def test_one_document_that_is_late_is_told_with_what_to_do(tmp_path: Path)
         result = await ask("a", "good", "late")
         assert result.exit_code == 3
         assert "DEADLINE_EXCEEDED" in result.stderr
-        assert "give it longer with --timeout" in result.stderr
+        assert "allow more time with --timeout" in result.stderr
 
 
 async def test_a_batch_that_is_refused_as_a_whole_is_asked_in_parts(tmp_path: Path) -> None:

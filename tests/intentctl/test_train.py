@@ -117,9 +117,9 @@ def test_a_model_that_is_there_is_replaced_by_force_only(run: Run, texts: Path) 
     assert run(texts, "--model-id", "tenant").exit_code == 0
     refused = run(texts, "--model-id", "tenant")
     assert refused.exit_code == EXIT_FAILED
-    assert "tenant is there already" in refused.stderr
+    assert "tenant already exists" in refused.stderr
     assert "epoch" not in refused.stderr
-    assert run(texts, "--model-id", "tenant", "--force").exit_code == 0
+    assert run(texts, "--model-id", "tenant", "--replace").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_bad_data_is_told_in_plain_words_and_leaves_no_folder(run: Run, tmp_path
     path.write_text("text,label\nhello,[greet]\nhi\n")
     result = run(path, "--model-id", "tenant")
     assert result.exit_code == EXIT_FAILED
-    assert result.stderr.startswith("error: texts.csv, line 3: 1 columns, and the header has 2; put quotes")
+    assert result.stderr.startswith("error: texts.csv, line 3: 1 columns, but the header has 2; put quotes")
     assert not (tmp_path / "models").exists()
 
 

@@ -81,7 +81,7 @@ def test_many_rows_are_divided_and_a_split_that_is_there_is_kept() -> None:
 
 
 def test_one_label_makes_no_classifier() -> None:
-    with pytest.raises(BadData, match=r"have 1 label\(s\); a classifier needs two"):
+    with pytest.raises(BadData, match=r"have 1 label\(s\); a classifier needs at least two"):
         data_set(rows("a", 3)).check()
 
 
@@ -89,5 +89,5 @@ def test_one_label_makes_no_classifier() -> None:
 def test_a_label_that_is_tested_must_be_trained(split: str) -> None:
     train, other = rows("a", 2) + rows("b", 2), rows("c", 1)
     data = data_set(train, validation=other) if split == "validation" else data_set(train, test=other)
-    with pytest.raises(BadData, match="rows of the label 'c'"):
+    with pytest.raises(BadData, match="the label 'c' has rows for testing"):
         data.check()

@@ -106,7 +106,7 @@ def weights_in(root: Path) -> bytes:
 def test_a_model_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     check_free(tmp_path, MODEL)
     write_model_folder(tmp_path, MODEL, OLD, replace=False)
-    with pytest.raises(ModelExists, match=r"tenant-1 is there already; .*--force"):
+    with pytest.raises(ModelExists, match=r"tenant-1 already exists; .*--replace"):
         check_free(tmp_path, MODEL)
     with pytest.raises(ModelExists):
         write_model_folder(tmp_path, MODEL, NEW, replace=False)

@@ -9,6 +9,7 @@ from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import parse_model_id
 from serving.volume.model_store import MODEL_FILES, ModelStore
 from tests.conftest import ROOT, shared
+from tests.samples import SAMPLES
 from training.data import DataSet
 from training.model import measure
 from training.readers import read_data, with_test_file
@@ -16,9 +17,7 @@ from training.readers import read_data, with_test_file
 MODELS = ROOT / "models"
 STORE = ModelStore(MODELS)
 
-pytestmark = pytest.mark.parametrize(
-    "name", ["clinc150", "clinc150-banking", "clinc150-travel", "clinc150-kitchen", "banking77"]
-)
+pytestmark = pytest.mark.parametrize("name", SAMPLES)
 
 
 def training_of(name: str) -> Any:

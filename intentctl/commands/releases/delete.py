@@ -8,7 +8,7 @@ import typer
 
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, OnVolume, managing
-from intentctl.output import console
+from intentctl.output import print_line
 from serving.wire.channels import ChannelOptions
 
 
@@ -29,4 +29,4 @@ def delete(
     """Delete a model or a version from the volume. Whatever is live is protected."""
     with managing(frontend, connection, model_dir) as manager:
         manager.delete(model_id, force=force)
-    console.print(f"deleted {model_id}", highlight=False, markup=False)
+    print_line(f"deleted {model_id}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
+from intentctl.output import EXIT_USAGE, AsJson, fail, print_json, print_line
 from serving.domain.errors import InvalidModelId, ServingError
 from serving.domain.model_id import parse_model_id
 from serving.volume.publishing import publish as publish_model
@@ -41,4 +41,4 @@ def publish(
         sums = {name: {"size": file.size, "sha256": file.sha256} for name, file in manifest.files.items()}
         print_json({"id": model_id, "version": manifest.model_version, "files": sums})
     else:
-        console.print(f"published {model_id} (version {manifest.model_version or 'unnamed'})", highlight=False)
+        print_line(f"published {model_id} (version {manifest.model_version or 'unnamed'})")

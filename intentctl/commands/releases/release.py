@@ -22,7 +22,7 @@ def _share(text: str) -> float:
     try:
         percent = float(value[:-1])
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no share, as 10% or 0.1") from error
+        raise typer.BadParameter(f"{text!r} is not a share; write a share as 10% or 0.1") from error
     return share(str(percent / 100))
 
 

@@ -114,15 +114,17 @@ class _ZipFile(TorchFile):
             raise InvalidModelFile(_DAMAGED) from error
         names = {member.filename for member in members}
         if len(names) != len(members):
-            raise InvalidModelFile("a file of the model holds two members of one name; publish the model again")
+            raise InvalidModelFile("a file of the model holds two members with the same name; publish the model again")
         stems = {name.split("/", 1)[0] for name in names}
         if any(f"{stem}/constants.pkl" in names for stem in stems):
             raise InvalidModelFile("a file of the model is a TorchScript archive; save the state_dict instead")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise InvalidModelFile("a file of the model is compressed; save it with torch.save, which stores")
+            raise InvalidModelFile(
+                "a file of the model is compressed; save it with torch.save, which does not compress"
+            )
         # Overlapping members would be read many times over.
         if sum(member.file_size for member in members) > len(data):
-            raise InvalidModelFile("a file of the model holds more than it has bytes; publish the model again")
+            raise InvalidModelFile("a file of the model declares more data than it holds; publish the model again")
         if len(stems) != 1 or f"{(stem := stems.pop())}/data.pkl" not in names:
             raise InvalidModelFile("a file of the model was not written by torch.save; publish the model again")
         self._data = memoryview(data)
@@ -230,4 +232,4 @@ def _storage(identity: object) -> Storage:
             kind in STORAGES and count >= 0
         ):
             return Storage(kind, key, count)
-    raise InvalidModelFile("a file of the model refers to data of a kind that is not read; save it with torch.save")
+    raise InvalidModelFile("a file of the model refers to data of an unsupported kind; save it with torch.save")

@@ -53,7 +53,7 @@ _LIST_ENDS: Final = b"l."
 # bytes in memory.
 _MOST_CONTAINERS: Final = 1 << 18
 
-_NO_PICKLE: Final = "a file of the model is damaged, or in a pickle protocol that is not read; publish the model again"
+_NO_PICKLE: Final = "a file of the model is damaged, or in an unsupported pickle protocol; publish the model again"
 
 _MARK: Final = object()
 
@@ -172,7 +172,7 @@ class _Machine:
     def push_container(self, value: object) -> None:
         self._containers_left -= 1
         if self._containers_left < 0:
-            raise ValueError("more is to be built than any model consists of")
+            raise ValueError("the file builds more objects than any model consists of")
         self._stack.append(value)
 
     def pop(self) -> Any:
@@ -213,11 +213,11 @@ class _Machine:
     def named(self, module: object, name: object) -> None:
         # STACK_GLOBAL takes both from the stack, which may hold anything.
         if not isinstance(module, str) or not isinstance(name, str):
-            raise TypeError("a global whose name is no text")
+            raise TypeError("a global whose name is not text")
         found = Global(module, name)
         if found not in self._allowed:
             raise ForbiddenPickle(
-                "a file of the model asks for code that model files have no business with; nothing of it was run"
+                "a file of the model requests code that no model needs; none of it was run"
             ) from LookupError(f"{module[:80]!r} {name[:80]!r}")
         self._stack.append(found)
 
@@ -238,7 +238,7 @@ class _Machine:
             # Python 2 wrote ordered dictionaries as lists of pairs. A file may refer to one list many times.
             self._work_left -= len(content)
             if self._work_left < 0:
-                raise ValueError("more is to be built than the file justifies")
+                raise ValueError("the file builds more objects than its size justifies")
             result: dict[Any, Any] = {}
             for key, value in content:
                 _set_item(result, key, value)
@@ -248,14 +248,14 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, dict) or len(items) % 2:
-            raise TypeError("items for something that is no dictionary")
+            raise TypeError("items for something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             _set_item(target, key, value)
 
     def append(self, items: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, list):
-            raise TypeError("items for something that is no list")
+            raise TypeError("items for something that is not a list")
         target.extend(items)
 
     def build(self) -> None:
@@ -291,7 +291,7 @@ def _set_item(target: dict[Any, Any], key: object, value: object) -> None:
 
 def _refused_opcode(code: int) -> InvalidModelFile:
     if code in _CODE_OPCODES:
-        return ForbiddenPickle("a file of the model uses a pickle opcode that only code needs; nothing of it was run")
+        return ForbiddenPickle("a file of the model uses a pickle opcode that only code needs; none of it was run")
     return InvalidModelFile(_NO_PICKLE)
 
 

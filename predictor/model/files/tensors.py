@@ -52,8 +52,8 @@ def read_state_dict(data: bytes) -> dict[str, Array]:
         entries = file.read(TENSOR_GLOBALS)
     except ForbiddenPickle as error:
         raise ForbiddenPickle(
-            "model.pth asks for code, as a model that was saved whole does; nothing of it was run;"
-            " save it with torch.save(model.state_dict())"
+            "model.pth requests code, as a model that was saved whole does; none of it was run; save the "
+            "model with torch.save(model.state_dict())"
         ) from error.__cause__
     if not isinstance(entries, dict) or not entries:
         raise InvalidModelFile("model.pth is not a state_dict; save it with torch.save(model.state_dict())")
@@ -79,9 +79,9 @@ def _array(file: TorchFile, value: object, elements_left: int, file_size: int) -
         ) if constructor == _TENSOR and storage.kind.name in _FLOATS:
             pass
         case _:
-            raise InvalidModelFile("model.pth holds something else than dense tensors of floating-point numbers")
+            raise InvalidModelFile("model.pth holds something other than dense tensors of floating-point numbers")
     if len(shape) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in (offset, *shape, *stride)):
-        raise InvalidModelFile("model.pth holds a tensor without a proper shape")
+        raise InvalidModelFile("model.pth holds a tensor without a valid shape")
     elements = math.prod(shape)
     if elements > elements_left:
         raise InvalidModelFile("model.pth holds tensors of more elements than it has bytes")
@@ -97,7 +97,7 @@ def _array(file: TorchFile, value: object, elements_left: int, file_size: int) -
         )
     except (ValueError, OverflowError) as error:
         # More than 64 dimensions, or a stride beyond 64 bits that no element needs.
-        raise InvalidModelFile("model.pth holds a tensor without a proper shape") from error
+        raise InvalidModelFile("model.pth holds a tensor without a valid shape") from error
     return _finite(_as_float32(view, storage.kind.name, file_size * LEAST_SHARE)), elements
 
 

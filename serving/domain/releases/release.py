@@ -69,7 +69,7 @@ class Shadow(BaseModel):
     """Share of the calls to stable that are also sent to the shadow, from 0 to 1."""
 
 
-class Change(BaseModel):
+class ReleaseChange(BaseModel):
     """A change of a release."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,7 +98,7 @@ class Release(BaseModel):
     canary: Canary | None = None
     shadow: Shadow | None = None
     labels: Mapping[Label, Version] = Field(default_factory=dict, max_length=MAX_LABELS)
-    history: tuple[Change, ...] = Field(default=(), max_length=MAX_HISTORY)
+    history: tuple[ReleaseChange, ...] = Field(default=(), max_length=MAX_HISTORY)
     """Changes, the latest first."""
 
     @classmethod
@@ -113,7 +113,7 @@ class Release(BaseModel):
         except NotStrictJson as error:
             raise InvalidRelease("release.json is not valid JSON; write it again") from error
         except ValidationError as error:
-            raise InvalidRelease("release.json is not understood; roll back, or write it again") from error
+            raise InvalidRelease("release.json is not a valid release; roll back, or write it again") from error
 
     def to_json(self) -> str:
         """Return the release as JSON text."""

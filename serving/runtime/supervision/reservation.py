@@ -6,7 +6,7 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 
 
 class Reservation:

@@ -24,7 +24,7 @@ from serving.runtime.supervision.order import Order, settings_of_each
 from serving.runtime.supervision.place import CannotStart
 from serving.runtime.supervision.reservation import Reservation
 from serving.runtime.supervision.times import Times
-from serving.telemetry.metrics import MetricsServer
+from serving.transport.hosts.metrics_port import MetricsServer
 from serving.workers.board import Board
 from serving.workers.inboxes import Inboxes
 
@@ -95,7 +95,7 @@ async def _life(crew: Crew, settings: ServerSettings, times: Times) -> int:
         serving.cancel()
         return await _drain(crew, settings, signals, times)
     except CannotStart as error:
-        log.error("a worker cannot start; its lines above say why", exit_code=error.code)
+        log.error("a worker cannot start; see its log lines above", exit_code=error.code)
         crew.stop()
         await crew.wait(times.close)
         return error.code if error.code > 0 else _FAILED

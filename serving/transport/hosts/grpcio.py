@@ -17,13 +17,13 @@ from serving.transport.boundary import GuardedMethod
 from serving.transport.exchange import Awaited, ContextExchange, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.listening import CannotListen
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
-from serving.wire.listening import CannotListen
 
 _PICK_UP_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.05
-_ENDING: Final = "the service is ending; try again"
+_ENDING: Final = "the service is shutting down; try again"
 
 
 class GrpcioHost:
@@ -215,7 +215,7 @@ def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
             await context.abort(response.code, response.message)
         finally:
             del context
-        raise AssertionError("abort returns never")
+        raise AssertionError("abort never returns")
 
     return behaviour
 

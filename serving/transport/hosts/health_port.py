@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from serving.transport.hosts.health import DrainableHealth
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 
 _MOST_AT_ONCE: Final = 16
 _OPTIONS: Final = (

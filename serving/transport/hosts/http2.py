@@ -21,9 +21,9 @@ from serving.files.material import TlsMaterial
 from serving.transport.boundary import Boundary, GuardedMethod
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.listening import CannotListen
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
-from serving.wire.listening import CannotListen
 from serving.workers.dealing import Dealer
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -154,9 +154,9 @@ def _context(material: TlsMaterial) -> ssl.SSLContext:
 def _why(error: OSError, host: str, port: int) -> str:
     wanted = f"{host}:{port}"
     if isinstance(error, socket.gaierror):
-        return f"cannot listen on {wanted}: no such name; name an address of this machine"
+        return f"cannot listen on {wanted}: the name does not resolve; give an address of this machine"
     if error.errno == errno.EADDRINUSE:
         return f"cannot listen on {wanted}: another process may hold it"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"cannot listen on {wanted}: it is no address of this machine"
+        return f"cannot listen on {wanted}: it is not an address of this machine"
     return f"cannot listen on {wanted}: {os.strerror(error.errno or 0).lower()}"

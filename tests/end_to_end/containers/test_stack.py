@@ -19,11 +19,11 @@ from tests.end_to_end.containers.compose import (
 )
 from tests.end_to_end.containers.engine import docker
 from tests.end_to_end.processes import grpcurl
+from tests.samples import SAMPLES
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 DOCUMENT = "make a 10 minute timer"
-SAMPLES = sorted(folder.parent.name for folder in (ROOT / "models").glob("*/manifest.json"))
 SERVICES = ("frontend", "predictor")
 
 

@@ -150,7 +150,7 @@ async def test_who_reads_too_slowly_is_told_so_and_harms_nobody(tmp_path: Path, 
     for number in range(5):
         publish(tmp_path, f"model-{number}")
         assert await next_of(quick) == ("added", f"model-{number}")
-    with pytest.raises(OutOfCapacity, match="begin anew"):
+    with pytest.raises(OutOfCapacity, match="watch again"):
         await next_of(slow)
     await quick.aclose()
 

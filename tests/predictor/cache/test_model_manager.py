@@ -4,19 +4,17 @@ import asyncio
 import contextlib
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import pytest
 import structlog
-from cachetools import TTLCache
 from grpc import StatusCode
 
-from predictor.cache import model_manager
 from predictor.cache.model_manager import ManagerBounds, ModelManager
 from predictor.cache.residency import Lease, Resident, ResidentModels
 from serving.call.tasks import Tasks
@@ -39,7 +37,9 @@ from serving.domain.errors import (
     status_of,
 )
 from serving.domain.model_id import ModelId
+from serving.volume.unknown_models import UnknownBounds
 from tests.builders import PATIENCE, a_turn, fingerprint_of, happened
+from tests.fakes.clock import FakeClock
 from tests.fakes.gate import Gate
 from tests.fakes.model_source import FakeModel, FakeSource
 
@@ -79,6 +79,7 @@ async def bench(
     max_loads: int = 1000,
     threads: int = 2,
     bounds: ManagerBounds = PATIENT,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Bench]:
     source = FakeSource(FakeModel)
     source.files = {A: fingerprint_of(1), B: fingerprint_of(2), C: fingerprint_of(3)}
@@ -92,6 +93,7 @@ async def bench(
         freshness_seconds=freshness_seconds,
         bounds=bounds,
         tasks=tasks,
+        clock=clock,
     )
     try:
         yield Bench(source, residents, manager, tasks)
@@ -108,11 +110,8 @@ def events() -> Iterator[list[Any]]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of the memory of every manager that is built from now on; set its one element to move the clock."""
-    now = [0.0]
-    monkeypatch.setattr(model_manager, "TTLCache", partial(TTLCache, timer=lambda: now[0]))
-    return now
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 async def refusal_of(bench: Bench, name: ModelId) -> ServingError:
@@ -205,23 +204,23 @@ async def test_a_bug_in_the_source_reaches_every_caller_as_a_status_and_the_next
 # Remembered failures
 
 
-async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(clock: list[float]) -> None:
-    async with bench() as it:
+async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(clock: FakeClock) -> None:
+    async with bench(clock=clock) as it:
         unknown = ModelId("unknown")
         for _ in range(5):
             assert isinstance(await refusal_of(it, unknown), ModelNotFound)
         it.source.files[unknown] = fingerprint_of(9)
-        clock[0] = 0.99
+        clock.now = 0.99
         assert isinstance(await refusal_of(it, unknown), ModelNotFound)
         assert it.source.looks == {unknown: 1}
-        clock[0] = 1.0
+        clock.now = 1.0
         assert await it.mark(unknown) == 9
         assert it.source.looks == {unknown: 2}
 
 
 async def test_unknown_models_are_remembered_in_bounded_memory() -> None:
     names = [ModelId(f"unknown-{number}") for number in range(50)]
-    async with bench(bounds=ManagerBounds(most_unknown=10, unknown_seconds=NEVER)) as it:
+    async with bench(bounds=ManagerBounds(unknown=UnknownBounds(NEVER, 10))) as it:
         for name in (*names, *names[-10:]):
             assert isinstance(await refusal_of(it, name), ModelNotFound)
         assert it.source.looks == Counter(names), "the last ten are remembered"
@@ -230,8 +229,8 @@ async def test_unknown_models_are_remembered_in_bounded_memory() -> None:
         assert it.source.looks == Counter([*names, *names[:-10]]), "the others are forgotten"
 
 
-async def test_files_that_are_no_model_are_tried_once_and_again_as_soon_as_they_change(clock: list[float]) -> None:
-    async with bench() as it:
+async def test_files_that_are_no_model_are_tried_once_and_again_as_soon_as_they_change(clock: FakeClock) -> None:
+    async with bench(clock=clock) as it:
         it.source.faults[fingerprint_of(1)] = ModelUnusable("bad")
         refusals = [await refusal_of(it, A) for _ in range(5)]
         assert {type(refusal) for refusal in refusals} == {ModelUnusable}
@@ -241,14 +240,14 @@ async def test_files_that_are_no_model_are_tried_once_and_again_as_soon_as_they_
         assert await it.mark(A) == 11
 
 
-async def test_files_that_are_no_model_are_tried_again_after_ten_seconds(clock: list[float]) -> None:
-    async with bench() as it:
+async def test_files_that_are_no_model_are_tried_again_after_ten_seconds(clock: FakeClock) -> None:
+    async with bench(clock=clock) as it:
         it.source.faults[fingerprint_of(1)] = ModelUnusable("bad")
         await refusal_of(it, A)
         it.source.faults.clear()
-        clock[0] = 9.9
+        clock.now = 9.9
         assert isinstance(await refusal_of(it, A), ModelUnusable)
-        clock[0] = 10.0
+        clock.now = 10.0
         assert await it.mark(A) == 1
 
 

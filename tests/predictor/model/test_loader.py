@@ -120,7 +120,7 @@ def test_a_file_beyond_its_limit_is_refused(store: ModelStore, name: str, limit:
     size = len(CONTENT[name])
     assert loaded(Loader(store, dataclasses.replace(FileLimits(), **{limit: size}))).label in ("yes", "no")
     smaller = Loader(store, dataclasses.replace(FileLimits(), **{limit: size - 1}))
-    with refused(InvalidModelFile, match=f"^{name} of the model is larger than the {size - 1} bytes"):
+    with refused(InvalidModelFile, match=f"^{name} of the model is larger than the limit of {size - 1} bytes"):
         loaded(smaller)
 
 

@@ -133,7 +133,7 @@ def test_a_tokenizer_is_read_as_it_is_written(subject: Tokenizer) -> None:
     ],
 )
 def test_what_is_written_otherwise_is_no_tokenizer(text: str) -> None:
-    with pytest.raises(ValueError, match="no tokenizer"):
+    with pytest.raises(ValueError, match="does not name a tokenizer"):
         Tokenizer.parse(text)
 
 

@@ -182,7 +182,7 @@ def test_a_key_that_is_for_one_algorithm_is_for_no_other(tmp_path: Path) -> None
         ("", "cannot be read"),
         ("[]", "no list of keys"),
         ('{"keys": [{}]}', "no key id"),
-        ('{"keys": []}', "no key for the algorithms"),
+        ('{"keys": []}', "no key for the configured algorithms"),
     ],
 )
 def test_a_key_set_without_a_key_is_refused(content: str, told: str, tmp_path: Path) -> None:

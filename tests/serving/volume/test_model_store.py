@@ -74,7 +74,7 @@ def test_a_file_that_arrives_in_pieces_is_read_whole(
 def test_the_limit_is_the_last_size_that_is_read(root: Path, store: ModelStore) -> None:
     (publish(root) / WEIGHTS_FILE).write_bytes(b"x" * 100)
     assert len(read(store, limit=100)) == 100
-    with refused(InvalidModelFile, match="model.pth of the model is larger than the 99 bytes"):
+    with refused(InvalidModelFile, match="model.pth of the model is larger than the limit of 99 bytes"):
         read(store, limit=99)
 
 
@@ -132,7 +132,7 @@ def test_a_manifest_is_read_up_to_one_mebibyte(root: Path, store: ModelStore) ->
     path.write_bytes(MANIFEST.ljust(1 << 20))
     assert store.read_manifest(ID).algorithm == "a"
     path.write_bytes(MANIFEST.ljust((1 << 20) + 1))
-    with refused(InvalidModelFile, match="manifest.json of the model is larger than the 1048576 bytes"):
+    with refused(InvalidModelFile, match="manifest.json of the model is larger than the limit of 1048576 bytes"):
         store.read_manifest(ID)
 
 

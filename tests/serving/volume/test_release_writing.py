@@ -90,7 +90,7 @@ def test_one_writer_at_a_time_and_the_other_is_told(volume: Path) -> None:
     (volume / NAME / LOCK_FILE).touch()
     with (volume / NAME / LOCK_FILE).open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ReleaseConflict, match="somebody else"):
+        with pytest.raises(ReleaseConflict, match="another change of the release"):
             change_release(volume, NAME, to("1"))
     assert change_release(volume, NAME, to("1")).revision == 1
 
@@ -122,7 +122,7 @@ def test_a_folder_that_is_taken_away_meanwhile_is_a_conflict(volume: Path) -> No
         (volume / NAME).rename(volume / ".away")
         return to("1")(release)
 
-    with pytest.raises(ReleaseConflict, match="taken away"):
+    with pytest.raises(ReleaseConflict, match="removed or replaced"):
         change_release(volume, NAME, away)
 
 

@@ -16,7 +16,7 @@ from serving.domain.management import (
     Trial,
     VersionDescription,
 )
-from serving.domain.releases.release import Canary, Change, Release, Shadow
+from serving.domain.releases.release import Canary, Release, ReleaseChange, Shadow
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import model_service_pb2 as pb
 from serving.wire.management_messages import (
@@ -47,7 +47,7 @@ CANARIES = st.builds(
     min_answers=st.integers(1, 1_000_000),
 )
 CHANGES = st.builds(
-    Change,
+    ReleaseChange,
     revision=REVISIONS,
     at=st.datetimes(timezones=st.just(UTC)),
     by=TEXTS,
@@ -176,5 +176,5 @@ def test_changes_and_roles_of_a_newer_service_are_left_aside() -> None:
     ],
 )
 def test_an_answer_that_is_not_understood_is_told_as_such(message: pb.ReleaseState) -> None:
-    with pytest.raises(ServingError, match="not understood"):
+    with pytest.raises(ServingError, match="cannot be decoded"):
         state_of(message)

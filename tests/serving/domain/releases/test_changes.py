@@ -159,7 +159,7 @@ def test_a_version_that_is_called_like_a_label_or_a_role_cannot_go_live() -> Non
     labelled = with_label(of("1"), label="beta", version="1", by="me", at=AT)
     with pytest.raises(ReleaseRefused, match="label"):
         released(labelled, version="beta", by="me", at=AT)
-    with pytest.raises(ReleaseRefused, match="may not be called"):
+    with pytest.raises(ReleaseRefused, match="may not be named"):
         released(labelled, version="canary", by="me", at=AT)
 
 

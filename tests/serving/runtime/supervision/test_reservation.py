@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from serving.runtime.supervision.reservation import Reservation
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 
 HOST = "127.0.0.1"
 

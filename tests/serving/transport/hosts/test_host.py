@@ -22,7 +22,7 @@ from serving.runtime.lifecycle import StopSignals, serve
 from serving.runtime.workload import Workload
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 from serving.wire.remote import error_of_call
 from tests.builders import (
     NOT_SERVING,

@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 
 from serving.runtime.assembly.metrics import with_metrics
 from serving.runtime.workload import Workload
-from serving.telemetry.metrics import MetricsServer
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
+from serving.transport.hosts.metrics_port import MetricsServer
 from tests.builders import PATIENCE, free_port
 
 MOST_AT_ONCE = 8
@@ -93,10 +93,9 @@ async def test_a_port_that_is_taken_is_told() -> None:
         await server.close()
 
 
-async def test_a_caller_who_asks_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.telemetry.metrics._Handler.timeout", 0.2)
+async def test_a_caller_who_asks_nothing_is_let_go() -> None:
     port = free_port()
-    server = MetricsServer("127.0.0.1", port, [Numbers("one")])
+    server = MetricsServer("127.0.0.1", port, [Numbers("one")], request_seconds=0.2)
     await server.start()
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent:
@@ -105,10 +104,9 @@ async def test_a_caller_who_asks_nothing_is_let_go(monkeypatch: pytest.MonkeyPat
         await server.close()
 
 
-async def test_scrapes_beyond_a_few_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.telemetry.metrics._Handler.timeout", PATIENCE)
+async def test_scrapes_beyond_a_few_at_once_are_refused() -> None:
     port = free_port()
-    server = MetricsServer("127.0.0.1", port, [Numbers("one")])
+    server = MetricsServer("127.0.0.1", port, [Numbers("one")], request_seconds=PATIENCE)
     await server.start()
     try:
         with contextlib.ExitStack() as stack:

@@ -20,12 +20,12 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 
 log = structlog.get_logger()
 
 _MOST_AT_ONCE: Final = 8
-_PATIENCE_SECONDS: Final = 10.0
+_REQUEST_SECONDS: Final = 10.0
 
 
 class MetricsServer:
@@ -35,11 +35,15 @@ class MetricsServer:
         host: address to listen on.
         port: port to listen on.
         collectors: collectors that are read at every scrape, in any thread.
+        request_seconds: time limit for reading from a caller, and for writing to a caller, in seconds.
     """
 
-    def __init__(self, host: str, port: int, collectors: Sequence[Collector]) -> None:
+    def __init__(
+        self, host: str, port: int, collectors: Sequence[Collector], *, request_seconds: float = _REQUEST_SECONDS
+    ) -> None:
         self._host = host
         self._port = port
+        self._request_seconds = request_seconds
         self._registry = CollectorRegistry(auto_describe=False)
         for collector in collectors:
             self._registry.register(collector)
@@ -53,7 +57,8 @@ class MetricsServer:
             CannotListen: the address is not available.
         """
         try:
-            self._server = _Server(await _address_of(self._host, self._port), make_wsgi_app(self._registry))
+            address = await _address_of(self._host, self._port)
+            self._server = _Server(address, make_wsgi_app(self._registry), self._request_seconds)
         except OSError as error:
             wanted = f"{self._host}:{self._port}"
             raise CannotListen(f"cannot listen on {wanted} for metrics: another process may hold it") from error
@@ -78,8 +83,6 @@ async def _address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
 class _Handler(WSGIRequestHandler):
     """Handler of one connection, which carries one request."""
 
-    timeout = _PATIENCE_SECONDS
-
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class defines the name
         """Log nothing: scrapes arrive every few seconds."""
 
@@ -93,8 +96,9 @@ class _Server(ThreadingWSGIServer):
 
     request_queue_size = 16
 
-    def __init__(self, address: tuple[socket.AddressFamily, Any], application: Any) -> None:
+    def __init__(self, address: tuple[socket.AddressFamily, Any], application: Any, request_seconds: float) -> None:
         self.address_family, place = address
+        self._request_seconds = request_seconds
         self._places = threading.BoundedSemaphore(_MOST_AT_ONCE)
         super().__init__(place, _Handler)
         self.set_app(application)
@@ -104,6 +108,12 @@ class _Server(ThreadingWSGIServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection, which is closed if its caller is silent for too long."""
+        request, client_address = super().get_request()
+        request.settimeout(self._request_seconds)
+        return request, client_address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Return whether a thread is available for the request."""
@@ -120,4 +130,4 @@ class _Server(ThreadingWSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a failed scrape. The usual cause is a caller that disconnected."""
         del request, client_address
-        log.info("a scrape of metrics failed", exc_info=sys.exception())
+        log.info("scrape of metrics failed", exc_info=sys.exception())
