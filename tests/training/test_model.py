@@ -56,7 +56,9 @@ def test_the_accuracy_is_that_of_texts_that_were_held_out(trained: TrainedModel)
         FEW, train=tuple(replace(row, label=label) for row, label in zip(FEW.train, shuffled, strict=True))
     )
     model = train_model(senseless, RECIPE, 0, ignore)
-    assert measure(model.served, senseless.train).in_scope_without_threshold == pytest.approx(1.0, abs=0.1)
+    of_trained_texts = measure(model.served, senseless.train).in_scope_without_threshold
+    assert of_trained_texts is not None
+    assert of_trained_texts > model.validation_accuracy + 0.2
     assert model.validation_accuracy < 0.5 < trained.validation_accuracy
 
 

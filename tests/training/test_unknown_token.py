@@ -8,7 +8,8 @@ from training.unknown_token import neutralize
 
 
 def logits_of(network: IntentNetwork, *tokens: int) -> torch.Tensor:
-    return network(torch.tensor(tokens), torch.tensor([0])).detach()[0]
+    logits: torch.Tensor = network(torch.tensor(tokens), torch.tensor([0])).detach()[0]
+    return logits
 
 
 @pytest.mark.parametrize("widths", [[8, 3], [8, 5, 4], [64, 60]])

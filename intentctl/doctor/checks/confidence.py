@@ -24,7 +24,8 @@ def no_threshold(manifest: Manifest) -> Iterator[Finding]:
         yield note(
             "no-threshold",
             "the manifest has no threshold: every document is answered with an intent, whatever its subject",
-            "set Confidence.threshold in the manifest (`intentctl train --threshold`), or send a threshold with each query",
+            "set Confidence.threshold in the manifest (`intentctl train --threshold`), "
+            "or send a threshold with each query",
         )
 
 

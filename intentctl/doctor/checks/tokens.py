@@ -80,8 +80,8 @@ def without_normalization(subject: Subject) -> Iterator[Finding]:
     if is_of_words and not tokenizer.is_normalized:
         yield note(
             "no-normalization",
-            f"{_said(subject)} does not normalize: curly apostrophes, full-width letters and invisible characters, "
-            "which phones and web pages write, make other tokens than the plain characters",
+            f"{_tokenizer_name(subject)} does not normalize: curly apostrophes, full-width letters and invisible "
+            "characters, which phones and web pages write, make other tokens than the plain characters",
             f'train the model with "Tokenizer": "{replace(tokenizer, is_normalized=True)}", the default of '
             "`intentctl train`; the entry alone does not suit a vocabulary that was made without it",
         )
