@@ -10,6 +10,7 @@ from benchmarks.quality.few_results import FewRun
 from benchmarks.quality.results import percent
 
 HEADING: Final = "## Few texts"
+_TYPED_HEADING: Final = "## What people type"
 
 _TITLES: Final = {"clinc150": "CLINC150", "banking77": "Banking77"}
 _FIGURES: Final[Sequence[tuple[str, Callable[[FewRun], float]]]] = (
@@ -38,9 +39,9 @@ def with_few(page: str, before: Sequence[FewRun], now: Sequence[FewRun]) -> str:
 
 
 def kept_from(page: str) -> str:
-    """Return this part of ``page``; empty if the page has none."""
-    _, heading, rest = page.partition(HEADING)
-    return heading + rest
+    """Return what `scripts/quality` does not write: the part about typed texts, and this one; empty if none exists."""
+    starts = [start for heading in (_TYPED_HEADING, HEADING) if (start := page.find(heading)) >= 0]
+    return page[min(starts) :] if starts else ""
 
 
 def _lines(before: Sequence[FewRun], now: Sequence[FewRun]) -> Iterator[str]:

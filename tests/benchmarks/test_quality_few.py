@@ -18,6 +18,7 @@ def test_the_part_of_the_page_has_both_figures_and_replaces_a_former_one() -> No
     again = with_few(once, [RUN], [RUN])
     assert again.count(HEADING) == 1
     assert kept_from(again).startswith(HEADING)
+    assert kept_from(f"{page}\n## What people type\n\n{HEADING}").startswith("## What people type")
     assert kept_from(page) == ""
 
 

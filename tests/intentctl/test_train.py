@@ -188,7 +188,7 @@ def test_notes_are_told_on_standard_error(run: Run, five_a_label: Path) -> None:
     result = run(five_a_label, "--model-id", "tenant")
     assert result.exit_code == 0
     assert "\nnote: there are too few texts" in result.stderr
-    assert "notes" not in result.stdout
+    assert "\nnote" not in result.stdout
 
 
 def test_the_threshold_and_the_fallback_label_can_be_given(run: Run, texts: Path, tmp_path: Path) -> None:
