@@ -1,4 +1,4 @@
-"""What a training could not know for want of texts, in words for the person who trains."""
+"""Notes on what a training could not find out for want of texts, in words for the person who trains."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def neutralize(network: IntentNetwork, token: int) -> None:
     weight, bias = np.eye(layers.embedding.shape[1]), np.zeros(layers.embedding.shape[1])
     for linear in layers.linears:
         weight, bias = linear.weight @ weight, linear.weight @ bias + linear.bias
-    # Equal logits differ from their mean by nothing. Of all solutions, this is the shortest one.
+    # Equal logits do not differ from their mean. The pseudoinverse gives the shortest solution.
     embedding = np.linalg.pinv(weight - weight.mean(axis=0)) @ (bias.mean() - bias)
     with torch.no_grad():
         network.embedding.weight[token] = torch.from_numpy(embedding)
