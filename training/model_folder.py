@@ -126,7 +126,7 @@ def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes]
 def _training(model: TrainedModel, figures: Figures, provenance: Provenance) -> dict[str, Any]:
     data = provenance.data
     measured = {
-        "validation": model.validation_accuracy,
+        "validation" if data.validation else "cross_validation": model.validation_accuracy,
         "test_in_scope": figures.in_scope,
         "test_in_scope_without_threshold": figures.in_scope_without_threshold,
         "test_out_of_scope_recall": figures.out_of_scope_recall,

@@ -32,6 +32,7 @@ PREDICTOR_FILES: Final = (
     "__init__.py",
     "model/__init__.py",
     "model/tokenizer.py",
+    "model/normalization.py",
     "model/ngrams.py",
     "model/layer_names.py",
 )

@@ -36,7 +36,7 @@ class Model:
         default_factory=lambda: {
             "Algorithm": "intent-classification",
             "ModelVersion": "1.0",
-            "Tokenizer": "basic_english",
+            "Tokenizer": "basic_english+normalized",
             "classes": {str(index): label for index, label in enumerate(LABELS)},
             "Confidence": {"temperature": 1.5, "threshold": 0.5, "fallback": "oos"},
             "Baseline": baseline(LABELS),

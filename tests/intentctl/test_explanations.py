@@ -138,6 +138,23 @@ def test_words_are_found_where_they_are_written(document: str, expected: list[st
     assert "".join(piece.text for piece in pieces) == document
 
 
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ("I don\u2019t \u201cknow\u201d", ["I", "don", "\u2019", "t", "know"]),
+        ("\uff21 \uff54\uff29mer\uff01", ["\uff21", "\uff54\uff29mer", "\uff01"]),
+        ("\u200bca\u00adfe\u0301\u200b\u2026", ["ca\u00adfe\u0301", "\u2026", "", ""]),
+        ("go\u2026 on", ["go", "\u2026", "", "", "on"]),
+        ("\u01c4u \ufb01n\uff1cbr /\uff1ebis", ["\u01c4u", "\ufb01n", "bis"]),
+    ],
+)
+def test_words_of_a_normalized_document_are_found_where_they_are_written(document: str, expected: list[str]) -> None:
+    words = Tokenizer.parse("basic_english+normalized").tokens(document)
+    pieces = pieces_of(document, words)
+    assert "".join(piece.text for piece in pieces) == document
+    assert [piece.text for piece in pieces if piece.word is not None] == expected
+
+
 @pytest.mark.parametrize("tokenizer", ["characters", "basic_english_characters"])
 def test_a_model_of_characters_has_characters_for_words(tokenizer: str) -> None:
     document = "Ab c"

@@ -95,6 +95,7 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
         "predictor/__init__.py",
         "predictor/model/__init__.py",
         "predictor/model/ngrams.py",
+        "predictor/model/normalization.py",
         "predictor/model/tokenizer.py",
         "vocab.pth",
         "vocabulary.json",

@@ -69,7 +69,7 @@ def test_the_manifest_tells_what_the_contract_and_a_repetition_need(tiny: DataSe
         "ModelName": MODEL,
         "ModelVersion": "2.1",
         "CodeVersion": manifest["CodeVersion"],
-        "Tokenizer": "basic_english+words:2+characters:3-5",
+        "Tokenizer": "basic_english+normalized+words:2+characters:3-5",
         "fc_size": 12,
         "classes": {"0": "music", "1": "oos", "2": "weather"},
     }

@@ -58,7 +58,13 @@ def unknown_tokens(manifest: Manifest) -> Iterator[Finding]:
     """Report many unknown tokens, because the model should know texts that resemble its training texts."""
     baseline = manifest.baseline
     share = baseline.unknown_share if baseline else 0.0
-    if share >= _MANY_UNKNOWN:
+    if share >= _MANY_UNKNOWN and _is_of_one_tokenizer(manifest):
+        yield note(
+            "baseline-unknown-tokens",
+            f"{share:.0%} of the tokens of the validation texts are not in the vocabulary, which was made of few texts",
+            "train on more texts",
+        )
+    elif share >= _MANY_UNKNOWN:
         yield error(
             "baseline-unknown-tokens",
             f"{share:.0%} of the tokens of the validation texts are not in the vocabulary",
@@ -72,7 +78,9 @@ def empty_documents(manifest: Manifest) -> Iterator[Finding]:
     baseline = manifest.baseline
     share = baseline.empty_share if baseline else 0.0
     if share >= _MANY_EMPTY:
-        yield warning(
+        # Few texts without n-grams have few words; with another tokenizer, it is a fault.
+        finding = note if _is_of_one_tokenizer(manifest) else warning
+        yield finding(
             "baseline-empty-documents",
             f"the model knows no token of {share:.0%} of its validation texts, and gives them all the same answer",
             "train on more texts, or with n-grams of characters",
@@ -89,3 +97,11 @@ def mostly_fallbacks(manifest: Manifest) -> Iterator[Finding]:
             f"{share:.0%} of the validation texts were answered with the fallback label",
             "lower Confidence.threshold, or train a better model",
         )
+
+
+def _is_of_one_tokenizer(manifest: Manifest) -> bool:
+    """Return whether the manifest shows that `intentctl train` made the vocabulary with the tokenizer that serves."""
+    match (manifest.model_extra or {}).get("Training"):
+        case {"recipe": {"tokenizer": str() as tokenizer}}:
+            return tokenizer == manifest.tokenizer
+    return False

@@ -24,7 +24,8 @@ def no_threshold(manifest: Manifest) -> Iterator[Finding]:
         yield note(
             "no-threshold",
             "the manifest has no threshold: every document is answered with an intent, whatever its subject",
-            "set Confidence.threshold in the manifest, or send a threshold with each query",
+            "set Confidence.threshold in the manifest (`intentctl train --threshold`), "
+            "or send a threshold with each query",
         )
 
 
@@ -57,5 +58,6 @@ def unknown_fallback(manifest: Manifest) -> Iterator[Finding]:
         yield note(
             "unknown-fallback",
             f"the fallback label {fallback!r} is not a label of the model, so its score is always 0",
-            "make sure that clients expect this label, or name one of the model's labels",
+            "make sure that clients expect this label, or name one of the model's labels "
+            "(`intentctl train --fallback-label`)",
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
-from intentctl.doctor.finding import Finding, Severity, by_share, error, some_of, warning
+from intentctl.doctor.finding import Finding, Severity, by_share, error, note, some_of, warning
 from intentctl.doctor.reach import Obstacle, out_of_reach
 from intentctl.doctor.subject import Subject
 from predictor.model.ngrams import MARK, is_ngram
-from predictor.model.tokenizer import TokenizerName, basic_english
+from predictor.model.tokenizer import Tokenizer, TokenizerName, basic_english
 
 _FEWEST_CHARACTERS: Final = 10
 _MOSTLY: Final = 0.9
@@ -65,9 +66,30 @@ def capitals(subject: Subject) -> Iterator[Finding]:
     yield from _out_of_reach(subject, Obstacle.CAPITALS, "capitals", what, advice)
 
 
+def not_normalized(subject: Subject) -> Iterator[Finding]:
+    """Report tokens with curly apostrophes and the like, because documents are normalized before the lookup."""
+    what = "curly apostrophes or other characters that normalization replaces"
+    advice = "make the vocabulary with the tokenizer that serves the model, and train again"
+    yield from _out_of_reach(subject, Obstacle.SPELLING, "not-normalized", what, advice)
+
+
+def without_normalization(subject: Subject) -> Iterator[Finding]:
+    """Report a model that takes each spelling of an apostrophe for another token, as models of other systems do."""
+    tokenizer = subject.tokenizer
+    is_of_words = tokenizer.name is TokenizerName.BASIC_ENGLISH and not _is_of_characters(subject.tokens)
+    if is_of_words and not tokenizer.is_normalized:
+        yield note(
+            "no-normalization",
+            f"{_tokenizer_name(subject)} does not normalize: curly apostrophes, full-width letters and invisible "
+            "characters, which phones and web pages write, make other tokens than the plain characters",
+            f'train the model with "Tokenizer": "{replace(tokenizer, is_normalized=True)}", the default of '
+            "`intentctl train`; the entry alone does not suit a vocabulary that was made without it",
+        )
+
+
 def ngrams_that_are_not_made(subject: Subject) -> Iterator[Finding]:
     """Report a model that was trained with n-grams and is served without them."""
-    made = _tokenizer_that_makes([token for token in subject.tokens if is_ngram(token)])
+    made = _tokenizer_that_makes([token for token in subject.tokens if is_ngram(token)], subject.tokenizer)
     what = "several words, or are other n-grams"
     advice = f'write "Tokenizer": "{made}" into the manifest, if the model was trained with that tokenizer'
     yield from _out_of_reach(subject, Obstacle.NGRAM, "ngrams-not-made", what, advice)
@@ -145,8 +167,7 @@ def _evidence(subject: Subject) -> str:
     return f"{unknown} of the {len(words)} words in the model's labels are not in the vocabulary"
 
 
-def _tokenizer_that_makes(ngrams: Sequence[str]) -> str:
+def _tokenizer_that_makes(ngrams: Sequence[str], served: Tokenizer) -> Tokenizer:
     words = max((token.count(" ") + 1 for token in ngrams if token[0] != MARK), default=1)
     lengths = [len(token) - len(MARK) for token in ngrams if token[0] == MARK]
-    named = f"{TokenizerName.BASIC_ENGLISH}" + (f"+words:{words}" if words > 1 else "")
-    return named + (f"+characters:{min(lengths)}-{max(lengths)}" if lengths else "")
+    return replace(served, words=words, characters=(min(lengths), max(lengths)) if lengths else None)

@@ -98,7 +98,8 @@ def decoded_wrongly(subject: Subject) -> Iterator[Finding]:
 def not_composed(subject: Subject) -> Iterator[Finding]:
     """Report letters that are separate from their accents, as some systems write them; users type composed letters."""
     apart = [token for token in subject.tokens if not unicodedata.is_normalized("NFC", token)]
-    if apart:
+    # A tokenizer that normalizes composes what users type, so that these tokens are out of its reach.
+    if apart and not subject.tokenizer.is_normalized:
         share = len(apart) / len(subject.tokens)
         yield Finding(
             by_share(share, wrong=2.0, odd=_ODD),
