@@ -34,7 +34,7 @@ from serving.access.access_map import read_access_map
 from serving.call.counters import AccessCounters
 from serving.domain.byte_sizes import Bytes
 from serving.files.material import TlsFiles
-from serving.runtime.variables import is_injected
+from serving.runtime.variables import is_injected_port
 from serving.telemetry.call_log import LogCalls
 from serving.telemetry.dialects import OURS, parse_metric_names
 from serving.telemetry.logs import LogFormat, LogLevel
@@ -273,7 +273,7 @@ class ServerSettings(BaseSettings):
             env_settings.env_vars = {
                 name: None if value is None else value.removeprefix(_MARK)
                 for name, value in env_settings.env_vars.items()
-                if not is_injected(name, value or "")
+                if not is_injected_port(name, value or "")
             }
         return init_settings, env_settings
 

@@ -47,10 +47,15 @@ class UnknownVariable(NamedTuple):
 
 def is_injected(name: str, value: str) -> bool:
     """Return whether an orchestrator has set a variable, to describe a service of its network."""
-    name = name.upper()
-    return _INJECTED_NAME.fullmatch(name) is not None or (
-        name.endswith(_PORT) and _INJECTED_VALUE.fullmatch(value) is not None
-    )
+    return _INJECTED_NAME.fullmatch(name.upper()) is not None or is_injected_port(name, value)
+
+
+def is_injected_port(name: str, value: str) -> bool:
+    """Return whether an orchestrator has set a variable that has the name of a setting, as ``INTENT_FRONTEND_PORT``.
+
+    A name alone proves nothing: ``INTENT_MODEL_SERVICE_HOST`` is a setting, and the host of a service ``intent-model``.
+    """
+    return name.upper().endswith(_PORT) and _INJECTED_VALUE.fullmatch(value) is not None
 
 
 def unknown_variables(

@@ -15,5 +15,6 @@ def test_the_figures_of_a_program_are_also_those_of_what_it_started(tmp_path: Pa
         pid = program.process.pid
         wait_for(tmp_path / "log", "up")
 
-        assert memory_mebibytes([pid]) > 10
+        # The memory of each process depends on how many others share its pages.
+        assert memory_mebibytes([pid]) > psutil.Process(pid).memory_full_info().pss / (1 << 20)
         assert cpu_seconds([pid]) > psutil.Process(pid).cpu_times().user

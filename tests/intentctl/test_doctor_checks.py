@@ -383,7 +383,7 @@ def damaged_without_sums(folder: Path) -> None:
         (lambda folder: (folder / "vocab.pth").write_bytes(b"x"), "vocab.pth is not the file that manifest.json"),
         (lambda folder: change(folder, {"Tokenizer": "spacy"}), "Tokenizer must be omitted or one of basic_english"),
         (lambda folder: change(folder, {"classes": {"0": "a"}}), "has 1 classes, but model.pth has 3 outputs"),
-        (damaged_without_sums, "is damaged"),
+        (damaged_without_sums, "model.pth seems to be plain text"),
     ],
     ids=["no-weights", "no-manifest", "no-json", "other-sum", "unknown-tokenizer", "too-few-classes", "damaged"],
 )

@@ -257,7 +257,7 @@ def test_a_damaged_model_is_told(models: Path, texts: Path) -> None:
     (models / "words" / "model.pth").write_bytes(b"damaged")
     result = run("words", texts, "--model-dir", models)
     assert (result.exit_code, result.stdout) == (EXIT_FAILED, "")
-    assert "error: words: a file of the model is damaged" in said(result)
+    assert "error: words: model.pth seems to be plain text; save the object with torch.save" in said(result)
 
 
 def test_help_loads_no_numpy() -> None:

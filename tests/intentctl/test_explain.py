@@ -225,7 +225,11 @@ def test_a_wrong_call_ends_with_2(arguments: list[str]) -> None:
 
 def test_a_model_of_a_folder_that_cannot_be_served_is_told(tmp_path: Path) -> None:
     publish(tmp_path, "a")
-    for model_id, words in (("a", "publish the model again"), ("b", "no model"), ("../a", "runId")):
+    for model_id, words in (
+        ("a", "model.pth seems to be plain text; save the object with torch.save"),
+        ("b", "no model"),
+        ("../a", "runId"),
+    ):
         result = run(model_id, "x", "--model-dir", tmp_path)
         assert result.exit_code == 1
         assert words in " ".join(result.stderr.split())

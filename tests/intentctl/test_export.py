@@ -94,6 +94,7 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
         "model.pth",
         "predictor/__init__.py",
         "predictor/model/__init__.py",
+        "predictor/model/layer_names.py",
         "predictor/model/ngrams.py",
         "predictor/model/normalization.py",
         "predictor/model/tokenizer.py",
@@ -179,9 +180,9 @@ def test_a_model_can_be_moved_to_torchserve_under_its_own_id(models: Path, model
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"model.pth": b"PK\x03\x04"}, "a file of the model is damaged"),
+        ({"model.pth": b"PK\x03\x04"}, "model.pth is damaged; publish the model again"),
         ({"model.pth": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R."}, "requests code"),
-        ({"vocab.pth": b"hello"}, "damaged"),
+        ({"vocab.pth": b"hello"}, "vocab.pth seems to be plain text; save the object with torch.save"),
         ({"manifest.json": b'{"Algorithm": "intent-classification", "classes": {"0": "a"}}'}, "the numbers must agree"),
         ({"manifest.json": b'{"Algorithm": "vision", "classes": {"0": "a", "1": "b"}}'}, "Algorithm is vision"),
     ],

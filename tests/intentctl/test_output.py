@@ -77,7 +77,7 @@ def test_text_is_printed_whatever_the_encoding_and_escaped_where_the_encoding_la
 def test_an_error_is_printed_whatever_the_encoding(tmp_path: Path) -> None:
     done = run("models", "--model-dir", str(tmp_path / "größe"), environment=NO_UTF_8)
     assert done.returncode == 2
-    assert rb"gr\udcc3\udcb6\udcc3\udc9fe is no folder" in done.stderr
+    assert rb"gr\udcc3\udcb6\udcc3\udc9fe is not a folder" in done.stderr
 
 
 def test_a_full_disk_is_reported_in_one_line(volume: Path) -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from serving.runtime.variables import UnknownVariable, is_injected, unknown_variables
+from model_service.settings import ModelServiceSettings
+from serving.runtime.settings import load_settings
+from serving.runtime.variables import UnknownVariable, is_injected_port, unknown_variables
 
 KNOWN = ("INTENT_PREDICTOR_PORT", "INTENT_PREDICTOR_MAX_MODELS", "MODEL_DIR")
 
@@ -48,5 +52,14 @@ def test_settings_and_names_of_others_are_not(name: str, value: str) -> None:
 
 
 def test_a_port_that_an_operator_sets_is_not_taken_for_an_orchestrators() -> None:
-    assert not is_injected("INTENT_PREDICTOR_PORT", "51002")
-    assert not is_injected("INTENT_PREDICTOR_HEALTH_PORT", "51091")
+    assert not is_injected_port("INTENT_PREDICTOR_PORT", "51002")
+    assert not is_injected_port("INTENT_PREDICTOR_HEALTH_PORT", "51091")
+
+
+def test_a_setting_whose_name_an_orchestrator_could_give_stays_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTENT_MODEL_SERVICE_HOST", "127.0.0.2")
+    monkeypatch.setenv("INTENT_MODEL_SERVICE_PORT", "51234")
+    settings = load_settings(ModelServiceSettings, ["--model-dir", str(tmp_path)])
+    assert (settings.host, settings.port) == ("127.0.0.2", 51234)
