@@ -22,6 +22,7 @@ _VARYING: Final[Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], 
     (re.compile(r"\d+\.\d{5,}(e-?\d+)?|\d+(\.\d+)?e-\d+"), lambda found: f"{float(found[0]):.3g}"),
     # Figures of a model trained here depend on the kernels a little more.
     (re.compile(r"(│ (temperature|threshold) +│ +)[\d.e-]+ │"), r"\1FIGURE │"),
+    (re.compile(r"\b(loss|threshold of) [\d.]+"), r"\1 FIGURE"),
     (re.compile(r" +$", re.MULTILINE), ""),
 )
 
