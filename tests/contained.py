@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -39,11 +40,19 @@ def run(command: Sequence[str]) -> int:
     # Handled signals have their default effect in the command, even if this process was started with some ignored.
     with subprocess.Popen(command) as process:
         try:
-            code = process.wait()
+            code = process.returncode = _end_of(process.pid)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             _end_what_is_left()
     return 128 - code if code < 0 else code
+
+
+def _end_of(process_id: int) -> int:
+    """Return the exit code of a child; collect those of orphans too, which would stay as zombies."""
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == process_id:
+            return os.waitstatus_to_exitcode(status)
 
 
 def _give_time(number: int, frame: FrameType | None) -> None:

@@ -30,6 +30,11 @@ def test_what_a_command_leaves_behind_ends_with_the_command(code: int) -> None:
     assert ended(int(done.stdout))
 
 
+def test_orphans_are_gone_once_they_have_ended() -> None:
+    waits = "orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!'); while test -e /proc/$orphan; do sleep 0.05; done"
+    subprocess.run([*CONTAINED, "sh", "-c", waits], cwd=ROOT, check=True, timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_interrupts_its_command_and_leaves_nothing_behind(number: signal.Signals) -> None:
     command = [*CONTAINED, "sh", "-c", LEAVING.format(then='trap "exit 3" INT; echo ready; sleep 1000 & wait')]

@@ -135,8 +135,9 @@ def train(
 ) -> None:
     """Train an intent classifier on labelled texts, and write its folder."""
     # torch takes seconds to import, and --help does not need it.
+    from training.data import labels_of  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
-    from training.model_folder import check_free  # noqa: PLC0415
+    from training.model_folder import check_free, check_labels  # noqa: PLC0415
 
     checked_id = _checked(model_id)
     if bool(domain) != bool(domains):
@@ -168,9 +169,10 @@ def train(
             names=domain or [],
             out_of_scope=fallback_label,
             without_oos=without_oos,
-        ).divided(validation_fraction, seed)
+        )
+        check_labels(labels_of(chosen.train))
         summary = _train(
-            chosen,
+            chosen.divided(validation_fraction, seed),
             recipe,
             seed=seed,
             model_dir=model_dir,
@@ -248,12 +250,10 @@ def _train(
     replace: bool,
 ) -> dict[str, Any]:
     """Train, measure and write the model; return its summary."""
-    from training.data import labels_of  # noqa: PLC0415
     from training.model import measure, planned_epochs, train_model  # noqa: PLC0415
-    from training.model_folder import Provenance, check_labels, model_files, write_model_folder  # noqa: PLC0415
+    from training.model_folder import Provenance, model_files, write_model_folder  # noqa: PLC0415
     from training.notes import notes_on  # noqa: PLC0415
 
-    check_labels(labels_of(data.train))
     with _progress(planned_epochs(data, recipe)) as on_epoch:
         model = train_model(data, recipe, seed, on_epoch)
     figures = measure(model.served, data.test)

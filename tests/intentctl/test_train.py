@@ -228,7 +228,7 @@ def test_labels_that_no_manifest_can_hold_are_refused_before_anything_is_trained
     rows = [f"text {number},{number:06d} {'x' * 3000}" for number in range(2000)]
     data = tmp_path / "long.csv"
     data.write_text("\n".join(("text,label", *(row for row in rows for _ in range(2)))) + "\n")
-    result = run(data, "--model-id", "long", "--validation-fraction", 0.5)
+    result = run(data, "--model-id", "long")
     assert result.exit_code == EXIT_FAILED
     assert "shorten its labels" in result.stderr
     assert "epoch" not in result.stderr

@@ -210,7 +210,7 @@ async def test_a_surge_of_bad_credentials_writes_a_few_lines_and_counts_all(tmp_
         assert len(lines) == failure_log.MOST_LINES
         moment[0] += failure_log.PERIOD_SECONDS
         refusal_of(access, bearing("guess"))
-        assert events[-1]["left_out"] == 10_000 - failure_log.MOST_LINES
+        assert events[-1]["suppressed"] == 10_000 - failure_log.MOST_LINES
         assert access.counters.failures["unknown"] == 10_001
     assert "guess" not in str(events)
 

@@ -13,7 +13,7 @@ from predictor.model.files.allowance import Allowance, NeedsMoreMemory, TooManyI
 from predictor.model.loader import WORKSPACE
 from predictor.model.vocabulary import read_vocabulary
 from serving.domain.errors import InvalidModelFile
-from tests.fakes.torchtext import legacy_vocab, modern_vocab
+from tests.fakes.torchtext import fake_torchtext, legacy_vocab, modern_vocab
 from tests.predictor.builders import saved, state_dict
 from tests.predictor.model.files.oversized import (
     ROWS,
@@ -63,6 +63,13 @@ def test_a_vocabulary_that_is_far_larger_than_its_network_is_refused_before_it_i
     with peak() as found, refused(InvalidModelFile):
         read_tokens(data)
     assert found.size < WORKSPACE // 2
+
+
+@pytest.fixture(autouse=True)
+def torchtext() -> Iterator[None]:
+    """Fakes of torchtext's classes can be pickled."""
+    with fake_torchtext():
+        yield
 
 
 def test_a_vocabulary_of_as_many_tokens_as_rows_is_read_and_one_of_more_is_not() -> None:
