@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import time
@@ -58,7 +57,7 @@ def held_by(predictor: Service) -> set[str]:
 @contextmanager
 def replicas(volume: Path, logs: Path, *flags: str, transport: str = TRANSPORT) -> Iterator[Replicas]:
     for name in MODELS:
-        shutil.copytree(ROOT / "models" / "clinc150-banking", volume / name, copy_function=os.link)
+        shutil.copytree(ROOT / "models" / "clinc150-banking", volume / name)
     started: list[Service] = []
     port = free_port()
 
