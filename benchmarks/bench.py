@@ -24,7 +24,7 @@ from benchmarks.reports.targets import missed
 from benchmarks.systems.all import TRANSPORTS, Catalog, catalog
 from benchmarks.systems.base import Subject
 from benchmarks.systems.former import COMMIT, Former
-from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, fail, print_table, tell
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, Column, console, fail, print_error, print_table
 from peers.programs import ROOT
 
 _QUICK: Final = Plan(rounds=1, seconds=1.0, levels=(1, 64), tenants=100)
@@ -93,7 +93,7 @@ def bench(
     else:
         plan = _plan(_QUICK if quick else _USUAL, rounds, seconds, in_flight, parts)
         if transport not in TRANSPORTS:
-            fail(f"--transport: there is no {transport}; take one of {', '.join(TRANSPORTS)}", EXIT_USAGE)
+            fail(f"--transport: there is no {transport}; choose one of {', '.join(TRANSPORTS)}", EXIT_USAGE)
         known = catalog(transport, None if former is None else Former(former, former_transport))
         results = _measure(plan, _chosen(known, only), transport)
     if json is not None:
@@ -119,7 +119,7 @@ def _plan(base: Plan, rounds: int | None, seconds: float | None, in_flight: str 
         try:
             chosen = tuple(dict.fromkeys(map(Part, parts.split(","))))
         except ValueError as error:
-            fail(f"--parts: {error}; take some of {', '.join(Part)}", EXIT_USAGE)
+            fail(f"--parts: {error}; choose some of {', '.join(Part)}", EXIT_USAGE)
     return replace(base, rounds=rounds or base.rounds, seconds=seconds or base.seconds, levels=levels, parts=chosen)
 
 
@@ -180,7 +180,7 @@ def _show(results: Results) -> None:
     _print("targets", tables.targets(results))
     _print("ratios without a bound", tables.further_ratios(results))
     for name, reason in results.missing.items():
-        tell(f"missing: {results.systems[name].title}: {reason}")
+        print_error(f"missing: {results.systems[name].title}: {reason}")
     count = len(missed(results))
     verdict = f"[bold red]{tables.MISSED}[/]" if count else f"[green]{tables.REACHED}[/]"
     console.print(verdict, f": {count} targets missed", sep="")

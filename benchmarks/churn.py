@@ -161,7 +161,7 @@ def main() -> None:
     )
     parser.add_argument("--requests", type=int, default=usual.requests)
     parser.add_argument("--tenants", type=int, default=usual.tenants)
-    parser.add_argument("--models", type=int, default=usual.models, help="number of different models of the tenants")
+    parser.add_argument("--models", type=int, default=usual.models, help="number of distinct models of the tenants")
     parser.add_argument("--budget-models", type=int, default=usual.budget_models)
     flags = parser.parse_args()
     load = Load(tenants=flags.tenants, models=flags.models, requests=flags.requests, budget_models=flags.budget_models)

@@ -17,6 +17,7 @@ from predictor.model.loader import FileLimits, Loader
 from predictor.model.vocabulary import Vocabulary, read_vocabulary
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
+from serving.volume.publishing import seal
 from training.torchtext_file import vocabulary_file
 
 EMBEDDING: Final = "embedding.weight"
@@ -63,6 +64,7 @@ def _write_variant(sample: Path, folder: Path, kind: int) -> None:
     (folder / VOCABULARY_FILE).write_bytes(vocabulary_file(Vocabulary.of(tokens, default)))
     torch.save(state, folder / WEIGHTS_FILE)
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    seal(folder)
 
 
 def load_directly(volume: Path, model_ids: Sequence[ModelId]) -> dict[ModelId, IntentModel]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from evaluation.answers import Answer, Answers
 from evaluation.errors import RowRefused
+from intent_serving_client.client import IntentClient
 from predictor.model.intent_model import IntentModel
 from predictor.model.loader import FileLimits, Loader
 from serving.domain.confidence import FALLBACK_LABEL
@@ -17,7 +18,6 @@ from serving.domain.model_id import parse_model_id
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.volume.model_store import ModelStore
 from serving.wire.batches import outcomes_in_batches
-from serving.wire.client import IntentClient
 
 _BATCH: Final = 256
 _ANY_DOCUMENT: Final = "hello"

@@ -239,6 +239,6 @@ def _share(part: int, whole: int) -> float | None:
 
 def _check(first: Collection[Any], second: Collection[Any]) -> None:
     if len(first) != len(second):
-        raise ValueError(f"there are {len(first)} and {len(second)} rows; they must be the same")
+        raise ValueError(f"there are {len(first)} and {len(second)} rows; the numbers must be the same")
     if not len(first):
         raise ValueError("there are no rows")

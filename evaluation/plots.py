@@ -142,7 +142,7 @@ def _threshold(evaluation: Evaluation, threshold: float | None) -> Figure:
         panel.plot(at, recall, color=_SECOND, linewidth=2.2, label="out-of-scope recall")
     if threshold is not None:
         panel.axvline(threshold, color="black", linewidth=0.8, linestyle="--", label=f"in force: {threshold:.3g}")
-    panel.set(title="what thresholds would lead to", xlabel="threshold", xlim=(0, 1), ylim=(0, 1.02))
+    panel.set(title="accuracy and recall by threshold", xlabel="threshold", xlim=(0, 1), ylim=(0, 1.02))
     panel.legend(fontsize=8, loc="lower center")
     _shares(panel, "y")
     return figure

@@ -37,7 +37,7 @@ def html_report(
         data=data,
         figures=figures,
         plots={name: _address(image) for name, image in plots.items()},
-        no_plots="There are none: matplotlib is not installed, or no rows to draw.",
+        no_plots="No plots: matplotlib is not installed, or there are no rows to draw.",
         most=_MOST_ROWS,
     )
     return text.encode("utf-8", "replace")

@@ -14,7 +14,7 @@ from grpc_http2.client.servers.addresses import addresses_in
 from serving.access.own_credential import read_credential
 from serving.call.limits import Limits
 from serving.files.material import TlsFiles, UnusableCertificate, read_material
-from serving.runtime.settings import Seconds, ServerSettings, service_settings
+from serving.runtime.settings import MOST, Seconds, ServerSettings, service_settings
 from serving.workers.cores import usable_cores
 
 _TORCHSERVE: Final = TorchServeOptions()
@@ -47,7 +47,7 @@ class EngineSettings(ServerSettings):
         description="number of documents that a tenant may send at once after a pause; 0: as many as in one second",
     )
     tenant_in_flight: int = Field(
-        default=0, ge=0, description="number of calls that a tenant may have in flight; 0: no limit"
+        default=0, ge=0, le=MOST, description="number of calls that a tenant may have in flight; 0: no limit"
     )
     predictor_credential_file: FilePath | None = Field(
         default=None,

@@ -139,8 +139,8 @@ def _flush(connection: Writer) -> None:
         connection.flush()
     except Exception:
         # A connection that fails must not affect the other connections.
-        log.exception("a connection failed")
-        connection.abort("it failed")
+        log.exception("connection failed")
+        connection.abort("the connection failed")
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()

@@ -147,7 +147,7 @@ def _from_base64(value: bytes) -> bytes:
 def _header_name(key: str) -> bytes:
     key = key.lower()
     if not _KEY.match(key) or (key.startswith("grpc-") and key != PUSHBACK_KEY):
-        raise ValueError(f"{key!r} is no key of metadata")
+        raise ValueError(f"{key!r} is not a metadata key")
     return key.encode("ascii")
 
 
@@ -231,16 +231,16 @@ class MessageReader:
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
-            raise WireError(
-                StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the {self._limit} bytes that are taken"
-            )
+            raise WireError(StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the limit of {self._limit} bytes")
 
     def _opened(self, flag: int, message: bytes) -> bytes:
         if not flag:
             return message
         window = _WINDOWS.get(self._encoding)
         if flag != 1 or window is None:
-            raise WireError(StatusCode.INTERNAL, "a message is compressed, and the call does not say how")
+            raise WireError(
+                StatusCode.INTERNAL, "a message is compressed, but the call does not declare the compression"
+            )
         decompressor = zlib.decompressobj(wbits=window)
         try:
             opened = decompressor.decompress(message, self._limit + 1)

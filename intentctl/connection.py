@@ -11,19 +11,22 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions, check_options
+from intent_serving_client.text_files import MARK, without_mark
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
+from intentctl.tls_faults import tls_fault
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, Unavailable
-from serving.wire.channels import ChannelOptions, check_options
 
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
 """Environment variable with the caller's API key or token itself."""
 
-LONGER: Final = "give it longer with --timeout"
+LONGER: Final = "allow more time with --timeout"
 """Advice for an expired deadline, given by commands that have that option."""
 
 _PANEL: Final = "Connection"
 _ARGUMENT: Final = "connection"
 _MAX_CREDENTIAL_BYTES: Final = 1 << 14
+_MARK: Final = MARK.decode()
 
 
 def connecting(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,7 +53,7 @@ def fail_unanswered(
     longer: str = LONGER,
     instead: str = "",
 ) -> NoReturn:
-    """Exit because a service gave no answer, or none in time, and say what to do.
+    """Exit because a service gave no answer, or none in time; say why, if that can be found out, and what to do.
 
     Args:
         address: address of the service, ``host:port``.
@@ -59,13 +62,17 @@ def fail_unanswered(
         longer: advice if the deadline has expired.
         instead: alternative that needs no service, as the end of a sentence.
     """
+    fault = tls_fault(address, connection)
+    if fault:
+        fail(f"no answer from {address}: {fault}", EXIT_UNAVAILABLE)
     if isinstance(error, DeadlineExceeded):
         fail(f"no answer from {address} in time: {error}; {longer}", EXIT_UNAVAILABLE)
-    if connection.is_encrypted:
-        advice = "is it running, does it speak TLS, and is its certificate for this name and of an authority you trust?"
-    else:
-        advice = f"is it running? `intentctl up` starts it{instead}; one that speaks TLS needs --tls or --tls-authority"
-    fail(f"no answer from {address}: {error} ({advice})", EXIT_UNAVAILABLE)
+    advice = (
+        ""
+        if connection.is_encrypted
+        else f" `intentctl up` starts it{instead}; a service with TLS needs --tls or --tls-authority"
+    )
+    fail(f"no answer from {address}: {error} (is the service running?{advice})", EXIT_UNAVAILABLE)
 
 
 def _file(variable: str, what: str) -> Any:
@@ -129,13 +136,13 @@ def _connection(
 def _credential(file: Path | None) -> str | None:
     """Return the caller's credential; a file takes precedence over the variable that holds the credential itself."""
     if file is None:
-        return os.environ.get(CREDENTIAL_VARIABLE, "").strip() or None
+        return os.environ.get(CREDENTIAL_VARIABLE, "").removeprefix(_MARK).strip() or None
     try:
         with file.open("rb") as opened:
             read = opened.read(_MAX_CREDENTIAL_BYTES + 1)
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
-    credential = read.decode("utf-8", "replace").strip()
+    credential = without_mark(read).decode("utf-8", "replace").strip()
     if not credential or len(read) > _MAX_CREDENTIAL_BYTES:
-        fail(f"{file} holds no credential; it must be one line", EXIT_USAGE)
+        fail(f"{file} holds no credential; write the credential as one line", EXIT_USAGE)
     return credential

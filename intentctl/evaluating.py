@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.client import IntentClient
 from intentctl.connection import fail_unanswered
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, errors, fail
 from serving.domain.confidence import FALLBACK_LABEL
-from serving.domain.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
-from serving.wire.channels import ChannelOptions
-from serving.wire.client import IntentClient
+from serving.domain.errors import (
+    DeadlineExceeded,
+    InvalidConnection,
+    InvalidModelId,
+    ModelNotFound,
+    ServingError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers
@@ -37,10 +44,10 @@ def share(text: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no number from 0 to 1") from error
+        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1") from error
     # The comparison is written so that NaN fails it too.
     if not 0.0 <= value <= 1.0:
-        raise typer.BadParameter(f"{text!r} is no number from 0 to 1")
+        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1")
     return value
 
 
@@ -116,7 +123,7 @@ def read_rows(path: Path, split: Split | None) -> Rows:
 
     has_splits = path.suffix == ".json"
     if split is not None and not has_splits:
-        fail(f"{path.name} is a CSV file, which has no splits; leave --split out", EXIT_USAGE)
+        fail(f"{path.name} is a CSV file, which has no splits; omit --split", EXIT_USAGE)
     try:
         data = read_data(path)
     except TrainingError as error:
@@ -149,11 +156,13 @@ class Asking:
             from evaluation.errors import RowRefused  # noqa: PLC0415
 
         if self.frontend is None and not self.model_dir.is_dir():
-            fail(f"--model-dir {self.model_dir} is no folder; name one, or give --frontend", EXIT_USAGE)
+            fail(f"--model-dir {self.model_dir} is not a folder; name one, or give --frontend", EXIT_USAGE)
         try:
             with _progress(model_id, len(texts)) as on_answers:
                 return self._ask(model_id, texts, on_answers)
         except RowRefused as error:
+            fail(str(error), EXIT_USAGE)
+        except InvalidConnection as error:
             fail(str(error), EXIT_USAGE)
         except (Unavailable, DeadlineExceeded) as error:
             if self.frontend is None:
@@ -163,7 +172,7 @@ class Asking:
             fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
         except ModelNotFound:
             place = "the frontend" if self.frontend else f"--model-dir {self.model_dir}"
-            fail(f"{place} has no model {model_id!r}; `intentctl models` lists those of a folder", EXIT_USAGE)
+            fail(f"{place} has no model {model_id!r}; `intentctl models` lists the models in a folder", EXIT_USAGE)
         except ServingError as error:
             fail(f"{model_id}: {error}")
 
@@ -202,7 +211,7 @@ def _packages() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        fail(f"this takes the predictor's packages, and {error.name} is not installed")
+        fail(f"this requires the predictor's packages; {error.name} is not installed")
 
 
 @contextmanager
@@ -212,5 +221,5 @@ def _progress(model_id: str, rows: int) -> Iterator[OnAnswers]:
 
     columns = (TextColumn("{task.description}", markup=False), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task(f"asking {model_id}", total=rows)
+        task = progress.add_task(f"querying {model_id}", total=rows)
         yield lambda more: progress.update(task, advance=more)

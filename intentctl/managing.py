@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.client_base import DEFAULT_ADDRESS
+from intent_serving_client.management_client import ManagementClient
 from intentctl.connection import fail_unanswered
-from intentctl.explanations.marked import shown
 from intentctl.output import (
     EXIT_CONFLICT,
     EXIT_UNAVAILABLE,
@@ -19,13 +21,11 @@ from intentctl.output import (
     console,
     fail,
     print_json,
+    print_line,
     print_table,
 )
 from serving.domain.errors import DeadlineExceeded, InvalidRequest, ReleaseConflict, ServingError, Unavailable
 from serving.domain.management import ReleaseState
-from serving.wire.channels import ChannelOptions
-from serving.wire.client_base import DEFAULT_ADDRESS
-from serving.wire.management_client import ManagementClient
 
 if TYPE_CHECKING:
     from intentctl.volume_releases import VolumeReleases
@@ -70,7 +70,7 @@ Manager: TypeAlias = "ManagementClient | VolumeReleases"
 
 _HISTORY: Final = (
     Column("revision", right=True),
-    Column("at"),
+    Column("at", whole=True),
     Column("by"),
     Column("action"),
     Column("version"),
@@ -108,7 +108,7 @@ def ending_by_code(frontend: str | None, connection: ChannelOptions) -> Iterator
     except (Unavailable, DeadlineExceeded) as error:
         if frontend is None:
             fail(str(error), EXIT_UNAVAILABLE)
-        fail_unanswered(frontend, error, connection, longer="ask again, or look at what keeps the frontend busy")
+        fail_unanswered(frontend, error, connection, longer="try again, or find out what keeps the frontend busy")
     except ReleaseConflict as error:
         fail(f"{error} (`intentctl history` shows it)", EXIT_CONFLICT)
     except InvalidRequest as error:
@@ -122,7 +122,7 @@ def print_change(state: ReleaseState, *, as_json: bool) -> None:
     if as_json:
         print_json(state.as_dict())
     else:
-        console.print(told(state), highlight=False, markup=False, soft_wrap=True)
+        print_line(summary_of(state))
 
 
 def print_state(state: ReleaseState, *, as_json: bool) -> None:
@@ -131,7 +131,7 @@ def print_state(state: ReleaseState, *, as_json: bool) -> None:
         print_json(state.as_dict())
         return
     if console.is_terminal:
-        console.print(told(state), highlight=False, markup=False, soft_wrap=True)
+        print_line(summary_of(state))
         if state.trials:
             print_table(_TRIALS, [[str(value) for value in trial.as_dict().values()] for trial in state.trials])
     history = () if state.release is None else state.release.history
@@ -141,19 +141,19 @@ def print_state(state: ReleaseState, *, as_json: bool) -> None:
             (
                 str(change.revision),
                 f"{change.at:%Y-%m-%d %H:%M:%S}",
-                shown(change.by),
+                change.by,
                 change.action,
                 change.version,
                 change.label,
                 change.stable,
-                shown(change.comment),
+                change.comment,
             )
             for change in history
         ],
     )
 
 
-def told(state: ReleaseState) -> str:
+def summary_of(state: ReleaseState) -> str:
     """Return in one line what is live."""
     release = state.release
     if release is None:

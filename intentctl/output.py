@@ -1,17 +1,30 @@
-"""Output of commands: coloured tables for a person at a terminal, JSON for scripts, errors in plain words."""
+"""Output of commands: coloured tables for a person at a terminal, JSON for scripts, errors in plain words.
+
+Everything that a command prints goes through this module. Text that others wrote, such as a tenant's labels, cannot
+control the terminal, and prints on every terminal, whatever its encoding.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, TextIO
 
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
+
+from intentctl.foreign_text import shown, shown_lines
 
 EXIT_FAILED: Final = 1
 """Exit code of a command that could not do what was requested."""
@@ -22,10 +35,24 @@ EXIT_UNAVAILABLE: Final = 3
 EXIT_CONFLICT: Final = 4
 """Exit code of a command whose change conflicts with another caller's."""
 
+_BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7e]")
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
-console = Console()
-errors = Console(stderr=True)
+# The narrowest column that still shows something: an ellipsis and a character, with its padding and its border.
+_LEAST_CELLS: Final = 5
+
+
+class Screen(Console):
+    """A console that escapes control sequences in whatever it prints."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the segments of ``renderable``, with unprintable characters escaped."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(shown_lines(segment.text), segment.style)
+
+
+console = Screen()
+errors = Screen(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -37,34 +64,92 @@ class Column:
     name: str
     right: bool = False
     style: str = ""
+    whole: bool = False
+    """Whether values are never cut, however narrow the terminal: readers copy them."""
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Print a coloured table on a terminal; elsewhere, lines with untruncated values separated by tabs."""
     if not console.is_terminal:
-        for row in ([column.name for column in columns], *rows):
-            sys.stdout.write("\t".join(value.translate(_ESCAPES) for value in row) + "\n")
+        with _writing():
+            for row in ([column.name for column in columns], *rows):
+                sys.stdout.write("\t".join(shown(value.translate(_ESCAPES)) for value in row) + "\n")
         return
+    cells = [[shown(value) for value in row] for row in rows]
     table = Table()
-    for column in columns:
-        table.add_column(column.name, justify="right" if column.right else "left", style=column.style)
-    for row in rows:
-        table.add_row(*(escape(value) for value in row))
-    console.print(table)
+    narrowest = 1
+    for number, column in enumerate(columns):
+        table.add_column(
+            column.name, justify="right" if column.right else "left", style=column.style, no_wrap=column.whole
+        )
+        widest = max((cell_len(text) for text in (column.name, *(row[number] for row in cells))), default=0)
+        narrowest += widest + 3 if column.whole else min(widest + 3, _LEAST_CELLS)
+    for row in cells:
+        table.add_row(*map(escape, row))
+    if narrowest > console.width:
+        # The terminal breaks the lines; a cut id would be of no use.
+        table.width = narrowest
+    console.print(table, crop=False)
+
+
+def print_line(text: str) -> None:
+    """Print ``text`` as it is on a line of its own."""
+    with _writing():
+        console.print(shown(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON that other programs can read."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    with _writing():
+        sys.stdout.write(as_json_text(value, indent=2) + "\n")
 
 
-def tell(message: str) -> None:
+def as_json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return ``value`` as JSON: in ASCII if standard output cannot print more, and without control characters."""
+    text = json.dumps(value, indent=indent, ensure_ascii=not _prints_unicode())
+    # In JSON, characters beyond ASCII are only found within strings, where escapes mean the same.
+    return _BEYOND_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+
+
+def print_error(message: str) -> None:
     """Print an error to standard error and continue."""
-    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {escape(shown_lines(message))}", highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print ``message`` to standard error and exit with ``code``."""
-    tell(message)
+    print_error(message)
     raise typer.Exit(code)
+
+
+def print_on_every_terminal() -> None:
+    """Let standard output and standard error escape what their encodings lack, and discard output that is closed."""
+    # In a process that was started with closed streams, these are None, and the next file would get their descriptors.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Flush standard output, and end the command in plain words if that fails, as it does on a full disk."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has enough. Typer ends the command in silence.
+        raise
+    except OSError as error:
+        # The bytes in the buffer would fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fail(f"the output cannot be written: {error.strerror}")
+
+
+def _prints_unicode() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().replace("_", "-").startswith("utf")

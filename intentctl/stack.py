@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Sequence
@@ -17,7 +16,9 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from intent_serving_client.addresses import address_of
 from serving.runtime.settings import Transport
+from serving.transport.hosts.listening import cause_of_refusal
 
 ALGORITHM: Final = "intent-classification"
 """Algorithm that the local predictor serves."""
@@ -43,12 +44,12 @@ class StackOptions:
     @property
     def frontend(self) -> str:
         """Address of the frontend."""
-        return f"{self.host}:{self.frontend_port}"
+        return address_of(self.host, self.frontend_port)
 
     @property
     def predictor(self) -> str:
         """Address of the predictor; in a single process, that of the frontend."""
-        return f"{self.host}:{self.frontend_port if self.single_process else self.predictor_port}"
+        return address_of(self.host, self.frontend_port if self.single_process else self.predictor_port)
 
     def services(self) -> tuple[_Planned, ...]:
         """Return the services in the order in which they are started."""
@@ -94,7 +95,7 @@ class LocalStack:
         """
         options = self._options
         for planned in options.services():
-            _check_free(options.host, planned.port, planned.flag)
+            await _check_free(options.host, planned.port, planned.flag)
         for planned in options.services():
             await self._start(planned)
         ready = asyncio.ensure_future(_wait_until_serving(options.frontend))
@@ -145,16 +146,14 @@ class LocalStack:
         )
 
 
-def _check_free(host: str, port: int, flag: str) -> None:
+async def _check_free(host: str, port: int, flag: str) -> None:
     """Return if nothing listens there; another process would answer instead of our own service and seem ready."""
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        # The service itself reports any other fault.
-        if error.errno == errno.EADDRINUSE:
-            raise ServiceEnded(
-                f"another process listens on {host}:{port}; stop it, or choose another port with {flag}"
-            ) from error
+    error = await cause_of_refusal(host, port)
+    # The service itself reports any other fault.
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        raise ServiceEnded(
+            f"another process listens on {address_of(host, port)}; stop it, or choose another port with {flag}"
+        ) from error
 
 
 async def _wait_until_serving(address: str) -> None:

@@ -10,13 +10,14 @@ import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from intent_serving_client.releases import MAX_HISTORY, WithdrawableRole
 from predictor.model.loader import FileLimits, Loader
 from serving.domain.errors import ModelNotFound, ReleaseRefused, ServingError
 from serving.domain.management import ReleaseState, Role
 from serving.domain.model_id import ModelId, parse_model_id, parse_model_name, versioned
-from serving.domain.releases.changes import Trial, promoted, rolled_back, withdrawn
+from serving.domain.releases.changes import promoted, rolled_back, withdrawn
 from serving.domain.releases.example import check_answer, example_query
-from serving.domain.releases.release import MAX_HISTORY
+from serving.domain.releases.views import view_of
 from serving.volume.deleting import delete
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
@@ -25,7 +26,7 @@ from serving.volume.release_writing import change_release
 
 
 class VolumeReleases:
-    """Manager of a model folder, as :class:`~serving.wire.management_client.ManagementClient` is of a frontend.
+    """Manager of a model folder, as :class:`~intent_serving_client.ManagementClient` is of a frontend.
 
     Args:
         root: the model folder.
@@ -47,9 +48,7 @@ class VolumeReleases:
             ServingError: the release cannot be read.
         """
         release = self._inventory.existing_release(parse_model_name(name))
-        if release is not None:
-            release = release.model_copy(update={"history": release.history[:history]})
-        return ReleaseState(name, release)
+        return ReleaseState(name, view_of(release, history))
 
     def release(
         self,
@@ -87,7 +86,13 @@ class VolumeReleases:
         return self._changed(name, functools.partial(rolled_back, version=version), expected_revision, comment)
 
     def withdraw(
-        self, name: str, role: Trial, *, label: str = "", expected_revision: int | None = None, comment: str = ""
+        self,
+        name: str,
+        role: WithdrawableRole,
+        *,
+        label: str = "",
+        expected_revision: int | None = None,
+        comment: str = "",
     ) -> ReleaseState:
         """End the canary or the shadow, or remove a label. Raises as :meth:`release` does."""
         change = functools.partial(withdrawn, role=role, label=label)
@@ -108,7 +113,7 @@ class VolumeReleases:
         if tries:
             self._try(checked, plan.version)
         release = change_release(self._root, checked, plan, expected_revision=expected_revision)
-        return ReleaseState(checked, release.model_copy(update={"history": release.history[:1]}))
+        return ReleaseState(checked, view_of(release, history=1))
 
     def _try(self, name: ModelId, version: str) -> None:
         """Return if the version can go live: it can be loaded, and answers its manifest's example."""
@@ -118,7 +123,7 @@ class VolumeReleases:
         try:
             manifest = self._store.read_manifest(model_id)
             if manifest.is_elsewhere:
-                raise ReleaseRefused("its engine has to be asked; release it through a frontend")
+                raise ReleaseRefused("the model's engine has to be queried; release it through a frontend")
             loader = Loader(self._store, FileLimits())
             model = loader.load(model_id, loader.fingerprint(model_id))
             (answer,) = model.predict([example_query(model_id, manifest)])
@@ -126,7 +131,7 @@ class VolumeReleases:
                 raise answer
             check_answer(manifest, answer)
         except ServingError as error:
-            raise ReleaseRefused(f"{version} does not go live, and what was live stays: {error}") from error
+            raise ReleaseRefused(f"{version} does not go live, and the release stays as it is: {error}") from error
 
 
 def _user() -> str:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from frontend.engines.backend import Removed
 from frontend.engines.forgetting import forget_each
+from intent_serving_client.fields import from_fields
 from predictor.inference.engine import InferenceEngine
 from predictor.inference.traffic_registry import CountedModel
 from predictor.rpc.servicer import REPLICA
 from serving.call.call import Call
-from serving.domain.fields import from_fields
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency, ModelStatistics
@@ -47,8 +47,7 @@ class InProcessBackend:
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
         """Load the model into memory. Raises ServingError."""
-        del call
-        with await self._engine.load(model_id) as model:
+        with await self._engine.load(model_id, call.deadline) as model:
             del model
             return self._state_of(model_id)
 

@@ -39,7 +39,7 @@ class ModelServiceSettings(PredictorSettings, EngineSettings):
     def _served_once(self) -> Self:
         twice = set(self.own_algorithms()) & set(self.further_engines())
         if twice:
-            raise ValueError(f"{', '.join(sorted(twice))}: served here, and by a route; keep one")
+            raise ValueError(f"{', '.join(sorted(twice))}: served by this process and by a route; keep one")
         self.check_names(self.further_engines().values())
         return self
 

@@ -16,7 +16,7 @@ from typing import Final
 
 HOME_SETTING: Final = "INTENT_PEERS_HOME"
 
-_REQUIREMENTS: Final = Path(__file__).parent / "requirements"
+REQUIREMENTS: Final = Path(__file__).parent / "requirements"
 _INSTALL_SECONDS: Final = 1800
 _STAMP: Final = ".installed"
 
@@ -49,7 +49,7 @@ class Environment:
 
 def names() -> list[str]:
     """Return the names of all environments that :func:`environment` can make."""
-    return sorted(path.stem for path in _REQUIREMENTS.glob("*.txt"))
+    return sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
 
 
 def home() -> Path:
@@ -58,20 +58,20 @@ def home() -> Path:
     return Path(setting) if setting else Path.home() / ".cache" / "intent-serving" / "peers"
 
 
-def is_installed(name: str) -> bool:
+def is_installed(name: str, requirements: Path = REQUIREMENTS) -> bool:
     """Return whether the environment is up to date, so that :func:`environment` has nothing to do."""
-    return _has(name, [_requirements_of(name)])
+    return _has(name, [requirements / f"{name}.txt"])
 
 
-def environment(name: str) -> Environment:
-    """Return the environment of ``requirements/NAME.txt``, which is made or updated if necessary.
+def environment(name: str, requirements: Path = REQUIREMENTS) -> Environment:
+    """Return the environment of ``NAME.txt`` in ``requirements``, which is made or updated if necessary.
 
     If another process is making the environment, the call waits for that process.
 
     Raises:
         CannotInstall: a package cannot be installed.
     """
-    return environment_from(name, [_requirements_of(name)])
+    return environment_from(name, [requirements / f"{name}.txt"])
 
 
 def environment_from(name: str, requirements: Sequence[Path]) -> Environment:
@@ -89,10 +89,6 @@ def environment_from(name: str, requirements: Sequence[Path]) -> Environment:
 def _has(name: str, requirements: Sequence[Path]) -> bool:
     stamp = home() / name / _STAMP
     return stamp.is_file() and stamp.read_text() == _wanted(requirements)
-
-
-def _requirements_of(name: str) -> Path:
-    return _REQUIREMENTS / f"{name}.txt"
 
 
 def _wanted(requirements: Sequence[Path]) -> str:

@@ -15,6 +15,8 @@ from typing import Final
 import psutil
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+IMPORT_PATH: Final = os.pathsep.join((str(ROOT), str(ROOT / "clients" / "python" / "src")))
+"""Folders in which Python finds this project's packages, as ``PYTHONPATH`` lists them."""
 
 _STOP_SECONDS: Final = 15.0
 _LINES_TOLD: Final = 5

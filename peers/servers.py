@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from peers.inside.shared_model import MODEL_ID_VARIABLE, MODELS_VARIABLE
-from peers.programs import ROOT, Program, running
+from peers.programs import IMPORT_PATH, Program, running
 
 LOCALHOST: Final = "127.0.0.1"
 
@@ -34,4 +34,4 @@ class Server:
 
 def our_code(models: Path, model_id: str) -> dict[str, str]:
     """Return the environment variables by which Python finds this project, and ``inside/shared_model.py`` its model."""
-    return {"PYTHONPATH": str(ROOT), MODELS_VARIABLE: str(models), MODEL_ID_VARIABLE: model_id}
+    return {"PYTHONPATH": IMPORT_PATH, MODELS_VARIABLE: str(models), MODEL_ID_VARIABLE: model_id}

@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.registry import Collector
 
 from predictor.cache.memory import default_budget, give_memory_back, keep_memory_returnable, memory_limit
-from predictor.cache.model_manager import ModelManager
+from predictor.cache.model_manager import ManagerBounds, ModelManager
 from predictor.cache.residency import ResidentModels
 from predictor.inference.engine import InferenceEngine
 from predictor.inference.traffic_registry import TrafficRegistry
@@ -76,6 +76,7 @@ def build_engine(settings: PredictorSettings, comparison: FileComparison) -> Inf
         threads=settings.file_threads,
         max_loads=settings.max_loads,
         freshness_seconds=settings.freshness_seconds,
+        bounds=ManagerBounds(processor_seconds=settings.max_load_processor_seconds),
         after_evictions=give_memory_back,
     )
     queries = QueryLimits(settings.max_document_bytes, settings.max_batch_size)

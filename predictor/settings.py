@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, ByteSize, Field
+from pydantic import AfterValidator, Field
 
+from serving.domain.byte_sizes import Bytes
 from serving.domain.errors import InvalidModelId
 from serving.domain.model_id import parse_model_ids
-from serving.runtime.settings import ServerSettings, Share, service_settings
+from serving.runtime.settings import MOST, Seconds, ServerSettings, Share, service_settings
 
 
 def _well_written(value: str) -> str:
@@ -31,11 +32,11 @@ class PredictorSettings(ServerSettings):
 
     model_config = service_settings("INTENT_PREDICTOR_", "predictor")
 
-    model_memory: ByteSize = Field(
-        default=ByteSize(0),
+    model_memory: Bytes = Field(
+        default=0,
         ge=0,
         le=1 << 50,
-        description="memory for models, such as 1GiB or 500MB; 0: a share of the container's memory, or else of"
+        description="memory for models, such as 1GiB, 1Gi or 500MB; 0: a share of the container's memory, or else of"
         " the machine's",
     )
     preload: ModelIds = Field(
@@ -44,14 +45,20 @@ class PredictorSettings(ServerSettings):
     pin: ModelIds = Field(
         default="", description="ids of the models that are preloaded and never evicted, separated by commas"
     )
-    max_models: int = Field(default=100_000, ge=1, description="maximum number of models in memory")
+    max_models: int = Field(default=100_000, ge=1, le=MOST, description="maximum number of models in memory")
     max_loads: int = Field(
         default=1024,
         ge=1,
+        le=MOST,
         description="maximum number of models that wait to be loaded; further ones are refused with RESOURCE_EXHAUSTED",
     )
-    max_weights_bytes: ByteSize = Field(default=ByteSize(256 << 20), ge=1, description="maximum size of model.pth")
-    max_vocabulary_bytes: ByteSize = Field(default=ByteSize(64 << 20), ge=1, description="maximum size of vocab.pth")
+    max_weights_bytes: Bytes = Field(default=256 << 20, ge=1, le=1 << 50, description="maximum size of model.pth")
+    max_vocabulary_bytes: Bytes = Field(default=64 << 20, ge=1, le=1 << 50, description="maximum size of vocab.pth")
+    max_load_processor_seconds: Seconds = Field(
+        default=30.0,
+        description="processor time after which the load of a model is refused, in seconds; its files are tried again"
+        " when they change, or after ten minutes",
+    )
     max_counted_models: int = Field(
         default=4096,
         ge=1,
@@ -69,6 +76,7 @@ class PredictorSettings(ServerSettings):
     max_inferences_waiting: int = Field(
         default=1024,
         ge=0,
+        le=MOST,
         description="maximum number of long documents and batches that wait for a thread; further ones are refused with"
         " RESOURCE_EXHAUSTED",
     )

@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from intent_serving_client.channels import PLAIN, ChannelOptions, open_channel
 from serving.domain.errors import InvalidConnection
-from serving.wire.channels import PLAIN, ChannelOptions, open_channel
 
 
 def health_of(address: str, service: str, timeout: float, options: ChannelOptions = PLAIN) -> str:
@@ -57,18 +57,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         failed: Any = error
         sys.exit(f"{flags.address} does not answer: {failed.code().name}: {failed.details()}")
     if health != "SERVING":
-        sys.exit(f"{flags.address} says {health}")
+        sys.exit(f"{flags.address} reports {health}")
 
 
 def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving.health_check", description="Ask a service for its health.")
-    parser.add_argument("address", nargs="?", default="127.0.0.1:51001", help="of the service (default: %(default)s)")
-    parser.add_argument("--service", default="", help="the gRPC service that is meant (default: the whole server)")
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.health_check", description="Query the health of a service."
+    )
+    parser.add_argument(
+        "address", nargs="?", default="127.0.0.1:51001", help="address of the service (default: %(default)s)"
+    )
+    parser.add_argument("--service", default="", help="name of the gRPC service to check (default: the whole server)")
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds to wait (default: %(default)s)")
-    parser.add_argument("--tls-authority", type=Path, help="PEM file of the authority that signed its certificate")
-    parser.add_argument("--tls-certificate", type=Path, help="PEM file of a certificate, where it asks for one")
-    parser.add_argument("--tls-key", type=Path, help="PEM file of that certificate's private key")
-    parser.add_argument("--tls-server-name", help="name that its certificate is for (default: the host of the address)")
+    parser.add_argument(
+        "--tls-authority", type=Path, help="PEM file of the authority that signed the service's certificate"
+    )
+    parser.add_argument(
+        "--tls-certificate", type=Path, help="PEM file of your certificate, if the service requires one"
+    )
+    parser.add_argument("--tls-key", type=Path, help="PEM file of the private key of your certificate")
+    parser.add_argument(
+        "--tls-server-name", help="name in the service's certificate (default: the host of the address)"
+    )
     return parser.parse_args(arguments)
 
 

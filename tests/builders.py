@@ -24,6 +24,7 @@ from frontend.routing.router import Router
 from predictor.settings import PredictorSettings
 from serving.call.call import Call
 from serving.call.deadline import Deadline
+from serving.domain.errors import InvalidManifest
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query, ScoredLabel
 from serving.domain.query_limits import QueryLimits
@@ -37,6 +38,7 @@ from serving.transport.service import Service
 from serving.volume.file_identity import FileIdentity
 from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import MODEL_FILES, Fingerprint, ModelStore
+from serving.volume.publishing import seal
 
 PATIENCE: Final = 30.0
 """Seconds after which a waiting test fails; a test of a correct product never comes near this bound."""
@@ -110,6 +112,21 @@ def publish(root: Path, model_id: str, *, files: Mapping[str, bytes] | None = No
         staged = folder / f".{name}"
         staged.write_bytes(content)
         staged.replace(folder / name)
+    return folder
+
+
+def unseal(folder: Path) -> Path:
+    """Remove the sums from the manifest of a published model, as a foreign program writes it; return the folder."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "Files"}))
+    return folder
+
+
+def reseal(folder: Path) -> Path:
+    """Write the sums of changed files into a model's manifest, as its publisher does; return the folder."""
+    # A manifest that is no manifest holds no sums.
+    with contextlib.suppress(InvalidManifest):
+        seal(folder)
     return folder
 
 

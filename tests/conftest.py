@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ settings.register_profile(
 settings.load_profile("project")
 
 FIGURE = "figure"
+_STARTED = pytest.StashKey[float]()
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("INTENT_SHARED", ROOT.parent / "shared"))
@@ -30,6 +33,27 @@ def shared(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"INTENT_SHARED has no {relative}", allow_module_level=True)
     return path
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STARTED] = time.monotonic()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    seconds = config.cache.get(_key_of(config), None)
+    took = "not known yet" if seconds is None else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"time of the last complete run of these tests: {took}"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    is_worker = hasattr(session.config, "workerinput")
+    if not is_worker and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        session.config.cache.set(_key_of(session.config), time.monotonic() - session.config.stash[_STARTED])
+
+
+def _key_of(config: pytest.Config) -> str:
+    chosen = " ".join(map(str, config.invocation_params.args))
+    return f"intent/seconds/{hashlib.sha256(chosen.encode()).hexdigest()[:16]}"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Calibrates the scores of a trained model on its validation texts: a temperature, and a threshold."""
+"""Calibrates the scores of a trained model on texts that it was not trained on: a temperature, and a threshold."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Classes = npt.NDArray[np.int64]
 _LOWEST: Final = 0.05
 _HIGHEST: Final = 20.0
 _STEPS: Final = 60
+_ABOVE_CHANCE: Final = 0.1
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
@@ -55,6 +56,15 @@ def choose_threshold(scores: Numbers, right: npt.NDArray[np.bool_], given_up: fl
     if place >= len(of_right):
         return 0.0
     return float(np.interp(place, np.arange(len(of_right) + 1), [0.0, *of_right]))
+
+
+def lowest_threshold(labels: int) -> float:
+    """Return the lowest threshold that a model of so many labels is given: a tenth of the way from chance to certainty.
+
+    The best of n scores is at least 1/n, so a threshold below that has no effect, and one just above it hardly any.
+    """
+    chance = 1.0 / labels
+    return chance + _ABOVE_CHANCE * (1.0 - chance)
 
 
 def _cross_entropy(logits: Numbers, classes: Classes, temperature: float) -> float:

@@ -15,6 +15,12 @@ OUT_OF_SCOPE: Final = FALLBACK_LABEL
 """Label of texts that belong to no intent, as in CLINC150."""
 
 
+VALIDATION_FRACTION: Final = 0.1
+"""Share of each label's texts that is held out, if the data has no validation split."""
+FEWEST_VALIDATED: Final = 200
+"""Minimum number of texts that a temperature and a threshold are fitted on without cross-validation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A text and its label."""
@@ -61,6 +67,22 @@ class DataSet:
         """Return the rows whose label is not ``label``."""
         return self._filtered({example.label for split in self._splits for example in split} - {label})
 
+    def divided(self, fraction: float | None, seed: int) -> DataSet:
+        """Return this data set as it is trained on: with a validation split, or without one for cross-validation.
+
+        The validation split is its own, or else ``fraction`` of each label's training rows. If ``fraction`` is
+        ``None``, it is a tenth, or nothing if that would be fewer than 200 rows.
+
+        Raises:
+            BadData: ``fraction`` takes no row.
+        """
+        if fraction is not None or self.validation:
+            return self.with_validation(fraction or VALIDATION_FRACTION, seed)
+        rows = tuple(dict.fromkeys(self.train))
+        if len(rows) * VALIDATION_FRACTION < FEWEST_VALIDATED:
+            return replace(self, train=rows)
+        return self.with_validation(VALIDATION_FRACTION, seed)
+
     def with_validation(self, fraction: float, seed: int) -> DataSet:
         """Return this data set with a validation split: its own, or else ``fraction`` of each label's training rows.
 
@@ -75,7 +97,10 @@ class DataSet:
         rows = tuple(dict.fromkeys(self.train))
         taken = _rows_to_take([example.label for example in rows], fraction, Random(seed))  # noqa: S311 - not a secret
         if not taken:
-            raise BadData("there are too few rows of each label to keep some for validation; add rows")
+            raise BadData(
+                "there are too few rows per label to keep some for validation; leave out "
+                "--validation-fraction, or add rows"
+            )
         return replace(
             self,
             train=tuple(example for row, example in enumerate(rows) if row not in taken),
@@ -90,10 +115,10 @@ class DataSet:
         """
         labels = self.labels
         if len(labels) < 2:
-            raise BadData(f"the training rows have {len(labels)} label(s); a classifier needs two at least")
+            raise BadData(f"the training rows have {len(labels)} label(s); a classifier needs at least two")
         for example in (*self.validation, *self.test):
             if example.label not in labels:
-                raise BadData(f"rows of the label {example.label!r} are to be tested on, and none is to be trained on")
+                raise BadData(f"the label {example.label!r} has rows for testing, but none for training")
 
     @property
     def _splits(self) -> tuple[tuple[Example, ...], ...]:

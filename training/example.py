@@ -12,18 +12,21 @@ from training.data import OUT_OF_SCOPE, Example
 _MOST_CHARACTERS: Final = 200
 
 
-def chosen_example(rows: Sequence[Example], answers: Sequence[Prediction]) -> ModelExample | None:
+def chosen_example(
+    rows: Sequence[Example], answers: Sequence[Prediction], out_of_scope: str = OUT_OF_SCOPE
+) -> ModelExample | None:
     """Return the correctly answered row with the highest score; ``None`` if no row qualifies.
 
     Rows in scope come first. Blank rows and rows of more than 200 characters are left out, because people read the
     example.
 
     Args:
-        rows: rows of the validation split, never of the test split.
+        rows: rows of the validation split, or of the training split if there is none; never of the test split.
         answers: answers of the model, in the same order.
+        out_of_scope: label of rows that are out of scope.
     """
     right = [
-        (row.label != OUT_OF_SCOPE, answer.score, row)
+        (row.label != out_of_scope, answer.score, row)
         for row, answer in zip(rows, answers, strict=True)
         if answer.label == row.label and answer.fallback is None and 0 < len(row.text.strip()) <= _MOST_CHARACTERS
     ]

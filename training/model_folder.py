@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import torch
 
+from intent_serving_client.version import VERSION
+from predictor.model.servable import check_servable
+from serving.domain.answer_counts import AnswerCounts
 from serving.domain.errors import ModelExists
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of
-from serving.domain.version import VERSION
 from serving.volume.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE, folders_of
 from serving.volume.publishing import publish
 from training.data import DataSet
@@ -26,6 +28,10 @@ from training.recipe import Recipe
 from training.torchtext_file import vocabulary_file
 
 _DECIMALS: Final = 4
+
+_LARGEST_COUNT: Final = 10**9
+# More than everything that a manifest says besides its labels.
+_ROOM_BYTES: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,22 @@ def model_files(
     }
 
 
+def check_labels(labels: Sequence[str]) -> None:
+    """Check that a manifest can hold the labels of a trained model, before time is spent on training.
+
+    Raises:
+        InvalidManifest: the manifest would be larger than what predictors read.
+    """
+    document = {
+        "Algorithm": ALGORITHM,
+        "classes": {str(index): label for index, label in enumerate(labels)},
+        "Baseline": AnswerCounts(labels=dict.fromkeys(labels, _LARGEST_COUNT)).model_dump(),
+        "Training": " " * _ROOM_BYTES,
+    }
+    # Read what would be written: the indentation counts too.
+    Manifest.parse(Manifest.model_validate(document).to_json().encode())
+
+
 def check_free(root: Path, model_id: ModelId) -> None:
     """Check that no folder with this id exists, before time is spent on training.
 
@@ -80,7 +102,7 @@ def check_free(root: Path, model_id: ModelId) -> None:
         ModelExists: the folder exists.
     """
     if root.joinpath(*folders_of(model_id)).exists():
-        raise ModelExists(f"the model {model_id} is there already; choose another id, or replace it with --force")
+        raise ModelExists(f"the model {model_id} already exists; choose another id, or replace it with --replace")
 
 
 def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes], *, replace: bool) -> Path:
@@ -95,7 +117,7 @@ def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes]
         with TemporaryDirectory() as source:
             for name, data in files.items():
                 (Path(source) / name).write_bytes(data)
-            publish(Path(source), root, model_id, replace=replace, sealed=False)
+            publish(Path(source), root, model_id, replace=replace, check=check_servable)
     except OSError as error:
         raise FolderUnwritable(f"the folder of {model_id} cannot be written: {error.strerror}") from error
     return root.joinpath(*folders_of(model_id))
@@ -104,7 +126,7 @@ def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes]
 def _training(model: TrainedModel, figures: Figures, provenance: Provenance) -> dict[str, Any]:
     data = provenance.data
     measured = {
-        "validation": model.validation_accuracy,
+        "validation" if data.validation else "cross_validation": model.validation_accuracy,
         "test_in_scope": figures.in_scope,
         "test_in_scope_without_threshold": figures.in_scope_without_threshold,
         "test_out_of_scope_recall": figures.out_of_scope_recall,

@@ -59,9 +59,9 @@ def _read_csv(path: Path) -> tuple[Source, tuple[Example, ...]]:
     try:
         examples = tuple(_csv_examples(path, reader))
     except csv.Error as error:
-        raise BadData(f"{path.name}, line {reader.line_num}: this is no CSV ({error}); check the quotes") from error
+        raise BadData(f"{path.name}, line {reader.line_num}: not valid CSV ({error}); check the quotes") from error
     if not examples:
-        raise BadData(f"{path.name} has no rows; write the columns text,label and one row a text")
+        raise BadData(f"{path.name} has no rows; write the columns text,label and one row per text")
     return _source(path, data), examples
 
 
@@ -73,7 +73,7 @@ def _csv_examples(path: Path, reader: Any) -> Iterator[Example]:
             continue
         if len(row) != len(header):
             raise BadData(
-                f"{path.name}, line {reader.line_num}: {len(row)} columns, and the header has {len(header)}; "
+                f"{path.name}, line {reader.line_num}: {len(row)} columns, but the header has {len(header)}; "
                 "put quotes around a text that has commas"
             )
         yield _example(f"{path.name}, line {reader.line_num}", row[text_column], row[label_column])
@@ -122,7 +122,7 @@ def _example(place: str, text: str, label: str) -> Example:
         f"{text}{label}".encode()
     except UnicodeEncodeError as error:
         raise BadData(
-            f"{place}: it has half of a surrogate pair, which is no character; write the text again"
+            f"{place}: the text has half of a surrogate pair, which is not a character; write the text again"
         ) from error
     return Example(text, label.strip())
 
@@ -131,7 +131,7 @@ def _json_object(path: Path, data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(_decoded(path, data))
     except json.JSONDecodeError as error:
-        raise BadData(f"{path.name}, line {error.lineno}: this is no JSON ({error.msg})") from error
+        raise BadData(f"{path.name}, line {error.lineno}: not valid JSON ({error.msg})") from error
     except RecursionError as error:
         raise BadData(f"{path.name} is nested too deeply") from error
     if not isinstance(document, dict):
@@ -152,7 +152,7 @@ def _decoded(path: Path, data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadData(f"{path.name}, line {line}: this is not UTF-8; save the file in that encoding") from error
+        raise BadData(f"{path.name}, line {line}: not UTF-8; save the file in that encoding") from error
 
 
 def _source(path: Path, data: bytes) -> Source:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from serving.domain.confidence import FALLBACK_LABEL
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Hyper-parameters. The defaults were chosen on the validation split of CLINC150, never on its test split."""
 
-    tokenizer: str = "basic_english+words:2+characters:3-5"
+    tokenizer: str = "basic_english+normalized+words:2+characters:3-5"
     """Tokenizer, as a manifest writes it."""
     max_bytes: int = 8_000_000
     """Maximum bytes of the model's folder. If they do not hold all tokens, n-grams that occur in few texts are left
@@ -47,6 +49,12 @@ class Recipe:
     """Whether texts of rare labels weigh more, as if all labels had equally many texts."""
     given_up: float = 0.004
     """Share of the validation texts whose right answers the fallback label may replace; determines the threshold."""
+    given_up_of_few: float = 0.03
+    """The same share for cross-validation: with few texts, right and wrong answers differ less in their scores."""
+    threshold: float | None = None
+    """Minimum score of an answer; ``None``: chosen by ``given_up``, but well above chance."""
+    fallback_label: str = FALLBACK_LABEL
+    """Label of answers below the threshold, and of the rows that are out of scope."""
 
     def batch_size(self, rows: int) -> int:
         """Return the number of texts in one step when there are ``rows`` training texts."""

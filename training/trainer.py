@@ -17,7 +17,8 @@ from training.recipe import Recipe
 
 _UNKNOWN: Final = 0
 _EMBEDDING_DEVIATION: Final = 0.1
-_EVALUATED_AT_ONCE: Final = 4096
+_BATCH_SIZE: Final = 4096
+"""Number of texts in a batch of an evaluation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +62,8 @@ class Epoch:
     """Number of the pass, counted from 1."""
     loss: float
     """Mean cross-entropy of the training texts while the weights moved, in nats."""
-    validation: Score
+    validation: Score | None
+    """Score on the validation texts; ``None`` if there are none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +71,7 @@ class Trained:
     """Outcome of training."""
 
     network: IntentNetwork
-    """Network with the weights after the best epoch."""
+    """Network with the weights after the best epoch; after the last one if there are no validation texts."""
     best: Epoch
     epochs: int
     """Number of epochs that were run."""
@@ -81,19 +83,19 @@ OnEpoch = Callable[[Epoch], None]
 def fit(
     network: IntentNetwork,
     training: Bags,
-    validation: Bags,
+    validation: Bags | None,
     recipe: Recipe,
     *,
     first_ngram: int,
     seed: int,
     on_epoch: OnEpoch,
 ) -> Trained:
-    """Train ``network`` until its score on the validation texts stops improving.
+    """Train ``network`` until its score on the validation texts stops improving; without any, for all epochs.
 
     Args:
         network: network of the right sizes; its weights are initialised anew.
         training: at least one text.
-        validation: at least one text.
+        validation: at least one text; ``None``: every epoch is run, and the last one counts as the best.
         recipe: hyper-parameters of the training.
         first_ngram: the index at which n-grams begin.
         seed: determines the first weights, the order of the texts and the hidden tokens. The same seed gives the same
@@ -107,21 +109,25 @@ def fit(
         number = 0
         while number < recipe.epochs and (best is None or number - best.number < recipe.patience):
             number += 1
-            epoch = Epoch(number, training_pass.run(), evaluate(network, validation))
+            epoch = Epoch(number, training_pass.run(), None if validation is None else evaluate(network, validation))
             on_epoch(epoch)
-            if best is None or epoch.validation.beats(best.validation):
-                best, best_network = epoch, copy.deepcopy(network)
+            if epoch.validation is None or best is None or best.validation is None:
+                is_better = True
+            else:
+                is_better = epoch.validation.beats(best.validation)
+            if is_better:
+                best, best_network = epoch, network if epoch.validation is None else copy.deepcopy(network)
     if best is None:
-        raise ValueError("a recipe needs one epoch at least")
+        raise ValueError("a recipe needs at least one epoch")
     return Trained(best_network, best, number)
 
 
-def evaluate(network: IntentNetwork, bags: Bags) -> Score:
-    """Return the score of ``network`` on ``bags``, which hold at least one text."""
+def evaluate(network: IntentNetwork, bags: Bags, batch_size: int = _BATCH_SIZE) -> Score:
+    """Return the score of ``network`` on ``bags``, which hold at least one text, in batches of ``batch_size`` texts."""
     right = loss = 0.0
     with _reproducible(), torch.inference_mode():
-        for start in range(0, len(bags), _EVALUATED_AT_ONCE):
-            indices, offsets, classes = bags.batch(range(start, min(start + _EVALUATED_AT_ONCE, len(bags))))
+        for start in range(0, len(bags), batch_size):
+            indices, offsets, classes = bags.batch(range(start, min(start + batch_size, len(bags))))
             logits = network(indices, offsets)
             right += (logits.argmax(dim=1) == classes).sum().item()
             loss += nn.functional.cross_entropy(logits, classes, reduction="sum").item()

@@ -21,7 +21,7 @@ from benchmarks.loads.calls import Call, WrongAnswer, ask, framed
 
 CONNECTIONS: Final = 8
 """Default number of connections that share the requests in flight."""
-WHERE_TO_GET_IT: Final = "h2load is not here; on Debian and Ubuntu: apt-get install nghttp2-client"
+WHERE_TO_GET_IT: Final = "h2load is not installed; on Debian and Ubuntu: apt-get install nghttp2-client"
 
 _RUN_SECONDS: Final = 600
 

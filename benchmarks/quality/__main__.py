@@ -14,6 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.quality.data_sets import DATA_SETS, DataSetPlan
+from benchmarks.quality.few_page import kept_from
 from benchmarks.quality.measuring import Training, measure, train
 from benchmarks.quality.page import page, target_rows
 from benchmarks.quality.plots import draw
@@ -58,7 +59,8 @@ def quality(
     if json is not None:
         json.write_bytes(written(found))
     if write_docs:
-        (_DOCS / _PAGE).write_text(page(found, Machine.this()))
+        path = _DOCS / _PAGE
+        path.write_text(f"{page(found, Machine.this())}\n{kept_from(path.read_text())}".rstrip() + "\n")
         draw(found, _DOCS)
     rows = target_rows(found)
     print_table([Column("data"), Column("what"), Column("wanted"), Column("mean (least to most)"), Column("")], rows)

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.explanations import at_the_model
 from benchmarks.quality.results import Run
 from evaluation.metrics import threshold_curve
+from peers.programs import ROOT
 from predictor.model.intent_model import IntentModel
 from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId
@@ -42,7 +43,7 @@ class Training:
     seconds: float
 
 
-def train(data: Path, options: Sequence[str], seed: int, folder: Path) -> Training:
+def train(data: Path, options: Sequence[str], seed: int, folder: Path, checkout: Path = ROOT) -> Training:
     """Train a model as a user does.
 
     Args:
@@ -50,14 +51,26 @@ def train(data: Path, options: Sequence[str], seed: int, folder: Path) -> Traini
         options: options of ``intentctl train``, in addition to those that this function sets.
         seed: seed of the training.
         folder: folder of models; the model stays in it.
+        checkout: root of the project whose ``intentctl train`` is run.
     """
-    arguments = [str(data), "--model-id", _MODEL, "--seed", str(seed), "--model-dir", str(folder), "--json", *options]
+    arguments = [
+        str(data.resolve()),
+        "--model-id",
+        _MODEL,
+        "--seed",
+        str(seed),
+        "--model-dir",
+        str(folder.resolve()),
+        "--json",
+        *options,
+    ]
     started = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-m", "intentctl", "train", *arguments],
         capture_output=True,
         text=True,
         timeout=_MOST_SECONDS,
+        cwd=checkout,
         check=False,
     )
     if ended.returncode:

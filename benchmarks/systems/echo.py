@@ -12,11 +12,11 @@ from benchmarks.loads.workload import DOCUMENT
 from benchmarks.systems.base import Running, System, wait_until_right
 from benchmarks.systems.predictions import predict_call
 from peers.environments import environment
-from peers.programs import ROOT, free_ports, running
+from peers.programs import IMPORT_PATH, free_ports, running
 
 ENVIRONMENT: Final = "grpcio"
 ECHO_SERVER: Final = "benchmarks.systems.programs.echo_server"
-SETTINGS: Final = {"PYTHONPATH": str(ROOT)}
+SETTINGS: Final = {"PYTHONPATH": IMPORT_PATH}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,5 +66,5 @@ class Former:
         try:
             done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True)  # noqa: S607 - the user's git
         except (OSError, subprocess.CalledProcessError) as error:
-            raise CannotInstall(f"commit {self.commit} cannot be had from git: {error}") from error
+            raise CannotInstall(f"commit {self.commit} cannot be fetched from git: {error}") from error
         return done.stdout

@@ -19,19 +19,18 @@ from weakref import WeakValueDictionary
 import structlog
 from grpc import StatusCode
 
+from frontend.batching.batch import Batch, WaitingQuery, call_of, failure_of
 from frontend.batching.counts import QueryCounts
 from frontend.engines.backend import BatchingBackend
 from frontend.engines.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
-from frontend.engines.traced import LEFT, batch_of, end_batch
+from frontend.engines.traced import batch_of, end_batch
 from frontend.engines.wrapper import BackendWrapper
-from grpc_http2.alarms import Alarm, alarms_of
+from grpc_http2.alarms import alarms_of
 from grpc_http2.turn import Turn
 from serving.call.call import Call, enter_call
-from serving.call.deadline import Deadline
 from serving.call.slots import released_slot
-from serving.call.spans import Span
 from serving.call.tasks import Tasks
-from serving.domain.errors import INTERNAL_MESSAGE, ServingError, copy_for_raise, service_ends
+from serving.domain.errors import ServingError, copy_for_raise, service_ends
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import best_labels, explained_characters, fit_in_one_answer
 
@@ -39,50 +38,10 @@ log = structlog.get_logger()
 
 _MOST_QUERIES: Final = 256
 _MOST_CHARACTERS: Final = 1 << 17
-# A batch of ready models takes a few milliseconds. A batch that hangs must not delay later queries.
-_SLOT_SECONDS: Final = 0.1
 
 
 PredictNow: TypeAlias = Callable[[Sequence[Query], Call], Sequence[Outcome | None]]
 """Does the same as :meth:`BatchingBackend.predict_ready` without a wait, for an engine in this process."""
-
-
-class _Waiting:
-    """A query from its arrival to its outcome."""
-
-    settled = False
-    """Whether the outcome was reported, or no caller waits for it."""
-    arrival = 0.0
-    """Time of the arrival, in seconds on the clock of :meth:`QueryCounts.came`, if arrivals are counted."""
-    batch: _Batch | None = None
-    """Batch with which the query is in flight."""
-    span: Span | None = None
-    """If the call is traced: the span of the wait in the queue, then of the flight."""
-    task: asyncio.Task[None] | None = None
-    """Task that sends the query alone."""
-
-    def __init__(self, query: Query, call: Call, done: Done) -> None:
-        self.query = query
-        self.call = call
-        self._done = done
-
-    def settle(self, outcome: Prediction | Exception) -> None:
-        """Report the outcome."""
-        if not self.settled:
-            self.settled = True
-            self._done(outcome)
-
-    def withdraw(self) -> None:
-        """Withdraw the query."""
-        if self.settled:
-            return
-        self.settled = True
-        if self.batch is not None:
-            self.batch.leave()
-        if self.task is not None:
-            self.task.cancel()
-        if self.span is not None:
-            self.span.end(LEFT)
 
 
 class CoalescingBackend(BackendWrapper[BatchingBackend]):
@@ -122,11 +81,11 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
 
     def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
         """Send the query together with others that arrive meanwhile; ``done`` is called with the outcome."""
-        waiting = _Waiting(query, call, done)
+        waiting = WaitingQuery(query, call, done)
         if not self._takes_batches:
             if self.counts is not None:
-                self.counts.asked((query,))
-            self.ask_alone(waiting)
+                self.counts.sent_at_once((query,))
+            self.send_alone(waiting)
             return waiting.withdraw
         (self._all or self._group(query)).add(waiting)
         return waiting.withdraw
@@ -139,7 +98,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Raises the engine's error if the engine refused the batch."""
         if self.counts is not None:
-            self.counts.asked(queries)
+            self.counts.sent_at_once(queries)
         return await self._backend.predict_batch(queries, call)
 
     async def close(self) -> None:
@@ -157,21 +116,21 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
             group = self._groups[key] = _Group(self, self._calls)
         return group
 
-    def settle(self, waiting: _Waiting, outcome: Outcome | None) -> None:
+    def settle(self, waiting: WaitingQuery, outcome: Outcome | None) -> None:
         """Handle the outcome that a batch returned for a query."""
         if outcome is None:
             # The model must be loaded first, and the engine has a separate queue for loads.
-            self.ask_alone(waiting)
+            self.send_alone(waiting)
         elif isinstance(outcome, ServingError) and outcome.code is StatusCode.UNIMPLEMENTED:
             if self._takes_batches:
                 # A predictor of the book's system accepts one query at a time.
-                log.info("the engine takes no batches; queries are sent one by one")
+                log.info("the engine does not accept batches; sending queries one by one")
                 self._takes_batches = False
-            self.ask_alone(waiting)
+            self.send_alone(waiting)
         else:
             waiting.settle(outcome)
 
-    def ask_alone(self, waiting: _Waiting) -> None:
+    def send_alone(self, waiting: WaitingQuery) -> None:
         """Send one query to the engine."""
         if not waiting.settled:
             waiting.batch = None
@@ -191,7 +150,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
             outcomes = error
         done(outcomes)
 
-    async def _alone(self, waiting: _Waiting) -> None:
+    async def _alone(self, waiting: WaitingQuery) -> None:
         enter_call(waiting.call)
         outcome: Prediction | Exception
         try:
@@ -210,7 +169,8 @@ class _Group:
     """Queries that may share a batch."""
 
     def __init__(self, owner: CoalescingBackend, calls: int) -> None:
-        self.owner = owner
+        self.submit = owner.submit_batch
+        self.settle = owner.settle
         self.alarms = alarms_of(asyncio.get_running_loop())
         self._counts = owner.counts
         self._predict_now = owner.predict_now
@@ -218,11 +178,11 @@ class _Group:
         self._closed = False
         self._is_due = False
         self._is_sending = False
-        self._waiting: deque[_Waiting] = deque()
-        self._batches: set[_Batch] = set()
+        self._waiting: deque[WaitingQuery] = deque()
+        self._batches: set[Batch] = set()
         self._turn = Turn.of_running_loop()
 
-    def add(self, waiting: _Waiting) -> None:
+    def add(self, waiting: WaitingQuery) -> None:
         """Send the query with the next batch, once all calls of this turn have been seen."""
         if self._closed:
             waiting.settle(service_ends())
@@ -243,7 +203,7 @@ class _Group:
         if not self._is_sending:
             self._send()
 
-    def forget(self, batch: _Batch) -> None:
+    def forget(self, batch: Batch) -> None:
         """Drop a batch that has ended."""
         self._batches.discard(batch)
 
@@ -277,20 +237,20 @@ class _Group:
                     self._answer(members, self._predict_now)
                 else:
                     self._free -= 1
-                    batch = _Batch(self, members)
+                    batch = Batch(self, members)
                     self._batches.add(batch)
                     batch.begin()
 
-    def _answer(self, members: Sequence[_Waiting], predict_now: PredictNow) -> None:
+    def _answer(self, members: Sequence[WaitingQuery], predict_now: PredictNow) -> None:
         """Answer the members within the turn: none of them can time out meanwhile."""
         span = batch_of(members)
-        call = _call_of(members, span)
+        call = call_of(members, span)
         outcomes: Sequence[Outcome | None]
         fault = ""
         try:
             outcomes = predict_now([member.query for member in members], call)
         except Exception as error:  # noqa: BLE001 - any error is the outcome of each member
-            failure = _failure_of(error)
+            failure = failure_of(error)
             fault, outcomes = failure.code.name, [copy_for_raise(failure) for _ in members]
         if span is not None:
             end_batch(span, members, fault)
@@ -298,10 +258,10 @@ class _Group:
             if isinstance(outcome, Prediction):
                 member.settle(outcome)
             else:
-                self.owner.settle(member, outcome)
+                self.settle(member, outcome)
 
-    def _next_members(self) -> list[_Waiting]:
-        members: list[_Waiting] = []
+    def _next_members(self) -> list[WaitingQuery]:
+        members: list[WaitingQuery] = []
         characters = labels = explained = 0
         while self._waiting and len(members) < _MOST_QUERIES:
             waiting = self._waiting[0]
@@ -318,107 +278,3 @@ class _Group:
                 members.append(waiting)
             self._waiting.popleft()
         return members
-
-
-def _call_of(members: Sequence[_Waiting], span: Span | None) -> Call:
-    """Return the call for a batch: that of a single member, otherwise one with the latest deadline."""
-    if len(members) == 1 and span is None:
-        return members[0].call
-    # Members with an earlier deadline leave earlier.
-    last = max(member.call.deadline.at for member in members)
-    call = members[0].call if len(members) == 1 else Call.until(Deadline(last))
-    return call if span is None else call.with_span(span)
-
-
-def _queries_of(members: Sequence[_Waiting]) -> Sequence[Query]:
-    """Return the queries of the members, each with its own deadline: the engine skips a member that is too late."""
-    if len(members) == 1:
-        return [members[0].query]
-    return [member.query.asked_until(member.call.deadline.at) for member in members]
-
-
-def _failure_of(error: Exception) -> ServingError:
-    """Return the error of a batch without answers; an internal fault is logged, and not disclosed to callers."""
-    if isinstance(error, ServingError):
-        return error
-    log.error("batch failed", exc_info=error)
-    return ServingError(INTERNAL_MESSAGE)
-
-
-class _Batch:
-    """Queries in flight together."""
-
-    def __init__(self, group: _Group, members: Sequence[_Waiting]) -> None:
-        self._group = group
-        self._members: Sequence[_Waiting] = members
-        self._left = len(members)
-        self._slot: Alarm | None = group.alarms.after(_SLOT_SECONDS, self._give_slot_back)
-        self._span = batch_of(members)
-        self._withdraw: Withdraw | None = None
-        for member in members:
-            member.batch = self
-
-    def begin(self) -> None:
-        """Send the batch."""
-        members = self._members
-        try:
-            withdraw = self._group.owner.submit_batch(_queries_of(members), _call_of(members, self._span), self._done)
-        except Exception as error:  # noqa: BLE001 - any error is the outcome of each member
-            self._done(error)
-        else:
-            # The batch may have ended before it could be withdrawn.
-            self._withdraw = withdraw if self._members else None
-
-    def leave(self) -> None:
-        """Count a member that left; after the last one no caller needs the answer, and the batch is cancelled."""
-        self._left -= 1
-        if not self._left:
-            self.cancel()
-
-    def cancel(self) -> None:
-        """End the batch without answers."""
-        members, withdraw = self._members, self._withdraw
-        if members:
-            self._end(LEFT)
-            if withdraw is not None:
-                withdraw()
-            _settle(self._group.owner, members, [service_ends() for _ in members])
-
-    def _done(self, outcomes: Sequence[Outcome | None] | Exception) -> None:
-        members = self._members
-        if not members:
-            return
-        if not isinstance(outcomes, Exception) and len(outcomes) != len(members):
-            outcomes = ValueError(f"{len(outcomes)} outcomes of {len(members)} queries")
-        if isinstance(outcomes, Exception):
-            failure = _failure_of(outcomes)
-            self._end(failure.code.name)
-            outcomes = [copy_for_raise(failure) for _ in members]
-        else:
-            self._end("")
-        _settle(self._group.owner, members, outcomes)
-
-    def _end(self, fault: str) -> None:
-        """End the batch's span, before the spans of the calls that contain it are ended, and send the next batch.
-
-        ``fault`` names the reason why no member is answered; it is empty if the members are answered.
-        """
-        if self._span is not None:
-            end_batch(self._span, self._members, fault)
-        # The members refer to the batch too: the cycle would stay in memory until the garbage collector runs.
-        self._members = ()
-        self._withdraw = None
-        self._group.forget(self)
-        self._give_slot_back()
-
-    def _give_slot_back(self) -> None:
-        if self._slot is not None:
-            self._slot.cancel()
-            self._slot = None
-            self._group.give_slot_back()
-
-
-def _settle(owner: CoalescingBackend, members: Sequence[_Waiting], outcomes: Sequence[Outcome | None]) -> None:
-    for member, outcome in zip(members, outcomes, strict=True):
-        member.batch = None
-        owner.settle(member, outcome)

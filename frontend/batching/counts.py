@@ -51,20 +51,20 @@ class QueryCounts:
         """Number of queries that wait to be sent; a query that was withdrawn counts until its turn comes."""
         return self._came - self._went
 
-    def asked(self, queries: Sequence[Query]) -> None:
+    def sent_at_once(self, queries: Sequence[Query]) -> None:
         """Count queries that are sent without waiting."""
         for query in queries:
-            gone = self.models.count(query.model_id)
+            evicted = self.models.count(query.model_id)
             if self.times is not None:
-                self.times.keep(query.model_id, gone)
+                self.times.keep(query.model_id, evicted)
 
     def came(self, query: Query) -> float:
         """Count a query that starts to wait; return its time of arrival, in seconds of ``time.perf_counter``."""
         self._came += 1
         model_id = query.model_id
-        gone = self.models.count(model_id)
+        evicted = self.models.count(model_id)
         if self.times is not None:
-            self.times.keep(model_id, gone)
+            self.times.keep(model_id, evicted)
         return time.perf_counter()
 
     def went(self, queries: int) -> None:

@@ -34,12 +34,12 @@ class QueryCollector(Collector):
         seconds = HistogramMetricFamily("intent_queue_seconds", "Time that queries wait to be sent.", labels=())
         counts.queue_seconds.add_to(seconds)
         yield seconds
-        yield GaugeMetricFamily("intent_queue_length", "Queries that wait to be sent.", value=counts.waiting)
-        sizes = HistogramMetricFamily("intent_batch_size", "Queries of the batches that were sent.", labels=())
+        yield GaugeMetricFamily("intent_queue_length", "Queries waiting to be sent.", value=counts.waiting)
+        sizes = HistogramMetricFamily("intent_batch_size", "Number of queries in each batch that was sent.", labels=())
         counts.sizes.add_to(sizes)
         yield sizes
         requests = CounterMetricFamily(
-            "intent_model_requests", "Queries for a model, of the busiest models.", labels=["model"]
+            "intent_model_requests", "Queries by model, for the busiest models.", labels=["model"]
         )
         for model, count in counts.models.busiest(self._models):
             requests.add_metric([model], count)
@@ -64,16 +64,19 @@ class TritonCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric with its current value. May be called in any thread."""
-        told = {
+        families = {
             name: Metric(name, meaning, "untyped")
             for name, meaning in (
-                ("nv_inference_request_success", "Requests that were answered, of the busiest models."),
-                ("nv_inference_request_failure", "Requests that were not answered, of the busiest models."),
-                ("nv_inference_count", "Documents that were answered, of the busiest models."),
-                ("nv_inference_exec_count", "Batches in which the busiest models were asked."),
-                ("nv_inference_request_duration_us", "Microseconds of requests that were answered, together."),
-                ("nv_inference_queue_duration_us", "Microseconds that queries waited to be sent, together."),
-                ("nv_inference_compute_infer_duration_us", "Microseconds of waits for the engine, together."),
+                ("nv_inference_request_success", "Requests that were answered, for the busiest models."),
+                ("nv_inference_request_failure", "Requests that were not answered, for the busiest models."),
+                ("nv_inference_count", "Documents that were answered, for the busiest models."),
+                ("nv_inference_exec_count", "Batches that were sent with queries for the busiest models."),
+                (
+                    "nv_inference_request_duration_us",
+                    "Total duration of the requests that were answered, in microseconds.",
+                ),
+                ("nv_inference_queue_duration_us", "Total time that queries waited to be sent, in microseconds."),
+                ("nv_inference_compute_infer_duration_us", "Total time of waiting for the engine, in microseconds."),
             )
         }
         for model_id, _ in self._models.busiest(self._limit):
@@ -84,7 +87,7 @@ class TritonCollector(Collector):
             labels = {"model": model.name, "version": model.selector or times.version}
             for reason, count in times.failures.items():
                 name = "nv_inference_request_failure"
-                told[name].add_sample(name, {**labels, "reason": reason}, count)
+                families[name].add_sample(name, {**labels, "reason": reason}, count)
             for name, value in (
                 ("nv_inference_request_success", times.successes),
                 ("nv_inference_count", times.documents),
@@ -93,5 +96,5 @@ class TritonCollector(Collector):
                 ("nv_inference_queue_duration_us", round(times.queue_seconds * _MICROSECONDS)),
                 ("nv_inference_compute_infer_duration_us", round(times.engine_seconds * _MICROSECONDS)),
             ):
-                told[name].add_sample(name, labels, value)
-        yield from told.values()
+                families[name].add_sample(name, labels, value)
+        yield from families.values()

@@ -134,11 +134,11 @@ class TimedEngine(BackendWrapper[BatchingBackend]):
         answered = (query.model_id for query, outcome in zip(queries, outcomes, strict=True) if outcome is not None)
         self._count(answered, started)
 
-    def _count(self, asked: Iterable[str], started: float) -> None:
-        """Count a batch that the engine has answered; ``asked`` holds the model of each request in it."""
+    def _count(self, model_ids: Iterable[str], started: float) -> None:
+        """Count a batch that the engine has answered; ``model_ids`` holds the model of each request in it."""
         seconds = time.perf_counter() - started
         executed: set[str] = set()
-        for model_id in asked:
+        for model_id in model_ids:
             times = self._times.get(model_id)
             if times is not None:
                 times.engine_seconds += seconds

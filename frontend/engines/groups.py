@@ -14,19 +14,19 @@ from serving.domain.prediction import Outcome, Query
 Found = TypeVar("Found", bound=Outcome | None)
 
 
-async def asked_in_groups(
+async def predicted_in_groups(
     queries: Sequence[Query],
     key: Callable[[Query], Hashable],
-    ask: Callable[[Sequence[Query]], Awaitable[Sequence[Found]]],
+    predict: Callable[[Sequence[Query]], Awaitable[Sequence[Found]]],
 ) -> list[Found | ServingError]:
     """Return the outcome of each query, in order. Queries with the same ``key`` are sent together.
 
-    A ServingError that ``ask`` raises is the outcome of each query in that group; other groups are not affected.
+    A ServingError that ``predict`` raises is the outcome of each query in that group; other groups are not affected.
     """
 
     async def answers_of(members: Sequence[int]) -> Sequence[Found | ServingError]:
         try:
-            return await ask([queries[index] for index in members])
+            return await predict([queries[index] for index in members])
         except ServingError as error:
             return [error] * len(members)
 

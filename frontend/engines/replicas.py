@@ -18,7 +18,7 @@ import structlog
 
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.servers.addresses import addresses_in
-from serving.call.tasks import SingleFlight, Tasks, joined
+from serving.call.tasks import Tasks, joined
 from serving.domain.errors import Unavailable
 
 log = structlog.get_logger()
@@ -76,7 +76,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 class Replicas(Generic[Stub]):
     """Provides the stub of a channel to all replicas of a target, and keeps the channel's addresses up to date.
 
-    A name is looked up when a stub is asked for, at most once in five seconds. Only the first callers wait.
+    A name is looked up when a stub is asked for, at most once in ``fresh_seconds``. Only the first callers wait.
 
     Args:
         target: in gRPC's syntax: ``host:port``, ``dns:///name:port``, ``ipv4:address:port,…``.
@@ -84,6 +84,7 @@ class Replicas(Generic[Stub]):
         stub_of: makes the stub of a channel.
         look_up: resolves a name.
         is_stale: returns whether new connections must replace the present ones; called with each lookup.
+        fresh_seconds: shortest time between two lookups, in seconds.
     """
 
     def __init__(
@@ -93,22 +94,25 @@ class Replicas(Generic[Stub]):
         stub_of: Callable[[Channel], Stub],
         look_up: LookUp = look_up,
         is_stale: IsStale | None = None,
+        *,
+        fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         self._name = name_in(target)
         self._look_up = look_up
         self._is_stale = is_stale
         self._is_fixed = self._name is None and is_stale is None
-        self._looked_at = -math.inf
+        self._fresh_seconds = fresh_seconds
+        self._refreshed_at = -math.inf
         self._tasks = Tasks()
-        self._looks: SingleFlight[str, None] = SingleFlight(self._tasks)
-        self._target = target
+        self._refresh: asyncio.Task[None] | None = None
+        """The refresh under way."""
         self._addresses: Sequence[str] = () if self._name is not None else addresses_in(target)
         self._channel = channel(self._addresses)
         self._stub = stub_of(self._channel)
 
     def stub_at_hand(self) -> Stub | None:
         """Return the stub if a call can begin at once; ``None`` if :meth:`stub` has to be awaited."""
-        self._look_if_due()
+        self._refresh_if_due()
         return self._stub if self._addresses else None
 
     async def stub(self) -> Stub:
@@ -117,12 +121,11 @@ class Replicas(Generic[Stub]):
         Raises:
             Unavailable: the name has no address.
         """
-        self._look_if_due()
-        look = self._looks.get(self._target)
-        if not self._addresses and look is not None:
-            await joined(look)
+        self._refresh_if_due()
+        if not self._addresses and self._refresh is not None:
+            await joined(self._refresh)
         if not self._addresses:
-            raise Unavailable("the engine's name stands for no address at the moment; try again")
+            raise Unavailable("the engine's name does not resolve to an address at the moment; try again")
         return self._stub
 
     async def addresses(self) -> Sequence[str]:
@@ -143,27 +146,30 @@ class Replicas(Generic[Stub]):
         await self._tasks.close()
         await self._channel.close()
 
-    def _look_if_due(self) -> None:
-        if not self._is_fixed and time.monotonic() - self._looked_at > FRESH_SECONDS:
-            self._looks.begin(self._target, self._look)
+    def _refresh_if_due(self) -> None:
+        if self._is_fixed or self._refresh is not None:
+            return
+        if time.monotonic() - self._refreshed_at > self._fresh_seconds:
+            self._refresh = self._tasks.start(self._refreshed())
 
-    async def _look(self) -> None:
+    async def _refreshed(self) -> None:
         try:
             if self._is_stale is not None and await self._is_stale():
-                log.info("new connections take over")
+                log.info("new connections replace the old ones")
                 self._channel.renew()
             addresses = self._addresses if self._name is None else await self._found(self._name)
             if addresses and addresses != self._addresses:
-                log.info("the name stands for others", addresses=len(addresses))
+                log.info("name resolves to other addresses", addresses=len(addresses))
                 self._addresses = addresses
                 self._channel.set_addresses(addresses)
         finally:
-            self._looked_at = time.monotonic()
+            self._refreshed_at = time.monotonic()
+            self._refresh = None
 
     async def _found(self, name: Name) -> Sequence[str]:
         try:
             return sorted(set(await self._look_up(*name)))
         except (OSError, UnicodeError) as error:
             # The known replicas may still be there.
-            log.warning("name not found", name=name.host, reason=str(error))
+            log.warning("name does not resolve", name=name.host, reason=str(error))
             return self._addresses

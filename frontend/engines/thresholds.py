@@ -28,9 +28,9 @@ def without_score(prediction: Prediction, query: Query, confidence: Confidence) 
     """Return the answer of an engine that reports no scores, or an error if a threshold needs one."""
     if confidence.fallback_of(prediction.label, 0.0, query.threshold) is None:
         return prediction
-    return ModelUnusable("the model's engine tells no scores, so no threshold can be applied; ask with the threshold 0")
+    return ModelUnusable("the model's engine returns no scores, so no threshold can be applied; set the threshold to 0")
 
 
-def unexplained(remedy: str = "ask without an explanation") -> ModelUnusable:
+def unexplained(remedy: str = "do not request an explanation") -> ModelUnusable:
     """Return the error for a query that asks for an explanation from an engine that gives none."""
     return ModelUnusable(f"the model's engine does not explain its answers; {remedy}")

@@ -33,7 +33,7 @@ def batch_of(members: Sequence[Member]) -> Span | None:
         return None
     (first, call), *others = traced
     batch = call.child("batch", links=[span for _, span in others])
-    batch.tell("intent.queries", len(members))
+    batch.set_attribute("intent.queries", len(members))
     _taken_from_queue(first, None)
     for member, span in others:
         _taken_from_queue(member, span.child("in flight", links=[batch]))
@@ -54,31 +54,33 @@ def _taken_from_queue(member: Member, flight: Span | None) -> None:
     member.span = flight
 
 
-def asked(ask: Callable[..., Awaitable[Any]], span: Span, method: str, address: str) -> Callable[..., Awaitable[Any]]:
-    """Return ``ask``, a gRPC stub's method, so that each of its calls is a child of ``span`` and propagates the trace.
+def with_span(
+    send: Callable[..., Awaitable[Any]], span: Span, method: str, address: str
+) -> Callable[..., Awaitable[Any]]:
+    """Return ``send``, a gRPC stub's method, so that each of its calls is a child of ``span`` and propagates the trace.
 
     Args:
-        ask: takes a request, ``timeout`` and ``metadata``.
+        send: takes a request, ``timeout`` and ``metadata``.
         span: span of the work that the call is made for.
         method: name of the method, as ``package.Service/Method``.
         address: address of the engine, in gRPC's notation.
     """
 
-    async def ask_traced(request: Any, *, timeout: float, metadata: Sequence[tuple[str, str]]) -> Any:  # noqa: ASYNC109 - as the stub has it
+    async def send_with_span(request: Any, *, timeout: float, metadata: Sequence[tuple[str, str]]) -> Any:  # noqa: ASYNC109 - as the stub has it
         call = span.child(method, "client")
-        call.tell("rpc.system.name", "grpc")
-        call.tell("rpc.method", method)
-        call.tell("server.address", address)
+        call.set_attribute("rpc.system.name", "grpc")
+        call.set_attribute("rpc.method", method)
+        call.set_attribute("server.address", address)
         code = LEFT
         try:
-            answer = await ask(request, timeout=timeout, metadata=(*metadata, *call.metadata()))
+            answer = await send(request, timeout=timeout, metadata=(*metadata, *call.metadata()))
             code = "OK"
         except grpc.aio.AioRpcError as error:
             code = error.code().name
             raise
         finally:
-            call.tell("rpc.response.status_code", code)
+            call.set_attribute("rpc.response.status_code", code)
             call.end("" if code == "OK" else code)
         return answer
 
-    return ask_traced
+    return send_with_span

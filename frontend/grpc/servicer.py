@@ -49,7 +49,7 @@ class PredictionServicer:
         notes = call.notes
         notes.queries = queries
         outcomes = await self._predictions.predict_batch(queries, call)
-        outcomes = [_with_what_was_asked(query, outcome) for query, outcome in zip(queries, outcomes, strict=True)]
+        outcomes = [_unless_unexplained(query, outcome) for query, outcome in zip(queries, outcomes, strict=True)]
         notes.outcomes = outcomes
         # Thousands of answers take a while to serialize; a thread keeps the event loop free.
         return (
@@ -63,7 +63,7 @@ class PredictionServicer:
 
         def done(outcome: Prediction | Exception) -> None:
             if query.explain is not None and isinstance(outcome, Prediction):
-                outcome = _with_what_was_asked(query, outcome)
+                outcome = _unless_unexplained(query, outcome)
             if isinstance(outcome, Exception):
                 served.fail(outcome)
             else:
@@ -77,7 +77,7 @@ def _explanation_bytes(prediction: Prediction) -> bytes:
     return explain_response_of(prediction).SerializeToString()
 
 
-def _with_what_was_asked(query: Query, outcome: Outcome) -> Outcome:
+def _unless_unexplained(query: Query, outcome: Outcome) -> Outcome:
     """Return the outcome, or an error if a requested explanation is missing: old predictors do not support it."""
     if query.explain is not None and isinstance(outcome, Prediction) and outcome.explanation is None:
         return unexplained()

@@ -9,12 +9,13 @@ import structlog
 from frontend.management.residency import Residences
 from frontend.management.volume import Volume
 from frontend.releases.trials import Trials
+from intent_serving_client.fields import from_fields
+from intent_serving_client.releases import Release
 from serving.call.call import Call
 from serving.domain.errors import ModelNotFound, ServingError
-from serving.domain.fields import from_fields
 from serving.domain.management import ModelDescription, ModelSummary, ReleaseState, Trial, VersionDescription
 from serving.domain.model_id import ModelId, reference_of
-from serving.domain.releases.release import Release
+from serving.domain.releases.views import view_of
 from serving.domain.residency import ModelResidency
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
@@ -41,7 +42,7 @@ class ReleaseStates:
             ModelNotFound: the name does not exist.
             ServingError: the release cannot be read.
         """
-        return self.with_trials(name, await self._volume.existing_release(name))
+        return self.with_trials(name, view_of(await self._volume.existing_release(name)))
 
     def with_trials(self, name: ModelId, release: Release | None) -> ReleaseState:
         """Return a release together with its trial counts."""
@@ -99,5 +100,5 @@ class Descriptions:
             return await self._residences.of(model_id, call)
         except ServingError as error:
             # A caller that diagnoses a model needs its description, above all when its engine is down.
-            log.info("residence not known", model=model_id, reason=str(error))
+            log.info("residence of the model is unknown", model=model_id, reason=str(error))
             return ()

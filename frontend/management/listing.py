@@ -17,7 +17,7 @@ from serving.volume.inventory import Inventory
 MOST_ON_A_PAGE: Final = 1000
 _ON_A_PAGE: Final = 100
 # Bound for filters that match almost nothing: the page ends early, and its token continues from there.
-_MOST_LOOKED_AT: Final = 2000
+MOST_EXAMINED: Final = 2000
 
 
 class Filter(NamedTuple):
@@ -43,11 +43,13 @@ class Listing:
     Args:
         inventory: lists names, versions and releases.
         volume: runs the blocking reads in threads.
+        most_examined: maximum number of models that are examined for one page.
     """
 
-    def __init__(self, inventory: Inventory, volume: Volume) -> None:
+    def __init__(self, inventory: Inventory, volume: Volume, most_examined: int = MOST_EXAMINED) -> None:
         self._inventory = inventory
         self._volume = volume
+        self._most_examined = most_examined
 
     async def page(self, wanted: Filter, size: int, token: str, may_use: Callable[[str], bool]) -> ModelPage:
         """Return the next page.
@@ -63,7 +65,7 @@ class Listing:
             VolumeUnavailable: the volume cannot be listed.
         """
         if size > MOST_ON_A_PAGE:
-            raise InvalidRequest(f"page_size is {MOST_ON_A_PAGE} at most; ask for further pages by their token")
+            raise InvalidRequest(f"page_size must be at most {MOST_ON_A_PAGE}; request further pages by their token")
         return await self._volume.reading(self._page, wanted, size or _ON_A_PAGE, _name_in(token), may_use)
 
     def _page(self, wanted: Filter, size: int, after: str, may_use: Callable[[str], bool]) -> ModelPage:
@@ -72,13 +74,13 @@ class Listing:
             name for name in every[bisect_right(every, after) :] if name.startswith(wanted.prefix) and may_use(name)
         ]
         found: list[ModelSummary] = []
-        looked_at = 0
-        while looked_at < len(rest) and looked_at < _MOST_LOOKED_AT and len(found) < size:
-            summary = self._inventory.summary(rest[looked_at])
-            looked_at += 1
+        examined = 0
+        while examined < len(rest) and examined < self._most_examined and len(found) < size:
+            summary = self._inventory.summary(rest[examined])
+            examined += 1
             if summary is not None and wanted.admits(summary):
                 found.append(summary)
-        return ModelPage(tuple(found), _token_of(rest[looked_at - 1]) if looked_at < len(rest) else "")
+        return ModelPage(tuple(found), _token_of(rest[examined - 1]) if examined < len(rest) else "")
 
 
 def _token_of(name: str) -> str:
@@ -92,4 +94,4 @@ def _name_in(token: str) -> str:
         padding = "=" * (-len(token) % 4)
         return parse_model_name(base64.b64decode(token + padding, altchars=b"-_", validate=True).decode())
     except (binascii.Error, ValueError, InvalidModelId) as error:
-        raise InvalidRequest("page_token is none of this service; take next_page_token of the page before") from error
+        raise InvalidRequest("page_token is not from this service; use next_page_token of the previous page") from error

@@ -48,13 +48,13 @@ class ReleaseProbe:
         """
         model_id = await self._volume.version_of(name, version)
         try:
-            await self._ask(model_id, call)
+            await self._probe(model_id, call)
         except _NOT_OF_THE_VERSION:
             raise
         except ServingError as error:
-            raise ReleaseRefused(f"{version} does not go live, and what was live stays: {error}") from error
+            raise ReleaseRefused(f"{version} does not go live, and the release stays as it is: {error}") from error
 
-    async def _ask(self, model_id: ModelId, call: Call) -> None:
+    async def _probe(self, model_id: ModelId, call: Call) -> None:
         manifest = await self._volume.reading(self._store.read_manifest, model_id)
         backend = self._router.backend_for(manifest)
         await backend.load(model_id, call)

@@ -10,6 +10,7 @@ from serving.domain.errors import ModelNotFound, ServingError, VolumeUnavailable
 from serving.domain.management import ModelChange, ReleaseState
 from serving.domain.model_id import ModelId, versioned
 from serving.domain.releases.release import RELEASE_FILE, Release
+from serving.domain.releases.views import view_of
 from serving.volume.file_identity import FileIdentity
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, Fingerprint, ModelStore
 
@@ -67,7 +68,7 @@ def differences(former: Mapping[ModelId, Seen], present: Mapping[ModelId, Seen])
             elif known != files:
                 yield ModelChange("changed", model_id)
         if before.release != after.release:
-            yield ModelChange("released", name, ReleaseState(name, after.release))
+            yield ModelChange("released", name, ReleaseState(name, view_of(after.release)))
 
 
 def everything(present: Mapping[ModelId, Seen]) -> Iterator[ModelChange]:
@@ -76,7 +77,7 @@ def everything(present: Mapping[ModelId, Seen]) -> Iterator[ModelChange]:
         for model_id in sorted(seen.models):
             yield ModelChange("added", model_id)
         if seen.release is not None:
-            yield ModelChange("released", name, ReleaseState(name, seen.release))
+            yield ModelChange("released", name, ReleaseState(name, view_of(seen.release)))
 
 
 def _seen(store: ModelStore, name: ModelId, known: Seen) -> Seen:

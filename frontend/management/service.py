@@ -8,7 +8,7 @@ from pathlib import Path
 from frontend.engines.backend import Manifests
 from frontend.management.deletion import Deletions
 from frontend.management.description import Descriptions, ReleaseStates
-from frontend.management.listing import Listing
+from frontend.management.listing import MOST_EXAMINED, Listing
 from frontend.management.release_probe import ReleaseProbe
 from frontend.management.releases import Releases
 from frontend.management.residency import Residences
@@ -38,7 +38,15 @@ class Management:
         await close_in_order(self.releases.close, self.deletions.close, self.volume.close)
 
 
-def management(root: Path, manifests: Manifests, router: Router, known: KnownReleases, trials: Trials) -> Management:
+def management(
+    root: Path,
+    manifests: Manifests,
+    router: Router,
+    known: KnownReleases,
+    trials: Trials,
+    *,
+    most_examined: int = MOST_EXAMINED,
+) -> Management:
     """Return ModelService, to be closed by the caller.
 
     Args:
@@ -47,6 +55,7 @@ def management(root: Path, manifests: Manifests, router: Router, known: KnownRel
         router: selects their engines.
         known: releases by which calls are answered.
         trials: counts of versions on trial.
+        most_examined: maximum number of models that are examined for one page of a list.
     """
     store = ModelStore(root)
     inventory = Inventory(store)
@@ -65,7 +74,7 @@ def management(root: Path, manifests: Manifests, router: Router, known: KnownRel
     deletions = Deletions(root, volume, residences, watch)
     servicer = ModelServicer(
         volume=volume,
-        listing=Listing(inventory, volume),
+        listing=Listing(inventory, volume, most_examined),
         descriptions=Descriptions(inventory, store, volume, states, residences),
         residences=residences,
         deletions=deletions,

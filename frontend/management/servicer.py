@@ -22,6 +22,7 @@ from serving.call.identity import Right
 from serving.domain.errors import InvalidRequest
 from serving.domain.model_id import ModelId, parse_model_id, parse_model_name
 from serving.domain.releases.changes import promoted, rolled_back, withdrawn
+from serving.domain.releases.views import view_of
 from serving.stubs import model_service_pb2 as pb
 from serving.stubs import model_service_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service
@@ -165,7 +166,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
                 comment=request.comment,
                 tries=tries,
             )
-        return state_message(self._states.with_trials(name, release), history=1)
+        return state_message(self._states.with_trials(name, view_of(release)), history=1)
 
     def _release_of(self, request: pb.ReleaseRequest) -> Transition:
         """Return the transition that a request asks for. Raises InvalidRequest if its fields contradict each other."""
@@ -174,11 +175,11 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
             raise InvalidRequest("role must be STABLE, CANARY, SHADOW or LABEL")
         share = request.share if request.HasField("share") else None
         if share is not None and role not in ("canary", "shadow"):
-            raise InvalidRequest("a share goes with CANARY or SHADOW; leave it out, or name the role")
+            raise InvalidRequest("a share belongs to CANARY or SHADOW; omit the share, or set the role")
         if request.HasField("bounds") and role != "canary":
-            raise InvalidRequest("bounds go with CANARY; leave them out, or name the role")
+            raise InvalidRequest("bounds belong to CANARY; omit the bounds, or set the role")
         if bool(request.label) != (role == "label"):
-            raise InvalidRequest("a label goes with LABEL, and LABEL with a label")
+            raise InvalidRequest("a label and the role LABEL belong together; set both or none")
         bounds = {field.name: value for field, value in request.bounds.ListFields()}
         return self._releases.releasing(
             ModelId(request.name), request.version, role, request.label, share=share, bounds=bounds
@@ -190,7 +191,7 @@ def _withdrawal_of(request: pb.WithdrawRequest) -> Transition:
     if role is None or role == "stable":
         raise InvalidRequest("role must be CANARY, SHADOW or LABEL")
     if bool(request.label) != (role == "label"):
-        raise InvalidRequest("a label goes with LABEL, and LABEL with a label")
+        raise InvalidRequest("a label and the role LABEL belong together; set both or none")
     return functools.partial(withdrawn, role=role, label=request.label)
 
 

@@ -16,6 +16,7 @@ from serving.domain.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError
 from serving.domain.management import ModelChange, ReleaseState
 from serving.domain.model_id import VERSION_MARK, ModelId
 from serving.domain.releases.release import Release
+from serving.domain.releases.views import view_of
 from serving.volume.model_store import ModelStore
 
 log = structlog.get_logger()
@@ -69,7 +70,7 @@ class ModelWatch:
         self._watchers.add(watcher)
         try:
             if self._scanner is None:
-                self._scanner = _Scanner(self._store, self._volume, self._interval_seconds, self._tell)
+                self._scanner = _Scanner(self._store, self._volume, self._interval_seconds, self._notify)
             present = await self._scanner.first_look()
             watcher.begin()
             if initial:
@@ -95,9 +96,9 @@ class ModelWatch:
         if self._scanner is not None:
             self._scanner.look_now()
 
-    def _tell(self, change: ModelChange) -> None:
+    def _notify(self, change: ModelChange) -> None:
         for watcher in self._watchers:
-            watcher.tell(change)
+            watcher.notify(change)
 
 
 class _Watcher:
@@ -118,7 +119,7 @@ class _Watcher:
         """Accept changes from now on."""
         self._began = True
 
-    def tell(self, change: ModelChange) -> None:
+    def notify(self, change: ModelChange) -> None:
         """Queue the change for the caller, if it is meant for the caller."""
         if not self._began or self._is_late or not self.is_meant(change):
             return
@@ -135,7 +136,7 @@ class _Watcher:
             OutOfCapacity: the caller left too many changes unread.
         """
         if self._is_late:
-            raise OutOfCapacity("more has changed than was read; read faster, and begin anew with all that there is")
+            raise OutOfCapacity("too many changes are unread; watch again, beginning with all models, and read faster")
         return await self._unread.get()
 
 
@@ -146,16 +147,16 @@ class _Scanner:
         store: the store of the models.
         volume: runs the scans in a thread.
         interval_seconds: shortest time between two scheduled scans, in seconds.
-        tell: called with each change.
+        notify: called with each change.
     """
 
     def __init__(
-        self, store: ModelStore, volume: Volume, interval_seconds: float, tell: Callable[[ModelChange], None]
+        self, store: ModelStore, volume: Volume, interval_seconds: float, notify: Callable[[ModelChange], None]
     ) -> None:
         self._store = store
         self._volume = volume
         self._interval_seconds = interval_seconds
-        self._tell = tell
+        self._notify = notify
         self._present: Mapping[ModelId, Seen] = {}
         self._learned: dict[ModelId, Release] = {}
         """Releases that were reported already, until a scan has seen them."""
@@ -175,9 +176,9 @@ class _Scanner:
 
     def learn(self, name: ModelId, release: Release) -> None:
         """Report a release that was written, unless it is known already."""
-        if self._is_news(name, release) and not _has_seen(self._present.get(name), release):
+        if self._is_news(name, release.revision) and not _has_seen(self._present.get(name), release):
             self._learned[name] = release
-            self._tell(ModelChange("released", name, ReleaseState(name, release)))
+            self._notify(ModelChange("released", name, ReleaseState(name, view_of(release))))
 
     def look_now(self) -> None:
         """Scan before the next scheduled scan."""
@@ -209,29 +210,34 @@ class _Scanner:
             changes = await self._volume.reading(_listed, self._present, present)
         except ServingError as error:
             if not self._first.done():
-                self._first.set_exception(error)
+                self._fail_first(error)
             log.warning("volume cannot be watched at the moment", reason=str(error))
             return
         except Exception:
             # A bug: watchers must get an error, because they see no changes.
-            log.exception("watching failed")
+            log.exception("watching the volume failed")
             if not self._first.done():
-                self._first.set_exception(ServingError(INTERNAL_MESSAGE))
+                self._fail_first(ServingError(INTERNAL_MESSAGE))
             return
         self._present = present
         if not self._first.done():
             self._first.set_result(None)
             return
         for change in changes:
-            if change.release is None or self._is_news(ModelId(change.model_id), change.release.release):
-                self._tell(change)
+            if change.release is None or self._is_news(ModelId(change.model_id), change.release.revision):
+                self._notify(change)
         self._learned = {
             name: release for name, release in self._learned.items() if not _has_seen(present.get(name), release)
         }
 
-    def _is_news(self, name: ModelId, release: Release | None) -> bool:
-        told = self._learned.get(name)
-        return told is None or release is None or release.revision > told.revision
+    def _fail_first(self, error: ServingError) -> None:
+        self._first.set_exception(error)
+        # Watchers may have left meanwhile, and asyncio logs errors that no caller retrieves.
+        self._first.exception()
+
+    def _is_news(self, name: ModelId, revision: int) -> bool:
+        learned = self._learned.get(name)
+        return learned is None or not revision or revision > learned.revision
 
 
 def _listed(former: Mapping[ModelId, Seen], present: Mapping[ModelId, Seen]) -> list[ModelChange]:

@@ -29,7 +29,7 @@ def documents_of(inputs: Sequence[InputTensor], most: int) -> list[str]:
         raise InvalidRequest(f"a request must have at most {most} documents; split it")
     if len(tensor.elements) != count:
         raise InvalidRequest(
-            f"the shape of the input {DOCUMENT!r} asks for {count} elements, and its contents have"
+            f"the shape of the input {DOCUMENT!r} requires {count} elements, but its contents have"
             f" {len(tensor.elements)}"
         )
     return [_text(element, row) for row, element in enumerate(tensor.elements)]
@@ -46,4 +46,4 @@ def _text(element: bytes, row: int) -> str:
         return element.decode()
     except UnicodeDecodeError:
         # The cause would put the document into the log.
-        raise InvalidRequest(f"row {row} of the input {DOCUMENT!r} is not text in UTF-8") from None
+        raise InvalidRequest(f"row {row} of the input {DOCUMENT!r} is not UTF-8 text") from None

@@ -59,12 +59,12 @@ class Inferences:
         try:
             documents = documents_of(request.inputs, self._max_documents)
             wanted = WantedOutputs(request.outputs, model.manifest)
-            asked = time.perf_counter_ns()
+            sent = time.perf_counter_ns()
             key = request.key
-            if not key and model.asked != model.id and len(documents) > 1:
+            if not key and model.requested != model.id and len(documents) > 1:
                 # All rows of one request are routed to the same side of a canary.
                 key = call.request_id
-            queries = wanted.queries(model.asked, documents, request.threshold, key)
+            queries = wanted.queries(model.requested, documents, request.threshold, key)
             predictions = await self._of_one_version(queries, model, call)
             answered = time.perf_counter_ns()
             if model.is_versioned:
@@ -78,7 +78,7 @@ class Inferences:
         except BaseException:
             self._statistics.count_failure(model, time.perf_counter_ns() - started)
             raise
-        took = Times(found - started, asked - found, answered - asked, time.perf_counter_ns() - answered)
+        took = Times(found - started, sent - found, answered - sent, time.perf_counter_ns() - answered)
         self._statistics.count_success(model, version, len(documents), took)
         return InferenceAnswer(model.name, version, outputs)
 
@@ -116,11 +116,11 @@ def _all_answered(outcomes: Sequence[Outcome]) -> list[Prediction]:
 
 
 def _error_of_row(row: int, error: ServingError, outcomes: Sequence[Outcome]) -> ServingError:
-    told = copy_for_raise(error)
+    fresh = copy_for_raise(error)
     # Do not blame a row for an error that all rows share.
     if any(str(outcome) != str(error) for outcome in outcomes):
-        told.args = (f"row {row} of {len(outcomes)}: {error}",)
-    return told
+        fresh.args = (f"row {row} of {len(outcomes)}: {error}",)
+    return fresh
 
 
 async def _written(

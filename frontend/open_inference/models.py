@@ -24,7 +24,7 @@ class NamedModel(NamedTuple):
     """Name that the caller uses."""
     id: ModelId
     """Id of the model; for a name with a release and a request without a version, the id of the stable version."""
-    asked: ModelId
+    requested: ModelId
     """Id in queries; in that case the name, so that the release selects the version that answers."""
     manifest: Manifest
     version: str
@@ -58,14 +58,14 @@ class NamedModels:
             ServingError: the manifest cannot be obtained.
         """
         with in_words_of_the_protocol():
-            asked = parse_model_id(name)
-            route = await self._route(asked)
+            requested = parse_model_id(name)
+            route = await self._route(requested)
         if isinstance(route, Rollout):
             if version:
                 return await self._version(name, route.selected(_as_selector(version)))
             with in_words_of_the_protocol():
                 manifest = await self._manifests.manifest(route.stable)
-            return NamedModel(name, route.stable, asked, manifest, route.release.stable)
+            return NamedModel(name, route.stable, requested, manifest, route.release.stable)
         if VERSION_MARK in route:
             model = await self._version(name, route)
         else:
@@ -134,9 +134,9 @@ def in_words_of_the_protocol() -> Iterator[None]:
     try:
         yield
     except (InvalidModelId, ModelNotFound) as error:
-        raise ModelNotFound("no model has this name; the repository index lists those that are there") from error
+        raise ModelNotFound("no model has this name; the repository index lists the models") from error
 
 
 def unknown_version() -> ModelNotFound:
     """Return the error of a version that the model does not have."""
-    return ModelNotFound("the model has no such version; leave the version empty, or take it from the model's metadata")
+    return ModelNotFound("the model has no such version; leave the version empty, or use one of the model's metadata")

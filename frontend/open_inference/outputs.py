@@ -32,18 +32,22 @@ class WantedOutputs:
     Args:
         requested: requested outputs; empty: label and score.
         manifest: manifest of the model.
-        asked: maximum number of classes, where the model was asked for fewer than it has; ``None``: all of its classes.
+        most_classes: maximum number of classes, where the query was for fewer than the model has; ``None``: all.
 
     Raises:
         InvalidRequest: an output does not exist, is requested twice, or has no classes.
         ModelUnusable: classes are requested, and the model's manifest has none.
     """
 
-    def __init__(self, requested: Sequence[RequestedOutput], manifest: Manifest, asked: int | None = None) -> None:
+    def __init__(
+        self, requested: Sequence[RequestedOutput], manifest: Manifest, most_classes: int | None = None
+    ) -> None:
         _check(requested)
-        most = len(manifest.classes) if asked is None else min(asked, len(manifest.classes))
+        most = len(manifest.classes) if most_classes is None else min(most_classes, len(manifest.classes))
         if not most and any(output.classes for output in requested):
-            raise ModelUnusable("the model's manifest has no classes; ask for its outputs without classification")
+            raise ModelUnusable(
+                "the model's manifest has no classes; request the model's outputs without classification"
+            )
         # As in Triton, a request for more classes than exist gets all of them.
         self._requested = [RequestedOutput(output.name, min(output.classes, most)) for output in requested]
         self._manifest = manifest
@@ -92,9 +96,9 @@ def _check(requested: Sequence[RequestedOutput]) -> None:
     if not set(names) <= {*OUTPUTS, *OPTIONAL_OUTPUTS}:
         raise InvalidRequest(f"the outputs of a model are {_named(OUTPUTS)}, and on request {_named(OPTIONAL_OUTPUTS)}")
     if any(output.classes and output.name not in OUTPUTS for output in requested):
-        raise InvalidRequest(f"the parameter 'classification' is for the outputs {_named(OUTPUTS)} alone")
+        raise InvalidRequest(f"the parameter 'classification' applies only to the outputs {_named(OUTPUTS)}")
     if len(set(names)) != len(names):
-        raise InvalidRequest("an output may be asked for once in a request")
+        raise InvalidRequest("an output may be requested only once in a request")
 
 
 def _named(outputs: Sequence[str]) -> str:
@@ -148,7 +152,7 @@ def _best(prediction: Prediction, count: int) -> Sequence[ScoredLabel]:
     """Return the ``count`` best classes."""
     best = prediction.best or (_best_of(prediction),)
     if len(best) < count:
-        raise ModelUnusable("the model's engine does not tell so many classes; ask for fewer of them")
+        raise ModelUnusable("the model's engine does not return so many classes; request fewer of them")
     return best[:count]
 
 
@@ -156,5 +160,7 @@ def _classification(best: ScoredLabel, index_of: Mapping[str, int]) -> bytes:
     """Return ``score:index:label``, with six decimals as in Triton."""
     index = index_of.get(best.label)
     if index is None:
-        raise ModelUnusable("the model answers a label that is not in its manifest's classes; publish them together")
+        raise ModelUnusable(
+            "the model returns a label that is not in its manifest's classes; publish model and manifest together"
+        )
     return f"{best.score:f}:{index}:{best.label}".encode()

@@ -88,7 +88,7 @@ class RoutedPredictions:
             leaving = _Leaving(quotas, tenant, done)
             done = leaving.done
         if backend is None:
-            behind: Withdraw | None = self._ask_later(model_id, query, call, done)
+            behind: Withdraw | None = self._predict_later(model_id, query, call, done)
         else:
             behind = backend.submit(query, call, done)
         if leaving is None:
@@ -113,24 +113,24 @@ class RoutedPredictions:
         """
         self._limits.check_batch(queries)
         outcomes: dict[int, Outcome] = {}
-        asked: dict[int, ModelId] = {}
+        model_ids: dict[int, ModelId] = {}
         for index, query in enumerate(queries):
             try:
                 model_id = parse_model_id(query.model_id)
                 self._check(query, model_id, call)
-                asked[index] = model_id
+                model_ids[index] = model_id
             except ServingError as error:
                 outcomes[index] = error
         if call.identity is not ANYBODY:
             queries = [query._replace(caller=call.identity.name) for query in queries]
         entered: Sequence[Tenant] = ()
         if self._quotas is not None:
-            entered, refused = self._quotas.enter_batch(call.identity, asked)
+            entered, refused = self._quotas.enter_batch(call.identity, model_ids)
             for index, refusal in refused.items():
                 outcomes[index] = refusal
-                del asked[index]
+                del model_ids[index]
         try:
-            outcomes.update(await self._outcomes_of(queries, asked, call))
+            outcomes.update(await self._outcomes_of(queries, model_ids, call))
         finally:
             if self._quotas is not None:
                 for tenant in entered:
@@ -138,19 +138,19 @@ class RoutedPredictions:
         return [outcomes[index] for index in range(len(queries))]
 
     async def _outcomes_of(
-        self, queries: Sequence[Query], asked: Mapping[int, ModelId], call: Call
+        self, queries: Sequence[Query], model_ids: Mapping[int, ModelId], call: Call
     ) -> Mapping[int, Outcome]:
-        """Return the outcome of each query in ``asked``, by its index in the batch."""
+        """Return the outcome of each query in ``model_ids``, by its index in the batch."""
         outcomes: dict[int, Outcome] = {}
-        routes = await self._routes_of(set(asked.values()))
-        turns: dict[int, RoutedQuery] = {}
-        for index, model_id in asked.items():
+        routes = await self._routes_of(set(model_ids.values()))
+        routed: dict[int, RoutedQuery] = {}
+        for index, model_id in model_ids.items():
             route = routes[model_id]
             if isinstance(route, ServingError):
                 outcomes[index] = route
             else:
-                turns[index] = RoutedQuery.of(route, queries[index])
-        outcomes.update(zip(turns, await self._answered(list(turns.values()), call), strict=True))
+                routed[index] = RoutedQuery.of(route, queries[index])
+        outcomes.update(zip(routed, await self._answered(list(routed.values()), call), strict=True))
         return outcomes
 
     async def load(self, model_id: str, call: Call) -> None:
@@ -239,11 +239,11 @@ class RoutedPredictions:
             self._at_hand[text] = model_id, backend
         return model_id, backend
 
-    def _ask_later(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw:
+    def _predict_later(self, model_id: ModelId, query: Query, call: Call, done: Done) -> Withdraw:
         """Answer the query in a task, which first looks up the release or the engine."""
-        return self._tasks.start(self._look_up_and_ask(model_id, query, call, done)).cancel
+        return self._tasks.start(self._look_up_and_predict(model_id, query, call, done)).cancel
 
-    async def _look_up_and_ask(self, model_id: ModelId, query: Query, call: Call, done: Done) -> None:
+    async def _look_up_and_predict(self, model_id: ModelId, query: Query, call: Call, done: Done) -> None:
         enter_call(call)
         outcome: Prediction | Exception
         try:
@@ -283,10 +283,10 @@ class RoutedPredictions:
             routes[model_id] = route
         return routes
 
-    async def _answered(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
-        if self._released is None or all(turn.rollout is None for turn in turns):
-            return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
-        return await self._released.predict_batch(turns, call)
+    async def _answered(self, routed: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
+        if self._released is None or all(each.rollout is None for each in routed):
+            return await self._answers.predict_batch([(each.model_id, each.query) for each in routed], call)
+        return await self._released.predict_batch(routed, call)
 
 
 class _Leaving:

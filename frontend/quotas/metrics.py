@@ -26,7 +26,7 @@ class QuotaCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return every metric with its current value. May be called in any thread."""
         refusals = CounterMetricFamily(
-            "intent_quota_refusals", "Calls, and queries of batches, beyond a tenant's quota.", labels=["tenant"]
+            "intent_quota_refusals", "Calls, and queries in batches, that exceeded a tenant's quota.", labels=["tenant"]
         )
         # Copied in one step: the event loop continues to count.
         counted = self._counters.refusals.copy()

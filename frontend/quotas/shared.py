@@ -54,7 +54,7 @@ _CELL_BYTES: Final = 8
 _NOBODY: Final = bytes(_DIGEST_BYTES)
 
 # Cells within a slot, after the digest.
-_ASKED: Final = 2
+_CALLED_AT: Final = 2
 _RATE: Final = 3
 _ANCHOR: Final = 4
 _FIRST_WORKER: Final = 5
@@ -145,7 +145,7 @@ class SharedLedger:
                 return self._alone.enter(name, limits, documents)
             values = found
         elif now - values[1] > _TOUCH_SECONDS:
-            self._numbers[tenant.offset // _CELL_BYTES + _ASKED] = now
+            self._numbers[tenant.offset // _CELL_BYTES + _CALLED_AT] = now
         if limits.in_flight:
             check_in_flight(self._in_flight(values), limits)
         if limits.requests_per_second:
@@ -211,7 +211,7 @@ class SharedLedger:
             for offset in range(first, first + _WAYS * self._slot.size, self._slot.size):
                 values = self._slot.unpack_from(self._memory, offset)
                 if values[0] == tenant.digest:
-                    self._numbers[offset // _CELL_BYTES + _ASKED] = now
+                    self._numbers[offset // _CELL_BYTES + _CALLED_AT] = now
                     tenant.offset = offset
                     return values
                 if values[0] == _NOBODY or (now - values[1] > FORGET_SECONDS and not self._in_flight(values)):
@@ -231,7 +231,7 @@ class SharedLedger:
         zeros = (0,) * (2 * self._place.workers)
         # The time of the last call is 0 until the slot is complete, so that no worker uses the slot before.
         self._slot.pack_into(self._memory, tenant.offset, tenant.digest, 0.0, rate, anchor, *zeros)
-        self._numbers[tenant.offset // _CELL_BYTES + _ASKED] = now
+        self._numbers[tenant.offset // _CELL_BYTES + _CALLED_AT] = now
         return self._slot.unpack_from(self._memory, tenant.offset)
 
     @contextmanager

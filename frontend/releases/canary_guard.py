@@ -26,7 +26,7 @@ from serving.domain.releases.release import Canary, Release
 
 log = structlog.get_logger()
 
-Change = Callable[[ModelId, Callable[[Release | None], Release]], Release]
+WriteRelease = Callable[[ModelId, Callable[[Release | None], Release]], Release]
 """Writes the changed release of a name, and returns it; blocks, and raises ServingError."""
 
 
@@ -34,15 +34,17 @@ class CanaryGuard:
     """Guard that judges canaries.
 
     Args:
-        change: writes releases.
+        write: writes releases.
         known: is updated with each written release.
         trials: counts of versions on trial.
         bounds: bounds and times.
     """
 
-    def __init__(self, change: Change, known: KnownReleases, trials: Trials, bounds: ReleaseBounds = BOUNDS) -> None:
+    def __init__(
+        self, write: WriteRelease, known: KnownReleases, trials: Trials, bounds: ReleaseBounds = BOUNDS
+    ) -> None:
         self._bounds = bounds
-        self._change = change
+        self._write_release = write
         self._known = known
         self._trials = trials
         # A hanging volume blocks only this thread, which no answer needs.
@@ -77,32 +79,32 @@ class CanaryGuard:
         for seconds in (*self._bounds.retry_pauses_seconds, None):
             try:
                 loop = asyncio.get_running_loop()
-                release = await loop.run_in_executor(self._pool, self._change, name, without)
+                release = await loop.run_in_executor(self._pool, self._write_release, name, without)
             except ReleaseRefused:
                 return  # Another writer has already ended this canary.
             except (ReleaseConflict, VolumeUnavailable) as error:
                 if seconds is None:
-                    _tell(name, canary, str(error))
+                    _log_unwritten(name, canary, str(error))
                     return
                 await asyncio.sleep(seconds)
             except ServingError as error:
-                _tell(name, canary, str(error), read_only=isinstance(error, VolumeReadOnly))
+                _log_unwritten(name, canary, str(error), read_only=isinstance(error, VolumeReadOnly))
                 return
             except Exception:
-                log.exception("canary is taken back here, and its release was not written", model=name)
+                log.exception("canary is taken back by this frontend alone: writing its release failed", model=name)
                 return
             else:
                 self._known.learn(name, release)
                 return
 
 
-def _tell(name: ModelId, canary: OnTrial, reason: str, *, read_only: bool = False) -> None:
+def _log_unwritten(name: ModelId, canary: OnTrial, reason: str, *, read_only: bool = False) -> None:
     log.error(
         "canary is taken back by this frontend alone: its release could not be written",
         model=name,
         version=canary.terms.version,
         reason=reason,
-        do="withdraw the canary where the volume can be written"
+        remedy="withdraw the canary where the volume is writable"
         if read_only
         else "withdraw the canary with intentctl, or roll back",
     )

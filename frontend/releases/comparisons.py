@@ -99,14 +99,14 @@ class Comparisons:
 
     async def _outcomes(self, comparison: Comparison, call: Call) -> Sequence[Outcome]:
         # Only the label is compared, so nothing else is requested.
-        asked = [(comparison.other, query._replace(k=0, explain=None)) for query, _ in comparison.answered]
+        queries = [(comparison.other, query._replace(k=0, explain=None)) for query, _ in comparison.answered]
         try:
             async with asyncio.timeout(self._seconds):
-                if len(asked) == 1:
+                if len(queries) == 1:
                     # A single query is sent together with those of callers.
-                    return [await self._answers.predict(*asked[0], call)]
-                return await self._answers.predict_batch(asked, call)
+                    return [await self._answers.predict(*queries[0], call)]
+                return await self._answers.predict_batch(queries, call)
         except ServingError as error:
-            return [error] * len(asked)
+            return [error] * len(queries)
         except TimeoutError:
-            return [TooSlow("the version has not answered in time")] * len(asked)
+            return [TooSlow("the version did not answer in time")] * len(queries)

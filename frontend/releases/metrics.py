@@ -14,11 +14,11 @@ from frontend.releases.trials import Trials
 
 _LABELS: Final = ("model", "role", "version")
 _COUNTS: Final = {
-    "answers": "Queries that a version was asked, while one of its name is on trial",
-    "errors": "Of those, the ones that failed where stable did not",
-    "compared": "Answers of versions on trial that were held against those of stable",
-    "agreed": "Of those, the ones with the same label",
-    "skipped": "Answers of versions on trial that were not compared, because too many comparisons were under way",
+    "answers": "Queries sent to a version while a version of its name is on trial",
+    "errors": "Queries that a version on trial failed and stable did not",
+    "compared": "Answers of versions on trial that were compared with those of stable",
+    "agreed": "Compared answers that had the same label as stable",
+    "skipped": "Answers of versions on trial that were not compared, because too many comparisons were in progress",
 }
 """Meanings of the counts, by their names in :class:`~frontend.releases.trials.TrialCounts`."""
 
@@ -39,13 +39,13 @@ class ReleaseCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric with its current value. Called in any thread."""
-        taken_back = "Canaries that this frontend has taken back by itself."
+        taken_back = "Canaries that this frontend took back automatically."
         yield CounterMetricFamily("intent_canaries_taken_back", taken_back, value=self._trials.taken_back)
         if not self._models:
             return
         busiest = heapq.nlargest(self._models, self._rollouts.every(), key=lambda rollout: rollout.calls)
         revision = GaugeMetricFamily(
-            "intent_release_revision", "Revision of the release in force, of the busiest names.", labels=["model"]
+            "intent_release_revision", "Revision of the release in force, for the busiest names.", labels=["model"]
         )
         for rollout in busiest:
             revision.add_metric([rollout.name], rollout.release.revision)

@@ -95,50 +95,52 @@ class ReleasedAnswers:
 
     async def predict(self, route: Route, query: Query, call: Call) -> Prediction:
         """Return the answer of the selected version. Raises stable's ServingError."""
-        turn = RoutedQuery.of(route, query)
-        call.notes.model = turn.model_id
-        if turn.canary is None:
-            answer = await self._answers.predict(turn.model_id, query, call)
-            if turn.rollout is not None:
+        routed = RoutedQuery.of(route, query)
+        call.notes.model = routed.model_id
+        if routed.canary is None:
+            answer = await self._answers.predict(routed.model_id, query, call)
+            if routed.rollout is not None:
                 call.notes.release = STABLE
-                self._after_stable([(turn, answer)], call)
+                self._after_stable([(routed, answer)], call)
             return answer
-        (outcome,) = await self._of_canaries([(turn.canary, query)], call)
+        (outcome,) = await self._of_canaries([(routed.canary, query)], call)
         if isinstance(outcome, Prediction):
             call.notes.release = CANARY
-            self._after_canary([(turn, outcome)], call)
+            self._after_canary([(routed, outcome)], call)
             return outcome
-        answer = await self._answers.predict(turn.model_id, query, call)
+        answer = await self._answers.predict(routed.model_id, query, call)
         call.notes.release = STABLE
-        self._count_error(turn, outcome)
+        self._count_error(routed, outcome)
         return answer
 
-    async def predict_batch(self, turns: Sequence[RoutedQuery], call: Call) -> list[Outcome]:
+    async def predict_batch(self, routed: Sequence[RoutedQuery], call: Call) -> list[Outcome]:
         """Return the outcome of each query, in order."""
-        canaries = {index: (turn.canary, turn.query) for index, turn in enumerate(turns) if turn.canary is not None}
-        others = [index for index in range(len(turns)) if index not in canaries]
+        canaries = {index: (each.canary, each.query) for index, each in enumerate(routed) if each.canary is not None}
+        others = [index for index in range(len(routed)) if index not in canaries]
         # Canaries are queried in a separate call: one that hangs would delay the others.
         of_others, of_canaries = await asyncio.gather(
-            self._of_models([turns[index] for index in others], call), self._of_canaries(list(canaries.values()), call)
+            self._of_models([routed[index] for index in others], call), self._of_canaries(list(canaries.values()), call)
         )
         outcomes = dict(zip([*others, *canaries], [*of_others, *of_canaries], strict=True))
-        self._after_stable(_answered(turns, others, outcomes), call)
-        self._after_canary(_answered(turns, canaries, outcomes), call)
+        self._after_stable(_answered(routed, others, outcomes), call)
+        self._after_canary(_answered(routed, canaries, outcomes), call)
         failed = {index: error for index in canaries if isinstance(error := outcomes[index], ServingError)}
-        for index, outcome in zip(failed, await self._of_models([turns[index] for index in failed], call), strict=True):
+        for index, outcome in zip(
+            failed, await self._of_models([routed[index] for index in failed], call), strict=True
+        ):
             outcomes[index] = outcome
             if isinstance(outcome, Prediction):
-                self._count_error(turns[index], failed[index])
-        return [outcomes[index] for index in range(len(turns))]
+                self._count_error(routed[index], failed[index])
+        return [outcomes[index] for index in range(len(routed))]
 
     async def close(self) -> None:
         """Cancel the work in the background."""
         await close_in_order(self._comparisons.close, self._canary_guard.close, self._rollouts.close)
 
-    async def _of_models(self, turns: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
-        if not turns:
+    async def _of_models(self, routed: Sequence[RoutedQuery], call: Call) -> Sequence[Outcome]:
+        if not routed:
             return ()
-        return await self._answers.predict_batch([(turn.model_id, turn.query) for turn in turns], call)
+        return await self._answers.predict_batch([(each.model_id, each.query) for each in routed], call)
 
     async def _of_canaries(self, asked: Sequence[tuple[OnTrial, Query]], call: Call) -> Sequence[Outcome]:
         """Return the outcomes of canaries, which get half of the remaining time."""
@@ -166,11 +168,11 @@ class ReleasedAnswers:
 
     def _too_late(self, seconds: float) -> DeadlineExceeded:
         kind = TooSlow if seconds >= self._bounds.slow_seconds else DeadlineExceeded
-        return kind("the canary has not answered in time")
+        return kind("the canary did not answer in time")
 
-    def _count_error(self, turn: RoutedQuery, error: ServingError) -> None:
+    def _count_error(self, routed: RoutedQuery, error: ServingError) -> None:
         """Count a canary's error after stable has answered."""
-        rollout, canary = turn.rollout, turn.canary
+        rollout, canary = routed.rollout, routed.canary
         if rollout is None or canary is None:
             return
         rollout.stable_counts.answers += 1
@@ -183,30 +185,30 @@ class ReleasedAnswers:
     def _after_stable(self, answered: Iterable[tuple[RoutedQuery, Prediction]], call: Call) -> None:
         """Count stable's answers, and send the same queries to shadows."""
         shadowed: dict[OnTrial, list[Answered]] = defaultdict(list)
-        for turn, answer in answered:
-            rollout = turn.rollout
+        for each, answer in answered:
+            rollout = each.rollout
             if rollout is None or (rollout.canary is None and rollout.shadow is None):
                 continue
             rollout.stable_counts.answers += 1
-            shadow = rollout.goes_to_shadow(turn.query.key)
+            shadow = rollout.goes_to_shadow(each.query.key)
             if shadow is not None:
-                shadowed[shadow].append((turn.query, answer))
+                shadowed[shadow].append((each.query, answer))
         for shadow, group in shadowed.items():
             self._comparisons.begin(Comparison(shadow.model_id, group, shadow.counts, of_canary=False), call)
 
     def _after_canary(self, answered: Iterable[tuple[RoutedQuery, Prediction]], call: Call) -> None:
         """Count the canaries' answers, and send the same queries to stable."""
         groups: dict[tuple[Rollout, OnTrial], list[Answered]] = defaultdict(list)
-        for turn, answer in answered:
-            if turn.rollout is not None and turn.canary is not None:
-                turn.canary.counts.answers += 1
-                groups[turn.rollout, turn.canary].append((turn.query, answer))
+        for each, answer in answered:
+            if each.rollout is not None and each.canary is not None:
+                each.canary.counts.answers += 1
+                groups[each.rollout, each.canary].append((each.query, answer))
         for (rollout, canary), group in groups.items():
             judge = partial(self._canary_guard.judge, rollout, canary)
             self._comparisons.begin(Comparison(rollout.stable, group, canary.counts, of_canary=True, done=judge), call)
 
 
 def _answered(
-    turns: Sequence[RoutedQuery], indices: Iterable[int], outcomes: Mapping[int, Outcome]
+    routed: Sequence[RoutedQuery], indices: Iterable[int], outcomes: Mapping[int, Outcome]
 ) -> Iterable[tuple[RoutedQuery, Prediction]]:
-    return [(turns[index], outcome) for index in indices if isinstance(outcome := outcomes[index], Prediction)]
+    return [(routed[index], outcome) for index in indices if isinstance(outcome := outcomes[index], Prediction)]

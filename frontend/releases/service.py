@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.registry import Collector
 
 from frontend.releases.bounds import BOUNDS, ReleaseBounds
-from frontend.releases.canary_guard import CanaryGuard, Change
+from frontend.releases.canary_guard import CanaryGuard, WriteRelease
 from frontend.releases.comparisons import Comparisons
 from frontend.releases.known import KnownReleases
 from frontend.releases.metrics import ReleaseCollector
@@ -46,7 +46,7 @@ def build_releases(
     release_freshness_seconds: float,
     comparison: FileComparison,
     metrics_models: int = 0,
-    change: Change | None = None,
+    write: WriteRelease | None = None,
     bounds: ReleaseBounds = BOUNDS,
 ) -> Releases:
     """Return the releases below ``model_dir``, to be closed by the caller.
@@ -60,7 +60,7 @@ def build_releases(
         release_freshness_seconds: time in seconds for which a release is trusted without a check.
         comparison: compares files; not closed with the releases.
         metrics_models: maximum number of names with metrics of their own.
-        change: writes releases; ``None``: into ``model_dir``.
+        write: writes releases; ``None``: into ``model_dir``.
         bounds: bounds and times.
     """
     known = KnownReleases(
@@ -73,6 +73,6 @@ def build_releases(
     trials = Trials()
     rollouts = Rollouts(known, trials, bounds)
     answers = ModelAnswers(catalog, router)
-    canary_guard = CanaryGuard(change or functools.partial(change_release, model_dir), known, trials, bounds)
+    canary_guard = CanaryGuard(write or functools.partial(change_release, model_dir), known, trials, bounds)
     released = ReleasedAnswers(answers, rollouts, Comparisons(answers, bounds), canary_guard, bounds)
     return Releases(known, trials, released, [ReleaseCollector(rollouts, trials, metrics_models)])

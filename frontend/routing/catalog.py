@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from frontend.routing.remembered import BOUNDS, MemoryBounds, Remembered
@@ -25,6 +26,7 @@ class Catalog:
         freshness_seconds: a requested manifest is compared with its file at most once in this time.
         comparison: compares manifests with their files; not closed here.
         bounds: bounds and times of the cache.
+        clock: returns the time by which absent models are forgotten, in seconds.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class Catalog:
         freshness_seconds: float,
         comparison: FileComparison,
         bounds: MemoryBounds = BOUNDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         source = _Manifests(store, freshness_seconds, comparison)
-        self._manifests: Remembered[Manifest] = Remembered(source, threads=threads, bounds=bounds)
+        self._manifests: Remembered[Manifest] = Remembered(source, threads=threads, bounds=bounds, clock=clock)
 
     async def manifest(self, model_id: ModelId) -> Manifest:
         """Return the model's manifest.
@@ -79,7 +82,7 @@ class _Manifests:
         """Return the identity of the model's manifest. Raises ServingError."""
         file = self._store.fingerprint(model_id).files[_MANIFEST]
         if file is None and VERSION_MARK not in model_id and self._store.versions(model_id):
-            raise ModelNotFound("no version of this model is released; ask for one as name@version, or release one")
+            raise ModelNotFound("no version of this model is released; request one as name@version, or release one")
         if file is None:
             raise ModelIncomplete(f"the model has no {MANIFEST_FILE} yet; finish its upload")
         return file

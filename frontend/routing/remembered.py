@@ -9,19 +9,19 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
-from cachetools import TTLCache
 
 from serving.call.tasks import SingleFlight, Tasks, joined
-from serving.domain.errors import ModelNotFound, ServingError, TooManyLoads, copy_for_raise
+from serving.domain.errors import ModelFolderUnavailable, ModelNotFound, ServingError, TooManyLoads
 from serving.domain.model_id import ModelId
 from serving.volume.file_identity import FileIdentity
 from serving.volume.freshness.checks import FreshnessChecks
+from serving.volume.unknown_models import UnknownBounds, UnknownModels
 
 log = structlog.get_logger()
 
@@ -43,6 +43,11 @@ class Entry(Generic[Value]):
     """Shortest time between two comparisons with the file, in seconds."""
     checked_at: float
     """Time of the last comparison, in seconds of the monotonic clock."""
+
+    @property
+    def size(self) -> int:
+        """Size of the file in bytes; 0 if the file is missing or unknown."""
+        return max(0, self.file.size) if self.file is not None else 0
 
 
 class Source(Protocol[Value_co]):
@@ -81,12 +86,12 @@ class MemoryBounds:
 
     most_entries: int = 10_000
     """Maximum number of models whose files are remembered."""
+    most_bytes: int = 256 << 20
+    """Maximum size of the remembered files together, in bytes."""
     most_lookups: int = 4096
     """Maximum number of models that are looked up at the same time."""
-    unknown_seconds: float = 1.0
-    """Time for which a model that does not exist is remembered, in seconds."""
-    most_unknown: int = 65_536
-    """Maximum number of such models."""
+    unknown: UnknownBounds = field(default_factory=UnknownBounds)
+    """Bounds of the models that are remembered as absent."""
     patience_seconds: float = 0.1
     """Time for which a caller waits for the volume where an older value can be used, in seconds."""
 
@@ -101,15 +106,25 @@ class Remembered(Generic[Value]):
         source: the source of the files.
         threads: maximum number of files that are read at the same time.
         bounds: bounds and times.
+        clock: returns the time by which absent models are forgotten, in seconds.
     """
 
-    def __init__(self, source: Source[Value], *, threads: int, bounds: MemoryBounds = BOUNDS) -> None:
+    def __init__(
+        self,
+        source: Source[Value],
+        *,
+        threads: int,
+        bounds: MemoryBounds = BOUNDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = source
         self._bounds = bounds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=source.kind)
         # Least recently used first. The library's cache takes ten times as long for every call.
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
-        self._unknown: TTLCache[ModelId, ServingError] = TTLCache(bounds.most_unknown, bounds.unknown_seconds)
+        self._bytes = 0
+        """Size of the files of all entries, in bytes."""
+        self._unknown = UnknownModels(bounds.unknown, clock)
         self._looks: FreshnessChecks[Entry[Value], FileIdentity | None] = FreshnessChecks(
             source.changed, self._on_change, math.inf
         )
@@ -139,9 +154,7 @@ class Remembered(Generic[Value]):
         entry = self.at_hand(model_id)
         if entry is not None:
             return entry.value
-        unknown = self._unknown.get(model_id)
-        if unknown is not None:
-            raise copy_for_raise(unknown)
+        self._unknown.check(model_id)
         known = self._entries.get(model_id)
         if known is not None and known.checked_at > -math.inf:
             changed = await self._looks.looked(known, model_id, known.file, self._bounds.patience_seconds)
@@ -150,7 +163,7 @@ class Remembered(Generic[Value]):
                 return known.value
             known = self._entries.get(model_id)
         if model_id not in self._lookups and len(self._lookups) >= self._bounds.most_lookups:
-            raise TooManyLoads("too many models are looked up at the moment; try again shortly")
+            raise TooManyLoads("too many models are being looked up; try again shortly")
         lookup = self._lookups.begin(model_id, lambda: self._look_up(model_id, known))
         if known is not None:
             # A remembered value need not wait for a volume that hangs.
@@ -166,7 +179,7 @@ class Remembered(Generic[Value]):
 
     def learn(self, model_id: ModelId, value: Value) -> None:
         """Remember a value that was just written. The value is in force at once; a running check does not undo it."""
-        self._unknown.pop(model_id, None)
+        self._unknown.discard(model_id)
         self._keep(model_id, Entry(value, _UNSEEN, self._source.freshness_of(_UNSEEN), time.monotonic()))
 
     async def close(self) -> None:
@@ -186,8 +199,8 @@ class Remembered(Generic[Value]):
         except ModelNotFound as error:
             if (learned := self._learned_since(model_id, known)) is not None:
                 return learned
-            self._entries.pop(model_id, None)
-            self._unknown[model_id] = copy_for_raise(error)
+            self._forget(model_id)
+            self._unknown.add(model_id, error)
             raise
         except ServingError as error:
             if (learned := self._learned_since(model_id, known)) is not None:
@@ -195,7 +208,9 @@ class Remembered(Generic[Value]):
             # The file is damaged or half written, or the volume fails: like the predictor, keep the old copy.
             if known is None:
                 raise
-            log.warning(self._source.event, model=model_id, reason=str(error))
+            if not isinstance(error, ModelFolderUnavailable):
+                # Otherwise logged once for all models, by the watch of the folder.
+                log.warning(self._source.event, model=model_id, reason=str(error))
             entry = known
         if (learned := self._learned_since(model_id, known)) is not None:
             return learned
@@ -212,10 +227,18 @@ class Remembered(Generic[Value]):
         return entry
 
     def _keep(self, model_id: ModelId, entry: Entry[Value]) -> None:
+        self._forget(model_id)
         self._entries[model_id] = entry
-        self._entries.move_to_end(model_id)
-        if len(self._entries) > self._bounds.most_entries:
-            self._entries.popitem(last=False)
+        self._bytes += entry.size
+        while len(self._entries) > self._bounds.most_entries or (
+            self._bytes > self._bounds.most_bytes and len(self._entries) > 1
+        ):
+            self._forget(next(iter(self._entries)))
+
+    def _forget(self, model_id: ModelId) -> None:
+        entry = self._entries.pop(model_id, None)
+        if entry is not None:
+            self._bytes -= entry.size
 
     def _current(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:
         """Return ``known`` if its file is unchanged, else an entry with the present value of the file."""

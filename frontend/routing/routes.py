@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from intent_serving_client.addresses import InvalidAddress, check_address
+
 PREDICTOR: Final = "predictor"
 TORCHSERVE: Final = "torchserve"
 OPEN_INFERENCE: Final = "open-inference"
@@ -25,7 +27,7 @@ _MANAGEMENT_PORT: Final = 7071
 
 _ROUTE: Final = re.compile(r"(?P<algorithm>[^\s=,]+)=(?P<kind>[a-z-]+)://(?P<address>[^\s,?]+)(\?(?P<option>[^\s,]+))?")
 _MANAGEMENT: Final = re.compile(r"management=(?P<address>[^\s,]+)")
-_ADDRESS: Final = re.compile(r"(dns:///)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
+_RESOLVER: Final = "dns:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,14 @@ def parse_routes(text: str) -> Mapping[str, Engine]:
         if algorithm is None or "=" in part:
             match = _ROUTE.fullmatch(part)
             if match is None:
-                raise ValueError(f"{part!r} is not written as algorithm=kind://host:port")
+                raise ValueError(f"{part!r} must be written as algorithm=kind://host:port")
             if match["kind"] not in KINDS:
                 raise ValueError(f"{part!r}: the kind of engine must be one of: {', '.join(KINDS)}")
             algorithm, address = match["algorithm"], match["address"]
             if algorithm in kinds:
-                raise ValueError(f"{algorithm!r} has two routes")
+                raise ValueError(f"{algorithm!r} has two routes; keep one")
             kinds[algorithm], addresses[algorithm], options[algorithm] = match["kind"], [], match["option"] or ""
-        if not _ADDRESS.fullmatch(address):
-            raise ValueError(f"{part!r}: the address must be host:port")
+        _check(address, part)
         addresses[algorithm].append(address)
     if not kinds:
         raise ValueError("there is no route; write algorithm=kind://host:port")
@@ -72,14 +73,23 @@ def parse_routes(text: str) -> Mapping[str, Engine]:
 def _engine(kind: str, addresses: Sequence[str], option: str) -> Engine:
     if kind != TORCHSERVE:
         if option:
-            raise ValueError(f"{option!r}: an engine of the kind {kind} takes no options")
+            raise ValueError(f"{option!r}: an engine of the kind {kind} has no options")
         return Engine(kind, _target(addresses))
     if len(addresses) > 1:
         raise ValueError(f"{','.join(addresses)!r}: a model is registered with one TorchServe; write a route for each")
     match = _MANAGEMENT.fullmatch(option or f"management={addresses[0].rpartition(':')[0]}:{_MANAGEMENT_PORT}")
-    if match is None or not _ADDRESS.fullmatch(match["address"]):
-        raise ValueError(f"{option!r} is not written as management=host:port")
+    if match is None:
+        raise ValueError(f"{option!r} must be written as management=host:port")
+    _check(match["address"], option or addresses[0], "must be written as management=host:port: ")
     return Engine(kind, addresses[0], match["address"])
+
+
+def _check(address: str, written: str, fault: str = "") -> None:
+    """Check an address in the part of a route that is ``written`` so. Raises ValueError, led by ``fault``."""
+    try:
+        check_address(address.removeprefix(_RESOLVER))
+    except InvalidAddress as error:
+        raise ValueError(f"{written!r}: {fault}{error}") from error
 
 
 def _target(addresses: Sequence[str]) -> str:
@@ -97,5 +107,5 @@ def _ip_version(address: str) -> int:
         return ipaddress.ip_address(host).version
     except ValueError as error:
         raise ValueError(
-            f"{address!r}: several addresses must be numbers; a name that stands for all is written alone"
+            f"{address!r}: several addresses must be IP addresses; a name that resolves to all of them must stand alone"
         ) from error

@@ -169,7 +169,7 @@ class Channel(grpc.aio.Channel):
         await self.balancer.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._tell_waiters()
+        self._wake_waiters()
 
     async def __aenter__(self) -> Self:
         """Return the channel."""
@@ -194,7 +194,7 @@ class Channel(grpc.aio.Channel):
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self.alarms = alarms_of(self._loop)
-            self.balancer = Balancer(self.settings, self._tls, self._tell_waiters)
+            self.balancer = Balancer(self.settings, self._tls, self._wake_waiters)
             self.balancer.set_addresses(self._addresses)
 
     def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -223,7 +223,7 @@ class Channel(grpc.aio.Channel):
     ) -> MultiCallable:
         return MultiCallable(self, Method(path, serialize, deserialize), start)
 
-    def _tell_waiters(self) -> None:
+    def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

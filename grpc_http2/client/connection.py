@@ -11,6 +11,7 @@ from grpc import StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
 from grpc_http2.client.calls.stream import Failure, Headers, Stream
+from grpc_http2.client.keepalive import Keepalive
 from grpc_http2.client.settings import ChannelSettings
 from grpc_http2.engine import (
     MAX_CONCURRENT_STREAMS,
@@ -32,8 +33,6 @@ _WRITE_BYTES: Final = 256 << 10
 _GATE_BYTES: Final = 64 << 10
 # A peer that does not read would keep a closed transport open forever.
 _CLOSE_SECONDS: Final = 1.0
-# uvloop runs timers before it reads sockets: after a pause of this process, unread data from the peer may be there.
-_SECOND_LOOK_SECONDS: Final = 0.02
 
 # From ``PROTOCOL-HTTP2.md``, "Errors"; all other codes map to INTERNAL.
 _CODES: Final[Mapping[int, StatusCode]] = {
@@ -89,10 +88,7 @@ class Connection(asyncio.Protocol):
         self._flushed = 0
         self._paused = False
         self._leaving = False
-        self._hangs = False
-        self._last_read = 0.0
-        self._pinged_at = 0.0
-        self._ping_alarm: Alarm | None = None
+        self._keepalive = Keepalive(self._engine, settings.pings, self._turn, self._alarms)
         self._end_alarm: Alarm | None = None
         self._is_over = False
         self._reason = "the connection was lost"
@@ -211,21 +207,19 @@ class Connection(asyncio.Protocol):
         """Send the connection preface and the client's SETTINGS."""
         # uvloop's transports do not derive from asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
-        self._last_read = self._loop.time()
-        if self._settings.pings is not None:
-            self._watch(self._settings.pings.interval_seconds)
+        self._keepalive.begin(self)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes from the server."""
-        self._last_read = self._loop.time()
+        self._keepalive.read_at = self._loop.time()
         if self._is_over:
             return
         try:
             self._engine.receive_data(data)
         except EngineError:
             # The remaining events mean nothing, and the engine wrote no GOAWAY.
-            self.abort("the server broke the rules of HTTP/2")
+            self.abort("the server violated the rules of HTTP/2")
             return
         self._take_events()
         self._turn.write(self)
@@ -352,45 +346,15 @@ class Connection(asyncio.Protocol):
         if self._is_over:
             return
         self._is_over = True
-        if self._ping_alarm is not None:
-            self._ping_alarm.cancel()
+        self._keepalive.end()
         if not self.opened.done():
             self.opened.set_exception(ConnectionError(self._reason))
-        self._owner.connection_gone(self, hangs=self._hangs)
+        self._owner.connection_gone(self, hangs=self._keepalive.hangs)
         streams, self._streams = self._streams, {}
         self._gated.clear()
         for number, stream in streams.items():
             if stream is not None:
                 stream.stream_failed(Failure(StatusCode.UNAVAILABLE, self._reason, unseen=number > self._flushed))
-
-    # Keepalive.
-
-    def _watch(self, seconds: float) -> None:
-        self._ping_alarm = self._alarms.after(seconds, self._look)
-
-    def _look(self) -> None:
-        pings = self._settings.pings
-        assert pings is not None  # noqa: S101 - the watch runs only with pings
-        silent = self._loop.time() - self._last_read
-        if silent < pings.interval_seconds:
-            self._watch(pings.interval_seconds - silent)
-            return
-        self._pinged_at = self._loop.time()
-        with suppress(EngineError):
-            self._engine.ping()
-        self._turn.write(self)
-        self._ping_alarm = self._alarms.after(pings.timeout_seconds, self._look_again)
-
-    def _look_again(self) -> None:
-        self._ping_alarm = self._alarms.after(_SECOND_LOOK_SECONDS, self._doubt)
-
-    def _doubt(self) -> None:
-        # Equal times mean an answer: the clock may not have advanced in between, and the ping followed a silence.
-        if self._last_read >= self._pinged_at:
-            self._look()
-            return
-        self._hangs = True
-        self.abort("the server does not react")
 
 
 _HANDLERS: Final[Mapping[type[Event], Callable[[Connection, Any], None]]] = {
@@ -406,7 +370,7 @@ _HANDLERS: Final[Mapping[type[Event], Callable[[Connection, Any], None]]] = {
 
 def _failure_of(error: int) -> Failure:
     if error == ErrorCode.REFUSED_STREAM:
-        return Failure(StatusCode.UNAVAILABLE, "the server did not take the call", unseen=True)
+        return Failure(StatusCode.UNAVAILABLE, "the server did not accept the call", unseen=True)
     return Failure(_CODES.get(error, StatusCode.INTERNAL), f"the server ended the call with HTTP/2 error {error}")
 
 

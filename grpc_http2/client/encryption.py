@@ -26,7 +26,7 @@ def client_context(authority: bytes | None, certificate: bytes | None, key: byte
         try:
             context.load_verify_locations(cadata=authority.decode("ascii", "replace"))
         except ValueError as error:
-            raise ssl.SSLError("the authority is no certificate in PEM") from error
+            raise ssl.SSLError("the authority is not a certificate in PEM") from error
     if certificate is not None and key is not None:
         load_pair(context, certificate, key)
     return context

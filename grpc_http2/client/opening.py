@@ -42,7 +42,7 @@ async def open_connection(address: str, owner: Owner, settings: ChannelSettings,
                 _check_protocol(transport)
             await connection.opened
         except BaseException:
-            connection.close("the connection was not needed any more")
+            connection.close("the connection was no longer needed")
             raise
     return connection
 

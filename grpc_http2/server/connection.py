@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
-from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
-
-from grpc import StatusCode
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from grpc_http2.alarms import Alarms
 from grpc_http2.engine import (
@@ -27,13 +23,16 @@ from grpc_http2.engine import (
     server_connection,
 )
 from grpc_http2.log import log
+from grpc_http2.server.backlog import Backlog
 from grpc_http2.server.calls.call import ServerCall
 from grpc_http2.server.calls.request_head import RequestHead
 from grpc_http2.server.lifetime import Lifetime
-from grpc_http2.server.protection.idle_reads import READ_BYTES, IdleReads
-from grpc_http2.server.protection.pacing import CallPacing, ReadPacing
-from grpc_http2.server.protection.policing import IdleBytes, PingPolice
-from grpc_http2.wire import PREFIX_BYTES, Header, WireError, header_bytes
+from grpc_http2.server.peer import Peer
+from grpc_http2.server.protection.charges import Charges
+from grpc_http2.server.protection.pacing import ReadPacing
+from grpc_http2.server.protection.request_bytes import RequestBytes
+from grpc_http2.server.streams import OpenStreams
+from grpc_http2.wire import PREFIX_BYTES, Header
 
 if TYPE_CHECKING:
     from grpc_http2.server.server import Server
@@ -43,27 +42,6 @@ _WRITE_BYTES: Final = 256 << 10
 _FRAME_HEADER_BYTES: Final = 9
 # Covers the headers of nearly all requests; their actual size is computed only if the sum of a read is conspicuous.
 _REQUEST_BYTES: Final = 1024
-# More than the acknowledgements of all tolerated pings.
-_BODY_BYTES: Final = 256
-
-
-class ServerStream(Protocol):
-    """A request and its response, on a stream of a connection."""
-
-    request_ended: bool
-    """Whether the caller has sent its whole request."""
-
-    def begin(self) -> None:
-        """Handle the request headers."""
-
-    def receive(self, data: bytes, *, last: bool) -> None:
-        """Handle a part of the request."""
-
-    def leave(self) -> None:
-        """Handle the end of the stream."""
-
-    def look(self, now: float) -> None:
-        """Check time limits. ``now`` is in seconds of ``time.monotonic()``."""
 
 
 class ServerConnection(asyncio.BufferedProtocol):
@@ -78,8 +56,6 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.limits = limits = server.limits
         self.turn = server.turn
         self.alarms: Alarms = server.alarms
-        self.streams: dict[int, ServerStream] = {}
-        """Received requests whose streams are open."""
         self.known_head: RequestHead | None = None
         """Headers of the last call."""
         self._engine = server_connection(
@@ -88,26 +64,15 @@ class ServerConnection(asyncio.BufferedProtocol):
             stream_window_bytes=limits.stream_window_bytes,
             connection_window_bytes=limits.connection_window_bytes,
         )
-        self._reading = ReadPacing(server.buffer)
-        self._pacing = CallPacing(limits.max_unsent_connection_bytes)
-        self._room = self._pacing.calls_of_a_turn()
-        self._unsent_bytes = 0
+        self.peer = Peer()
         self._transport: asyncio.Transport | None = None
-        self._peername: Any = None
-        self._tls: ssl.SSLObject | None = None
-        self._is_paused = False
-        self._held_bytes = 0
-        self._max_held_bytes = max(limits.max_buffered_connection_bytes, 2 * limits.max_message_bytes)
-        self._writers: dict[int, asyncio.Future[None]] = {}
-        self._parked: deque[ServerCall] = deque()
-        self._unfinished: list[int] = []
+        self._reading = ReadPacing(server.buffer)
         now = time.monotonic()
         self._lifetime = Lifetime(self._engine, limits, self.alarms, now)
-        self._pings = PingPolice(limits)
-        self._idle = IdleBytes(limits, now)
-        self.idle_reads = IdleReads(limits, now)
-        """Unproductive reads that the caller may still cause."""
-        self._waits = 0.0
+        self.charges = Charges(limits, server.idle_reads, now)
+        self.request_bytes = RequestBytes(server, limits)
+        self.backlog = Backlog(server, limits, self.turn, self._engine, self.request_bytes)
+        self.streams = OpenStreams(self._engine, limits, self.backlog, self.charges.idle_bytes)
 
     # Callbacks of the transport.
 
@@ -116,9 +81,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         # uvloop's transports are not a subclass.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
-        # A closed transport may no longer provide these values.
-        self._peername = transport.get_extra_info("peername")
-        self._tls = transport.get_extra_info("ssl_object")
+        self.peer = Peer.of(transport)
         self.server.opened(self)
         self.flush()
 
@@ -141,12 +104,13 @@ class ServerConnection(asyncio.BufferedProtocol):
             return
         self._lifetime.heard_at = time.monotonic()
         self._take_events(nbytes)
-        if self._engine.want_write or self._lifetime.said_goodbye:
+        if self._engine.want_write or self._lifetime.sent_goaway:
             self.turn.write(self)
-        if self._waits:
+        charges = self.charges
+        if charges.pause_seconds:
             self._pause_reading(transport)
-            self.alarms.after(self._waits, self._read_on)
-            self._waits = 0.0
+            self.alarms.after(charges.pause_seconds, self._read_on)
+            charges.pause_seconds = 0.0
         elif nbytes == len(buffer):
             # More bytes may be waiting. The other connections have their turn first.
             transport.pause_reading()
@@ -166,19 +130,19 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Stop writing: the caller does not read."""
-        self._is_paused = True
+        self.backlog.is_paused = True
 
     def resume_writing(self) -> None:
         """Resume writing."""
-        self._is_paused = False
+        self.backlog.is_paused = False
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the calls: no caller is left to answer."""
         del exc
         self._transport = None
-        self._end_calls()
-        self._count_unsent()
+        self.streams.close_all()
+        self.backlog.clear()
         self.server.closed(self)
 
     # Interface for calls.
@@ -194,7 +158,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             if body:
                 engine.send_data(stream_id, body)
             engine.send_trailers(stream_id, trailers)
-            self._pacing.count(len(body))
+            self.backlog.pacing.count(len(body))
         except EngineError:
             # The caller has just cancelled or disconnected.
             return
@@ -222,31 +186,26 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._engine.send_data(stream_id, data, end_stream=last)
         except EngineError:
             return
-        self.idle_reads.credit += READ_BYTES
-        # Callers measure the path with pings whenever they receive data, however little.
-        self._pings.forgive()
+        self.charges.earn_message()
         self.turn.write(self)
 
     def answered(self, stream_id: int, *, request_ended: bool) -> None:
         """Handle the completion of a response."""
-        self._pings.forgive()
+        self.charges.pings.forgive()
         if not request_ended:
-            self._unfinished.append(stream_id)
+            self.streams.unfinished.append(stream_id)
         self.turn.write(self)
 
     def reset(self, stream_id: int) -> None:
         """Reset a stream that cannot be answered."""
-        self._reset(stream_id, ErrorCode.INTERNAL_ERROR)
+        self.streams.reset(stream_id, ErrorCode.INTERNAL_ERROR)
         self.turn.write(self)
 
     async def drained(self, stream_id: int) -> None:
         """Return once the caller has read enough of the response to make room for more, or the stream is closed."""
-        if self._unsent(stream_id) <= self.limits.max_unsent_bytes:
-            return
-        self.flush()
-        if self._unsent(stream_id) > self.limits.max_unsent_bytes:
-            writer = self._writers[stream_id] = asyncio.get_running_loop().create_future()
-            await writer
+        if not self.backlog.has_room(stream_id):
+            self.flush()
+            await self.backlog.wait_for_room(stream_id)
 
     def acknowledge(self, stream_id: int, count: int) -> None:
         """Let the caller send ``count`` bytes more; the window update goes out with the connection's next write."""
@@ -261,36 +220,6 @@ class ServerConnection(asyncio.BufferedProtocol):
         """Let the caller send ``count`` bytes more, and write the window update in this turn."""
         self.acknowledge(stream_id, count)
         self.turn.write(self)
-
-    def hold(self, count: int) -> None:
-        """Count ``count`` further request bytes as held; a negative ``count`` releases bytes."""
-        self._held_bytes += count
-        self.server.held_bytes += count
-
-    def holds_too_much(self) -> bool:
-        """Return whether the server holds more request bytes than it may, for this caller or for all."""
-        return (
-            self._held_bytes > self._max_held_bytes
-            or self.server.held_bytes > self.limits.max_buffered_bytes + self.limits.max_message_bytes
-        )
-
-    def peer(self) -> str:
-        """Return the caller's address in gRPC's notation."""
-        client = self.client()
-        if client is None:
-            return "unknown"
-        host, port = client
-        return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
-
-    def client(self) -> tuple[str, int] | None:
-        """Return the caller's address and port; ``None`` if the caller has none."""
-        name = self._peername
-        return (name[0], name[1]) if isinstance(name, tuple) else None
-
-    def certificate(self) -> bytes | None:
-        """Return the caller's certificate in PEM; ``None`` without one."""
-        found = None if self._tls is None else self._tls.getpeercert(binary_form=True)
-        return None if found is None else ssl.DER_cert_to_PEM_cert(found).encode("ascii")
 
     # Interface for the server.
 
@@ -319,9 +248,9 @@ class ServerConnection(asyncio.BufferedProtocol):
         for stream in list(self.streams.values()):
             stream.look(now)
 
-    def say_goodbye(self, grace: float) -> None:
+    def drain(self, grace: float) -> None:
         """Drain the connection: the caller's next calls go elsewhere; active calls have ``grace`` seconds."""
-        self._lifetime.say_goodbye(self, grace)
+        self._lifetime.drain(self, grace)
 
     def close(self) -> None:
         """Write pending data, and close the connection."""
@@ -330,19 +259,19 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def abort(self, reason: str) -> None:
         """Close the connection at once."""
-        log.debug("connection ended", peer=self.peer(), reason=reason)
+        log.debug("connection ended", peer=self.peer.name(), reason=reason)
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
-        self._end_calls()
+        self.streams.close_all()
 
     def flush(self) -> None:
         """Write pending data, unless the caller does not read it."""
         transport = self._transport
         if transport is None:
             return
-        engine = self._engine
-        while not (self._is_paused or transport.is_closing()):
+        engine, backlog, streams = self._engine, self.backlog, self.streams
+        while not (backlog.is_paused or transport.is_closing()):
             try:
                 data = engine.data_to_send(_WRITE_BYTES)
             except EngineError as error:
@@ -350,30 +279,18 @@ class ServerConnection(asyncio.BufferedProtocol):
                 return
             if data:
                 transport.write(data)
-                self._count_written(len(data))
+                self.charges.earn(len(data))
             # Streams and the connection may close only with their last bytes, even if nothing is left to write.
             events = engine.events()
             if events:
                 self._take_events_of_writing(events)
-            if len(data) < _WRITE_BYTES and not (self._unfinished and self._reset_unfinished()):
+            if len(data) < _WRITE_BYTES and not (streams.unfinished and streams.reset_unfinished()):
                 break
-        if self._writers:
-            self._wake_writers()
-        self._count_unsent()
-        self._room = self._pacing.calls_of_a_turn()
-        if self._parked and not self._is_congested():
-            self._unpark()
-        if self._lifetime.said_goodbye and not self.streams:
+        backlog.written(self)
+        if self._lifetime.sent_goaway and not streams:
             transport.close()
 
     # Internal.
-
-    def _count_written(self, size: int) -> None:
-        if size > _BODY_BYTES:
-            # Callers that receive a body send window updates, and pings to measure the path.
-            self._pings.forgive()
-            self._idle.earn(size)
-            self.idle_reads.earn(size)
 
     def _close_transport(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -383,14 +300,14 @@ class ServerConnection(asyncio.BufferedProtocol):
     def _pause_reading(self, transport: asyncio.Transport) -> None:
         """Leave incoming bytes to the kernel."""
         transport.pause_reading()
-        if self._tls is not None and not transport.is_closing():
+        if self.peer.uses_tls and not transport.is_closing():
             # The TLS transport would continue to read until its own large buffer is full.
             cast("Any", transport).set_read_buffer_limits(high=1, low=0)
 
     def _read_on(self) -> None:
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            if self._tls is not None:
+            if self.peer.uses_tls:
                 cast("Any", transport).set_read_buffer_limits()
             transport.resume_reading()
 
@@ -412,28 +329,14 @@ class ServerConnection(asyncio.BufferedProtocol):
                 idle -= _REQUEST_BYTES
                 self._open(event)
             elif isinstance(event, StreamClosed):
-                self._stream_closed(event.stream_id)
+                streams.close(event.stream_id)
             elif not self._goes_on_after(event):
                 return
         self._reading.count(received, idle)
-        if idle < 0 and not self._idle.is_charged:
-            self.idle_reads.credit -= idle
-        else:
-            self._charge(events, received, idle)
-
-    def _charge(self, events: Sequence[Event], received: int, idle: int) -> None:
-        """Charge a read that brought little of use, or refund what earlier reads were charged for parts of its data."""
-        is_charged = idle > 0 or self._idle.is_charged
-        if is_charged:
-            idle -= sum(header_bytes(event.headers) for event in events if isinstance(event, RequestReceived))
-        if idle < 0:
-            self.idle_reads.credit -= idle
-        else:
-            wasted = max(0, idle - self._idle.excused)
-            if self.idle_reads.is_too_much(received, wasted, self._lifetime.heard_at):
-                self._waits = self.server.idle_reads.wait(wasted, self._lifetime.heard_at)
-        # After the final GOAWAY, the engine reports no further requests.
-        if is_charged and not self._lifetime.said_goodbye and self._idle.is_too_much(idle, self._lifetime.heard_at):
+        charges, lifetime = self.charges, self._lifetime
+        if idle < 0 and not charges.idle_bytes.is_charged:
+            charges.idle_reads.credit -= idle
+        elif charges.charge(events, received, idle, lifetime.heard_at, may_end=not lifetime.sent_goaway):
             self._hang_up(b"too many frames without use")
 
     def _goes_on_after(self, event: Event) -> bool:
@@ -443,7 +346,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             if stream is not None and not stream.request_ended:
                 stream.receive(b"", last=True)
         elif isinstance(event, PingReceived):
-            if self._pings.is_too_many(self._lifetime.heard_at):
+            if self.charges.pings.is_too_many(self._lifetime.heard_at):
                 self._hang_up(b"too_many_pings")
                 return False
         elif isinstance(event, PingAcknowledged):
@@ -456,7 +359,7 @@ class ServerConnection(asyncio.BufferedProtocol):
     def _take_events_of_writing(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, StreamClosed):
-                self._stream_closed(event.stream_id)
+                self.streams.close(event.stream_id)
             elif isinstance(event, ConnectionClosed):
                 self._close_transport()
 
@@ -467,100 +370,10 @@ class ServerConnection(asyncio.BufferedProtocol):
         if event.end_stream:
             stream.receive(b"", last=True)
 
-    def ready(self, call: ServerCall) -> None:
-        """Serve a call: in this turn if the caller reads its responses, otherwise once it does."""
-        if self._parked or self._room <= 0 or self._is_congested():
-            self._parked.append(call)
-            self.turn.write(self)
-            if self.holds_too_much():
-                call.refuse_request(
-                    WireError(StatusCode.RESOURCE_EXHAUSTED, "the answers of former calls are not read")
-                )
-        else:
-            self._room -= 1
-            self.turn.serve(call)
-
-    def _is_congested(self) -> bool:
-        if self._is_paused:
-            return True
-        if not self._unsent_bytes:
-            return False
-        limits = self.limits
-        is_full = self.server.unsent_bytes > limits.max_unsent_server_bytes
-        most = limits.max_unsent_bytes if is_full else limits.max_unsent_connection_bytes
-        return len(self.streams) > 1 and self._engine.queued_body_size() > most
-
-    def _unpark(self) -> None:
-        while self._parked and self._room > 0:
-            call = self._parked.popleft()
-            if not call.ended:
-                self._room -= 1
-                self.turn.serve(call)
-        # However these calls end, the next turn continues from here.
-        self.turn.write(self)
-
-    def _count_unsent(self) -> None:
-        unsent = 0 if self._transport is None else self._engine.queued_body_size()
-        if unsent != self._unsent_bytes:
-            self.server.unsent_bytes += unsent - self._unsent_bytes
-            self._unsent_bytes = unsent
-
-    def _reset_unfinished(self) -> bool:
-        """Reset the streams of callers that have their response and are still sending; return whether any was reset.
-
-        REQUIRES: all writable data was taken from the engine; a reset before that discards the response.
-        """
-        before = len(self._unfinished)
-        waiting = []
-        for stream_id in self._unfinished:
-            if self._unsent(stream_id):
-                waiting.append(stream_id)
-            elif stream_id in self.streams:
-                self._reset(stream_id, ErrorCode.NO_ERROR)
-        self._unfinished = waiting
-        return len(waiting) < before
-
-    def _stream_closed(self, stream_id: int) -> None:
-        # Streams that were never announced may close, too.
-        stream = self.streams.pop(stream_id, None)
-        if stream is not None:
-            stream.leave()
-        writer = self._writers.pop(stream_id, None)
-        if writer is not None and not writer.done():
-            writer.set_result(None)
-
-    def _wake_writers(self) -> None:
-        for stream_id, writer in list(self._writers.items()):
-            if self._unsent(stream_id) <= self.limits.max_unsent_bytes:
-                del self._writers[stream_id]
-                if not writer.done():
-                    writer.set_result(None)
-
-    def _unsent(self, stream_id: int) -> int:
-        try:
-            return self._engine.queued_body_size(stream_id)
-        except (EngineError, ValueError):
-            return 0
-
-    def _reset(self, stream_id: int, code: ErrorCode) -> None:
-        stream = self.streams.get(stream_id)
-        if stream is not None and not stream.request_ended:
-            # Until the reset reaches the caller, the caller continues to send, and the engine does not report the data.
-            self._idle.excuse(self.limits.stream_window_bytes)
-        try:
-            self._engine.reset_stream(stream_id, code)
-        except EngineError:
-            return
-
     def _hang_up(self, reason: bytes) -> None:
         """End the connection of a caller that exceeds its limits."""
-        log.info("connection ended", peer=self.peer(), reason=reason.decode())
+        log.info("connection ended", peer=self.peer.name(), reason=reason.decode())
         with contextlib.suppress(EngineError):
             self._engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=reason)
         self.close()
-        self._end_calls()
-
-    def _end_calls(self) -> None:
-        self._parked.clear()
-        for stream_id in list(self.streams):
-            self._stream_closed(stream_id)
+        self.streams.close_all()

@@ -55,13 +55,13 @@ class Lifetime:
 
     __slots__ = (
         "_alarms",
-        "_asked_at",
         "_engine",
         "_leave_at",
         "_limits",
+        "_pinged_at",
         "_renew_at",
         "heard_at",
-        "said_goodbye",
+        "sent_goaway",
     )
 
     def __init__(self, engine: Connection, limits: ServerLimits, alarms: Alarms, now: float) -> None:
@@ -70,9 +70,9 @@ class Lifetime:
         self._alarms = alarms
         self.heard_at = now
         """Time at which the caller last sent something, in seconds of ``time.monotonic()``."""
-        self.said_goodbye = False
+        self.sent_goaway = False
         """Whether the final GOAWAY was sent, which notifies the caller which calls are the last."""
-        self._asked_at: float | None = None
+        self._pinged_at: float | None = None
         self._renew_at = now + limits.connection_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
         self._leave_at: float | None = None
 
@@ -80,21 +80,21 @@ class Lifetime:
         """Perform what is due at ``now``, in seconds of ``time.monotonic()``."""
         if self._leave_at is not None:
             if now >= self._leave_at and connection.is_closing:
-                connection.abort("the caller does not read what it is sent")
-            elif now >= self._leave_at or (self.said_goodbye and connection.is_idle):
+                connection.abort("the caller does not read its answers")
+            elif now >= self._leave_at or (self.sent_goaway and connection.is_idle):
                 connection.close()
         elif now >= self._renew_at:
-            self.say_goodbye(connection, self._limits.connection_grace_seconds)
-        if self._asked_at is not None:
-            if self.heard_at >= self._asked_at:
-                self._asked_at = None
-            elif now - self._asked_at >= self._limits.keepalive_timeout_seconds:
-                connection.abort("the caller gives no sign of life")
+            self.drain(connection, self._limits.connection_grace_seconds)
+        if self._pinged_at is not None:
+            if self.heard_at >= self._pinged_at:
+                self._pinged_at = None
+            elif now - self._pinged_at >= self._limits.keepalive_timeout_seconds:
+                connection.abort("the caller does not respond to pings")
         elif now - self.heard_at >= self._limits.keepalive_seconds:
-            self._asked_at = now
+            self._pinged_at = now
             self._ping(connection, _KEEPALIVE)
 
-    def say_goodbye(self, connection: Living, grace: float) -> None:
+    def drain(self, connection: Living, grace: float) -> None:
         """Drain the connection: the caller's next calls go elsewhere; active calls have ``grace`` seconds.
 
         A shutdown notice is sent first, so that calls which are on their way are served too. The final GOAWAY follows
@@ -110,22 +110,22 @@ class Lifetime:
             return
         self._ping(connection, _FAREWELL)
         # A caller that answers no ping is sent the final GOAWAY all the same.
-        self._alarms.after(min(_FAREWELL_SECONDS, grace), self._say_last_word, connection)
+        self._alarms.after(min(_FAREWELL_SECONDS, grace), self._send_goaway, connection)
 
     def ping_answered(self, connection: Living, data: bytes) -> None:
         """Handle the answer to a ping."""
         if data == _FAREWELL:
-            self._say_last_word(connection)
+            self._send_goaway(connection)
 
     def closes(self) -> None:
         """Limit the time for closing the transport: a caller that does not read would keep the transport forever."""
         farewell = time.monotonic() + _FAREWELL_SECONDS
         self._leave_at = farewell if self._leave_at is None else min(farewell, self._leave_at)
 
-    def _say_last_word(self, connection: Living) -> None:
-        if self.said_goodbye or not connection.is_open:
+    def _send_goaway(self, connection: Living) -> None:
+        if self.sent_goaway or not connection.is_open:
             return
-        self.said_goodbye = True
+        self.sent_goaway = True
         try:
             self._engine.send_goaway(ErrorCode.NO_ERROR)
         except EngineError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -12,6 +13,10 @@ from typing import Final, Protocol
 _BACKLOG: Final = 4096
 _EXHAUSTED_SECONDS: Final = 0.1
 _ANY_PORT: Final = 0
+EVERY_ADDRESS: Final = "::"
+"""Address of IPv6 that stands for all addresses of the machine, those of IPv4 included."""
+NOT_OF_THIS_MACHINE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""Errors of addresses that this machine does not have."""
 
 
 class Dealing(Protocol):
@@ -110,31 +115,53 @@ class Listener:
 async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Return a socket for each address of ``host``, all on one port.
 
+    Names such as localhost often have an address of IPv6 where the machine has none: addresses of a name that are not
+    of this machine are left out, unless all of them are. ``::`` stands for all addresses of the machine, those of IPv4
+    included; any other address of IPv6 for itself alone.
+
     Args:
-        host: name or address, IPv4 or IPv6.
+        host: name or address, IPv4 or IPv6, with or without brackets.
         port: port number; 0 selects a free port.
         reuse_port: whether other processes may listen on the same port, and share its connections.
 
     Raises:
-        OSError: an address does not belong to this machine, or is in use.
+        OSError: an address is in use, or none belongs to this machine.
+        UnicodeError: ``host`` is not a name.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
-            each = socket.socket(family, kind, protocol)
-            sockets.append(each)
-            each.setblocking(False)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            same_port = sockets[0].getsockname()[1] if port == _ANY_PORT and len(sockets) > 1 else port
-            each.bind((address[0], same_port, *address[2:]))
+            same_port = sockets[0].getsockname()[1] if port == _ANY_PORT and sockets else port
+            place = (address[0], same_port, *address[2:])
+            try:
+                sockets.append(_bound(socket.socket(family, kind, protocol), place, reuse_port=reuse_port))
+            except OSError as error:
+                if error.errno not in NOT_OF_THIS_MACHINE:
+                    raise
+                missing = error
+        if missing is not None and not sockets:
+            raise missing
     except OSError:
         for each in sockets:
             each.close()
         raise
     return sockets
+
+
+def _bound(unbound: socket.socket, place: tuple[str | int, ...], *, reuse_port: bool) -> socket.socket:
+    """Return the socket, bound to ``place``. Raises OSError, with the socket closed."""
+    try:
+        unbound.setblocking(False)
+        unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if unbound.family == socket.AF_INET6:
+            unbound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, place[0] != EVERY_ADDRESS)
+        unbound.bind(place)
+    except OSError:
+        unbound.close()
+        raise
+    return unbound

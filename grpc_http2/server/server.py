@@ -16,7 +16,7 @@ from grpc_http2.alarms import Alarms, alarms_of
 from grpc_http2.server.calls.call import CallHandler, ServerCall
 from grpc_http2.server.calls.methods import HandlerMethod, Method, RpcHandler, ServicerMethod
 from grpc_http2.server.calls.request_head import RequestHead
-from grpc_http2.server.connection import ServerConnection, ServerStream
+from grpc_http2.server.connection import ServerConnection
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.listening import Dealing, Listener, bound_sockets
 from grpc_http2.server.opening import Opening
@@ -24,6 +24,7 @@ from grpc_http2.server.plain_http.http1 import Http1
 from grpc_http2.server.plain_http.http_exchange import Application, HttpExchange, refuse
 from grpc_http2.server.protection.handshakes import Handshakes
 from grpc_http2.server.protection.idle_reads import IdleReadQueue
+from grpc_http2.server.streams import ServerStream
 from grpc_http2.turn import Turn
 from grpc_http2.wire import Header, WireError
 
@@ -169,7 +170,7 @@ class Server:
         for opening in list(self.opening):
             opening.hurry(min(grace, _LAST_OPENING_SECONDS))
         for connection in list(self._connections):
-            connection.say_goodbye(grace)
+            connection.drain(grace)
         self.http1.drain()
         await self._wait_until_gone(grace)
         for opening in list(self.opening):
@@ -200,7 +201,7 @@ class Server:
         """Register an open connection."""
         self._connections.add(connection)
         if self._leave_at is not None:
-            connection.say_goodbye(max(0.0, self._leave_at - time.monotonic()))
+            connection.drain(max(0.0, self._leave_at - time.monotonic()))
 
     def closed(self, connection: ServerConnection) -> None:
         """Remove a closed connection."""

@@ -34,9 +34,9 @@ def read_counts(path: Path) -> dict[str, float]:
     except UnicodeDecodeError as error:
         raise BadCounts(f"{path.name} is not UTF-8; save the file in that encoding") from error
     except csv.Error as error:
-        raise BadCounts(f"{path.name}, line {reader.line_num}: this is no CSV ({error}); check the quotes") from error
+        raise BadCounts(f"{path.name}, line {reader.line_num}: not valid CSV ({error}); check the quotes") from error
     if not any(counts.values()):
-        raise BadCounts(f"{path.name} has no requests; write the columns model,requests and one row a model")
+        raise BadCounts(f"{path.name} has no requests; write the columns model,requests and one row per model")
     return counts
 
 
@@ -48,10 +48,10 @@ def _rows(path: Path, reader: Any) -> Iterator[tuple[str, float]]:
     for row in filter(None, reader):
         place = f"{path.name}, line {reader.line_num}"
         if len(row) != len(_COLUMNS):
-            raise BadCounts(f"{place}: {len(row)} columns, and the header has {len(_COLUMNS)}")
+            raise BadCounts(f"{place}: {len(row)} columns, but the header has {len(_COLUMNS)}")
         model, text = row
         if model in seen:
-            raise BadCounts(f"{place}: {model!r} stands there twice")
+            raise BadCounts(f"{place}: {model!r} appears twice; keep one row")
         seen.add(model)
         yield model, _count(place, text)
 
@@ -60,9 +60,9 @@ def _count(place: str, text: str) -> float:
     try:
         count = float(text)
     except ValueError as error:
-        raise BadCounts(f"{place}: {text!r} is no number of requests") from error
+        raise BadCounts(f"{place}: {text!r} is not a number of requests") from error
     if not 0 <= count <= _MOST_REQUESTS:
-        raise BadCounts(f"{place}: {text!r} is no number of requests")
+        raise BadCounts(f"{place}: {text!r} is not a number of requests")
     return count
 
 
@@ -84,7 +84,7 @@ def measured_sizes(model_dir: Path) -> dict[ModelId, int]:
     prints = dict(_fingerprints(loader, store.model_ids()))
     loaded = dict(_loaded_sizes(loader, prints))
     if not loaded:
-        raise NothingMeasured(f"no model of {model_dir} can be loaded, so none can be measured; give --model-bytes")
+        raise NothingMeasured(f"no model of {model_dir} can be loaded and measured; give --model-bytes")
     estimates = {model_id: loader.estimate(fingerprint) for model_id, fingerprint in prints.items()}
     ratio = sum(loaded.values()) / sum(estimates[model_id] for model_id in loaded)
     return {model_id: loaded.get(model_id, max(1, round(estimates[model_id] * ratio))) for model_id in prints}

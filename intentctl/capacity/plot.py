@@ -42,13 +42,13 @@ def draw(curves: Sequence[Curve], wanted: float, path: Path) -> None:
     for panel, curve in zip(panels[0], curves, strict=True):
         panel.plot(curve.at, curve.with_affinity, color=_WITH, linewidth=2.2, label="with affinity")
         panel.plot(curve.at, curve.without_affinity, color=_WITHOUT, linewidth=2.2, label="without affinity")
-        panel.axhline(wanted, color="black", linewidth=0.8, linestyle=":", label=f"wanted: {wanted:g}")
+        panel.axhline(wanted, color="black", linewidth=0.8, linestyle=":", label=f"required: {wanted:g}")
         panel.axvline(curve.mark, color="black", linewidth=0.8, linestyle="--")
         panel.set(title=curve.title, xlabel=curve.label, ylim=(0, 1.02))
         panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         panel.grid(visible=True, alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0][0].set_ylabel("requests that find their model in memory")
+    panels[0][0].set_ylabel("share of requests that find their model in memory")
     panels[0][-1].legend(fontsize=8, loc="lower right")
     figure.tight_layout()
     try:

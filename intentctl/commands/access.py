@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from intentctl.command import IntentCommand, IntentGroup
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
 from serving.access.access_file import InvalidAccessFile, entry_of_key, read_access_file
 from serving.access.access_map import read_access_map
 from serving.access.keys import hash_of, new_key
 from serving.call.counters import AccessCounters
 
+_KEY_MODE: Final = 0o600
+_CERTIFICATE_MODE: Final = 0o644
 _COLUMNS: Final = ("identity", "rights", "models", "keys", "expired", "certificates", "limits")
 
 access = typer.Typer(
     name="access",
-    help="Make API keys, and check the access file that names who may call.",
+    cls=IntentGroup,
+    help="Make API keys and certificates for trials, and check the access file that names who may call.",
     no_args_is_help=True,
 )
 
 
-@access.command()
+@access.command(cls=IntentCommand)
 def key(
     *,
     days: Annotated[
@@ -39,13 +45,13 @@ def key(
     if as_json or not console.is_terminal:
         print_json({"key": made, "entry": entry})
         return
-    console.print("[bold]For the caller[/], who keeps it secret; nobody can show it again:")
+    console.print("[bold]For the caller[/], to be kept secret; the key cannot be shown again:")
     console.print(made, highlight=False, soft_wrap=True)
     console.print("\n[bold]For the access file[/], among the [bold]keys[/] of an identity:")
     console.print_json(data=entry)
 
 
-@access.command()
+@access.command(cls=IntentCommand)
 def check(
     file: Annotated[Path, typer.Argument(help="Path of the access file.", show_default=False)],
     *,
@@ -76,6 +82,54 @@ def check(
         print_json({"identities": rows, "tokens": content.jwt is not None})
         return
     print_table([Column(name) for name in _COLUMNS], [[_shown(row[name]) for name in _COLUMNS] for row in rows])
+
+
+@access.command("trial-certificates")
+def trial_certificates(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; made if it does not exist.", show_default=False)],
+    *,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="Name or address by which the services are called, beside localhost and their own names; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    days: Annotated[float, typer.Option(min=0.01, max=90.0, help="Days until the certificates expire.")] = 7.0,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the files of an earlier call.")] = False,
+) -> None:
+    """Make certificates for trying TLS: an authority, and a pair for each service and a caller.
+
+    The authority's key is kept nowhere, so only the certificates of one call trust each other. Services that others
+    rely on get their certificates from an authority of your own.
+    """
+    # Certificates take megabytes of libraries, which other commands do not need.
+    from intentctl.trial_certificates import trial_certificates as made_for  # noqa: PLC0415
+
+    try:
+        files = made_for(name or (), days)
+    except ValueError as error:
+        fail(f"--name {', '.join(name or ())}: {error}", EXIT_USAGE)
+    there = [each for each in files if (folder / each).exists()]
+    if there and not replace:
+        fail(f"{folder} has {', '.join(there)} already; give --replace, or name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for each, content in files.items():
+            _write(folder / each, content)
+    except OSError as error:
+        fail(f"{folder} cannot be written to: {error.strerror}")
+    for each in files:
+        sys.stdout.write(f"{folder / each}\n")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file; a key is readable for its owner alone from its beginning."""
+    mode = _KEY_MODE if path.suffix == ".key" else _CERTIFICATE_MODE
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
 
 
 def _shown(value: object) -> str:

@@ -35,14 +35,16 @@ _HEADINGS: Final = (
 
 def _bytes(text: str) -> int:
     """Return the number of bytes of a size in the notation of the predictor's settings."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError  # noqa: PLC0415 - not needed for --help
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - not needed for --help
+
+    from serving.domain.byte_sizes import Bytes  # noqa: PLC0415 - as above
 
     try:
-        size = int(TypeAdapter(ByteSize).validate_python(text))
+        size = int(TypeAdapter(Bytes).validate_python(text))
     except ValidationError as error:
-        raise typer.BadParameter(f"{text!r} is no size; write it as 600MB or 2GiB") from error
+        raise typer.BadParameter(f"{text!r} is not a size; write a size as 600MB or 2GiB") from error
     if size < 1:
-        raise typer.BadParameter("it must be at least 1")
+        raise typer.BadParameter("the size must be at least 1 byte")
     return size
 
 
@@ -137,7 +139,7 @@ def capacity(
     if model_memory is not None and memory_limit is not None:
         fail("give --model-memory or --memory-limit, not both: the predictor takes its share of the limit", EXIT_USAGE)
     if counts is not None and tenants is not None:
-        fail("give --counts or --tenants, not both: the file says how many models there are", EXIT_USAGE)
+        fail("give --counts or --tenants, not both: the file determines the number of models", EXIT_USAGE)
     budget = model_memory or _usual_budget(memory_limit)
     try:
         requests, sizes = _models(counts, tenants, exponent, model_bytes, model_dir)
@@ -181,7 +183,7 @@ def _models(
         return list(requests.values()), [sizes[model] for model in requests]
     if model_bytes is not None:
         if tenants is None:
-            fail("--model-bytes needs --tenants or --counts: how many models there are", EXIT_USAGE)
+            fail("--model-bytes needs --tenants or --counts for the number of models", EXIT_USAGE)
         return zipf(tenants, exponent), [model_bytes] * tenants
     measured = list(_measured(model_dir).values())
     number = tenants or len(measured)
@@ -191,11 +193,11 @@ def _models(
 
 def _measured(model_dir: Path) -> dict[Any, int]:
     if not model_dir.is_dir():
-        fail(f"--model-dir {model_dir} is no folder; name one, or give --model-bytes", EXIT_USAGE)
+        fail(f"--model-dir {model_dir} is not a folder; name one, or give --model-bytes", EXIT_USAGE)
     try:
         return dict(measured_sizes(model_dir))
     except ModuleNotFoundError as error:
-        fail(f"to measure models takes the predictor's packages, and {error.name} is not installed; give --model-bytes")
+        fail(f"measuring models requires the predictor's packages; {error.name} is not installed; give --model-bytes")
 
 
 def _print(answer: Forecast) -> None:
@@ -205,20 +207,20 @@ def _print(answer: Forecast) -> None:
 
 def _quantities(answer: Forecast) -> Iterator[tuple[str, str]]:
     demand, fleet, wanted = answer.demand, answer.fleet, answer.wanted
-    yield "models asked for", f"{demand.models}"
-    yield "memory of all", _size(demand.size)
-    yield "memory for models, each predictor", _size(fleet.cache.budget)
+    yield "requested models", f"{demand.models}"
+    yield "memory of all models", _size(demand.size)
+    yield "memory for models per predictor", _size(fleet.cache.budget)
     if demand.refused:
-        yield "models larger than that, refused", f"{demand.refused}"
-    yield "requests for the most popular", f"{demand.hottest:.2%}"
-    yield "hit rate wanted", f"{wanted.hit_rate:.2%}"
+        yield "models too large for that memory, refused", f"{demand.refused}"
+    yield "requests for the most popular model", f"{demand.hottest:.2%}"
+    yield "required hit rate", f"{wanted.hit_rate:.2%}"
     yield (
-        "memory for it in one predictor",
-        "none suffices" if answer.budget_of_one is None else _size(answer.budget_of_one),
+        "memory for that hit rate in one predictor",
+        "no size suffices" if answer.budget_of_one is None else _size(answer.budget_of_one),
     )
     rate = f"{wanted.requests_per_second:g} requests/s"
-    yield "replicas for it, with affinity", _number(answer.with_affinity.for_hit_rate)
-    yield "replicas for it, without affinity", _number(answer.without_affinity.for_hit_rate)
+    yield "replicas for that hit rate, with affinity", _number(answer.with_affinity.for_hit_rate)
+    yield "replicas for that hit rate, without affinity", _number(answer.without_affinity.for_hit_rate)
     yield f"replicas for {rate}, with affinity", _number(answer.with_affinity.for_requests)
     yield f"replicas for {rate}, without affinity", _number(answer.without_affinity.for_requests)
     yield "replicas for both, with affinity", _number(answer.with_affinity.for_both)
@@ -239,7 +241,7 @@ def _row(row: Row) -> Sequence[str]:
 
 
 def _number(replicas: int | None) -> str:
-    return "none suffices" if replicas is None else f"{replicas}"
+    return "no number suffices" if replicas is None else f"{replicas}"
 
 
 def _size(size: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.evaluating import (
     Asking,
@@ -23,7 +24,6 @@ from intentctl.evaluating import (
     read_rows,
 )
 from intentctl.output import EXIT_FAILED, AsJson, Column, print_json, print_table
-from serving.wire.channels import ChannelOptions
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison, Difference
@@ -104,7 +104,7 @@ def _sentence(outcome: Comparison) -> str:
     from evaluation.comparison import SIGNIFICANT, Verdict  # noqa: PLC0415
 
     if outcome.verdict is Verdict.NO_DIFFERENCE:
-        return f"these rows do not tell which is better: chance alone does as much (p at least {SIGNIFICANT})"
+        return f"these rows do not show which is better: chance alone does as much (p at least {SIGNIFICANT})"
     return f"B is {outcome.verdict.value}: chance alone would hardly do as much (p below {SIGNIFICANT})"
 
 

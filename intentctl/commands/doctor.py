@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from intentctl.connection import connecting
-from intentctl.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, fail
-from serving.domain.errors import DeadlineExceeded, InvalidModelId, ModelNotFound, ServingError, Unavailable
+from intent_serving_client.channels import ChannelOptions
+from intentctl.connection import connecting, fail_unanswered
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, fail
+from serving.domain.errors import (
+    DeadlineExceeded,
+    InvalidConnection,
+    InvalidModelId,
+    ModelNotFound,
+    ServingError,
+    Unavailable,
+)
 from serving.domain.model_id import ModelId, parse_model_id
-from serving.wire.channels import ChannelOptions
 from serving.wire.traffic_client import ModelTraffic, ask_traffic
 
 if TYPE_CHECKING:
@@ -46,7 +53,7 @@ def doctor(
 
     checked_id = _checked(model_id)
     if not model_dir.is_dir():
-        fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+        fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
     examination = _examined(model_dir, checked_id)
     manifest, findings = examination.manifest, list(examination.findings)
     traffic = drift = unreachable = None
@@ -61,8 +68,10 @@ def doctor(
     report = Report(checked_id, findings, traffic, drift)
     print_report(report, as_json=as_json)
     if unreachable is not None:
-        is_away = isinstance(unreachable, Unavailable | DeadlineExceeded)
-        fail(f"no answer from {predictor}: {unreachable}", EXIT_UNAVAILABLE if is_away else EXIT_FAILED)
+        if predictor is not None and isinstance(unreachable, Unavailable | DeadlineExceeded):
+            fail_unanswered(predictor, unreachable, connection)
+        is_unusable = isinstance(unreachable, InvalidConnection)
+        fail(f"no answer from {predictor}: {unreachable}", EXIT_USAGE if is_unusable else EXIT_FAILED)
     if not report.is_healthy:
         raise typer.Exit(EXIT_FAILED)
 
@@ -79,11 +88,11 @@ def _examined(model_dir: Path, model_id: ModelId) -> Examination:
         # The module needs the predictor's packages, which take a moment to import.
         from intentctl.doctor.examine import examine  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        fail(f"to read models takes the predictor's packages, and {error.name} is not installed")
+        fail(f"reading models requires the predictor's packages; {error.name} is not installed")
     try:
         return examine(model_dir, model_id)
     except ModelNotFound:
-        fail(f"{model_dir} has no model {model_id}; `intentctl models` lists those that it has", EXIT_USAGE)
+        fail(f"{model_dir} has no model {model_id}; `intentctl models` lists the models in a folder", EXIT_USAGE)
     except ServingError as error:
         fail(str(error))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.evaluating import (
     Asking,
@@ -25,8 +26,7 @@ from intentctl.evaluating import (
     read_rows,
     share,
 )
-from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_table, tell
-from serving.wire.channels import ChannelOptions
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_error, print_json, print_table
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers
@@ -92,7 +92,7 @@ def evaluate(
         ("--minimum-oos-recall", minimum_oos_recall, outcome.out_of_scope_recall),
     ):
         if minimum is not None and value is None:
-            fail(f"{option}: the data has no rows to hold it against; leave it out, or name other data", EXIT_USAGE)
+            fail(f"{option}: the data has no rows for this minimum; omit the option, or name other data", EXIT_USAGE)
     if plots is not None:
         _write_plots(outcome, answers, plots)
     if report is not None:
@@ -117,8 +117,8 @@ def _quantities(outcome: Evaluation, answers: Answers) -> Iterator[tuple[str, st
     yield "rows in scope", f"{outcome.in_scope}"
     yield "rows out of scope", f"{outcome.out_of_scope}"
     if outcome.unknown_labels:
-        yield "labels that the model does not have", f"{len(outcome.unknown_labels)}"
-        yield "their rows, which count as wrong", f"{sum(outcome.unknown_labels.values())}"
+        yield "labels unknown to the model", f"{len(outcome.unknown_labels)}"
+        yield "rows with these labels, counted as wrong", f"{sum(outcome.unknown_labels.values())}"
     yield "threshold", "not known" if answers.threshold is None else f"{answers.threshold:.4g}"
     quantities = (
         ("accuracy in scope", outcome.accuracy_in_scope),
@@ -133,7 +133,7 @@ def _quantities(outcome: Evaluation, answers: Answers) -> Iterator[tuple[str, st
     )
     yield from ((name, percent(value)) for name, value in quantities if value is not None)
     if outcome.in_scope and not outcome.reliability:
-        yield "expected calibration error in scope", "the engine tells no probabilities"
+        yield "expected calibration error in scope", "the engine returns no probabilities"
 
 
 def _hold(outcome: Evaluation, minimum_accuracy: float | None, minimum_oos_recall: float | None) -> None:
@@ -147,7 +147,7 @@ def _hold(outcome: Evaluation, minimum_accuracy: float | None, minimum_oos_recal
         if minimum is not None and value is not None and value < minimum
     ]
     for message in missed:
-        tell(message)
+        print_error(message)
     if missed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -182,7 +182,7 @@ def _write_report(outcome: Evaluation, answers: Answers, rows: Rows, path: Path)
 
 def _check_installed(package: str, option: str) -> None:
     if not _is_installed(package):
-        fail(f"{option} needs {package}, and {package} is not installed")
+        fail(f"{option} needs {package}, which is not installed")
 
 
 def _is_installed(package: str) -> bool:

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.client import IntentClient
+from intent_serving_client.client_base import DEFAULT_ADDRESS
 from intentctl.connection import connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
-from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
+from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json, print_line
 from intentctl.predictions import as_dict
-from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
+from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Prediction, Query
-from serving.wire.channels import ChannelOptions
-from serving.wire.client import IntentClient
-from serving.wire.client_base import DEFAULT_ADDRESS
 
 
 @connecting
@@ -32,9 +32,7 @@ def explain(
             "--label", metavar="LABEL", help="Explain this label too, besides the best one.", show_default=False
         ),
     ] = None,
-    frontend: Annotated[
-        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Address of the frontend.")
-    ] = DEFAULT_ADDRESS,
+    frontend: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the frontend.")] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of the call, in seconds.")] = 10.0,
     model_dir: Annotated[
         Path | None,
@@ -73,14 +71,14 @@ def explain(
         try:
             draw(accounts, answer_of(prediction), top, png)
         except ModuleNotFoundError as error:
-            fail(f"--png needs matplotlib, and {error.name} is not installed")
+            fail(f"--png needs matplotlib; {error.name} is not installed")
         except OSError as error:
             fail(f"{png} cannot be written: {error.strerror}")
     if as_json:
         explained = [account.as_dict() for account in accounts]
         print_json(as_dict(document, prediction) | {"temperature": explanation.temperature, "explained": explained})
         return
-    console.print(answer_of(prediction), markup=False, highlight=False, soft_wrap=True)
+    print_line(answer_of(prediction))
     for account in accounts:
         console.print()
         print_account(account, document, top)
@@ -90,6 +88,8 @@ def _from_service(query: Query, address: str, timeout: float, connection: Channe
     try:
         with IntentClient(address, timeout=timeout, options=connection) as client:
             return client.explain(query.model_id, query.document, query.explain or (), threshold=query.threshold)
+    except InvalidConnection as error:
+        fail(str(error), EXIT_USAGE)
     except (Unavailable, DeadlineExceeded) as error:
         fail_unanswered(address, error, connection, instead=", and --model-dir needs none")
     except ServingError as error:
@@ -98,11 +98,11 @@ def _from_service(query: Query, address: str, timeout: float, connection: Channe
 
 def _from_folder(query: Query, model_dir: Path) -> Prediction:
     if not model_dir.is_dir():
-        fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+        fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
     try:
         from predictor.model.loader import FileLimits, Loader  # noqa: PLC0415 - imports NumPy, not needed with a service
     except ModuleNotFoundError as error:
-        fail(f"--model-dir takes the predictor's packages, and {error.name} is not installed; ask a service")
+        fail(f"--model-dir requires the predictor's packages; {error.name} is not installed; query a service instead")
     from serving.domain.model_id import parse_model_id  # noqa: PLC0415
     from serving.volume.model_store import ModelStore  # noqa: PLC0415
 
@@ -118,4 +118,4 @@ def _from_folder(query: Query, model_dir: Path) -> Prediction:
 
 
 def _none() -> Explanation:
-    fail("the frontend gave no explanation; bring the services to the version of intentctl")
+    fail("the frontend returned no explanation; update the services to the version of intentctl")

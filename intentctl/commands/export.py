@@ -47,7 +47,7 @@ def export(
     from intentctl.torchserve import exporting  # noqa: PLC0415
 
     if not torchserve:
-        fail("say for which engine: --torchserve", EXIT_USAGE)
+        fail("name the engine: --torchserve", EXIT_USAGE)
     try:
         source_id = parse_model_id(model_id)
         target_id = source_id if publish_as is None else parse_model_id(publish_as)

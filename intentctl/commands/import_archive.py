@@ -16,13 +16,16 @@ from serving.volume.model_store import folders_of
 def import_archive(
     archive: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, help="Archive of TorchServe, FILE.mar.", show_default=False),
+        typer.Argument(
+            exists=True, dir_okay=False, help="Archive of TorchServe, FILE.mar or FILE.tar.gz.", show_default=False
+        ),
     ],
     *,
     model_id: Annotated[
         str | None,
         typer.Option(
-            help="Id to publish the model under; if omitted, the one in model-ID.mar, or else the name in the archive.",
+            help="Id to publish the model under; if omitted, the one in model-ID.mar or model-ID.tar.gz, or else"
+            " the name in the archive.",
             show_default=False,
         ),
     ] = None,
@@ -42,7 +45,7 @@ def import_archive(
         model = importing.import_model(opened, model_dir, checked_id, replace=replace)
     except InvalidModelId:
         fail(
-            f"{'the archive names no model id' if model_id is None else '--model-id is none'}: 1 to"
+            f"{'the archive has no valid model id' if model_id is None else '--model-id is not valid'}: 1 to"
             f" {MAX_MODEL_ID_BYTES} ASCII letters, digits, '.', '_' or '-', not starting with '.';"
             " give one with --model-id",
             EXIT_USAGE,
@@ -50,7 +53,7 @@ def import_archive(
     except ServingError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"the archive cannot be read, or the model folder not be written: {error.strerror}")
+        fail(f"the archive cannot be read, or the model folder cannot be written: {error.strerror}")
     summary = {
         "id": checked_id,
         "folder": str(model_dir.joinpath(*folders_of(checked_id))),

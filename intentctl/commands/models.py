@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from intentctl.connection import connecting
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.management_client import ManagementClient
+from intentctl.connection import connecting, fail_unanswered
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, Column, console, fail, print_json, print_table
-from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable
+from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable
 from serving.domain.management import ModelSummary
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
-from serving.wire.channels import ChannelOptions
-from serving.wire.management_client import ManagementClient
 from serving.wire.residency_client import Residency, ask_residency
 
 _ON_DISK: Final = ("id", "version", "algorithm", "labels", "tokenizer", "bytes", "state")
@@ -32,6 +32,7 @@ _SERVED: Final = (
     "shadow",
     "problem",
 )
+_WHOLE: Final = {"id", "name", "version"}
 _NUMBERS: Final = {"labels", "bytes", "generation", "idle_seconds", "leases", "hits"}
 
 
@@ -44,7 +45,7 @@ def models(
     resident: Annotated[
         bool, typer.Option("--resident", help="List the models in the memory of a running predictor instead.")
     ] = False,
-    predictor: Annotated[str, typer.Option(help="Address of that predictor.")] = "127.0.0.1:51002",
+    predictor: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of that predictor.")] = "127.0.0.1:51002",
     frontend: Annotated[
         str | None,
         typer.Option(
@@ -71,7 +72,7 @@ def models(
     if frontend is None and (prefix or algorithm or released is not None):
         fail("--prefix, --algorithm and --released go with --frontend", EXIT_USAGE)
     if frontend is not None and resident:
-        fail("--frontend and --resident exclude each other; ask one of them", EXIT_USAGE)
+        fail("--frontend and --resident exclude each other; give one of them", EXIT_USAGE)
     try:
         if frontend is not None:
             with ManagementClient(frontend, options=connection) as client:
@@ -80,11 +81,15 @@ def models(
         elif resident:
             _list_residents(ask_residency(predictor, limit=limit, options=connection), as_json=as_json)
         elif not model_dir.is_dir():
-            fail(f"--model-dir {model_dir} is no folder", EXIT_USAGE)
+            fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
         else:
             _list_folder(ModelStore(model_dir), as_json=as_json)
+    except InvalidConnection as error:
+        fail(str(error), EXIT_USAGE)
     except (Unavailable, DeadlineExceeded) as error:
-        fail(f"no answer: {error}", EXIT_UNAVAILABLE)
+        if frontend is None and not resident:
+            fail(str(error), EXIT_UNAVAILABLE)
+        fail_unanswered(frontend or predictor, error, connection, longer="ask again")
     except ServingError as error:
         fail(str(error))
 
@@ -127,7 +132,7 @@ def _list_residents(residency: Residency, *, as_json: bool) -> None:
 
 
 def _print_rows(names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    columns = [Column(name, right=name in _NUMBERS) for name in names]
+    columns = [Column(name, right=name in _NUMBERS, whole=name in _WHOLE) for name in names]
     print_table(columns, [[_text(row[name]) for name in names] for row in rows])
 
 

@@ -8,30 +8,32 @@ from typing import Annotated, Final
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.client import IntentClient
+from intent_serving_client.client_base import DEFAULT_ADDRESS
+from intent_serving_client.text_files import without_mark
 from intentctl.connection import LONGER, connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
-from intentctl.explanations.marked import shown
 from intentctl.explanations.terminal import UNKNOWN_MARK, marked
+from intentctl.foreign_text import shown
 from intentctl.output import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
+    EXIT_USAGE,
     AsJson,
     Column,
     console,
     fail,
+    print_error,
     print_json,
     print_table,
-    tell,
 )
 from intentctl.predictions import as_dict
-from serving.domain.errors import DeadlineExceeded, ServingError, Unavailable, status_of
+from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable, status_of
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.wire.batches import outcomes_in_batches
-from serving.wire.channels import ChannelOptions
-from serving.wire.client import IntentClient
-from serving.wire.client_base import DEFAULT_ADDRESS
 
 _STANDARD_INPUT: Final = "-"
 
@@ -49,9 +51,7 @@ def predict(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each word adds to the best label; `explain` shows more.")
     ] = False,
-    frontend: Annotated[
-        str, typer.Option("--frontend", "--address", metavar="HOST:PORT", help="Address of the frontend.")
-    ] = DEFAULT_ADDRESS,
+    frontend: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the frontend.")] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a call, in seconds.")] = 10.0,
     as_json: AsJson = False,
     connection: ChannelOptions,
@@ -66,6 +66,8 @@ def predict(
     try:
         with IntentClient(frontend, timeout=timeout, options=connection) as client:
             outcomes = [outcome for batch in outcomes_in_batches(client, queries) for outcome in batch]
+    except InvalidConnection as error:
+        fail(str(error), EXIT_USAGE)
     except (Unavailable, DeadlineExceeded) as error:
         fail_unanswered(frontend, error, connection)
     except ServingError as error:
@@ -79,7 +81,10 @@ def predict(
 
 def _lines_of_standard_input() -> list[str]:
     """Return the lines of standard input; invalid UTF-8 is kept, so that only the line with it is refused."""
-    return [line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in sys.stdin.buffer]
+    lines = list(sys.stdin.buffer)
+    return [
+        line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in (*map(without_mark, lines[:1]), *lines[1:])
+    ]
 
 
 def _end_by(outcomes: Sequence[Outcome]) -> None:
@@ -102,7 +107,7 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     for text, outcome in zip(texts, outcomes, strict=True):
         if isinstance(outcome, ServingError):
             advice = f"; {LONGER}" if isinstance(outcome, DeadlineExceeded) else ""
-            tell(f"{status_of(outcome).code.name}: {outcome}{advice}")
+            print_error(f"{status_of(outcome).code.name}: {outcome}{advice}")
         else:
             answered.append((text, outcome))
     # Omit columns that would be empty.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from intentctl.output import EXIT_USAGE, AsJson, Column, errors, fail, print_json, print_table
+from serving.domain.confidence import Confidence
 from serving.domain.errors import InvalidModelId, ServingError
 from serving.domain.model_id import MAX_MODEL_ID_BYTES, ModelId, parse_model_id, reference_of
 from training.recipe import Recipe
@@ -49,7 +50,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the model if it exists.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the existing model of this id.")] = False,
     test: Annotated[
         Path | None,
         typer.Option(
@@ -57,11 +58,15 @@ def train(
         ),
     ] = None,
     validation_fraction: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0.01, max=0.5, help="Share of each label kept for validation if the data has no validation split."
+            min=0.01,
+            max=0.5,
+            help="Share of each label kept for validation if the data has no validation split; if omitted, a tenth, "
+            "or cross-validation in place of it if that would be fewer than 200 texts.",
+            show_default=False,
         ),
-    ] = 0.1,
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option(help="Train on this label only; repeatable. If omitted, on all labels.")
     ] = None,
@@ -70,7 +75,7 @@ def train(
     ] = None,
     domain: Annotated[list[str] | None, typer.Option(help="Train on the labels of this domain; repeatable.")] = None,
     without_oos: Annotated[
-        bool, typer.Option("--without-oos", help="Leave out the rows labelled oos, which are out of scope.")
+        bool, typer.Option("--without-oos", help="Leave out the rows that are out of scope: those labelled oos.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="The same seed gives the same model.")] = 0,
     tokenizer: Annotated[
@@ -93,7 +98,7 @@ def train(
         int, typer.Option(min=1, help="Number of passes without a better result after which training stops.")
     ] = _RECIPE.patience,
     token_dropout: Annotated[
-        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden, chosen anew in each pass.")
+        float, typer.Option(min=0.0, max=0.95, help="Share of the tokens that are hidden; chosen again in each pass.")
     ] = _RECIPE.token_dropout,
     label_smoothing: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of each target that is spread over all labels.")
@@ -102,23 +107,41 @@ def train(
         bool, typer.Option("--class-weights", help="Give rare labels as much weight as frequent ones.")
     ] = _RECIPE.class_weights,
     given_up: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.0,
             max=0.5,
-            help="Share of the validation texts whose right answer the fallback label may replace; sets the threshold.",
+            help="Share of the validation texts whose right answer the fallback label may replace; sets the threshold. "
+            f"If omitted, {_RECIPE.given_up:g}, and {_RECIPE.given_up_of_few:g} with cross-validation.",
+            show_default=False,
         ),
-    ] = _RECIPE.given_up,
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Minimum score of an answer, written into the manifest; if omitted, chosen by --given-up.",
+            show_default=False,
+        ),
+    ] = None,
+    fallback_label: Annotated[
+        str,
+        typer.Option(
+            help="Label of answers below the threshold, for the manifest; rows with this label are out of scope."
+        ),
+    ] = _RECIPE.fallback_label,
     as_json: AsJson = False,
 ) -> None:
     """Train an intent classifier on labelled texts, and write its folder."""
     # torch takes seconds to import, and --help does not need it.
+    from training.data import labels_of  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
-    from training.model_folder import check_free  # noqa: PLC0415
+    from training.model_folder import check_free, check_labels  # noqa: PLC0415
 
     checked_id = _checked(model_id)
     if bool(domain) != bool(domains):
-        fail("--domains and --domain go together: the file of the domains, and which of them", EXIT_USAGE)
+        fail("--domains and --domain go together: the file of the domains, and a domain of that file", EXIT_USAGE)
     recipe = Recipe(
         tokenizer=_written(tokenizer),
         max_bytes=max_bytes,
@@ -129,23 +152,33 @@ def train(
         token_dropout=token_dropout,
         label_smoothing=label_smoothing,
         class_weights=class_weights,
-        given_up=given_up,
+        given_up=_RECIPE.given_up if given_up is None else given_up,
+        given_up_of_few=_RECIPE.given_up_of_few if given_up is None else given_up,
+        threshold=threshold,
+        fallback_label=_checked_label(fallback_label),
     )
     started = time.monotonic()
     try:
-        if not force:
+        if not replace:
             check_free(model_dir, checked_id)
         chosen = _chosen_data(
-            data, test=test, labels=label or [], domains=domains, names=domain or [], without_oos=without_oos
-        ).with_validation(validation_fraction, seed)
+            data,
+            test=test,
+            labels=label or [],
+            domains=domains,
+            names=domain or [],
+            out_of_scope=fallback_label,
+            without_oos=without_oos,
+        )
+        check_labels(labels_of(chosen.train))
         summary = _train(
-            chosen,
+            chosen.divided(validation_fraction, seed),
             recipe,
             seed=seed,
             model_dir=model_dir,
             model_id=checked_id,
             model_version=model_version or reference_of(checked_id).selector or _FIRST_VERSION,
-            force=force,
+            replace=replace,
         )
     except (TrainingError, ServingError) as error:
         fail(str(error))
@@ -164,6 +197,15 @@ def _checked(model_id: str) -> ModelId:
         )
 
 
+def _checked_label(label: str) -> str:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    try:
+        return Confidence(fallback=label.strip()).fallback
+    except ValidationError:
+        fail("--fallback-label must be 1 to 1,024 characters that are not all white space", EXIT_USAGE)
+
+
 def _written(tokenizer: str) -> str:
     """Return the tokenizer in the notation of a manifest."""
     from predictor.model.tokenizer import GRAMMAR, Tokenizer  # noqa: PLC0415
@@ -175,9 +217,15 @@ def _written(tokenizer: str) -> str:
 
 
 def _chosen_data(
-    path: Path, *, test: Path | None, labels: list[str], domains: Path | None, names: list[str], without_oos: bool
+    path: Path,
+    *,
+    test: Path | None,
+    labels: list[str],
+    domains: Path | None,
+    names: list[str],
+    out_of_scope: str,
+    without_oos: bool,
 ) -> DataSet:
-    from training.data import OUT_OF_SCOPE  # noqa: PLC0415
     from training.readers import read_data, read_domain, with_test_file  # noqa: PLC0415
 
     data = read_data(path)
@@ -187,8 +235,8 @@ def _chosen_data(
     if domains is not None:
         wanted.update(*(read_domain(domains, name) for name in names))
     if wanted:
-        data = data.keeping(wanted | ({OUT_OF_SCOPE} & set(data.labels)))
-    return data.without(OUT_OF_SCOPE) if without_oos else data
+        data = data.keeping(wanted | ({out_of_scope} & set(data.labels)))
+    return data.without(out_of_scope) if without_oos else data
 
 
 def _train(
@@ -199,18 +247,19 @@ def _train(
     model_dir: Path,
     model_id: ModelId,
     model_version: str,
-    force: bool,
+    replace: bool,
 ) -> dict[str, Any]:
     """Train, measure and write the model; return its summary."""
-    from training.model import measure, train_model  # noqa: PLC0415
+    from training.model import measure, planned_epochs, train_model  # noqa: PLC0415
     from training.model_folder import Provenance, model_files, write_model_folder  # noqa: PLC0415
+    from training.notes import notes_on  # noqa: PLC0415
 
-    with _progress(recipe.epochs) as on_epoch:
+    with _progress(planned_epochs(data, recipe)) as on_epoch:
         model = train_model(data, recipe, seed, on_epoch)
     figures = measure(model.served, data.test)
     files = model_files(model, figures, Provenance(data, recipe, seed), model_id, model_version)
-    folder = write_model_folder(model_dir, model_id, files, replace=force)
-    return _summary(model, figures, model_id, folder)
+    folder = write_model_folder(model_dir, model_id, files, replace=replace)
+    return _summary(model, figures, model_id, folder) | {"notes": list(notes_on(model, data))}
 
 
 def _summary(model: TrainedModel, figures: Figures, model_id: ModelId, folder: Path) -> dict[str, Any]:
@@ -224,6 +273,7 @@ def _summary(model: TrainedModel, figures: Figures, model_id: ModelId, folder: P
         "validation_accuracy": model.validation_accuracy,
         "temperature": model.confidence.temperature,
         "threshold": model.confidence.threshold,
+        "fallback_label": model.confidence.fallback,
         "test_accuracy_in_scope": figures.in_scope,
         "test_accuracy_in_scope_without_threshold": figures.in_scope_without_threshold,
         "test_recall_out_of_scope": figures.out_of_scope_recall,
@@ -253,13 +303,16 @@ def _progress(epochs: int) -> Iterator[OnEpoch]:
 
 
 def _figures(epoch: Epoch) -> str:
-    return f"loss {epoch.loss:.3f}, validation accuracy {epoch.validation.accuracy:.2%}"
+    validation = "" if epoch.validation is None else f", validation accuracy {epoch.validation.accuracy:.2%}"
+    return f"loss {epoch.loss:.3f}{validation}"
 
 
 def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
+    for note in summary.pop("notes"):
+        errors.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     rows = [(name.replace("_", " "), _text(name, value)) for name, value in summary.items() if value is not None]
     print_table([Column("model"), Column("", right=True)], rows)
 

@@ -10,14 +10,15 @@ from typing import Annotated, Final
 
 import typer
 
-from intentctl.output import console, fail, tell
+from intent_serving_client.addresses import InvalidAddress, parse_host
+from intent_serving_client.client import AsyncIntentClient
+from intentctl.output import fail, print_error, print_line
 from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
 from serving.domain.errors import ServingError
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction
 from serving.runtime.settings import TRANSPORTS, Transport, known_transport
 from serving.volume.model_store import ModelStore
-from serving.wire.client import AsyncIntentClient
 
 _FIRST_CHOICE: Final = "clinc150"
 _DOCUMENT: Final = "make a 10 minute timer"
@@ -30,8 +31,16 @@ def _transport(value: str) -> str:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if known not in TRANSPORTS:
-        raise typer.BadParameter(f"there is no transport {value!r}; write {' or '.join(TRANSPORTS)}")
+        raise typer.BadParameter(f"there is no transport {value!r}; choose {' or '.join(TRANSPORTS)}")
     return value
+
+
+def _host(value: str) -> str:
+    """Return the host in ``value``. Raises typer.BadParameter if it is none."""
+    try:
+        return parse_host(value)
+    except InvalidAddress as error:
+        raise typer.BadParameter(f"{value!r}: {error}") from error
 
 
 def up(
@@ -39,7 +48,12 @@ def up(
     model_dir: Annotated[
         Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder per model.")
     ] = Path("models"),
-    host: Annotated[str, typer.Option(help="Address that both services listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option(
+            parser=_host, metavar="HOST", help="Name or address that both services listen on, of IPv4 or IPv6."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the frontend.")] = 51001,
     predictor_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the predictor.")] = 51002,
     single_process: Annotated[
@@ -66,7 +80,7 @@ def up(
     check: Annotated[bool, typer.Option("--check", help="Stop after the first prediction.")] = False,
 ) -> None:
     """Start the frontend and the predictor on this machine; Ctrl-C drains and stops them."""
-    options = StackOptions(model_dir.resolve(), host, port, predictor_port, transport, single_process, workers)
+    options = StackOptions(model_dir.absolute(), host, port, predictor_port, transport, single_process, workers)
     try:
         asyncio.run(_up(options, timeout, check=check))
     except ServiceEnded as error:
@@ -93,17 +107,17 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
                 raise ServiceEnded("stopped before the first prediction")
             return
         starting.result()
-        console.print(f"ready: {_where(options)}", highlight=False)
+        print_line(f"ready: {_where(options)}")
         try:
             await _first_prediction(options)
         except ServingError as error:
             if check:
                 raise
             # One tenant's model must not keep the others from being served.
-            tell(f"the first prediction failed: {error}")
+            print_error(f"the first prediction failed: {error}")
         if check:
             return
-        console.print("Ctrl-C stops it." if single else "Ctrl-C stops both.", highlight=False)
+        print_line("Ctrl-C stops it." if single else "Ctrl-C stops both.")
         ended = asyncio.ensure_future(stack.wait_for_an_end())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
@@ -123,7 +137,7 @@ def _where(options: StackOptions) -> str:
 async def _first_prediction(options: StackOptions) -> None:
     model_id = _model_to_ask(ModelStore(options.model_dir))
     if model_id is None:
-        console.print("There is no model yet; `intentctl train --help` says how to make one.", highlight=False)
+        print_line("There is no model yet; `intentctl train --help` shows how to train one.")
         return
     async with AsyncIntentClient(options.frontend) as client:
         prediction = await client.predict(model_id, _DOCUMENT)
@@ -141,14 +155,7 @@ def _model_to_ask(store: ModelStore) -> ModelId | None:
 
 
 def _show(prediction: Prediction, options: StackOptions) -> None:
-    console.print(
-        f'{prediction.model_id}: "{_DOCUMENT}" -> {prediction.label} (score {prediction.score:.3f})',
-        highlight=False,
-    )
-    console.print("Try next:", highlight=False)
+    print_line(f'{prediction.model_id}: "{_DOCUMENT}" -> {prediction.label} (score {prediction.score:.3f})')
+    print_line("Try next:")
     question = f'{{"runId": "{prediction.model_id}", "document": "{_DOCUMENT}"}}'
-    console.print(
-        f"  grpcurl -plaintext -d '{question}' {options.frontend} prediction.PredictionService/Predict",
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_line(f"  grpcurl -plaintext -d '{question}' {options.frontend} prediction.PredictionService/Predict")

@@ -101,12 +101,12 @@ def _unloadable(refused: ServingError) -> Finding:
     problem, _, advice = str(refused).rpartition("; ")
     if isinstance(refused, InvalidManifest) or not problem:
         problem, advice = str(refused), "correct the manifest, and publish the model again"
-    return error("cannot-be-loaded", f"the predictor does not serve it: {problem}", advice)
+    return error("cannot-be-loaded", f"the predictor cannot serve the model: {problem}", advice)
 
 
 def _elsewhere() -> Finding:
     return note(
         "elsewhere",
-        "the model is at a server of the Open Inference Protocol, so its files are not here to be looked at",
-        "look at it there",
+        "the model is at a server of the Open Inference Protocol, so its files cannot be examined here",
+        "examine the model there",
     )

@@ -58,8 +58,8 @@ def by_share(share: float, *, wrong: float, odd: float) -> Severity:
 
 def some_of(texts: list[str], most: int = 5) -> str:
     """Return the first few of ``texts``, quoted, and the number of remaining ones."""
-    told = ", ".join(_quoted(text) for text in texts[:most])
-    return told if len(texts) <= most else f"{told} and {len(texts) - most} more"
+    shown = ", ".join(_quoted(text) for text in texts[:most])
+    return shown if len(texts) <= most else f"{shown} and {len(texts) - most} more"
 
 
 def _quoted(text: str) -> str:

@@ -27,20 +27,23 @@ _SEVERITIES: Final = {
 }
 _MEANINGS: Final = {
     "unknown_tokens": (
-        "the share of unknown tokens is {live:.1%}, and was {baseline:.1%} when the model was validated",
-        "look at what is asked: another language, tokenizer or preparation of the texts; else train on newer texts",
+        "the share of unknown tokens is {live:.1%}; in validation, it was {baseline:.1%}",
+        (
+            "check the queries for another language, tokenizer or preparation of the texts; otherwise, train "
+            "on newer texts"
+        ),
     ),
     "empty_documents": (
-        "{live:.1%} of the documents have no token that the model knows, and {baseline:.1%} had none in validation",
-        "look at what is asked: empty texts, another language or encoding",
+        "{live:.1%} of the documents have no token that the model knows; in validation, it was {baseline:.1%}",
+        "check the queries for empty texts, another language or encoding",
     ),
     "confidence": (
-        "scores are distributed otherwise than in validation (population stability index {change:.2f})",
-        "compare the histograms in --json; label some of what is asked lately, and evaluate the model on it",
+        "scores are distributed differently from validation (population stability index {change:.2f})",
+        "compare the histograms in --json; label some recent queries, and evaluate the model on them",
     ),
     "labels": (
-        "labels are answered in other shares than in validation (population stability index {change:.2f})",
-        "often the world is so, and validation texts were chosen evenly; see the shares in --json",
+        "the shares of the labels differ from validation (population stability index {change:.2f})",
+        "this is often normal, as validation texts are usually balanced; see the shares in --json",
     ),
 }
 
@@ -55,20 +58,21 @@ def drift_from_validation(manifest: Manifest | None, traffic: ModelTraffic | Non
 def findings_of(manifest: Manifest | None, traffic: ModelTraffic | None, drift: Drift | None) -> Iterator[Finding]:
     """Yield the findings about the traffic, by itself and compared with the baseline."""
     if traffic is None:
-        yield note("no-traffic", "the predictor has not been asked for the model yet", "ask again later")
+        yield note("no-traffic", "the predictor has not received queries for the model yet", "try again later")
         return
     if manifest is not None and traffic.version != manifest.model_version:
         yield warning(
             "other-version",
-            f"the predictor serves version {traffic.version!r}, and the folder has {manifest.model_version!r}: "
-            "what was counted is not held against its Baseline",
-            "ask again once the new copy has been asked; where it stays so, the predictor refuses it, as its log tells",
+            f"the predictor serves version {traffic.version!r}, but the folder has "
+            f"{manifest.model_version!r}: the counts are not compared with the folder's Baseline",
+            "send the model a query, and try again; if nothing changes, the predictor refuses the new "
+            "copy, and its log has the reason",
         )
     if traffic.counts.documents < FEWEST_DOCUMENTS:
         yield note(
             "few-documents",
-            f"the predictor has counted {traffic.counts.documents} documents, too few to tell anything",
-            f"ask again after {FEWEST_DOCUMENTS}",
+            f"the predictor has counted {traffic.counts.documents} documents, too few for a verdict",
+            f"try again after {FEWEST_DOCUMENTS} documents",
         )
         return
     yield from _by_itself(traffic.counts, manifest)
@@ -81,15 +85,15 @@ def _by_itself(counts: AnswerCounts, manifest: Manifest | None) -> Iterator[Find
     if unknown >= _MANY_UNKNOWN:
         yield error(
             "mostly-unknown",
-            f"{unknown:.0%} of the tokens that are asked are not in the vocabulary",
-            "documents are tokenized otherwise than in training, or are of another language: look at some of them",
+            f"{unknown:.0%} of the tokens in the queries are not in the vocabulary",
+            "documents are tokenized differently from training, or are in another language: examine some of them",
         )
     empty = counts.empty_share
     if empty >= _MANY_EMPTY:
         yield warning(
             "many-empty",
-            f"the model knows no token of {empty:.0%} of the documents, and answers all of them alike",
-            "look at what is asked: empty texts, another language or encoding",
+            f"the model knows no token of {empty:.0%} of the documents, and gives them all the same answer",
+            "check the queries for empty texts, another language or encoding",
         )
     label, count = max(counts.labels.items(), key=lambda item: item[1], default=("", 0))
     labels = len(manifest.labels) if manifest is not None else len(counts.labels)
@@ -97,14 +101,14 @@ def _by_itself(counts: AnswerCounts, manifest: Manifest | None) -> Iterator[Find
         yield warning(
             "nearly-one-answer",
             f"{count / counts.documents:.0%} of the answers are {label!r}, one of {labels} labels",
-            "look whether that is what is asked, or what the model says when it knows nothing",
+            "check whether the queries really mean that label, or whether the model returns it for unknown texts",
         )
     fallbacks = counts.fallback_share
     if fallbacks >= _MANY_FALLBACKS:
         yield warning(
             "many-fallbacks",
             f"{fallbacks:.0%} of the answers are below the threshold",
-            "lower the threshold, or train the model on what is asked",
+            "lower the threshold, or train the model on texts like the queries",
         )
 
 
@@ -112,5 +116,5 @@ def _of_signal(signal: Signal) -> Iterator[Finding]:
     severity = _SEVERITIES[signal.name].get(signal.verdict)
     if severity is not None:
         problem, advice = _MEANINGS[signal.name]
-        told = problem.format(live=signal.live_share, baseline=signal.baseline_share, change=signal.change)
-        yield Finding(severity, f"drift-{signal.name.replace('_', '-')}", f"{signal.verdict} drift: {told}", advice)
+        shown = problem.format(live=signal.live_share, baseline=signal.baseline_share, change=signal.change)
+        yield Finding(severity, f"drift-{signal.name.replace('_', '-')}", f"{signal.verdict} drift: {shown}", advice)

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Final
 
 from predictor.model.ngrams import MARK, is_ngram
+from predictor.model.normalization import normalized
 from predictor.model.tokenizer import Tokenizer, TokenizerName
 
 _SPECIAL: Final = re.compile(r"</?\w+>|\[[A-Z]+\]")
@@ -22,6 +23,8 @@ class Obstacle(Enum):
     """The token is an n-gram that the tokenizer does not make."""
     LONGER = auto()
     """The token has more than one character, and the tokenizer produces single characters."""
+    SPELLING = auto()
+    """The tokenizer normalizes documents, and the token is not in normal form."""
     CUT = auto()
     """The tokenizer would cut the token, or leave a part of it out."""
 
@@ -44,11 +47,19 @@ def out_of_reach(tokens: Iterable[str], tokenizer: Tokenizer) -> dict[Obstacle, 
 def _obstacle(token: str, tokenizer: Tokenizer) -> Obstacle | None:
     if tokenizer.name is not TokenizerName.CHARACTERS and token != token.lower():
         return Obstacle.CAPITALS
+    if tokenizer.is_normalized and not _is_normal(token):
+        return Obstacle.SPELLING
     if tokenizer.name is not TokenizerName.BASIC_ENGLISH and len(token) > 1:
         return Obstacle.LONGER
     if tokenizer.name is TokenizerName.BASIC_ENGLISH and is_ngram(token):
         return _of_characters(token, tokenizer) if token[0] == MARK else _of_words(token, tokenizer)
     return None if tokenizer.tokens(token) == [token] else Obstacle.CUT
+
+
+def _is_normal(token: str) -> bool:
+    # The mark of n-grams is a double quote, which normalization drops.
+    spelled = token.removeprefix(MARK)
+    return normalized(spelled) == spelled
 
 
 def _of_words(ngram: str, tokenizer: Tokenizer) -> Obstacle | None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from intentctl.doctor.finding import Finding, Severity
+from intentctl.foreign_text import shown
 from intentctl.output import Column, console, print_json, print_table
 from serving.domain.drift import Drift, Signal, Verdict
 from serving.wire.traffic_client import ModelTraffic
@@ -66,19 +67,21 @@ def _show(report: Report) -> None:
         for name in ("", "problem", "what to do"):
             table.add_column(name)
         for finding in report.in_order:
-            problem = Text(finding.problem).append(f"\n{finding.check}", style="dim")
-            table.add_row(Text(finding.severity, style=_STYLES[finding.severity]), problem, Text(finding.advice))
+            problem = Text(shown(finding.problem)).append(f"\n{finding.check}", style="dim")
+            table.add_row(Text(finding.severity, style=_STYLES[finding.severity]), problem, Text(shown(finding.advice)))
         console.print(table)
     if report.drift is not None:
         console.print(_drift_table(report.drift))
     counts = {severity: sum(finding.severity is severity for finding in report.findings) for severity in Severity}
-    told = ", ".join(f"{count} {severity}s" if count != 1 else f"1 {severity}" for severity, count in counts.items())
+    counted = ", ".join(f"{count} {severity}s" if count != 1 else f"1 {severity}" for severity, count in counts.items())
     verdict = "[green]healthy[/]" if report.is_healthy else "[bold red]not healthy[/]"
-    console.print(f"{report.model_id}: {verdict} ({told})", highlight=False)
+    console.print(f"{report.model_id}: {verdict} ({counted})", highlight=False)
 
 
 def _drift_table(drift: Drift) -> Table:
-    table = Table(title=f"{drift.documents} documents, against {drift.validated} of the validation", title_style="")
+    table = Table(
+        title=f"{drift.documents} documents, compared with {drift.validated} of the validation", title_style=""
+    )
     for name in ("signal", "validated", "asked", "change", "by chance", "drift"):
         table.add_column(name, justify="left" if name in ("signal", "drift") else "right")
     for signal in drift.signals:

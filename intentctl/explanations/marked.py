@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from intentctl.foreign_text import shown
 from predictor.model.ngrams import MARK
+from predictor.model.normalization import normalized
 
 _BREAK: Final = "<br />"
 _DROPPED: Final = f"{string.whitespace};:{MARK}"
 _SPACE: Final = "␣"
+
+Place = tuple[int, int]
+"""Index of the first character of a part of the document, and of the one behind it."""
 
 
 class Piece(NamedTuple):
@@ -24,7 +30,8 @@ class Piece(NamedTuple):
 def pieces_of(document: str, words: Sequence[str]) -> list[Piece]:
     """Return the document in pieces; if its words are not found in it, the words with spaces between them.
 
-    Tokenizers lowercase the text and drop some of it, and do not record where in the document a token was.
+    Tokenizers lowercase the text, normalize it and drop some of it, and do not record where in the document a token
+    was.
     """
     places = _places(document, words)
     if places is None:
@@ -35,19 +42,12 @@ def pieces_of(document: str, words: Sequence[str]) -> list[Piece]:
     for index, (start, behind) in enumerate(places):
         if start > end:
             pieces.append(Piece(document[end:start], None))
-        pieces.append(Piece(document[start:behind], index))
+        # Several words may come from one character, as those of an ellipsis; the first one shows it.
+        pieces.append(Piece(document[max(start, end) : behind], index))
         end = behind
     if end < len(document):
         pieces.append(Piece(document[end:], None))
     return pieces
-
-
-def shown(text: str) -> str:
-    """Return ``text`` with unprintable characters escaped."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def shown_token(token: str) -> str:
@@ -57,22 +57,48 @@ def shown_token(token: str) -> str:
     return shown(token) if token.strip(" ") else token.replace(" ", _SPACE)
 
 
-def _places(document: str, words: Sequence[str]) -> list[tuple[int, int]] | None:
-    for text in (document, document.lower().replace(_BREAK, " " * len(_BREAK))):
-        if len(text) != len(document):
-            continue
+def _places(document: str, words: Sequence[str]) -> list[Place] | None:
+    for text, origins in _readings(document):
         # If the tokenizer drops quotes, a word may have contained some.
         for dropped in ("", MARK):
             kept = [index for index, character in enumerate(text) if character != dropped]
             found = _found("".join(map(text.__getitem__, kept)), words)
             if found is not None:
-                return [(kept[start], kept[behind - 1] + 1) for start, behind in found]
+                return [(origins[kept[start]][0], origins[kept[behind - 1]][1]) for start, behind in found]
     return None
 
 
-def _found(text: str, words: Sequence[str]) -> list[tuple[int, int]] | None:
+def _readings(document: str) -> Iterator[tuple[str, Sequence[Place]]]:
+    """Yield the document as tokenizers read it, each with the origin of every character in the document."""
+    unchanged = [(index, index + 1) for index in range(len(document))]
+    yield document, unchanged
+    lowered = _without_breaks(document.lower())
+    if len(lowered) == len(document):
+        yield lowered, unchanged
+    if not document.isascii():
+        pieces = [
+            (normalized(document[start:behind]).lower(), (start, behind)) for start, behind in _clusters(document)
+        ]
+        text = _without_breaks("".join(piece for piece, _ in pieces))
+        yield text, [place for piece, place in pieces for _ in piece]
+
+
+def _without_breaks(text: str) -> str:
+    return text.replace(_BREAK, " " * len(_BREAK))
+
+
+def _clusters(document: str) -> Iterator[Place]:
+    """Yield the place of each character together with the combining characters that follow it."""
+    start = 0
+    for index in range(1, len(document) + 1):
+        if index == len(document) or not unicodedata.combining(document[index]):
+            yield start, index
+            start = index
+
+
+def _found(text: str, words: Sequence[str]) -> list[Place] | None:
     """Return the positions of the words, in order and with nothing between them but what tokenizers drop."""
-    places: list[tuple[int, int]] = []
+    places: list[Place] = []
     end = 0
     for word in words:
         start = text.find(word, end)

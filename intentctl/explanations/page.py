@@ -8,8 +8,9 @@ from typing import Final
 
 from intentctl.explanations.account import Account
 from intentctl.explanations.colours import AGAINST, FOR, colour_of, hexadecimal
-from intentctl.explanations.marked import pieces_of, shown, shown_token
+from intentctl.explanations.marked import pieces_of, shown_token
 from intentctl.explanations.shares import Token, strength
+from intentctl.foreign_text import shown
 
 _HEAD: Final = """<!doctype html>
 <html lang="en">
@@ -48,9 +49,9 @@ def html_page(accounts: Sequence[Account], document: str, *, model: str, answer:
         top: number of tokens of each label to list one by one.
     """
     legend = (
-        f'on <span style="background:{hexadecimal(FOR)}">blue</span> what speaks for the label,'
-        f' on <span style="background:{hexadecimal(AGAINST)}">orange</span> what speaks against it;'
-        ' <span class="unknown">underlined</span> what the vocabulary does not have'
+        f'on <span style="background:{hexadecimal(FOR)}">blue</span>: words for the label;'
+        f' on <span style="background:{hexadecimal(AGAINST)}">orange</span>: words against the label;'
+        ' <span class="unknown">underlined</span>: words that the vocabulary does not have'
     )
     parts = [
         _HEAD.format(title=escape(f"{model}: {accounts[0].label}")),

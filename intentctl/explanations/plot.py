@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from intentctl.explanations.account import Account
 from intentctl.explanations.colours import AGAINST, FOR, hexadecimal
-from intentctl.explanations.marked import shown, shown_token
+from intentctl.explanations.marked import shown_token
 from intentctl.explanations.terminal import UNKNOWN_MARK
+from intentctl.foreign_text import shown
 
 _DOTS_PER_INCH: Final = 120
 _MOST_WORDS: Final = 40
@@ -56,7 +57,7 @@ def _words(panel: Any, account: Account) -> None:
     order = sorted(range(len(account.words)), key=lambda index: -abs(account.words[index].adds))
     words = [account.words[index] for index in sorted(order[:_MOST_WORDS])]
     names = [_name(word.text, is_unknown=word.is_unknown) for word in words]
-    _bars(panel, names, [word.adds for word in words], f"what words add to {account.label}")
+    _bars(panel, names, [word.adds for word in words], f"contributions of the words to {account.label}")
     if any(word.of_ngrams for word in words):
         panel.plot([word.own for word in words], range(len(words)), "|", color="black", label="without n-grams")
         panel.legend(fontsize=8, loc="best")

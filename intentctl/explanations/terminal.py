@@ -9,9 +9,10 @@ from rich.text import Text
 
 from intentctl.explanations.account import Account
 from intentctl.explanations.colours import colour_of, hexadecimal
-from intentctl.explanations.marked import pieces_of, shown, shown_token
+from intentctl.explanations.marked import pieces_of, shown_token
 from intentctl.explanations.shares import strength
-from intentctl.output import Column, console, print_table
+from intentctl.foreign_text import shown
+from intentctl.output import Column, console, print_line, print_table
 
 UNKNOWN_MARK = "~"
 """Mark around words that the vocabulary lacks, with and without colours."""
@@ -32,10 +33,10 @@ def print_account(account: Account, document: str, top: int) -> None:
         document: the document as it was sent.
         top: number of tokens to list one by one.
     """
-    console.print(Text(account.label, style="bold green"), highlight=False)
+    console.print(Text(shown(account.label), style="bold green"), highlight=False)
     console.print(marked(account, document), highlight=False, soft_wrap=True)
     print_table(_COLUMNS, rows_of(account, top))
-    console.print(Text(account.sentence), highlight=False, soft_wrap=True)
+    print_line(account.sentence)
 
 
 def marked(account: Account, document: str) -> Text:

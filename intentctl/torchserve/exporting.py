@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from intentctl.torchserve.archive import MAR_MANIFEST, mar_manifest, write_archive
-from intentctl.torchserve.model_files import INTENT, INTENT_AT_TORCHSERVE, LIMITS, MOST_BYTES, with_algorithm
+from intentctl.torchserve.model_files import LIMITS, MOST_BYTES, with_algorithm
 from predictor.model.intent_model import NO_INDEX, IntentModel
 from predictor.model.loader import Loader
+from predictor.model.servable import INTENT, INTENT_AT_TORCHSERVE, check_servable
 from predictor.model.vocabulary import Vocabulary, read_vocabulary
 from serving.domain.confidence import Confidence
 from serving.domain.errors import ModelExists, ModelUnusable
@@ -27,7 +28,14 @@ HANDLER_FILE: Final = "intent_handler.py"
 TOKENS_FILE: Final = "vocabulary.json"
 CONFIDENCE_FILE: Final = "confidence.json"
 # Files of the package that the handler needs. With __init__.py, the package is found before any other of its name.
-PREDICTOR_FILES: Final = ("__init__.py", "model/__init__.py", "model/tokenizer.py", "model/ngrams.py")
+PREDICTOR_FILES: Final = (
+    "__init__.py",
+    "model/__init__.py",
+    "model/tokenizer.py",
+    "model/normalization.py",
+    "model/ngrams.py",
+    "model/layer_names.py",
+)
 
 _VERSION_OF_NONE: Final = "1.0"
 _STAGING: Final = ".staging-"
@@ -90,9 +98,9 @@ def check_free(path: Path, published: Path | None) -> None:
         ModelExists: one of them exists.
     """
     if path.exists():
-        raise ModelExists(f"there is an archive {path.name} already; replace it explicitly, or choose another id")
+        raise ModelExists(f"an archive {path.name} already exists; replace it explicitly, or choose another id")
     if published is not None and published.exists():
-        raise ModelExists(f"there is a model {published.name} already; replace it explicitly, or choose another id")
+        raise ModelExists(f"a model {published.name} already exists; replace it explicitly, or choose another id")
 
 
 def put_in_place(path: Path, archive: bytes) -> None:
@@ -122,7 +130,7 @@ def publish_source(source: Source, root: Path, model_id: ModelId, *, replace: bo
     with TemporaryDirectory() as folder:
         for name, content in source.files.items():
             (Path(folder) / name).write_bytes(content)
-        publish(Path(folder), root, model_id, replace=replace)
+        publish(Path(folder), root, model_id, replace=replace, check=check_servable)
 
 
 def _tokens(source: Source) -> bytes:

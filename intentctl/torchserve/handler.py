@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# In an archive, this module is in a folder beside the handler.
+# In an archive, these modules are in a folder beside the handler.
+from predictor.model.layer_names import EMBEDDING, family_names
 from predictor.model.tokenizer import Tokenizer
 
 _BAD_REQUEST: Final = 400
@@ -131,14 +132,14 @@ class IntentHandler:
         # If several outputs have one label, the largest is explained.
         largest = {self._labels[index]: index for index in exponentials.argsort(stable=True).tolist()}
         if not largest.keys() >= set(asked):
-            return _error(_BAD_REQUEST, "the model has no such label to explain; ask for labels of its manifest")
+            return _error(_BAD_REQUEST, "the model has no such label to explain; request labels of its manifest")
         chosen = {**largest, self._labels[winner]: winner}
         classes = [chosen[label] for label in dict.fromkeys((self._labels[winner], *asked))]
         words, ngrams, bag = document
         tokens = words + [ngram for ngram in ngrams if ngram in self._indices]
         if len(tokens) * len(classes) > _MOST_CONTRIBUTIONS:
             return _error(
-                _BAD_REQUEST, "the document is too long to explain so many labels; shorten it, or ask for fewer"
+                _BAD_REQUEST, "the document is too long to explain so many labels; shorten it, or request fewer"
             )
         # Double precision, so that the parts add no rounding to that of the logit.
         weight = self._weight[:, classes].double() / max(1, len(bag))
@@ -186,14 +187,15 @@ class IntentHandler:
 
 def _folded(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Return embedding, weight and bias of a network whose layers fold into one, as nothing is between them."""
+    names = family_names({name: tensor.shape for name, tensor in state.items()})
     layers = [
-        (state[f"fc{number}.weight"].float().double().T, state[f"fc{number}.bias"].float().double())
-        for number in range(1, 1 + sum(name.endswith(".bias") for name in state))
+        (state[names[f"fc{number}.weight"]].float().double().T, state[names[f"fc{number}.bias"]].float().double())
+        for number in range(1, 1 + len(names) // 2)
     ]
     weight, bias = layers[0]
     for turned, addend in layers[1:]:
         weight, bias = weight @ turned, bias @ turned + addend
-    return state["embedding.weight"].float(), weight.float(), bias.float()
+    return state[names[EMBEDDING]].float(), weight.float(), bias.float()
 
 
 def _questions(request: Mapping[str, Any]) -> list[dict[str, Any]] | str:
@@ -252,27 +254,27 @@ def _within_bounds(replies: Sequence[Any]) -> tuple[list[Any], list[str]]:
     texts: list[str] = []
     room = _MOST_BYTES
     for reply in replies:
-        text, told = json.dumps(reply), reply
+        text, response = json.dumps(reply), reply
         if len(text) > room:
-            told = (
+            response = (
                 _error(
                     _TOO_LARGE,
-                    "the answer is too large for TorchServe; ask for fewer documents, labels or explanations",
+                    "the answer is too large for TorchServe; request fewer documents, labels or explanations",
                 )
                 if len(text) > _MOST_BYTES
                 else _error(
-                    _TOO_MUCH_AT_ONCE, "the answers to all who ask are too large for TorchServe; ask again shortly"
+                    _TOO_MUCH_AT_ONCE, "the answers to all callers are too large for TorchServe; try again shortly"
                 )
             )
-            text = json.dumps(told)
+            text = json.dumps(response)
         room -= len(text)
-        kept.append(told)
+        kept.append(response)
         texts.append(text)
     return kept, texts
 
 
 def _json_of(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
+    return json.loads(path.read_text("utf-8-sig"))
 
 
 def _label_alone(answer: dict[str, Any]) -> dict[str, Any]:
@@ -280,7 +282,7 @@ def _label_alone(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _not_finite() -> dict[str, Any]:
-    return _error(_FAILED, "the model's answer is not a number; train it again")
+    return _error(_FAILED, "the model's answer is not a number; train the model again")
 
 
 def _error(code: int, message: str) -> dict[str, Any]:

@@ -8,17 +8,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from intentctl.torchserve.archive import Archive
-from intentctl.torchserve.model_files import INTENT, LIMITS, MOST_BYTES, with_algorithm
+from intentctl.torchserve.archive import Archive, ZipArchive
+from intentctl.torchserve.model_files import LIMITS, MOST_BYTES, with_algorithm
+from intentctl.torchserve.tar_archive import GZIP, TarArchive
 from predictor.model.intent_model import IntentModel
 from predictor.model.loader import Loader
+from predictor.model.servable import INTENT, check_servable
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.model_store import MANIFEST_FILE, ModelStore, folders_of
 from serving.volume.open_folder import OpenFile
 from serving.volume.publishing import publish
 
-_NAME: Final = re.compile(r"model-(.+)\.mar")
+_NAME: Final = re.compile(r"model-(.+)\.(?:mar|tar\.gz|tgz)")
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 # Bytes for handlers, and for other files that archives hold beside the model.
 _OTHER_FILES: Final = 64 << 20
@@ -32,11 +34,13 @@ def read_archive(path: Path) -> Archive:
         OSError: the file cannot be read.
     """
     with OpenFile("the archive", os.open(path, _READ)) as file:
-        return Archive(file.read(sum(MOST_BYTES.values()) + _OTHER_FILES))
+        most = sum(MOST_BYTES.values()) + _OTHER_FILES
+        data = file.read(most)
+    return TarArchive(data, most) if data.startswith(GZIP) else ZipArchive(data)
 
 
 def id_of(path: Path, archive: Archive) -> ModelId:
-    """Return the model's id: the one in the file name, ``model-<id>.mar``, else the name that the archive gives it.
+    """Return the model's id: the one in the file name, such as ``model-<id>.mar``, else the name in the archive.
 
     Raises:
         InvalidModelId: the name is not a valid id.
@@ -66,5 +70,5 @@ def import_model(archive: Archive, root: Path, model_id: ModelId, *, replace: bo
         model = loader.load(model_id, loader.fingerprint(model_id))
         manifest = with_algorithm(Manifest.parse(files[MANIFEST_FILE]), INTENT)
         (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-        publish(folder, root, model_id, replace=replace)
+        publish(folder, root, model_id, replace=replace, check=check_servable)
     return model

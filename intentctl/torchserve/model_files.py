@@ -10,11 +10,6 @@ from predictor.model.loader import FileLimits
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.volume.model_store import MANIFEST_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
-INTENT: Final = "intent-classification"
-"""Algorithm of models that the predictor serves."""
-INTENT_AT_TORCHSERVE: Final = "intent-classification-torch"
-"""Algorithm of models that TorchServe serves."""
-
 LIMITS: Final = FileLimits()
 MOST_BYTES: Final[Mapping[str, int]] = {
     MANIFEST_FILE: MAX_MANIFEST_BYTES,

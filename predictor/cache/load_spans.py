@@ -46,9 +46,9 @@ class LoadSpans:
             return
         first, *others = waiters
         load = first.span.child("model load", since=since, links=[waiter.span for waiter in others])
-        load.tell("intent.model", model_id)
+        load.set_attribute("intent.model", model_id)
         if size:
-            load.tell("intent.model_bytes", size)
+            load.set_attribute("intent.model_bytes", size)
         load.end(error)
         for waiter in others:
             waiter.span.child("wait for model load", since=waiter.since, links=[load]).end(error)

@@ -17,8 +17,8 @@ import structlog
 
 log = structlog.get_logger()
 
-_CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
-_OWN_CGROUP: Final = Path("/proc/self/cgroup")
+CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
 # Share of the process's memory limit; the rest is for Python, torch, requests in flight, and a model being built.
 _SHARE_FOR_MODELS: Final = 0.6
@@ -33,10 +33,15 @@ _TRIM_THRESHOLD_BYTES: Final = 256 << 20
 _ARENAS: Final = 2
 
 
-def memory_limit() -> int:
-    """Return the bytes that this process may take: the lowest limit of its cgroups, else the machine's memory."""
+def memory_limit(own_cgroup: Path = OWN_CGROUP, cgroup_root: Path = CGROUP_ROOT) -> int:
+    """Return the bytes that this process may take: the lowest limit of its cgroups, else the machine's memory.
+
+    Args:
+        own_cgroup: file that names the cgroups of this process.
+        cgroup_root: folder in which cgroups are mounted.
+    """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *_cgroup_limits()])
+    return min([machine, *_cgroup_limits(own_cgroup, cgroup_root)])
 
 
 def default_budget(limit: int) -> int:
@@ -69,19 +74,19 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _cgroup_limits() -> list[int]:
+def _cgroup_limits(own_cgroup: Path, cgroup_root: Path) -> list[int]:
     """Return the limits of this process's cgroups, of either version, and of their ancestors."""
     try:
-        lines = _OWN_CGROUP.read_text().splitlines()
+        lines = own_cgroup.read_text().splitlines()
     except OSError:
         return []
     limits: list[int] = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            limits += _limits(_CGROUP_ROOT, path, "memory.max")
+            limits += _limits(cgroup_root, path, "memory.max")
         elif "memory" in controllers.split(","):
-            limits += _limits(_CGROUP_ROOT / "memory", path, "memory.limit_in_bytes")
+            limits += _limits(cgroup_root / "memory", path, "memory.limit_in_bytes")
     return limits
 
 

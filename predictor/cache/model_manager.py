@@ -9,35 +9,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, ParamSpec, Protocol, TypeVar
 
 import structlog
 from cachetools import TTLCache
 from grpc import StatusCode
 
+from predictor.cache.load_slots import LoadSlot, LoadSlots
 from predictor.cache.load_spans import LoadSpans
+from predictor.cache.processor_time import ProcessorTime
 from predictor.cache.residency import Lease, Model, Reservation, Resident, ResidentModels
+from predictor.cache.sightings import Sightings
+from serving.call.deadline import NEVER, Deadline
 from serving.call.tasks import SingleFlight, Tasks
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
     FilesChanged,
+    FilesUnsettled,
     ForbiddenPickle,
+    LoadTooSlow,
+    ModelFolderUnavailable,
     ModelIncomplete,
     ModelNotFound,
     ModelPinned,
     ModelUnusable,
     ServingError,
     TooManyLoads,
+    VolumeUnavailable,
     copy_for_raise,
     service_ends,
 )
-from serving.domain.model_id import ModelId
+from serving.domain.model_id import ModelId, reference_of
 from serving.volume.freshness.checks import FreshnessChecks
 from serving.volume.model_store import Fingerprint
+from serving.volume.unknown_models import UnknownBounds, UnknownModels
 
 log = structlog.get_logger()
 
@@ -47,6 +56,8 @@ Source_co = TypeVar("Source_co", covariant=True)
 
 _LOOKING_THREADS: Final = 2
 _ATTEMPTS: Final = 3
+# uvloop rounds delays to whole milliseconds.
+_TIMER_SECONDS: Final = 0.001
 _FAULTS_OF_FILES: Final = (ModelUnusable, ChecksumMismatch)
 
 
@@ -66,8 +77,23 @@ class ModelSource(Protocol[Source_co]):
     def estimate(self, fingerprint: Fingerprint) -> int:
         """Return an estimate of the model's size in memory, in bytes. Does not block."""
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> Source_co:
-        """Return the model; with ``replacing``, an older copy serves meanwhile. Raises ServingError."""
+    def loading(
+        self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True, check: Callable[[], None]
+    ) -> Generator[int, None, Source_co]:
+        """Load the model step by step, and return it.
+
+        Each step begins with the bytes of memory that the load takes from then on.
+
+        Args:
+            model_id: the model.
+            fingerprint: the identity of its files.
+            settled: whether the files may be taken for one copy without a proof.
+            check: called again and again; its errors end the load.
+
+        Raises:
+            FilesUnsettled: the files are not settled, and nothing proves that they are one copy.
+            ServingError: the files are no model, or cannot be read.
+        """
 
 
 def _do_nothing() -> None:
@@ -83,19 +109,47 @@ class _Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class _NeedsMemory:
+    """A load that needs more memory than is reserved."""
+
+    size: int
+    """Bytes that the load takes in all."""
+
+
+class _NotQuick(Exception):
+    """A load that is too slow for a quick slot."""
+
+
+@dataclass(frozen=True, slots=True)
 class ManagerBounds:
     """Bounds and times of a :class:`ModelManager`."""
 
-    unknown_seconds: float = 1.0
-    """Time for which a model that does not exist is remembered, in seconds."""
-    most_unknown: int = 65_536
-    """Maximum number of such models."""
+    unknown: UnknownBounds = field(default_factory=UnknownBounds)
+    """Bounds of the models that are remembered as absent."""
     failure_seconds: float = 10.0
     """Time after which files that are no model are tried again, in seconds."""
+    costly_seconds: float = 0.1
+    """Processor time beyond which a failed load is costly, in seconds."""
+    costly_failure_seconds: float = 600.0
+    """Time after which files whose load was costly, and failed, are tried again, in seconds."""
     most_failures: int = 4096
     """Maximum number of models whose failure is remembered."""
+    slow_threads: int = 1
+    """Maximum number of slow loads at the same time, besides the others."""
+    aside_seconds: float = 0.5
+    """Time after which a load counts as slow, if fewer than ``slow_threads`` are, in seconds."""
+    quick_processor_seconds: float = 1.0
+    """Processor time after which a load that is not slow yet begins again as a slow one, in seconds."""
+    processor_seconds: float = 30.0
+    """Processor time after which a load is refused, in seconds."""
     refresh_patience_seconds: float = 0.1
     """Time for which a caller waits for a check of the files, and for a newer copy, in seconds."""
+    settle_seconds: float = 1.0
+    """Time for which files that no sums prove to be one copy have to be at rest before they are loaded, in seconds."""
+    most_rests: int = 10
+    """Maximum number of these times that one load waits while the files keep changing."""
+    most_sightings: int = 10_000
+    """Maximum number of models whose files are remembered with the time when they were first seen."""
     care_seconds: float = 5.0
     """Shortest time between two calls of ``after_evictions``, in seconds."""
 
@@ -109,13 +163,14 @@ class ModelManager(Generic[Model]):
     Args:
         source: the source of models.
         residents: the models in memory.
-        threads: maximum number of models that load at the same time.
+        threads: maximum number of models that load at the same time, besides slow loads.
         max_loads: maximum number of models that load or wait to be loaded; further loads are refused.
         freshness_seconds: shortest time between two comparisons of a model with its files. A model is compared when it
             is asked for.
         bounds: bounds and times.
         after_evictions: called in a thread after models were evicted.
         tasks: owns the loads and checks under way.
+        clock: returns the time by which absent models and failures are forgotten, in seconds.
     """
 
     def __init__(
@@ -129,6 +184,7 @@ class ModelManager(Generic[Model]):
         bounds: ManagerBounds = _BOUNDS,
         after_evictions: Callable[[], None] = _do_nothing,
         tasks: Tasks | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._bounds = bounds
@@ -139,34 +195,54 @@ class ModelManager(Generic[Model]):
         self._statistics = residents.statistics
         self._max_loads = max_loads
         self._freshness_seconds = freshness_seconds
-        self._loading = ThreadPoolExecutor(threads, thread_name_prefix="load")
-        self._slots = asyncio.Semaphore(threads)
+        self._loading = ThreadPoolExecutor(threads + bounds.slow_threads, thread_name_prefix="load")
+        self._slots = LoadSlots(quick=threads, slow=bounds.slow_threads, aside_seconds=bounds.aside_seconds)
         # Checks of files must not wait behind loads: they are for models in memory too.
         self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
-        self._waiting: dict[ModelId, list[asyncio.Future[Lease[Model]]]] = {}
-        """Callers that wait for each model that is being loaded."""
+        self._waiting: dict[ModelId, dict[asyncio.Future[Lease[Model]], Deadline]] = {}
+        """Callers that wait for each model that is being loaded, with their deadlines."""
+        self._sightings = Sightings(bounds.settle_seconds, bounds.most_sightings)
+        self._resting: dict[ModelId, Deadline] = {}
+        """Models whose load waits for their files to be at rest, with the time when it goes on."""
         self._spans = LoadSpans()
-        self._unknown: TTLCache[ModelId, bool] = TTLCache(bounds.most_unknown, bounds.unknown_seconds)
-        self._failures: TTLCache[ModelId, _Failure] = TTLCache(bounds.most_failures, bounds.failure_seconds)
+        self._unknown = UnknownModels(bounds.unknown, clock)
+        self._failures: TTLCache[ModelId, _Failure] = TTLCache(
+            bounds.most_failures, bounds.failure_seconds, timer=clock
+        )
+        self._costly: TTLCache[ModelId, _Failure] = TTLCache(
+            bounds.most_failures, bounds.costly_failure_seconds, timer=clock
+        )
+        """Failures that took much processor time."""
+        self._slow: TTLCache[ModelId, Fingerprint] = TTLCache(
+            bounds.most_failures, bounds.costly_failure_seconds, timer=clock
+        )
+        """Files whose loads are slow."""
         self._looks = FreshnessChecks(source.changed, self._on_change, freshness_seconds)
         self._tasks = Tasks() if tasks is None else tasks
         self._refreshes: SingleFlight[Resident[Model], None] = SingleFlight(self._tasks)
         self._closed = False
 
-    async def acquire(self, model_id: ModelId) -> Lease[Model]:
+    async def acquire(self, model_id: ModelId, deadline: Deadline = NEVER) -> Lease[Model]:
         """Return a lease on the model, which is loaded first if it is not in memory.
 
         A caller that is cancelled leaves at once; the load continues for the others.
 
+        Args:
+            model_id: the model.
+            deadline: the last moment at which the lease is of use. A caller is refused at once if the model's files
+                have to be at rest until then; any other wait is the caller's to end.
+
         Raises:
+            FilesUnsettled: the files are still changing, or have to be at rest for longer than the caller waits.
             ModelNotFound: no model has this id; remembered for a second.
-            ModelUnusable: the files are no model; they are tried again when they change, or after ten seconds.
+            ModelUnusable: the files are no model; they are tried again when they change, or after ten seconds, or ten
+                minutes if their load took much processor time.
             OutOfCapacity: there is no memory for the model, or too many loads are under way.
             Unavailable: the volume does not answer.
         """
         resident = self._residents.get(model_id)
         if resident is None:
-            return await self._missed(model_id)
+            return await self._missed(model_id, deadline)
         self._statistics.hits += 1
         resident.hits += 1
         lease = self._residents.lease(resident)
@@ -177,7 +253,7 @@ class ModelManager(Generic[Model]):
             current = self._residents.get(model_id)
             if current is not None:
                 return self._residents.lease(current)
-        return await self._loaded(model_id)
+        return await self._loaded(model_id, deadline)
 
     def acquire_ready(self, model_id: ModelId) -> Lease[Model] | None:
         """Return a lease if that takes no wait: the model is in memory, and no check of its files is due."""
@@ -200,7 +276,7 @@ class ModelManager(Generic[Model]):
             if resident is not None:
                 # A pinned model whose files were removed is unloaded too, even if no caller asks for it again.
                 self._refresh_of(resident)
-            raise ModelPinned("the predictor's settings keep the model in memory while its files are there")
+            raise ModelPinned("the predictor's settings keep the model in memory while its files exist")
         if resident is None:
             return False
         self._residents.discard(model_id)
@@ -241,27 +317,29 @@ class ModelManager(Generic[Model]):
     def _is_fresh(self, resident: Resident[Model]) -> bool:
         return time.monotonic() - resident.checked_at < self._freshness_seconds
 
-    async def _missed(self, model_id: ModelId) -> Lease[Model]:
+    async def _missed(self, model_id: ModelId, deadline: Deadline) -> Lease[Model]:
         self._statistics.misses += 1
-        asked = time.perf_counter()
+        began = time.perf_counter()
         try:
-            return await self._loaded(model_id)
+            return await self._loaded(model_id, deadline)
         finally:
-            self._statistics.miss_seconds.observe(time.perf_counter() - asked)
+            self._statistics.miss_seconds.observe(time.perf_counter() - began)
 
-    async def _loaded(self, model_id: ModelId) -> Lease[Model]:
+    async def _loaded(self, model_id: ModelId, deadline: Deadline) -> Lease[Model]:
         if self._closed:
             raise service_ends()
-        if model_id in self._unknown:
-            raise ModelNotFound("no model has this runId")
+        self._unknown.check(model_id)
         waiting = self._waiting.get(model_id)
         if waiting is None:
             if len(self._waiting) >= self._max_loads:
                 raise TooManyLoads("too many models are waiting to be loaded; try again shortly")
-            waiting = self._waiting[model_id] = []
+            waiting = self._waiting[model_id] = {}
             self._tasks.start(self._load_for_waiting(model_id))
+        rests_until = self._resting.get(model_id)
+        if rests_until is not None and deadline <= rests_until:
+            raise _too_early(rests_until)
         caller: asyncio.Future[Lease[Model]] = asyncio.get_running_loop().create_future()
-        waiting.append(caller)
+        waiting[caller] = deadline
         self._spans.wait(model_id)
         try:
             return await caller
@@ -293,12 +371,37 @@ class ModelManager(Generic[Model]):
                 if not caller.done():
                     caller.set_result(self._residents.lease(resident))
 
-    def _refuse(self, callers: list[asyncio.Future[Lease[Model]]], error: ServingError) -> None:
+    def _refuse(self, callers: Iterable[asyncio.Future[Lease[Model]]], error: ServingError) -> None:
         for caller in callers:
             if not caller.done():
                 caller.set_exception(copy_for_raise(error))
 
     async def _load_unless_it_failed(self, model_id: ModelId) -> Resident[Model]:
+        """Load the model, once its files are at rest if nothing else proves them to be one copy."""
+        for _ in range(self._bounds.most_rests):
+            try:
+                return await self._load_unless_it_changes(model_id)
+            except FilesUnsettled as error:
+                await self._rest(model_id, error)
+        try:
+            return await self._load_unless_it_changes(model_id)
+        except FilesUnsettled as error:
+            self._statistics.count_load_failure(error)
+            raise
+
+    async def _rest(self, model_id: ModelId, error: FilesUnsettled) -> None:
+        """Let the model's files be at rest; refuse at once the callers whose deadlines come earlier."""
+        seconds = error.retry_after or 0.0
+        until = self._resting[model_id] = Deadline.after(seconds)
+        try:
+            log.info("the model's files have to be at rest before they are loaded", model=model_id, reason=str(error))
+            waiting = self._waiting[model_id]
+            self._refuse([caller for caller, deadline in waiting.items() if deadline <= until], _too_early(until))
+            await asyncio.sleep(seconds + _TIMER_SECONDS)
+        finally:
+            del self._resting[model_id]
+
+    async def _load_unless_it_changes(self, model_id: ModelId) -> Resident[Model]:
         """Load the model; begin again if its files change meanwhile, as they do while it is published."""
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(FilesChanged):
@@ -308,39 +411,55 @@ class ModelManager(Generic[Model]):
     async def _attempt(self, model_id: ModelId) -> Resident[Model]:
         try:
             fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
-        except ModelNotFound:
-            self._unknown[model_id] = True
+        except ModelNotFound as error:
+            self._unknown.add(model_id, error)
             raise
-        failure = self._failures.get(model_id)
-        if failure is not None and failure.fingerprint == fingerprint:
-            raise copy_for_raise(failure.error)
-        try:
-            return await self._load(model_id, fingerprint)
-        except ModelIncomplete:
+        except VolumeUnavailable as error:
+            self._statistics.count_load_failure(error)
             raise
-        except _FAULTS_OF_FILES as error:
-            self._failures[model_id] = _Failure(fingerprint, error)
-            raise
+        for failures in (self._failures, self._costly):
+            failure = failures.get(model_id)
+            if failure is not None and failure.fingerprint == fingerprint:
+                raise copy_for_raise(failure.error)
+        return await self._load(model_id, fingerprint)
 
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
         # Memory is reserved once a thread is free: models that wait for a thread must not use up the budget.
         wanted = time.perf_counter()
-        async with self._slots:
+        name = reference_of(model_id).name
+        if self._slow.get(model_id) != fingerprint:
+            async with self._slots.quick(name) as slot:
+                self._statistics.load_wait_seconds.observe(time.perf_counter() - wanted)
+                try:
+                    return await self._load_now(model_id, fingerprint, replaces, slot)
+                except _NotQuick:
+                    self._slow[model_id] = fingerprint
+            wanted = time.perf_counter()
+        async with self._slots.slow(name) as slot:
             self._statistics.load_wait_seconds.observe(time.perf_counter() - wanted)
-            return await self._load_now(model_id, fingerprint, replaces)
+            return await self._load_now(model_id, fingerprint, replaces, slot)
 
-    async def _load_now(self, model_id: ModelId, fingerprint: Fingerprint, replaces: int) -> Resident[Model]:
+    async def _load_now(
+        self, model_id: ModelId, fingerprint: Fingerprint, replaces: int, slot: LoadSlot
+    ) -> Resident[Model]:
+        bounds = self._bounds
+        spent = ProcessorTime(lambda: bounds.processor_seconds if slot.is_slow else bounds.quick_processor_seconds)
         reservation = self._reserve(fingerprint, replaces)
+        settled = self._sightings.have_settled(model_id, fingerprint)
         try:
-            model, seconds = await _in_thread(self._loading, self._timed_load, model_id, fingerprint, bool(replaces))
+            steps = self._source.loading(model_id, fingerprint, settled=settled, check=lambda: self._check(spent))
+            started = time.perf_counter()
+            model = await self._stepped(steps, reservation, spent)
+            seconds = time.perf_counter() - started
             self._residents.resize(reservation, model.size)
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
+        except FilesUnsettled as error:
+            error.retry_after = self._sightings.seen(model_id, fingerprint)
+            raise
         except ServingError as error:
-            self._statistics.count_load_failure(error)
-            if isinstance(error, ForbiddenPickle):
-                log.error(
-                    "forbidden pickle", security=True, model=model_id, asked_for=str(error.__cause__ or "an opcode")
-                )
+            if isinstance(error, LoadTooSlow) and spent.seconds <= bounds.processor_seconds:
+                raise _NotQuick from error
+            self._count_failure(model_id, fingerprint, error, spent.seconds)
             raise
         finally:
             self._residents.cancel(reservation)
@@ -356,11 +475,32 @@ class ModelManager(Generic[Model]):
         )
         return resident
 
-    def _timed_load(self, model_id: ModelId, fingerprint: Fingerprint, replacing: bool) -> tuple[Model, float]:
-        """Return the model and the seconds that its load took, without the wait for a thread. Runs in a thread."""
-        started = time.perf_counter()
-        model = self._source.load(model_id, fingerprint, replacing=replacing)
-        return model, time.perf_counter() - started
+    def _check(self, spent: ProcessorTime) -> None:
+        """Return if a load may go on. Called in threads."""
+        if self._closed:
+            raise service_ends()
+        spent.check()
+
+    async def _stepped(
+        self, steps: Generator[int, None, Model], reservation: Reservation, spent: ProcessorTime
+    ) -> Model:
+        """Run the steps in threads, and reserve the memory of each before it begins."""
+        while True:
+            step = await _in_thread(self._loading, _next_step, steps, reservation.size, spent)
+            if not isinstance(step, _NeedsMemory):
+                return step
+            self._residents.resize(reservation, step.size)
+
+    def _count_failure(self, model_id: ModelId, fingerprint: Fingerprint, error: ServingError, seconds: float) -> None:
+        """Count a load that failed, and remember the files if they are to blame."""
+        self._statistics.count_load_failure(error)
+        if isinstance(error, ForbiddenPickle):
+            log.error("forbidden pickle", security=True, model=model_id, requested=str(error.__cause__ or "an opcode"))
+        if isinstance(error, LoadTooSlow):
+            log.error("load takes too long", model=model_id, processor_seconds=round(seconds, 1))
+        if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
+            costly = seconds > self._bounds.costly_seconds
+            (self._costly if costly else self._failures)[model_id] = _Failure(fingerprint, error)
 
     def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
         try:
@@ -401,6 +541,14 @@ class ModelManager(Generic[Model]):
 
     async def _refresh(self, resident: Resident[Model]) -> None:
         """Load changed files beside ``resident``, and swap the copies; on any fault the old copy stays."""
+        for _ in range(self._bounds.most_rests):
+            seconds = await self._replace(resident)
+            if not seconds:
+                return
+            await asyncio.sleep(seconds + _TIMER_SECONDS)
+
+    async def _replace(self, resident: Resident[Model]) -> float:
+        """Swap ``resident`` for changed files; return the seconds for which the files have to be at rest first."""
         model_id = resident.model_id
         try:
             fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
@@ -408,18 +556,22 @@ class ModelManager(Generic[Model]):
             log.info("model removed", model=model_id)
             if self._residents.get(model_id) is resident:
                 self._residents.discard(model_id)
-            return
+            return 0.0
+        except ModelFolderUnavailable:
+            # Logged once for all models, by the watch of the folder.
+            return 0.0
         except ServingError as error:
             log.warning("model files cannot be checked; the loaded copy serves on", model=model_id, reason=str(error))
-            return
+            return 0.0
         if self._residents.get(model_id) is not resident or fingerprint in (resident.fingerprint, resident.refused):
-            return
+            return 0.0
         # The old copy must not be evicted to make room for a copy that may be bad.
         with self._residents.lease(resident):
             try:
                 await self._load(model_id, fingerprint, replaces=1)
-            except FilesChanged as error:
+            except (FilesUnsettled, FilesChanged) as error:
                 log.info("replacement not complete yet", model=model_id, reason=str(error))
+                return error.retry_after or 0.0
             except ServingError as error:
                 if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
                     self._refuse_replacement(resident, fingerprint)
@@ -428,10 +580,30 @@ class ModelManager(Generic[Model]):
                 # A bug: the load must not be tried again with every check.
                 self._refuse_replacement(resident, fingerprint)
                 log.exception("loading failed", model=model_id)
+        return 0.0
 
     def _refuse_replacement(self, resident: Resident[Model], fingerprint: Fingerprint) -> None:
         resident.refused = fingerprint
         self._statistics.replacements_refused += 1
+
+
+def _too_early(until: Deadline) -> FilesUnsettled:
+    return FilesUnsettled(
+        "the model's files have only just arrived, without sums that prove them complete; try again in a second",
+        until.remaining(),
+    )
+
+
+def _next_step(steps: Generator[int, None, Model], reserved: int, spent: ProcessorTime) -> Model | _NeedsMemory:
+    """Run steps until the load is over, or needs more memory than is reserved. Runs in a thread."""
+    with spent.counted():
+        try:
+            while (size := next(steps)) <= reserved:
+                pass
+        except StopIteration as end:
+            model: Model = end.value
+            return model
+        return _NeedsMemory(size)
 
 
 async def _in_thread(

@@ -222,7 +222,7 @@ class ResidentModels(Generic[Model]):
         bytes_over = self.bytes_held + more - self._max_bytes
         models_over = len(self._cache) + len(self._reservations) + models - self._max_models
         if not self._evicted(bytes_over, models_over):
-            raise MemoryInUse("the memory for models is taken by models in use; try again shortly")
+            raise MemoryInUse("models in use occupy all memory for models; try again shortly")
 
     def _evicted(self, bytes_over: int, models_over: int) -> bool:
         """Evict idle models until neither limit is exceeded; return whether enough are idle, else evict none."""

@@ -13,12 +13,12 @@ import structlog
 
 from predictor.cache.model_manager import ModelManager
 from predictor.cache.residency import Lease, ResidentModels
-from predictor.inference.joint_pass import Asked, answers_together
+from predictor.inference.costs import cost_for, is_short, is_short_for
+from predictor.inference.joint_pass import ModelQuery, answers_together
 from predictor.inference.spans import begin_inference, inference
 from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.inference.work_queue import WorkQueue
 from predictor.model.intent_model import IntentModel
-from predictor.model.tokenizer import Tokenizer
 from predictor.model.traffic_counter import TrafficCounter
 from serving.call.call import Call, span_of_call
 from serving.call.deadline import NEVER, Deadline
@@ -35,19 +35,12 @@ Check: TypeAlias = Callable[[Query, ModelId], None]
 """Raises ServingError if a query is not permitted."""
 
 MOST_WAITING: Final = 1024
-# Longer work leaves the event loop. In tokens, each of which may cost as much as a character of plain words.
-_INLINE_TOKENS: Final = 8192
+# A batch with more queries is answered in several turns of the event loop.
 _INLINE_QUERIES: Final = 64
-# For models that are not known yet: the tokenizer that produces the most tokens, and more labels than models have.
-_MOST_TOKENS_PER_CHARACTER: Final = Tokenizer.parse("basic_english+words:5+characters:2-8").tokens_per_character
-_MOST_LABELS: Final = 1 << 10
-# Cost of a query in addition to its text, and of each label that the query asks for, in tokens.
-_COST_OF_QUERY: Final = 64
-_COST_OF_LABEL: Final = 4
 # This many queries of one model are answered faster in a separate pass than together with queries of other models.
 _PASS_OF_ITS_OWN: Final = 8
 # More models gain nothing, and the intermediate results for all of them take memory.
-_MOST_MODELS_IN_A_PASS: Final = 64
+MOST_MODELS_IN_A_PASS: Final = 64
 
 
 class _Ready(NamedTuple):
@@ -68,6 +61,7 @@ class InferenceEngine:
         traffic: counts the answers of the models.
         threads: size of the thread pool for documents and batches that are too long for the event loop.
         most_waiting: maximum number of these that wait for a thread; further ones are refused.
+        most_models_in_a_pass: maximum number of models that answer in one pass.
     """
 
     def __init__(
@@ -78,10 +72,12 @@ class InferenceEngine:
         *,
         threads: int,
         most_waiting: int = MOST_WAITING,
+        most_models_in_a_pass: int = MOST_MODELS_IN_A_PASS,
     ) -> None:
         self._manager = manager
         self._limits = limits
         self._traffic = traffic
+        self._most_models_in_a_pass = most_models_in_a_pass
         self._long_work: WorkQueue[Sequence[Outcome]] = WorkQueue(threads, most_waiting, name="inference")
 
     async def predict(self, query: Query, deadline: Deadline = NEVER, check: Check | None = None) -> Prediction:
@@ -94,7 +90,7 @@ class InferenceEngine:
         model_id = self._checked(query, check)
         queries = [query]
         # Nearly always the model is in memory, and no wait is needed.
-        lease = self._manager.acquire_ready(model_id) or await self._acquired(model_id)
+        lease = self._manager.acquire_ready(model_id) or await self._acquired(model_id, queries, deadline)
         work = self._answers_of(lease, queries, deadline)
         span = span_of_call()
         outcome = (await (work if span is None else inference(span, work, queries)))[0]
@@ -133,17 +129,17 @@ class InferenceEngine:
         span = None if call.span is None else begin_inference(call.span, queries)
         together: list[_Ready] = []
         for model_id, members in groups.items():
-            asked = queries if len(members) == len(queries) else [queries[index] for index in members]
-            lease = self._ready_lease(model_id, asked)
+            group = queries if len(members) == len(queries) else [queries[index] for index in members]
+            lease = self._ready_lease(model_id, group)
             if lease is None:
                 continue
             if len(groups) > 1 and len(members) < _PASS_OF_ITS_OWN and lease.model.is_always_finite:
-                together.append(_Ready(lease, members, asked))
-                if len(together) == _MOST_MODELS_IN_A_PASS:
+                together.append(_Ready(lease, members, group))
+                if len(together) == self._most_models_in_a_pass:
                     self._answer_together(together, outcomes, call.deadline)
                     together = []
             else:
-                _put(outcomes, members, self._answers_of_ready(lease, asked, call.deadline))
+                _put(outcomes, members, self._answers_of_ready(lease, group, call.deadline))
         if together:
             self._answer_together(together, outcomes, call.deadline)
         if span is not None:
@@ -182,14 +178,14 @@ class InferenceEngine:
         later: list[tuple[ModelId, list[int]]] = []
         spent = 0
         for model_id, members in self._by_model(queries, outcomes, check).items():
-            asked = [queries[index] for index in members]
+            group = [queries[index] for index in members]
             # Nearly always the model is in memory and the work is short: a task would cost more than the answers.
-            at_once = self._answers_at_once(model_id, asked, deadline)
+            at_once = self._answers_at_once(model_id, group, deadline)
             if at_once is None:
                 later.append((model_id, members))
                 continue
             _put(outcomes, members, at_once)
-            spent += len(asked)
+            spent += len(group)
             if spent >= _INLINE_QUERIES:
                 # The event loop continues between the models of a large batch.
                 spent = 0
@@ -218,14 +214,14 @@ class InferenceEngine:
         """Load models before the first query; a model that cannot be loaded is logged and left out."""
         await self._manager.preload(model_ids)
 
-    async def load(self, model_id: str) -> Lease[IntentModel]:
+    async def load(self, model_id: str, deadline: Deadline = NEVER) -> Lease[IntentModel]:
         """Return a lease on the model, which is loaded first if it is not in memory.
 
         Raises:
             InvalidModelId: ``model_id`` is not a model id.
             ServingError: the model cannot be loaded; the error says why.
         """
-        return await self._acquired(parse_model_id(model_id))
+        return await self._acquired(parse_model_id(model_id), (), deadline)
 
     def unload(self, model_id: str) -> bool:
         """Unload the model, and return whether it was in memory.
@@ -260,10 +256,10 @@ class InferenceEngine:
         self._limits.check(query)
         return model_id
 
-    async def _acquired(self, model_id: ModelId) -> Lease[IntentModel]:
+    async def _acquired(self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline) -> Lease[IntentModel]:
         # Loads have their own queue, which has its own bound.
         with released_slot():
-            return await self._manager.acquire(model_id)
+            return await self._manager.acquire(model_id, _last_of(queries, deadline))
 
     def _answers_at_once(
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
@@ -293,7 +289,7 @@ class InferenceEngine:
                 found = self._in_one_pass(ready)
             except Exception:
                 # Asking each model separately shows which one is at fault.
-                log.exception("answering together failed", models=len(ready))
+                log.exception("joint prediction failed", models=len(ready))
             else:
                 _put(outcomes, [index for _, members, _ in ready for index in members], found)
                 return
@@ -301,22 +297,22 @@ class InferenceEngine:
             _put(outcomes, members, self._answers_of_ready(lease, queries, deadline))
 
     def _in_one_pass(self, ready: Sequence[_Ready]) -> Sequence[Outcome]:
-        asked: list[Asked] = []
+        group: list[ModelQuery] = []
         for lease, _, queries in ready:
             resident = lease.resident
             counter = self._traffic.counter_of(resident)
-            asked += [Asked(resident.model, query, counter) for query in queries]
-        found = answers_together(asked)
+            group += [ModelQuery(resident.model, query, counter) for query in queries]
+        found = answers_together(group)
         for lease, _, _ in ready:
             lease.release()
         return self._counted(found)
 
     def _is_short_for(self, model_id: ModelId, queries: Sequence[Query]) -> bool:
         """Return whether the answers are short work for this model; nearly all answers are, for every model."""
-        if _is_short(queries):
+        if is_short(queries):
             return True
         resident = self._manager.residents.get(model_id)
-        return resident is not None and _is_short_for(resident.model, queries)
+        return resident is not None and is_short_for(resident.model, queries)
 
     async def _answers_if_ready(
         self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline
@@ -325,12 +321,12 @@ class InferenceEngine:
         return [None] * len(queries) if lease is None else await self._answers_of(lease, queries, deadline)
 
     async def _answers(self, model_id: ModelId, queries: Sequence[Query], deadline: Deadline) -> Sequence[Outcome]:
-        return await self._answers_of(await self._acquired(model_id), queries, deadline)
+        return await self._answers_of(await self._acquired(model_id, queries, deadline), queries, deadline)
 
     async def _answers_of(
         self, lease: Lease[IntentModel], queries: Sequence[Query], deadline: Deadline
     ) -> Sequence[Outcome]:
-        if _is_short_for(lease.model, queries):
+        if is_short_for(lease.model, queries):
             return self._in_line(lease, queries, deadline)
         return self._counted(await self._in_a_thread(lease, queries, deadline))
 
@@ -352,11 +348,14 @@ class InferenceEngine:
         work = functools.partial(_in_time, model, queries, deadline, self._traffic.counter_of(lease.resident))
         # A caller may leave while the thread still works: the model is in use until the thread is done.
         with released_slot():
-            # The last moment at which a caller waits.
-            last = min(deadline.at, max(query.until for query in queries))
             return await self._long_work.do(
-                work, cost=_cost_for(model, queries), deadline=Deadline(last), release=lease.release
+                work, cost=cost_for(model, queries), deadline=_last_of(queries, deadline), release=lease.release
             )
+
+
+def _last_of(queries: Sequence[Query], deadline: Deadline) -> Deadline:
+    """Return the last moment at which a caller waits."""
+    return Deadline(min(deadline.at, max((query.until for query in queries), default=deadline.at)))
 
 
 def _in_time(
@@ -381,7 +380,7 @@ def _those_in_time(
 ) -> Sequence[Outcome]:
     in_time = [query for query in queries if query.until > soonest]
     answers = iter(model.predict(in_time, counter) if in_time else ())
-    late = DeadlineExceeded("the deadline of the call has passed, or is too near for its answer")
+    late = DeadlineExceeded("the deadline of the call has passed, or is too near for an answer")
     return [next(answers) if query.until > soonest else late for query in queries]
 
 
@@ -402,40 +401,5 @@ async def _outcomes(
 def _refused(error: Exception, model_id: ModelId, queries: Sequence[Query]) -> Sequence[Outcome]:
     if isinstance(error, ServingError):
         return [error] * len(queries)
-    log.error("answering failed", model=model_id, exc_info=error)
+    log.error("prediction failed", model=model_id, exc_info=error)
     return [ServingError(INTERNAL_MESSAGE)] * len(queries)
-
-
-def _is_short_for(model: IntentModel, queries: Sequence[Query]) -> bool:
-    return _cost_for(model, queries) <= _INLINE_TOKENS
-
-
-def _is_short(queries: Sequence[Query]) -> bool:
-    """Return whether the answers take less time than handing the work to a thread and back, for any model."""
-    return _cost(queries) <= _INLINE_TOKENS
-
-
-def _cost_for(model: IntentModel, queries: Sequence[Query]) -> int:
-    return _cost(queries, model.tokenizer.tokens_per_character, len(model.labels))
-
-
-def _cost(
-    queries: Sequence[Query], tokens_per_character: int = _MOST_TOKENS_PER_CHARACTER, labels: int = _MOST_LABELS
-) -> int:
-    """Return the maximum amount of work for the answers, in tokens.
-
-    Args:
-        queries: the queries, all of one model.
-        tokens_per_character: maximum for the model's tokenizer; maximum for any tokenizer if the model is not known.
-        labels: number of labels that the model has, if known.
-    """
-    cost = _COST_OF_QUERY * len(queries)
-    for query in queries:
-        tokens = len(query.document) * tokens_per_character
-        cost += tokens
-        if query.k:
-            cost += _COST_OF_LABEL * min(query.k, labels)
-        if query.explain is not None:
-            # Each token contributes to the logit of each explained label: the best label, and the requested labels.
-            cost += tokens * (1 + len(query.explain))
-    return cost

@@ -19,7 +19,7 @@ from predictor.model.traffic_counter import TrafficCounter
 from serving.domain.prediction import Outcome, Query
 
 
-class Asked(NamedTuple):
+class ModelQuery(NamedTuple):
     """A query and its model."""
 
     model: IntentModel
@@ -28,38 +28,38 @@ class Asked(NamedTuple):
     """Counter that counts the answer."""
 
 
-def answers_together(asked: Sequence[Asked]) -> list[Outcome]:
+def answers_together(queries: Sequence[ModelQuery]) -> list[Outcome]:
     """Return the answer to each query, in order.
 
     REQUIRES: every model is ``is_always_finite``.
     """
-    if len(asked) == 1:
-        model, query, counter = asked[0]
+    if len(queries) == 1:
+        model, query, counter = queries[0]
         return model.predict([query], counter)
     # Each row is as long as that of the model with the most classes, so group models with similar numbers of classes.
     groups: dict[int, list[int]] = defaultdict(list)
-    for index, each in enumerate(asked):
+    for index, each in enumerate(queries):
         groups[len(each.model.labels).bit_length()].append(index)
     if len(groups) == 1:
-        return _answers(asked)
+        return _answers(queries)
     outcomes: dict[int, Outcome] = {}
     for members in groups.values():
-        outcomes |= zip(members, _answers([asked[index] for index in members]), strict=True)
-    return [outcomes[index] for index in range(len(asked))]
+        outcomes |= zip(members, _answers([queries[index] for index in members]), strict=True)
+    return [outcomes[index] for index in range(len(queries))]
 
 
-def _answers(asked: Sequence[Asked]) -> list[Outcome]:
-    widths = [len(model.labels) for model, _, _ in asked]
+def _answers(queries: Sequence[ModelQuery]) -> list[Outcome]:
+    widths = [len(model.labels) for model, _, _ in queries]
     # Padding classes never win, and their probability is 0.
-    logits = np.full((len(asked), max(widths)), -np.inf, dtype=np.float32)
-    documents = [model.encode(query.document) for model, query, _ in asked]
-    for (model, _, _), document, to, width in zip(asked, documents, logits, widths, strict=True):
+    logits = np.full((len(queries), max(widths)), -np.inf, dtype=np.float32)
+    documents = [model.encode(query.document) for model, query, _ in queries]
+    for (model, _, _), document, to, width in zip(queries, documents, logits, widths, strict=True):
         # The rows of tokens are not kept: for many long documents together they would take much memory.
         model.write_logits(document, to[:width])
-    scaled = logits / np.array([[model.confidence.temperature] for model, _, _ in asked])
+    scaled = logits / np.array([[model.confidence.temperature] for model, _, _ in queries])
     return [
         model.outcome(query, document, None, (winner, score, exponentials[:width]), counter)
         for (model, query, counter), document, width, (winner, score, exponentials) in zip(
-            asked, documents, widths, softmax(scaled), strict=True
+            queries, documents, widths, softmax(scaled), strict=True
         )
     ]

@@ -16,7 +16,7 @@ _LEFT = "CANCELLED"
 def begin_inference(span: Span, queries: Sequence[object]) -> Span:
     """Return the span of answering ``queries``: a child of ``span`` that begins now."""
     part = span.child("inference")
-    part.tell("intent.queries", len(queries))
+    part.set_attribute("intent.queries", len(queries))
     return part
 
 

@@ -51,7 +51,7 @@ class TrafficRegistry:
         self._lock = threading.Lock()
         self._counted: OrderedDict[ModelId, CountedModel] = OrderedDict()
         """Counted models, the least recently queried first."""
-        self._gone = TrafficTotals()
+        self._dropped = TrafficTotals()
         """Sums of the counters that were dropped."""
 
     def counter_of(self, resident: Resident[IntentModel]) -> TrafficCounter | None:
@@ -96,7 +96,7 @@ class TrafficRegistry:
     def totals(self) -> TrafficTotals:
         """Return the sums over all models since the start, including models whose counters were dropped."""
         with self._lock:
-            totals = self._gone.copy()
+            totals = self._dropped.copy()
             every = [*self._counted.values()]
         for counted in every:
             counted.counter.add_to(totals)
@@ -130,4 +130,4 @@ class TrafficRegistry:
     def _let_go(self, model_id: ModelId) -> None:
         counter = self._counted.pop(model_id).counter
         counter.end()
-        counter.add_to(self._gone)
+        counter.add_to(self._dropped)

@@ -88,7 +88,7 @@ class WorkQueue(Generic[Result]):
             self._begin(work, 0.0)
             return
         if len(self._waiting) >= self._most_waiting:
-            raise no_room("as much work waits as the predictor takes")
+            raise no_room("the predictor's queue is full")
         late = self._expected_seconds(work) - work.deadline.remaining()
         if late > 0.0:
             raise no_time("the predictor", late)
@@ -131,7 +131,7 @@ class WorkQueue(Generic[Result]):
                 # The caller left, and its task will run next.
                 work.release()
             elif work.deadline.remaining() <= least_seconds:
-                work.fail(DeadlineExceeded("the deadline of the call has passed, or is too near for its answer"))
+                work.fail(DeadlineExceeded("the deadline of the call has passed, or is too near for an answer"))
                 work.release()
             else:
                 self._begin(work, least_seconds)

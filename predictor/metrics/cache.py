@@ -14,11 +14,11 @@ from serving.telemetry.histogram import Histogram
 _COUNTS: Final = {
     "intent_cache_hits": ("hits", "Requests for a model in memory."),
     "intent_cache_misses": ("misses", "Requests for a model that was not in memory."),
-    "intent_cache_loads": ("loads", "Models loaded, replacements included."),
-    "intent_cache_evictions": ("evictions", "Models taken out to make room."),
+    "intent_cache_loads": ("loads", "Models loaded, including replacements."),
+    "intent_cache_evictions": ("evictions", "Models evicted to make room for others."),
     "intent_replacements_refused": (
         "replacements_refused",
-        "Copies that were to replace a model in memory and are no model; the one in memory serves on.",
+        "New copies that were refused because they are not valid; the copy in memory keeps serving.",
     ),
 }
 """Each counter, with its name in :class:`~predictor.cache.statistics.CacheStatistics`."""
@@ -26,7 +26,7 @@ _COUNTS: Final = {
 _HISTOGRAMS: Final = {
     "intent_cache_miss_seconds": ("miss_seconds", "Time that requests waited for a model that was not in memory."),
     "intent_cache_load_wait_seconds": ("load_wait_seconds", "Time that loads waited for other loads."),
-    "intent_cache_load_seconds": ("load_seconds", "Time that loads took, waits left out."),
+    "intent_cache_load_seconds": ("load_seconds", "Time that loads took, without waits."),
     "intent_cache_eviction_age_seconds": (
         "eviction_age_seconds",
         "Time since the last use of models that were evicted.",
@@ -53,7 +53,7 @@ class CacheCollector(Collector):
         for name, (field, meaning) in _COUNTS.items():
             yield CounterMetricFamily(name, meaning, value=getattr(counted, field))
         failures = CounterMetricFamily(
-            "intent_cache_failures", "Loads, and answers of loaded models, that failed.", labels=["reason"]
+            "intent_cache_failures", "Failed loads, and failed answers of loaded models.", labels=["reason"]
         )
         for reason, count in {**_WATCHED, **dict(counted.failures)}.items():
             failures.add_metric([reason], count)
@@ -65,13 +65,15 @@ class CacheCollector(Collector):
             yield family
         yield GaugeMetricFamily(
             "intent_cache_bytes",
-            "Bytes of models in memory, of those being loaded, and of those gone but still in use.",
+            "Bytes of models in memory, of models being loaded, and of removed models that are still in use.",
             value=residents.bytes_held,
         )
-        yield GaugeMetricFamily("intent_cache_budget_bytes", "Bytes that these may be.", value=residents.budget)
+        yield GaugeMetricFamily(
+            "intent_cache_budget_bytes", "Maximum number of bytes for models.", value=residents.budget
+        )
         yield GaugeMetricFamily("intent_cache_models", "Models in memory.", value=len(residents))
         yield GaugeMetricFamily(
             "intent_cache_loads_waiting",
-            "Models that wait to be loaded, or are being loaded.",
+            "Models waiting to be loaded, or being loaded.",
             value=self._engine.loads_waiting(),
         )

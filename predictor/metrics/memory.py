@@ -16,5 +16,5 @@ class MemoryLimitCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the metric. Called in any thread."""
         yield GaugeMetricFamily(
-            "intent_memory_limit_bytes", "Bytes that the process may take before it is killed.", value=memory_limit()
+            "intent_memory_limit_bytes", "Bytes of memory beyond which the process is killed.", value=memory_limit()
         )

@@ -19,7 +19,11 @@ def modelmesh_collectors(engine: InferenceEngine) -> Sequence[Collector]:
     counted = engine.residency().statistics
     return [
         InstanceCollector(engine),
-        Milliseconds("modelmesh_cache_miss_milliseconds", "Waits for models not in memory.", counted.miss_seconds),
+        Milliseconds(
+            "modelmesh_cache_miss_milliseconds",
+            "Time that requests waited for a model that was not in memory.",
+            counted.miss_seconds,
+        ),
         Milliseconds("modelmesh_loadmodel_milliseconds", "Time that loads took.", counted.load_seconds),
         Milliseconds(
             "modelmesh_loading_queue_delay_milliseconds",
@@ -47,12 +51,16 @@ class InstanceCollector(Collector):
         for name, meaning, value in (
             ("modelmesh_models_loaded_total", "Models in memory.", models),
             ("modelmesh_instance_models_total", "Models in memory.", models),
-            ("modelmesh_instance_capacity_bytes", "Bytes that models in memory may take.", capacity),
-            ("modelmesh_instance_used_bytes", "Bytes that they take.", used),
-            ("modelmesh_instance_used_bps", "The same in hundredths of a percent.", used * _BASIS_POINTS // capacity),
+            ("modelmesh_instance_capacity_bytes", "Maximum number of bytes for models in memory.", capacity),
+            ("modelmesh_instance_used_bytes", "Bytes of models in memory.", used),
+            (
+                "modelmesh_instance_used_bps",
+                "Share of the memory for models that is in use, in hundredths of a percent.",
+                used * _BASIS_POINTS // capacity,
+            ),
         ):
             yield GaugeMetricFamily(name, meaning, value=value)
         # The client library appends _total to the names of counters; ModelMesh's name lacks it.
-        failures = Metric("modelmesh_loadmodel_failure", "Loads that failed.", "untyped")
+        failures = Metric("modelmesh_loadmodel_failure", "Failed loads.", "untyped")
         failures.add_sample("modelmesh_loadmodel_failure", {}, residents.statistics.load_failures)
         yield failures

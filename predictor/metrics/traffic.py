@@ -27,7 +27,7 @@ _VERDICTS: Final = {Verdict.NONE: 0, Verdict.SOME: 1, Verdict.STRONG: 2}
 _COUNTS: Final = {
     "documents": "Documents that were answered",
     "empty_documents": "Documents without any token that the model knows",
-    "tokens": "Tokens of the documents, n-grams left out",
+    "tokens": "Tokens of the documents, without n-grams",
     "unknown_tokens": "Tokens that the vocabulary does not have",
     "fallbacks": "Answers whose best label was below the threshold",
 }
@@ -55,10 +55,10 @@ class TrafficCollector(Collector):
 
 def _of_all(totals: TrafficTotals) -> Iterator[Metric]:
     for name, meaning in _COUNTS.items():
-        yield CounterMetricFamily(f"intent_{name}", f"{meaning}, of all models together.", value=getattr(totals, name))
+        yield CounterMetricFamily(f"intent_{name}", f"{meaning}, for all models together.", value=getattr(totals, name))
     yield HistogramMetricFamily(
         "intent_confidence",
-        "Scores of the best labels, of all models together.",
+        "Scores of the best labels, for all models together.",
         buckets=_buckets(totals.confidence),
         sum_value=totals.scores,
     )
@@ -66,15 +66,15 @@ def _of_all(totals: TrafficTotals) -> Iterator[Metric]:
 
 def _of_each(listed: Sequence[CountedModel]) -> Iterable[Metric]:
     counters = {
-        name: CounterMetricFamily(f"intent_model_{name}", f"{meaning}, of the busiest models.", labels=["model"])
+        name: CounterMetricFamily(f"intent_model_{name}", f"{meaning}, for the busiest models.", labels=["model"])
         for name, meaning in _COUNTS.items()
     }
     confidence = HistogramMetricFamily(
-        "intent_model_confidence", "Scores of the best labels, of the busiest models.", labels=["model"]
+        "intent_model_confidence", "Scores of the best labels, for the busiest models.", labels=["model"]
     )
     labels = CounterMetricFamily(
         "intent_model_labels",
-        f"How often a label was the best one: the {_LABELS} most frequent labels of the busiest models.",
+        f"Answers by best label, for the {_LABELS} most frequent labels of the busiest models.",
         labels=["model", "label"],
     )
     drift = GaugeMetricFamily(

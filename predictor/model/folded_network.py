@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predictor.model.files.tensors import Array, held_bytes
-from predictor.model.layers import Layers
+from predictor.model.layers import Layers, LayerShapes
 
 Bag: TypeAlias = Sequence[int]
 """Indices of a document's tokens."""
@@ -78,6 +78,18 @@ class FoldedNetwork:
                 turned = layer.weight.T.astype(np.float64)
                 weight, bias = weight @ turned, bias @ turned + layer.bias
             return cls(layers.embedding, weight.astype(np.float32), bias.astype(np.float32))
+
+    @staticmethod
+    def folding_memory(shapes: LayerShapes) -> int:
+        """Return an upper bound on the bytes that :meth:`from_arrays` allocates for a network of these shapes.
+
+        A small network can fold into a large one: layers of 10,000, 1 and 10,000 take 80 kB, their product 400 MB.
+        """
+        dimensions, *outputs = shapes.widths
+        folded = max(dimensions * width for width in outputs)
+        layer = max(before * after for before, after in itertools.pairwise(shapes.widths))
+        # Two products and one layer in double precision; the result and its magnitudes in single precision.
+        return 8 * (2 * folded + layer) + 2 * 4 * folded
 
     def logits(self, bags: Sequence[Bag]) -> Array:
         """Return the logits of each document: float32, shape [documents, classes].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
@@ -58,7 +58,8 @@ class IntentModel:
         labels = manifest.labels
         if len(labels) != network.classes:
             raise InvalidModelFile(
-                f"manifest.json has {len(labels)} classes and model.pth {network.classes} outputs; they must agree"
+                f"manifest.json has {len(labels)} classes, but model.pth has {network.classes} outputs; "
+                "the numbers must agree"
             )
         _check_rows(vocabulary, network.vocabulary_size)
         self.model_id = model_id
@@ -67,8 +68,10 @@ class IntentModel:
         self.baseline = manifest.baseline
         self.tokenizer = choose_tokenizer(manifest, vocabulary)
         self._ngrams = NgramIndex(self.tokenizer, vocabulary) if self.tokenizer.has_ngrams else None
-        self.size = network.size + vocabulary.size + sum(sys.getsizeof(label) for label in labels)
+        self.size = network.size + vocabulary.size + _bytes_of_texts(labels)
         """Bytes of memory that the model takes."""
+        if manifest.baseline is not None:
+            self.size += sys.getsizeof(manifest.baseline.labels) + _bytes_of_texts(manifest.baseline.labels)
         if self._ngrams is not None:
             self.size += self._ngrams.size
         self.confidence = manifest.confidence
@@ -201,10 +204,10 @@ class IntentModel:
             InvalidRequest: the explanation would have too many parts.
         """
         words, unknown_words, bag, ngrams = document
-        told = self._ngrams.texts(words, bag[-ngrams:]) if ngrams and self._ngrams is not None else ()
-        tokens = (*words, *told)
+        ngram_texts = self._ngrams.texts(words, bag[-ngrams:]) if ngrams and self._ngrams is not None else ()
+        tokens = (*words, *ngram_texts)
         if len(tokens) * len(classes) > _MOST_CONTRIBUTIONS:
-            raise InvalidRequest("the document is too long to explain so many labels; shorten it, or ask for fewer")
+            raise InvalidRequest("the document is too long to explain so many labels; shorten it, or request fewer")
         unknown: tuple[int, ...] = ()
         if unknown_words:
             indices = self._indices
@@ -218,7 +221,7 @@ class IntentModel:
             labels.append(LabelExplanation(self.labels[index], logit, bias, tuple(parts)))
         return Explanation(tokens, unknown, tuple(labels), self.confidence.temperature)
 
-    def _classes_to_explain(self, winner: int, asked: Sequence[str], exponentials: npt.NDArray[Any]) -> Sequence[int]:
+    def _classes_to_explain(self, winner: int, labels: Sequence[str], exponentials: npt.NDArray[Any]) -> Sequence[int]:
         """Return the best class, then the classes of the requested labels, each label once.
 
         If several outputs share a label, the largest output is explained.
@@ -226,20 +229,24 @@ class IntentModel:
         Raises:
             InvalidRequest: the model has no such label.
         """
-        if not asked:
+        if not labels:
             return (winner,)
         classes = {self.labels[winner]: winner}
         # The last of equal keys wins, so the largest output must come last.
         largest = {self.labels[index]: index for index in exponentials.argsort(kind="stable").tolist()}
-        for label in asked:
+        for label in labels:
             if label not in largest:
-                raise InvalidRequest("the model has no such label to explain; ask for labels of its manifest")
+                raise InvalidRequest("the model has no such label to explain; request labels of its manifest")
             classes.setdefault(label, largest[label])
         return [*classes.values()]
 
 
+def _bytes_of_texts(texts: Iterable[str]) -> int:
+    return sum(map(sys.getsizeof, texts))
+
+
 def _not_a_number() -> NonFiniteLogits:
-    return NonFiniteLogits("the model's answer is not a number; train it again")
+    return NonFiniteLogits("the model's answer is not a number; train the model again")
 
 
 def _with_zeros(parts: list[float], left_out: Sequence[int]) -> list[float]:
@@ -260,7 +267,7 @@ def choose_tokenizer(manifest: Manifest, vocabulary: Vocabulary) -> Tokenizer:
     try:
         return Tokenizer.parse(manifest.tokenizer)
     except ValueError as error:
-        raise InvalidManifest(f"manifest.json: Tokenizer must be left out or one of {GRAMMAR}") from error
+        raise InvalidManifest(f"manifest.json: Tokenizer must be omitted or one of {GRAMMAR}") from error
 
 
 def tokenizer_of(vocabulary: Vocabulary) -> TokenizerName:
@@ -284,7 +291,8 @@ def tokenizer_of(vocabulary: Vocabulary) -> TokenizerName:
 def _check_rows(vocabulary: Vocabulary, rows: int) -> None:
     if len(vocabulary) > rows:
         raise InvalidModelFile(
-            f"vocab.pth has {len(vocabulary)} tokens and model.pth {rows} rows; publish them together"
+            f"vocab.pth has {len(vocabulary)} tokens, but model.pth has {rows} rows; publish the files of "
+            "one training together"
         )
     default = vocabulary.default_index
     wrong_default = default is not None and default != NO_INDEX and not 0 <= default < rows

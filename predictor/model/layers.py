@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Self
 
 from predictor.model.files.tensors import Array
+from predictor.model.layer_names import EMBEDDING, family_names
 from serving.domain.errors import InvalidModelFile
-
-_EMBEDDING: Final = "embedding.weight"
-_LINEAR_WEIGHT: Final = re.compile(r"fc[1-9][0-9]*\.weight")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +21,47 @@ class Linear:
     """float32, shape [outputs]."""
 
 
+@dataclass(frozen=True, slots=True)
+class LayerShapes:
+    """Shapes of a network whose layers match each other."""
+
+    names: Mapping[str, str]
+    """Name in the file of each tensor, by its name in the book's files."""
+    tokens: int
+    """Number of rows of the embedding."""
+    widths: tuple[int, ...]
+    """Dimensions of the embedding, then the outputs of each linear layer."""
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, Sequence[int]]) -> Self:
+        """Return the shapes of a state_dict: ``embedding.weight``, ``fc1.weight``, ``fc1.bias``, ``fc2.weight`` ...
+
+        Other names are read as :func:`~predictor.model.layer_names.family_names` describes.
+
+        Args:
+            shapes: the shape of each tensor, by its name in the file.
+
+        Raises:
+            InvalidModelFile: the names are not those of this family, or the shapes do not match each other.
+        """
+        try:
+            names = family_names(shapes)
+        except ValueError as error:
+            raise InvalidModelFile(f"model.pth {error}") from None
+        numbers = range(1, len(names) // 2 + 1)
+        embedding, *weights = (shapes[names[name]] for name in (EMBEDDING, *(f"fc{n}.weight" for n in numbers)))
+        biases = [shapes[names[f"fc{number}.bias"]] for number in numbers]
+        if any(len(shape) != 2 or 0 in shape for shape in (embedding, *weights)):
+            raise InvalidModelFile("model.pth: every weight must be a non-empty matrix")
+        tokens, *widths = embedding
+        for weight, bias in zip(weights, biases, strict=True):
+            outputs, inputs = weight
+            if inputs != widths[-1] or tuple(bias) != (outputs,):
+                raise InvalidModelFile("model.pth: the shapes of its layers do not match")
+            widths.append(outputs)
+        return cls(names, tokens, tuple(widths))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layers:
     """An embedding and at least one linear layer; the input of each layer is the output of the previous one."""
@@ -34,32 +72,15 @@ class Layers:
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array]) -> Layers:
-        """Return the layers of a state_dict: ``embedding.weight``, ``fc1.weight``, ``fc1.bias``, ``fc2.weight`` ...
+        """Return the layers of a state_dict.
 
         Raises:
-            InvalidModelFile: the names are not those of this family, or the shapes do not match each other.
+            InvalidModelFile: as in :meth:`LayerShapes.of`.
         """
-        count = sum(1 for name in arrays if _LINEAR_WEIGHT.fullmatch(name))
-        numbers = range(1, count + 1)
-        expected = {_EMBEDDING} | {f"fc{number}.{part}" for number in numbers for part in ("weight", "bias")}
-        if not count or arrays.keys() != expected:
-            raise InvalidModelFile(
-                "model.pth must hold embedding.weight, then fc1.weight, fc1.bias, fc2.weight and so on"
-            )
-        layers = cls(
-            arrays[_EMBEDDING],
-            tuple(Linear(arrays[f"fc{number}.weight"], arrays[f"fc{number}.bias"]) for number in numbers),
+        shapes = LayerShapes.of({name: array.shape for name, array in arrays.items()})
+        numbers = range(1, len(shapes.widths))
+        found = {name: arrays[file] for name, file in shapes.names.items()}
+        return cls(
+            found[EMBEDDING],
+            tuple(Linear(found[f"fc{number}.weight"], found[f"fc{number}.bias"]) for number in numbers),
         )
-        layers._check()
-        return layers
-
-    def _check(self) -> None:
-        matrices = [self.embedding, *(linear.weight for linear in self.linears)]
-        if any(matrix.ndim != 2 or 0 in matrix.shape for matrix in matrices):
-            raise InvalidModelFile("model.pth: every weight must be a matrix that is not empty")
-        width = self.embedding.shape[1]
-        for linear in self.linears:
-            outputs, inputs = linear.weight.shape
-            if inputs != width or linear.bias.shape != (outputs,):
-                raise InvalidModelFile("model.pth: the shapes of its layers do not fit each other")
-            width = outputs

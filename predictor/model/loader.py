@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from predictor.model.files.tensors import read_state_dict
+from predictor.model.files.allowance import BYTES_PER_BYTE, LEAST_BYTES, Allowance, NeedsMoreMemory, TooManyItems
+from predictor.model.files.tensors import StateDict
 from predictor.model.folded_network import FoldedNetwork
 from predictor.model.intent_model import IntentModel
+from predictor.model.layers import LayerShapes
 from predictor.model.vocabulary import Vocabulary, read_vocabulary
-from serving.domain.errors import ChecksumMismatch, FilesChanged, InvalidModelFile, ModelIncomplete
+from serving.domain.errors import (
+    ChecksumMismatch,
+    FilesUnsettled,
+    InvalidManifest,
+    InvalidModelFile,
+    ModelIncomplete,
+    ModelTooLarge,
+)
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.domain.model_id import ModelId
 from serving.volume.freshness.comparison import FileComparison, ThreadComparison
@@ -26,11 +34,24 @@ from serving.volume.model_store import (
     ModelStore,
 )
 
-# A copy that arrives file by file mixes two models for a while; its files follow each other in less time than this.
-_SETTLING_SECONDS: Final = 1.0
+# Files whose sums in the manifest prove that all files belong to one copy.
+_SEALED: Final = (WEIGHTS_FILE, VOCABULARY_FILE)
+
+WORKSPACE: Final = 48 << 20
+"""Bytes that a load may take besides those of its files and its model: for descriptions, directories and tables.
+
+The memory that the predictor keeps for itself includes this much for each loading thread.
+"""
+
+MOST_LOADING_BYTES: Final = 4 << 30
+"""Bytes of memory beyond which a model is not loaded even where no budget is set."""
 
 # Size of a vocabulary in memory, dictionary and strings, relative to disk: measured on vocabularies of real models.
 _VOCABULARY_GROWTH: Final = 10
+
+
+# Most bytes of memory that one byte of a manifest takes while it is parsed.
+_MANIFEST_GROWTH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +69,19 @@ class Loader:
         store: store that holds the models.
         limits: maximum sizes of the files that are read.
         comparison: compares files of loaded models; not closed here. By default, a thread compares them.
+        workspace: bytes that a load may take besides those that it announces.
     """
 
-    def __init__(self, store: ModelStore, limits: FileLimits, comparison: FileComparison | None = None) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        limits: FileLimits,
+        comparison: FileComparison | None = None,
+        *,
+        workspace: int = WORKSPACE,
+    ) -> None:
         self._store = store
+        self._workspace = workspace
         self._comparison = comparison or ThreadComparison()
         self._limits_of_files = {
             MANIFEST_FILE: MAX_MANIFEST_BYTES,
@@ -77,7 +107,7 @@ class Loader:
         for name, file in zip(MODEL_FILES, fingerprint.files, strict=True):
             if file is not None and file.size > self._limits_of_files[name]:
                 raise InvalidModelFile(
-                    f"{name} of the model is larger than the {self._limits_of_files[name]} bytes that are read"
+                    f"{name} of the model is larger than the limit of {self._limits_of_files[name]} bytes"
                 )
         return fingerprint
 
@@ -99,42 +129,116 @@ class Loader:
         manifest, weights, vocabulary = (file.size if file else 0 for file in fingerprint.files)
         return manifest + weights + _VOCABULARY_GROWTH * vocabulary
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> IntentModel:
-        """Return the model whose files have the identity ``fingerprint``.
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True) -> IntentModel:
+        """Return the model whose files have the identity ``fingerprint``, whatever time and memory that takes.
+
+        The arguments and errors are those of :meth:`loading`.
+        """
+        steps = self.loading(model_id, fingerprint, settled=settled)
+        try:
+            while True:
+                if next(steps) > MOST_LOADING_BYTES:
+                    raise ModelTooLarge("the model takes more memory while it is loaded than any machine should give")
+        except StopIteration as end:
+            model: IntentModel = end.value
+            return model
+
+    def loading(
+        self,
+        model_id: ModelId,
+        fingerprint: Fingerprint,
+        *,
+        settled: bool = True,
+        check: Callable[[], None] = lambda: None,
+    ) -> Generator[int, None, IntentModel]:
+        """Load the model whose files have the identity ``fingerprint``, step by step; return it at the end.
+
+        Each step begins with the bytes of memory that the load takes from then on, which are yielded before they are
+        allocated. Up to :data:`WORKSPACE` are not counted: every loading thread has that much besides.
 
         Args:
             model_id: the model.
             fingerprint: the result of :meth:`fingerprint`.
-            replacing: whether an older copy serves meanwhile, so that there is time to see whether an upload is over.
+            settled: whether the files may be taken for one copy without a proof. A copy that arrives file by file mixes
+                two models for a while.
+            check: called again and again; raises an error to end the load.
 
         Raises:
-            FilesChanged: the files changed in the meantime; or, when replacing, they changed very recently and have no
-                checksums that tell one copy from a mix of two.
+            FilesChanged: the files changed in the meantime.
+            FilesUnsettled: the files are not settled, and the manifest has no sums that match all of them.
             ChecksumMismatch: a file is not the one that the manifest describes.
             ModelUnusable: the files are not a model; the message says which file and why.
             ServingError: as in :meth:`ModelStore.read`.
         """
+        least = self.estimate(fingerprint)
+        yield least
         files = self._store.read_copy(model_id, fingerprint, self._limits_of_files)
-        manifest = Manifest.parse(files[MANIFEST_FILE])
-        for name in (WEIGHTS_FILE, VOCABULARY_FILE):
-            _verify(manifest, name, files[name])
-        if replacing and not manifest.files and _age_seconds(fingerprint) < _SETTLING_SECONDS:
-            raise FilesChanged("the model's files changed only just; they are loaded once they stay as they are")
-        network = FoldedNetwork.from_arrays(read_state_dict(files[WEIGHTS_FILE]))
-        return IntentModel(model_id, manifest, self._vocabulary(files[VOCABULARY_FILE]), network)
+        check()
+        yield max(
+            least, sum(map(len, files.values())) + self._beyond_workspace(_MANIFEST_GROWTH * len(files[MANIFEST_FILE]))
+        )
+        try:
+            manifest = _verified_manifest(files, check)
+        except (InvalidManifest, ChecksumMismatch) as error:
+            if settled:
+                raise
+            raise _unsettled() from error
+        if not settled and not all(name in manifest.files for name in _SEALED):
+            raise _unsettled()
+        held = sum(map(len, files.values()))
+        weights = StateDict(files.pop(WEIGHTS_FILE), check)
+        shapes = LayerShapes.of(weights.shapes)
+        yield max(least, held + weights.memory + self._beyond_workspace(FoldedNetwork.folding_memory(shapes)))
+        check()
+        network = FoldedNetwork.from_arrays(weights.arrays())
+        del weights
+        check()
+        vocabulary = yield from self._vocabulary(
+            files.pop(VOCABULARY_FILE), shapes.tokens, least=least, held=network.size, check=check
+        )
+        check()
+        return IntentModel(model_id, manifest, vocabulary, network)
 
-    def _vocabulary(self, data: bytes) -> Vocabulary:
+    def _beyond_workspace(self, size: int) -> int:
+        return max(0, size - self._workspace)
+
+    def _vocabulary(
+        self, data: bytes, rows: int, *, least: int, held: int, check: Callable[[], None]
+    ) -> Generator[int, None, Vocabulary]:
+        """Read the vocabulary of a network with this many rows, beside ``held`` bytes."""
         digest = hashlib.sha256(data).digest()
         vocabulary = self._vocabularies.get(digest)
-        if vocabulary is None:
-            vocabulary = self._vocabularies[digest] = read_vocabulary(data)
+        if vocabulary is not None:
+            return vocabulary
+        # One more, as the experimental vocabulary of torchtext 0.9 has the name of a token behind its tokens.
+        most = rows + 1
+        try:
+            try:
+                enough = self._workspace + _VOCABULARY_GROWTH * len(data)
+                vocabulary = read_vocabulary(data, Allowance(enough, most_items=most, check=check))
+            except NeedsMoreMemory:
+                enough = LEAST_BYTES + BYTES_PER_BYTE * len(data)
+                yield max(least, held + len(data) + self._beyond_workspace(enough))
+                vocabulary = read_vocabulary(data, Allowance(enough, most_items=most, check=check))
+        except TooManyItems as error:
+            raise InvalidModelFile(
+                f"vocab.pth has more tokens than the {rows} rows of model.pth; publish them together"
+            ) from error
+        self._vocabularies[digest] = vocabulary
         return vocabulary
 
 
-def _age_seconds(fingerprint: Fingerprint) -> float:
-    """Return the seconds since the last change of any of the files, by the clock of this machine."""
-    youngest = max(file.changed_nanoseconds for file in fingerprint.files if file is not None)
-    return (time.time_ns() - youngest) / 1e9
+def _unsettled() -> FilesUnsettled:
+    return FilesUnsettled("the model's files may still be arriving; try again once they have been at rest for a moment")
+
+
+def _verified_manifest(files: dict[str, bytes], check: Callable[[], None]) -> Manifest:
+    """Take the manifest out of ``files``, and verify the others. Raises InvalidManifest, ChecksumMismatch."""
+    manifest = Manifest.parse(files.pop(MANIFEST_FILE))
+    for name in _SEALED:
+        check()
+        _verify(manifest, name, files[name])
+    return manifest
 
 
 def _verify(manifest: Manifest, name: str, data: bytes) -> None:

@@ -15,6 +15,7 @@ from predictor.model.tokenizer import Tokenizer
 from predictor.model.vocabulary import Vocabulary
 
 _MOST_WORDS: Final = 2048
+"""Maximum number of words whose n-grams are remembered."""
 _LONGEST_WORD: Final = 32
 """Maximum number of characters of a remembered word; longer ones are not words that recur."""
 _BYTES_PER_WORD: Final = 320
@@ -22,20 +23,27 @@ _BYTES_PER_WORD: Final = 320
 
 
 class NgramIndex:
-    """N-grams of a vocabulary, as a tokenizer makes them. Safe to use from several threads."""
+    """N-grams of a vocabulary, as a tokenizer makes them. Safe to use from several threads.
 
-    __slots__ = ("_indices", "_of_words", "_tokenizer", "_tokens")
+    Args:
+        tokenizer: makes the n-grams.
+        vocabulary: the n-grams to find, with their indices.
+        most_words: maximum number of words whose n-grams are remembered.
+    """
 
-    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+    __slots__ = ("_indices", "_most_words", "_of_words", "_tokenizer", "_tokens")
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, most_words: int = _MOST_WORDS) -> None:
         self._tokenizer = tokenizer
         self._indices = vocabulary.indices
         self._tokens = vocabulary.tokens if _is_ordered(vocabulary) else None
+        self._most_words = most_words
         self._of_words: dict[str, tuple[int, ...]] = {}
 
     @property
     def size(self) -> int:
         """Bytes of memory, without the vocabulary's, once the maximum number of words is remembered."""
-        return sys.getsizeof(self._of_words) + _MOST_WORDS * _BYTES_PER_WORD if self._tokenizer.characters else 0
+        return sys.getsizeof(self._of_words) + self._most_words * _BYTES_PER_WORD if self._tokenizer.characters else 0
 
     def extended(self, bag: Sequence[int], words: Sequence[str]) -> list[int]:
         """Return ``bag`` followed by the indices of the n-grams of ``words`` that the vocabulary has, in order."""
@@ -57,7 +65,7 @@ class NgramIndex:
         assert self._tokenizer.characters is not None  # noqa: S101 - for the types
         found = tuple(self._known(character_ngrams(word, *self._tokenizer.characters)))
         if len(word) <= _LONGEST_WORD:
-            if len(self._of_words) >= _MOST_WORDS:
+            if len(self._of_words) >= self._most_words:
                 # Tracking which words were used last would cost the look-ups more than computing all of them again.
                 self._of_words.clear()
             self._of_words[word] = found

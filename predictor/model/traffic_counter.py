@@ -99,7 +99,7 @@ class TrafficCounter:
     def add_to(self, totals: TrafficTotals) -> None:
         """Add the counts so far to ``totals``."""
         with self._lock:
-            confidence = self._told_confidence()
+            confidence = self._confidence_buckets()
             totals.documents += sum(confidence)
             totals.empty_documents += self._empty
             totals.tokens += self._tokens
@@ -115,7 +115,7 @@ class TrafficCounter:
     def snapshot_with_scores(self) -> tuple[AnswerCounts, float]:
         """Return the counts so far, and the sum of the scores of all best labels."""
         with self._lock:
-            confidence, winners, scores = self._told_confidence(), [*self._winners], self._scores
+            confidence, winners, scores = self._confidence_buckets(), [*self._winners], self._scores
             empty, tokens, unknown, fallbacks = self._empty, self._tokens, self._unknown, self._fallbacks
         labels: dict[str, int] = {}
         for label, count in zip(self._labels, winners, strict=True):
@@ -133,7 +133,7 @@ class TrafficCounter:
         )
         return traffic, scores
 
-    def _told_confidence(self) -> list[int]:
+    def _confidence_buckets(self) -> list[int]:
         *confidence, of_exactly_one = self._confidence
         confidence[-1] += of_exactly_one
         return confidence

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
-from predictor.model.files.container import STORAGES, open_torch_file
+from predictor.model.files.allowance import Allowance
+from predictor.model.files.container import STORAGES, naming, open_torch_file
 from predictor.model.files.pickle_reader import CONTAINERS, Global, Instance
 from serving.domain.errors import InvalidModelFile
 
@@ -49,6 +50,7 @@ _DAMAGED: Final = "vocab.pth is not a vocabulary that torchtext wrote; publish t
 # Bytes of a string besides its characters, and of an integer, in CPython, rounded up as its allocator does.
 _BYTES_PER_TEXT: Final = 64
 _BYTES_PER_INDEX: Final = 32
+_TOKENS_AT_ONCE: Final = 4096
 
 _SHARED_INDICES: Final = tuple(range(1 << 16))
 """Integers that all vocabularies share, just as they share their tokens."""
@@ -75,8 +77,7 @@ class Vocabulary:
     """Bytes of memory, as if no other vocabulary shared its texts."""
 
     def __post_init__(self) -> None:
-        # The joined text has the character width of its widest token, so it takes at least as much as the texts alone.
-        texts = sys.getsizeof("".join(self.indices)) + _BYTES_PER_TEXT * len(self.indices)
+        texts = sum(map(_bytes_of_texts, _parts(self.indices))) + _BYTES_PER_TEXT * len(self.indices)
         indices = _BYTES_PER_INDEX * max(0, len(self.indices) - len(_SHARED_INDICES))
         object.__setattr__(self, "size", sys.getsizeof(self.indices) + sys.getsizeof(self.tokens) + texts + indices)
 
@@ -115,6 +116,18 @@ class Vocabulary:
         return cls(_shared_texts(tokens), shared, default_index, lowest, highest)
 
 
+def _parts(tokens: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the tokens, a few thousand at a time."""
+    rest = iter(tokens)
+    while part := list(itertools.islice(rest, _TOKENS_AT_ONCE)):
+        yield part
+
+
+def _bytes_of_texts(tokens: Sequence[str]) -> int:
+    # The joined text has the character width of its widest token, so it takes at least as much as the texts alone.
+    return sys.getsizeof("".join(tokens))
+
+
 def _shared_texts(tokens: Iterable[object]) -> tuple[str, ...]:
     """Return the tokens, each stored once per process: tenants with the same language share most of their tokens."""
     try:
@@ -127,17 +140,24 @@ def _shared_index(index: int) -> int:
     return _SHARED_INDICES[index] if 0 <= index < len(_SHARED_INDICES) else index
 
 
-def read_vocabulary(data: bytes) -> Vocabulary:
+def read_vocabulary(data: bytes, allowance: Allowance | None = None) -> Vocabulary:
     """Return the vocabulary that ``torch.save(vocab)`` or ``pickle.dump(vocab)`` wrote, of any torchtext release.
 
     A plain list of tokens, a plain dictionary of token to index, and a dictionary that holds one of these under
     ``vocab`` are read too; unknown tokens then have the index of ``<unk>``, if that token exists.
 
+    Args:
+        data: content of the file.
+        allowance: bounds on memory, tokens and time; by default, bounds that every real file of this size keeps.
+
     Raises:
         ForbiddenPickle: the file names anything that is not part of a vocabulary. Nothing in the file is executed.
+        NeedsMoreMemory: the vocabulary takes more memory than the allowance has.
+        TooManyItems: the vocabulary has more tokens than the allowance has items.
         InvalidModelFile: the file is damaged, or is not a vocabulary.
     """
-    value = open_torch_file(data).read(_ALLOWED)
+    with naming("vocab.pth"):
+        value = open_torch_file(data).read(_ALLOWED, allowance)
     # Unwrap one level only: a dictionary may contain itself.
     match value:
         case {"vocab": (Instance() | list() | dict()) as inner}:

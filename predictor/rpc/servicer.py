@@ -14,7 +14,7 @@ from predictor.rpc.residency_messages import residency_response, resident_messag
 from predictor.rpc.traffic_messages import traffic_message, traffic_response
 from serving.access.audit import audited
 from serving.call.call import Call, current_call, note_model
-from serving.call.identity import ANYBODY, Asked, Identity, Right
+from serving.call.identity import ANYBODY, Identity, Requirement, Right
 from serving.domain.errors import ServingError
 from serving.domain.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
@@ -32,12 +32,12 @@ REPLICA: Final = os.urandom(8).hex()
 """Name of this process."""
 
 # A query states whether it needs an explanation, and on whose behalf it is made, so each query is checked separately.
-_TO_ASK: Final = (Right.PREDICT, Right.EXPLAIN, Right.DELEGATE)
+_TO_PREDICT: Final = (Right.PREDICT, Right.EXPLAIN, Right.DELEGATE)
 _TO_MANAGE: Final = (Right.MANAGE, Right.DELEGATE)
 
-_RIGHTS: Final[dict[str, Asked]] = {
-    "PredictorPredict": _TO_ASK,
-    "PredictorPredictBatch": _TO_ASK,
+_RIGHTS: Final[dict[str, Requirement]] = {
+    "PredictorPredict": _TO_PREDICT,
+    "PredictorPredictBatch": _TO_PREDICT,
     "Load": _TO_MANAGE,
     "Unload": _TO_MANAGE,
     "Residency": (Right.MANAGE, Right.PREDICT, Right.DELEGATE),
@@ -112,13 +112,13 @@ class PredictorServicer:
             response.traffic.CopyFrom(traffic_message(counted, time.monotonic()))
         return response
 
-    async def Load(self, request: pb.LoadRequest, _call: Call) -> pb.LoadResponse:
+    async def Load(self, request: pb.LoadRequest, call: Call) -> pb.LoadResponse:
         """Load a model, unless it is in memory."""
         note_model(request.runId)
         residents = self._engine.residency()
         with audited("load", request.runId, request.caller):
             self._may_manage(request.runId, request.caller)
-            lease = await self._engine.load(request.runId)
+            lease = await self._engine.load(request.runId, call.deadline)
         with lease:
             message = resident_message(lease.resident, residents, time.monotonic())
         return pb.LoadResponse(model=message, replica=REPLICA)

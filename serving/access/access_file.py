@@ -14,13 +14,14 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from intent_serving_client.text_files import without_mark
 from serving.call.identity import Identity, Right
 from serving.call.limits import Limits
 from serving.domain.strict_json import NotStrictJson, parse_json
 from serving.files.reloaded import InvalidFile
 
 MAX_FILE_BYTES: Final = 16 << 20
-_MAX_FAULTS_TOLD: Final = 5
+_MAX_FAULTS_REPORTED: Final = 5
 _HMAC: Final = re.compile("HS[0-9]+")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,256}\z")]
@@ -103,9 +104,9 @@ class JwtSection(_Entry):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if self.symmetric and not all(_HMAC.fullmatch(name) for name in self.algorithms):
-            raise ValueError("algorithms mixes those with secrets (HS*) and those with public keys; keep one kind")
+            raise ValueError("algorithms must not mix secrets (HS*) and public keys; keep one kind")
         if not self.keys and self.jwks_file is None:
-            raise ValueError("names no keys; set keys, jwks_file, or both")
+            raise ValueError("has no keys; set keys, jwks_file, or both")
         return self
 
     def files(self) -> Iterator[str]:
@@ -140,7 +141,7 @@ class AccessFile(_Entry):
         except NotStrictJson as error:
             raise InvalidAccessFile(f"the access file cannot be read: {error}") from None
         except ValidationError as error:
-            raise InvalidAccessFile(f"the access file cannot be used: {_faults(error)}") from None
+            raise InvalidAccessFile(f"the access file is not valid: {_faults(error)}") from None
 
     def identity_of(self, name: str) -> Identity:
         """Return the identity ``name``, which must be one of ``identities``."""
@@ -159,7 +160,11 @@ def read_access_file(path: Path) -> AccessFile:
 
 
 def read_part(path: Path, meaning: str) -> bytes:
-    """Return the contents of a file that belongs to the configuration. Blocks. Raises InvalidAccessFile."""
+    """Return the text of a file that belongs to the configuration, without a byte order mark. Blocks.
+
+    Raises:
+        InvalidAccessFile: the file cannot be read, or is too large.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -167,7 +172,7 @@ def read_part(path: Path, meaning: str) -> bytes:
         raise InvalidAccessFile(f"{meaning} cannot be read: {error.strerror}") from None
     if len(data) > MAX_FILE_BYTES:
         raise InvalidAccessFile(f"{meaning} has more than {MAX_FILE_BYTES} bytes")
-    return data
+    return without_mark(data)
 
 
 def entry_of_key(key_hash: str, expires: datetime | None, comment: str) -> dict[str, str]:
@@ -181,15 +186,15 @@ def entry_of_key(key_hash: str, expires: datetime | None, comment: str) -> dict[
 def _check_once(meaning: str, values: Iterable[str]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise ValueError(f"{meaning} stands twice: {twice[0]}")
+        raise ValueError(f"{meaning} appears twice: {twice[0]}")
 
 
 def _faults(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_input=False, include_context=False)
-    told = [f"{_place(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
-    more = len(told) - _MAX_FAULTS_TOLD
-    return "; ".join(told[:_MAX_FAULTS_TOLD]) + (f"; and {more} more" if more > 0 else "")
+    reported = [f"{_place(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
+    more = len(reported) - _MAX_FAULTS_REPORTED
+    return "; ".join(reported[:_MAX_FAULTS_REPORTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "all of it"
+    return ".".join(map(str, location)) or "the file"

@@ -33,7 +33,7 @@ def _names(certificate: bytes) -> tuple[str, ...]:
         return tuple(dict.fromkeys(_read(x509.load_pem_x509_certificate(certificate))))
     except ValueError:
         # The handshake accepted the certificate, but it may still be malformed; then it identifies no caller.
-        log.warning("a caller's certificate cannot be read; it names nobody", exc_info=True)
+        log.warning("a caller's certificate cannot be read; the certificate identifies no caller", exc_info=True)
         return ()
 
 

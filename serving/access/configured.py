@@ -9,45 +9,53 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from intent_serving_client.metadata import AUTHORIZATION_KEY
 from serving.access.access_map import AccessMap, Tokens, read_access_map
 from serving.access.credentials import SCHEME, credential_of
 from serving.access.failure_log import FailureLog
 from serving.call.counters import AccessCounters, FailureReason
-from serving.call.identity import OPEN, Asked, Identity, Right
+from serving.call.identity import OPEN, Identity, Requirement, Right
 from serving.call.presented import Presented
 from serving.domain.errors import PermissionDenied, Unauthenticated
+from serving.files.following import LOOK_SECONDS
 from serving.files.reloaded import Reloaded
-from serving.wire.channels import AUTHORIZATION_KEY
 
 CertificateNames: TypeAlias = Callable[[Presented], tuple[str, ...]]
 
 _MESSAGES: Final[dict[FailureReason, str]] = {
     "missing": "the call has no credential; send an API key or a token as `authorization: Bearer ...`",
-    "unknown": "the credential is not known here; ask the operator for one",
+    "unknown": "the credential is unknown; ask the operator for a valid one",
     "expired": "the credential has expired; ask for a new one",
-    "invalid": "the credential is damaged, or not meant for this service; ask for a new one",
+    "invalid": "the credential is malformed, or not intended for this service; ask for a new one",
 }
 
 
 class ConfiguredAccess:
     """An :class:`~serving.transport.guards.Access` that knows exactly the identities in the access file.
 
-    Belongs to one event loop. The file is checked for changes once a second. A new version is in force from the next
-    call on; if it cannot be used, the previous version stays in force.
+    Belongs to one event loop. The file is checked for changes while the service runs. A new version is in force from
+    the next call on; if it cannot be used, the previous version stays in force.
 
     Args:
         path: path of the access file.
         certificate_names: returns the names in a caller's certificate, which the transport has verified.
+        look_seconds: time between two checks of the file, in seconds.
 
     Raises:
         InvalidAccessFile: the file cannot be used.
     """
 
-    def __init__(self, path: Path, certificate_names: CertificateNames = lambda _: ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        certificate_names: CertificateNames = lambda _: (),
+        *,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self.counters = AccessCounters()
         self._certificate_names = certificate_names
         self._failures = FailureLog()
-        self._reloaded = Reloaded(path, partial(_read, path, self.counters))
+        self._reloaded = Reloaded(path, partial(_read, path, self.counters), look_seconds)
 
     def identify(self, presented: Presented) -> Identity:
         """Return the identity of the caller that sent ``presented``.
@@ -78,21 +86,21 @@ class ConfiguredAccess:
             return self._by_token(known, known.tokens, value) if remembered is None else remembered
         raise self._unknown("unknown" if value else "invalid")
 
-    def check_method(self, identity: Identity, asked: Asked | None) -> None:
-        """Check that ``identity`` may call a method that requires ``asked``; ``None``: the method declares no rights.
+    def check_method(self, identity: Identity, required: Requirement | None) -> None:
+        """Check that ``identity`` may call a method; ``None`` for ``required``: the method declares no rights.
 
         Raises:
             PermissionDenied: the identity may not call the method.
         """
-        if asked is OPEN:
+        if required is OPEN:
             return
-        if asked is None:
+        if required is None:
             self.counters.denied += 1
-            raise PermissionDenied("nobody may call this; the service says nothing of who may")
-        if isinstance(asked, Right):
-            identity.check_right(asked)
-        elif identity.rights.isdisjoint(asked):
-            identity.check_right(asked[0])
+            raise PermissionDenied("no caller may use this method; the service declares no right for it")
+        if isinstance(required, Right):
+            identity.check_right(required)
+        elif identity.rights.isdisjoint(required):
+            identity.check_right(required[0])
 
     def named(self, name: str) -> Identity:
         """Return the identity with this name, on whose behalf a frontend makes a call.
@@ -103,7 +111,9 @@ class ConfiguredAccess:
         identity = self._reloaded.value.identities.get(name)
         if identity is None:
             self.counters.denied += 1
-            raise PermissionDenied("the engine does not know the caller; ask the operator to name them there too")
+            raise PermissionDenied(
+                "the engine does not know the caller; ask the operator to grant the caller access at the engine too"
+            )
         return identity
 
     async def close(self) -> None:
@@ -134,7 +144,7 @@ class ConfiguredAccess:
 
     def _unknown(self, reason: FailureReason, identity: str = "") -> Unauthenticated:
         self.counters.failures[reason] += 1
-        self._failures.tell(reason, identity=identity)
+        self._failures.log_failure(reason, identity=identity)
         error = Unauthenticated(_MESSAGES[reason])
         error.was_logged = True
         return error

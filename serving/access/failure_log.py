@@ -31,7 +31,7 @@ class FailureLog:
         self._lines = 0
         self._left_out = 0
 
-    def tell(self, reason: FailureReason, *, identity: str = "") -> None:
+    def log_failure(self, reason: FailureReason, *, identity: str = "") -> None:
         """Log a line unless the period has reached its maximum. The line never contains what the caller sent.
 
         Args:
@@ -46,5 +46,5 @@ class FailureLog:
             self._left_out += 1
             return
         self._lines += 1
-        log.warning("authentication failed", reason=reason, identity=identity, left_out=self._left_out)
+        log.warning("authentication failed", reason=reason, identity=identity, suppressed=self._left_out)
         self._left_out = 0

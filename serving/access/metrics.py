@@ -23,13 +23,13 @@ class AccessCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the current value of every metric. Called in any thread."""
         failures = CounterMetricFamily(
-            "intent_authentication_failures", "Calls whose credential did not tell who calls.", labels=["reason"]
+            "intent_authentication_failures", "Calls whose credential did not identify the caller.", labels=["reason"]
         )
         for reason, count in self._counters.failures.items():
             failures.add_metric([reason], count)
         yield failures
         yield CounterMetricFamily(
             "intent_permission_denied",
-            "Calls, and queries of batches, that their callers may not make.",
+            "Calls, and queries in batches, that callers had no right to make.",
             value=self._counters.denied,
         )

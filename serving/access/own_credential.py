@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from intent_serving_client.channels import bearer
+from intent_serving_client.metadata import AUTHORIZATION_KEY
 from serving.access.access_file import InvalidAccessFile, read_part
 from serving.domain.errors import InvalidConnection
 from serving.files.reloaded import Reloaded
-from serving.wire.channels import AUTHORIZATION_KEY, bearer
 
 Entry: TypeAlias = tuple[str, str]
 """An entry of metadata: key and value."""
@@ -44,11 +45,11 @@ def read_credential(path: Path) -> Sequence[Entry]:
     Raises:
         InvalidAccessFile: the file holds no credential.
     """
-    text = read_part(path, "the file of the credential").decode("utf-8", "replace").strip()
+    text = read_part(path, "the credential file").decode("utf-8", "replace").strip()
     try:
         return ((AUTHORIZATION_KEY, bearer(text)),)
     except InvalidConnection as error:
-        raise InvalidAccessFile(f"the file of the credential holds none: {error}") from None
+        raise InvalidAccessFile(f"the credential file cannot be used: {error}") from None
 
 
 def _read(path: Path) -> tuple[Sequence[Entry], Sequence[Path]]:

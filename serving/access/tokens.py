@@ -28,6 +28,7 @@ _MAX_TOKEN_CHARACTERS: Final = 8192
 _SHORTEST_SECRET: Final = 32
 """Minimum length of a secret, in bytes; RFC 7518, section 3.2, requires at least the length of the hash."""
 _SHORTEST_RSA_BITS: Final = 2048
+_NO_ID: Final = ""
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 
@@ -62,12 +63,13 @@ class TokenVerifier:
 
     Args:
         section: requirements for tokens.
-        keys: keys by key id.
+        keys: keys by key id. A key without an id is the only one, and has the id ``""``.
     """
 
     def __init__(self, section: JwtSection, keys: Mapping[str, _Key]) -> None:
         self._section = section
         self._keys = keys
+        self._only_key = next(iter(keys.values())) if len(keys) == 1 else None
         self._options: Any = {
             "require": ["exp", "iss", "aud", section.claim],
             "verify_sub": section.claim == "sub",
@@ -90,15 +92,17 @@ class TokenVerifier:
             key = data.rstrip(b"\r\n") if section.symmetric else _public_key(data, what)
             algorithms = _fitting(key, section, what)
             if not algorithms:
-                raise InvalidAccessFile(f"{what} is for none of the algorithms that are configured")
+                raise InvalidAccessFile(f"{what} fits none of the configured algorithms")
             keys[key_id] = _Key(key, algorithms)
         if section.jwks_file is not None:
             for key_id, found in _keys_of_set(read_part(folder / section.jwks_file, "the key set"), section):
                 if key_id in keys:
-                    raise InvalidAccessFile(f"the key id {key_id!r} stands twice")
+                    raise InvalidAccessFile(_same_id(key_id))
                 keys[key_id] = found
+        if _NO_ID in keys and len(keys) > 1:
+            raise InvalidAccessFile(_same_id(_NO_ID))
         if not keys:
-            raise InvalidAccessFile("the key set has no key for the algorithms that are configured")
+            raise InvalidAccessFile("the key set has no key for the configured algorithms")
         return cls(section, keys)
 
     def verified(self, token: str) -> VerifiedToken:
@@ -111,7 +115,7 @@ class TokenVerifier:
             raise BadToken("invalid")
         section = self._section
         try:
-            key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""))
+            key = self._key_for(jwt.get_unverified_header(token).get("kid"))
             if key is None:
                 raise BadToken("unknown")
             claims = jwt.decode(
@@ -132,6 +136,19 @@ class TokenVerifier:
         if not isinstance(subject, str):
             raise BadToken("invalid")
         return VerifiedToken(subject, float(claims["exp"]) + section.leeway_seconds)
+
+    def _key_for(self, key_id: str | None) -> _Key | None:
+        """Return the key for a token with ``key_id``; without ids (RFC 7515, section 4.1.4), the only key."""
+        if key_id is None or _NO_ID in self._keys:
+            return self._only_key
+        return self._keys.get(key_id)
+
+
+def _same_id(key_id: str) -> str:
+    """Return the fault of keys that their ids do not tell apart."""
+    if key_id == _NO_ID:
+        return "a key of the key set has no key id (kid), which each of several keys needs"
+    return f"the key id {key_id!r} appears twice"
 
 
 def _fitting(key: PublicKey, section: JwtSection, what: str) -> tuple[str, ...]:
@@ -165,11 +182,15 @@ def _public_key(data: bytes, what: str) -> PublicKey:
         raise InvalidAccessFile(f"{what} is neither a public key nor a certificate in PEM") from None
     if isinstance(key, (RSAPublicKey, EllipticCurvePublicKey, Ed25519PublicKey)):
         return key
-    raise InvalidAccessFile(f"{what} is no public key of a kind that is taken: RSA, EC or Ed25519")
+    raise InvalidAccessFile(f"{what} is not a public key of a supported kind: RSA, EC or Ed25519")
 
 
 def _keys_of_set(data: bytes, section: JwtSection) -> Iterator[tuple[str, _Key]]:
-    """Yield the keys with which tokens may be signed. Issuers also publish other keys, which are skipped."""
+    """Yield the keys with which tokens may be signed, by their ids. Issuers also publish other keys, which are skipped.
+
+    Raises:
+        InvalidAccessFile: the set cannot be read.
+    """
     try:
         found = parse_json(data)
     except NotStrictJson as error:
@@ -178,8 +199,11 @@ def _keys_of_set(data: bytes, section: JwtSection) -> Iterator[tuple[str, _Key]]
     if not isinstance(members, list):
         raise InvalidAccessFile("the key set has no list of keys")
     for member in members:
-        if not isinstance(member, dict) or not isinstance(member.get("kid"), str):
-            raise InvalidAccessFile("a key of the key set has no key id (kid)")
+        if not isinstance(member, dict):
+            raise InvalidAccessFile("a key of the key set is no JSON object")
+        key_id = member.get("kid", _NO_ID)
+        if not isinstance(key_id, str):
+            raise InvalidAccessFile("a key id (kid) of the key set is no text")
         if member.get("use", "sig") != "sig":
             continue
         try:
@@ -189,7 +213,7 @@ def _keys_of_set(data: bytes, section: JwtSection) -> Iterator[tuple[str, _Key]]
         # Private keys are skipped: this service only verifies.
         if isinstance(key, (RSAPublicKey, EllipticCurvePublicKey, Ed25519PublicKey, bytes)):
             only = {member["alg"]} if "alg" in member else section.algorithms
-            fitting = _fitting(key, section, f"the key {member['kid']!r} of the key set")
+            fitting = _fitting(key, section, f"the key {key_id!r} of the key set")
             algorithms = tuple(name for name in fitting if name in only)
             if algorithms:
-                yield member["kid"], _Key(key, algorithms)
+                yield key_id, _Key(key, algorithms)

@@ -14,11 +14,6 @@ from serving.call.identity import ANYBODY, Identity
 from serving.call.spans import Span
 from serving.domain.prediction import Outcome, Prediction, Query
 
-REQUEST_ID_KEY: Final = "x-request-id"
-"""Metadata key that carries the request id, from the caller on and back to it."""
-RETRY_AFTER_KEY: Final = "retry-after"
-"""Metadata key of refused calls: the seconds after which trying again makes sense."""
-
 # The first half tells processes apart, the second the calls of one: a random id each would cost a system call.
 _PROCESS: Final = os.urandom(8).hex()
 _numbers = itertools.count(int.from_bytes(os.urandom(4), "big"))

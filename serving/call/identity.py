@@ -30,10 +30,10 @@ class Right(enum.StrEnum):
     """Make calls on behalf of others, as a frontend does at a predictor."""
 
 
-Asked: TypeAlias = Right | tuple[Right, ...]
+Requirement: TypeAlias = Right | tuple[Right, ...]
 """Right that a method requires of its callers, or several of which any one is enough."""
 
-OPEN: Final[Asked] = ()
+OPEN: Final[Requirement] = ()
 """Requirement of probes: no right and no credential."""
 
 

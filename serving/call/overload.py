@@ -23,6 +23,6 @@ def no_time(service: str, late_seconds: float) -> Overloaded:
         late_seconds: the expected time between the deadline and the end of the work, in seconds.
     """
     return Overloaded(
-        f"{service} is asked for more than it can answer, and cannot answer this before its deadline; try again later",
+        f"{service} is overloaded, and cannot answer before the deadline; try again later",
         max(late_seconds, _SOONEST_AGAIN_SECONDS),
     )

@@ -35,7 +35,7 @@ class Span(Protocol):
             links: spans of other traces that the part also belongs to.
         """
 
-    def tell(self, name: str, value: Attribute) -> None:
+    def set_attribute(self, name: str, value: Attribute) -> None:
         """Add an attribute."""
 
     def end(self, error: str = "") -> None:

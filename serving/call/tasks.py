@@ -88,7 +88,7 @@ class Tasks:
         self._running.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ServingError):
-            log.error("background work failed", exc_info=error)
+            log.error("background task failed", exc_info=error)
 
 
 def _log_failure(event: str, task: asyncio.Task[Any]) -> None:

@@ -31,7 +31,7 @@ _RARE: Final = 3.090
 class Verdict(StrEnum):
     """Verdict on a signal."""
 
-    TOO_FEW = "too few documents to tell"
+    TOO_FEW = "too few documents for a verdict"
     NONE = "none"
     SOME = "some"
     STRONG = "strong"

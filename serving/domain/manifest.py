@@ -13,9 +13,12 @@ from serving.domain.confidence import Confidence
 from serving.domain.errors import InvalidManifest
 from serving.domain.strict_json import NotStrictJson, parse_json
 
-MAX_MANIFEST_BYTES: Final = 1 << 20
+MAX_MANIFEST_BYTES: Final = 8 << 20
+"""Largest manifest that is read, in bytes: that of 30,000 labels of 100 bytes, which a trained model lists twice."""
 
-_MAX_FAULTS_TOLD: Final = 5
+# Each value takes up to a hundred bytes of memory, and two bytes of the file.
+_MAX_VALUES: Final = 1 << 18
+_MAX_FAULTS_REPORTED: Final = 5
 
 
 class FileSum(BaseModel):
@@ -56,7 +59,7 @@ class OpenInferenceModel(BaseModel):
     @classmethod
     def _of_documents(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(size not in (-1, 1) for size in value) or value.count(-1) > 1:
-            raise ValueError("has sizes other than 1 and one -1")
+            raise ValueError("must consist of sizes of 1 and at most one -1")
         return value
 
     @model_validator(mode="before")
@@ -69,7 +72,7 @@ class OpenInferenceModel(BaseModel):
     @model_validator(mode="after")
     def _labels_or_logits(self) -> Self:
         if (self.label is None) == (self.logits is None):
-            raise ValueError("must name either the output of labels or that of logits")
+            raise ValueError("must name either the output of labels or the output of logits, not both")
         return self
 
 
@@ -126,7 +129,7 @@ class Manifest(BaseModel):
     def _without_a_gap(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         missing = next((index for index in range(len(value)) if str(index) not in value), None)
         if missing is not None:
-            raise ValueError(f"has {len(value)} labels and none for index {missing}")
+            raise ValueError(f"has {len(value)} labels, but none for index {missing}")
         return value
 
     @property
@@ -148,9 +151,16 @@ class Manifest(BaseModel):
         """Return the manifest that ``data`` holds.
 
         Raises:
-            InvalidManifest: the data is not UTF-8 JSON, has a duplicate key, a number that is not finite or values of
-                the wrong kind, or is nested too deeply. The message names the faults by key.
+            InvalidManifest: the data is larger than :data:`MAX_MANIFEST_BYTES`, is not UTF-8 JSON, has a duplicate key,
+                a number that is not finite or values of the wrong kind, or is nested too deeply or has too many
+                values. The message names the faults by key.
         """
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise InvalidManifest(
+                f"manifest.json has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read, so shorten its labels"
+            )
+        if sum(map(data.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+            raise InvalidManifest("manifest.json has more values than any model needs; use fewer labels")
         try:
             document = parse_json(data)
         except NotStrictJson as error:
@@ -169,9 +179,11 @@ class Manifest(BaseModel):
 
 def _faults(error: ValidationError) -> str:
     every = (
-        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'it'}: {fault['msg'].removeprefix('Value error, ')}"
+        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'the file'}: "
+        f"{fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors(include_url=False, include_input=False)
     )
     faults = list(dict.fromkeys(every))
-    told = "; ".join(faults[:_MAX_FAULTS_TOLD])
-    return told if len(faults) <= _MAX_FAULTS_TOLD else f"{told}; and {len(faults) - _MAX_FAULTS_TOLD} more"
+    reported = "; ".join(faults[:_MAX_FAULTS_REPORTED])
+    more = len(faults) - _MAX_FAULTS_REPORTED
+    return f"{reported}; and {more} more" if more > 0 else reported

@@ -42,7 +42,7 @@ def parse_model_id(text: str) -> ModelId:
     """
     # fullmatch, because `$` also matches before a final newline.
     if not _GRAMMAR.fullmatch(text):
-        raise InvalidModelId(f"runId must be {_RULE}; '@' and a version of the same letters may follow")
+        raise InvalidModelId(f"runId must be {_RULE}; '@' and a version of the same characters may follow")
     return ModelId(text)
 
 

@@ -1,103 +1,12 @@
-"""Queries to models and their answers. Independent of protobuf and engines.
+"""Queries and their answers, which the services share with their callers."""
 
-Named tuples, because each call creates several: a frozen dataclass takes three times as long to create.
-"""
+from intent_serving_client.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel, label_in
 
-from __future__ import annotations
-
-import functools
-import json
-import math
-from typing import NamedTuple
-
-from serving.domain.errors import ServingError
-from serving.domain.explanation import Explanation
-
-
-class Query(NamedTuple):
-    """One document for one model. ``model_id`` is unchecked, as written by the caller."""
-
-    model_id: str
-    document: str
-    k: int = 0
-    """Number of best labels to return in addition to the label."""
-    threshold: float | None = None
-    """Minimum score of an answer, from 0 to 1; ``None``: the threshold of the model's manifest."""
-    explain: tuple[str, ...] | None = None
-    """Labels to explain in addition to the best one; ``None``: no explanation."""
-    key: str = ""
-    """Key of the query; queries with the same key get the same side of a canary."""
-    caller: str = ""
-    """Identity on whose behalf a frontend sends the query."""
-    until: float = math.inf
-    """Deadline of the query's own caller, in seconds on the monotonic clock, if a call serves several callers."""
-
-    def asked_until(self, moment: float) -> Query:
-        """Return the same query with another ``until``, the last field, so that no other field has to be named."""
-        return Query(*self[:-1], moment)
-
-
-class ScoredLabel(NamedTuple):
-    """A label and its probability, from 0 to 1."""
-
-    label: str
-    score: float
-
-
-class Fallback(NamedTuple):
-    """Answer that would have been given without a threshold."""
-
-    best: ScoredLabel
-    """The label with the highest score."""
-    threshold: float
-    """Threshold that the best label's score was below."""
-
-
-class Prediction(NamedTuple):
-    """A model's answer to one query."""
-
-    label: str
-    """The label with the highest score, or the fallback label."""
-    score: float
-    """Probability of the label, from 0 to 1; 0 for a fallback label that is not one of the model's own."""
-    best: tuple[ScoredLabel, ...]
-    """The k best labels, highest score first; empty if none were requested."""
-    model_id: str
-    model_version: str
-    fallback: Fallback | None = None
-    """Set if the best label's score was below the threshold."""
-    explanation: Explanation | None = None
-    """Explanation, if the query requested one."""
-
-    @property
-    def response(self) -> str:
-        """Answer as the JSON text that clients of the book's sample service read."""
-        return _response_text(self.label)
-
-
-# A service has few labels compared with the number of its answers.
-@functools.lru_cache(maxsize=1 << 14)
-def _response_text(label: str) -> str:
-    return json.dumps({"result": label})
-
-
-def label_in(response: str) -> str:
-    """Return the label of a response in JSON, the whole answer of a predictor of the book's system.
-
-    Raises:
-        ServingError: the response has another form.
-    """
-    if not response:
-        return ""
-    try:
-        answer = json.loads(response)
-    except ValueError as error:
-        raise ServingError("the predictor's answer is not understood; bring both services to one version") from error
-    match answer:
-        case {"result": str() as label}:
-            return label
-    raise ServingError("the predictor's answer is not understood; bring both services to one version")
-
-
-Outcome = Prediction | ServingError
-"""Outcome of one query of a batch: the answer, or the error."""
+__all__ = [
+    "Fallback",
+    "Outcome",
+    "Prediction",
+    "Query",
+    "ScoredLabel",
+    "label_in",
+]

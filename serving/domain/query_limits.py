@@ -50,12 +50,12 @@ class QueryLimits:
         """
         # This form also refuses NaN.
         if query.threshold is not None and not 0.0 <= query.threshold <= 1.0:
-            raise InvalidRequest("threshold must be from 0 to 1; leave it out to take the model's own")
+            raise InvalidRequest("threshold must be from 0 to 1; omit it to use the model's own")
         if query.explain is not None:
             if len(query.explain) > _MAX_EXPLAINED_LABELS:
-                raise InvalidRequest(f"at most {_MAX_EXPLAINED_LABELS} labels are explained at once; ask for fewer")
+                raise InvalidRequest(f"at most {_MAX_EXPLAINED_LABELS} labels can be explained at once; request fewer")
             if explained_characters(query) > _MAX_EXPLAINED_CHARACTERS:
-                raise InvalidRequest("the document is too long to explain so many labels; shorten it, or ask for fewer")
+                raise InvalidRequest("the document is too long to explain so many labels; shorten it, or request fewer")
         document = query.document
         if len(document) * _MAX_BYTES_PER_CHARACTER <= self.max_document_bytes:
             return
@@ -71,9 +71,9 @@ class QueryLimits:
         if len(queries) > self.max_batch_size:
             raise InvalidRequest(f"a batch must have at most {self.max_batch_size} requests; split it")
         if sum(map(best_labels, queries)) > _MAX_LABELS:
-            raise InvalidRequest(f"a batch may ask for at most {_MAX_LABELS} best labels; lower k, or split it")
+            raise InvalidRequest(f"a batch may request at most {_MAX_LABELS} best labels; lower k, or split the batch")
         if sum(map(explained_characters, queries)) > _MAX_EXPLAINED_CHARACTERS:
             raise InvalidRequest(
-                f"a batch may ask for explanations of at most {_MAX_EXPLAINED_CHARACTERS} characters of documents,"
-                " for each label anew; ask for fewer labels, or split it"
+                f"a batch may request explanations of at most {_MAX_EXPLAINED_CHARACTERS} characters of "
+                "documents, counted once per label; request fewer labels, or split the batch"
             )

@@ -6,20 +6,22 @@ import json
 import math
 from typing import Any
 
+from intent_serving_client.text_files import without_mark
+
 
 class NotStrictJson(ValueError):
     """The data is not one JSON value in UTF-8; the message says why, in plain words."""
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value that ``data`` holds.
+    """Return the value that ``data`` holds, after a byte order mark, if there is one.
 
     Raises:
         NotStrictJson: the data is not UTF-8, is not JSON, or has a duplicate key, a number that is not finite or has
             thousands of digits, text that is not Unicode, or too deep nesting.
     """
     try:
-        text = data.decode("utf-8")
+        text = without_mark(data).decode("utf-8")
         value = json.loads(
             text, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
         )
@@ -32,9 +34,9 @@ def parse_json(data: bytes) -> Any:
         raise
     # The chain ends here: both errors hold the whole text, which would go into the log.
     except json.JSONDecodeError as error:
-        raise NotStrictJson(f"it is no JSON from line {error.lineno}, column {error.colno} on") from None
+        raise NotStrictJson(f"it is not valid JSON at line {error.lineno}, column {error.colno}") from None
     except UnicodeError:
-        raise NotStrictJson("its text is no Unicode in UTF-8") from None
+        raise NotStrictJson("its text is not valid UTF-8") from None
     except ValueError as error:
         raise NotStrictJson("a number has too many digits") from error
     return value
@@ -43,12 +45,12 @@ def parse_json(data: bytes) -> Any:
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise NotStrictJson("a key stands twice in one object")
+        raise NotStrictJson("a key appears twice in one object")
     return result
 
 
 def _refuse_constant(name: str) -> float:
-    raise NotStrictJson(f"{name} is no number of JSON")
+    raise NotStrictJson(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:

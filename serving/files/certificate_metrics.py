@@ -20,6 +20,6 @@ class CertificateCollector(Collector):
         """Return the current value of the metric. Called in any thread."""
         yield GaugeMetricFamily(
             "intent_certificate_expiry_seconds",
-            "End of the validity of the certificate in use, in seconds since 1970.",
+            "Time at which the certificate in use expires, in seconds since 1970.",
             value=self._certificates.material.expires,
         )

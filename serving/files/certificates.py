@@ -77,12 +77,12 @@ class Certificates:
     def _take(self) -> TlsMaterial:
         material = read_material(self._files)
         if material.expires < time.time():
-            raise UnusableCertificate("the new certificate has expired already; have it made anew")
+            raise UnusableCertificate("the new certificate has already expired; have another one issued")
         if self._hand_over is not None and material != self.material:
             try:
                 self._hand_over(material)
             except OSError as error:
-                raise UnusableCertificate(f"it cannot be put in use ({error.strerror})") from error
+                raise UnusableCertificate(f"the new certificate cannot be put into use ({error.strerror})") from error
         return material
 
 

@@ -20,11 +20,13 @@ class Following:
     Args:
         look: applies changes of the files. An exception from it is logged, and the looks continue.
         files: the kind of files, for the log.
+        seconds: time between two looks, in seconds.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[None]], files: str) -> None:
+    def __init__(self, look: Callable[[], Awaitable[None]], files: str, seconds: float = LOOK_SECONDS) -> None:
         self._look = look
         self._files = files
+        self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
@@ -39,7 +41,7 @@ class Following:
             await asyncio.gather(self._looking, return_exceptions=True)
 
     def _wait(self) -> asyncio.TimerHandle:
-        return self._loop.call_later(LOOK_SECONDS, self._start)
+        return self._loop.call_later(self._seconds, self._start)
 
     def _start(self) -> None:
         self._looking = self._loop.create_task(self._look_once())
@@ -48,6 +50,6 @@ class Following:
         try:
             await self._look()
         except Exception:
-            log.exception("files of the configuration were not looked at", files=self._files)
+            log.exception("configuration files were not checked", files=self._files)
         if not self._closed:
             self._timer = self._wait()

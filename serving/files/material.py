@@ -12,6 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from intent_serving_client.text_files import without_mark
 from serving.volume.file_identity import FileIdentity
 
 # Curves and minimum RSA size that BoringSSL serves with; both transports support them.
@@ -66,29 +67,31 @@ def read_material(files: TlsFiles) -> TlsMaterial:
     certificate, key = _contents(files.certificate, "certificate"), _contents(files.key, "key")
     leaf = _certificates(certificate, "certificate")[0]
     if _public_key(leaf) != _public_key_of_private(key):
-        raise UnusableCertificate("the certificate is not of this key; replace both files with those of one pair")
+        raise UnusableCertificate(
+            "the certificate does not belong to this key; replace both files with those of one pair"
+        )
     return TlsMaterial(certificate, key, authority, leaf.not_valid_after_utc.timestamp())
 
 
 def _contents(path: Path, kind: str) -> bytes:
     try:
-        return path.read_bytes()
+        return without_mark(path.read_bytes())
     except OSError as error:
-        raise UnusableCertificate(f"the {kind} file cannot be read ({error.strerror}); look at {path}") from error
+        raise UnusableCertificate(f"the {kind} file cannot be read ({error.strerror}); check {path}") from error
 
 
 def _certificates(contents: bytes, kind: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(contents)
     except (ValueError, x509.InvalidVersion) as error:
-        raise UnusableCertificate(f"the {kind} file holds no certificate in PEM; write it anew") from error
+        raise UnusableCertificate(f"the {kind} file holds no certificate in PEM; replace it") from error
 
 
 def _public_key(certificate: x509.Certificate) -> bytes:
     try:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UnusableCertificate("the certificate's kind of key is not known; take RSA or ECDSA") from error
+        raise UnusableCertificate("the certificate's kind of key is not supported; use RSA or ECDSA") from error
     if not _is_served(key):
         raise UnusableCertificate(f"the key must be RSA of {_RSA_BITS} bits or more, or ECDSA on P-256, P-384 or P-521")
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -104,7 +107,5 @@ def _public_key_of_private(contents: bytes) -> bytes:
     try:
         key = load_pem_private_key(contents, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UnusableCertificate(
-            "the key file holds no private key in PEM without a password; write it anew"
-        ) from error
+        raise UnusableCertificate("the key file holds no private key in PEM without a password; replace it") from error
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

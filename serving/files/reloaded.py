@@ -10,7 +10,7 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 
-from serving.files.following import Following
+from serving.files.following import LOOK_SECONDS, Following
 from serving.files.reloads import RELOAD_FAILURES
 from serving.volume.file_identity import FileIdentity
 
@@ -42,12 +42,13 @@ class Reloaded(Generic[Value]):
     Args:
         path: the only file, or the file that names the others.
         read: builds the value.
+        look_seconds: time between two looks at the files, in seconds.
 
     Raises:
         InvalidFile: the value cannot be built at the start. After that, the previous value stays in force.
     """
 
-    def __init__(self, path: Path, read: Read[Value]) -> None:
+    def __init__(self, path: Path, read: Read[Value], look_seconds: float = LOOK_SECONDS) -> None:
         self._read = read
         self._version = _current(read, (path,))
         self.value = self._version.value
@@ -55,7 +56,7 @@ class Reloaded(Generic[Value]):
         self._fault = ""
         self._fault_states: FileStates = ()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="access")
-        self._following = Following(self._look, "access")
+        self._following = Following(self._look, "access", look_seconds)
 
     async def close(self) -> None:
         """Stop watching the files."""

@@ -36,7 +36,7 @@ class ReloadFailureCollector(Collector):
         """Return the current value of the metric. Called in any thread."""
         failures = CounterMetricFamily(
             "intent_configuration_reload_failures",
-            "Files of the configuration that changed and could not be taken; the former contents stay in force.",
+            "Changed configuration files that could not be loaded; the previous contents stay in force.",
             labels=["file"],
         )
         for file, count in RELOAD_FAILURES.counts.items():

@@ -31,10 +31,10 @@ class StopSignals:
     @classmethod
     def of_process(cls) -> StopSignals:
         """Return the requests that SIGTERM and SIGINT make. REQUIRES: called on the main thread."""
-        asked = cls()
+        signals = cls()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, asked.ask)
-        return asked
+            asyncio.get_running_loop().add_signal_handler(number, signals.ask)
+        return signals
 
 
 class Host(Protocol):
@@ -74,11 +74,16 @@ async def serve(host: Host, settings: ServerSettings, workload: Workload, signal
 
 
 async def _become_ready(host: Host, get_ready: Callable[[], Awaitable[None]]) -> None:
-    address = await host.start()
-    log.info("listening", address=address)
-    await get_ready()
-    settle()
-    await host.set_serving(True)
+    try:
+        address = await host.start()
+        log.info("listening", address=address)
+        await get_ready()
+        settle()
+        await host.set_serving(True)
+    except Exception:
+        # A host that is left running would fail in its own way once the event loop is closed.
+        await host.stop(0)
+        raise
     log.info("ready", address=address)
 
 

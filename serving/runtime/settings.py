@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    DirectoryPath,
     Field,
     FilePath,
     PrivateAttr,
@@ -19,12 +19,22 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from intent_serving_client.addresses import parse_host
 from serving.access.access_map import read_access_map
 from serving.call.counters import AccessCounters
+from serving.domain.byte_sizes import Bytes
 from serving.files.material import TlsFiles
+from serving.runtime.variables import is_injected_port
 from serving.telemetry.call_log import LogCalls
 from serving.telemetry.dialects import OURS, parse_metric_names
 from serving.telemetry.logs import LogFormat, LogLevel
@@ -33,10 +43,14 @@ from serving.workers.membership import Membership
 EXIT_WRONG_SETTINGS: Final = 2
 """Exit code of a process that did not start because of its settings; the same as that of a command with wrong flags."""
 
+# Byte order mark of an editor, at the beginning of a value that was read from a file.
+_MARK: Final = "\ufeff"
 _VARIABLE_AT_END: Final = re.compile(r" \[[A-Z0-9_]+\]\Z")
 _ENDPOINT: Final = r"^((https?://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})?$"
 
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0, allow_inf_nan=False)]
+MOST: Final = (1 << 31) - 1
+"""Largest number of things that a setting may allow: that of gRPC's and HTTP/2's own settings."""
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Transport = Literal["http2", "grpcio"]
@@ -51,13 +65,26 @@ def known_transport(value: Any) -> Any:
     """
     if value == "envoy":
         raise ValueError(
-            "envoy is not needed any more: http2, the default, serves faster; leave it out, or write http2"
+            "envoy is no longer supported; http2, the default, is faster: omit the setting, or set it to http2"
         )
     return value
 
 
 def _known_metric_names(value: str) -> str:
     parse_metric_names(value)
+    return value
+
+
+def _folder(value: Path) -> Path:
+    # A folder that exists and cannot be read now is no wrong setting: the service says so, and waits for the folder.
+    try:
+        is_folder = stat.S_ISDIR(value.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    except OSError:
+        is_folder = True
+    if not is_folder:
+        raise PydanticCustomError("path_not_directory", "Path does not point to a directory")
     return value
 
 
@@ -83,23 +110,27 @@ class ServerSettings(BaseSettings):
         super().__pydantic_init_subclass__(**kwargs)
         for name, field in cls.model_fields.items():
             # A subclass that inherits the field has a different variable.
-            said = _VARIABLE_AT_END.sub("", field.description or "")
-            field.description = f"{said} [{variable_of(cls, name)}]"
+            description = _VARIABLE_AT_END.sub("", field.description or "")
+            field.description = f"{description} [{variable_of(cls, name)}]"
 
-    model_dir: DirectoryPath = Field(
+    model_dir: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path("/models"),
         validation_alias=AliasChoices("model_dir", "MODEL_DIR"),
-        description="folder of the shared volume with one folder per model",
+        description="folder of the shared volume with one folder per model; may be a link that is swapped",
     )
-    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    host: Annotated[str, AfterValidator(parse_host)] = Field(
+        default="127.0.0.1",
+        description="name or address to listen on; 0.0.0.0: all addresses of IPv4; [::]: of IPv6 too",
+    )
     port: Port = Field(default=51001, description="port to listen on; 0: a free port, named in the log line 'ready'")
-    max_message_bytes: int = Field(
+    max_message_bytes: Bytes = Field(
         default=1 << 20,
         ge=1 << 10,
         le=1 << 30,
-        description="maximum size of a request, in bytes; larger requests are refused with RESOURCE_EXHAUSTED",
+        description="maximum size of a request, in bytes, or as 4MiB; larger requests are refused with"
+        " RESOURCE_EXHAUSTED",
     )
-    max_document_bytes: int = Field(
+    max_document_bytes: Bytes = Field(
         default=1 << 16, ge=1, le=1 << 30, description="maximum size of a document, in bytes of UTF-8"
     )
     max_batch_size: int = Field(
@@ -108,17 +139,20 @@ class ServerSettings(BaseSettings):
     max_in_flight: int = Field(
         default=16_384,
         ge=1,
+        le=MOST,
         description="maximum number of calls that are served, or wait to be served, at the same time",
     )
     max_waiting: int = Field(
         default=16_384,
         ge=0,
+        le=MOST,
         description="maximum number of these calls that wait, once the service has found that it can serve only fewer"
         " at the same time",
     )
     min_in_flight: int = Field(
         default=16,
         ge=1,
+        le=MOST,
         description="number of calls of a method that are always served at the same time, however long they take",
     )
     latency_goal_seconds: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)] = Field(
@@ -131,11 +165,12 @@ class ServerSettings(BaseSettings):
         description="multiple of the time without load that calls may take, if that is longer than the latency goal",
     )
     max_streams_per_connection: int = Field(
-        default=1024, ge=1, description="maximum number of calls at the same time on a connection"
+        default=1024, ge=1, le=MOST, description="maximum number of calls at the same time on a connection"
     )
     max_connections: int = Field(
         default=16_384,
         ge=1,
+        le=MOST,
         description="maximum number of connections at the same time, on the transport http2; further ones are closed",
     )
     default_deadline_seconds: Seconds = Field(
@@ -182,6 +217,11 @@ class ServerSettings(BaseSettings):
         default=0,
         description="port for health checks only, never encrypted, for probes that do not support TLS; 0: none",
     )
+    health_file: Path | None = Field(
+        default=None,
+        description="file on a local file system in which the service notes its health once a second, for health checks"
+        " of containers; see docs/containers.md",
+    )
     metrics_port: Port = Field(default=0, description="port that Prometheus scrapes, over plain HTTP; 0: none")
     metrics_models: int = Field(
         default=20,
@@ -217,6 +257,25 @@ class ServerSettings(BaseSettings):
     log_format: LogFormat = Field(
         default="auto", description="format of log lines; auto: console on a terminal, json elsewhere"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources of values: arguments, then the environment without the variables of an orchestrator."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        if isinstance(env_settings, EnvSettingsSource):
+            env_settings.env_vars = {
+                name: None if value is None else value.removeprefix(_MARK)
+                for name, value in env_settings.env_vars.items()
+                if not is_injected_port(name, value or "")
+            }
+        return init_settings, env_settings
 
     # Neither a flag nor a variable: only a supervisor creates workers.
     _membership: Membership | None = PrivateAttr(default=None)

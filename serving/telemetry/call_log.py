@@ -41,7 +41,7 @@ class CallLog:
         self._failed = calls != "none"
         self._documents = documents
         self._wanted = calls == "all"
-        self.tells_all = self._wanted or logging.getLogger().isEnabledFor(logging.DEBUG)
+        self.logs_all = self._wanted or logging.getLogger().isEnabledFor(logging.DEBUG)
         """Whether calls that did not fail are logged."""
 
     def ended(self, method: str, code: StatusCode, call: Call, started: float) -> None:
@@ -53,9 +53,9 @@ class CallLog:
             call: the call, whose notes are read.
             started: arrival time of the call, in seconds of ``time.monotonic()``.
         """
-        if self.tells_all:
-            tell = log.info if self._wanted else log.debug
-            tell("call", **self._fields(method, code, call, started))
+        if self.logs_all:
+            write = log.info if self._wanted else log.debug
+            write("call", **self._fields(method, code, call, started))
 
     def failed(self, method: str, status: Status, error: Exception, call: Call, started: float) -> None:
         """Log a call that failed with ``error`` and was answered with ``status``."""
@@ -64,9 +64,9 @@ class CallLog:
             return
         fault = status.code in _FAULTS
         if fault or self._failed:
-            tell = log.error if fault else log.info
+            write = log.error if fault else log.info
             fields = self._fields(method, status.code, call, started)
-            tell("call", message=status.message, cause=_told(error.__cause__), **fields)
+            write("call", message=status.message, cause=_cause_text(error.__cause__), **fields)
 
     def _fields(self, method: str, code: StatusCode, call: Call, started: float) -> dict[str, Any]:
         notes = call.notes
@@ -126,7 +126,7 @@ def _documents_of(notes: CallNotes) -> list[str]:
     return [query.document[:MOST_CHARACTERS] for query, _ in zip(asked, range(MOST_DOCUMENTS), strict=False)]
 
 
-def _told(cause: BaseException | None) -> str | None:
+def _cause_text(cause: BaseException | None) -> str | None:
     if cause is None:
         return None
     if isinstance(cause, UnicodeError):

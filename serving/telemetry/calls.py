@@ -73,12 +73,12 @@ class CallCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the current value of every metric. Called in any thread."""
         family = HistogramMetricFamily(
-            "intent_request_seconds", "Calls, from their arrival to their end.", labels=["method", "code"]
+            "intent_request_seconds", "Duration of calls, from arrival to end.", labels=["method", "code"]
         )
         for method, code, histogram in self._times.ends():
             histogram.add_to(family, [method, code])
         yield family
-        yield GaugeMetricFamily("intent_requests_in_flight", "Calls that are served now.", value=self._in_flight())
+        yield GaugeMetricFamily("intent_requests_in_flight", "Calls that are being served.", value=self._in_flight())
 
 
 def without_package(method: str) -> str:

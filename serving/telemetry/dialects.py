@@ -22,5 +22,5 @@ def parse_metric_names(text: str) -> frozenset[str]:
     wanted = {part.strip() for part in text.split(",") if part.strip()}
     unknown = sorted(wanted.difference(_KNOWN))
     if unknown:
-        raise ValueError(f"{', '.join(unknown)}: not known; there are {', '.join(_KNOWN)}")
+        raise ValueError(f"{', '.join(unknown)}: not known; choose from {', '.join(_KNOWN)}")
     return frozenset({OURS, *wanted})

@@ -54,10 +54,10 @@ class InferenceCalls(Collector):
         """Return the current values of both metrics. Called in any thread."""
         labels = ["method", "code"]
         external = HistogramMetricFamily(
-            "modelmesh_api_request_milliseconds", "Requests of callers for inference.", labels=labels
+            "modelmesh_api_request_milliseconds", "Inference requests from callers.", labels=labels
         )
         internal = HistogramMetricFamily(
-            "modelmesh_invoke_model_milliseconds", "Requests of a frontend to a predictor.", labels=labels
+            "modelmesh_invoke_model_milliseconds", "Inference requests from frontends to a predictor.", labels=labels
         )
         for method, code, histogram in self._times.ends():
             if method in _INFERENCE:

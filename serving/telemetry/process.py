@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from serving.domain.version import VERSION
+from intent_serving_client.version import VERSION
 
 
 class BuildCollector(Collector):
@@ -19,8 +19,8 @@ class BuildCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric. Called in any thread."""
-        told = {"service": self._service, "version": VERSION}
-        yield InfoMetricFamily("intent_build", "The service and its version.", value=told)
+        values = {"service": self._service, "version": VERSION}
+        yield InfoMetricFamily("intent_build", "The service and its version.", value=values)
 
 
 def process_collectors(service: str) -> Sequence[Collector]:

@@ -112,7 +112,7 @@ class Gate:
             admission.refusals.deadline += 1
             raise deadline_passed()
         if admission.in_flight >= admission.most:
-            raise no_room("the service has as many calls in flight as it takes")
+            raise no_room("the service has reached its limit of calls in flight")
         if self._in_work >= self.limit.value:
             return 0.0
         self._in_work += 1
@@ -189,7 +189,7 @@ class Gate:
     def _check_in_time(self, remaining: float) -> None:
         """Raise Overloaded if a call with ``remaining`` seconds left could not be answered after a wait."""
         if self._admission.waiting >= self._admission.most_waiting:
-            raise no_room("as many calls wait as the service takes")
+            raise no_room("the service has reached its limit of waiting calls")
         rate = self.limit.rate
         if not rate:
             return

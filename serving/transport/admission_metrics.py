@@ -21,15 +21,13 @@ class AdmissionCollector(Collector):
         """Return every metric as it is now. Called in any thread."""
         refusals = self._admission.refusals
         refused = CounterMetricFamily(
-            "intent_requests_refused", "Calls that were refused before anything was done for them.", labels=["reason"]
+            "intent_requests_refused", "Calls refused before any work was done for them.", labels=["reason"]
         )
         refused.add_metric(["overload"], refusals.overload)
         refused.add_metric(["deadline"], refusals.deadline)
         refused.add_metric(["quota"], refusals.quota)
         yield refused
-        yield GaugeMetricFamily(
-            "intent_requests_waiting", "Calls that wait to be served.", value=self._admission.waiting
-        )
+        yield GaugeMetricFamily("intent_requests_waiting", "Calls waiting to be served.", value=self._admission.waiting)
         limit = GaugeMetricFamily(
             "intent_concurrency_limit",
             "Calls that may be served at the same time.",

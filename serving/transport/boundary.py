@@ -16,10 +16,11 @@ from typing import Any, Final, Protocol, TypeAlias
 import grpc
 from grpc import StatusCode
 
+from intent_serving_client.metadata import REQUEST_ID_KEY
 from serving.access.audit import record
-from serving.call.call import REQUEST_ID_KEY, Call, CallNotes, enter_call, request_id_from
+from serving.call.call import Call, CallNotes, enter_call, request_id_from
 from serving.call.deadline import NEVER
-from serving.call.identity import ANYBODY, NOBODY, OPEN, Asked, Identity, Right
+from serving.call.identity import ANYBODY, NOBODY, OPEN, Identity, Requirement, Right
 from serving.call.tasks import Tasks
 from serving.domain.errors import OutOfCapacity, PermissionDenied, ServingError, service_ends, status_of
 from serving.telemetry.call_log import CallLog
@@ -32,7 +33,7 @@ from serving.transport.service import Handlers, Registry, Service
 MOST_STREAMS: Final = 64
 """Maximum number of concurrent streams, counted apart from calls: a stream lasts as long as its caller stays."""
 
-Tell: TypeAlias = Callable[[ServedCall, StatusCode], None]
+EndObserver: TypeAlias = Callable[[ServedCall, StatusCode], None]
 """Callback that is notified of a call that has ended."""
 
 
@@ -69,9 +70,9 @@ class GuardedMethod:
     find_out: Sequence[Callable[[ServedCall, Presented], None]]
     """Functions that examine each call before it is admitted, and raise ServingError for callers that are not allowed;
     empty if nothing is configured."""
-    told_of_answers: Sequence[Tell]
+    answer_observers: Sequence[EndObserver]
     """Callbacks that are notified of each call that was answered."""
-    told_of_ends: Sequence[Tell]
+    end_observers: Sequence[EndObserver]
     """Callbacks that are notified of each call that ended in another way."""
     anybody: Identity
     """Identity of the caller until it is established, or if it never is."""
@@ -98,7 +99,7 @@ class Boundary:
         self._guards = guards
         self._admission = guards.admission
         self._log = guards.log
-        self._rights: dict[str, Asked] = {}
+        self._rights: dict[str, Requirement] = {}
         self._tasks = Tasks()
         self._streams: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -130,7 +131,7 @@ class Boundary:
             read, write = handler.request_deserializer, handler.response_serializer
             if handler.request_streaming or read is None or write is None:
                 raise NotImplementedError(
-                    f"{method} takes a stream or bytes, and the boundary guards requests of one message"
+                    f"{method} takes a stream or bytes, but the boundary only guards requests of one message"
                 )
             right = self._rights.get(method)
             unary: Callable[..., Any] | None = handler.unary_unary
@@ -148,7 +149,7 @@ class Boundary:
         self,
         method: str,
         handler: Callable[..., Any],
-        right: Asked | None,
+        right: Requirement | None,
         read: Callable[[Any], Any] = _as_it_is,
         write: Callable[[Any], Any] = _as_it_is,
     ) -> GuardedMethod:
@@ -172,13 +173,13 @@ class Boundary:
             default_deadline=self._default_deadline,
             log=self._log,
             find_out=self._found_out(method, right),
-            told_of_answers=self._told(method, answered=True),
-            told_of_ends=self._told(method, answered=False),
+            answer_observers=self._observers_of(method, answered=True),
+            end_observers=self._observers_of(method, answered=False),
             anybody=NOBODY if right is OPEN else ANYBODY,
             start=self._tasks.start,
         )
 
-    def _found_out(self, method: str, right: Asked | None) -> Sequence[Callable[[ServedCall, Presented], None]]:
+    def _found_out(self, method: str, right: Requirement | None) -> Sequence[Callable[[ServedCall, Presented], None]]:
         """Return the functions that examine each call of ``method`` before it is admitted."""
         found: list[Callable[[ServedCall, Presented], None]] = []
         tracer, access = self._guards.tracer, self._guards.access
@@ -193,28 +194,28 @@ class Boundary:
             found.append(_identifier(access, method, right))
         return found
 
-    def _told(self, method: str, *, answered: bool) -> Sequence[Tell]:
+    def _observers_of(self, method: str, *, answered: bool) -> Sequence[EndObserver]:
         """Return the callbacks that are notified of each call of ``method`` that has ended."""
-        told: list[Tell] = []
+        observers: list[EndObserver] = []
         observer, tracer, log = self._guards.observer, self._guards.tracer, self._log
         if observer is not None:
-            told.append(lambda call, code: observer.ended(method, code, time.monotonic() - call.started))
+            observers.append(lambda call, code: observer.ended(method, code, time.monotonic() - call.started))
         if tracer is not None:
 
             def end_span(call: ServedCall, code: StatusCode) -> None:
                 if call.span is not None:
                     tracer.end(call.span, code, call)
 
-            told.append(end_span)
-        if answered and log.tells_all:
-            told.append(lambda call, code: log.ended(method, code, call, call.started))
-        return told
+            observers.append(end_span)
+        if answered and log.logs_all:
+            observers.append(lambda call, code: log.ended(method, code, call, call.started))
+        return observers
 
     def _guarded_stream(
         self,
         method: str,
         behaviour: Any,
-        right: Asked | None,
+        right: Requirement | None,
         read: Callable[[Any], Any],
         write: Callable[[Any], Any],
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
@@ -259,7 +260,7 @@ class Boundary:
         if self._closing:
             raise service_ends()
         if len(self._streams) >= MOST_STREAMS:
-            raise OutOfCapacity("the service has as many streams as it takes; end one, or try again later")
+            raise OutOfCapacity("the service has reached its limit of streams; end one, or try again later")
         self._streams.add(stream)
 
     def _ends(self, stream: asyncio.Task[Any]) -> bool:
@@ -267,7 +268,7 @@ class Boundary:
         return self._closing and not stream.uncancel()
 
 
-def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[Call, Presented], None]:
+def _identifier(access: Access, method: str, right: Requirement | None) -> Callable[[Call, Presented], None]:
     """Return a function that sets the identity of a call of ``method``; it raises Unauthenticated, PermissionDenied."""
     is_managing = right is Right.MANAGE or (isinstance(right, tuple) and Right.MANAGE in right)
 
@@ -286,5 +287,5 @@ def _identifier(access: Access, method: str, right: Asked | None) -> Callable[[C
 def _current_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     if task is None:
-        raise RuntimeError("a stream is served by a task")
+        raise RuntimeError("a stream must be served by a task")
     return task

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from grpc import StatusCode
 
 from serving.call.call import Call
-from serving.call.identity import ANYBODY, Asked, Identity
+from serving.call.identity import ANYBODY, Identity, Requirement
 from serving.call.presented import Presented
 from serving.call.spans import Span
 from serving.telemetry.call_log import CallLog
@@ -27,8 +27,8 @@ class Access(Protocol):
             Unauthenticated: the caller is not known.
         """
 
-    def check_method(self, identity: Identity, asked: Asked | None) -> None:
-        """Return if ``identity`` may call a method that requires ``asked``; ``None``: it declares no rights.
+    def check_method(self, identity: Identity, required: Requirement | None) -> None:
+        """Return if ``identity`` may call a method that requires ``required``; ``None``: it declares no rights.
 
         Raises:
             PermissionDenied: ``identity`` may not call the method.
@@ -50,7 +50,7 @@ class OpenAccess:
         del presented
         return ANYBODY
 
-    def check_method(self, identity: Identity, asked: Asked | None) -> None:
+    def check_method(self, identity: Identity, required: Requirement | None) -> None:
         """Allow every method."""
 
     def named(self, name: str) -> Identity:

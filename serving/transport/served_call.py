@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from grpc_http2.wire import PUSHBACK_KEY
-from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY, Call, CallNotes, enter_call, request_id_from
+from intent_serving_client.metadata import REQUEST_ID_KEY, RETRY_AFTER_KEY
+from serving.call.call import Call, CallNotes, enter_call, request_id_from
 from serving.call.deadline import Deadline
 from serving.call.identity import Identity
 from serving.call.spans import Span
@@ -81,8 +82,8 @@ class ServedCall(Call, CallNotes):
         self.ended = True
         if self._entered:
             method.gate.leave(self, self._entered, True)
-        for tell in method.told_of_answers:
-            tell(self, StatusCode.OK)
+        for observe in method.answer_observers:
+            observe(self, StatusCode.OK)
         # Request ids contain only characters that headers may contain.
         self._exchange.answer(data, ((_REQUEST_ID_HEADER, self.request_id.encode()),))
         self.on_leave = None
@@ -172,8 +173,8 @@ class ServedCall(Call, CallNotes):
         """End the work that is under way for the call, which has no answer."""
         self.ended = True
         self._leave_gate(answered=False)
-        for tell in self._method.told_of_ends:
-            tell(self, code)
+        for observe in self._method.end_observers:
+            observe(self, code)
         on_leave, self.on_leave = self.on_leave, None
         task, self._task = self._task, None
         if on_leave is not None:
@@ -192,15 +193,15 @@ def message_of(read: Callable[[Any], Any], data: Any) -> Any:
     try:
         return read(data)
     except DecodeError as error:
-        raise InvalidRequest("the request is not a message of this call; its fields or its text are damaged") from error
+        raise InvalidRequest(
+            "the request is not a valid message of this method; its fields or its text are damaged"
+        ) from error
 
 
 def metadata_of_failure(call: Call, error: Exception) -> Metadata:
     """Return the metadata of a status: the request id, which marks it as ours to other services, and when to retry."""
     mark = (REQUEST_ID_KEY, call.request_id)
     if isinstance(error, ServingError):
-        if error.retry_after is not None:
-            return (mark, (RETRY_AFTER_KEY, f"{error.retry_after:.3f}"))
-        if error.tried_enough:
-            return (mark, _NEVER_RETRY)
+        when = () if error.retry_after is None else ((RETRY_AFTER_KEY, f"{error.retry_after:.3f}"),)
+        return (mark, *when, *((_NEVER_RETRY,) if error.tried_enough else ()))
     return (mark,)

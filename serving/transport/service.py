@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.call.identity import Asked
+from serving.call.identity import Requirement
 
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 
@@ -30,12 +30,12 @@ class Service:
     name: str
     """Full name, such as ``prediction.Predictor``."""
     register: Callable[[Registry], None]
-    rights: Mapping[str, Asked] = field(default_factory=dict)
+    rights: Mapping[str, Requirement] = field(default_factory=dict)
     """Right that each method requires, by name. If access is configured, a method that is missing here is denied."""
 
 
 def service(
-    name: str, add_to_server: Callable[..., None], servicer: object, rights: Mapping[str, Asked] | None = None
+    name: str, add_to_server: Callable[..., None], servicer: object, rights: Mapping[str, Requirement] | None = None
 ) -> Service:
     """Return the service ``name`` from its generated ``add_…Servicer_to_server`` and its servicer."""
     return Service(name, lambda registry: add_to_server(servicer, registry), rights or {})

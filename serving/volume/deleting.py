@@ -17,6 +17,7 @@ from typing import Final
 from serving.domain.errors import InvalidModelId, ModelInService, ModelNotFound, ModelUnusable, VolumeUnavailable
 from serving.domain.model_id import ModelId, parse_model_name, reference_of, versioned
 from serving.domain.releases.changes import protected_versions
+from serving.volume import model_folder
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import MANIFEST_FILE, ModelStore
 from serving.volume.release_writing import LOCK_FILE, release_lock, writing
@@ -49,6 +50,7 @@ def models_in(root: Path, model_id: ModelId) -> list[ModelId]:
     name, version = reference_of(model_id)
     if version:
         return [model_id]
+    model_folder.enter(str(root))
     with writing(), os.scandir(root / name) as entries:
         folders = sorted(entry.name for entry in entries if entry.is_dir())
         has_own = (root / name / MANIFEST_FILE).exists()
@@ -72,10 +74,12 @@ def take_away(root: Path, model_id: ModelId, *, force: bool = False) -> None:
         VolumeUnavailable: the volume does not answer.
     """
     name, version = reference_of(model_id)
+    # Links in the path of the root may be swapped meanwhile; a rename must not lead from one root to another.
+    root = Path(model_folder.resolved(str(root)))
     with release_lock(root, name), writing():
         folder = root / name / version if version else root / name
         if folder.is_symlink():
-            raise ModelUnusable("the model's folder is a link to another one; name that one, or remove the link")
+            raise ModelUnusable("the model's folder is a link to another one; name the other one, or remove the link")
         if not folder.is_dir():
             raise ModelNotFound("no model has this runId")
         if not force:
@@ -91,12 +95,13 @@ def remove_hidden(root: Path) -> None:
     Raises:
         VolumeUnavailable: the volume does not answer, or some of the files are still on it.
     """
+    model_folder.enter(str(root))
     with writing():
         hidden = [entry.path for entry in os.scandir(root) if entry.name.startswith(HIDDEN)]
     for path in hidden:
         shutil.rmtree(path, ignore_errors=True)
     if any(map(os.path.exists, hidden)):
-        raise VolumeUnavailable("the model is gone, but some of its files are left; the next deletion tries again")
+        raise VolumeUnavailable("the model is deleted, but some of its files remain; the next deletion tries again")
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -110,12 +115,12 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _check_unprotected(inventory: Inventory, name: ModelId, version: str) -> None:
     if not version:
-        raise ModelInService("this takes the whole model away, whoever asks for it now; say so with force")
+        raise ModelInService("this deletes the whole model, even if callers still use it; confirm with force")
     release = inventory.release(name)
     roles = () if release is None else protected_versions(release).get(version, ())
     if "former" in roles and len(roles) == 1:
-        raise ModelInService("a rollback would make this version stable; release others first, or say so with force")
+        raise ModelInService("a rollback would make this version stable; release others first, or confirm with force")
     if roles:
         raise ModelInService(
-            f"this version is live, as {', '.join(roles)}; release another first, or say so with force"
+            f"this version is live, as {', '.join(roles)}; release another first, or confirm with force"
         )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from intent_serving_client import releases as seen
 from serving.domain.errors import ModelIncomplete, ModelNotFound, ServingError
 from serving.domain.management import ModelSummary, VersionDescription
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of, versioned
 from serving.domain.releases.release import Release
+from serving.domain.releases.views import view_of
 from serving.volume.model_store import ModelStore
 
-UNRELEASED: Final = "no version of it is released; release one, or ask for one by name@version"
+UNRELEASED: Final = "no version of this model is released; release one, or request one as name@version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,11 @@ class Inventory:
             return ModelSummary(name, versions=versions, problem=problem)
         stable = self._model(versioned(name, release.stable))
         if stable is None:
-            missing = f"its stable version {release.stable} is not there; roll back, or publish it again"
-            return ModelSummary(name, versions=versions, release=release, problem=missing)
+            missing = f"its stable version {release.stable} is missing; roll back, or publish it again"
+            return ModelSummary(name, versions=versions, release=view_of(release), problem=missing)
         return _summary(name, stable, versions, release)
 
-    def versions(self, name: ModelId, release: Release | None) -> tuple[VersionDescription, ...]:
+    def versions(self, name: ModelId, release: seen.Release | None) -> tuple[VersionDescription, ...]:
         """Return the versions of a name, sorted, with their roles in ``release``.
 
         Raises:
@@ -144,7 +146,7 @@ class Inventory:
 def _summary(name: ModelId, model: _Model, versions: tuple[str, ...], release: Release | None) -> ModelSummary:
     manifest = model.manifest
     if manifest is None:
-        return ModelSummary(name, bytes=model.bytes, versions=versions, release=release, problem=model.problem)
+        return ModelSummary(name, bytes=model.bytes, versions=versions, release=view_of(release), problem=model.problem)
     return ModelSummary(
         name,
         manifest.algorithm,
@@ -152,6 +154,6 @@ def _summary(name: ModelId, model: _Model, versions: tuple[str, ...], release: R
         len(manifest.classes),
         model.bytes,
         versions,
-        release,
+        view_of(release),
         model.problem,
     )

@@ -19,6 +19,7 @@ from serving.domain.errors import (
     FilesChanged,
     InvalidModelFile,
     InvalidModelId,
+    ModelFolderUnavailable,
     ModelIncomplete,
     ModelNotFound,
     ModelUnusable,
@@ -28,6 +29,7 @@ from serving.domain.errors import (
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.domain.model_id import ModelId, parse_model_name, reference_of, versioned
 from serving.domain.releases.release import MAX_RELEASE_BYTES, RELEASE_FILE, Release
+from serving.volume import model_folder
 from serving.volume.file_identity import FileIdentity
 from serving.volume.open_folder import FolderReplaced, OpenFile, OpenFolder
 
@@ -37,6 +39,8 @@ MANIFEST_FILE: Final = "manifest.json"
 WEIGHTS_FILE: Final = "model.pth"
 VOCABULARY_FILE: Final = "vocab.pth"
 MODEL_FILES: Final = (MANIFEST_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
+
+_CANNOT_BE_LISTED: Final = "the model volume cannot be listed at the moment; try again"
 
 # Errors of a network file system that lost the file behind an open name: worth one retry.
 _TRANSIENT: Final = frozenset({errno.ESTALE, errno.EIO})
@@ -56,10 +60,15 @@ class Fingerprint:
 
 
 class ModelStore:
-    """Reads model folders below ``root``. Every method blocks on the file system, and none keeps state."""
+    """Reads model folders below ``root``. Every method blocks on the file system, and none keeps state.
+
+    Links in ``root`` are followed anew by every method. While it leads nowhere, or cannot be read, all methods raise
+    ModelFolderUnavailable.
+    """
 
     def __init__(self, root: Path) -> None:
-        self._root = os.path.realpath(root)
+        # The separate process that compares files has a working directory of its own.
+        self._root = str(root.absolute())
 
     def folders(self, name: ModelId | None = None) -> list[ModelId]:
         """Return the possible folders of models, or of the versions of ``name``, sorted. This is the cheapest listing.
@@ -67,15 +76,7 @@ class ModelStore:
         Raises:
             VolumeUnavailable: the volume cannot be listed.
         """
-        try:
-            found = sorted(os.listdir(self._root if name is None else os.path.join(self._root, name)))
-        except (FileNotFoundError, NotADirectoryError):
-            if name is not None:
-                return []
-            raise VolumeUnavailable("the model volume cannot be listed at the moment") from None
-        except OSError as error:
-            raise VolumeUnavailable("the model volume cannot be listed at the moment") from error
-        return [each for text in found if (each := _as_name(text))]
+        return [each for text in _persistently(lambda: self._listed(name)) if (each := _as_name(text))]
 
     def model_ids(self) -> list[ModelId]:
         """Return the ids of all folders that have a manifest, sorted.
@@ -165,6 +166,20 @@ class ModelStore:
         """Return the model's manifest. Raises as :meth:`read` does, and InvalidManifest."""
         return Manifest.parse(self.read(model_id, MANIFEST_FILE, MAX_MANIFEST_BYTES))
 
+    def _listed(self, name: ModelId | None) -> list[str]:
+        root = model_folder.resolved(self._root)
+        try:
+            return sorted(os.listdir(root if name is None else os.path.join(root, name)))
+        except (FileNotFoundError, NotADirectoryError):
+            if model_folder.resolved(self._root) != root:
+                raise FolderReplaced from None
+            model_folder.enter(root)
+            if name is not None:
+                return []
+            raise VolumeUnavailable(_CANNOT_BE_LISTED) from None
+        except OSError as error:
+            raise VolumeUnavailable(_CANNOT_BE_LISTED) from error
+
     def _fingerprint(self, model_id: ModelId) -> Fingerprint:
         with self._opened(model_id) as folder:
             return _fingerprint_of(folder)
@@ -192,6 +207,8 @@ class ModelStore:
     def _has(self, model_id: ModelId, name: str) -> bool:
         try:
             return _persistently(lambda: self._is_a_file(model_id, name))
+        except ModelFolderUnavailable:
+            raise
         except ServingError:
             return False
 
@@ -243,6 +260,11 @@ def _persistently(look: Callable[[], Result]) -> Result:
             return look()
         except FolderReplaced:
             continue  # Each retry needs another publication, so the loop ends.
+        except ModelFolderUnavailable:
+            # A link that is removed and made again, as by `ln -sfn`, leads nowhere for a moment.
+            if not may_fail:
+                raise
+            may_fail = False
         except OSError as error:
             if error.errno not in _TRANSIENT or not may_fail:
                 raise _translated(error) from error
@@ -251,7 +273,7 @@ def _persistently(look: Callable[[], Result]) -> Result:
 
 def _translated(error: OSError) -> ServingError:
     if isinstance(error, PermissionError):
-        return ModelUnusable("a file of the model may not be read by the service; check its permissions")
+        return ModelUnusable("the service may not read a file of the model; check the permissions of the file")
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO):
         return InvalidModelFile("a file of the model cannot be opened; publish the model again")
     return VolumeUnavailable("the model volume does not answer at the moment; try again")

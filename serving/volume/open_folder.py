@@ -12,6 +12,7 @@ import stat
 from typing import Final, Self
 
 from serving.domain.errors import FilesChanged, InvalidModelFile
+from serving.volume import model_folder
 
 # Without O_NONBLOCK, opening a FIFO waits for a writer that never comes.
 _FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -22,34 +23,45 @@ _IS_A_LINK: Final = frozenset({errno.ELOOP, errno.ENOTDIR})
 
 
 class FolderReplaced(Exception):
-    """Another folder, or none, has the folder's name now: a file missing here may be in the other folder."""
+    """The folder, or the root, has been replaced: what is missing here may be in the other folder."""
 
 
 class OpenFolder:
     """A folder below ``root``, open until :meth:`__exit__`.
 
     Args:
-        root: a real path.
+        root: path of the root; its links are followed now, and once for everything that is read here.
         names: the parts of the path from the root to the folder, neither ``.`` nor ``..``.
 
     Raises:
         FileNotFoundError: no such folder exists.
         NotADirectoryError: the path does not lead to a folder.
+        FolderReplaced: no such folder exists, and the root has been replaced.
+        ModelFolderUnavailable: the root leads nowhere, or may not be read.
         InvalidModelFile: the folder leads outside of the root.
         OSError: the volume does not answer.
     """
 
     def __init__(self, root: str, *names: str) -> None:
-        self._root = root
-        self._path = os.path.join(root, names[0])
-        self._descriptor = self._opened(self._path, None)
+        self._given_root = root
+        self._root = model_folder.resolved(root)
+        try:
+            self._descriptor = self._descend(names)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            self._expect_root()
+            raise
+
+    def _descend(self, names: tuple[str, ...]) -> int:
+        self._path = os.path.join(self._root, names[0])
+        descriptor = self._opened(self._path, None)
         for name in names[1:]:
-            parent = self._descriptor
+            parent = descriptor
             self._path = os.path.join(self._path, name)
             try:
-                self._descriptor = self._opened(name, parent)
+                descriptor = self._opened(name, parent)
             finally:
                 os.close(parent)
+        return descriptor
 
     def _opened(self, name: str, parent: int | None) -> int:
         try:
@@ -71,7 +83,8 @@ class OpenFolder:
 
         Raises:
             FileNotFoundError: the folder still has its name, but no such file.
-            FolderReplaced: the folder has no such file, and has lost its name.
+            FolderReplaced: the folder has no such file, and has lost its name, or the root has been replaced.
+            ModelFolderUnavailable: the root is gone.
             InvalidModelFile: the file leads outside of the root.
             OSError: the volume does not answer.
         """
@@ -100,12 +113,19 @@ class OpenFolder:
 
     def _expect_its_name(self) -> None:
         """Raise FolderReplaced unless the folder's name still leads to it."""
+        self._expect_root()
         try:
             named = os.stat(self._path)
         except FileNotFoundError as error:
             raise FolderReplaced from error
         if not os.path.samestat(named, os.fstat(self._descriptor)):
             raise FolderReplaced
+
+    def _expect_root(self) -> None:
+        """Raise FolderReplaced if another root is in place, and ModelFolderUnavailable if none can be read."""
+        if model_folder.resolved(self._given_root) != self._root:
+            raise FolderReplaced
+        model_folder.enter(self._root)
 
     def _resolved(self, name: str) -> str:
         return self._contained(os.path.join(self._path, name))
@@ -114,7 +134,8 @@ class OpenFolder:
         """Return the real path of ``path``; raise InvalidModelFile if the path is not below the root."""
         real = os.path.realpath(path, strict=True)
         if os.path.commonpath((self._root, real)) != self._root:
-            raise InvalidModelFile("a file of the model leads outside of the model folder")
+            self._expect_root()
+            raise InvalidModelFile("a file of the model links to outside the model folder; publish the model again")
         return real
 
 
@@ -143,7 +164,7 @@ class OpenFile:
         if not stat.S_ISREG(before.st_mode):
             raise InvalidModelFile(f"{self._name} of the model is not a regular file")
         if before.st_size > limit:
-            raise InvalidModelFile(f"{self._name} of the model is larger than the {limit} bytes that are read")
+            raise InvalidModelFile(f"{self._name} of the model is larger than the limit of {limit} bytes")
         data = _read_exactly(self._descriptor, before.st_size)
         if len(data) != before.st_size or _written(os.fstat(self._descriptor)) != _written(before):
             raise FilesChanged(f"{self._name} of the model is being written; finish its upload")

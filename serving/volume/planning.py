@@ -17,7 +17,7 @@ from serving.volume.release_writing import check_revision
 
 Transition: TypeAlias = Callable[..., Release]
 """Function of :mod:`serving.domain.releases.changes` with the release, ``by``, ``at`` and ``comment`` still open."""
-Change: TypeAlias = Callable[[Release | None], Release]
+ReleaseUpdate: TypeAlias = Callable[[Release | None], Release]
 """A transition whose author, time and comment are set."""
 
 
@@ -25,7 +25,7 @@ Change: TypeAlias = Callable[[Release | None], Release]
 class PlannedChange:
     """A change of one version, which affects no other version when the change is written."""
 
-    change: Change
+    change: ReleaseUpdate
     version: str
 
     def __call__(self, release: Release | None) -> Release:
@@ -38,12 +38,12 @@ class PlannedChange:
         following = self.change(release)
         if following.history[0].version != self.version:
             raise ReleaseConflict(
-                "the release was changed meanwhile, and this is about another version now; look at it again"
+                "the release has changed meanwhile, and now concerns another version; review it, and try again"
             )
         return following
 
 
-def planned(inventory: Inventory, name: ModelId, change: Change, expected_revision: int | None) -> PlannedChange:
+def planned(inventory: Inventory, name: ModelId, change: ReleaseUpdate, expected_revision: int | None) -> PlannedChange:
     """Return a change of the release of ``name``, with the version that the change affects at present. Blocks.
 
     Raises:

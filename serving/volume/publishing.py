@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -32,32 +33,49 @@ _ALREADY_THERE: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
-def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = False, sealed: bool = True) -> Manifest:
+def _accept(folder: Path) -> None:
+    """Return: the files are checked by the caller."""
+
+
+def publish(
+    source: Path,
+    root: Path,
+    model_id: ModelId,
+    *,
+    replace: bool = False,
+    check: Callable[[Path], None] = _accept,
+) -> Manifest:
     """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
 
-    Readers see the old model or the new one. ``source`` is not changed. A ``sealed`` model has the sums of its files
-    in the manifest; an unsealed model may still be edited in place.
+    Readers see the old model or the new one. ``source`` is not changed. The published manifest has the sums of the
+    other files.
+
+    Before readers see it, the copy is passed to ``check``, which raises an error if the copy cannot be served.
 
     Raises:
         ModelIncomplete: a file is missing in ``source``.
-        InvalidManifest: the manifest in ``source`` is invalid.
+        InvalidManifest: the manifest in ``source`` is invalid, or would be larger than what is read.
+        ServingError: ``check`` raised it. Nothing of the new model is left.
         ModelExists: the model exists, and ``replace`` is false.
         ModelInService: the model is a version that is live, or that a rollback needs: such versions must not change.
         OSError: the volume cannot be written to. Nothing of the new model is left on it.
     """
+    # Links in the path of the root may be swapped meanwhile; a rename must not lead from one root to another.
+    root = root.resolve()
     missing = [name for name in MODEL_FILES if not (source / name).is_file()]
     if missing:
         raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
     target = root.joinpath(*folders_of(model_id))
     if any(folder.is_symlink() for folder in (target, target.parent) if folder != root):
-        raise ModelExists(f"{model_id} is a link to another folder; publish to that one, or remove the link")
+        raise ModelExists(f"{model_id} is a link to another folder; publish to the other one, or remove the link")
     if target.exists() and not replace:
         raise _exists(model_id)
     if target.exists():
         _check_may_change(root, model_id)
     staging = root / f"{_STAGING}{uuid.uuid4().hex}"
     try:
-        manifest = _stage(source, staging, sealed=sealed)
+        manifest = _stage(source, staging)
+        check(staging)
         _keep_other_files(target, staging)
         if target.parent != root and not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
@@ -72,28 +90,49 @@ def publish(source: Path, root: Path, model_id: ModelId, *, replace: bool = Fals
     return manifest
 
 
+def seal(folder: Path) -> Manifest:
+    """Write the sums of a model's files into the manifest beside them, in one step for readers; return the manifest.
+
+    Raises:
+        InvalidManifest: the manifest is invalid.
+        OSError: a file is missing, or the folder cannot be written to.
+    """
+    sums = {name: _sum_of(folder / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
+    manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes()).with_files(sums)
+    staged = folder / f"{_STAGING}{uuid.uuid4().hex}"
+    staged.write_text(manifest.to_json(), encoding="utf-8")
+    staged.replace(folder / MANIFEST_FILE)
+    return manifest
+
+
+def _sum_of(path: Path) -> FileSum:
+    with path.open("rb") as file:
+        return FileSum(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
 def _check_may_change(root: Path, model_id: ModelId) -> None:
     name, version = reference_of(model_id)
     store = ModelStore(root)
     released = store.release_file(name) is not None
     if not version and (released or store.versions(name)):
-        raise ModelExists(f"{name} has versions; publish another one, as {name}@VERSION")
+        raise ModelExists(f"{name} has versions; publish another version, as {name}@VERSION")
     if version and released and version in protected_versions(store.read_release(name)):
-        raise ModelInService(f"{model_id} is live, or may become so by a rollback; publish another version")
+        raise ModelInService(f"{model_id} is live, or a rollback may make it live; publish another version")
 
 
 def _exists(model_id: ModelId) -> ModelExists:
-    return ModelExists(f"there is a model {model_id} already; replace it explicitly, or choose another id")
+    return ModelExists(f"a model {model_id} already exists; replace it explicitly, or choose another id")
 
 
-def _stage(source: Path, staging: Path, *, sealed: bool) -> Manifest:
+def _stage(source: Path, staging: Path) -> Manifest:
     staging.mkdir()
     sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
-    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes())
-    if sealed:
-        manifest = manifest.with_files(sums)
-    with (staging / MANIFEST_FILE).open("w", encoding="utf-8") as file:
-        file.write(manifest.to_json())
+    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes()).with_files(sums)
+    written = manifest.to_json().encode()
+    # The sums and the indentation can make it larger than what readers read.
+    Manifest.parse(written)
+    with (staging / MANIFEST_FILE).open("wb") as file:
+        file.write(written)
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(staging)

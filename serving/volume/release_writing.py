@@ -25,6 +25,7 @@ from serving.domain.errors import (
 )
 from serving.domain.model_id import ModelId
 from serving.domain.releases.release import RELEASE_FILE, Release
+from serving.volume import model_folder
 from serving.volume.model_store import ModelStore
 
 LOCK_FILE: Final = ".release.lock"
@@ -83,9 +84,7 @@ def check_revision(release: Release | None, expected: int | None) -> int:
     """
     revision = 0 if release is None else release.revision
     if expected is not None and expected != revision:
-        raise ReleaseConflict(
-            f"the release has revision {revision} by now, not {expected}; look at it, and decide again"
-        )
+        raise ReleaseConflict(f"the release has revision {revision}, not {expected}; review it, and decide again")
     return revision
 
 
@@ -100,6 +99,7 @@ def release_lock(root: Path, name: ModelId) -> Iterator[int]:
         VolumeReadOnly: this process cannot write to the volume.
         VolumeUnavailable: the volume does not answer, or does not support locks.
     """
+    model_folder.enter(str(root))
     with contextlib.ExitStack() as stack:
         with writing():
             folder = os.open(root / name, _FOLDER)
@@ -110,7 +110,7 @@ def release_lock(root: Path, name: ModelId) -> Iterator[int]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ReleaseConflict(
-                    "the release is being changed by somebody else; look at it, and try again"
+                    "another change of the release is in progress; review the release, and try again"
                 ) from error
             _expect_lock_file(folder, lock)
             _expect_its_name(root, name, folder)
@@ -175,7 +175,7 @@ def _expect_lock_file(folder: int, lock: int) -> None:
     except FileNotFoundError:
         named = None
     if named is None or not os.path.samestat(named, os.fstat(lock)):
-        raise ReleaseConflict("the model's folder was taken away or replaced meanwhile; look at it, and try again")
+        raise ReleaseConflict("the model's folder was removed or replaced meanwhile; check the folder, and try again")
 
 
 def _expect_its_name(root: Path, name: ModelId, folder: int) -> None:
@@ -185,19 +185,21 @@ def _expect_its_name(root: Path, name: ModelId, folder: int) -> None:
     except FileNotFoundError:
         named = None
     if named is None or not os.path.samestat(named, os.fstat(folder)):
-        raise ReleaseConflict("the model's folder was taken away or replaced meanwhile; look at it, and try again")
+        raise ReleaseConflict("the model's folder was removed or replaced meanwhile; check the folder, and try again")
 
 
 def _translated(error: OSError) -> ServingError:
     if error.errno in _NOT_TO_BE_WRITTEN:
         return VolumeReadOnly(
-            "this service may only read the model volume; where it can be written, give the same command of intentctl"
-            " with --model-dir, and the services follow"
+            "this service may only read the model volume; run the same intentctl command with --model-dir "
+            "where the volume is writable, and the services follow"
         )
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return ModelUnusable("the model's folder is a link to another one; name that one, or remove the link")
+        return ModelUnusable("the model's folder is a link to another one; name the other one, or remove the link")
     if error.errno in _FULL:
-        return VolumeUnavailable("the model volume is full; make room on it, and try again")
+        return VolumeUnavailable("the model volume is full; free space on it, and try again")
     if error.errno in (errno.ENOLCK, errno.ENOTSUP):
-        return VolumeUnavailable("the model volume knows no locks; mount it with them, or change releases elsewhere")
+        return VolumeUnavailable(
+            "the model volume does not support file locks; mount it with locks, or change releases elsewhere"
+        )
     return VolumeUnavailable("the model volume does not answer at the moment; try again")

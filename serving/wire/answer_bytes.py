@@ -16,10 +16,11 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from grpc_http2.varint import varint
+from intent_serving_client.messages import prediction_of
 from serving.domain.errors import ServingError
 from serving.domain.prediction import Outcome, Prediction
 from serving.stubs import prediction_service_pb2 as pb
-from serving.wire.messages import fill_result, prediction_of, ready_outcome_of, ready_outcomes_of, response_of
+from serving.wire.messages import fill_result, ready_outcome_of, ready_outcomes_of, response_of
 
 _REMEMBERED: Final = 1 << 14
 _FIXED32: Final = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from intent_serving_client.client import IntentClient
 from serving.domain.errors import InvalidRequest, OutOfCapacity
 from serving.domain.prediction import Outcome, Query
-from serving.wire.client import IntentClient
 
 _BATCH: Final = 256
 # A quarter of the maximum message size: a character takes up to four bytes.

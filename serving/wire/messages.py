@@ -1,4 +1,4 @@
-"""Conversion between protobuf messages and the domain's types. The messages of both services have the same fields."""
+"""Conversion between protobuf messages and the domain's types, as the services need it beyond the client's own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,15 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TypeVar
 
-import grpc
-
-from serving.domain.errors import InvalidRequest, ServingError, Status, error_of, status_of
-from serving.domain.explanation import Explanation, LabelExplanation
-from serving.domain.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel, label_in
+from intent_serving_client.messages import DECIMALS, fill_request, outcome_of
+from serving.domain.errors import ServingError, status_of
+from serving.domain.prediction import Outcome, Prediction, Query
 from serving.stubs import prediction_service_pb2 as pb
 
-Request = TypeVar("Request", pb.PredictRequest, pb.PredictorPredictRequest)
 Response = TypeVar("Response", pb.PredictResponse, pb.PredictorPredictResponse)
 
 LARGE_BATCH = 256
 """Number of outcomes above which their message is better built in a thread."""
-
-# Decimals of a threshold that survive the wire: 0.7 arrives as 0.7, not as 0.699999988.
-_DECIMALS = 7
-
-# Minimum of the seconds left: 0 on the wire means as long as the call's own deadline.
-_SOON = 1e-6
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
 def query_of(request: pb.PredictRequest) -> Query:
@@ -67,55 +56,7 @@ def _explained_in(request: pb.PredictRequest | pb.PredictorPredictRequest) -> tu
 
 
 def _threshold_in(request: pb.PredictRequest | pb.PredictorPredictRequest | pb.ExplainRequest) -> float | None:
-    return round(request.threshold, _DECIMALS) if request.HasField("threshold") else None
-
-
-def request_of(kind: type[Request], query: Query) -> Request:
-    """Return the request for ``query``.
-
-    Raises:
-        InvalidRequest: a text of the query cannot be encoded in UTF-8, as with a lone surrogate, or k is out of range.
-    """
-    request = kind()
-    _ask(request, query)
-    return request
-
-
-def explain_request_of(query: Query) -> pb.ExplainRequest:
-    """Return the request for the explanation of ``query``. Raises as :func:`request_of` does."""
-    try:
-        return pb.ExplainRequest(
-            runId=query.model_id,
-            document=query.document,
-            labels=query.explain,
-            threshold=query.threshold,
-            key=query.key,
-        )
-    except ValueError as error:
-        raise _unfit() from error
-
-
-def _ask(request: pb.PredictRequest | pb.PredictorPredictRequest, query: Query) -> None:
-    try:
-        request.runId, request.document, request.k = query.model_id, query.document, query.k
-        if query.threshold is not None:
-            request.threshold = query.threshold
-        if query.explain is not None:
-            request.explain = True
-            request.explain_labels.extend(query.explain)
-        if isinstance(request, pb.PredictorPredictRequest):
-            if query.caller:
-                request.caller = query.caller
-            if query.until != math.inf:
-                request.seconds_left = max(query.until - monotonic(), _SOON)
-        elif query.key:
-            request.key = query.key
-    except ValueError as error:
-        raise _unfit() from error
-
-
-def _unfit() -> InvalidRequest:
-    return InvalidRequest("runId, document and labels must be text that UTF-8 can hold, and k at least 0")
+    return round(request.threshold, DECIMALS) if request.HasField("threshold") else None
 
 
 def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> pb.PredictorPredictBatchRequest:
@@ -124,48 +65,8 @@ def batch_request_of(queries: Sequence[Query], *, ready_only: bool = False) -> p
     # Built in place: a message that is added to another is copied.
     add = batch.requests.add
     for query in queries:
-        _ask(add(), query)
+        fill_request(add(), query)
     return batch
-
-
-def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) -> Prediction:
-    """Return the prediction in a response."""
-    best = tuple([ScoredLabel(scored.label, scored.score) for scored in response.best]) if response.best else ()
-    label = response.label or label_in(response.response)
-    model = response.model
-    return Prediction(
-        label,
-        response.score,
-        best,
-        model.id,
-        model.version,
-        _fallback_of(response.fallback) if response.HasField("fallback") else None,
-        _explanation_of(response.explanation) if response.HasField("explanation") else None,
-    )
-
-
-def explained_prediction_of(response: pb.ExplainResponse) -> Prediction:
-    """Return the prediction, with its explanation, in a response to a request for an explanation."""
-    return Prediction(
-        response.label,
-        response.score,
-        (),
-        response.model.id,
-        response.model.version,
-        _fallback_of(response.fallback) if response.HasField("fallback") else None,
-        _explanation_of(response.explanation),
-    )
-
-
-def _fallback_of(message: pb.Fallback) -> Fallback:
-    return Fallback(ScoredLabel(message.best_label, message.best_score), round(message.threshold, _DECIMALS))
-
-
-def _explanation_of(message: pb.Explanation) -> Explanation:
-    labels = tuple(
-        LabelExplanation(part.label, part.logit, part.bias, tuple(part.contributions)) for part in message.labels
-    )
-    return Explanation(tuple(message.tokens), tuple(message.unknown), labels, message.temperature)
 
 
 def response_of(kind: type[Response], prediction: Prediction) -> Response:
@@ -182,11 +83,6 @@ def explain_response_of(prediction: Prediction) -> pb.ExplainResponse:
     return response
 
 
-def outcomes_of(batch: pb.PredictBatchResponse | pb.PredictorPredictBatchResponse) -> list[Outcome]:
-    """Return the outcome of each query of a batch."""
-    return [_outcome_of(result) for result in batch.results]
-
-
 def ready_outcomes_of(batch: pb.PredictorPredictBatchResponse) -> list[Outcome | None]:
     """Return the outcome of each query of a ``ready_only`` batch; ``None`` for those that were not answered at once."""
     return [ready_outcome_of(result) for result in batch.results]
@@ -194,15 +90,7 @@ def ready_outcomes_of(batch: pb.PredictorPredictBatchResponse) -> list[Outcome |
 
 def ready_outcome_of(result: pb.PredictorPredictResult) -> Outcome | None:
     """Return the outcome of one query of a ``ready_only`` batch; ``None`` if it was not answered at once."""
-    return _outcome_of(result) if result.WhichOneof("outcome") else None
-
-
-def _outcome_of(result: pb.PredictResult | pb.PredictorPredictResult) -> Outcome:
-    if result.HasField("status"):
-        error = error_of(Status(_CODES.get(result.status.code, grpc.StatusCode.INTERNAL), result.status.message))
-        error.retry_after = result.status.retry_after or None
-        return error
-    return prediction_of(result.response)
+    return outcome_of(result) if result.WhichOneof("outcome") else None
 
 
 def batch_response_of(outcomes: Sequence[Outcome]) -> pb.PredictBatchResponse:

@@ -52,11 +52,11 @@ def unpack_floats(raw: bytes, datatype: str) -> list[float]:
     """
     code = _CODES.get(datatype)
     if code is None or len(raw) % struct.calcsize(code):
-        raise InvalidRequest(f"the raw contents are no {datatype} tensor that is read here")
+        raise InvalidRequest(f"the raw contents are not a valid {datatype} tensor; only FP32 and FP64 are supported")
     return list(struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw))
 
 
 def _cut_off() -> InvalidRequest:
     return InvalidRequest(
-        "the raw contents of a BYTES tensor must be elements, each its length, 4 bytes little-endian, and its bytes"
+        "each element of the raw contents of a BYTES tensor must be its length, 4 bytes little-endian, and its bytes"
     )

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from serving.domain.fields import from_fields
+from intent_serving_client.channels import PLAIN, ChannelOptions, open_channel
+from intent_serving_client.client_base import typed_errors
+from intent_serving_client.fields import from_fields
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.channels import PLAIN, ChannelOptions, open_channel
-from serving.wire.client_base import typed_errors
 
 _COUNTERS: Final = ("hits", "misses", "loads", "load_seconds", "evictions", "eviction_age_seconds")
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from intent_serving_client.channels import PLAIN, ChannelOptions, open_channel
+from intent_serving_client.client_base import typed_errors
 from serving.domain.answer_counts import AnswerCounts
 from serving.domain.errors import ServingError
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.channels import PLAIN, ChannelOptions, open_channel
-from serving.wire.client_base import typed_errors
 
 _MAX_ANSWER_BYTES: Final = 256 << 20
 
@@ -54,7 +54,7 @@ def ask_traffic(
     try:
         return tuple(_traffic(model) for model in answer.models)
     except ValidationError as error:
-        raise ServingError("the predictor's answer is not understood; bring both sides to one version") from error
+        raise ServingError("the predictor's answer cannot be decoded; run both sides at the same version") from error
 
 
 def _traffic(message: pb.ModelTraffic) -> ModelTraffic:

@@ -118,7 +118,7 @@ class Dealer:
                 return
             except OSError as error:
                 # The connection is lost: this process has no descriptor left for it.
-                log.warning("a connection of another worker was not taken", reason=error.strerror)
+                log.warning("connection from another worker was not accepted", reason=error.strerror)
                 continue
             if not mark:
                 # No process is left that could give connections.

@@ -9,7 +9,7 @@ from tests.deploy.manifests import KUSTOMIZATIONS, Manifests, render
 
 @pytest.fixture(params=KUSTOMIZATIONS)
 def manifests(request: pytest.FixtureRequest) -> Manifests:
-    """The base and the example overlay; each test runs on both."""
+    """The shape with two services, bare and in overlays; each test runs on all of them."""
     return render(str(request.param))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -18,15 +19,43 @@ import yaml
 from pydantic import ByteSize, TypeAdapter
 
 from frontend.settings import FrontendSettings
+from model_service.settings import ModelServiceSettings
 from predictor.settings import PredictorSettings
 from serving.runtime.settings import ServerSettings
 from tests.conftest import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-KUSTOMIZATIONS = ("base", "overlays/example")
-COMPONENTS = ("components/pod-monitor", "components/tls", "components/writable-models")
-"""Components that an overlay may add."""
+KUSTOMIZATIONS = ("base", "overlays/example", "overlays/example-writable")
+"""The shape with two services, bare and in overlays."""
+SINGLE_PROCESS = "single-process"
+"""The shape with both services in one process."""
+JOB = "jobs/publish"
+SHARED_OBJECTS = "shared"
+COMPONENTS = (
+    "components/access",
+    "components/image-pull-secret",
+    "components/ingress",
+    "components/pod-monitor",
+    "components/tls",
+    "components/traces",
+    "components/writable-models",
+)
+"""Components that an overlay of either shape may add."""
+COMPONENTS_OF_FRONTENDS = ("components/engines",)
+"""Components for the shape with two services only."""
 SERVICES: dict[str, type[ServerSettings]] = {"frontend": FrontendSettings, "predictor": PredictorSettings}
+MODEL_SERVICE = "model-service"
+SETTINGS: dict[str, type[ServerSettings]] = {**SERVICES, MODEL_SERVICE: ModelServiceSettings}
+
+PODS = [*itertools.product(KUSTOMIZATIONS, SERVICES), (SINGLE_PROCESS, MODEL_SERVICE)]
+SHAPES = [
+    *itertools.product(("base",), (*COMPONENTS, *COMPONENTS_OF_FRONTENDS)),
+    *itertools.product((SINGLE_PROCESS,), COMPONENTS),
+]
+EACH_POD = pytest.mark.parametrize(("manifests", "service"), PODS, indirect=["manifests"])
+"""Runs a test for the pods of each service, in each kustomization that has them."""
+EACH_SHAPE = pytest.mark.parametrize(("shape", "component"), SHAPES)
+"""Runs a test for each shape with each component that it may have."""
 DEFAULT_NAMESPACE = "default"
 
 _SIZE: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
@@ -47,10 +76,10 @@ def render(kustomization: str) -> Manifests:
 
 
 @functools.cache
-def render_with(component: str) -> Manifests:
-    """Return the objects of the base with a component."""
+def render_with(component: str, shape: str = "base") -> Manifests:
+    """Return the objects of a shape with a component."""
     with tempfile.TemporaryDirectory() as overlay:
-        used = {"resources": [_from(overlay, "base")], "components": [_from(overlay, component)]}
+        used = {"resources": [_from(overlay, shape)], "components": [_from(overlay, component)]}
         (Path(overlay) / "kustomization.yaml").write_text(yaml.safe_dump(used))
         return _rendered(Path(overlay))
 
@@ -84,6 +113,15 @@ class Manifests:
 
     def pods(self) -> Sequence[Pod]:
         return [Pod(each) for each in self.of_kind("Deployment")]
+
+    def service_of(self, name: str) -> dict[str, Any]:
+        """Return the Service that selects the pods of a Deployment."""
+        (found,) = [
+            each
+            for each in self.of_kind("Service")
+            if self.selected_by({"matchLabels": each["spec"]["selector"]}) == [name]
+        ]
+        return found
 
     def selected_by(self, selector: Mapping[str, Any]) -> Sequence[str]:
         """Return the Deployments whose pods a label selector selects."""
@@ -130,7 +168,7 @@ class Pod:
 
     def settings(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> ServerSettings:
         """Return the service's settings in the container, with ``models`` in place of the mounted volume."""
-        kind = SERVICES[self.name]
+        kind = SETTINGS[self.name]
         with monkeypatch.context() as environment:
             for name, value in {**image_variables(self.name), **self.variables, "MODEL_DIR": str(models)}.items():
                 environment.setenv(name, value)
@@ -156,7 +194,7 @@ def bytes_of(quantity: str) -> int:
 
 
 def dockerfile(service: str) -> str:
-    return (ROOT / f"Dockerfile.{service}").read_text()
+    return (ROOT / f"Dockerfile.{service.replace('-', '_')}").read_text()
 
 
 def image_variables(service: str) -> Mapping[str, str]:

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from frontend.engines.replicas import FRESH_SECONDS
-from tests.deploy.manifests import SERVICES, Manifests
-
-BOTH = pytest.mark.parametrize("service", SERVICES)
+from tests.deploy.manifests import EACH_POD, Manifests
 
 # Time beyond delay and grace: for callers that ignore the health status, calls that just arrived, and the process exit.
 STEPS_OF_DRAIN_SECONDS = 10
@@ -19,7 +17,7 @@ STEPS_OF_DRAIN_SECONDS = 10
 NAME_SECONDS = 30
 
 
-@BOTH
+@EACH_POD
 def test_a_service_ends_by_itself_before_it_is_killed(
     manifests: Manifests, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,18 +37,18 @@ def test_the_next_predictor_is_replaced_once_frontends_know_the_new_one(manifest
     assert FRESH_SECONDS + NAME_SECONDS <= spec["minReadySeconds"] <= 60
 
 
-@BOTH
+@EACH_POD
 def test_a_rollout_takes_no_pod_away_before_another_is_ready(manifests: Manifests, service: str) -> None:
     strategy = manifests.one("Deployment", service)["spec"]["strategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
-@BOTH
+@EACH_POD
 def test_a_deployment_means_its_own_pods(manifests: Manifests, service: str) -> None:
     assert manifests.selected_by(manifests.one("Deployment", service)["spec"]["selector"]) == [service]
 
 
-@BOTH
+@EACH_POD
 def test_the_autoscaler_alone_says_how_many_pods_there_are(manifests: Manifests, service: str) -> None:
     spec = manifests.one("HorizontalPodAutoscaler", service)["spec"]
     target = manifests.one(spec["scaleTargetRef"]["kind"], spec["scaleTargetRef"]["name"])
@@ -65,7 +63,7 @@ def test_the_autoscaler_alone_says_how_many_pods_there_are(manifests: Manifests,
     assert "cpu" in manifests.pod(service).container["resources"]["requests"]
 
 
-@BOTH
+@EACH_POD
 def test_disruptions_take_one_pod_at_a_time_and_are_possible(manifests: Manifests, service: str) -> None:
     budget = manifests.one("PodDisruptionBudget", service)["spec"]
     assert manifests.selected_by(budget["selector"]) == [service]
@@ -73,7 +71,7 @@ def test_disruptions_take_one_pod_at_a_time_and_are_possible(manifests: Manifest
     assert 1 == budget["maxUnavailable"] < least
 
 
-@BOTH
+@EACH_POD
 def test_pods_spread_over_zones_and_nodes_and_start_where_that_cannot_be(manifests: Manifests, service: str) -> None:
     spread = manifests.pod(service).spec["topologySpreadConstraints"]
     assert {each["topologyKey"] for each in spread} == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}

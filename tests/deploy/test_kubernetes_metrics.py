@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.manifests import SERVICES, Manifests, render_with, selects
+from tests.deploy.manifests import EACH_POD, MODEL_SERVICE, SERVICES, SINGLE_PROCESS, Manifests, render_with, selects
 from tests.deploy.observability import loaded
 
-BOTH = pytest.mark.parametrize("service", SERVICES)
 
-
-@BOTH
+@EACH_POD
 def test_annotations_name_the_port_that_metrics_are_at(
     manifests: Manifests, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -30,9 +28,11 @@ def test_no_service_of_the_cluster_offers_them(manifests: Manifests) -> None:
         assert [port["name"] for port in service["spec"]["ports"]] == ["grpc"]
 
 
-@BOTH
-def test_the_operator_finds_every_pod_and_names_its_job_as_compose_does(service: str) -> None:
-    manifests = render_with("components/pod-monitor")
+@pytest.mark.parametrize(
+    ("shape", "service"), [*(("base", name) for name in SERVICES), (SINGLE_PROCESS, MODEL_SERVICE)]
+)
+def test_the_operator_finds_every_pod_and_names_its_job_as_compose_does(shape: str, service: str) -> None:
+    manifests = render_with("components/pod-monitor", shape)
     spec = manifests.one("PodMonitor", "intent-serving")["spec"]
     pod = manifests.pod(service)
     assert selects(spec["selector"], pod.labels)
@@ -46,12 +46,3 @@ def test_the_operator_finds_every_pod_and_names_its_job_as_compose_does(service:
     assert pod.labels["app.kubernetes.io/component"] in {
         each["job_name"] for each in loaded("prometheus.yml")["scrape_configs"]
     }
-
-
-def test_with_writable_models_frontends_write_the_volume_and_predictors_do_not() -> None:
-    manifests = render_with("components/writable-models")
-    for service, read_only in (("frontend", False), ("predictor", True)):
-        mount, volume = manifests.pod(service).volume_at("/models")
-        assert mount["readOnly"] is read_only
-        assert volume["persistentVolumeClaim"]["readOnly"] is read_only
-    assert manifests.one("PersistentVolumeClaim", "models")["spec"]["accessModes"] == ["ReadWriteMany"]

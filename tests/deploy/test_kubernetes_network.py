@@ -9,7 +9,17 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.deploy.manifests import DEFAULT_NAMESPACE, Manifests, Pod, render, selects
+from frontend.routing.routes import parse_routes
+from tests.deploy.manifests import (
+    DEFAULT_NAMESPACE,
+    MODEL_SERVICE,
+    SINGLE_PROCESS,
+    Manifests,
+    Pod,
+    render,
+    render_with,
+    selects,
+)
 
 Direction = Literal["Ingress", "Egress"]
 
@@ -167,3 +177,59 @@ def test_prometheus_alone_reaches_metrics_and_nothing_else(
     assert not may_talk(manifests, peer(manifests.pod("frontend")), target, metrics)
     assert not may_talk(manifests, OUTSIDE, target, metrics)
     assert service == "frontend" or not may_talk(manifests, prometheus, target, port)
+
+
+def test_one_process_is_reached_by_callers_and_reaches_nobody(port: int, metrics: int) -> None:
+    manifests = render(SINGLE_PROCESS)
+    service = peer(manifests.pod(MODEL_SERVICE))
+    assert may_talk(manifests, elsewhere("callers"), service, port)
+    assert not may_talk(manifests, OUTSIDE, service, port)
+    assert not may_talk(manifests, elsewhere("callers"), service, metrics)
+    assert may_talk(manifests, elsewhere("monitoring"), service, metrics)
+    for target in (service, DNS, DNS_OF_THE_NODE, OUTSIDE):
+        for number in (port, 53, 443):
+            assert not may_talk(manifests, service, target, number)
+
+
+@pytest.mark.parametrize("shape", ["base", SINGLE_PROCESS])
+def test_with_traces_every_service_reaches_the_collector_and_nobody_else(shape: str) -> None:
+    before, manifests = render(shape), render_with("components/traces", shape)
+    for pod in manifests.pods():
+        collector, _, number = pod.variables[f"INTENT_{pod.name.replace('-', '_').upper()}_TRACE_ENDPOINT"].partition(
+            ":"
+        )
+        target = elsewhere(collector.partition(".")[2])
+        assert may_talk(manifests, peer(pod), target, int(number))
+        assert not may_talk(before, peer(pod), target, int(number))
+        assert not may_talk(manifests, peer(pod), target, 443)
+        assert not may_talk(manifests, peer(pod), OUTSIDE, int(number))
+        for names in (DNS, DNS_OF_THE_NODE):
+            assert may_talk(manifests, peer(pod), names, 53, "UDP")
+
+
+def test_with_engines_frontends_reach_them_and_predictors_do_not() -> None:
+    manifests = render_with("components/engines")
+    frontend, predictor = (peer(manifests.pod(name)) for name in ("frontend", "predictor"))
+    routes = parse_routes(manifests.pod("frontend").variables["INTENT_FRONTEND_ROUTES"])
+    host, _, number = routes["intent-triton"].address.partition(":")
+    engine = elsewhere(host.partition(".")[2])
+    for each in (int(number), 7070, 7071):
+        assert may_talk(manifests, frontend, engine, each)
+        assert not may_talk(manifests, predictor, engine, each)
+        assert not may_talk(render("base"), frontend, engine, each)
+        assert not may_talk(manifests, frontend, OUTSIDE, each)
+    assert not may_talk(manifests, frontend, engine, 443)
+
+
+@pytest.mark.parametrize(("shape", "service"), [("base", "frontend"), (SINGLE_PROCESS, MODEL_SERVICE)])
+def test_the_ingress_controller_reaches_the_service_of_the_callers_where_callers_are_restricted(
+    shape: str, service: str, port: int, metrics: int
+) -> None:
+    manifests = render_with("components/ingress", shape)
+    pod, controller = peer(manifests.pod(service)), elsewhere("ingress-nginx")
+    policies = [each for each in manifests.objects if each["metadata"]["name"] != "frontend"]
+    restricted = Manifests([each for each in policies if each["kind"] == "NetworkPolicy"])
+    assert may_talk(restricted, controller, pod, port)
+    assert not may_talk(restricted, elsewhere("callers"), pod, port)
+    assert not may_talk(restricted, controller, pod, metrics)
+    assert shape == SINGLE_PROCESS or not may_talk(manifests, controller, peer(manifests.pod("predictor")), port)

@@ -14,23 +14,21 @@ from predictor.cache.memory import default_budget
 from predictor.settings import PredictorSettings
 from serving.runtime.settings import variables_of
 from tests.conftest import ROOT
-from tests.deploy.manifests import SERVICES, Manifests, bytes_of, render
-
-BOTH = pytest.mark.parametrize("service", SERVICES)
+from tests.deploy.manifests import EACH_POD, SETTINGS, Manifests, bytes_of, render
 
 
-@BOTH
+@EACH_POD
 def test_every_variable_is_a_setting_and_its_value_is_taken(
     manifests: Manifests, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pod = manifests.pod(service)
-    assert set(pod.variables) <= variables_of(SERVICES[service])
+    assert set(pod.variables) <= variables_of(SETTINGS[service])
     pod.settings(tmp_path, monkeypatch)
     # Otherwise, Services of the namespace add variables such as INTENT_..._PORT.
     assert pod.spec["enableServiceLinks"] is False
 
 
-@BOTH
+@EACH_POD
 def test_the_port_is_the_same_for_server_probes_and_service(
     manifests: Manifests, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,12 +40,12 @@ def test_the_port_is_the_same_for_server_probes_and_service(
     assert declared == {"grpc": port, "metrics": settings.metrics_port}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["grpc"]["port"] == port
-    (offered,) = manifests.one("Service", service)["spec"]["ports"]
+    (offered,) = manifests.service_of(service)["spec"]["ports"]
     assert offered["targetPort"] == container["ports"][0]["name"]
     assert offered["port"] == port
 
 
-@BOTH
+@EACH_POD
 def test_others_can_reach_what_it_listens_on(
     manifests: Manifests, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,12 +53,15 @@ def test_others_can_reach_what_it_listens_on(
     assert ipaddress.ip_address(host).is_unspecified
 
 
-@BOTH
+@EACH_POD
 def test_models_are_looked_for_where_the_volume_is_mounted_and_cannot_be_written(
     manifests: Manifests, service: str
 ) -> None:
     pod = manifests.pod(service)
     mount, volume = pod.volume_at(pod.variables["MODEL_DIR"])
+    if volume["persistentVolumeClaim"]["claimName"] == "models-writable":
+        assert service == "frontend"
+        return
     assert mount["readOnly"] is True
     assert volume["persistentVolumeClaim"]["readOnly"] is True
     claim = manifests.one("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
@@ -108,9 +109,17 @@ def test_the_memory_for_models_follows_from_the_limit_of_the_container(
     assert told in " ".join((ROOT / "docs" / "kubernetes.md").read_text().split())
 
 
-def test_the_example_binds_the_claim_to_its_volume() -> None:
-    example = render("overlays/example")
-    claim = example.one("PersistentVolumeClaim", "models")
+@pytest.mark.parametrize(
+    ("overlay", "name"),
+    [
+        ("overlays/example", "models"),
+        ("overlays/example-writable", "models"),
+        ("overlays/example-writable", "models-writable"),
+    ],
+)
+def test_the_example_binds_the_claim_to_its_volume(overlay: str, name: str) -> None:
+    example = render(overlay)
+    claim = example.one("PersistentVolumeClaim", name)
     volume = example.one("PersistentVolume", claim["spec"]["volumeName"])
     assert volume["spec"]["claimRef"] == {
         "namespace": claim["metadata"]["namespace"],
@@ -122,4 +131,12 @@ def test_the_example_binds_the_claim_to_its_volume() -> None:
     asked = bytes_of(claim["spec"]["resources"]["requests"]["storage"])
     assert asked <= bytes_of(volume["spec"]["capacity"]["storage"])
     assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
-    assert "ro" in volume["spec"]["mountOptions"]
+    writable = name == "models-writable"
+    assert ("ro" in volume["spec"]["mountOptions"]) is not writable
+    assert volume["spec"]["nfs"].get("readOnly", False) is not writable
+
+
+def test_both_volumes_of_the_writable_example_are_the_same_folder() -> None:
+    volumes = [each["spec"]["nfs"] for each in render("overlays/example-writable").of_kind("PersistentVolume")]
+    assert len(volumes) == 2
+    assert len({(volume["server"], volume["path"]) for volume in volumes}) == 1

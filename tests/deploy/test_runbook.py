@@ -69,6 +69,19 @@ def test_a_flag_that_it_names_is_one(flag: str) -> None:
     assert flag in options | {f"--{name.replace('_', '-')}" for name in settings}
 
 
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_command_for_the_cluster_names_its_namespace(document: Path) -> None:
+    # The rest renders or applies files that name the namespace themselves.
+    asking = r"kubectl (?:-[^ ]+ )*(?:get|describe|logs|rollout|delete|patch|exec|port-forward|wait|create|cp) [^`\n]*"
+    text = document.read_text()
+    assert [call for call in re.findall(asking, text) if "create namespace" not in call] == []
+    if document == RUNBOOK:
+        assert text.count("kubectl -n intent-serving ") > 15
+
+
 def test_what_is_backed_up_is_restored_and_work_in_progress_is_left_out(tmp_path: Path) -> None:
     volume, restored = tmp_path / "models", tmp_path / "restored"
     shutil.copytree(ROOT / "models" / "clinc150-banking", volume / "helpdesk" / "1")

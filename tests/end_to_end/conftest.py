@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack
+from tests.samples import copy_samples
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,7 +22,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both services over a copy of the sample models, to which tests may add models."""
     models = tmp_path_factory.mktemp("volume") / "models"
-    shutil.copytree(ROOT / "models", models)
+    copy_samples(models)
     with stack(models, tmp_path_factory.mktemp("logs")) as both:
         yield both
 

@@ -121,13 +121,19 @@ def transports() -> list[str]:
 
 
 def start(
-    name: str, models: Path, logs: Path, *flags: str, port: int | None = None, transport: str = TRANSPORT
+    name: str,
+    models: Path,
+    logs: Path,
+    *flags: str,
+    port: int | None = None,
+    transport: str = TRANSPORT,
+    before: Sequence[str] = (),
 ) -> Service:
-    """Start a service without waiting for it."""
+    """Start a service without waiting for it; the command ``before``, if any, starts it in turn."""
     port = free_port() if port is None else port
     log = logs / f"{name}-{port}.log"
-    command = [sys.executable, "-m", name, "--model-dir", str(models), "--port", str(port), "--log-format", "json"]
-    command += ["--transport", transport, *flags]
+    command = [*before, sys.executable, "-m", name, "--model-dir", str(models), "--port", str(port)]
+    command += ["--log-format", "json", "--transport", transport, *flags]
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment(), cwd=ROOT)
     return Service(name, f"127.0.0.1:{port}", process, log)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from intent_serving_client.channels import open_channel
 from serving.client import AsyncIntentClient, IntentClient, ManagementClient, Prediction, Query
 from serving.domain.errors import DeadlineExceeded, ServingError
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
-from serving.wire.channels import open_channel
 from serving.wire.residency_client import ask_residency
 from tests.builders import PATIENCE, free_port
 from tests.conftest import ROOT

@@ -18,6 +18,7 @@ from serving.client import IntentClient
 from serving.domain.errors import ServingError
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
+from tests.builders import reseal
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack
 from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident, told
@@ -111,6 +112,7 @@ def test_a_bad_model_is_a_failed_precondition_and_nothing_of_it_runs(running: St
     folder = running.models / f"bad-{name}"
     shutil.copytree(SAMPLE, folder)
     BAD_MODELS[name](folder)
+    reseal(folder)
 
     with IntentClient(running.frontend.address) as client, pytest.raises(ServingError) as refusal:
         client.predict(folder.name, "what is my balance")

@@ -17,6 +17,7 @@ from serving.domain.errors import OutOfCapacity, ServingError
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.residency_client import Residency, ask_residency
+from tests.builders import reseal
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack, transports
 from tests.end_to_end.test_uploads import eventually
@@ -70,6 +71,7 @@ def test_a_call_whose_deadline_passes_while_its_model_waits_to_be_loaded_is_neve
     shutil.copytree(SAMPLE, volume / "counted")
     state = torch.load(SAMPLE / "model.pth", weights_only=True)
     torch.save({name: torch.full_like(value, 1e30) for name, value in state.items()}, volume / "counted" / "model.pth")
+    reseal(volume / "counted")
     with (
         over_fake_volume(volume, tmp_path, "--file-threads", "1", transport=transport) as (both, fake),
         grpc.insecure_channel(both.frontend.address) as channel,

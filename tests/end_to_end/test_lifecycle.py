@@ -152,7 +152,7 @@ def test_the_transport_that_is_gone_is_refused_with_what_to_write_instead(servic
     run = subprocess.run([sys.executable, "-m", service, *flags], capture_output=True, text=True, check=False, cwd=ROOT)
 
     assert run.returncode == 2
-    assert "leave it out, or write http2" in run.stderr
+    assert "omit the setting, or set it to http2" in run.stderr
 
 
 def answer_when_reached(client: IntentClient) -> Prediction:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tenants import make_tenants
+from intent_serving_client.version import VERSION
 from serving.client import IntentClient, Query
 from serving.domain.errors import InvalidRequest, ModelNotFound, ServingError
 from serving.domain.model_id import ModelId
-from serving.domain.version import VERSION
 from serving.volume.model_store import WEIGHTS_FILE
 from serving.volume.publishing import publish
 from tests.builders import free_port

@@ -17,6 +17,7 @@ import torch
 from serving.client import AsyncIntentClient, IntentClient
 from serving.domain.errors import DeadlineExceeded, OutOfCapacity, ServingError
 from serving.wire.residency_client import ask_residency
+from tests.builders import reseal
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, stack
 from tests.end_to_end.test_deadlines_and_cancellation import ask_batch
@@ -39,6 +40,7 @@ def make_large(folder: Path) -> None:
     rows, dimensions = state["embedding.weight"].shape
     state["embedding.weight"] = torch.cat([state["embedding.weight"], torch.zeros(LARGE_ROWS - rows, dimensions)])
     torch.save(state, folder / "model.pth")
+    reseal(folder)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,7 @@ def test_a_compressed_bomb_is_refused_before_it_is_inflated(running: Stack) -> N
     with zipfile.ZipFile(folder / "model.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model/data.pkl", b"\x80\x02}.")
         archive.writestr("model/data/0", b"\x00" * (256 << 20))
+    reseal(folder)
     assert (folder / "model.pth").stat().st_size < 1 << 20
 
     before = most_memory(running)
@@ -106,6 +109,7 @@ def test_logits_that_are_not_finite_are_internal_and_counted(running: Stack) -> 
     shutil.copytree(SAMPLE, folder)
     state = torch.load(folder / "model.pth", weights_only=True)
     torch.save({name: torch.full_like(value, 1e30) for name, value in state.items()}, folder / "model.pth")
+    reseal(folder)
     before = ask_residency(running.predictor.address).failures.get("non_finite_logits", 0)
 
     with IntentClient(running.frontend.address) as client, pytest.raises(ServingError) as refusal:
@@ -192,6 +196,7 @@ def grow_until_only_one_fits(volume: Path) -> None:
         rows, dimensions = state["embedding.weight"].shape
         state["embedding.weight"] = torch.cat([state["embedding.weight"], torch.zeros(2700 - rows, dimensions)])
         torch.save(state, folder / "model.pth")
+        reseal(folder)
 
 
 async def test_a_load_slower_than_the_deadline_ends_for_those_who_wait(
@@ -282,10 +287,11 @@ def test_the_service_log_tells_security_events(running: Stack) -> None:
     folder = running.models / "hostile-logged"
     shutil.copytree(SAMPLE, folder)
     (folder / "vocab.pth").write_bytes(b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x93.")
+    reseal(folder)
     with IntentClient(running.frontend.address) as client, pytest.raises(ServingError):
         client.predict("hostile-logged", DOCUMENT)
 
     events = [event for event in running.predictor.events() if event["event"] == "forbidden pickle"]
     assert events
     assert json.dumps(events[-1]).count("hostile-logged") == 1
-    assert "system" in events[-1]["asked_for"]
+    assert "system" in events[-1]["requested"]

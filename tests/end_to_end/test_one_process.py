@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from serving.volume.publishing import publish
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Service, running_service, transports
 from tests.end_to_end.test_concurrency import direct_models, mixed_queries
+from tests.samples import copy_samples
 
 SAMPLE = ROOT / "models" / "clinc150-banking"
 DOCUMENT = "what is my balance"
@@ -28,7 +28,7 @@ DOCUMENT = "what is my balance"
 @pytest.fixture(scope="module", params=transports())
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("one-process")
-    shutil.copytree(ROOT / "models", folder / "models")
+    copy_samples(folder / "models")
     with running_service("model_service", folder / "models", folder, transport=request.param) as running:
         yield running
 
@@ -49,7 +49,7 @@ def models_in_memory(channel: grpc.Channel) -> set[str]:
 
 
 async def test_a_thousand_concurrent_mixed_calls_give_the_answers_of_direct_inference(service: Service) -> None:
-    models = direct_models(ROOT / "models")
+    models = direct_models(volume(service))
     queries = mixed_queries([*sorted(models), "no-such-model", "../etc"])[:1000]
 
     async with AsyncIntentClient(service.address, timeout=100) as client:

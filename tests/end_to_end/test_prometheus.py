@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+from intent_serving_client.channels import ChannelOptions
 from serving.access.keys import hash_of, new_key
 from serving.client import IntentClient, Query
 from serving.domain.errors import (
@@ -27,8 +28,7 @@ from serving.domain.errors import (
 from serving.domain.model_id import ModelId
 from serving.domain.releases.changes import released, with_canary
 from serving.volume.release_writing import change_release
-from serving.wire.channels import ChannelOptions
-from tests.builders import free_port
+from tests.builders import free_port, reseal
 from tests.conftest import ROOT
 from tests.deploy.observability import dashboard, dashboard_queries, metrics_in, queries_of_the_runbook, rules_of
 from tests.end_to_end.processes import Service, running_service, start, transports
@@ -127,6 +127,7 @@ def put_models(volume: Path) -> None:
     for model_id, damage in (("broken", b"no weights"), ("hostile", saved(Hostile()))):
         shutil.copytree(ROOT / "models" / SAMPLES[0], volume / model_id)
         (volume / model_id / "model.pth").write_bytes(damage)
+        reseal(volume / model_id)
 
 
 class Hostile:

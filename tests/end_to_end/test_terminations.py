@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.call.call import REQUEST_ID_KEY
+from intent_serving_client.metadata import REQUEST_ID_KEY
 from serving.stubs import prediction_service_pb2 as pb
 from tests.builders import PATIENCE, channel_to
 from tests.conftest import ROOT

@@ -50,6 +50,7 @@ class Secured:
     known: Path
     """Authorities of the callers that the predictor accepts."""
     health_port: int
+    health_file: Path
 
     def options(self, pair: Pair) -> ChannelOptions:
         return ChannelOptions(tls_authority=self.authority.certificate, tls_certificate=pair[0], tls_key=pair[1])
@@ -81,11 +82,13 @@ def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             "--routes", f"intent-classification=predictor://dns:///{NAME}:{port}",
             "--predictor-tls-authority", str(authority.certificate),
             "--predictor-tls-certificate", str(router[0]), "--predictor-tls-key", str(router[1]),
-            "--health-port", str(health_port), transport=request.param,
+            "--health-port", str(health_port), "--health-file", str(folder / "health"), transport=request.param,
         )  # fmt: skip
         started.append(frontend)
         frontend.wait_until_logged("ready")
-        yield Secured(authority, stranger, request.param, frontend, predictor, router, known, health_port)
+        yield Secured(
+            authority, stranger, request.param, frontend, predictor, router, known, health_port, folder / "health"
+        )
     finally:
         for service in reversed(started):
             service.kill()
@@ -160,7 +163,8 @@ def test_the_command_line_with_a_certificate_is_answered(secured: Secured, calle
     plain = intentctl(*asked, "--timeout", "5")
     assert (plain.returncode, "--tls-authority" in plain.stderr) == (3, True), plain.stderr
     distrusted = intentctl(*asked, "--tls", "--timeout", "5")
-    assert (distrusted.returncode, "an authority you trust?" in distrusted.stderr) == (3, True), distrusted.stderr
+    wrong = "its certificate is of an unknown authority"
+    assert (distrusted.returncode, wrong in distrusted.stderr) == (3, True), distrusted.stderr
 
 
 def test_plain_http_is_answered_over_tls(secured: Secured, caller: Pair) -> None:
@@ -180,6 +184,11 @@ def test_plain_http_is_answered_over_tls(secured: Secured, caller: Pair) -> None
 def health(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "serving.health_check", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False)
+
+
+def test_the_health_check_of_containers_needs_no_certificate(secured: Secured) -> None:
+    check = [ROOT / "deploy" / "images" / "health-check", secured.health_file]
+    assert subprocess.run(check, timeout=PATIENCE, check=False).returncode == 0
 
 
 def test_probes_ask_without_tls_on_a_port_of_their_own(secured: Secured, caller: Pair) -> None:
@@ -222,7 +231,7 @@ async def test_a_new_certificate_of_the_frontend_reaches_the_predictor(secured: 
         await ask_until(secured.predictor, "certificate replaced", 1)
         for file, target in zip(other.signed("router"), secured.router, strict=True):
             shutil.copy(file, target)
-        await ask_until(secured.frontend, "new connections take over", 1)
+        await ask_until(secured.frontend, "new connections replace the old ones", 1)
         secured.known.write_bytes(other.certificate.read_bytes())
         await ask_until(secured.predictor, "certificate replaced", 2)
         # The predictor ends connections after a second, and accepts new ones from the new authority alone.

@@ -22,6 +22,7 @@ from tests.builders import free_port
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack, running_service, stack, transports
 from tests.fakes.trace_receiver import FakeTraceReceiver, ReceivedSpan, fake_trace_receiver
+from tests.samples import copy_samples
 
 MODEL = "clinc150-banking"
 MARK = "zzyzxqwv"
@@ -66,7 +67,7 @@ class Traced:
 @pytest.fixture(scope="module", params=transports())
 def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     folder = tmp_path_factory.mktemp("traces")
-    shutil.copytree(ROOT / "models", folder / "models")
+    copy_samples(folder / "models")
     with fake_trace_receiver() as receiver:
         flags = ("--trace-endpoint", receiver.address, "--trace-share", "0", "--log-calls", "all")
         with stack(folder / "models", folder, frontend=flags, predictor=flags, transport=request.param) as running:

@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.call.call import REQUEST_ID_KEY
+from intent_serving_client.metadata import REQUEST_ID_KEY
 from serving.stubs import model_service_pb2 as management
 from serving.stubs import prediction_service_pb2 as pb
 from tests.access import a_key, identity_of, write_access
@@ -283,7 +283,7 @@ async def test_metrics_tell_of_all_calls_whoever_has_answered_them_and_whoever_h
             assert told.value("intent_cache_models") == len({line["worker"] for line in calls_of(service).values()})
 
         service.family()[1].kill()
-        await asyncio.to_thread(service.wait_until_logged, "worker ended; another one follows")
+        await asyncio.to_thread(service.wait_until_logged, "worker ended; starting another one")
         async with connections(service.address) as lines:
             await asyncio.gather(*(line.ask() for line in lines for _ in range(5)))
         assert await asyncio.to_thread(counted) == asked + 5 * CONNECTIONS

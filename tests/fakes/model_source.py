@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from serving.domain.errors import ModelNotFound, ServingError
+from serving.domain.errors import FilesUnsettled, ModelNotFound, ServingError
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import Fingerprint
 from tests.builders import fingerprint_of
@@ -40,8 +40,14 @@ class FakeSource(Generic[Made]):
     def __init__(self, make: Callable[[ModelId, Fingerprint, int], Made]) -> None:
         self.files: dict[ModelId, Fingerprint | Exception] = {}
         self.faults: dict[Fingerprint, Exception] = {}
+        self.unsealed: set[Fingerprint] = set()
+        """Files that nothing proves to be one copy."""
         self.sizes: dict[Fingerprint, int] = {}
         self.estimates: dict[Fingerprint, int] = {}
+        self.steps: dict[Fingerprint, Sequence[int]] = {}
+        """Bytes of the steps of a load."""
+        self.busy: set[Fingerprint] = set()
+        """Files whose loads take processor time until they are no longer here."""
         self.looks: Counter[ModelId] = Counter()
         self.loads: Counter[ModelId] = Counter()
         self.most_at_once = 0
@@ -73,7 +79,20 @@ class FakeSource(Generic[Made]):
     def estimate(self, fingerprint: Fingerprint) -> int:
         return self.estimates.get(fingerprint, SIZE)
 
-    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, replacing: bool = False) -> Made:
+    def loading(
+        self,
+        model_id: ModelId,
+        fingerprint: Fingerprint,
+        *,
+        settled: bool = True,
+        check: Callable[[], None] = lambda: None,
+    ) -> Generator[int, None, Made]:
+        yield from self.steps.get(fingerprint, ())
+        while fingerprint in self.busy:
+            check()
+        return self.load(model_id, fingerprint, settled=settled)
+
+    def load(self, model_id: ModelId, fingerprint: Fingerprint, *, settled: bool = True) -> Made:
         copy = (model_id, fingerprint)
         with self._lock:
             self.loads[model_id] += 1
@@ -84,6 +103,8 @@ class FakeSource(Generic[Made]):
             fault = self.faults.get(fingerprint)
             if fault is not None:
                 raise fault
+            if not settled and fingerprint in self.unsealed:
+                raise FilesUnsettled("the files may still be arriving")
             return self._make(model_id, fingerprint, self.sizes.get(fingerprint, SIZE))
         finally:
             with self._lock:

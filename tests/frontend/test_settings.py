@@ -31,11 +31,11 @@ def test_routes_come_from_the_variable_and_the_flag_wins(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a", "'a' is not written as algorithm=kind://host:port"),
+        ("a", "'a' must be written as algorithm=kind://host:port"),
         ("a=triton://h:1", "the kind of engine must be one of"),
         ("a=predictor://h", "the address must be host:port"),
         ("", "there is no route"),
-        ("a=predictor://h:1,a=predictor://h:2", "'a' has two routes"),
+        ("a=predictor://h:1,a=predictor://h:2", "'a' has two routes; keep one"),
     ],
 )
 def test_wrong_routes_are_told_with_the_variable_and_the_flag(

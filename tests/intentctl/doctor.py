@@ -36,7 +36,7 @@ class Model:
         default_factory=lambda: {
             "Algorithm": "intent-classification",
             "ModelVersion": "1.0",
-            "Tokenizer": "basic_english",
+            "Tokenizer": "basic_english+normalized",
             "classes": {str(index): label for index, label in enumerate(LABELS)},
             "Confidence": {"temperature": 1.5, "threshold": 0.5, "fallback": "oos"},
             "Baseline": baseline(LABELS),
@@ -59,8 +59,11 @@ class Model:
         (source / "model.pth").write_bytes(saved(self.weights))
         with fake_torchtext():
             (source / "vocab.pth").write_bytes(saved(self.vocabulary or modern_vocab(self.tokens, self.default)))
-        publish(source, root, MODEL_ID, replace=True, sealed=self.sealed)
-        return root / MODEL_ID
+        manifest = publish(source, root, MODEL_ID, replace=True)
+        folder = root / MODEL_ID
+        if not self.sealed:
+            (folder / "manifest.json").write_text(manifest.with_files({}).to_json())
+        return folder
 
     def name(self, labels: Sequence[str]) -> None:
         """Set the labels of the outputs, also in the baseline."""

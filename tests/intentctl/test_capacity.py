@@ -129,7 +129,7 @@ def test_a_model_larger_than_the_memory_is_named_as_refused() -> None:
     answer = told(*arguments)
     assert answer["models_larger_than_budget"] == 10
     assert row_of(answer, 1)["with_affinity"]["hit_rate"] == 0
-    assert "models larger than that, refused\t10\n" in run(*arguments).stdout
+    assert "models too large for that memory, refused\t10\n" in run(*arguments).stdout
 
 
 def test_off_a_terminal_both_tables_are_lines_with_tabs() -> None:
@@ -140,7 +140,7 @@ def test_off_a_terminal_both_tables_are_lines_with_tabs() -> None:
     assert {len(row) for row in rows[:head]} == {2}
     assert {len(row) for row in rows[head:]} == {len(rows[head])}
     assert len(set(rows[head])) == len(rows[head])
-    assert ["models asked for", "2000"] in rows[:head]
+    assert ["requested models", "2000"] in rows[:head]
     assert "\x1b" not in result.stdout
 
 
@@ -173,7 +173,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
     ("arguments", "part"),
     [
         (("--model-bytes", "2MB"), "--tenants"),
-        (("--tenants", "10", "--model-bytes", "two"), "'two' is no size"),
+        (("--tenants", "10", "--model-bytes", "two"), "'two' is not a size"),
         (("--tenants", "10", "--model-bytes", "0"), "at least 1"),
         (("--tenants", "0", "--model-bytes", "2MB"), "--tenants"),
         (("--tenants", "10", "--model-dir", "absent"), "--model-dir absent"),
@@ -197,12 +197,12 @@ def test_a_wrong_call_says_what_is_wrong(arguments: tuple[str, ...], part: str) 
         ("model;requests\na;1\n", "line 1: the header must be model,requests"),
         ("model,requests\n", "has no requests"),
         ("model,requests\na,0\n", "has no requests"),
-        ("model,requests\na,many\n", "line 2: 'many' is no number"),
-        ("model,requests\na,-1\n", "line 2: '-1' is no number"),
-        ("model,requests\na,nan\n", "line 2: 'nan' is no number"),
-        ("model,requests\na,1\na,2\n", "line 3: 'a' stands there twice"),
+        ("model,requests\na,many\n", "line 2: 'many' is not a number"),
+        ("model,requests\na,-1\n", "line 2: '-1' is not a number"),
+        ("model,requests\na,nan\n", "line 2: 'nan' is not a number"),
+        ("model,requests\na,1\na,2\n", "line 3: 'a' appears twice; keep one row"),
         ("model,requests\na,1,2\n", "line 2: 3 columns"),
-        ('model,requests\n"a,1\n', "this is no CSV"),
+        ('model,requests\n"a,1\n', "not valid CSV"),
     ],
 )
 def test_a_file_of_counts_that_cannot_be_used_is_told_with_its_line(text: str, part: str, tmp_path: Path) -> None:

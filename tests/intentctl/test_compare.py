@@ -111,7 +111,7 @@ def test_a_difference_that_may_be_chance_is_called_so(models: Path, tmp_path: Pa
     path.write_text("text,label\nw1,weather\nsong,music\n")
     result = run("good", "bad", path, "--model-dir", models, "--fail-if-worse")
     assert result.exit_code == 0
-    assert "these rows do not tell which is better" in result.stdout
+    assert "these rows do not show which is better" in result.stdout
 
 
 def test_a_threshold_is_that_of_both(models: Path, texts: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_threshold_is_that_of_both(models: Path, texts: Path) -> None:
         (("good", "absent", "texts.csv"), EXIT_USAGE, "has no model 'absent'"),
         (("good", "bad", "absent.csv"), EXIT_USAGE, "absent.csv"),
         (("good", "texts.csv"), EXIT_USAGE, "data"),
-        (("good", "bad", "texts.csv", "--split", "train"), EXIT_USAGE, "leave --split out"),
+        (("good", "bad", "texts.csv", "--split", "train"), EXIT_USAGE, "omit --split"),
         (("good", "bad", "texts.csv", "--frontend", refusing_address()), EXIT_UNAVAILABLE, "no answer from"),
     ],
     ids=lambda value: "",

@@ -75,6 +75,8 @@ async def test_the_credential_comes_from_a_file_or_from_a_variable(tmp_path: Pat
     await server.start()
     file = tmp_path / "key"
     file.write_text(f"{KEY}\n")
+    marked = tmp_path / "marked"
+    marked.write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
     named = ("--credential-file", str(file))
     asked = ("explain", "a", "x", "--address", address)
     try:
@@ -83,6 +85,9 @@ async def test_the_credential_comes_from_a_file_or_from_a_variable(tmp_path: Pat
             ((), {"INTENT_CREDENTIAL_FILE": str(file)}, [f"Bearer {KEY}"]),
             ((), {"INTENT_CREDENTIAL": "another"}, ["Bearer another"]),
             (named, {"INTENT_CREDENTIAL": "another"}, [f"Bearer {KEY}"]),
+            # As editors and shells of Windows save it.
+            (("--credential-file", str(marked)), {}, [f"Bearer {KEY}"]),
+            ((), {"INTENT_CREDENTIAL": f"\ufeff{KEY}\r\n"}, [f"Bearer {KEY}"]),
             ((), {}, []),
         ):
             doorkeeper.seen.clear()

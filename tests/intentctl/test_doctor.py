@@ -104,7 +104,7 @@ def test_a_person_sees_a_table_and_a_verdict(tmp_path: Path, monkeypatch: pytest
     [
         ("no-such-model", "", "has no model no-such-model"),
         ("../etc", "", "the model id"),
-        (MODEL_ID, "no-such-folder", "is no folder"),
+        (MODEL_ID, "no-such-folder", "is not a folder"),
     ],
 )
 def test_wrong_calls_are_told_as_such(model_id: str, model_dir: str, words: str, tmp_path: Path) -> None:

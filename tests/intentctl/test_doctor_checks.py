@@ -24,7 +24,7 @@ from tests.intentctl.doctor import LABELS, MODEL_ID, WORDS, Model, baseline, cha
 CHARACTERS = [*"abcdefghijklmnopqrstuvwxyz"]
 
 
-def with_tokens(*tokens: str, tokenizer: str | None = "basic_english", default: int | None = 0) -> Model:
+def with_tokens(*tokens: str, tokenizer: str | None = "basic_english+normalized", default: int | None = 0) -> Model:
     """Return the model with other tokens after the unknown token, and another tokenizer."""
     it = Model(["<unk>", *tokens], default)
     if tokenizer is None:
@@ -52,6 +52,12 @@ def without(*path: str) -> Model:
 def with_baseline(**keys: Any) -> Model:
     it = Model()
     it.manifest["Baseline"] |= keys
+    return it
+
+
+def of_training(it: Model, tokenizer: str) -> Model:
+    """Return the model as `intentctl train` makes it, with ``tokenizer``."""
+    it.manifest["Training"] = {"recipe": {"tokenizer": tokenizer}}
     return it
 
 
@@ -137,20 +143,44 @@ FAULTS: dict[str, tuple[Callable[[], Model], dict[str, str]]] = {
     "all-capitals": (lambda: with_tokens(*(word.title() for word in WORDS)), {"capitals": "error"}),
     "some-capitals": (lambda: with_tokens(*ENGLISH, "Rain"), {"capitals": "warning"}),
     "few-capitals": (lambda: with_tokens(*(f"word{number}" for number in range(99)), "Rain"), {"capitals": "note"}),
+    "curly-apostrophes-behind-normalization": (
+        lambda: with_tokens(*WORDS, "don\u2019t", "\uff2f\uff2b".lower(), "cafe\u0301"),
+        {"not-normalized": "warning"},
+    ),
+    "curly-n-grams-behind-normalization": (
+        lambda: with_tokens(
+            *WORDS,
+            "rain sun",
+            "don\u2019t go",
+            '" ra',
+            '"n\u2019t',
+            tokenizer="basic_english+normalized+words:2+characters:3-3",
+        ),
+        {"not-normalized": "warning"},
+    ),
+    "words-that-few-texts-lack": (
+        lambda: of_training(with_baseline(unknown_tokens=900), "basic_english+normalized"),
+        {"baseline-unknown-tokens": "note"},
+    ),
+    "words-that-another-tokenizer-lacks": (
+        lambda: of_training(with_baseline(unknown_tokens=900), "characters"),
+        {"baseline-unknown-tokens": "error"},
+    ),
+    "no-normalization": (lambda: with_tokens(*WORDS, tokenizer="basic_english"), {"no-normalization": "note"}),
     "n-grams-of-words-not-made": (
         lambda: with_tokens(*WORDS, "rain sun", "sun wind band"),
         {"ngrams-not-made": "warning"},
     ),
     "n-grams-of-characters-not-made": (
-        lambda: with_tokens(*WORDS, '"ra', '"n b', tokenizer="basic_english+words:2"),
+        lambda: with_tokens(*WORDS, '"ra', '"n b', tokenizer="basic_english+normalized+words:2"),
         {"ngrams-not-made": "warning", "ngrams-not-known": "warning"},
     ),
     "longer-n-grams-than-made": (
-        lambda: with_tokens(*WORDS, "rain sun", "sun wind band", tokenizer="basic_english+words:2"),
+        lambda: with_tokens(*WORDS, "rain sun", "sun wind band", tokenizer="basic_english+normalized+words:2"),
         {"ngrams-not-made": "warning"},
     ),
     "n-grams-not-known": (
-        lambda: with_tokens(*WORDS, tokenizer="basic_english+words:2+characters:2-4"),
+        lambda: with_tokens(*WORDS, tokenizer="basic_english+normalized+words:2+characters:2-4"),
         {"ngrams-not-known": "warning"},
     ),
     "tokens-of-another-tokenizer": (lambda: with_tokens(*WORDS, "don't", "end."), {"cut": "warning"}),
@@ -180,15 +210,21 @@ FAULTS: dict[str, tuple[Callable[[], Model], dict[str, str]]] = {
         {"rows-without-a-token": "warning"},
     ),
     "read-as-latin-1-and-lowered": (
-        lambda: with_tokens(*WORDS, "café".encode().decode("latin-1").lower()),
-        {"decoded-wrongly": "warning"},
+        lambda: with_tokens(*WORDS, "café".encode().decode("latin-1").lower(), tokenizer=None),
+        {"decoded-wrongly": "warning", "no-normalization": "note"},
     ),
     "read-as-windows-1252": (
-        lambda: with_tokens(*WORDS, "don’t".encode().decode("cp1252")),
-        {"decoded-wrongly": "warning"},
+        lambda: with_tokens(*WORDS, "don’t".encode().decode("cp1252"), tokenizer=None),
+        {"decoded-wrongly": "warning", "no-normalization": "note"},
     ),
-    "byte-order-mark": (lambda: with_tokens(*WORDS, "\ufeffrain"), {"decoded-wrongly": "warning"}),
-    "letters-and-accents-apart": (lambda: with_tokens(*WORDS, "cafe\u0301"), {"not-composed": "warning"}),
+    "byte-order-mark": (
+        lambda: with_tokens(*WORDS, "\ufeffrain", tokenizer="basic_english"),
+        {"decoded-wrongly": "warning", "no-normalization": "note"},
+    ),
+    "letters-and-accents-apart": (
+        lambda: with_tokens(*WORDS, "cafe\u0301", tokenizer="basic_english"),
+        {"not-composed": "warning", "no-normalization": "note"},
+    ),
     # Labels.
     "one-label": (lambda: with_labels("oos"), {"one-label": "error", "threshold-without-effect": "warning"}),
     "same-label-twice": (lambda: with_labels("music", "music", "oos"), {"same-label-twice": "warning"}),
@@ -272,16 +308,18 @@ def test_the_sample_of_the_books_system_is_found_with_evidence() -> None:
     (finding,) = (finding for finding in examine(seed.parent, ModelId("1")).findings if finding.severity != "note")
     assert finding.check == "characters-without-a-name"
     assert "51 of 51 tokens of the vocabulary are single characters" in finding.problem
-    assert "290 of the 292 tokens of its own labels are not in it" in finding.problem
+    assert "290 of the 292 words in the model's labels are not in the vocabulary" in finding.problem
     assert '"Tokenizer": "basic_english_characters"' in finding.advice
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("n-grams-of-words-not-made", '"Tokenizer": "basic_english+words:3"'),
-        ("n-grams-of-characters-not-made", '"Tokenizer": "basic_english+characters:2-3"'),
+        ("n-grams-of-words-not-made", '"Tokenizer": "basic_english+normalized+words:3"'),
+        ("n-grams-of-characters-not-made", '"Tokenizer": "basic_english+normalized+characters:2-3"'),
         ("characters-behind-words", "26 of 26 tokens"),
+        ("curly-apostrophes-behind-normalization", "'don\u2019t'"),
+        ("no-normalization", '"Tokenizer": "basic_english+normalized"'),
         ("same-label-twice", "'music'"),
         ("fallback-written-otherwise", "'oos'"),
         ("labels-that-never-win", "'weather' (to 'music')"),
@@ -343,9 +381,9 @@ def damaged_without_sums(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "the model has no manifest.json yet. finish its upload"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is not valid JSON"),
         (lambda folder: (folder / "vocab.pth").write_bytes(b"x"), "vocab.pth is not the file that manifest.json"),
-        (lambda folder: change(folder, {"Tokenizer": "spacy"}), "Tokenizer must be left out or one of basic_english"),
-        (lambda folder: change(folder, {"classes": {"0": "a"}}), "has 1 classes and model.pth 3 outputs"),
-        (damaged_without_sums, "is damaged"),
+        (lambda folder: change(folder, {"Tokenizer": "spacy"}), "Tokenizer must be omitted or one of basic_english"),
+        (lambda folder: change(folder, {"classes": {"0": "a"}}), "has 1 classes, but model.pth has 3 outputs"),
+        (damaged_without_sums, "model.pth seems to be plain text"),
     ],
     ids=["no-weights", "no-manifest", "no-json", "other-sum", "unknown-tokenizer", "too-few-classes", "damaged"],
 )

@@ -91,4 +91,4 @@ def test_both_shares_are_told() -> None:
     it = manifest()
     traffic = ModelTraffic("m", "1.0", AnswerCounts.model_validate(sound() | {"unknown_tokens": 4000}), 60.0)
     (finding,) = findings_of(it, traffic, drift_from_validation(it, traffic))
-    assert "is 40.0%, and was 2.0%" in finding.problem
+    assert "is 40.0%; in validation, it was 2.0%" in finding.problem

@@ -13,12 +13,16 @@ TOKENIZERS = [
         "basic_english",
         "basic_english+words:3",
         "basic_english+words:2+characters:3-5",
+        "basic_english+normalized",
+        "basic_english+normalized+words:2+characters:3-5",
         "basic_english_characters",
         "characters",
     )
 ]
 
-documents = st.one_of(st.text(max_size=60), st.text(alphabet="aB .,'\"<br/>;:é\tΣ", max_size=60))
+documents = st.one_of(
+    st.text(max_size=60), st.text(alphabet="aB .,'\"<br/>;:é\tΣ\u2019\u201c\u0301\u200b\uff21\u00b4", max_size=60)
+)
 
 
 @given(documents, st.sampled_from(TOKENIZERS))
@@ -48,6 +52,14 @@ def test_no_token_that_a_document_gives_is_out_of_reach(document: str, tokenizer
         ("basic_english+characters:2-4", '"a  b', Obstacle.CUT),
         ("basic_english+characters:2-4", "\"n't", Obstacle.CUT),
         ("basic_english+characters:2-4", '"  ', Obstacle.CUT),
+        ("basic_english+normalized", "it\u2019s", Obstacle.SPELLING),
+        ("basic_english+normalized", "\uff54imer", Obstacle.SPELLING),
+        ("basic_english+normalized", "ti\u00admer", Obstacle.SPELLING),
+        ("basic_english+normalized", "caf\u00e9", None),
+        ("basic_english+normalized", "don't", Obstacle.CUT),
+        ("basic_english+normalized+characters:2-4", '"f\u00e9 ', None),
+        ("basic_english+normalized+characters:2-4", '"fe\u0301', Obstacle.SPELLING),
+        ("basic_english+normalized+words:2", "caf\u00e9 noir", None),
         ("basic_english_characters", "a", None),
         ("basic_english_characters", "A", Obstacle.CAPITALS),
         ("basic_english_characters", " ", Obstacle.CUT),

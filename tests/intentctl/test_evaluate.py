@@ -137,8 +137,8 @@ def test_off_a_terminal_tables_are_lines_with_tabs(models: Path, texts: Path) ->
     lines = [line.split("\t") for line in result.stdout.splitlines()]
     assert ["accuracy in scope", "40.00%"] in lines
     assert ["out-of-scope recall", "50.00%"] in lines
-    assert ["labels that the model does not have", "1"] in lines
-    assert ["their rows, which count as wrong", "1"] in lines
+    assert ["labels unknown to the model", "1"] in lines
+    assert ["rows with these labels, counted as wrong", "1"] in lines
     head = lines.index(["label", "answer", "rows"])
     assert len(lines) == head + 1 + 2
     assert lines[head + 1] == ["music", "weather", "1"]
@@ -235,12 +235,12 @@ def test_what_cannot_be_written_is_told(option: str, models: Path, texts: Path, 
         (("absent", "texts.csv"), "has no model 'absent'"),
         (("../words", "texts.csv"), "the model id must be"),
         (("words", "absent.csv"), "absent.csv"),
-        (("words", "texts.csv", "--threshold", "70"), "'70' is no number from 0 to 1"),
-        (("words", "texts.csv", "--threshold", "nan"), "'nan' is no number from 0 to 1"),
-        (("words", "texts.csv", "--minimum-accuracy", "much"), "'much' is no number from 0 to 1"),
+        (("words", "texts.csv", "--threshold", "70"), "'70' is not a number from 0 to 1"),
+        (("words", "texts.csv", "--threshold", "nan"), "'nan' is not a number from 0 to 1"),
+        (("words", "texts.csv", "--minimum-accuracy", "much"), "'much' is not a number from 0 to 1"),
         (("words", "texts.csv", "--split", "test"), "texts.csv is a CSV file, which has no splits"),
         (("words", "texts.csv", "--split", "all"), "--split"),
-        (("words", "texts.csv", "--model-dir", "absent"), "--model-dir absent is no folder"),
+        (("words", "texts.csv", "--model-dir", "absent"), "--model-dir absent is not a folder"),
         (("words", "bad.csv"), "bad.csv, line 3: 1 columns"),
         (("words",), "data"),
     ],
@@ -257,7 +257,7 @@ def test_a_damaged_model_is_told(models: Path, texts: Path) -> None:
     (models / "words" / "model.pth").write_bytes(b"damaged")
     result = run("words", texts, "--model-dir", models)
     assert (result.exit_code, result.stdout) == (EXIT_FAILED, "")
-    assert "error: words: a file of the model is damaged" in said(result)
+    assert "error: words: model.pth seems to be plain text; save the object with torch.save" in said(result)
 
 
 def test_help_loads_no_numpy() -> None:

@@ -48,7 +48,7 @@ def from_folder(*arguments: object) -> Result:
 
 def answer(query: Query) -> Outcome:
     if query.document == "bad":
-        return InvalidRequest("the model has no such label to explain; ask for labels of its manifest")
+        return InvalidRequest("the model has no such label to explain; request labels of its manifest")
     labels = ("best", *(query.explain or ()))
     parts = tuple(
         LabelExplanation(label, 3.0 - number, 0.5, (2.5 - number, 0.0)) for number, label in enumerate(labels)
@@ -225,7 +225,11 @@ def test_a_wrong_call_ends_with_2(arguments: list[str]) -> None:
 
 def test_a_model_of_a_folder_that_cannot_be_served_is_told(tmp_path: Path) -> None:
     publish(tmp_path, "a")
-    for model_id, words in (("a", "publish the model again"), ("b", "no model"), ("../a", "runId")):
+    for model_id, words in (
+        ("a", "model.pth seems to be plain text; save the object with torch.save"),
+        ("b", "no model"),
+        ("../a", "runId"),
+    ):
         result = run(model_id, "x", "--model-dir", tmp_path)
         assert result.exit_code == 1
         assert words in " ".join(result.stderr.split())

@@ -94,7 +94,9 @@ def test_the_archive_holds_the_model_and_all_that_its_handler_needs(models: Path
         "model.pth",
         "predictor/__init__.py",
         "predictor/model/__init__.py",
+        "predictor/model/layer_names.py",
         "predictor/model/ngrams.py",
+        "predictor/model/normalization.py",
         "predictor/model/tokenizer.py",
         "vocab.pth",
         "vocabulary.json",
@@ -138,7 +140,7 @@ def test_an_archive_that_is_there_is_replaced_only_where_it_is_said(
     refused = intentctl("export", "--torchserve", "weather", *options)
 
     assert (refused.exit_code, refused.stdout) == (EXIT_FAILED, "")
-    assert "there is an archive model-weather.mar already" in refused.stderr
+    assert "an archive model-weather.mar already exists" in refused.stderr
     assert archive.read_text() == "another"
     assert "model.pth" in members_of(export("weather", "--replace"))
     assert [path.name for path in model_store.iterdir()] == ["model-weather.mar"]
@@ -162,7 +164,7 @@ def test_a_model_can_be_moved_to_torchserve_under_its_own_id(models: Path, model
     options = ("--model-dir", models, "--model-store", model_store, "--publish-as", "weather")
     refused = intentctl("export", "--torchserve", "weather", *options)
     assert refused.exit_code == EXIT_FAILED
-    assert "there is a model weather already" in refused.stderr
+    assert "a model weather already exists" in refused.stderr
     assert list(model_store.iterdir()) == []
 
     export("weather", "--publish-as", "weather", "--replace")
@@ -178,10 +180,10 @@ def test_a_model_can_be_moved_to_torchserve_under_its_own_id(models: Path, model
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"model.pth": b"PK\x03\x04"}, "a file of the model is damaged"),
-        ({"model.pth": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R."}, "asks for code"),
-        ({"vocab.pth": b"hello"}, "damaged"),
-        ({"manifest.json": b'{"Algorithm": "intent-classification", "classes": {"0": "a"}}'}, "they must agree"),
+        ({"model.pth": b"PK\x03\x04"}, "model.pth is damaged; publish the model again"),
+        ({"model.pth": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R."}, "requests code"),
+        ({"vocab.pth": b"hello"}, "vocab.pth seems to be plain text; save the object with torch.save"),
+        ({"manifest.json": b'{"Algorithm": "intent-classification", "classes": {"0": "a"}}'}, "the numbers must agree"),
         ({"manifest.json": b'{"Algorithm": "vision", "classes": {"0": "a", "1": "b"}}'}, "Algorithm is vision"),
     ],
 )
@@ -328,7 +330,7 @@ def test_an_answer_that_is_not_a_number_is_refused_alone(models: Path, export: E
     (reply,) = served.handled(export("large"), [batch])
 
     refused, answered = json.loads(reply.answers[0])["results"]
-    assert (refused["code"], refused["message"]) == (500, "the model's answer is not a number; train it again")
+    assert (refused["code"], refused["message"]) == (500, "the model's answer is not a number; train the model again")
     assert "result" in answered
     assert json.loads(reply.answers[1]) == refused
     assert "result" in json.loads(reply.answers[2])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import Result
 
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
+from serving.domain.manifest import MAX_MANIFEST_BYTES
 from serving.domain.prediction import Prediction, Query
 from tests.conftest import shared
 from tests.intentctl.archives import clinc150_rows, intentctl, loaded, small_model
@@ -151,7 +152,7 @@ def test_a_model_that_is_there_is_replaced_only_where_it_is_said(models: Path, a
     assert imported(archive, models).exit_code == 0
     refused = imported(archive, models)
     assert (refused.exit_code, refused.stdout) == (EXIT_FAILED, "")
-    assert "there is a model weather already" in refused.stderr
+    assert "a model weather already exists" in refused.stderr
     assert imported(archive, models, "--replace").exit_code == 0
 
 
@@ -219,7 +220,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the archive is damaged"),
     "no zip": (b"hello", "the archive is damaged"),
     "cut off": (zipped(MEMBERS)[:-30], "the archive is damaged"),
-    "two of one name": (zipped_twice("vocab.pth"), "two members of one name"),
+    "two of one name": (zipped_twice("vocab.pth"), "two members with the same name"),
     "leaves upwards": (zipped({**MEMBERS, "a/../../b": b""}), "outside of its folder"),
     "leaves upwards at the end": (zipped({**MEMBERS, "a\n/..": b""}), "outside of its folder"),
     "leaves to the root": (zipped({**MEMBERS, "/etc/passwd": b""}), "outside of its folder"),
@@ -232,7 +233,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "less than it says": (resized(zipped(MEMBERS), len(MANIFEST) + 1), "the archive is damaged"),
     "an end that is cut off": (zipped(MEMBERS) + b"PK\x05\x06", "the archive is damaged"),
     "a second list": (zipped(MEMBERS)[:-22] + b"PK\x06\x07" + bytes(16) + zipped(MEMBERS)[-22:], "far more members"),
-    "another compression": (zipped(MEMBERS, compressed_otherwise), "compressed in a way"),
+    "another compression": (zipped(MEMBERS, compressed_otherwise), "unsupported compression"),
     "too many members": (zipped({**MEMBERS, **{f"{i:060}": b"" for i in range(3000)}}), "far more members"),
     "no model": (zipped({"handler.py": b""}), "the archive has no manifest.json and no model.pth and no vocab.pth"),
     "no vocabulary": (
@@ -240,17 +241,17 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "the archive has no vocab.pth",
     ),
     "a manifest that is too large": (
-        zipped({**MEMBERS, "manifest.json": b" " * (1 << 20) + MANIFEST}),
+        zipped({**MEMBERS, "manifest.json": b" " * MAX_MANIFEST_BYTES + MANIFEST}),
         "manifest.json of the archive is larger than",
     ),
     "a bomb": (zipped({**MEMBERS, "vocab.pth": bytes(65 << 20)}), "vocab.pth of the archive is larger than"),
     "no manifest of ours": (zipped({**MEMBERS, "manifest.json": b"{}"}), "manifest.json: Algorithm"),
-    "another number of labels": (with_manifest(classes={"0": "a"}), "they must agree"),
-    "an unknown tokenizer": (with_manifest(Tokenizer="spacy"), "Tokenizer must be left out or one of"),
+    "another number of labels": (with_manifest(classes={"0": "a"}), "the numbers must agree"),
+    "an unknown tokenizer": (with_manifest(Tokenizer="spacy"), "Tokenizer must be omitted or one of"),
     "wrong sums": (with_manifest(Files={"model.pth": {"size": 1, "sha256": "0" * 64}}), "is not the file"),
     "code in the weights": (
         zipped({**MEMBERS, "model.pth": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R."}),
-        "nothing of it was run",
+        "none of it was run",
     ),
 }
 

@@ -12,6 +12,7 @@ import structlog
 import typer
 from typer.testing import CliRunner, Result
 
+from intentctl.__main__ import app as intentctl
 from intentctl.commands.predict import predict
 from serving.domain.errors import DeadlineExceeded, InvalidModelFile, Unavailable
 from serving.domain.explanation import Explanation, LabelExplanation
@@ -145,7 +146,7 @@ async def test_the_frontend_has_the_name_that_all_commands_give_it_and_the_forme
 ) -> None:
     publish(tmp_path, "a")
     async with hosted_frontend(tmp_path, FakeBackend(a_prediction)) as address:
-        result = await asyncio.to_thread(CliRunner().invoke, app, ["a", "hello", option, address])
+        result = await asyncio.to_thread(CliRunner().invoke, intentctl, ["predict", "a", "hello", option, address])
         assert (result.exit_code, result.stdout.splitlines()[1:]) == (0, ["hello\thello\t0.500"])
 
 
@@ -208,7 +209,7 @@ async def test_a_deadline_that_passes_is_told_as_such_and_no_start_is_advised() 
     assert result.exit_code == 3
     told = " ".join(result.stderr.split())
     assert f"no answer from {address} in time: the deadline of the call has passed" in told
-    assert "give it longer with --timeout" in told
+    assert "allow more time with --timeout" in told
     assert "intentctl up" not in told
 
 
@@ -217,7 +218,7 @@ async def test_one_document_that_is_late_is_told_with_what_to_do(tmp_path: Path)
         result = await ask("a", "good", "late")
         assert result.exit_code == 3
         assert "DEADLINE_EXCEEDED" in result.stderr
-        assert "give it longer with --timeout" in result.stderr
+        assert "allow more time with --timeout" in result.stderr
 
 
 async def test_a_batch_that_is_refused_as_a_whole_is_asked_in_parts(tmp_path: Path) -> None:
@@ -251,3 +252,17 @@ def test_a_wrong_call_ends_with_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
+
+
+async def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(tmp_path: Path) -> None:
+    async with frontend(tmp_path) as ask:
+        result = await ask("a", "-", "--json", text=b"\xef\xbb\xbfwake me\r\n\r\nup\r\n")
+        assert result.exit_code == 0
+        assert [answer["document"] for answer in json.loads(result.stdout)] == ["wake me", "", "up"]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:51001", "::1:51001", "localhost"])
+def test_what_is_no_address_is_a_wrong_call_of_the_command(address: str) -> None:
+    result = CliRunner().invoke(app, ["a", "x", "--frontend", address])
+    assert result.exit_code == 2
+    assert "cannot be used" in result.output

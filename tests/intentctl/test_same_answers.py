@@ -28,9 +28,17 @@ from tests.intentctl.archives import Request, Workers, intentctl, loaded, small_
 from tests.predictor.builders import state_dict
 
 TOKENIZER = "basic_english+words:2+characters:2-4"
+NORMALIZED = "basic_english+normalized+words:2+characters:2-4"
 TEXTS = ("what is my balance", "transfer money to my account", "set a timer", "play the next song", "what song is this")
 LABELS = ("balance", "transfer", "timer", "music")
-STRANGERS = ("", " \t", "zzz qqq", "timer", "TIMER timers!", "ünïcode 日本語 🎵", '"balance"', "a " * 300, "my my my")
+TYPED = (
+    "\u201cset a timer\u201d",
+    "\uff53et a timer",
+    "\u200bwhat\u00a0is my balance\u200b",
+    "don\u2019t play the song",
+)
+UNUSUAL = ("", " \t", "zzz qqq", "timer", "TIMER timers!", "ünïcode 日本語 🎵", '"balance"', "a " * 300, "my my my")
+STRANGERS = (*TYPED, *UNUSUAL)
 
 
 def tokens_of(texts: Sequence[str]) -> list[str]:
@@ -47,6 +55,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "own": {"labels": LABELS, "default": -1, "Confidence": {"threshold": 0.7, "fallback": "timer"}},
     "plain": {"labels": LABELS, "default": 0},
     "words": {"labels": LABELS, "default": None, "Tokenizer": "basic_english", "Confidence": {"temperature": 1.5}},
+    "normalized": {"labels": LABELS, "default": 0, "Tokenizer": NORMALIZED, "Confidence": {"threshold": 0.6}},
 }
 
 
@@ -151,6 +160,18 @@ def test_labels_scores_and_fallbacks_are_the_same_at_every_threshold(engines: En
 
     assert_same(engines.torchserve(queries), expected)
     assert_same(engines.open_inference(queries), expected)
+
+
+def test_every_engine_takes_what_people_type_for_plain_text_where_the_manifest_says_so(engines: Engines) -> None:
+    plain = ('"set a timer"', "set a timer", "what is my balance", "don't play the song")
+    asked = [Query("m", text, 3, 0.0) for text in TYPED]
+    expected = engines.model.predict([Query("m", text, 3, 0.0) for text in plain])
+    if engines.model.tokenizer.is_normalized:
+        assert engines.model.predict(asked) == expected
+        assert_same(engines.torchserve(asked), expected)
+        assert_same(engines.open_inference(asked), expected)
+    else:
+        assert engines.model.predict(asked) != expected
 
 
 def test_explanations_are_the_same_and_add_up(engines: Engines) -> None:

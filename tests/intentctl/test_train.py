@@ -12,6 +12,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from intentctl.commands.train import train
+from intentctl.doctor.examine import examine
+from intentctl.doctor.finding import Severity
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
 from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId
@@ -115,9 +117,9 @@ def test_a_model_that_is_there_is_replaced_by_force_only(run: Run, texts: Path) 
     assert run(texts, "--model-id", "tenant").exit_code == 0
     refused = run(texts, "--model-id", "tenant")
     assert refused.exit_code == EXIT_FAILED
-    assert "tenant is there already" in refused.stderr
+    assert "tenant already exists" in refused.stderr
     assert "epoch" not in refused.stderr
-    assert run(texts, "--model-id", "tenant", "--force").exit_code == 0
+    assert run(texts, "--model-id", "tenant", "--replace").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_bad_data_is_told_in_plain_words_and_leaves_no_folder(run: Run, tmp_path
     path.write_text("text,label\nhello,[greet]\nhi\n")
     result = run(path, "--model-id", "tenant")
     assert result.exit_code == EXIT_FAILED
-    assert result.stderr.startswith("error: texts.csv, line 3: 1 columns, and the header has 2; put quotes")
+    assert result.stderr.startswith("error: texts.csv, line 3: 1 columns, but the header has 2; put quotes")
     assert not (tmp_path / "models").exists()
 
 
@@ -147,6 +149,62 @@ def test_a_version_that_no_manifest_can_have_is_told(run: Run, texts: Path, tmp_
     assert result.exit_code == EXIT_FAILED
     assert "error: manifest.json: ModelVersion" in result.stderr
     assert not (tmp_path / "models").exists()
+
+
+FIVE_A_LABEL = {
+    "hours": ["when do you open", "opening hours", "are you open on sunday", "what time do you close", "open today"],
+    "price": ["how much is it", "what does it cost", "price please", "is it expensive", "what is the price"],
+    "refund": ["i want my money back", "refund please", "can i return it", "how do refunds work", "give me a refund"],
+}
+
+
+@pytest.fixture
+def five_a_label(tmp_path: Path) -> Path:
+    path = tmp_path / "five.csv"
+    path.write_text(
+        "text,label\n" + "".join(f"{text},{label}\n" for label in FIVE_A_LABEL for text in FIVE_A_LABEL[label])
+    )
+    return path
+
+
+def test_five_rows_a_label_become_a_model_that_the_doctor_finds_healthy(
+    run: Run, five_a_label: Path, tmp_path: Path
+) -> None:
+    summary = summary_of(run(five_a_label, "--model-id", "tenant", "--json"))
+    assert summary["threshold"] > 1 / 3
+    told = " ".join(summary["notes"])
+    assert "too few texts to keep some for validation" in told
+    assert "3 of 3 labels have fewer than 10 texts" in told
+    assert "no text is labelled 'oos'" in told
+    assert "--test" in told
+    manifest = manifest_of(tmp_path / "models", "tenant")
+    assert manifest["Training"]["rows"] == {"train": 15, "validation": 0, "test": 0}
+    assert manifest["Training"]["accuracy"].keys() == {"cross_validation"}
+    examined = examine(tmp_path / "models", ModelId("tenant"))
+    assert {finding.severity for finding in examined.findings} <= {Severity.NOTE}
+
+
+def test_notes_are_told_on_standard_error(run: Run, five_a_label: Path) -> None:
+    result = run(five_a_label, "--model-id", "tenant")
+    assert result.exit_code == 0
+    assert "\nnote: there are too few texts" in result.stderr
+    assert "\nnote" not in result.stdout
+
+
+def test_the_threshold_and_the_fallback_label_can_be_given(run: Run, texts: Path, tmp_path: Path) -> None:
+    summary = summary_of(run(texts, "--model-id", "tenant", "--json", "--threshold", 0.75, "--fallback-label", "music"))
+    assert (summary["threshold"], summary["fallback_label"]) == (0.75, "music")
+    confidence = manifest_of(tmp_path / "models", "tenant")["Confidence"]
+    assert (confidence["threshold"], confidence["fallback"]) == (0.75, "music")
+    summary_of(run(texts, "--model-id", "b", "--json", "--fallback-label", "music", "--without-oos"))
+    assert list(manifest_of(tmp_path / "models", "b")["classes"].values()) == ["oos", "weather"]
+    assert run(texts, "--model-id", "c", "--fallback-label", " ").exit_code == EXIT_USAGE
+
+
+def test_a_share_that_holds_nothing_out_is_told_with_what_to_do(run: Run, five_a_label: Path) -> None:
+    result = run(five_a_label, "--model-id", "tenant", "--validation-fraction", 0.05)
+    assert result.exit_code == EXIT_FAILED
+    assert "leave out --validation-fraction, or add rows" in result.stderr
 
 
 def test_help_loads_no_torch() -> None:
@@ -164,3 +222,14 @@ def test_clinc150_is_learnt_to_its_figure(tmp_path: Path) -> None:
     summary = summary_of(CliRunner().invoke(app, arguments))
     assert summary["classes"] == 151
     assert summary["test_accuracy_in_scope"] >= 0.895
+
+
+def test_labels_that_no_manifest_can_hold_are_refused_before_anything_is_trained(run: Run, tmp_path: Path) -> None:
+    rows = [f"text {number},{number:06d} {'x' * 3000}" for number in range(2000)]
+    data = tmp_path / "long.csv"
+    data.write_text("\n".join(("text,label", *(row for row in rows for _ in range(2)))) + "\n")
+    result = run(data, "--model-id", "long")
+    assert result.exit_code == EXIT_FAILED
+    assert "shorten its labels" in result.stderr
+    assert "epoch" not in result.stderr
+    assert not (tmp_path / "models").exists()

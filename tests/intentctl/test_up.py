@@ -17,11 +17,11 @@ import psutil
 import pytest
 import torch
 
+from intent_serving_client.client import IntentClient
 from intentctl.commands.up import _first_prediction
 from intentctl.stack import StackOptions
 from predictor.model.network import IntentNetwork
 from serving.domain.errors import Unavailable
-from serving.wire.client import IntentClient
 from tests.builders import a_prediction, free_port, hosted_frontend, publish
 from tests.fakes.backend import FakeBackend
 
@@ -220,7 +220,7 @@ def test_a_model_folder_that_is_none_is_a_wrong_call(tmp_path: Path, started: li
 
 
 @pytest.mark.parametrize(
-    ("transport", "told"), [("envoy", "leave it out, or write http2"), ("http3", "http2 or grpcio")]
+    ("transport", "told"), [("envoy", "omit the setting, or set it to http2"), ("http3", "http2 or grpcio")]
 )
 def test_a_transport_that_is_none_is_refused_with_what_to_write(
     transport: str, told: str, volume: Path, started: list[Up]
@@ -235,7 +235,7 @@ def test_a_transport_that_is_none_is_refused_with_what_to_write(
 
 async def test_without_a_model_it_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await _first_prediction(StackOptions(tmp_path, "127.0.0.1", free_port(), free_port(), "grpcio"))
-    assert "`intentctl train --help` says how to make one" in " ".join(capsys.readouterr().out.split())
+    assert "`intentctl train --help` shows how to train one" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_no_flag_says_is_left_to_the_settings_of_the_services() -> None:

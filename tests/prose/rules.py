@@ -30,6 +30,9 @@ TERMS: Final = {
     "such as have": "that have",
     "is told": "is notified, receives",
     "are told": "are notified, receive",
+    "stands twice": "appears twice",
+    "say so with": "confirm with",
+    "gives no sign of life": "does not respond",
 }
 """Phrases, each with what to write instead."""
 

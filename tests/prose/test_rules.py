@@ -21,6 +21,17 @@ def f() -> None:
     text = "nobody"
 '''
 
+MESSAGES = """
+Query("nobody")
+raise InvalidRequest(
+    "an id stands twice; say so with force"
+)
+log.info("somebody left", identity="nobody")
+log.error(f"{one} {two} are let in")
+parser.add_argument("--name", help="name that the service is told")
+match("a key stands twice")
+"""
+
 MARKDOWN = """# What nobody reads
 
 Nobody reads `somebody`. What is it? Who comes first is served first.
@@ -43,6 +54,14 @@ def test_comments_and_docstrings_are_prose_and_code_is_none(tmp_path: Path) -> N
     assert found_in("some.py", PYTHON, tmp_path) == [1, 3, 4, 10]
 
 
+def test_messages_are_prose_where_they_are_asked_for_and_names_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "some.py"
+    path.write_text(MESSAGES)
+    assert not findings("some.py", prose_of(path))
+    found = findings("some.py", prose_of(path, with_messages=True))
+    assert sorted({line for line, _ in found}) == [4, 6, 7, 8]
+
+
 def test_paragraphs_and_tables_are_prose_and_code_and_headings_are_none(tmp_path: Path) -> None:
     assert found_in("some.md", MARKDOWN, tmp_path) == [3, 9]
 
@@ -56,6 +75,7 @@ def test_paragraphs_and_tables_are_prose_and_code_and_headings_are_none(tmp_path
         "Calls are let in.",
         "A caller that comes to its deadline leaves.",
         "The the model.",
+        "A key stands twice.",
     ],
 )
 def test_a_sentence_in_dialect_is_found(text: str) -> None:

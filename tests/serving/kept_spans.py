@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from serving.call.spans import Span
-from serving.telemetry.traces import SampledCalls
+from serving.telemetry.traces.sampling import SampledCalls
 from tests.fakes.presented import FakePresented
 
 
@@ -25,9 +26,9 @@ class KeptSpans(SpanExporter):
         self.spans += spans
         return SpanExportResult.SUCCESS
 
-    def calls(self, share: float, per_second: float = 0.0) -> SampledCalls:
+    def calls(self, share: float, per_second: float = 0.0, clock: Callable[[], float] = time.monotonic) -> SampledCalls:
         """Return a tracer that records ``share`` of the calls here, at most ``per_second`` a second; 0: no limit."""
-        return SampledCalls(self._tracer, share, per_second)
+        return SampledCalls(self._tracer, share, per_second, clock)
 
     def call(self) -> Span:
         """Return the span of a call."""

@@ -29,7 +29,7 @@ async def test_a_service_that_says_not_serving_is_not(tmp_path: Path) -> None:
     host = host_of(server_settings(tmp_path), [fake_predictor(echo)])
     address = await host.start()
     try:
-        assert await check(address) == (1, f"{address} says NOT_SERVING\n")
+        assert await check(address) == (1, f"{address} reports NOT_SERVING\n")
     finally:
         await host.stop(0)
 

@@ -67,8 +67,21 @@ def test_too_few_rows_cannot_be_split() -> None:
         data_set(rows("a", 1) + rows("b", 1)).with_validation(0.5, seed=0)
 
 
+def test_few_rows_are_not_divided_but_for_a_share_that_is_asked_for() -> None:
+    data = data_set(rows("a", 40) + rows("b", 39) + rows("b", 1))
+    assert data.divided(None, seed=0) == data_set(rows("a", 40) + rows("b", 39))
+    assert len(data.divided(0.2, seed=0).validation) == 16
+
+
+def test_many_rows_are_divided_and_a_split_that_is_there_is_kept() -> None:
+    split = data_set(rows("a", 2_000)).divided(None, seed=0)
+    assert (len(split.train), len(split.validation)) == (1_800, 200)
+    data = data_set(rows("a", 5), validation=rows("a", 2))
+    assert data.divided(None, seed=0) is data
+
+
 def test_one_label_makes_no_classifier() -> None:
-    with pytest.raises(BadData, match=r"have 1 label\(s\); a classifier needs two"):
+    with pytest.raises(BadData, match=r"have 1 label\(s\); a classifier needs at least two"):
         data_set(rows("a", 3)).check()
 
 
@@ -76,5 +89,5 @@ def test_one_label_makes_no_classifier() -> None:
 def test_a_label_that_is_tested_must_be_trained(split: str) -> None:
     train, other = rows("a", 2) + rows("b", 2), rows("c", 1)
     data = data_set(train, validation=other) if split == "validation" else data_set(train, test=other)
-    with pytest.raises(BadData, match="rows of the label 'c'"):
+    with pytest.raises(BadData, match="the label 'c' has rows for testing"):
         data.check()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -68,7 +69,7 @@ def test_the_manifest_tells_what_the_contract_and_a_repetition_need(tiny: DataSe
         "ModelName": MODEL,
         "ModelVersion": "2.1",
         "CodeVersion": manifest["CodeVersion"],
-        "Tokenizer": "basic_english+words:2+characters:3-5",
+        "Tokenizer": "basic_english+normalized+words:2+characters:3-5",
         "fc_size": 12,
         "classes": {"0": "music", "1": "oos", "2": "weather"},
     }
@@ -106,11 +107,19 @@ def weights_in(root: Path) -> bytes:
 def test_a_model_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     check_free(tmp_path, MODEL)
     write_model_folder(tmp_path, MODEL, OLD, replace=False)
-    with pytest.raises(ModelExists, match=r"tenant-1 is there already; .*--force"):
+    with pytest.raises(ModelExists, match=r"tenant-1 already exists; .*--replace"):
         check_free(tmp_path, MODEL)
     with pytest.raises(ModelExists):
         write_model_folder(tmp_path, MODEL, NEW, replace=False)
     assert weights_in(tmp_path) == OLD["model.pth"]
+
+
+def test_a_model_is_sealed(tmp_path: Path) -> None:
+    write_model_folder(tmp_path, MODEL, NEW, replace=False)
+    files = ModelStore(tmp_path).read_manifest(MODEL).files
+    assert {name: file.sha256 for name, file in files.items()} == {
+        name: hashlib.sha256(NEW[name]).hexdigest() for name in ("model.pth", "vocab.pth")
+    }
 
 
 def test_a_model_is_replaced_and_the_notes_beside_it_stay(tmp_path: Path) -> None:

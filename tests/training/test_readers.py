@@ -64,12 +64,12 @@ def test_the_source_tells_the_name_and_the_digest_of_the_file(write_csv: Write) 
         ("text,label,category\nhello,greet,greet\n", r"line 1: the header"),
         ("text,text,label\nhello,hello,greet\n", r"line 1: the header"),
         ("text,label\n", r"texts\.csv has no rows"),
-        ("text,label\nhello,greet\nhi, there,greet\n", r"line 3: 3 columns, and the header has 2; put quotes"),
+        ("text,label\nhello,greet\nhi, there,greet\n", r"line 3: 3 columns, but the header has 2; put quotes"),
         ("text,label\nhello\n", r"line 2: 1 columns"),
         ("text,label\n  ,greet\n", r"line 2: the text is empty"),
         ("text,label\nhello, \n", r"line 2: the label is empty"),
-        ('text,label\n"hello,greet\n', r"line 2: this is no CSV .*check the quotes"),
-        (b"text,label\nhello,greet\nna\xefve,greet\n", r"line 3: this is not UTF-8"),
+        ('text,label\n"hello,greet\n', r"line 2: not valid CSV .*check the quotes"),
+        (b"text,label\nhello,greet\nna\xefve,greet\n", r"line 3: not UTF-8"),
     ],
 )
 def test_a_bad_csv_file_is_told_by_its_line(write_csv: Write, content: str | bytes, message: str) -> None:
@@ -108,7 +108,7 @@ def test_out_of_scope_rows_of_clinc150_join_their_splits(write_json: Callable[[o
         ({"train": [["hello", "greet"], ["hello"]]}, r"row 2 of 'train': it must be a \[text, label\] pair"),
         ({"train": [["hello", 1]]}, "row 1 of 'train'"),
         ({"train": [["", "greet"]]}, "row 1 of 'train': the text is empty"),
-        ({"train": [["\ud800", "greet"]]}, "row 1 of 'train': it has half of a surrogate pair"),
+        ({"train": [["\ud800", "greet"]]}, "row 1 of 'train': the text has half of a surrogate pair"),
     ],
 )
 def test_bad_json_is_told_by_its_row(write_json: Callable[[object], Path], content: object, message: str) -> None:
@@ -117,7 +117,7 @@ def test_bad_json_is_told_by_its_row(write_json: Callable[[object], Path], conte
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{\n[", "line 2: this is no JSON"), ("[" * 200_000, "is nested too deeply")]
+    ("content", "message"), [("{\n[", "line 2: not valid JSON"), ("[" * 200_000, "is nested too deeply")]
 )
 def test_what_is_no_json_is_told(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "texts.json"

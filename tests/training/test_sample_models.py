@@ -9,6 +9,7 @@ from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import parse_model_id
 from serving.volume.model_store import MODEL_FILES, ModelStore
 from tests.conftest import ROOT, shared
+from tests.samples import SAMPLES
 from training.data import DataSet
 from training.model import measure
 from training.readers import read_data, with_test_file
@@ -16,9 +17,7 @@ from training.readers import read_data, with_test_file
 MODELS = ROOT / "models"
 STORE = ModelStore(MODELS)
 
-pytestmark = pytest.mark.parametrize(
-    "name", ["clinc150", "clinc150-banking", "clinc150-travel", "clinc150-kitchen", "banking77"]
-)
+pytestmark = pytest.mark.parametrize("name", SAMPLES)
 
 
 def training_of(name: str) -> Any:
@@ -46,6 +45,12 @@ def test_a_sample_model_is_served_as_well_as_its_manifest_tells(name: str) -> No
     assert figures.out_of_scope_recall == (
         None if name == "banking77" else pytest.approx(told["accuracy"]["test_out_of_scope_recall"], abs=0.002)
     )
+
+
+def test_a_sample_model_is_sealed_so_that_its_first_request_needs_no_rest(name: str) -> None:
+    loader = Loader(STORE, FileLimits())
+    model_id = parse_model_id(name)
+    assert loader.load(model_id, loader.fingerprint(model_id), settled=False).model_id == name
 
 
 def test_a_sample_model_is_small_and_has_no_other_files(name: str) -> None:

@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from predictor.model.network import IntentNetwork
 from predictor.model.ngram_index import NgramIndex
+from predictor.model.normalization import normalized
+from predictor.model.tokenizer import Tokenizer
 from training import model as model_module
 from training import trainer
-from training.data import DataSet
+from training.data import DataSet, Example
 from training.errors import BadData
-from training.model import measure, train_model
+from training.model import TrainedModel, measure, train_model
 from training.recipe import Recipe
 from training.trainer import Bags, Epoch, Score, evaluate, fit
 
@@ -130,13 +134,12 @@ def test_a_recipe_without_epochs_is_refused() -> None:
         )
 
 
-def test_many_texts_are_evaluated_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_texts_are_evaluated_as_few_are() -> None:
     texts = bags(*([number % 3, 3] for number in range(50)))
     network = IntentNetwork.of_sizes(4, [8, 8, 3])
     torch.nn.init.normal_(network.embedding.weight)
     whole = evaluate(network, texts)
-    monkeypatch.setattr(trainer, "_EVALUATED_AT_ONCE", 7)
-    parts = evaluate(network, texts)
+    parts = evaluate(network, texts, batch_size=7)
     assert parts.accuracy == whole.accuracy
     assert parts.loss == pytest.approx(whole.loss)
 
@@ -205,6 +208,31 @@ def test_the_network_that_was_trained_encodes_as_the_model_that_serves(tiny: Dat
     assert bags_of == [list(model.served.encode(text).bag) for text in texts]
 
 
+TYPED = st.text(st.sampled_from("play of wind \u2019'\u201c\"\uff57\u200b\u00ade\u0301\u00e9.,"), max_size=40)
+
+
+@pytest.fixture(scope="module")
+def normalizing() -> TrainedModel:
+    rows = [Example(text, label) for text, label in (("don't play", "a"), ("the caf\u00e9 of \u201cwind\u201d", "b"))]
+    return train_model(DataSet(tuple(rows), tuple(rows), (), ()), replace(RECIPE, epochs=1), 0, ignore)
+
+
+@given(text=TYPED)
+def test_texts_as_people_type_them_are_the_same_in_training_and_in_serving(
+    normalizing: TrainedModel, text: str
+) -> None:
+    served, vocabulary = normalizing.served, normalizing.vocabulary
+    tokenizer = Tokenizer.parse(RECIPE.tokenizer)
+    trained = model_module._bag(tokenizer, vocabulary, NgramIndex(tokenizer, vocabulary), text).tolist()
+    assert trained == list(served.encode(text).bag) == list(served.encode(normalized(text)).bag)
+
+
+def test_new_models_know_no_curly_apostrophes(normalizing: TrainedModel) -> None:
+    assert normalizing.served.tokenizer.is_normalized
+    assert {"don", "'", "t", "caf\u00e9", "wind"} <= set(normalizing.vocabulary.tokens)
+    assert not any("\u201c" in token or "\u2019" in token for token in normalizing.vocabulary.tokens)
+
+
 def test_a_model_is_calibrated_and_knows_what_to_expect(tiny: DataSet) -> None:
     model = train_model(tiny, replace(RECIPE, epochs=30), 0, ignore)
     assert model.confidence.temperature != 1.0
@@ -220,5 +248,5 @@ def test_a_folder_takes_no_more_than_it_may(tiny: DataSet) -> None:
     small = train_model(tiny, replace(RECIPE, max_bytes=16_000), 0, ignore)
     assert len(small.vocabulary) < len(whole.vocabulary)
     assert small.vocabulary.tokens == whole.vocabulary.tokens[: len(small.vocabulary)]
-    with pytest.raises(BadData, match="allow it more"):
+    with pytest.raises(BadData, match="allow more"):
         train_model(tiny, replace(RECIPE, max_bytes=12_000), 0, ignore)

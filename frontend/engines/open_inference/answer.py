@@ -43,7 +43,7 @@ def _of_labels(
     texts = texts_in(tensor_of(response, output), [count])
     scores = [None] * count if score is None else numbers_in(tensor_of(response, score), [count])
     return [
-        unfit(output, "is no UTF-8 text")
+        unfit(output, "is not UTF-8 text")
         if (label := _decoded(text)) is None
         else _labelled(query, label, number, manifest.confidence, version)
         for query, text, number in zip(queries, texts, scores, strict=True)
@@ -72,7 +72,7 @@ def _of_logits(
     labels = manifest.labels
     width = len(labels)
     if not width:
-        raise InvalidManifest("manifest.json has no classes; a model that answers with logits needs their labels")
+        raise InvalidManifest("manifest.json has no classes; add the labels of the model's logits")
     numbers = numbers_in(tensor_of(response, output), [len(queries), width])
     return [
         _likeliest(query, numbers[row * width : (row + 1) * width], labels, manifest.confidence, version)
@@ -94,4 +94,4 @@ def _likeliest(
 
 
 def _not_finite() -> NonFiniteLogits:
-    return NonFiniteLogits("the model's answer is not a number; train it again")
+    return NonFiniteLogits("the model's answer is not a number; train the model again")

@@ -15,7 +15,7 @@ import structlog
 
 from frontend.engines.backend import Manifests, Removed
 from frontend.engines.forgetting import forget_each
-from frontend.engines.groups import asked_in_groups, parts_of
+from frontend.engines.groups import parts_of, predicted_in_groups
 from frontend.engines.open_inference.answer import outcomes_of
 from frontend.engines.open_inference.refusals import may_be_of_one
 from frontend.engines.open_inference.request import MOST_CHARACTERS, most_documents, request_of
@@ -30,7 +30,7 @@ from serving.domain.residency import ModelResidency
 
 log = structlog.get_logger()
 
-_ASK_AGAIN_SECONDS: Final = 0.5
+_RETRY_SECONDS: Final = 0.5
 # Maximum number of calls in flight for one batch: the queue of a third-party engine is not ours to fill.
 _MOST_CALLS: Final = 16
 
@@ -64,8 +64,8 @@ class OpenInferenceBackend:
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Each model gets its own, in as few calls as it allows."""
-        turns = asyncio.Semaphore(_MOST_CALLS)
-        return await asked_in_groups(queries, self.group_of, lambda part: self._answers_of(part, call, turns))
+        slots = asyncio.Semaphore(_MOST_CALLS)
+        return await predicted_in_groups(queries, self.group_of, lambda part: self._answers_of(part, call, slots))
 
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
         """Return the outcome of each query, ``None`` for those to be sent alone.
@@ -97,7 +97,7 @@ class OpenInferenceBackend:
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Refuse, with RemoteError: the engine loads and unloads models by itself."""
         del model_id, call
-        raise RemoteError("the model is in an engine that loads and unloads by itself", grpc.StatusCode.UNIMPLEMENTED)
+        raise RemoteError("the model's engine loads and unloads models by itself", grpc.StatusCode.UNIMPLEMENTED)
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
         """Refuse, as :meth:`unload` does."""
@@ -109,41 +109,43 @@ class OpenInferenceBackend:
             if await self._server.becomes_ready():
                 return
             # A server that is loading its models answers at once, so pause before the next attempt.
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._server.close()
 
-    async def _answers_of(self, queries: Sequence[Query], call: Call, turns: asyncio.Semaphore) -> Sequence[Outcome]:
+    async def _answers_of(self, queries: Sequence[Query], call: Call, slots: asyncio.Semaphore) -> Sequence[Outcome]:
         """Return the outcome of each query of one model."""
         manifest = await self._manifest_of(queries[0])
-        outcomes = await self._in_parts(manifest, queries, most_documents(manifest), call, turns)
+        outcomes = await self._in_parts(manifest, queries, most_documents(manifest), call, slots)
         later = [query for query, outcome in zip(queries, outcomes, strict=True) if outcome is None]
-        alone = iter(await self._in_parts(manifest, later, 1, call, turns))
+        alone = iter(await self._in_parts(manifest, later, 1, call, slots))
         every = [next(alone) if outcome is None else outcome for outcome in outcomes]
         return [outcome for outcome in every if outcome is not None]
 
     async def _in_parts(
-        self, manifest: Manifest, queries: Sequence[Query], most: int, call: Call, turns: asyncio.Semaphore
+        self, manifest: Manifest, queries: Sequence[Query], most: int, call: Call, slots: asyncio.Semaphore
     ) -> Sequence[Outcome | None]:
         parts = list(parts_of(queries, most=most, most_characters=MOST_CHARACTERS))
         if len(parts) == 1:
-            return await self._part(manifest, parts[0], call, turns)
-        answers = await asyncio.gather(*(self._part(manifest, part, call, turns) for part in parts))
+            return await self._part(manifest, parts[0], call, slots)
+        answers = await asyncio.gather(*(self._part(manifest, part, call, slots) for part in parts))
         return list(chain(*answers))
 
     async def _part(
-        self, manifest: Manifest, queries: Sequence[Query], call: Call, turns: asyncio.Semaphore
+        self, manifest: Manifest, queries: Sequence[Query], call: Call, slots: asyncio.Semaphore
     ) -> Sequence[Outcome | None]:
         """Send the queries in one request; return the outcome of each, ``None`` for all if they may succeed alone."""
         try:
-            async with turns:
+            async with slots:
                 return await self._infer(manifest, queries, call)
         except ServingError as error:
             if len(queries) == 1 or not may_be_of_one(error):
                 return _each_gets(error, queries)
-            log.warning("batch refused; each is asked alone", model=queries[0].model_id, reason=_reason(error))
+            log.warning(
+                "batch refused; sending its queries one by one", model=queries[0].model_id, reason=_reason(error)
+            )
             return [None] * len(queries)
 
     async def _infer(self, manifest: Manifest, queries: Sequence[Query], call: Call) -> list[Outcome]:

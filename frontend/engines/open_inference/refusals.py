@@ -6,8 +6,8 @@ from typing import Final
 
 from grpc import StatusCode
 
+from intent_serving_client.remote import FailedCall
 from serving.domain.errors import InvalidManifest, ModelIncomplete, ServingError, Status, error_of
-from serving.wire.remote import FailedCall
 
 # Triton's message, sent with NOT_FOUND today and with UNAVAILABLE in earlier releases.
 _UNKNOWN_MODEL: Final = "Request for unknown model"
@@ -15,13 +15,13 @@ _UNKNOWN_MODEL: Final = "Request for unknown model"
 _FAILED: Final = Status(StatusCode.INTERNAL, "the engine failed to answer; its log may say why")
 _REFUSED: Final = Status(
     StatusCode.INVALID_ARGUMENT,
-    "the engine refused the request: the tensors that OpenInference in manifest.json describes are not the model's, "
-    "or the model does not take the document",
+    "the engine refused the request: OpenInference in manifest.json does not describe the model's tensors, "
+    "or the model does not accept the document",
 )
 _UNABLE: Final = Status(
-    StatusCode.FAILED_PRECONDITION, "the engine cannot serve the model as it is; look at the model there"
+    StatusCode.FAILED_PRECONDITION, "the engine cannot serve the model as it is; check the model at the engine"
 )
-_NOT_ALLOWED: Final = "the engine does not allow the call; give the frontend's address access to it"
+_NOT_ALLOWED: Final = "the engine denies the call; give the frontend's address access to the engine"
 
 _STATUSES: Final = {
     StatusCode.INVALID_ARGUMENT: _REFUSED,
@@ -30,18 +30,19 @@ _STATUSES: Final = {
     # Triton: this call does not support a decoupled model, which may answer any number of times.
     StatusCode.UNIMPLEMENTED: Status(
         StatusCode.FAILED_PRECONDITION,
-        "the engine does not take inference calls of the Open Inference Protocol for the model; "
-        "look at the route of its Algorithm, and at the model there",
+        "the engine does not accept inference calls of the Open Inference Protocol for the model; check "
+        "the route of the model's Algorithm, and the model at the engine",
     ),
     StatusCode.RESOURCE_EXHAUSTED: Status(
-        StatusCode.RESOURCE_EXHAUSTED, "the engine takes no more at the moment, or not so much at once; send less"
+        StatusCode.RESOURCE_EXHAUSTED,
+        "the engine accepts no more at the moment, or the request is too large; send less",
     ),
     StatusCode.DEADLINE_EXCEEDED: Status(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed"),
     StatusCode.UNAVAILABLE: Status(
         StatusCode.UNAVAILABLE, "the engine cannot be reached at the moment, or is not ready; try again"
     ),
     # The caller did not cancel, or it would not receive this error: the server's queue was full.
-    StatusCode.CANCELLED: Status(StatusCode.UNAVAILABLE, "the engine did not take the call; try again"),
+    StatusCode.CANCELLED: Status(StatusCode.UNAVAILABLE, "the engine did not accept the call; try again"),
     StatusCode.PERMISSION_DENIED: Status(StatusCode.PERMISSION_DENIED, _NOT_ALLOWED),
     StatusCode.UNAUTHENTICATED: Status(StatusCode.UNAUTHENTICATED, _NOT_ALLOWED),
 }
@@ -59,7 +60,7 @@ def refuses_request(failed: FailedCall) -> bool:
     return _STATUSES.get(failed.code()) is _REFUSED
 
 
-def tells_unknown_model(failed: FailedCall) -> bool:
+def is_unknown_model(failed: FailedCall) -> bool:
     """Return whether the engine refused the call because it has no such model."""
     code = failed.code()
     return code is StatusCode.NOT_FOUND or (

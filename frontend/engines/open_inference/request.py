@@ -33,7 +33,7 @@ def request_of(manifest: Manifest, queries: Sequence[Query], request_id: str) ->
     try:
         documents = [query.document.encode() for query in queries]
     except UnicodeEncodeError as error:
-        raise InvalidRequest("document must be text that UTF-8 can hold") from error
+        raise InvalidRequest("document must be text that UTF-8 can encode") from error
     called = model.model or manifest.model_name
     name, version = reference_of(ModelId(queries[0].model_id))
     request = pb.ModelInferRequest(

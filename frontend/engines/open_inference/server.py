@@ -11,11 +11,12 @@ import structlog
 
 from frontend.engines.channel import channel_to
 from frontend.engines.open_inference.misfit import misfit_of
-from frontend.engines.open_inference.refusals import error_of_refusal, refuses_request, tells_unknown_model
+from frontend.engines.open_inference.refusals import error_of_refusal, is_unknown_model, refuses_request
 from frontend.engines.partitions import partition_of
 from frontend.engines.replicas import FRESH_SECONDS, LookUp, Replicas
-from frontend.engines.traced import asked
-from serving.call.call import REQUEST_ID_KEY, Call
+from frontend.engines.traced import with_span
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from serving.call.call import Call
 from serving.domain.errors import ModelIncomplete, ServingError, Unavailable
 from serving.domain.manifest import OpenInferenceModel
 from serving.stubs import open_inference_pb2 as pb
@@ -61,11 +62,11 @@ class OpenInferenceServer:
         affinity = str(partition_of(model_id, self._partitions))
         metadata = ((REQUEST_ID_KEY, call.request_id),)
         method: Any = (await self._replicas.stub()).ModelInfer
-        ask: Any = functools.partial(method, affinity=affinity)
+        send: Any = functools.partial(method, affinity=affinity)
         if call.span is not None:
-            ask = asked(ask, call.span, f"{_SERVICE}/ModelInfer", self._target)
+            send = with_span(send, call.span, f"{_SERVICE}/ModelInfer", self._target)
         try:
-            response: pb.ModelInferResponse = await ask(request, timeout=call.deadline.remaining(), metadata=metadata)
+            response: pb.ModelInferResponse = await send(request, timeout=call.deadline.remaining(), metadata=metadata)
             return response
         except grpc.aio.AioRpcError as error:
             options = {
@@ -73,7 +74,7 @@ class OpenInferenceServer:
                 "metadata": metadata,
                 "affinity": affinity,
             }
-            if tells_unknown_model(error):
+            if is_unknown_model(error):
                 raise await self._unknown_model(options) from error
             if refuses_request(error):
                 raise await self._misfit(request, model, options) or error_of_refusal(error) from error
@@ -86,7 +87,7 @@ class OpenInferenceServer:
         """
         try:
             async with asyncio.timeout(FRESH_SECONDS):
-                if await self._says_ready({"wait_for_ready": True}):
+                if await self._is_ready({"wait_for_ready": True}):
                     return True
             log.info("engine not ready")
         except TimeoutError:
@@ -104,13 +105,14 @@ class OpenInferenceServer:
     async def _unknown_model(self, options: dict[str, Any]) -> ServingError:
         """Return the error for an unknown model: a server that starts or stops reports every model as unknown."""
         try:
-            ready = await self._says_ready(options)
+            ready = await self._is_ready(options)
         except grpc.aio.AioRpcError:
             ready = False
         if not ready:
             return Unavailable("the engine is not ready, and does not have the model; try again")
         return ModelIncomplete(
-            "the engine has no model of this name and version; put it there, or correct OpenInference in manifest.json"
+            "the engine has no model of this name and version; deploy the model there, or correct "
+            "OpenInference in manifest.json"
         )
 
     async def _misfit(
@@ -124,7 +126,7 @@ class OpenInferenceServer:
             return None
         return misfit_of(model, metadata)
 
-    async def _says_ready(self, options: dict[str, Any]) -> bool:
+    async def _is_ready(self, options: dict[str, Any]) -> bool:
         try:
             return (await (await self._replicas.stub()).ServerReady(pb.ServerReadyRequest(), **options)).ready
         except grpc.aio.AioRpcError as error:

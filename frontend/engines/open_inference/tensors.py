@@ -37,7 +37,7 @@ def tensor_of(response: pb.ModelInferResponse, name: str) -> Tensor:
     # The protocol has raw contents for all outputs or for none. A mixture with typed ones can still be read in one way.
     in_raw = [index for index, other in enumerate(outputs) if not other.contents.ByteSize()]
     if len(raw) != len(in_raw):
-        raise unfit(name, "cannot be told from others")
+        raise unfit(name, "cannot be distinguished from the others")
     return Tensor(output, raw[in_raw.index(index)] if index in in_raw else None)
 
 
@@ -90,7 +90,7 @@ def _check_shape(output: pb.ModelInferResponse.InferOutputTensor, elements: int,
     # With a wrong shape, rows could be taken for columns.
     if elements != math.prod(shape) or _without_ones(output.shape) != _without_ones(shape):
         wanted = ", ".join(map(str, shape))
-        raise unfit(output.name, f"is not of shape [{wanted}], for the documents that were asked")
+        raise unfit(output.name, f"is not of shape [{wanted}], for the documents that were sent")
 
 
 def _without_ones(shape: Sequence[int]) -> list[int]:

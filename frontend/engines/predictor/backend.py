@@ -13,15 +13,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from frontend.engines.backend import Removed
 from frontend.engines.channel import channel_to
-from frontend.engines.groups import asked_in_groups
+from frontend.engines.groups import predicted_in_groups
 from frontend.engines.partitions import partition_of
 from frontend.engines.predictor.tls import EngineTls
 from frontend.engines.replicas import FRESH_SECONDS, LookUp, Replicas, look_up
 from frontend.engines.submission import BatchDone, Withdraw
-from frontend.engines.traced import asked
+from frontend.engines.traced import with_span
 from grpc_http2.client.channel import Channel
+from intent_serving_client.messages import outcomes_of, prediction_of, request_of
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from intent_serving_client.remote import error_of_call
 from serving.access.own_credential import Entry, OwnCredential
-from serving.call.call import REQUEST_ID_KEY, Call
+from serving.call.call import Call
 from serving.domain.errors import DeadlineExceeded, ServingError, Unauthenticated, Unavailable, service_ends
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -29,13 +32,12 @@ from serving.domain.residency import ModelResidency
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.wire.answer_bytes import outcomes_in
-from serving.wire.messages import batch_request_of, outcomes_of, prediction_of, request_of
-from serving.wire.remote import error_of_call
+from serving.wire.messages import batch_request_of
 from serving.wire.residency_client import model_residency_of, statistics_of
 
 log = structlog.get_logger()
 
-_ASK_AGAIN_SECONDS: Final = 0.5
+_RETRY_SECONDS: Final = 0.5
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
 _BATCH: Final = "PredictorPredictBatch"
 
@@ -67,6 +69,7 @@ class PredictorBackend:
         tls: encryption of the connections; ``None`` for plaintext.
         credential: credential of this frontend at the predictor, closed with this backend; ``None`` if the predictor
             requires none.
+        fresh_seconds: shortest time between two lookups of a name, in seconds.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class PredictorBackend:
         look_up: LookUp = look_up,
         tls: EngineTls | None = None,
         credential: OwnCredential | None = None,
+        fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         self._target = target
         self._credential = credential
@@ -90,12 +94,13 @@ class PredictorBackend:
             _Stubs.of,
             look_up,
             None if tls is None else tls.has_changed,
+            fresh_seconds=fresh_seconds,
         )
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the model's answer to one query. Raises the predictor's error."""
         request = request_of(pb.PredictorPredictRequest, query)
-        return prediction_of(await self._ask("PredictorPredict", request, call, self._partition_of(query)))
+        return prediction_of(await self._call("PredictorPredict", request, call, self._partition_of(query)))
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Each replica receives the queries for its own models.
@@ -105,10 +110,10 @@ class PredictorBackend:
         """
         if self._partitions == 1:
             return await self._predict_part(queries, call)
-        outcomes = await asked_in_groups(queries, self.group_of, lambda part: self.predict_ready(part, call))
+        outcomes = await predicted_in_groups(queries, self.group_of, lambda part: self.predict_ready(part, call))
         later = [index for index, outcome in enumerate(outcomes) if outcome is None]
         # Queries for models to be loaded are sent by partition, so that no replica loads the model of another.
-        answers = await asked_in_groups(
+        answers = await predicted_in_groups(
             [queries[index] for index in later], self._partition_of, lambda part: self._predict_part(part, call)
         )
         waited_for = dict(zip(later, answers, strict=True))
@@ -122,7 +127,7 @@ class PredictorBackend:
         partition = self._partition_of(queries[0]) if queries else 0
         batch = batch_request_of(queries, ready_only=True)
         stubs = await self._replicas.stub()
-        outcomes: Sequence[Outcome | None] = await _told(
+        outcomes: Sequence[Outcome | None] = await _response_of(
             self._begun(stubs.predict_ready, _BATCH, batch, call, partition)
         )
         return outcomes
@@ -158,20 +163,20 @@ class PredictorBackend:
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
         """Ensure that the model is in memory at the replica that answers for it. Raises the replica's error."""
         request = pb.LoadRequest(runId=model_id, caller=call.identity.name)
-        response = await self._ask("Load", request, call, partition_of(model_id, self._partitions))
+        response = await self._call("Load", request, call, partition_of(model_id, self._partitions))
         return model_residency_of(response.replica, response.model)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return the model's residency at the replica that answers for it. Raises the replica's error."""
         request = pb.ResidencyRequest(runId=model_id, caller=call.identity.name)
-        response = await self._ask("Residency", request, call, partition_of(model_id, self._partitions))
+        response = await self._call("Residency", request, call, partition_of(model_id, self._partitions))
         statistics = statistics_of(response.traffic) if response.HasField("traffic") else None
         return [model_residency_of(response.replica, next(iter(response.models), None), statistics)]
 
     async def unload(self, model_id: ModelId, call: Call) -> None:
         """Unload the model at the replica that answers for it. Raises the replica's error."""
         request = pb.UnloadRequest(runId=model_id, caller=call.identity.name)
-        await self._ask("Unload", request, call, partition_of(model_id, self._partitions))
+        await self._call("Unload", request, call, partition_of(model_id, self._partitions))
 
     async def forget(self, models: Sequence[Removed], call: Call) -> None:
         """Unload removed models at every replica: one that received their calls before may still hold a copy.
@@ -194,7 +199,7 @@ class PredictorBackend:
             for model in models:
                 request = pb.UnloadRequest(runId=model.model_id, caller=call.identity.name)
                 try:
-                    await _told(self._begun(unload, "Unload", request, call, 0))
+                    await _response_of(self._begun(unload, "Unload", request, call, 0))
                 except ServingError as error:
                     log.info("replica keeps a removed model", address=address, model=model.model_id, reason=str(error))
                     first = first or error
@@ -205,12 +210,12 @@ class PredictorBackend:
     async def wait_until_ready(self) -> None:
         """Return once the health of a replica is SERVING."""
         while True:
-            if await self._says_serving():
+            if await self._is_serving():
                 return
             # A predictor that is shutting down ends watches at once, so pause before the next attempt.
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _says_serving(self) -> bool:
+    async def _is_serving(self) -> bool:
         """Return whether a replica reports SERVING in time.
 
         The wait ends when the name is due to be looked up again, because it may resolve to other replicas by then.
@@ -246,26 +251,26 @@ class PredictorBackend:
     async def _predict_part(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         batch = batch_request_of(queries)
         partition = self._partition_of(queries[0]) if queries else 0
-        return outcomes_of(await self._ask(_BATCH, batch, call, partition))
+        return outcomes_of(await self._call(_BATCH, batch, call, partition))
 
     def _partition_of(self, query: Query) -> int:
         return partition_of(query.model_id, self._partitions)
 
-    async def _ask(self, method: str, request: Any, call: Call, partition: int) -> Any:
+    async def _call(self, method: str, request: Any, call: Call, partition: int) -> Any:
         stubs = await self._replicas.stub()
-        return await _told(self._begun(getattr(stubs.predictor, method), method, request, call, partition))
+        return await _response_of(self._begun(getattr(stubs.predictor, method), method, request, call, partition))
 
-    def _begun(self, ask: Callable[..., Any], method: str, request: Any, call: Call, partition: int) -> Any:
+    def _begun(self, send: Callable[..., Any], method: str, request: Any, call: Call, partition: int) -> Any:
         """Return the call to a replica, for the caller to await. Raises DeadlineExceeded."""
         call.deadline.check()
         metadata: tuple[Entry, ...] = ((REQUEST_ID_KEY, call.request_id),)
         if self._credential is not None:
             metadata = (*metadata, *self._credential.metadata())
         if self._partitions > 1:
-            ask = functools.partial(ask, affinity=self._affinities[partition])
+            send = functools.partial(send, affinity=self._affinities[partition])
         if call.span is not None:
-            ask = asked(ask, call.span, f"{_SERVICE}/{method}", self._target)
-        return ask(request, timeout=call.deadline.remaining(), metadata=metadata)
+            send = with_span(send, call.span, f"{_SERVICE}/{method}", self._target)
+        return send(request, timeout=call.deadline.remaining(), metadata=metadata)
 
 
 def _outcomes_of_ended(call: Any) -> Sequence[Outcome | None] | Exception:
@@ -280,7 +285,7 @@ def _outcomes_of_ended(call: Any) -> Sequence[Outcome | None] | Exception:
     return outcomes
 
 
-async def _told(call: Awaitable[Any]) -> Any:
+async def _response_of(call: Awaitable[Any]) -> Any:
     """Await a call and return its response. Raises ServingError."""
     try:
         return await call
@@ -296,6 +301,6 @@ def _error_of(failed: grpc.aio.AioRpcError) -> ServingError:
     error = error_of_call(failed, "predictor")
     if not isinstance(error, Unauthenticated):
         return error
-    refusal = Unavailable("the engine does not know this frontend; its operator has to give it a credential")
+    refusal = Unavailable("the engine does not know this frontend; the operator has to give the frontend a credential")
     refusal.tried_enough = True
     return refusal

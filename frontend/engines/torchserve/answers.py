@@ -28,7 +28,7 @@ DOCUMENTS_INPUT: Final = "documents"
 """Name of the input of handlers that take many documents: a JSON list of objects with ``document`` and ``k``, and with
 ``threshold`` and ``explain`` if the query has them."""
 
-_NOT_UNDERSTOOD: Final = "the answer of the model's handler at TorchServe is no label; correct the handler"
+_NOT_UNDERSTOOD: Final = "the answer of the model's handler at TorchServe is not a label; correct the handler"
 _TOO_LARGE: Final = 413
 _FIRST_OF_SERVER_CODES: Final = 500
 _TOO_MUCH_AT_ONCE: Final = 503
@@ -40,16 +40,16 @@ _EXPLANATION: Final[TypeAdapter[Explanation | None]] = TypeAdapter(Explanation |
 
 def documents_input(queries: Sequence[Query]) -> bytes:
     """Return ``queries`` in the form that our handlers take."""
-    return json.dumps([_asked(query) for query in queries], ensure_ascii=False).encode()
+    return json.dumps([_question(query) for query in queries], ensure_ascii=False).encode()
 
 
-def _asked(query: Query) -> dict[str, Any]:
-    asked: dict[str, Any] = {"document": query.document, "k": query.k}
+def _question(query: Query) -> dict[str, Any]:
+    question: dict[str, Any] = {"document": query.document, "k": query.k}
     if query.threshold is not None:
-        asked["threshold"] = query.threshold
+        question["threshold"] = query.threshold
     if query.explain is not None:
-        asked["explain"] = query.explain
-    return asked
+        question["explain"] = query.explain
+    return question
 
 
 def outcomes_in(answer: bytes, queries: Sequence[Query], manifest: Manifest) -> list[Outcome]:
@@ -82,7 +82,7 @@ def prediction_in(answer: bytes, query: Query, manifest: Manifest) -> Prediction
         result = _json_in(answer)
     except ValueError:
         try:
-            result = answer.decode().strip()
+            result = answer.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise ServingError(_NOT_UNDERSTOOD) from error
     outcome = _outcome(result, query, manifest)
@@ -118,12 +118,12 @@ def _outcome(result: Any, query: Query, manifest: Manifest) -> Outcome:
 def _judged(prediction: Prediction, query: Query, manifest: Manifest, score: float | None) -> Outcome:
     """Return the outcome for a handler that gives a label, with or without a score; an error if that is not enough."""
     if query.explain is not None:
-        return unexplained("export the model for TorchServe again, or ask without an explanation")
+        return unexplained("export the model for TorchServe again, or do not request an explanation")
     confidence = manifest.confidence
     if score is None:
         return without_score(prediction, query, confidence)
-    told = (scored.score for scored in prediction.best if scored.label == confidence.fallback)
-    return held_against_threshold(prediction, query, confidence, next(told, 0.0))
+    scores = (scored.score for scored in prediction.best if scored.label == confidence.fallback)
+    return held_against_threshold(prediction, query, confidence, next(scores, 0.0))
 
 
 def _with_reasons(prediction: Prediction, result: Any, query: Query) -> Outcome:
@@ -158,16 +158,16 @@ def _best(pairs: Any) -> tuple[ScoredLabel, ...] | None:
 def _refusal(code: int, *, explained: bool) -> ServingError:
     # TorchServe's own form of an error, which arrives as an answer over gRPC.
     if code == _TOO_MUCH_AT_ONCE:
-        return OutOfCapacity("the model at TorchServe takes no more at the moment; try again shortly")
+        return OutOfCapacity("the model at TorchServe accepts no more at the moment; try again shortly")
     if code == _TOO_LARGE:
         return InvalidRequest(
-            "the answer is longer than TorchServe takes; shorten the document, or ask for fewer labels"
+            "the answer is longer than TorchServe accepts; shorten the document, or request fewer labels"
         )
     if code >= _FIRST_OF_SERVER_CODES:
         return ServingError("the model's handler at TorchServe has no answer to this document")
     if explained:
         return InvalidRequest(
-            "the model has no such label to explain, or its handler at TorchServe does not take the document;"
-            " ask for labels of its manifest"
+            "the model has no such label to explain, or its handler at TorchServe does not accept the "
+            "document; request labels of the model's manifest"
         )
-    return InvalidRequest("the model's handler at TorchServe does not take this document")
+    return InvalidRequest("the model's handler at TorchServe does not accept this document")

@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from frontend.engines.backend import Manifests, Removed
 from frontend.engines.forgetting import forget_each
-from frontend.engines.groups import asked_in_groups, parts_of
+from frontend.engines.groups import parts_of, predicted_in_groups
 from frontend.engines.torchserve.answers import outcomes_in, prediction_in
 from frontend.engines.torchserve.connection import Connection
 from frontend.engines.torchserve.failures import error_of
@@ -33,7 +33,7 @@ from serving.domain.residency import ModelResidency
 
 log = structlog.get_logger()
 
-_ASK_AGAIN_SECONDS: Final = 0.5
+_RETRY_SECONDS: Final = 0.5
 _PING_SECONDS: Final = 5.0
 _MOST_QUERIES: Final = 256
 _MOST_CHARACTERS: Final = 1 << 17
@@ -75,7 +75,7 @@ class TorchServeBackend:
             ServingError: any other reason why the query has no answer.
         """
         key, manifest = await self._model_of(query)
-        answer = await self._questions.ask(key, [query], call.deadline)
+        answer = await self._questions.answer(key, [query], call.deadline)
         if not answer.of_documents:
             return prediction_in(answer.content, query, manifest)
         (outcome,) = outcomes_in(answer.content, [query], manifest)
@@ -97,7 +97,7 @@ class TorchServeBackend:
         together = [query for query in queries if query.explain is None]
         if together and known is not None and known.takes_documents:
             try:
-                answer = await self._questions.ask(key, together, call.deadline)
+                answer = await self._questions.answer(key, together, call.deadline)
                 if answer.of_documents:
                     outcomes = iter(outcomes_in(answer.content, together, manifest))
                     return [next(outcomes) if query.explain is None else None for query in queries]
@@ -109,7 +109,7 @@ class TorchServeBackend:
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order. Models are queried concurrently, each with its own queries."""
         room = asyncio.Semaphore(_MOST_CALLS)
-        return await asked_in_groups(queries, self.group_of, lambda part: self._of_one_model(part, call, room))
+        return await predicted_in_groups(queries, self.group_of, lambda part: self._of_one_model(part, call, room))
 
     def group_of(self, query: Query) -> str:
         """Return the model id, as the key of queries that may go in one batch."""
@@ -159,7 +159,7 @@ class TorchServeBackend:
         while True:
             if await self._answers():
                 return
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def close(self) -> None:
         """Cancel work in progress and close the connections. Registered models stay registered."""

@@ -13,7 +13,7 @@ from grpc import ChannelConnectivity
 from frontend.engines.channel import channel_to
 from frontend.engines.torchserve.failures import is_refused_key
 from frontend.engines.torchserve.keys import Api, Keys
-from frontend.engines.traced import asked
+from frontend.engines.traced import with_span
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.servers.addresses import addresses_in
 from serving.call.call import span_of_call
@@ -63,11 +63,11 @@ class Connection:
     async def predict(self, name: str, version: str, inputs: Mapping[str, bytes], deadline: Deadline) -> bytes:
         """Return the answer of a model's handler. Raises grpc.aio.AioRpcError if there is no answer."""
         request = inference.PredictionsRequest(model_name=name, model_version=version, input=inputs)
-        ask: Any = self._inference.Predictions
+        send: Any = self._inference.Predictions
         span = span_of_call()
         if span is not None:
-            ask = asked(ask, span, _PREDICTIONS, self._target)
-        answer: inference.PredictionResponse = await self.call(ask, request, deadline, Api.INFERENCE)
+            send = with_span(send, span, _PREDICTIONS, self._target)
+        answer: inference.PredictionResponse = await self.call(send, request, deadline, Api.INFERENCE)
         return answer.prediction
 
     async def ping(self, deadline: Deadline) -> None:

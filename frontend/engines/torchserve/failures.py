@@ -20,8 +20,8 @@ from typing import Final
 import grpc
 from grpc import StatusCode
 
+from intent_serving_client.remote import error_of_call
 from serving.domain.errors import INTERNAL_MESSAGE, InvalidRequest, OutOfCapacity, ServingError, Unavailable
-from serving.wire.remote import error_of_call
 
 _ENGINE: Final = "TorchServe"
 
@@ -34,8 +34,9 @@ _WORKER_DIED: Final = "Worker died."
 _OUT_OF_MEMORY: Final = "Out of resources"
 
 _PASSING: Final = {
-    _REFUSED_KEY: "TorchServe does not take the frontend's key; its operator has to renew it",
-    _DISABLED: "TorchServe lets nobody register models; its operator has to enable its model API",
+    _REFUSED_KEY: "TorchServe does not accept the frontend's key; the operator has to renew the key",
+    _DISABLED: "TorchServe does not allow clients to register models; the operator has to enable "
+    "TorchServe's model API",
     **dict.fromkeys(_UNKNOWN_MODEL, "the model was unregistered at TorchServe meanwhile; try again"),
     _WORKER_DIED: "the model's worker at TorchServe ended; try again",
 }
@@ -92,9 +93,9 @@ def error_of_prediction(error: grpc.aio.AioRpcError) -> ServingError:
     if not is_failed_handler(error):
         return error_of(error)
     if _OUT_OF_MEMORY in _text(error) or error.code() is StatusCode.RESOURCE_EXHAUSTED:
-        return OutOfCapacity("the model at TorchServe takes no more at the moment; try again shortly")
+        return OutOfCapacity("the model at TorchServe accepts no more at the moment; try again shortly")
     if error.code() is StatusCode.INVALID_ARGUMENT:
-        return InvalidRequest("the model's handler at TorchServe does not take this document")
+        return InvalidRequest("the model's handler at TorchServe does not accept this document")
     return ServingError("the model's handler at TorchServe failed; TorchServe's log has the details")
 
 

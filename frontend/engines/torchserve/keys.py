@@ -62,7 +62,7 @@ class Keys:
     async def _read(self, file: Path) -> None:
         try:
             # The file may be on a volume that hangs.
-            text = await asyncio.to_thread(file.read_text, "utf-8")
+            text = await asyncio.to_thread(file.read_text, "utf-8-sig")
             document = json.loads(text)
             self._metadata = {api: (("authorization", f"Bearer {document[api.value]['key']}"),) for api in Api}
         except (OSError, ValueError, KeyError, TypeError) as error:

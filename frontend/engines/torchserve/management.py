@@ -95,7 +95,7 @@ class Management:
             if is_conflict(error):
                 return False
             if is_unknown_model(error):
-                raise ModelIncomplete(f"TorchServe's model store has no {url}; put it there") from error
+                raise ModelIncomplete(f"TorchServe's model store has no {url}; copy the archive there") from error
             raise _start_error(error) from error
         return True
 
@@ -126,11 +126,14 @@ class Management:
 
 def _start_error(error: grpc.aio.AioRpcError) -> ServingError:
     if is_failed_start(error):
-        return InvalidModelFile("TorchServe cannot start the model from its archive; its log says why; make a new one")
+        return InvalidModelFile(
+            "TorchServe cannot start the model from its archive; TorchServe's log has the reason; export "
+            "the model again"
+        )
     return error_of(error)
 
 
-def _says_documents(metadata: Any) -> bool:
+def _takes_documents(metadata: Any) -> bool:
     return isinstance(metadata, dict) and metadata.get("documents") is True
 
 
@@ -142,9 +145,9 @@ def _described(text: str) -> Sequence[Described]:
                 url=str(model["modelUrl"]),
                 workers=frozenset((str(worker["id"]), str(worker["startTime"])) for worker in model["workers"]),
                 is_ready=any(worker["status"] == _UP for worker in model["workers"]),
-                documents=_says_documents(model.get("customizedMetadata")),
+                documents=_takes_documents(model.get("customizedMetadata")),
             )
             for model in json.loads(text)
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ServingError("TorchServe's description of the model is not understood; take TorchServe 0.12") from error
+        raise ServingError("TorchServe's description of the model cannot be decoded; use TorchServe 0.12") from error

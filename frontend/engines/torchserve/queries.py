@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import grpc
@@ -44,7 +44,7 @@ class Questions:
         self._registrations = registrations
         self._tasks = tasks
 
-    async def ask(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer:
+    async def answer(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer:
         """Return the answer of the model's handler.
 
         If the model is not registered as it was known to be, it is looked up, or registered, and queried once more. A
@@ -54,12 +54,12 @@ class Questions:
             ServingError: as :meth:`~frontend.engines.torchserve.registrations.Registrations.enter` raises, and as
                 :func:`~frontend.engines.torchserve.failures.error_of_prediction` returns.
         """
-        answer = await self._ask_once(key, queries, deadline) or await self._ask_once(key, queries, deadline)
+        answer = await self._attempt(key, queries, deadline) or await self._attempt(key, queries, deadline)
         if answer is None:
-            raise Unavailable("the model's registration at TorchServe changes all the time; try again")
+            raise Unavailable("the model's registration at TorchServe keeps changing; try again")
         return answer
 
-    async def _ask_once(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer | None:
+    async def _attempt(self, key: Key, queries: Sequence[Query], deadline: Deadline) -> Answer | None:
         """Return the answer; ``None`` if the model was not, or may not have been, registered as it was known to be."""
         registration, registered = await self._registrations.enter(key, deadline)
         changes = self._connection.changes
@@ -77,21 +77,29 @@ class Questions:
     ) -> bytes | None:
         """Return the answer; ``None`` if the registration is gone."""
         call = self._connection.predict(registered.name, registered.version, _inputs(registered, queries), deadline)
-        asked = self._tasks.start(call)
+        prediction = self._tasks.start(_ended(call))
         try:
-            while not asked.done():
-                await asyncio.wait({asked}, timeout=_LOOK_AFTER_SECONDS)
-                if not asked.done() and not await registration.is_still(registered, deadline):
+            while not prediction.done():
+                await asyncio.wait({prediction}, timeout=_LOOK_AFTER_SECONDS)
+                if not prediction.done() and not await registration.is_still(registered, deadline):
                     return None
-            content = asked.result()
-        except grpc.aio.AioRpcError as error:
-            # TorchServe ends the worker of a model that is unregistered.
-            if is_of_torchserve(error) and not await registration.is_still(registered, deadline):
-                return None
-            raise error_of_prediction(error) from error
+            content = prediction.result()
         finally:
-            asked.cancel()
+            prediction.cancel()
+        if isinstance(content, grpc.aio.AioRpcError):
+            # TorchServe ends the worker of a model that is unregistered.
+            if is_of_torchserve(content) and not await registration.is_still(registered, deadline):
+                return None
+            raise error_of_prediction(content) from content
         return content if await registration.is_still(registered, deadline) else None
+
+
+async def _ended(call: Awaitable[bytes]) -> bytes | grpc.aio.AioRpcError:
+    """Return the answer of a call, or the error with which it failed; the caller that asked for it may have left."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        return error
 
 
 def _inputs(registered: Registered, queries: Sequence[Query]) -> Mapping[str, bytes]:

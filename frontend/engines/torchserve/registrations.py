@@ -90,7 +90,7 @@ class Registrations:
                 deadline.check()
                 await joined(registration.work or self._begin(registration), deadline)
         except BaseException:
-            self._unask(registration)
+            self._release(registration)
             raise
         registration.send()
         return registration, registered
@@ -98,7 +98,7 @@ class Registrations:
     def leave(self, registration: Registration) -> None:
         """Release a registration."""
         registration.receive()
-        self._unask(registration)
+        self._release(registration)
 
     def doubt(self, registration: Registration, registered: Registered) -> None:
         """Look up a registration again before the next query: it was not the expected one."""
@@ -129,7 +129,7 @@ class Registrations:
                 registration.doubt()
                 await joined(self._start(registration, self._unload), deadline)
             finally:
-                self._unask(registration)
+                self._release(registration)
 
     def _registration(self, key: Key) -> Registration:
         registration = self._registrations.get(key)
@@ -137,7 +137,7 @@ class Registrations:
             registration = self._registrations[key] = Registration(key, self._described, self._tasks)
         return registration
 
-    def _unask(self, registration: Registration) -> None:
+    def _release(self, registration: Registration) -> None:
         registration.askers -= 1
         self._drop_if_unused(registration)
 
@@ -159,7 +159,7 @@ class Registrations:
         try:
             await work(registration, Deadline.after(self._options.registration_seconds))
         except DeadlineExceeded as error:
-            raise Unavailable("TorchServe is not done with the model in time; try again") from error
+            raise Unavailable("TorchServe did not register or unregister the model in time; try again") from error
         finally:
             registration.work = None
             self._drop_if_unused(registration)
@@ -177,7 +177,7 @@ class Registrations:
         except InvalidModelFile as error:
             self._refused[registration.key] = copy_for_raise(error)
             raise
-        raise ModelUnusable("the model's names at TorchServe are taken by other models; unregister these there")
+        raise ModelUnusable("other models at TorchServe have the model's names; unregister the other models there")
 
     async def _found_or_made(self, registration: Registration, name: str, deadline: Deadline) -> Registered | None:
         """Return the registration under ``name``; ``None`` if the name belongs to another model."""
@@ -234,7 +234,7 @@ class Registrations:
             if left is not None and not left.is_ready:
                 await self._management.unregister(name, left.version, deadline)
         except ServingError as error:
-            log.warning("model that does not start stays registered at TorchServe", name=name, reason=str(error))
+            log.warning("model that does not start is still registered at TorchServe", name=name, reason=str(error))
 
     async def _take_place(self, registration: Registration, deadline: Deadline) -> None:
         """Take ownership of the registration; if too many are owned, evict the least recently used idle one.

@@ -78,7 +78,9 @@ def _inputs_of(request: pb.ModelInferRequest) -> Iterator[InputTensor]:
         if _SHARED_MEMORY in tensor.parameters:
             raise _no_shared_memory()
         if entry is not None and tensor.HasField("contents"):
-            raise InvalidRequest("with raw_input_contents no input may have contents; send them in one form")
+            raise InvalidRequest(
+                "inputs must not have contents if raw_input_contents is set; send the contents in one form"
+            )
         yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), _elements_of(tensor, entry))
 
 
@@ -134,7 +136,7 @@ def _key_of(parameters: Parameters) -> str:
         return ""
     parameter = parameters["key"]
     if parameter.WhichOneof("parameter_choice") != "string_param":
-        raise InvalidRequest("the parameter 'key' must be a text")
+        raise InvalidRequest("the parameter 'key' must be a string")
     return parameter.string_param
 
 
@@ -148,7 +150,7 @@ def _integer_of(parameter: pb.InferParameter) -> int | None:
 
 
 def _no_shared_memory() -> InvalidRequest:
-    return InvalidRequest("tensors in shared memory are not served here; send them within the message")
+    return InvalidRequest("tensors in shared memory are not supported; send the tensors in the message")
 
 
 def _datatype_of(tensor: OutputTensor) -> str:

@@ -15,11 +15,11 @@ from frontend.open_inference.inference import Inferences
 from frontend.open_inference.models import NamedModels
 from frontend.open_inference.repository import ModelRepository
 from frontend.open_inference.statistics import InferenceStatistics
+from intent_serving_client.version import VERSION
 from serving.access.audit import audited
 from serving.call.call import current_call, note_model
 from serving.call.identity import ANYBODY, Right
 from serving.domain.errors import InvalidRequest
-from serving.domain.version import VERSION
 from serving.stubs import open_inference_pb2 as pb
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.service import Service, service

@@ -14,7 +14,7 @@ from frontend.open_inference.rest.calls import RestCalls
 from frontend.open_inference.rest.endpoint import Endpoint, Serve
 from frontend.open_inference.rest.refusals import refusal
 from grpc_http2.server.plain_http.http_exchange import Application
-from serving.call.identity import OPEN, Asked, Right
+from serving.call.identity import OPEN, Requirement, Right
 from serving.stubs import open_inference_pb2_grpc as pb_grpc
 from serving.transport.boundary import Boundary
 
@@ -35,7 +35,7 @@ def rest_application(
     """
     calls = RestCalls(servicer)
 
-    def route(method: str, path: str, serve: Serve, right: Asked = Right.PREDICT) -> Route:
+    def route(method: str, path: str, serve: Serve, right: Requirement = Right.PREDICT) -> Route:
         return Route(path, Endpoint(f"{method} {path}", right, serve, boundary, max_body_bytes), methods=[method])
 
     routes = [
@@ -68,11 +68,11 @@ def rest_application(
 
 async def _unknown_path(request: Request, error: HTTPException) -> Response:
     del request, error
-    return refusal(404, "nothing has this path; the paths of the Open Inference Protocol begin with /v2")
+    return refusal(404, "the path does not exist; the paths of the Open Inference Protocol begin with /v2")
 
 
 async def _wrong_method(request: Request, error: HTTPException) -> Response:
     del request
-    response = refusal(405, "this path takes another method; the header allow names it")
+    response = refusal(405, "the method is not allowed on this path; the header allow names the allowed method")
     response.headers.update(error.headers or {})
     return response

@@ -49,7 +49,9 @@ async def body_of(receive: Receive, headers: Mapping[str, str], limit: int) -> b
     """
     encoding = headers.get("content-encoding", "").strip().lower()
     if encoding not in _PLAIN and encoding not in _WINDOWS:
-        raise UnknownEncoding("bodies are read plain, or compressed with gzip or deflate")
+        raise UnknownEncoding(
+            "the body's content-encoding is not supported; send the body plain, or compressed with gzip or deflate"
+        )
     # Refuse a body that is announced as too large before any of it is stored.
     _check_size(size_in(headers.get("content-length", "")) or 0, limit)
     body = await _gathered(receive, limit)
@@ -87,7 +89,7 @@ def _damaged() -> InvalidRequest:
 
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
-        raise BodyTooLarge(f"the body is larger than the {limit} bytes that are taken")
+        raise BodyTooLarge(f"the body is larger than the limit of {limit} bytes")
 
 
 def compressed(body: bytes, accepted: str, headers: MutableHeaders) -> bytes:

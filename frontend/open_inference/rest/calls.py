@@ -144,4 +144,4 @@ def _set_parameters(request: Any, body: bytes) -> None:
         elif isinstance(value, int) and value < 1 << 63:
             parameter.int64_param = value
         else:
-            raise InvalidRequest("the parameters of this call are texts, true or false, and integers of 64 bits")
+            raise InvalidRequest("the parameters of this call must be strings, true or false, or integers of 64 bits")

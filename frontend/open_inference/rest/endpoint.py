@@ -16,7 +16,7 @@ from frontend.open_inference.rest.calls import RestCall
 from frontend.open_inference.rest.exchange import RestExchange
 from frontend.open_inference.rest.refusals import http_status_of, refusal
 from serving.call.call import Call
-from serving.call.identity import Asked
+from serving.call.identity import Requirement
 from serving.domain.errors import CallerLeft, InvalidRequest
 from serving.transport.boundary import Boundary
 
@@ -41,7 +41,7 @@ class Endpoint:
         max_body_bytes: maximum size of a body in bytes, compressed or not.
     """
 
-    def __init__(self, name: str, right: Asked, serve: Serve, boundary: Boundary, max_body_bytes: int) -> None:
+    def __init__(self, name: str, right: Requirement, serve: Serve, boundary: Boundary, max_body_bytes: int) -> None:
         self._serve = serve
         self._max_body_bytes = max_body_bytes
         self._guarded = boundary.guarded(name, self._served, right)

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from frontend.open_inference.rest.refusals import headers_of, http_status_of, refusal
 from grpc_http2.wire import WireError, seconds_of_timeout
-from serving.call.call import REQUEST_ID_KEY, RETRY_AFTER_KEY
+from intent_serving_client.metadata import REQUEST_ID_KEY, RETRY_AFTER_KEY
 from serving.domain.errors import InvalidRequest
 from serving.transport.exchange import Awaited, Ended, Metadata, RawMetadata
 

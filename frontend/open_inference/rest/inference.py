@@ -54,10 +54,10 @@ def inference_of(model: str, version: str, body: bytes, json_length: str | None)
         InvalidRequest: the body does not follow the protocol.
     """
     end = len(body) if json_length is None else _checked_length(json_length, len(body))
-    asked = parse_request(RestInference, body[:end])
-    request = pb.ModelInferRequest(model_name=model, model_version=version, id=asked.id)
+    parsed = parse_request(RestInference, body[:end])
+    request = pb.ModelInferRequest(model_name=model, model_version=version, id=parsed.id)
     binary = memoryview(body)[end:]
-    for tensor in asked.inputs:
+    for tensor in parsed.inputs:
         size = _binary_size(tensor)
         request.raw_input_contents.append(_raw(tensor, binary[:size], size))
         binary = binary[size or 0 :]
@@ -65,15 +65,15 @@ def inference_of(model: str, version: str, body: bytes, json_length: str | None)
         _set_parameters(added, tensor.parameters, {_SIZE})
     if binary:
         raise InvalidRequest(
-            f"the body has {len(binary)} bytes more than its tensors; {_SIZE} tells how many are one's"
+            f"the body has {len(binary)} bytes more than its tensors; {_SIZE} is the number of bytes of one tensor"
         )
     forms: dict[str, bool] = {}
-    for output in asked.outputs:
+    for output in parsed.outputs:
         if _BINARY in output.parameters:
             forms[output.name] = _flag(output.parameters, _BINARY)
         _set_parameters(request.outputs.add(name=output.name), output.parameters, {_BINARY})
-    _set_parameters(request, asked.parameters, {_ALL_BINARY})
-    return request, Forms(forms, _flag(asked.parameters, _ALL_BINARY))
+    _set_parameters(request, parsed.parameters, {_ALL_BINARY})
+    return request, Forms(forms, _flag(parsed.parameters, _ALL_BINARY))
 
 
 def answer_of(response: pb.ModelInferResponse, forms: Forms) -> Response:
@@ -110,7 +110,7 @@ def answer_of(response: pb.ModelInferResponse, forms: Forms) -> Response:
 def _checked_length(json_length: str, size: int) -> int:
     length = size_in(json_length)
     if length is None or length > size:
-        raise InvalidRequest(f"the header {JSON_LENGTH_HEADER} must tell how many bytes of the body are JSON")
+        raise InvalidRequest(f"the header {JSON_LENGTH_HEADER} must be the number of bytes of the body that are JSON")
     return length
 
 
@@ -128,7 +128,7 @@ def _raw(tensor: RestInput, binary: memoryview, size: int | None) -> bytes:
         return raw_of(tensor.data, tensor.datatype, tensor.shape)
     if len(binary) != size:
         raise InvalidRequest(
-            f"the body ends before the {_SIZE} of an input; {JSON_LENGTH_HEADER} tells where binary data begin"
+            f"the body ends before the {_SIZE} of an input; binary data begins after {JSON_LENGTH_HEADER} bytes"
         )
     return bytes(binary)
 

@@ -19,13 +19,15 @@ Value = bool | int | float | str
 
 
 def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Value]:
-    # Checked by hand, so that only one of thousands of faults is reported.
-    for value in parameters.values():
+    # Checked by hand, so that only one of thousands of faults is reported. Some clients write null for every parameter
+    # that they do not set.
+    given = {name: value for name, value in parameters.items() if value is not None}
+    for value in given.values():
         if not isinstance(value, Value):
-            raise ValueError("their values must be texts, numbers, true or false")  # noqa: TRY004 - pydantic expects it
+            raise ValueError("values must be strings, numbers, true or false")  # noqa: TRY004 - pydantic expects it
         if isinstance(value, int) and not _LEAST_INTEGER <= value <= _MOST_INTEGER:
-            raise ValueError("their integers must have 64 bits at most")
-    return parameters
+            raise ValueError("integers must have at most 64 bits")
+    return given
 
 
 Parameters = Annotated[dict[str, Any], AfterValidator(_checked)]
@@ -97,7 +99,7 @@ def parse_request(kind: type[AnyRequest], body: bytes) -> AnyRequest:
 
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in fault["loc"]) or "all of it"
+    place = ".".join(str(part) for part in fault["loc"]) or "the body"
     if fault["type"] == "model_type":
         return f"{place} must be a JSON object"
     return f"{place}: {fault['msg'].removeprefix('Value error, ')}"

@@ -54,7 +54,7 @@ def raw_of(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> bytes:
     try:
         return struct.pack(f"<{len(elements)}{known.code}", *elements)
     except (struct.error, OverflowError) as error:
-        raise InvalidRequest(f"a tensor of datatype {datatype} has an element that is out of its range") from error
+        raise InvalidRequest(f"a tensor of datatype {datatype} has an element that is out of range") from error
 
 
 def elements_of(raw: bytes, datatype: str) -> list[Any]:
@@ -70,7 +70,7 @@ def elements_of(raw: bytes, datatype: str) -> list[Any]:
         return [element.decode() for element in unpack_bytes(raw)]
     except UnicodeDecodeError:
         # The cause would put the text into the log.
-        raise InvalidRequest("an output is not text; ask for it with the parameter binary_data") from None
+        raise InvalidRequest("an output is not text; request it with the parameter binary_data") from None
 
 
 def _flat(data: Sequence[Any], shape: Sequence[int]) -> Sequence[Any]:
@@ -81,11 +81,11 @@ def _flat(data: Sequence[Any], shape: Sequence[int]) -> Sequence[Any]:
             # The outermost level is the list itself.
             rows = [data] if depth == 0 else elements
             if any(not isinstance(row, list) or len(row) != size for row in rows):
-                raise InvalidRequest("the data of a tensor are nested otherwise than its shape says")
+                raise InvalidRequest("the data of a tensor is not nested as its shape requires")
             elements = [element for row in rows for element in row]
     if len(elements) != math.prod(shape):
         raise InvalidRequest(
-            f"the data of a tensor have {len(elements)} elements, and its shape asks for another number"
+            f"the data of a tensor have {len(elements)} elements, but its shape requires another number"
         )
     return elements
 
@@ -99,5 +99,5 @@ def _check_kinds(elements: Sequence[Any], datatype: str, kinds: tuple[type, ...]
 def _known(datatype: str) -> _Datatype:
     known = _DATATYPES.get(datatype)
     if known is None:
-        raise InvalidRequest("the datatype of a tensor is none that JSON can hold; send it as binary data")
+        raise InvalidRequest("the datatype of a tensor cannot be represented in JSON; send the tensor as binary data")
     return known

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,6 +11,7 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
 from grpc_http2.alarms import Alarm
+from grpc_http2.client.calls.headers import metadata_in, status_of_http, timeout_header
 from grpc_http2.client.calls.stream import Failure, Headers, size_of
 from grpc_http2.client.connection import Connection
 from grpc_http2.client.servers.subchannel import Assignable
@@ -23,12 +23,9 @@ from grpc_http2.wire import (
     MessageReader,
     Metadatum,
     WireError,
-    code_of_http,
     framed,
     metadata_headers,
-    metadata_of,
     status_of,
-    timeout_of_seconds,
 )
 
 if TYPE_CHECKING:
@@ -172,12 +169,12 @@ class Call:
         """Return the initial metadata of the response."""
         while self._initial is None and self._code is None:
             await self._changed()
-        return _metadata_in(self._initial or ())
+        return metadata_in(self._initial or ())
 
     async def trailing_metadata(self) -> Metadata:
         """Return the metadata that came with the status."""
         await self._ended()
-        return _metadata_in(self._trailers)
+        return metadata_in(self._trailers)
 
     async def code(self) -> StatusCode:
         """Return the status code."""
@@ -211,7 +208,7 @@ class Call:
                 return
             self._alarm = self._channel.alarms.at(self._moment, self._expire)
         if size_of(self._metadata) > _MOST_METADATA_BYTES:
-            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the metadata are too large to be sent")
+            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the metadata is too large to be sent")
             return
         self._channel.balancer.assign(self)
 
@@ -219,7 +216,7 @@ class Call:
         """Start an attempt on ``connection``."""
         all_headers = [*headers]
         if self._moment is not None:
-            all_headers.append(_timeout_header(int(1000 * (self._moment - self._channel.alarms.now()))))
+            all_headers.append(timeout_header(int(1000 * (self._moment - self._channel.alarms.now()))))
         all_headers += self._metadata
         kept = self._kept or ()
         body = kept[0] if len(kept) == 1 else b"".join(kept)
@@ -252,10 +249,10 @@ class Call:
         known = dict(headers)
         if known.get(b":status") != b"200" or not known.get(b"content-type", b"").startswith(b"application/grpc"):
             self._let_go(reset=True)
-            self._finish(*_of_http(known))
+            self._finish(*status_of_http(known))
             return
         if self._channel.is_too_large(headers):
-            self._refuse(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata are larger than is taken")
+            self._refuse(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata exceeds the size limit")
             return
         self._initial = headers
         # From here on, the caller could notice a retry.
@@ -282,10 +279,10 @@ class Call:
         status = status_of(known)
         self._let_go(reset=not self._half_closed)
         if self._channel.is_too_large(headers):
-            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata are larger than is taken")
+            self._finish(StatusCode.RESOURCE_EXHAUSTED, "the answer's metadata exceeds the size limit")
         elif self._initial is None:
             if status is None:
-                self._finish(*_of_http(known))
+                self._finish(*status_of_http(known))
             else:
                 self._repeat_or_finish(*status, headers)
         elif status is None:
@@ -440,9 +437,9 @@ class Call:
         _resolve(waiters)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            self._tell(callback)
+            self._notify(callback)
 
-    def _tell(self, callback: Callable[[Any], None]) -> None:
+    def _notify(self, callback: Callable[[Any], None]) -> None:
         try:
             callback(self)
         except Exception as error:  # noqa: BLE001 - the loop reports it, and the connection's other calls continue
@@ -456,8 +453,8 @@ class Call:
             return asyncio.CancelledError()
         return AioRpcError(
             self._code or StatusCode.UNKNOWN,
-            _metadata_in(self._initial or ()),
-            _metadata_in(self._trailers),
+            metadata_in(self._initial or ()),
+            metadata_in(self._trailers),
             details=self._details,
             debug_error_string=self._details,
         )
@@ -492,32 +489,10 @@ def _resolve(waiters: Iterable[asyncio.Future[None]]) -> None:
             waiter.set_result(None)
 
 
-@functools.lru_cache(maxsize=4096)
-def _timeout_header(milliseconds: int) -> Header:
-    # A repeated value takes one byte on the wire; in microseconds, the value would differ with each call.
-    return b"grpc-timeout", timeout_of_seconds(max(milliseconds, 1) / 1000)
-
-
-def _metadata_in(headers: Headers) -> Metadata:
-    try:
-        return Metadata(*metadata_of(headers))
-    except WireError:
-        return Metadata()
-
-
-def _of_http(headers: dict[bytes, bytes]) -> tuple[StatusCode, str]:
-    """Return the status for a response that is not a gRPC response."""
-    status = headers.get(b":status", b"")
-    known = status_of(headers)
-    if known is not None:
-        return known
-    return code_of_http(status), f"the server answered with HTTP status {status.decode('ascii', 'replace')}"
-
-
 def compresses(compression: grpc.Compression | None) -> bool:
     """Return whether messages are compressed. Raises ValueError if the compression is not supported."""
     if compression in (None, grpc.Compression.NoCompression):
         return False
     if compression is grpc.Compression.Gzip:
         return True
-    raise ValueError("requests are compressed with gzip or not at all")
+    raise ValueError("requests can only be compressed with gzip")

@@ -64,13 +64,13 @@ class SingleAnswer(Call):
             self._connection.consumed(self._number, size)
         for message in messages:
             if self._answer is not None:
-                self._refuse(StatusCode.INTERNAL, "the server gave more than one answer")
+                self._refuse(StatusCode.INTERNAL, "the server returned more than one answer")
                 return
             self._answer = message
 
     def _answered(self, details: str, trailers: Headers) -> None:
         if self._answer is None:
-            self._finish(StatusCode.INTERNAL, "the server said OK, and gave no answer", trailers)
+            self._finish(StatusCode.INTERNAL, "the server returned OK without an answer", trailers)
         else:
             self._finish(StatusCode.OK, details, trailers)
 
@@ -211,7 +211,7 @@ class RequestStream(Call):
             # Awaiting the call reports the failure.
             return
         except Exception:
-            log.exception("the requests of a call cannot be made", path=self.path)
+            log.exception("the request iterator of a call failed", path=self.path)
             self.cancel()
 
 
@@ -283,7 +283,7 @@ class MultiCallable:
             ValueError: metadata, credentials or compression cannot be used.
         """
         if credentials is not None:
-            raise ValueError("credentials of a call are not known here; send metadata")
+            raise ValueError("credentials of a call are not supported; send metadata")
         channel = self._channel
         own = channel.metadata
         options = Options(

@@ -207,7 +207,7 @@ class Subchannel:
         try:
             connection = await open_connection(self.address, self, self._settings, self._tls)
         except (OSError, UnicodeError) as error:
-            self._fail(str(error) or "it does not answer in time")
+            self._fail(str(error) or "it did not answer in time")
         else:
             self._opened(connection)
         finally:
@@ -220,7 +220,7 @@ class Subchannel:
         if self.state is _SHUTDOWN:
             connection.close()
         elif connection.is_leaving:
-            self._fail("it ends connections as soon as they are made")
+            self._fail("it closes connections as soon as they are opened")
         else:
             self._connection = connection
             if self._watched is None:
@@ -231,7 +231,7 @@ class Subchannel:
     def _is_ready(self) -> None:
         self._cancel_timer()
         if self._failures:
-            log.info("server is back", address=self.address)
+            log.info("server is available again", address=self.address)
         self._failures = 0
         self._become(_READY)
         self.room_made()
@@ -242,7 +242,7 @@ class Subchannel:
         if self.state is _SHUTDOWN:
             return
         if hangs or self.state is _FAILED:
-            self._fail("it does not react" if hangs else self.reason)
+            self._fail("it does not respond" if hangs else self.reason)
             return
         self._become(_IDLE)
         if self.waiting or self.keeps_connected:
@@ -253,7 +253,7 @@ class Subchannel:
         if self.state is _SHUTDOWN:
             return
         if not self._failures:
-            log.warning("server cannot be used", address=self.address, reason=reason)
+            log.warning("server is unavailable", address=self.address, reason=reason)
         pause = min(self._settings.first_backoff_seconds * 2**self._failures, self._settings.max_backoff_seconds)
         self._failures = min(self._failures + 1, 30)
         self.reason = reason
@@ -289,17 +289,17 @@ class Subchannel:
         else:
             # The watch reports the end of this state.
             self._cancel_timer()
-            self.reason = "it says that it does not serve"
+            self.reason = "it reports that it is not serving"
             self._failures = self._failures or 1
             self._become(_FAILED)
 
     def _watch_ended(self) -> None:
         self._watch = None
-        self._fail("it does not tell its health", self._begin_watch)
+        self._fail("it does not report its health", self._begin_watch)
 
     def _is_silent(self) -> None:
         self._unwatch()
-        self._fail("it does not tell its health", self._begin_watch)
+        self._fail("it does not report its health", self._begin_watch)
 
     def _unwatch(self) -> None:
         watch, self._watch = self._watch, None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _OK: Final[Header] = (b"grpc-status", b"0")
 _OK_TRAILERS: Final[Sequence[Header]] = (_OK,)
-FAULT_MESSAGE: Final = "the service failed on this call; its log tells why"
+FAULT_MESSAGE: Final = "the service failed on this call; the service's log has the reason"
 """Message of the status for a handler that raised an exception that does not map to a status."""
 
 _HEADERS: Final[Sequence[Header]] = (
@@ -113,11 +113,11 @@ class ServerCall:
 
     def peer(self) -> str:
         """Return the caller's address in gRPC's notation."""
-        return self.connection.peer()
+        return self.connection.peer.name()
 
     def certificate(self) -> bytes | None:
         """Return the certificate with which the caller authenticated, in PEM; ``None`` without one."""
-        return self.connection.certificate()
+        return self.connection.peer.certificate()
 
     def answer(self, message: bytes, metadata: Sequence[Header] = ()) -> None:
         """End the call with its one response message and status OK. Has no effect if the call has ended.
@@ -176,7 +176,7 @@ class ServerCall:
         """Handle the request headers: a call that streams its requests is served from here on."""
         if not self.ended and self.method.streams_requests:
             self.method.open(self)
-            self.connection.ready(self)
+            self.connection.backlog.serve(self)
 
     def receive(self, data: bytes, *, last: bool) -> None:
         """Handle a part of the request."""
@@ -203,14 +203,14 @@ class ServerCall:
     def expire(self) -> None:
         """End the call: its deadline has passed."""
         self._alarm = None
-        self._tell(Ended.DEADLINE)
+        self._notify(Ended.DEADLINE)
         self.fail(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
 
     def leave(self) -> None:
         """End the call: its stream is closed. Without a response so far, the caller cancelled or disconnected."""
         if not self.ended:
             self.ended = True
-            self._tell(Ended.CALLER_LEFT)
+            self._notify(Ended.CALLER_LEFT)
             self._close()
 
     def look(self, now: float) -> None:
@@ -227,14 +227,14 @@ class ServerCall:
     def refuse_request(self, error: WireError) -> None:
         """End the call: its request is not gRPC, or exceeds a limit."""
         if not self.ended:
-            self._tell(Ended.CALLER_LEFT)
+            self._notify(Ended.CALLER_LEFT)
             self.fail(error.code, str(error))
 
     def _fail_metadata(self, error: ValueError) -> None:
         log.error("metadata cannot be sent", path=self.path, exc_info=error)
         self.fail(StatusCode.INTERNAL, FAULT_MESSAGE)
 
-    def _tell(self, why: Ended) -> None:
+    def _notify(self, why: Ended) -> None:
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end(why)
@@ -259,7 +259,7 @@ class ServerCall:
             self.message = data[PREFIX_BYTES:]
             if size > _SMALL_BYTES:
                 self._hold(size)
-            self.connection.ready(self)
+            self.connection.backlog.serve(self)
             return
         if self._body is None:
             self._body = bytearray()
@@ -270,13 +270,13 @@ class ServerCall:
             if last:
                 self.message = self._whole_message(limit)
                 self._hold(len(self.message))
-                self.connection.ready(self)
+                self.connection.backlog.serve(self)
         except WireError as error:
             self.refuse_request(error)
 
     def _hold(self, size: int) -> None:
         """Count ``size`` bytes of this call, until the call ends, among the request bytes that the server holds."""
-        self.connection.hold(size - self._held)
+        self.connection.request_bytes.hold(size - self._held)
         self._held = size
 
     def _check_size(self, limit: int) -> None:
@@ -284,10 +284,10 @@ class ServerCall:
         body = self._body or b""
         announced = int.from_bytes(body[1:5], "big") if len(body) >= PREFIX_BYTES else 0
         if max(announced, len(body) - PREFIX_BYTES) > limit:
-            raise WireError(StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the {limit} bytes that are taken")
-        if self.connection.holds_too_much():
+            raise WireError(StatusCode.RESOURCE_EXHAUSTED, f"a message is larger than the limit of {limit} bytes")
+        if self.connection.request_bytes.are_too_many():
             raise WireError(
-                StatusCode.RESOURCE_EXHAUSTED, "the service receives as much as it can hold; try again later"
+                StatusCode.RESOURCE_EXHAUSTED, "the service has no room for further requests; try again later"
             )
 
     def _whole_message(self, limit: int) -> bytes:
@@ -298,7 +298,7 @@ class ServerCall:
         if message is None:
             reader.end()
         if message is None or not reader.is_empty:
-            raise WireError(StatusCode.UNIMPLEMENTED, "the call takes one message, no more and no less")
+            raise WireError(StatusCode.UNIMPLEMENTED, "the call must have exactly one message")
         return message
 
     def _start(self, metadata: Sequence[Header]) -> list[Header]:

@@ -81,7 +81,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     async def send_initial_metadata(self, initial_metadata: Iterable[Metadatum]) -> None:
         """Send metadata before the first message."""
         if self._call.headers_sent:
-            raise grpc.aio.UsageError("the initial metadata have been sent")
+            raise grpc.aio.UsageError("the initial metadata has been sent")
         self._call.send_headers(metadata_headers(initial_metadata))
 
     def set_trailing_metadata(self, trailing_metadata: Iterable[Metadatum]) -> None:

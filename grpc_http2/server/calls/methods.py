@@ -96,7 +96,7 @@ class ServicerMethod:
         except asyncio.CancelledError:
             if not call.ended:
                 # The only remaining cause is the shutdown of the service.
-                call.fail(StatusCode.UNAVAILABLE, "the service is ending; try again")
+                call.fail(StatusCode.UNAVAILABLE, "the service is shutting down; try again")
                 raise
         except Exception:
             log.exception("servicer failed", path=call.path)

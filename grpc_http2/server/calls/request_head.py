@@ -54,10 +54,13 @@ class RequestHead:
         """
         if header_bytes(self.pairs) > max_bytes:
             raise WireError(
-                StatusCode.RESOURCE_EXHAUSTED, f"the metadata are larger than the {max_bytes} bytes that are taken"
+                StatusCode.RESOURCE_EXHAUSTED, f"the metadata is larger than the limit of {max_bytes} bytes"
             )
         timeout = self.headers.get(b"grpc-timeout")
         if timeout is not None:
             self.seconds = seconds_of_timeout(timeout)
         if self.headers.get(b"grpc-encoding", IDENTITY) not in _ENCODINGS:
-            raise WireError(StatusCode.UNIMPLEMENTED, "messages are read plain, or compressed with gzip or deflate")
+            raise WireError(
+                StatusCode.UNIMPLEMENTED,
+                "the grpc-encoding is not supported; send messages plain, or compressed with gzip or deflate",
+            )

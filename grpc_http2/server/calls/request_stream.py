@@ -22,7 +22,7 @@ def deserialized(deserialize: Callable[[bytes], Any] | None, message: bytes) -> 
     try:
         return deserialize(message)
     except Exception as error:
-        raise WireError(StatusCode.INTERNAL, "the request is not a message of this call") from error
+        raise WireError(StatusCode.INTERNAL, "the request is not a valid message of this method") from error
 
 
 class RequestStream:
@@ -67,7 +67,7 @@ class RequestStream:
             else:
                 self._more = asyncio.get_running_loop().create_future()
                 await self._more
-        self._call.connection.idle_reads.credit += READ_BYTES
+        self._call.connection.charges.idle_reads.credit += READ_BYTES
         return deserialized(self._deserialize, message)
 
     async def __aiter__(self) -> AsyncIterator[Any]:

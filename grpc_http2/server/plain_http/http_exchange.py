@@ -27,7 +27,7 @@ _OF_CONNECTIONS: Final = frozenset(
 
 
 class HttpExchange:
-    """One request and its response. A :class:`~grpc_http2.server.connection.ServerStream`.
+    """One request and its response. A :class:`~grpc_http2.server.streams.ServerStream`.
 
     Args:
         connection: connection on which the request arrived.
@@ -53,7 +53,7 @@ class HttpExchange:
         self._chunks: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._left = False
-        self._told_end = False
+        self._reported_end = False
         self._is_head = (b":method", b"HEAD") in headers
         self._answered = False
         self.request_ended = False
@@ -108,25 +108,25 @@ class HttpExchange:
             "query_string": query,
             "root_path": "",
             "headers": headers,
-            "client": self._connection.client(),
+            "client": self._connection.peer.address(),
             "server": None,
             "state": {},
-            "extensions": {"tls": {"client_certificate": self._connection.certificate()}},
+            "extensions": {"tls": {"client_certificate": self._connection.peer.certificate()}},
         }
 
     async def _next_event(self) -> dict[str, Any]:
         while not self._chunks:
             if self._left or self._answered:
                 return {"type": "http.disconnect"}
-            if self.request_ended and not self._told_end:
-                self._told_end = True
+            if self.request_ended and not self._reported_end:
+                self._reported_end = True
                 return {"type": "http.request", "body": b"", "more_body": False}
             self._news.clear()
             await self._news.wait()
         chunk = self._chunks.popleft()
         self._connection.make_room(self._stream_id, len(chunk))
         more = bool(self._chunks) or not self.request_ended
-        self._told_end = not more
+        self._reported_end = not more
         return {"type": "http.request", "body": chunk, "more_body": more}
 
     async def _send(self, event: dict[str, Any]) -> None:

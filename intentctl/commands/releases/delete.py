@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, OnVolume, managing
-from intentctl.output import console
-from serving.wire.channels import ChannelOptions
+from intentctl.output import print_line
 
 
 @connecting
@@ -29,4 +29,4 @@ def delete(
     """Delete a model or a version from the volume. Whatever is live is protected."""
     with managing(frontend, connection, model_dir) as manager:
         manager.delete(model_id, force=force)
-    console.print(f"deleted {model_id}", highlight=False, markup=False)
+    print_line(f"deleted {model_id}")

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.releases import MAX_HISTORY
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Frontend, Name, ReadVolume, managing, print_state
 from intentctl.output import AsJson
-from serving.domain.releases.release import MAX_HISTORY
-from serving.wire.channels import ChannelOptions
 
 
 @connecting

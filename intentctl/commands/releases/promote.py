@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import AsJson
-from serving.wire.channels import ChannelOptions
 
 
 @connecting

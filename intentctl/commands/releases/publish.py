@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json
+from intentctl.output import EXIT_USAGE, AsJson, fail, print_json, print_line
 from serving.domain.errors import InvalidModelId, ServingError
 from serving.domain.model_id import parse_model_id
 from serving.volume.publishing import publish as publish_model
@@ -28,9 +28,15 @@ def publish(
     replace: Annotated[bool, typer.Option("--replace", help="Replace the existing model of this id.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a model folder: staged, flushed to disk, renamed into place, with SHA-256 sums in its manifest."""
+    """Publish a model folder: loaded as a check, flushed to disk, renamed into place, with SHA-256 sums."""
     try:
-        manifest = publish_model(folder, model_dir, parse_model_id(model_id), replace=replace)
+        # NumPy is slow to import, and --help does not need it.
+        from predictor.model.servable import check_servable  # noqa: PLC0415
+    except ModuleNotFoundError:
+        fail("a model is loaded before it is published, which needs NumPy; install requirements/inference.txt")
+    try:
+        checked_id = parse_model_id(model_id)
+        manifest = publish_model(folder, model_dir, checked_id, replace=replace, check=check_servable)
     except InvalidModelId as error:
         fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
     except ServingError as error:
@@ -41,4 +47,4 @@ def publish(
         sums = {name: {"size": file.size, "sha256": file.sha256} for name, file in manifest.files.items()}
         print_json({"id": model_id, "version": manifest.model_version, "files": sums})
     else:
-        console.print(f"published {model_id} (version {manifest.model_version or 'unnamed'})", highlight=False)
+        print_line(f"published {model_id} (version {manifest.model_version or 'unnamed'})")

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.evaluating import share
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import EXIT_USAGE, AsJson, fail
 from serving.domain.management import Role
-from serving.wire.channels import ChannelOptions
 
 
 def _share(text: str) -> float:
@@ -22,7 +22,7 @@ def _share(text: str) -> float:
     try:
         percent = float(value[:-1])
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no share, as 10% or 0.1") from error
+        raise typer.BadParameter(f"{text!r} is not a share; write a share as 10% or 0.1") from error
     return share(str(percent / 100))
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import AsJson
-from serving.wire.channels import ChannelOptions
 
 
 @connecting

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.management_client import ManagementClient
 from intentctl.connection import connecting
-from intentctl.managing import FRONTEND, Frontend, ending_by_code, told
-from intentctl.output import AsJson
+from intentctl.foreign_text import shown
+from intentctl.managing import FRONTEND, Frontend, ending_by_code, summary_of
+from intentctl.output import AsJson, as_json_text
 from serving.domain.management import ModelChange
-from serving.wire.channels import ChannelOptions
-from serving.wire.management_client import ManagementClient
 
 
 @connecting
@@ -38,10 +38,10 @@ def watch(
 
 def _show(change: ModelChange, *, as_json: bool) -> None:
     if as_json:
-        line = json.dumps(change.as_dict(), ensure_ascii=False)
+        line = as_json_text(change.as_dict())
     else:
-        what = change.model_id if change.release is None else told(change.release)
-        line = f"{change.kind}\t{what}" if what else change.kind
+        what = change.model_id if change.release is None else summary_of(change.release)
+        line = f"{change.kind}\t{shown(what)}" if what else change.kind
     sys.stdout.write(line + "\n")
     # A reader at the other end of a pipe needs each line as it arrives.
     sys.stdout.flush()

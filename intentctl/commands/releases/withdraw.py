@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from intent_serving_client.channels import ChannelOptions
+from intent_serving_client.releases import WithdrawableRole
 from intentctl.connection import connecting
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import EXIT_USAGE, AsJson, fail
-from serving.domain.releases.changes import Trial
-from serving.wire.channels import ChannelOptions
 
 
 @connecting
@@ -29,8 +29,8 @@ def withdraw(
 ) -> None:
     """End the canary or the shadow, or remove a label. The stable version stays."""
     if canary + shadow + (label is not None) != 1:
-        fail("say what ends: one of --canary, --shadow and --label", EXIT_USAGE)
-    role: Trial = "canary" if canary else "shadow" if shadow else "label"
+        fail("give one of --canary, --shadow and --label", EXIT_USAGE)
+    role: WithdrawableRole = "canary" if canary else "shadow" if shadow else "label"
     with managing(frontend, connection, model_dir) as manager:
         state = manager.withdraw(name, role, label=label or "", expected_revision=expect, comment=comment)
     print_change(state, as_json=as_json)

@@ -44,6 +44,8 @@ OF_MODELS: Final[Sequence[Callable[[Subject], Iterator[Finding]]]] = (
     tokens.characters_without_a_name,
     tokens.words_behind_characters,
     tokens.capitals,
+    tokens.not_normalized,
+    tokens.without_normalization,
     tokens.ngrams_that_are_not_made,
     tokens.ngrams_that_are_not_known,
     tokens.cut,

@@ -20,13 +20,13 @@ def no_baseline(manifest: Manifest) -> Iterator[Finding]:
         if not manifest.is_elsewhere:
             yield note(
                 "no-baseline",
-                "the manifest has no Baseline, so drift cannot be told",
+                "the manifest has no Baseline, so drift cannot be detected",
                 "train the model with `intentctl train`, which writes one",
             )
     elif manifest.baseline.documents < FEWEST_VALIDATED:
         yield note(
             "no-baseline",
-            f"the Baseline is of {manifest.baseline.documents} documents, too few to tell drift from chance",
+            f"the Baseline is of {manifest.baseline.documents} documents, too few to distinguish drift from chance",
             f"validate the model on at least {FEWEST_VALIDATED} documents",
         )
 
@@ -38,7 +38,7 @@ def other_labels(manifest: Manifest) -> Iterator[Finding]:
         yield error(
             "baseline-of-other-labels",
             f"the Baseline counts labels that the model does not have: {some_of(strange)}",
-            "it is of another model: take it from the training of this one",
+            "the Baseline is of another model: use the Baseline from the training of this model",
         )
 
 
@@ -49,7 +49,7 @@ def sums_that_differ(manifest: Manifest) -> Iterator[Finding]:
         yield error(
             "baseline-sums",
             f"the Baseline has {baseline.documents} documents, {sum(baseline.confidence)} scores and "
-            f"{sum(baseline.labels.values())} labels, which should be one number",
+            f"{sum(baseline.labels.values())} labels, which should be the same number",
             "write it again, as `intentctl train` does",
         )
 
@@ -58,11 +58,18 @@ def unknown_tokens(manifest: Manifest) -> Iterator[Finding]:
     """Report many unknown tokens, because the model should know texts that resemble its training texts."""
     baseline = manifest.baseline
     share = baseline.unknown_share if baseline else 0.0
-    if share >= _MANY_UNKNOWN:
+    if share >= _MANY_UNKNOWN and _is_of_one_tokenizer(manifest):
+        yield note(
+            "baseline-unknown-tokens",
+            f"{share:.0%} of the tokens of the validation texts are not in the vocabulary, which was made of few texts",
+            "train on more texts",
+        )
+    elif share >= _MANY_UNKNOWN:
         yield error(
             "baseline-unknown-tokens",
             f"{share:.0%} of the tokens of the validation texts are not in the vocabulary",
-            "the vocabulary was made with another tokenizer, or of other texts: make both alike and train again",
+            "the vocabulary was made with another tokenizer or from other texts: use the same for both, "
+            "and train again",
         )
 
 
@@ -71,9 +78,11 @@ def empty_documents(manifest: Manifest) -> Iterator[Finding]:
     baseline = manifest.baseline
     share = baseline.empty_share if baseline else 0.0
     if share >= _MANY_EMPTY:
-        yield warning(
+        # Few texts without n-grams have few words; with another tokenizer, it is a fault.
+        finding = note if _is_of_one_tokenizer(manifest) else warning
+        yield finding(
             "baseline-empty-documents",
-            f"the model knows no token of {share:.0%} of its validation texts, and answers all of them alike",
+            f"the model knows no token of {share:.0%} of its validation texts, and gives them all the same answer",
             "train on more texts, or with n-grams of characters",
         )
 
@@ -85,6 +94,14 @@ def mostly_fallbacks(manifest: Manifest) -> Iterator[Finding]:
     if share >= _MANY_FALLBACKS:
         yield warning(
             "baseline-fallbacks",
-            f"{share:.0%} of the validation texts got the fallback label",
+            f"{share:.0%} of the validation texts were answered with the fallback label",
             "lower Confidence.threshold, or train a better model",
         )
+
+
+def _is_of_one_tokenizer(manifest: Manifest) -> bool:
+    """Return whether the manifest shows that `intentctl train` made the vocabulary with the tokenizer that serves."""
+    match (manifest.model_extra or {}).get("Training"):
+        case {"recipe": {"tokenizer": str() as tokenizer}}:
+            return tokenizer == manifest.tokenizer
+    return False

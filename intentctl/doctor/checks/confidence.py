@@ -13,7 +13,7 @@ def no_temperature(manifest: Manifest) -> Iterator[Finding]:
     if "temperature" not in manifest.confidence.model_fields_set and not manifest.is_elsewhere:
         yield note(
             "no-temperature",
-            "the manifest has no temperature, so scores are no calibrated probabilities",
+            "the manifest has no temperature, so scores are not calibrated probabilities",
             "train the model with `intentctl train`, which fits one on validation texts",
         )
 
@@ -23,8 +23,9 @@ def no_threshold(manifest: Manifest) -> Iterator[Finding]:
     if not manifest.confidence.threshold and not manifest.is_elsewhere:
         yield note(
             "no-threshold",
-            "the manifest has no threshold: every document is given an intent, whatever it is about",
-            "set Confidence.threshold in the manifest, or ask with a threshold",
+            "the manifest has no threshold: every document is answered with an intent, whatever its subject",
+            "set Confidence.threshold in the manifest (`intentctl train --threshold`), "
+            "or send a threshold with each query",
         )
 
 
@@ -34,8 +35,9 @@ def threshold_without_effect(manifest: Manifest) -> Iterator[Finding]:
     if labels and 0.0 < threshold <= 1.0 / labels:
         yield warning(
             "threshold-without-effect",
-            f"the threshold is {threshold:g}, and the best of {labels} labels always has at least {1.0 / labels:.3g}",
-            "set one above that",
+            f"the threshold is {threshold:g}, but the best of {labels} labels always scores at least "
+            f"{1.0 / labels:.3g}",
+            "set a higher threshold",
         )
 
 
@@ -49,12 +51,13 @@ def unknown_fallback(manifest: Manifest) -> Iterator[Finding]:
     if alike:
         yield warning(
             "unknown-fallback",
-            f"the fallback label is {fallback!r}, and the model has {alike[0]!r}: answers will have both",
-            "write Confidence.fallback as the model's label is written",
+            f"the fallback label is {fallback!r}, but the model has {alike[0]!r}: answers will contain both",
+            "write Confidence.fallback like the model's label",
         )
     elif confidence.threshold:
         yield note(
             "unknown-fallback",
-            f"the fallback label {fallback!r} is none of the model's own, so its score is always 0",
-            "clients have to expect it; name one of the model's labels if it has one for this",
+            f"the fallback label {fallback!r} is not a label of the model, so its score is always 0",
+            "make sure that clients expect this label, or name one of the model's labels "
+            "(`intentctl train --fallback-label`)",
         )

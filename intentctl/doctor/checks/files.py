@@ -22,7 +22,7 @@ def classes_turned_around(folder: Folder) -> Iterator[Finding]:
         yield error(
             "classes-turned-around",
             f"classes maps labels to indexes ({next(iter(classes))!r} to {next(iter(classes.values()))!r})",
-            'write it the other way round: {"0": "<label>", ...}',
+            'map indexes to labels instead: {"0": "<label>", ...}',
         )
 
 
@@ -30,7 +30,7 @@ def classes_from_one(folder: Folder) -> Iterator[Finding]:
     """Report a manifest that counts outputs from one."""
     classes = _classes(folder)
     if classes and set(classes) == {str(number) for number in range(1, len(classes) + 1)}:
-        yield error("classes-from-one", "classes counts its outputs from 1", "count from 0, as the network does")
+        yield error("classes-from-one", "classes counts its outputs from 1", "count from 0, like the network")
 
 
 def too_large(folder: Folder) -> Iterator[Finding]:
@@ -41,8 +41,8 @@ def too_large(folder: Folder) -> Iterator[Finding]:
         yield warning(
             "too-large",
             f"the model's files have {size / 1e6:.1f} MB together, most of it in {largest}; "
-            f"{LARGEST_BYTES / 1e6:.0f} MB are enough for intents, and larger ones drive others out of memory",
-            "train it with fewer tokens, n-grams or dimensions",
+            f"{LARGEST_BYTES / 1e6:.0f} MB are enough for intents, and larger models evict others from memory",
+            "train the model with fewer tokens, n-grams or dimensions",
         )
 
 
@@ -52,15 +52,19 @@ def no_sums(manifest: Manifest) -> Iterator[Finding]:
     if missing and not manifest.is_elsewhere:
         yield note(
             "no-sums",
-            f"the manifest has no sum of {' and '.join(missing)}: nothing tells whether they are whole",
-            "publish the model with `intentctl publish`, which writes them",
+            f"the manifest has no checksum of {' and '.join(missing)}, so damage to these files cannot be detected",
+            "publish the model with `intentctl publish`, which writes the checksums",
         )
 
 
 def no_version(manifest: Manifest) -> Iterator[Finding]:
     """Report a missing version, without which answers do not show which copy of the model gave them."""
     if not manifest.model_version:
-        yield note("no-version", "the manifest has no ModelVersion, so answers tell none", "give each copy its own")
+        yield note(
+            "no-version",
+            "the manifest has no ModelVersion, so answers have no version",
+            "give each copy its own version",
+        )
 
 
 def _classes(folder: Folder) -> Mapping[str, object]:

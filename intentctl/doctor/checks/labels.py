@@ -12,7 +12,11 @@ from serving.domain.manifest import Manifest
 def one_label(manifest: Manifest) -> Iterator[Finding]:
     """Report a model with a single label, which has nothing to distinguish."""
     if len(manifest.labels) == 1:
-        yield error("one-label", "the model has one label, so every answer is that", "train it with at least two")
+        yield error(
+            "one-label",
+            "the model has one label, so all answers are the same",
+            "train the model with at least two labels",
+        )
 
 
 def same_label_twice(manifest: Manifest) -> Iterator[Finding]:
@@ -21,7 +25,8 @@ def same_label_twice(manifest: Manifest) -> Iterator[Finding]:
     if twice:
         yield warning(
             "same-label-twice",
-            f"several outputs have one label: {some_of(twice)}; each has a score of its own, lower than both together",
+            f"several outputs have the same label: {some_of(twice)}; each output has its own score, lower "
+            "than their sum",
             "give each output its own label, or train with one output for both",
         )
 
@@ -32,7 +37,8 @@ def empty_label(manifest: Manifest) -> Iterator[Finding]:
     if empty:
         yield error(
             "empty-label",
-            f"the label of output {', '.join(map(str, empty))} is empty: clients cannot tell it from no answer",
+            f"the label of output {', '.join(map(str, empty))} is empty: clients cannot distinguish it "
+            "from a missing answer",
             "look for rows without a label in the training data, and train again",
         )
 
@@ -43,7 +49,7 @@ def odd_white_space(manifest: Manifest) -> Iterator[Finding]:
     if odd:
         yield warning(
             "odd-white-space",
-            f"labels have white space that does not show: {some_of(odd)}; clients that compare them will miss it",
+            f"labels have invisible white space: {some_of(odd)}; clients that compare labels will not match them",
             "strip the labels of the training data, or correct classes in the manifest",
         )
 
@@ -57,8 +63,8 @@ def alike_but_for_case(manifest: Manifest) -> Iterator[Finding]:
     if pairs:
         yield warning(
             "alike-but-for-case",
-            f"labels differ by case, blanks or punctuation alone: {'; '.join(pairs[:5])}",
-            "if they are one intent, write them alike in the training data and train again",
+            f"labels differ only in case, blanks or punctuation: {'; '.join(pairs[:5])}",
+            "if the labels mean one intent, write them the same way in the training data, and train again",
         )
 
 
@@ -68,5 +74,5 @@ def only_numbers(manifest: Manifest) -> Iterator[Finding]:
         yield warning(
             "only-numbers",
             f"all labels are numbers, as {some_of(list(manifest.labels), 3)}",
-            "write the names of the intents into classes, unless numbers are what clients expect",
+            "write the names of the intents into classes, unless clients expect numbers",
         )

@@ -32,9 +32,9 @@ def rows_of_zeros(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             by_share(share, wrong=_WRONG, odd=_ODD),
             "rows-of-zeros",
-            f"the rows of {len(tokens)} tokens ({share:.1%}) are all zeros, as those of {some_of(tokens)}: they say "
-            "nothing, and pass for known",
-            "leave them out of the vocabulary, or find out why they were not trained",
+            f"the rows of {len(tokens)} tokens ({share:.1%}) are all zeros, as those of {some_of(tokens)}: "
+            "these tokens contribute nothing, but count as known",
+            "remove these tokens from the vocabulary, or find out why they were not trained",
         )
 
 
@@ -45,8 +45,8 @@ def one_answer(subject: Subject) -> Iterator[Finding]:
         (winner,) = winners
         yield error(
             "one-answer",
-            f"every document is answered with {subject.model.labels[winner]!r}: no token is for another label",
-            "the training has failed: look at its loss, its learning rate and its labels",
+            f"every document is answered with {subject.model.labels[winner]!r}: no token speaks for another label",
+            "the training has failed: check its loss, learning rate and labels",
         )
 
 
@@ -60,9 +60,9 @@ def labels_that_never_win(subject: Subject) -> Iterator[Finding]:
         more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
         yield warning(
             "labels-that-never-win",
-            f"no document can get {len(pairs)} of the labels, as each loses to another one for every token: "
+            f"{len(pairs)} of the labels can never be the answer, because each loses to another one for every token: "
             f"{', '.join(pairs[:5])}{more}",
-            "look whether they have training texts of their own",
+            "check that these labels have training texts of their own",
         )
 
 
@@ -84,8 +84,8 @@ def threshold_out_of_reach(subject: Subject) -> Iterator[Finding]:
     if threshold > highest:
         yield error(
             "threshold-out-of-reach",
-            f"the threshold is {threshold:g}, and no document can get a score above {highest:.3g}: all fall back",
-            "lower Confidence.threshold, or look at Confidence.temperature",
+            f"the threshold is {threshold:g}, and no document can score above {highest:.3g}: all answers fall back",
+            "lower Confidence.threshold, or check Confidence.temperature",
         )
 
 
@@ -99,21 +99,21 @@ def strange_magnitude(subject: Subject) -> Iterator[Finding]:
     if strange:
         yield warning(
             "strange-magnitude",
-            f"weights are far larger than training makes them: {', '.join(strange)}; scores will be 0 or 1",
-            "look whether the training has diverged, or the file is damaged",
+            f"weights are far larger than those of any normal training: {', '.join(strange)}; scores will be 0 or 1",
+            "check whether the training has diverged or the file is damaged",
         )
 
 
 def other_hidden_size(subject: Subject) -> Iterator[Finding]:
     """Report a wrong fc_size: the book's predictor builds the network from the manifest, and then cannot load it."""
     first = subject.layers.linears[0].weight.shape[0]
-    told = subject.manifest.fc_size
-    if told is not None and len(subject.layers.linears) > 1 and told != first:
+    fc_size = subject.manifest.fc_size
+    if fc_size is not None and len(subject.layers.linears) > 1 and fc_size != first:
         yield warning(
             "other-hidden-size",
-            f"the manifest's fc_size is {told}, and the first layer of model.pth has {first} outputs; here the file "
-            "counts, the book's predictor cannot load it",
-            f"write {first} into the manifest, unless the file is that of another model",
+            f"the manifest's fc_size is {fc_size}, but the first layer of model.pth has {first} outputs; this "
+            "predictor uses the file, and the book's predictor cannot load it",
+            f"write {first} into the manifest, unless the file belongs to another model",
         )
 
 

@@ -22,16 +22,16 @@ def no_default_index(subject: Subject) -> Iterator[Finding]:
     if UNKNOWN_TOKEN in subject.vocabulary.indices:
         yield warning(
             "no-default-index",
-            f"the vocabulary has {UNKNOWN_TOKEN} and no default index: unknown tokens are left out here, "
+            f"the vocabulary has {UNKNOWN_TOKEN} but no default index: unknown tokens are ignored here, "
             "and are an error in torchtext",
-            f'call vocab.set_default_index(vocab["{UNKNOWN_TOKEN}"]) before it is saved',
+            f'call vocab.set_default_index(vocab["{UNKNOWN_TOKEN}"]) before saving the vocabulary',
         )
     else:
         yield warning(
             "no-default-index",
-            f"the vocabulary has neither {UNKNOWN_TOKEN} nor a default index: unknown tokens are left out here, "
-            "and are an error in torchtext",
-            f'make it with specials=["{UNKNOWN_TOKEN}"], and set the default index',
+            f"the vocabulary has neither {UNKNOWN_TOKEN} nor a default index: unknown tokens are ignored "
+            "here, and are an error in torchtext",
+            f'make the vocabulary with specials=["{UNKNOWN_TOKEN}"], and set the default index',
         )
 
 
@@ -43,8 +43,8 @@ def word_for_unknown_tokens(subject: Subject) -> Iterator[Finding]:
         if not is_special(token):
             yield warning(
                 "word-for-unknown-tokens",
-                f"every unknown token is taken for {token!r}, which has the default index {default}",
-                f'make the vocabulary with specials=["{UNKNOWN_TOKEN}"], and let that have the default index',
+                f"every unknown token is treated as {token!r}, which has the default index {default}",
+                f'make the vocabulary with specials=["{UNKNOWN_TOKEN}"], and set the default index to that token',
             )
 
 
@@ -56,7 +56,7 @@ def indices_that_differ(subject: Subject) -> Iterator[Finding]:
         yield error(
             "indices-that-differ",
             f"itos and stoi of the vocabulary disagree for {len(differing)} tokens, as {some_of(differing)}",
-            "save the vocabulary that the model was trained with",
+            "save the vocabulary with which the model was trained",
         )
         return
     listed = set(vocabulary.tokens)
@@ -64,9 +64,9 @@ def indices_that_differ(subject: Subject) -> Iterator[Finding]:
     if more:
         yield note(
             "indices-that-differ",
-            f"stoi of the vocabulary has {len(more)} tokens that itos has not, as {some_of(more)}: torchtext adds "
-            "those that it is asked for, and they pass for known",
-            "save the vocabulary before it is used",
+            f"stoi of the vocabulary has {len(more)} tokens that itos does not have, as {some_of(more)}: "
+            "torchtext adds tokens that are looked up, and they count as known",
+            "save the vocabulary before using it",
         )
 
 
@@ -76,9 +76,9 @@ def rows_without_a_token(subject: Subject) -> Iterator[Finding]:
     if rows > tokens:
         yield warning(
             "rows-without-a-token",
-            f"model.pth has {rows} rows, and the vocabulary {tokens} tokens: {rows - tokens} rows are never used, "
-            "and the vocabulary may be that of another model",
-            "publish weights and vocabulary of one training together",
+            f"model.pth has {rows} rows, and the vocabulary {tokens} tokens: {rows - tokens} rows are "
+            "never used, and the vocabulary may belong to another model",
+            "publish the weights and the vocabulary of one training together",
         )
 
 
@@ -90,7 +90,7 @@ def decoded_wrongly(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             by_share(share, wrong=2.0, odd=_ODD),
             "decoded-wrongly",
-            f"{len(broken)} tokens look like UTF-8 that was read as another encoding, as {some_of(broken)}",
+            f"{len(broken)} tokens look like UTF-8 that was decoded with another encoding, as {some_of(broken)}",
             "read the training texts as UTF-8 (utf-8-sig where a byte order mark comes first), and train again",
         )
 
@@ -98,13 +98,14 @@ def decoded_wrongly(subject: Subject) -> Iterator[Finding]:
 def not_composed(subject: Subject) -> Iterator[Finding]:
     """Report letters that are separate from their accents, as some systems write them; users type composed letters."""
     apart = [token for token in subject.tokens if not unicodedata.is_normalized("NFC", token)]
-    if apart:
+    # A tokenizer that normalizes composes what users type, so that these tokens are out of its reach.
+    if apart and not subject.tokenizer.is_normalized:
         share = len(apart) / len(subject.tokens)
         yield Finding(
             by_share(share, wrong=2.0, odd=_ODD),
             "not-composed",
-            f"{len(apart)} tokens have letters and accents apart (they are not in Unicode's form NFC), as "
-            f"{some_of(apart)}: what users type mostly is composed, and is not found",
+            f"{len(apart)} tokens have separate letters and accents (not Unicode's form NFC), as "
+            f"{some_of(apart)}: users mostly type composed characters, which are not found",
             'apply unicodedata.normalize("NFC", text) to the training texts, and train again',
         )
 

@@ -2,7 +2,8 @@
 
 Python's own unpickler imports and calls anything that a file names, and a file of a few hundred bytes (tuples of tuples
 as the keys of a dictionary) can keep torch's restricted unpickler busy forever. Here a global is only a name, a call is
-only recorded, keys are strings or small numbers, and the length of the file bounds the work.
+only recorded, keys are strings or small numbers, and an :class:`~predictor.model.files.allowance.Allowance` bounds
+memory and time.
 
 The opcodes are those that protocols 2 to 5 use for containers, numbers and text; their meaning is that of CPython's
 ``pickletools``.
@@ -10,13 +11,16 @@ The opcodes are those that protocols 2 to 5 use for containers, numbers and text
 
 from __future__ import annotations
 
-import pickle
 import struct
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from predictor.model.files.text_runs import TextRun, TextRuns
+import numpy.typing as npt
+
+from predictor.model.files.allowance import Allowance, TooManyItems, allowance_for
+from predictor.model.files.text_runs import TextRuns
 from serving.domain.errors import ForbiddenPickle, InvalidModelFile
 
 
@@ -43,17 +47,41 @@ SETS: Final = frozenset({Global("__builtin__", "set"), Global("builtins", "set")
 CONTAINERS: Final = frozenset({ORDERED_DICT, COUNTER, DEFAULT_DICT}) | SETS
 """Globals of plain data, which are read as dictionaries and lists."""
 
-# In bytes. Shorter runs are read string by string: even one of them could make the unpickler allocate megabytes.
+# In bytes. Shorter runs are read string by string, which costs less than the search for their end.
 _SHORTEST_RUN: Final = 4096
+# In bytes, in which no run is searched for after a search in vain.
+_SHORTEST_PAUSE: Final = 256
+_LONGEST_PAUSE: Final = 1 << 14
 
-_LIST_BEGINS: Final = b"\x80\x02("
-_LIST_ENDS: Final = b"l."
+# Upper bounds on bytes of memory in CPython. Both tables of a dictionary that grows count, and both copies of a stack
+# whose upper part becomes a list.
+_BYTES_OF_STACK: Final = 18
+_BYTES_OF_MEMO: Final = 152
+_BYTES_OF_CONTAINER: Final = 128
+_BYTES_OF_VALUE: Final = 32
+_BYTES_OF_PAIR: Final = 120
+_BYTES_OF_ITEM: Final = 10
+# Each character of a text may take four bytes because of a single one in the text.
+_BYTES_OF_CHARACTER: Final = 4
+_LARGE: Final = 1 << 16
+"""Bytes of a value whose memory is covered before it is read."""
+
+_OPCODES_AT_ONCE: Final = 1024
+"""Number of opcodes after which memory and time are checked."""
+
+# Most strings on the stack besides those of one list: picklers add a thousand items at a time.
+_MOST_ON_STACK: Final = 1 << 12
+_BYTES_OF_TEXT: Final = 64
+# A dictionary may also hold the attributes of an object; those of a torch module are about twenty.
+_MOST_ATTRIBUTES: Final = 64
 
 # A state_dict has about eight containers per tensor, a vocabulary a few dozen. One byte of the file can take up to 70
 # bytes in memory.
 _MOST_CONTAINERS: Final = 1 << 18
 
-_NO_PICKLE: Final = "a file of the model is damaged, or in a pickle protocol that is not read; publish the model again"
+_NO_PICKLE: Final = "a file of the model is damaged, or in an unsupported pickle protocol; publish the model again"
+
+_TOO_MANY: Final = "a file of the model has more items than the model has a use for; publish the model again"
 
 _MARK: Final = object()
 
@@ -64,6 +92,8 @@ def read_pickle(
     allowed: Collection[Global],
     persistent: Callable[[object], object] | None = None,
     start: int = 0,
+    end: int | None = None,
+    allowance: Allowance | None = None,
 ) -> tuple[Any, int]:
     """Return the object of the pickle that begins at ``start``, and the position behind the pickle.
 
@@ -75,14 +105,22 @@ def read_pickle(
         allowed: globals that the pickle may name.
         persistent: resolves a persistent id; without it, persistent ids are refused.
         start: position of the beginning of the pickle.
+        end: position at or before which the pickle ends; the end of ``data`` by default.
+        allowance: bounds on memory, items and time; by default, bounds that every real file of this length keeps.
 
     Raises:
         ForbiddenPickle: the pickle names another global, or holds an opcode that only code needs.
+        NeedsMoreMemory: the objects take more memory than the allowance has.
+        TooManyItems: a list or a dictionary has more items than the allowance has.
         InvalidModelFile: the pickle is damaged, or describes more objects than its length justifies.
     """
-    machine = _Machine(data, start, allowed, persistent)
+    end = len(data) if end is None else end
+    allowance = allowance_for(end - start) if allowance is None else allowance
+    machine = _Machine(data, start, end, allowed, persistent, allowance)
     try:
-        return machine.run(), machine.position
+        value = machine.run()
+        allowance.keep(machine.memory)
+        return value, machine.position
     except (IndexError, struct.error, UnicodeDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidModelFile("a file of the model is damaged; publish the model again") from error
 
@@ -90,29 +128,42 @@ def read_pickle(
 class _Machine:
     """Stack, marks and memo of one pickle."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - built at one place
         self,
         data: bytes,
         start: int,
+        end: int,
         allowed: Collection[Global],
         persistent: Callable[[object], object] | None,
+        allowance: Allowance,
     ) -> None:
         self.position = start
         self._data = data
+        self._end = end
+        self._allowance = allowance
+        self._built = 0
+        """Upper bound on the bytes of the objects that were built, without the stack and the memo."""
         self._allowed = allowed
         self._persistent = persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._text_runs: TextRuns | None = None
-        self._runs: list[tuple[TextRun, list[str]]] = []
+        self._runs: list[tuple[npt.NDArray[Any], list[str]]] = []
+        """Strings of runs, and the memo index of each, which is not in the memo yet."""
         self._no_run_before = 0
-        self._work_left = len(data)
+        self._pause = _SHORTEST_PAUSE
+        self._work_left = end - start
         self._containers_left = _MOST_CONTAINERS
 
     def run(self) -> Any:
-        data = self._data
+        data, end = self._data, self._end
         start = self.position
-        while (code := data[self.position]) != _STOP:
+        opcodes_left = _OPCODES_AT_ONCE
+        while self.position < end and (code := data[self.position]) != _STOP:
+            opcodes_left -= 1
+            if not opcodes_left:
+                opcodes_left = _OPCODES_AT_ONCE
+                self._check()
             if code == _BINUNICODE and self._push_run():
                 continue
             operation = _OPERATIONS.get(code)
@@ -121,35 +172,52 @@ class _Machine:
                 raise _refused_opcode(code) if self.position > start else InvalidModelFile(_NO_PICKLE)
             self.position += 1
             operation(self)
+        if self.position >= end:
+            raise ValueError("the pickle does not end")
         self.position += 1
         if len(self._stack) != 1:
             raise ValueError("the stack does not hold one object at the end")
         return self._stack[0]
 
+    @property
+    def memory(self) -> int:
+        """Upper bound on the bytes of memory that everything built up to now takes."""
+        return self._built + _BYTES_OF_STACK * len(self._stack) + _BYTES_OF_MEMO * len(self._memo)
+
+    def _check(self, more: int = 0) -> None:
+        self._allowance.cover(self.memory + more)
+        self._allowance.check()
+
     def _push_run(self) -> bool:
         """Push the run of strings that begins at the current position; return whether a long enough run exists."""
-        if self.position < self._no_run_before or len(self._data) < _SHORTEST_RUN:
+        if self.position < self._no_run_before or self._end - self.position < _SHORTEST_RUN:
             return False
         if self._text_runs is None:
-            self._text_runs = TextRuns(self._data)
-        run = self._text_runs.at(self.position)
+            self._text_runs = TextRuns(self._data, self._end)
+        run = self._text_runs.at(self.position, _SHORTEST_RUN)
         if run is None:
+            # A dictionary has a string between any two of its values: not each of them is worth a search.
+            self._no_run_before = self.position + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             return False
-        if run.end - run.start < _SHORTEST_RUN:
-            self._no_run_before = run.end
-            return False
-        # A run holds only text, so Python's unpickler, which is seven times as fast, may read it.
-        texts = pickle.loads(b"".join((_LIST_BEGINS, self._data[run.start : run.end], _LIST_ENDS)))  # noqa: S301
+        self._pause = _SHORTEST_PAUSE
+        if len(self._stack) + len(run) > self._allowance.most_items + _MOST_ON_STACK:
+            raise TooManyItems(_TOO_MANY)
+        self._check(_BYTES_OF_CHARACTER * (run.end - run.start) + (_BYTES_OF_TEXT + _BYTES_OF_STACK) * len(run))
+        texts = run.texts()
+        self._built += sum(map(sys.getsizeof, texts)) + _BYTES_OF_ITEM * len(texts)
         # Few of these strings are referenced again, so their memo entries are created only when one is needed.
-        self._runs.append((run, texts))
+        self._runs.append((run.memos, texts))
         self._stack.extend(texts)
         self.position = run.end
         return True
 
     def take(self, count: int) -> bytes:
         end = self.position + count
-        if count < 0 or end > len(self._data):
+        if count < 0 or end > self._end:
             raise ValueError("the file ends in the middle")
+        if count > _LARGE:
+            self._check((1 + _BYTES_OF_CHARACTER) * count)
         chunk = self._data[self.position : end]
         self.position = end
         return chunk
@@ -158,10 +226,17 @@ class _Machine:
         return layout.unpack(self.take(layout.size))[0]
 
     def text(self, count: int) -> str:
-        return _text(self.take(count))
+        text = _text(self.take(count))
+        self._built += sys.getsizeof(text)
+        return text
+
+    def push_value(self, value: object) -> None:
+        """Push a number or bytes."""
+        self._built += max(_BYTES_OF_VALUE, sys.getsizeof(value))
+        self._stack.append(value)
 
     def line(self) -> str:
-        end = self._data.index(b"\n", self.position)
+        end = self._data.index(b"\n", self.position, self._end)
         line = self.text(end - self.position)
         self.position += 1
         return line
@@ -172,8 +247,15 @@ class _Machine:
     def push_container(self, value: object) -> None:
         self._containers_left -= 1
         if self._containers_left < 0:
-            raise ValueError("more is to be built than any model consists of")
+            raise ValueError("the file builds more objects than any model consists of")
+        self._built += _BYTES_OF_CONTAINER
         self._stack.append(value)
+
+    def items_to_mark(self) -> list[Any]:
+        """Return the values down to the mark, which are about to become a container."""
+        items = self.pop_to_mark()
+        self._built += _BYTES_OF_ITEM * len(items)
+        return items
 
     def pop(self) -> Any:
         value = self._stack.pop()
@@ -205,19 +287,20 @@ class _Machine:
         self._stack.append(self._memo[index])
 
     def _remember_runs(self) -> None:
-        for run, texts in self._runs:
-            for memo, text in zip(run.memos.tolist(), texts, strict=True):
+        for memos, texts in self._runs:
+            self._check(_BYTES_OF_MEMO * len(texts))
+            for memo, text in zip(memos.tolist(), texts, strict=True):
                 self._memo.setdefault(memo, text)
         self._runs.clear()
 
     def named(self, module: object, name: object) -> None:
         # STACK_GLOBAL takes both from the stack, which may hold anything.
         if not isinstance(module, str) or not isinstance(name, str):
-            raise TypeError("a global whose name is no text")
+            raise TypeError("a global whose name is not text")
         found = Global(module, name)
         if found not in self._allowed:
             raise ForbiddenPickle(
-                "a file of the model asks for code that model files have no business with; nothing of it was run"
+                "a file of the model requests code that no model needs; none of it was run"
             ) from LookupError(f"{module[:80]!r} {name[:80]!r}")
         self._stack.append(found)
 
@@ -230,7 +313,7 @@ class _Machine:
         if constructor in SETS:
             return arguments[0] if arguments else []
         if constructor == DEFAULT_DICT:
-            return {}
+            return _Growing()
         if constructor in CONTAINERS:
             content = arguments[0] if arguments else {}
             if isinstance(content, dict):
@@ -238,7 +321,9 @@ class _Machine:
             # Python 2 wrote ordered dictionaries as lists of pairs. A file may refer to one list many times.
             self._work_left -= len(content)
             if self._work_left < 0:
-                raise ValueError("more is to be built than the file justifies")
+                raise ValueError("the file builds more objects than its size justifies")
+            self._built += _BYTES_OF_PAIR * len(content)
+            self._check()
             result: dict[Any, Any] = {}
             for key, value in content:
                 _set_item(result, key, value)
@@ -248,14 +333,30 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, dict) or len(items) % 2:
-            raise TypeError("items for something that is no dictionary")
+            raise TypeError("items for something that is not a dictionary")
+        self._built += _BYTES_OF_PAIR // 2 * len(items)
+        if len(items) > _OPCODES_AT_ONCE:
+            self._check()
         for key, value in zip(items[::2], items[1::2], strict=True):
             _set_item(target, key, value)
+        most = self._allowance.most_items + _MOST_ATTRIBUTES
+        if len(target) > most and type(target) is dict and not self._belongs_to_a_counter():
+            raise TooManyItems(_TOO_MANY)
+
+    def _belongs_to_a_counter(self) -> bool:
+        """Whether the dictionary on the top is the argument of a Counter.
+
+        Old vocabularies count tokens that they do not contain.
+        """
+        return len(self._stack) > 1 and self._stack[-2] == COUNTER
 
     def append(self, items: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, list):
-            raise TypeError("items for something that is no list")
+            raise TypeError("items for something that is not a list")
+        if len(target) + len(items) > self._allowance.most_items:
+            raise TooManyItems(_TOO_MANY)
+        self._built += _BYTES_OF_ITEM * len(items)
         target.extend(items)
 
     def build(self) -> None:
@@ -277,6 +378,10 @@ class _Machine:
             raise ValueError("an unknown pickle protocol")
 
 
+class _Growing(dict[Any, Any]):
+    """A dictionary to which look-ups add items, so that it may have any number of them."""
+
+
 def _text(encoded: bytes) -> str:
     # Pickles may hold lone surrogates, which Python's own reader accepts.
     return str(encoded, "utf-8", "surrogatepass")
@@ -291,7 +396,7 @@ def _set_item(target: dict[Any, Any], key: object, value: object) -> None:
 
 def _refused_opcode(code: int) -> InvalidModelFile:
     if code in _CODE_OPCODES:
-        return ForbiddenPickle("a file of the model uses a pickle opcode that only code needs; nothing of it was run")
+        return ForbiddenPickle("a file of the model uses a pickle opcode that only code needs; none of it was run")
     return InvalidModelFile(_NO_PICKLE)
 
 
@@ -344,25 +449,27 @@ _OPERATIONS: Final[dict[int, Callable[[_Machine], object]]] = {
     ord("N"): lambda machine: machine.push(None),
     0x88: lambda machine: machine.push(True),
     0x89: lambda machine: machine.push(False),
-    ord("J"): lambda machine: machine.push(machine.number(_INT32)),
-    ord("K"): lambda machine: machine.push(machine.number(_UINT8)),
-    ord("M"): lambda machine: machine.push(machine.number(_UINT16)),
-    0x8A: lambda machine: machine.push(int.from_bytes(machine.take(machine.number(_UINT8)), "little", signed=True)),
-    ord("G"): lambda machine: machine.push(machine.number(_FLOAT64)),
+    ord("J"): lambda machine: machine.push_value(machine.number(_INT32)),
+    ord("K"): lambda machine: machine.push_value(machine.number(_UINT8)),
+    ord("M"): lambda machine: machine.push_value(machine.number(_UINT16)),
+    0x8A: lambda machine: machine.push_value(
+        int.from_bytes(machine.take(machine.number(_UINT8)), "little", signed=True)
+    ),
+    ord("G"): lambda machine: machine.push_value(machine.number(_FLOAT64)),
     _BINUNICODE: lambda machine: machine.push(machine.text(machine.number(_UINT32))),
     0x8C: lambda machine: machine.push(machine.text(machine.number(_UINT8))),
     0x8D: lambda machine: machine.push(machine.text(machine.number(_UINT64))),
     ord("T"): lambda machine: machine.push(machine.text(machine.number(_UINT32))),  # text of Python 2
     ord("U"): lambda machine: machine.push(machine.text(machine.number(_UINT8))),
-    ord("B"): lambda machine: machine.push(machine.take(machine.number(_UINT32))),
-    ord("C"): lambda machine: machine.push(machine.take(machine.number(_UINT8))),
+    ord("B"): lambda machine: machine.push_value(machine.take(machine.number(_UINT32))),
+    ord("C"): lambda machine: machine.push_value(machine.take(machine.number(_UINT8))),
     # Containers.
     ord(")"): lambda machine: machine.push(()),
     ord("]"): lambda machine: machine.push_container([]),
     ord("}"): lambda machine: machine.push_container({}),
     0x8F: lambda machine: machine.push_container([]),  # EMPTY_SET
-    ord("t"): lambda machine: machine.push_container(tuple(machine.pop_to_mark())),
-    ord("l"): lambda machine: machine.push_container(machine.pop_to_mark()),
+    ord("t"): lambda machine: machine.push_container(tuple(machine.items_to_mark())),
+    ord("l"): lambda machine: machine.push_container(machine.items_to_mark()),
     ord("d"): _dict_from_mark,
     0x85: _tuple_of(1),
     0x86: _tuple_of(2),

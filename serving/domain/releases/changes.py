@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from intent_serving_client.releases import MAX_HISTORY, Action, WithdrawableRole
 from serving.domain.errors import InvalidRequest, ReleaseRefused
 from serving.domain.model_id import parse_model_name
-from serving.domain.releases.release import MAX_HISTORY, MAX_LABELS, Action, Canary, Change, Release, Shadow
+from serving.domain.releases.release import MAX_LABELS, Canary, Release, ReleaseChange, Shadow
 
 RESERVED_LABELS: Final = frozenset({"stable", "canary", "shadow"})
 """Names of the roles in a release: neither versions nor labels may have these names."""
@@ -24,8 +25,6 @@ MAX_COMMENT: Final = 1024
 _MAX_IDENTITY: Final = 256
 
 OnTrial = TypeVar("OnTrial", Canary, Shadow)
-Trial: TypeAlias = Literal["canary", "shadow", "label"]
-"""Role that can be withdrawn."""
 
 
 def released(release: Release | None, *, version: str, by: str, at: datetime, comment: str = "") -> Release:
@@ -40,7 +39,7 @@ def released(release: Release | None, *, version: str, by: str, at: datetime, co
             Release(revision=1, stable=version), action="release", version=version, by=by, at=at, comment=comment
         )
     if release.stable == version:
-        raise ReleaseRefused(f"{version} is stable already")
+        raise ReleaseRefused(f"{version} is already stable")
     return _next(_with_stable(release, version), action="release", version=version, by=by, at=at, comment=comment)
 
 
@@ -98,7 +97,7 @@ def with_shadow(
     _check_version(release, version)
     stable = _beside_stable(release, version)
     if stable.canary is not None and stable.canary.version == version:
-        raise ReleaseRefused(f"{version} is the canary; withdraw that first")
+        raise ReleaseRefused(f"{version} is the canary; withdraw the canary first")
     following = stable.model_copy(update={"shadow": _valid(Shadow, version=version, share=share)})
     return _next(following, action="shadow", version=version, by=by, at=at, comment=comment)
 
@@ -133,14 +132,14 @@ def with_label(
     if release is None:
         raise _nothing_stable()
     if label in RESERVED_LABELS:
-        raise ReleaseRefused(f"a label may not be called {label}: a release calls its versions so itself")
+        raise ReleaseRefused(f"a label may not be named {label}, which is the name of a role; choose another label")
     if label in versions or label == version:
-        raise ReleaseRefused(f"a version is called {label}; call the label otherwise")
+        raise ReleaseRefused(f"a version is named {label}; choose another label")
     if release.labels.get(label) == version:
-        raise ReleaseRefused(f"{label} means {version} already")
+        raise ReleaseRefused(f"{label} already points to {version}")
     labels = {**release.labels, label: version}
     if len(labels) > MAX_LABELS:
-        raise ReleaseRefused(f"a release has {MAX_LABELS} labels at most; withdraw one first")
+        raise ReleaseRefused(f"a release may have at most {MAX_LABELS} labels; withdraw one first")
     return _next(
         release.model_copy(update={"labels": labels}),
         action="label",
@@ -184,12 +183,12 @@ def rolled_back(release: Release | None, *, version: str = "", by: str, at: date
     if not version:
         former = former_stable(release)
         if former is None:
-            raise ReleaseRefused("nothing was stable before; release the version that is to answer")
+            raise ReleaseRefused("there is no earlier stable version; release a version instead")
         version = former
     elif version == release.stable:
-        raise ReleaseRefused(f"{version} is stable already")
+        raise ReleaseRefused(f"{version} is already stable")
     elif all(change.stable != version for change in release.history):
-        raise ReleaseRefused(f"{version} was not stable in the changes that are remembered; release it instead")
+        raise ReleaseRefused(f"{version} was not stable in the recorded history; release it instead")
     without_canary = release.model_copy(update={"canary": None})
     return _next(
         _with_stable(without_canary, version), action="rollback", version=version, by=by, at=at, comment=comment
@@ -197,7 +196,7 @@ def rolled_back(release: Release | None, *, version: str = "", by: str, at: date
 
 
 def withdrawn(
-    release: Release | None, *, role: Trial, label: str = "", by: str, at: datetime, comment: str = ""
+    release: Release | None, *, role: WithdrawableRole, label: str = "", by: str, at: datetime, comment: str = ""
 ) -> Release:
     """Return the release without its canary, its shadow, or ``label``.
 
@@ -266,9 +265,11 @@ def protected_versions(release: Release) -> Mapping[str, tuple[str, ...]]:
 def _check_version(release: Release | None, version: str) -> None:
     parse_model_name(version)
     if version in RESERVED_LABELS:
-        raise ReleaseRefused(f"a version may not be called {version}: a release calls its versions so itself")
+        raise ReleaseRefused(f"a version may not be named {version}, which is the name of a role; choose another name")
     if release is not None and version in release.labels:
-        raise ReleaseRefused(f"a label is called {version}; withdraw it, or publish the version under another name")
+        raise ReleaseRefused(
+            f"a label is named {version}; withdraw the label, or publish the version under another name"
+        )
 
 
 def _valid(kind: type[OnTrial], **fields: Any) -> OnTrial:
@@ -277,7 +278,9 @@ def _valid(kind: type[OnTrial], **fields: Any) -> OnTrial:
         return kind.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         names = ", ".join(str(fault["loc"][0]) for fault in error.errors(include_url=False, include_input=False))
-        raise InvalidRequest(f"{names}: shares and rates are from 0 to 1, and min_answers from 1 to 1000000") from error
+        raise InvalidRequest(
+            f"{names}: shares and rates must be from 0 to 1, and min_answers from 1 to 1000000"
+        ) from error
 
 
 def _beside_stable(release: Release | None, version: str) -> Release:
@@ -285,7 +288,7 @@ def _beside_stable(release: Release | None, version: str) -> Release:
     if release is None:
         raise _nothing_stable()
     if release.stable == version:
-        raise ReleaseRefused(f"{version} is stable already")
+        raise ReleaseRefused(f"{version} is already stable")
     return release
 
 
@@ -311,8 +314,8 @@ def _recorded(
 ) -> Release:
     """Return the release with this change as the latest entry of its history."""
     if len(comment) > MAX_COMMENT:
-        raise InvalidRequest(f"a comment has {MAX_COMMENT} characters at most")
-    change = Change(
+        raise InvalidRequest(f"a comment may have at most {MAX_COMMENT} characters; shorten it")
+    change = ReleaseChange(
         revision=release.revision,
         at=at,
         by=by[:_MAX_IDENTITY],

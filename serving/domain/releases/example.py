@@ -31,6 +31,6 @@ def check_answer(manifest: Manifest, answer: Prediction) -> None:
     best = answer.label if answer.fallback is None else answer.fallback.best.label
     if expected is not None and best != expected:
         raise ReleaseRefused(
-            f"it answers {best!r} to the document of its manifest's Example, which says {expected!r};"
-            " publish a version that answers it"
+            f"the version answers {best!r} to the Example of its manifest, which expects {expected!r}; "
+            "publish a version that gives the expected answer"
         )

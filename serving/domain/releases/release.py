@@ -9,19 +9,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from intent_serving_client.releases import MAX_HISTORY, Action, live_versions
 from serving.domain.errors import InvalidModelId, InvalidRelease
 from serving.domain.model_id import parse_model_name
 from serving.domain.strict_json import NotStrictJson, parse_json
 
 RELEASE_FILE: Final = "release.json"
 MAX_RELEASE_BYTES: Final = 1 << 20
-MAX_HISTORY: Final = 100
-"""Maximum number of remembered changes, the latest first."""
-
 MAX_LABELS: Final = 64
 _SHARES: Final = 1 << 32
 
@@ -38,9 +36,6 @@ Version = Annotated[str, AfterValidator(_name)]
 Label = Annotated[str, AfterValidator(_name)]
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-
-Action = Literal["release", "canary", "shadow", "label", "promote", "rollback", "withdraw", "taken back"]
-"""Kind of a change; only services themselves make ``taken back``."""
 
 
 class Canary(BaseModel):
@@ -69,7 +64,7 @@ class Shadow(BaseModel):
     """Share of the calls to stable that are also sent to the shadow, from 0 to 1."""
 
 
-class Change(BaseModel):
+class ReleaseChange(BaseModel):
     """A change of a release."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,7 +93,7 @@ class Release(BaseModel):
     canary: Canary | None = None
     shadow: Shadow | None = None
     labels: Mapping[Label, Version] = Field(default_factory=dict, max_length=MAX_LABELS)
-    history: tuple[Change, ...] = Field(default=(), max_length=MAX_HISTORY)
+    history: tuple[ReleaseChange, ...] = Field(default=(), max_length=MAX_HISTORY)
     """Changes, the latest first."""
 
     @classmethod
@@ -113,7 +108,7 @@ class Release(BaseModel):
         except NotStrictJson as error:
             raise InvalidRelease("release.json is not valid JSON; write it again") from error
         except ValidationError as error:
-            raise InvalidRelease("release.json is not understood; roll back, or write it again") from error
+            raise InvalidRelease("release.json is not a valid release; roll back, or write it again") from error
 
     def to_json(self) -> str:
         """Return the release as JSON text."""
@@ -133,12 +128,9 @@ class Release(BaseModel):
 
     def live_versions(self) -> Mapping[str, tuple[str, ...]]:
         """Return the versions that calls may reach without naming them, with their roles."""
-        roles: dict[str, tuple[str, ...]] = {self.stable: ("stable",)}
-        further = [("canary", self.canary and self.canary.version), ("shadow", self.shadow and self.shadow.version)]
-        for role, version in (*further, *self.labels.items()):
-            if version:
-                roles[version] = (*roles.get(version, ()), role)
-        return roles
+        canary = None if self.canary is None else self.canary.version
+        shadow = None if self.shadow is None else self.shadow.version
+        return live_versions(self.stable, canary, shadow, self.labels)
 
 
 def falls_within(share: float, *parts: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from serving.files.certificates import Certificates
 from serving.runtime.assembly.certificates import with_certificates
 from serving.runtime.assembly.metrics import observed
+from serving.runtime.assembly.model_folder import with_model_folder
 from serving.runtime.program import Program
 from serving.runtime.settings import ServerSettings
 from serving.runtime.workload import Workload
@@ -29,6 +30,7 @@ def built(program: Program, settings: ServerSettings, certificates: Certificates
         log=CallLog(settings.log_calls, documents=settings.log_documents),
     )
     workload = replace(workload, guards=guards, collectors=[*workload.collectors, AdmissionCollector(admission)])
+    workload = with_model_folder(workload, settings.model_dir)
     if certificates is not None:
         workload = with_certificates(workload, certificates)
     if settings.trace_endpoint:

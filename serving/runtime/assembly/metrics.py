@@ -11,9 +11,9 @@ from serving.runtime.settings import ServerSettings
 from serving.runtime.workload import Workload
 from serving.telemetry.calls import CallCollector, CallTimes
 from serving.telemetry.dialects import MODELMESH
-from serving.telemetry.metrics import MetricsServer
 from serving.telemetry.modelmesh import InferenceCalls
 from serving.telemetry.process import process_collectors
+from serving.transport.hosts.metrics_port import MetricsServer
 
 
 def observed(workload: Workload, settings: ServerSettings, service: str) -> Workload:

@@ -8,7 +8,8 @@ import structlog
 
 from serving.runtime.settings import ServerSettings
 from serving.runtime.workload import Workload
-from serving.telemetry.traces import SampledCalls, TraceSender
+from serving.telemetry.traces.sampling import SampledCalls
+from serving.telemetry.traces.sending import TraceSender
 
 log = structlog.get_logger()
 

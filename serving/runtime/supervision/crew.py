@@ -83,13 +83,13 @@ class Crew:
 
     async def metrics(self) -> Sequence[Family]:
         """Return the metrics of all workers. The sums include the last counts of workers that do not answer in time."""
-        answers = await asyncio.gather(*map(self._told_by, range(len(self._places))))
-        told = {
+        answers = await asyncio.gather(*map(self._metrics_of, range(len(self._places))))
+        scrapes = {
             index: families
             for index, (worker, families) in enumerate(answers)
             if families is not None and worker is self._places[index].worker
         }
-        return self._merging.merged(told)
+        return self._merging.merged(scrapes)
 
     def stop(self) -> None:
         """Have all workers drain and end; a second call has them end without waiting."""
@@ -110,7 +110,7 @@ class Crew:
         """
         _, late = await asyncio.wait(self._keeping, timeout=patience)
         if late:
-            log.error("workers do not end; they are ended", workers=len(late), after_seconds=patience)
+            log.error("workers do not end; killing them", workers=len(late), after_seconds=patience)
         await self.close()
         ends = await asyncio.gather(*self._keeping, return_exceptions=True)
         return 0 if all(end == 0 for end in ends) else _FAILED
@@ -122,7 +122,7 @@ class Crew:
         if self._keeping:
             await asyncio.wait(self._keeping)
 
-    async def _told_by(self, index: int) -> tuple[WorkerProcess | None, Sequence[Family] | None]:
+    async def _metrics_of(self, index: int) -> tuple[WorkerProcess | None, Sequence[Family] | None]:
         """Return the process in a place and the metrics that it exports; ``None`` for metrics if it does not answer."""
         worker = self._places[index].worker
         if worker is None or not worker.listening.is_set():

@@ -94,7 +94,7 @@ class BlockingFrames:
 def _length(header: bytes) -> int:
     length: int = _LENGTH.unpack(header)[0]
     if length > MOST_BYTES:
-        raise BadFrame(f"a message of {length} bytes is announced; at most {MOST_BYTES} are read")
+        raise BadFrame(f"a message announces {length} bytes; at most {MOST_BYTES} are read")
     return length
 
 
@@ -102,7 +102,7 @@ def _decoded(body: bytes) -> Message:
     try:
         message = json.loads(body)
     except ValueError as error:
-        raise BadFrame("a message is no JSON") from error
+        raise BadFrame("a message is not JSON") from error
     if not isinstance(message, dict) or "kind" not in message:
         raise BadFrame("a message has no kind")
     return message

@@ -120,7 +120,7 @@ class Place:
         try:
             while not await worker.ends_within(self._times.look):
                 if self._hangs() and not await worker.ends_within(self._times.look) and self._hangs():
-                    log.error("worker hangs; it is ended", worker=self._index, pid=worker.pid)
+                    log.error("worker hangs; killing it", worker=self._index, pid=worker.pid)
                     worker.kill()
             return await worker.wait()
         finally:
@@ -147,7 +147,7 @@ class Place:
         pause = self._pauses.after(self._lived)
         how = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
         log.error(
-            "worker ended; another one follows",
+            "worker ended; starting another one",
             worker=self._index,
             lived_seconds=round(self._lived, 3),
             pause_seconds=pause,

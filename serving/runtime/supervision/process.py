@@ -36,7 +36,7 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[Sequence[Family] | None]] = {}
+        self._scrapes: dict[int, asyncio.Future[Sequence[Family] | None]] = {}
         loop = asyncio.get_running_loop()
         self._following = loop.create_task(self._follow())
         self._ended = loop.create_task(process.wait())
@@ -61,7 +61,7 @@ class WorkerProcess:
                 raise
         reader, writer = await asyncio.open_connection(sock=ours)
         worker = cls(process, reader, writer)
-        worker._tell(encode("start", **order.fields()))
+        worker._send(encode("start", **order.fields()))
         return worker
 
     @property
@@ -71,7 +71,7 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Have the process drain and end; a second call has it end without waiting."""
-        self._tell(encode("stop"))
+        self._send(encode("stop"))
 
     def kill(self) -> None:
         """Kill the process at once."""
@@ -82,17 +82,17 @@ class WorkerProcess:
         """Return the current metrics of the process; ``None`` if it does not answer within ``patience`` seconds."""
         number = next(self._numbers)
         answer: asyncio.Future[Sequence[Family] | None] = asyncio.get_running_loop().create_future()
-        self._asked[number] = answer
+        self._scrapes[number] = answer
         try:
             if self._following.done():
                 return None
-            self._tell(encode("metrics", number=number))
+            self._send(encode("metrics", number=number))
             async with asyncio.timeout(patience):
                 return await answer
         except TimeoutError:
             return None
         finally:
-            del self._asked[number]
+            del self._scrapes[number]
 
     async def ends_within(self, seconds: float) -> bool:
         """Return whether the process ends within ``seconds``."""
@@ -112,7 +112,7 @@ class WorkerProcess:
         await self.wait()
         self._writer.close()
 
-    def _tell(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         if not self._writer.is_closing():
             self._writer.write(data)
 
@@ -121,10 +121,10 @@ class WorkerProcess:
             while (message := await read_message(self._reader)) is not None:
                 self._take(message)
         except BadFrame:
-            log.exception("a worker is not understood; it is ended", pid=self.pid)
+            log.exception("message of a worker cannot be decoded; killing the worker", pid=self.pid)
             self.kill()
         finally:
-            for answer in self._asked.values():
+            for answer in self._scrapes.values():
                 if not answer.done():
                     answer.set_result(None)
 
@@ -136,7 +136,7 @@ class WorkerProcess:
         elif kind == "ready":
             self.ready.set()
         elif kind == "metrics":
-            answer = self._asked.get(message["number"])
+            answer = self._scrapes.get(message["number"])
             if answer is not None and not answer.done():
                 families: Any = message["families"]
                 answer.set_result(None if families is None else received(families))

@@ -6,7 +6,8 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from serving.wire.listening import CannotListen
+from grpc_http2.server.listening import EVERY_ADDRESS, NOT_OF_THIS_MACHINE
+from serving.transport.hosts.listening import cannot_listen
 
 
 class Reservation:
@@ -21,7 +22,7 @@ class Reservation:
         self._sockets: list[socket.socket] = []
 
     def take(self, host: str, port: int, purpose: str = "") -> int:
-        """Reserve a port on every address of ``host`` and return it.
+        """Reserve a port on every address of ``host`` that this machine has, and return it.
 
         Args:
             host: address or name.
@@ -33,11 +34,19 @@ class Reservation:
         """
         try:
             found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            missing: OSError | None = None
+            bound = False
             for family, _, _, _, address in found:
-                port = self._bind(family, (address[0], port, *address[2:]))
-        except OSError as error:
-            wanted = f"{host}:{port}{purpose}"
-            raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
+                try:
+                    port, bound = self._bind(family, (address[0], port, *address[2:])), True
+                except OSError as error:
+                    if error.errno not in NOT_OF_THIS_MACHINE:
+                        raise
+                    missing = error
+            if missing is not None and not bound:
+                raise missing
+        except (OSError, UnicodeError) as error:
+            raise cannot_listen(host, port, error, purpose) from error
         return port
 
     def __enter__(self) -> Self:
@@ -53,7 +62,7 @@ class Reservation:
         taken = socket.socket(family, socket.SOCK_STREAM)
         self._sockets.append(taken)
         if family == socket.AF_INET6:
-            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != EVERY_ADDRESS)
         # Connections of a former process may linger on the port, but a second supervisor must fail to bind.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(address)

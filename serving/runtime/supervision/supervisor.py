@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from serving.files.material import read_material
+from serving.runtime.health_file import health_noted
 from serving.runtime.lifecycle import StopSignals
 from serving.runtime.settings import ServerSettings, variables_of
 from serving.runtime.supervision.crew import Crew
@@ -24,7 +25,7 @@ from serving.runtime.supervision.order import Order, settings_of_each
 from serving.runtime.supervision.place import CannotStart
 from serving.runtime.supervision.reservation import Reservation
 from serving.runtime.supervision.times import Times
-from serving.telemetry.metrics import MetricsServer
+from serving.transport.hosts.metrics_port import MetricsServer
 from serving.workers.board import Board
 from serving.workers.inboxes import Inboxes
 
@@ -86,6 +87,12 @@ async def supervise(program: str, build: str, settings: ServerSettings, times: T
 async def _life(crew: Crew, settings: ServerSettings, times: Times) -> int:
     signals = StopSignals.of_process()
     crew.start()
+    # Workers that hang are replaced, so those that are ready respond.
+    with health_noted(settings.health_file, lambda: crew.serving > 0 and not signals.first.is_set()):
+        return await _until_stopped(crew, settings, times, signals)
+
+
+async def _until_stopped(crew: Crew, settings: ServerSettings, times: Times, signals: StopSignals) -> int:
     try:
         serving = asyncio.ensure_future(_serve(crew))
         stopped = asyncio.ensure_future(signals.first.wait())
@@ -95,7 +102,7 @@ async def _life(crew: Crew, settings: ServerSettings, times: Times) -> int:
         serving.cancel()
         return await _drain(crew, settings, signals, times)
     except CannotStart as error:
-        log.error("a worker cannot start; its lines above say why", exit_code=error.code)
+        log.error("a worker cannot start; see its log lines above", exit_code=error.code)
         crew.stop()
         await crew.wait(times.close)
         return error.code if error.code > 0 else _FAILED

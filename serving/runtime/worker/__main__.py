@@ -33,7 +33,7 @@ from serving.runtime.worker.obedience import Obedience
 from serving.runtime.worker.reporting import ReportingHost
 from serving.runtime.worker.stopping import Stopping
 from serving.telemetry.logs import configure_logs
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 from serving.workers.heart import Heart
 from serving.workers.membership import Membership
 

@@ -42,7 +42,7 @@ class Obedience:
         self._metrics = metrics
         self._patience = patience
         self._ended = threading.Event()
-        self._was_asked_to_stop = False
+        self._must_stop = False
         self._thread = threading.Thread(target=self._obey, name="supervision", daemon=True)
 
     def begin(self) -> None:
@@ -57,7 +57,7 @@ class Obedience:
         try:
             while (message := self._frames.receive()) is not None:
                 if message["kind"] == "stop":
-                    self._was_asked_to_stop = True
+                    self._must_stop = True
                     self._stop()
                 elif message["kind"] == "metrics":
                     self._frames.send("metrics", number=message["number"], families=self._exported())
@@ -72,8 +72,8 @@ class Obedience:
             return None
 
     def _end_alone(self) -> None:
-        if not self._was_asked_to_stop:
+        if not self._must_stop:
             self._stop()
         if not self._ended.wait(self._patience):
-            log.error("the service does not end, and nobody supervises it; it is ended")
+            log.error("the service does not end and its supervisor is gone; killing the service")
             os._exit(_LEFT_ALONE)

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import grpc
 from grpc import StatusCode
 
-from serving.call.call import REQUEST_ID_KEY, request_id_from
+from intent_serving_client.addresses import address_of
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from serving.call.call import request_id_from
 from serving.files.certificates import Certificates
 from serving.files.material import TlsMaterial
 from serving.transport.boundary import GuardedMethod
-from serving.transport.exchange import Awaited, ContextExchange, Metadata, RawMetadata
+from serving.transport.exchange import Awaited, ContextExchange, Ended, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.listening import cannot_listen, cause_of_refusal
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
-from serving.wire.listening import CannotListen
 
 _PICK_UP_SECONDS: Final = 2.0
-_QUIET_SECONDS: Final = 0.05
-_ENDING: Final = "the service is ending; try again"
+_QUIET_SECONDS: Final = 0.1
+_QUIET_LOOKS: Final = 10
+_HOLD_SECONDS: Final = 0.5
+_STATUS_SECONDS: Final = 1.0
+_ENDING: Final = "the service is shutting down; try again"
+
+
+class _Abandoned(logging.Filter):
+    """Drops gRPC's errors about answers to callers that have left."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is of something else."""
+        return not str(record.msg).startswith("ExecuteBatchError raised in core by servicer method")
+
+
+# The boundary logs such calls itself, as CANCELLED.
+logging.getLogger("grpc._cython.cygrpc").addFilter(_Abandoned())
 
 
 class GrpcioHost:
@@ -61,14 +79,17 @@ class GrpcioHost:
             CannotListen: the address is not available.
         """
         await self.set_serving(False)
-        wanted = f"{self._settings.host}:{self._settings.port}"
+        host, port = self._settings.host, self._settings.port
+        # gRPC does not say why it cannot listen, and writes lines of its own. Workers share a port that is reserved.
+        if self._settings.membership is None and (cause := await cause_of_refusal(host, port)) is not None:
+            raise cannot_listen(host, port, cause)
         try:
-            port = self._listen(wanted)
+            port = self._listen(address_of(host, port))
         except RuntimeError as error:
-            raise CannotListen(f"cannot listen on {wanted}: another process may hold it") from error
+            raise cannot_listen(host, port, await cause_of_refusal(host, port)) from error
         await self._server.start()
         await self._hosted.open_health_port()
-        return f"{self._settings.host}:{port}"
+        return address_of(host, port)
 
     async def set_serving(self, serving: bool) -> None:
         """Answer health checks with SERVING or NOT_SERVING."""
@@ -79,13 +100,16 @@ class GrpcioHost:
         # The server cancels calls that have arrived and are not yet picked up, so those are admitted first. If calls do
         # not cease, they are held until no more arrive, and refused once their callers can only go elsewhere.
         await _for_a_while(grace, self._arrivals.wait_until_quiet(_QUIET_SECONDS))
-        await _for_a_while(grace, self._arrivals.hold(_QUIET_SECONDS))
+        await _for_a_while(max(grace, _HOLD_SECONDS), self._arrivals.hold(_QUIET_SECONDS))
         self._hosted.end_watches()
-        stopped = asyncio.ensure_future(self._server.stop(grace))
+        # gRPC ends calls as CANCELLED, although their callers have not cancelled them; so they are ended here.
+        stopped = asyncio.ensure_future(self._server.stop(grace + _STATUS_SECONDS))
         # The stop begins in the next iteration of the event loop.
         await asyncio.sleep(0)
         self._arrivals.refuse()
         self._hosted.boundary.end_streams()
+        await asyncio.wait({stopped}, timeout=grace)
+        self._arrivals.end_calls()
         await stopped
         await self._hosted.close()
 
@@ -115,6 +139,7 @@ class Arrivals:
         self._admission = guards.admission
         self._arrival = asyncio.Event()
         self._closing: asyncio.Event | None = None
+        self._served: set[_GrpcioExchange] = set()
 
     async def pass_in(self) -> _Refusal | None:
         """Return ``None`` if a call may be served; while the service ends, wait and return the refusal."""
@@ -141,13 +166,30 @@ class Arrivals:
         self._closing = self._closing or asyncio.Event()
         self._closing.set()
 
+    async def response(self, method: GuardedMethod, data: bytes, context: Any) -> bytes | _Refusal:
+        """Serve a call, and return its outcome."""
+        exchange = _GrpcioExchange(context)
+        self._served.add(exchange)
+        try:
+            method(exchange, data)
+            return await exchange.outcome()
+        finally:
+            self._served.discard(exchange)
+
+    def end_calls(self) -> None:
+        """End the calls that are still being served."""
+        for exchange in list(self._served):
+            exchange.fail(StatusCode.UNAVAILABLE, _ENDING, ((REQUEST_ID_KEY, request_id_from(None)),))
+            exchange.end(Ended.CALLER_LEFT)
+
     async def _arrives_within(self, seconds: float) -> bool:
         self._arrival.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._arrival.wait()
-        except TimeoutError:
-            return False
+        # After an iteration that took long, the event loop runs timers before it picks up what has arrived meanwhile.
+        for _ in range(_QUIET_LOOKS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds / _QUIET_LOOKS):
+                    return await self._arrival.wait()
+        return False
 
 
 class GrpcioTransport:
@@ -208,22 +250,16 @@ def _behaviour(method: GuardedMethod, arrivals: Arrivals) -> Any:
         # the context would form a cycle with it: a service that refuses many calls would stall again and again while
         # the garbage collector scans their remains.
         try:
-            response = await arrivals.pass_in() or await _response(method, data, context)
+            response = await arrivals.pass_in() or await arrivals.response(method, data, context)
             if isinstance(response, bytes):
                 return response
             context.set_trailing_metadata(response.metadata)
             await context.abort(response.code, response.message)
         finally:
             del context
-        raise AssertionError("abort returns never")
+        raise AssertionError("abort never returns")
 
     return behaviour
-
-
-async def _response(method: GuardedMethod, data: bytes, context: Any) -> bytes | _Refusal:
-    exchange = _GrpcioExchange(context)
-    method(exchange, data)
-    return await exchange.outcome()
 
 
 async def _for_a_while(grace: float, wait: Awaitable[None]) -> None:

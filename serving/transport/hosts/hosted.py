@@ -59,7 +59,7 @@ class HostedServices:
                     await self._health.set(name, status)
         except TimeoutError:
             # A watcher that reads nothing holds up the others, and would hold up the drain.
-            log.warning("health watchers do not read; their streams are ended")
+            log.warning("health watchers do not read; ending their streams")
             self._health.end_watches()
 
     async def open_health_port(self) -> None:

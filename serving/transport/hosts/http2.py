@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -16,14 +13,15 @@ from grpc_http2.certificates import load_pair
 from grpc_http2.server.limits import ServerLimits
 from grpc_http2.server.plain_http.http_exchange import Application
 from grpc_http2.server.server import Server
+from intent_serving_client.addresses import address_of
 from serving.files.certificates import Certificates
 from serving.files.material import TlsMaterial
 from serving.transport.boundary import Boundary, GuardedMethod
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
+from serving.transport.hosts.listening import cannot_listen
 from serving.transport.hosts.settings import HostSettings
 from serving.transport.service import Handlers, Service
-from serving.wire.listening import CannotListen
 from serving.workers.dealing import Dealer
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -79,10 +77,10 @@ class Http2Host:
         host, port = self._settings.host, self._settings.port
         try:
             port = await self._listen(host, port, tls)
-        except OSError as error:
-            raise CannotListen(_why(error, host, port)) from error
+        except (OSError, UnicodeError) as error:
+            raise cannot_listen(host, port, error) from error
         await self._hosted.open_health_port()
-        return f"{host}:{port}"
+        return address_of(host, port)
 
     async def set_serving(self, serving: bool) -> None:
         """Answer health checks with SERVING or NOT_SERVING."""
@@ -149,14 +147,3 @@ def _context(material: TlsMaterial) -> ssl.SSLContext:
         context.load_verify_locations(cadata=material.authority.decode("ascii", "replace"))
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-def _why(error: OSError, host: str, port: int) -> str:
-    wanted = f"{host}:{port}"
-    if isinstance(error, socket.gaierror):
-        return f"cannot listen on {wanted}: no such name; name an address of this machine"
-    if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {wanted}: another process may hold it"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"cannot listen on {wanted}: it is no address of this machine"
-    return f"cannot listen on {wanted}: {os.strerror(error.errno or 0).lower()}"

@@ -90,7 +90,7 @@ class ProcessComparison:
             TimeoutError: the process takes too long.
         """
         async with self._turn:
-            found = None if self._process is None else await self._asked(self._process, groups)
+            found = None if self._process is None else await self._compared(self._process, groups)
         if found is not None:
             return found
         if self._starting is None and time.monotonic() >= self._start_at:
@@ -105,15 +105,15 @@ class ProcessComparison:
         if self._process is not None:
             await self._process.end()
 
-    async def _asked(self, process: _Process, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
+    async def _compared(self, process: _Process, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
         """Return the answer of the process; ``None`` if the process has ended. Raises TimeoutError."""
         try:
             async with asyncio.timeout(self._patience_seconds):
-                answer = await process.ask(groups)
+                answer = await process.compare(groups)
             if answer is not None:
                 return answer
         except TimeoutError:
-            log.warning("the process that compares files does not answer; another takes its place")
+            log.warning("the process that compares files does not answer; starting another one")
             self._process = None
             self._starting = asyncio.get_running_loop().create_task(self._replace(process))
             # No thread meanwhile: if the volume hangs, a thread would hang too, and a thread cannot be killed.
@@ -121,7 +121,7 @@ class ProcessComparison:
             raise
         except OSError:
             pass
-        log.warning("files are compared in a thread: the process that compared them has ended")
+        log.warning("comparing files in a thread: the comparison process has ended")
         self._process = None
         await process.end()
         return None
@@ -139,7 +139,7 @@ class ProcessComparison:
         try:
             self._process = await _begun()
         except OSError as error:
-            log.warning("files are compared in a thread: no process can be started", reason=str(error))
+            log.warning("comparing files in a thread: no comparison process can be started", reason=str(error))
         finally:
             self._starting = None
 
@@ -149,13 +149,13 @@ async def _begun() -> _Process:
     process = await _Process.start()
     try:
         async with asyncio.timeout(_BEGIN_SECONDS):
-            answer = await process.ask([])
+            answer = await process.compare([])
     except OSError:
         await process.kill()
         raise
     if answer is None:
         await process.end()
-        raise OSError("it has ended at once")
+        raise OSError("the process ended at once")
     return process
 
 
@@ -189,7 +189,7 @@ class _Process:
         """Id of the process in the operating system."""
         return self._process.pid
 
-    async def ask(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
+    async def compare(self, groups: Sequence[Sequence[KnownFile]]) -> Sequence[bool] | None:
         """Return the answer of the process; ``None`` if the process ends instead. Raises OSError."""
         self._writer.write(json.dumps(groups).encode() + b"\n")
         self._owed += 1

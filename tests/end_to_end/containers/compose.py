@@ -29,7 +29,7 @@ PORT: Final = "51001"
 PUBLISHED: Final[Mapping[str, Any]] = {"services": {"predictor": {"ports": [f"127.0.0.1::{PORT}"]}}}
 """Override that publishes each predictor, so that tests can query its residency; Docker chooses the port."""
 
-_COMPOSE_SECONDS: Final = 600
+_COMPOSE_SECONDS: Final = 1500
 
 
 def kinds_of_compose() -> dict[str, str | None]:
@@ -55,7 +55,9 @@ class ComposeStack:
     """Addresses of the frontends; several frontends have consecutive ports."""
     environment: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Differences from the project's own file, in its format."""
+    """Differences from the project's own files, in their format."""
+    files: Sequence[str] = ()
+    """Files of deploy/compose that add to the project's own file."""
     project: str = field(default_factory=lambda: f"intent-test-{secrets.token_hex(4)}")
 
     @property
@@ -72,6 +74,8 @@ class ComposeStack:
     def compose(self, *arguments: str, check: bool = True) -> str:
         """Run a Compose command and return its output."""
         files = ["--file", str(ROOT / "docker-compose.yml")]
+        for name in self.files:
+            files += ["--file", str(ROOT / "deploy" / "compose" / name)]
         if self.overrides:
             override = self.workplace / "override.json"
             # JSON is valid YAML.
@@ -98,7 +102,7 @@ class ComposeStack:
 
     def down(self) -> None:
         """Remove all containers and volumes, whatever their state."""
-        for service in ("frontend", "predictor", "model-service", "prometheus"):
+        for service in ("frontend", "predictor", "model-service", "torchserve", "prometheus"):
             for container in self.containers(service):
                 docker("rm", "--force", "--volumes", container, check=False)
         self.compose("down", "--volumes", "--remove-orphans", check=False)
@@ -112,10 +116,11 @@ def compose_stack(
     addresses: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    files: Sequence[str] = (),
 ) -> Iterator[ComposeStack]:
     """Run a stack, and remove it after the block."""
     addresses = addresses or [f"127.0.0.1:{free_port()}"]
-    stack = ComposeStack(models, workplace, addresses, environment or {}, overrides or {})
+    stack = ComposeStack(models, workplace, addresses, environment or {}, overrides or {}, files)
     try:
         stack.up(*up)
         yield stack

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.end_to_end.containers.compose import ComposeStack, compose_stack
 from tests.end_to_end.containers.engine import what_is_missing
 from tests.end_to_end.containers.images import build_all
+from tests.samples import copy_samples
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,7 +24,7 @@ def images() -> None:
 def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
     """The stack that ``docker-compose up --build`` starts, over a copy of the sample models; tests may add models."""
     models = tmp_path_factory.mktemp("volume") / "models"
-    shutil.copytree(ROOT / "models", models)
+    copy_samples(models)
     with compose_stack(models, tmp_path_factory.mktemp("compose"), "--build") as running:
         yield running
 

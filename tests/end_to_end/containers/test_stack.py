@@ -19,11 +19,11 @@ from tests.end_to_end.containers.compose import (
 )
 from tests.end_to_end.containers.engine import docker
 from tests.end_to_end.processes import grpcurl
+from tests.samples import SAMPLES
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 DOCUMENT = "make a 10 minute timer"
-SAMPLES = sorted(folder.parent.name for folder in (ROOT / "models").glob("*/manifest.json"))
 SERVICES = ("frontend", "predictor")
 
 
@@ -38,12 +38,16 @@ def ask(stack: ComposeStack, model_id: str) -> subprocess.CompletedProcess[str]:
 def test_the_compose_file_is_taken_by_each_compose(kind: str) -> None:
     if kinds_of_compose()[kind] is None:
         pytest.skip(f"there is no {kind!r} here")
-    profiles = [word for name in ("single", "torchserve", "observability") for word in ("--profile", name)]
-    command = [*kind.split(), "--file", "docker-compose.yml", *profiles, "config", "--services"]
-
-    services = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout.split()
-
-    assert sorted(services) == ["frontend", "grafana", "model-service", "predictor", "prometheus", "torchserve"]
+    profiles = [word for name in ("single", "observability") for word in ("--profile", name)]
+    own = [*kind.split(), "--file", "docker-compose.yml"]
+    everything = ["frontend", "grafana", "model-service", "predictor", "prometheus"]
+    for files, expected in (
+        ([], everything),
+        (["--file", "deploy/compose/torchserve.yml"], [*everything, "torchserve"]),
+    ):
+        command = [*own, *files, *profiles, "config", "--services"]
+        services = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout
+        assert sorted(services.split()) == expected
 
 
 @pytest.mark.parametrize("model_id", SAMPLES)
@@ -134,6 +138,16 @@ def test_the_same_images_serve_on_grpcio_too(images: None, tmp_path: Path) -> No
     services = {service: {"environment": {f"INTENT_{service.upper()}_TRANSPORT": "grpcio"}} for service in SERVICES}
     with compose_stack(ROOT / "models", tmp_path, overrides={"services": services}) as slower:
         assert json.loads(ask(slower, "clinc150").stdout)["label"] == "timer"
+
+
+def test_without_torchserve_nothing_looks_for_it(stack: ComposeStack) -> None:
+    """Last in the file, so that the log holds all that the other tests have caused."""
+    (frontend,) = stack.containers("frontend")
+    log = docker("logs", frontend, both=True)
+    environment = docker("exec", frontend, "env")
+
+    assert "torchserve" not in (log + environment).lower()
+    assert [line for line in map(json.loads, log.splitlines()) if line["level"] == "error"] == []
 
 
 def containers_of(stack: ComposeStack) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from tests.end_to_end.containers.compose import (
 )
 from tests.end_to_end.containers.engine import docker
 from tests.end_to_end.processes import grpcurl
+from tests.samples import copy_samples
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
@@ -45,14 +45,13 @@ def export(models: Path, published_as: str) -> None:
 
 @pytest.fixture(scope="module")
 def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
-    """The stack that ``docker-compose --profile torchserve up --build`` starts."""
+    """The stack that deploy/compose/torchserve.yml describes."""
     models = tmp_path_factory.mktemp("volume") / "models"
-    shutil.copytree(ROOT / "models", models)
+    copy_samples(models)
     for model_id in (EXPORTED, WITHOUT_ARCHIVE):
         export(models, model_id)
     (models / f"model-{WITHOUT_ARCHIVE}.mar").unlink()
-    profile = {"COMPOSE_PROFILES": "torchserve"}
-    with compose_stack(models, tmp_path_factory.mktemp("compose"), "--build", environment=profile) as running:
+    with compose_stack(models, tmp_path_factory.mktemp("compose"), "--build", files=["torchserve.yml"]) as running:
         wait_until_healthy(torchserve_of(running))
         yield running
 

@@ -32,7 +32,7 @@ from serving.health_check import health_of
 from serving.stubs import open_inference_pb2 as oip
 from serving.stubs import open_inference_pb2_grpc as oip_grpc
 from serving.stubs import torchserve_inference_pb2_grpc as torchserve_grpc
-from tests.builders import PATIENCE
+from tests.builders import PATIENCE, reseal
 from tests.end_to_end.processes import Service, start
 from tests.fakes.torchtext import fake_torchtext, modern_vocab
 from tests.predictor.builders import saved
@@ -172,6 +172,7 @@ def put_sample_model(models: Path) -> None:
         _add_ngrams(folder, Tokenizer.parse(manifest["Tokenizer"]))
     manifest["Confidence"] = {"temperature": 0.5, "threshold": 0.6}
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    reseal(folder)
 
 
 def _add_ngrams(folder: Path, tokenizer: Tokenizer) -> None:

@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 
 from serving.access.certificates import certificate_names
 from serving.call.call import Call
-from serving.call.identity import Asked, Identity, Right
+from serving.call.identity import Identity, Requirement, Right
 from serving.call.presented import Presented
 from serving.runtime.program import Program
 from serving.runtime.settings import ServerSettings, service_settings
@@ -67,7 +67,7 @@ class NamedAccess:
     def identify(self, presented: Presented) -> Identity:
         return Identity(_NAMES.join(certificate_names(presented)), frozenset(Right), ("*",))
 
-    def check_method(self, identity: Identity, asked: Asked | None) -> None:
+    def check_method(self, identity: Identity, required: Requirement | None) -> None:
         """Allow every method."""
 
     def named(self, name: str) -> Identity:

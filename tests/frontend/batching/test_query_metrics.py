@@ -127,8 +127,8 @@ async def test_an_engine_of_old_that_takes_no_batches_is_counted_too(tmp_path: P
 async def test_only_the_busiest_models_have_series(tmp_path: Path) -> None:
     async with bench(tmp_path, ALL_NAMES, models=3) as it:
         for number in range(5000):
-            it.counts.asked([Query(f"tenant-{number}", "x")] * (1 + number % 7))
-        it.counts.asked([Query("busy", "x")] * 1000)
+            it.counts.sent_at_once([Query(f"tenant-{number}", "x")] * (1 + number % 7))
+        it.counts.sent_at_once([Query("busy", "x")] * 1000)
         told = it.told
     requests = told.values("intent_model_requests_total")
     assert len(requests) == 3
@@ -238,7 +238,7 @@ async def test_names_of_modelmesh_tell_the_wait_in_milliseconds(tmp_path: Path) 
 
 @pytest.mark.parametrize("names", ["prometheus", "intent,tritn", "TRITON"])
 def test_names_that_nobody_knows_are_refused(tmp_path: Path, names: str) -> None:
-    with pytest.raises(ValueError, match="not known; there are intent, triton, modelmesh"):
+    with pytest.raises(ValueError, match="not known; choose from intent, triton, modelmesh"):
         FrontendSettings(model_dir=tmp_path, metrics_names=names)
 
 

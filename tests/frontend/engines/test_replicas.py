@@ -83,9 +83,8 @@ class FakeNames:
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
+def names() -> FakeNames:
     """A resolver that is consulted at every call."""
-    monkeypatch.setattr("frontend.engines.replicas.FRESH_SECONDS", 0.0)
     return FakeNames()
 
 
@@ -107,7 +106,7 @@ async def before(
             backend = PredictorBackend(target, partitions=256)
         else:
             names.addresses = addresses
-            backend = PredictorBackend("dns:///predictor:1", partitions=256, look_up=names.look_up)
+            backend = PredictorBackend("dns:///predictor:1", partitions=256, look_up=names.look_up, fresh_seconds=0.0)
         stack.push_async_callback(backend.close)
         yield backend, replicas
 
@@ -237,7 +236,7 @@ async def test_one_that_joins_a_name_gets_a_share_and_nothing_else_moves(tmp_pat
 async def test_a_name_that_stands_for_nobody_is_unavailable_until_it_does(tmp_path: Path, names: FakeNames) -> None:
     async with before(tmp_path, 1, names) as (backend, _):
         known, names.addresses = names.addresses, []
-        with pytest.raises(Unavailable, match="stands for no address"):
+        with pytest.raises(Unavailable, match="does not resolve to an address"):
             await backend.predict(Query("a", "x"), a_call())
         names.addresses = known
         assert (await backend.predict(Query("a", "x"), a_call())).label == "0"
@@ -252,7 +251,7 @@ async def test_replicas_are_asked_on_while_their_name_is_not_found(tmp_path: Pat
 
 async def test_what_is_no_name_at_all_is_unavailable() -> None:
     backend = PredictorBackend(f"dns:///{'x' * 64}.example:1", partitions=256)
-    with pytest.raises(Unavailable, match="stands for no address"):
+    with pytest.raises(Unavailable, match="does not resolve to an address"):
         await backend.predict(Query("a", "x"), a_call())
     await backend.close()
 

@@ -45,7 +45,7 @@ class Running:
 
 
 @asynccontextmanager
-async def model_service(root: Path, identity: Identity | None = None) -> AsyncIterator[Running]:
+async def model_service(root: Path, identity: Identity | None = None, **bounds: int) -> AsyncIterator[Running]:
     """Host a ModelService; the releases that calls are answered by learn of a change from this service alone."""
     store = ModelStore(root)
     backend = FakeBackend()
@@ -54,7 +54,7 @@ async def model_service(root: Path, identity: Identity | None = None) -> AsyncIt
         store, threads=1, freshness_seconds=3600.0, release_freshness_seconds=3600.0, comparison=ThreadComparison()
     )
     trials = Trials()
-    managed = management(root, catalog, Router({"intent-classification": backend}), known, trials)
+    managed = management(root, catalog, Router({"intent-classification": backend}), known, trials, **bounds)
     guards = Guards() if identity is None else Guards(access=KnownAccess(identity))
     host = GrpcioHost(server_settings(root), [managed.service], guards)
     address = await host.start()

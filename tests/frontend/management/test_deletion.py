@@ -103,7 +103,7 @@ async def test_the_engine_lets_go_though_files_are_left_on_the_volume(
     publish(tmp_path, "flat")
 
     def leave(_: Path) -> None:
-        raise VolumeUnavailable("the model is gone, but some of its files are left")
+        raise VolumeUnavailable("the model is deleted, but some of its files remain")
 
     monkeypatch.setattr(deletion, "remove_hidden", leave)
     async with model_service(tmp_path) as running:

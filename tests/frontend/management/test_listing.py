@@ -65,13 +65,10 @@ async def test_filters_choose_by_prefix_algorithm_and_release(tmp_path: Path) ->
         assert await names_of(running.stub, released=False) == [["bank-flat", "bank-other", "travel-bot"]]
 
 
-async def test_a_filter_that_fits_nothing_ends_pages_early_and_says_where_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("frontend.management.listing._MOST_LOOKED_AT", 2)
+async def test_a_filter_that_fits_nothing_ends_pages_early_and_says_where_to_go_on(tmp_path: Path) -> None:
     for name in "abcde":
         publish(tmp_path, name, Algorithm="another" if name == "e" else "intent-classification")
-    async with model_service(tmp_path) as running:
+    async with model_service(tmp_path, most_examined=2) as running:
         assert await names_of(running.stub, algorithm="another") == [[], [], ["e"]]
 
 

@@ -160,7 +160,7 @@ async def test_shadows_and_labels_come_and_go(tmp_path: Path) -> None:
         state = await stub.Release(pb.ReleaseRequest(name="bot", version="2", role=pb.LABEL, label="beta"))
         assert (state.shadow.version, state.shadow.share, dict(state.labels)) == ("2", 0.5, {"beta": "2"})
         taken = pb.ReleaseRequest(name="bot", version="2", role=pb.LABEL, label="1")
-        assert "call the label otherwise" in ((await refused(stub.Release(taken))).details() or "")
+        assert "choose another label" in ((await refused(stub.Release(taken))).details() or "")
         await stub.Withdraw(pb.WithdrawRequest(name="bot", role=pb.SHADOW))
         state = await stub.Withdraw(pb.WithdrawRequest(name="bot", role=pb.LABEL, label="beta"))
     assert not state.HasField("shadow")

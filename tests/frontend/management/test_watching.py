@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -150,7 +151,7 @@ async def test_who_reads_too_slowly_is_told_so_and_harms_nobody(tmp_path: Path, 
     for number in range(5):
         publish(tmp_path, f"model-{number}")
         assert await next_of(quick) == ("added", f"model-{number}")
-    with pytest.raises(OutOfCapacity, match="begin anew"):
+    with pytest.raises(OutOfCapacity, match="watch again"):
         await next_of(slow)
     await quick.aclose()
 
@@ -197,3 +198,30 @@ async def test_watchers_see_the_models_that_they_may_use(tmp_path: Path) -> None
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await watch.read()
     assert failed.value.code() is StatusCode.PERMISSION_DENIED
+
+
+class _VolumeLeft:
+    """A volume that fails in the moment in which the only watcher leaves, which no real volume does on request."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Task[Any]] = []
+
+    async def reading(self, *_: object) -> Any:
+        asyncio.get_running_loop().call_soon(self.waiting.pop().cancel)
+        raise VolumeUnavailable("the volume does not answer")
+
+
+async def test_a_first_scan_that_fails_as_its_watcher_leaves_is_no_error_of_the_event_loop(tmp_path: Path) -> None:
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    volume: Any = _VolumeLeft()
+    watch = watch_of(tmp_path, volume)
+    volume.waiting.append(asyncio.create_task(next_of(watch.changes("", everybody, initial=True))))
+    (waiting,) = volume.waiting
+    await asyncio.wait({waiting}, timeout=PATIENCE)
+    assert waiting.cancelled()
+    del waiting, watch
+    await asyncio.sleep(0)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert faults == []

@@ -340,7 +340,7 @@ REFUSALS: dict[str, tuple[Callable[..., Any], Change, str]] = {
     "three dimensions": (typed, with_shape(1, 1, 1), "shape"),
     "documents in the second dimension": (typed, with_shape(1, 0), "shape"),
     "more elements than the shape": (typed, of_input(contents=pb.InferTensorContents(bytes_contents=[b"y"])), "have 2"),
-    "fewer elements than the shape": (typed, with_shape(2), "asks for 2 elements"),
+    "fewer elements than the shape": (typed, with_shape(2), "requires 2 elements"),
     "no contents": (typed, lambda request: request.inputs[0].ClearField("contents"), "have 0"),
     "contents of another type": (typed, of_input(contents=pb.InferTensorContents(int_contents=[1])), "bytes_contents"),
     "no UTF-8": (raw, with_raw(b"\2\0\0\0\xc0\xaf"), "row 0 .* UTF-8"),

@@ -85,7 +85,7 @@ async def test_the_index_of_many_models_tells_each_once(tmp_path: Path) -> None:
 
 async def test_a_volume_that_cannot_be_listed_is_unavailable(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(_: object) -> None:
-        raise VolumeUnavailable("the model volume cannot be listed at the moment")
+        raise VolumeUnavailable("the model volume cannot be listed at the moment; try again")
 
     monkeypatch.setattr(ModelStore, "names", failing)
     async with calling(models, FakeBackend()) as caller:

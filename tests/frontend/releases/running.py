@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from frontend.predictions.predictions import RoutedPredictions
 from frontend.releases.bounds import BOUNDS, ReleaseBounds
-from frontend.releases.canary_guard import Change
+from frontend.releases.canary_guard import WriteRelease
 from frontend.releases.service import Releases, build_releases
 from frontend.releases.trials import TrialCounts
 from frontend.routing.catalog import Catalog
@@ -88,7 +88,7 @@ async def bench(
     engine: FakeBackend | None = None,
     *,
     freshness_seconds: float = 0.0,
-    change: Change | None = None,
+    write: WriteRelease | None = None,
     most_batch: int = 4096,
     bounds: ReleaseBounds = BOUNDS,
 ) -> AsyncIterator[Bench]:
@@ -105,7 +105,7 @@ async def bench(
         release_freshness_seconds=freshness_seconds,
         comparison=ThreadComparison(),
         metrics_models=10,
-        change=change,
+        write=write,
         bounds=bounds,
     )
     predictions = RoutedPredictions(catalog, router, QueryLimits(4096, most_batch), releases.answers)

@@ -18,7 +18,7 @@ from frontend.releases.trials import CANARY, TrialCounts, least_rate, why_beyond
 from serving.domain.errors import ModelUnusable, ReleaseConflict, ServingError, VolumeReadOnly, VolumeUnavailable
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Query
-from serving.domain.releases.release import Canary, Change, Release
+from serving.domain.releases.release import Canary, Release, ReleaseChange
 from serving.volume.model_store import ModelStore
 from serving.volume.release_writing import change_release
 from tests.builders import PATIENCE, a_prediction, happened
@@ -108,7 +108,7 @@ async def test_a_canary_stays_away_at_once_while_its_release_is_being_written(mo
         assert go_on.wait(PATIENCE)
         return change_release(models, name, change)
 
-    async with bench(models, FakeBackend(DIFFERENT), change=slowly) as data_plane:
+    async with bench(models, FakeBackend(DIFFERENT), write=slowly) as data_plane:
         await ask_until_taken_back(data_plane)
         await happened(writing)
         assert {await data_plane.ask() for _ in range(20)} == {STABLE}
@@ -125,7 +125,7 @@ async def test_where_the_volume_is_read_only_the_canary_stays_away_and_the_log_s
         raise VolumeReadOnly("this service may only read the model volume")
 
     with capture_logs() as logs:
-        async with bench(models, FakeBackend(DIFFERENT), change=refused) as data_plane:
+        async with bench(models, FakeBackend(DIFFERENT), write=refused) as data_plane:
             await ask_until_taken_back(data_plane)
             assert {await data_plane.ask() for _ in range(50)} == {STABLE}
             await until(lambda: any(line["log_level"] == "error" for line in logs))
@@ -133,7 +133,7 @@ async def test_where_the_volume_is_read_only_the_canary_stays_away_and_the_log_s
             write_release(models, Release(revision=4, stable="v1", canary=TERMS, labels={"tested": "v3"}))
             assert {await data_plane.ask() for _ in range(50)} == {STABLE}
             # An operator who puts the canary on trial again does.
-            again = Change.model_validate(
+            again = ReleaseChange.model_validate(
                 {"revision": 5, "at": "2026-01-01T00:00:00Z", "action": "canary", "version": "v2"}
             )
             write_release(models, Release(revision=5, stable="v1", canary=TERMS, history=(again,)))
@@ -141,7 +141,7 @@ async def test_where_the_volume_is_read_only_the_canary_stays_away_and_the_log_s
             assert data_plane.counts("canary").answers == 1
     errors = [line for line in logs if line["log_level"] == "error"]
     assert len(errors) == 1
-    assert "withdraw the canary" in errors[0]["do"]
+    assert "withdraw the canary" in errors[0]["remedy"]
     assert stored(models).canary == TERMS
 
 
@@ -158,7 +158,7 @@ async def test_a_write_that_is_in_the_way_of_another_is_tried_again(error: Servi
             raise error
         return change_release(models, name, change)
 
-    async with bench(models, FakeBackend(DIFFERENT), change=at_the_third_try, bounds=bounds) as data_plane:
+    async with bench(models, FakeBackend(DIFFERENT), write=at_the_third_try, bounds=bounds) as data_plane:
         await ask_until_taken_back(data_plane)
         await until(lambda: stored(models).canary is None)
     assert tries == [NAME] * 3
@@ -171,7 +171,7 @@ async def test_a_volume_that_never_answers_is_given_up_and_told(models: Path) ->
         raise VolumeUnavailable("away")
 
     with capture_logs() as logs:
-        async with bench(models, FakeBackend(DIFFERENT), change=never, bounds=bounds) as data_plane:
+        async with bench(models, FakeBackend(DIFFERENT), write=never, bounds=bounds) as data_plane:
             await ask_until_taken_back(data_plane)
             await until(lambda: any(line["log_level"] == "error" for line in logs))
             assert await data_plane.ask() == STABLE
@@ -186,7 +186,7 @@ async def test_another_canary_that_was_released_meanwhile_is_left_alone(version:
         return change_release(models, name, change)
 
     with capture_logs() as logs:
-        async with bench(models, FakeBackend(DIFFERENT), change=late) as data_plane:
+        async with bench(models, FakeBackend(DIFFERENT), write=late) as data_plane:
             await ask_until_taken_back(data_plane)
             await until(lambda: stored(models) == other)
             assert {await data_plane.ask() for _ in range(100)} == {STABLE, f"intent@{version}"}

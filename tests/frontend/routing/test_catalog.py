@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
-from cachetools import TTLCache
 
-from frontend.routing import remembered
 from frontend.routing.catalog import Catalog
 from frontend.routing.remembered import BOUNDS, MemoryBounds
 from serving.domain.errors import (
@@ -23,7 +21,9 @@ from serving.domain.errors import (
 )
 from serving.domain.model_id import ModelId
 from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.unknown_models import UnknownBounds
 from tests.builders import PATIENCE, a_turn, happened, publish
+from tests.fakes.clock import FakeClock
 from tests.fakes.model_store import FakeModelStore
 
 A = ModelId("a")
@@ -32,11 +32,19 @@ NEVER = 1e9
 
 @asynccontextmanager
 async def bench(
-    root: Path, freshness_seconds: float = NEVER, bounds: MemoryBounds = BOUNDS
+    root: Path,
+    freshness_seconds: float = NEVER,
+    bounds: MemoryBounds = BOUNDS,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[Catalog, FakeModelStore]]:
     volume = FakeModelStore(root)
     catalog = Catalog(
-        volume, threads=2, freshness_seconds=freshness_seconds, comparison=ThreadComparison(), bounds=bounds
+        volume,
+        threads=2,
+        freshness_seconds=freshness_seconds,
+        comparison=ThreadComparison(),
+        bounds=bounds,
+        clock=clock,
     )
     try:
         yield catalog, volume
@@ -52,11 +60,8 @@ async def refusal_of(catalog: Catalog, name: ModelId = A) -> ServingError:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of the memory of every catalog that is built from now on; set its one element to move the clock."""
-    now = [0.0]
-    monkeypatch.setattr(remembered, "TTLCache", partial(TTLCache, timer=lambda: now[0]))
-    return now
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 async def test_a_manifest_is_read_once_and_not_looked_at_while_fresh(tmp_path: Path) -> None:
@@ -95,22 +100,22 @@ async def test_however_many_ask_a_manifest_is_read_once(tmp_path: Path) -> None:
 
 
 async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(
-    tmp_path: Path, clock: list[float]
+    tmp_path: Path, clock: FakeClock
 ) -> None:
-    async with bench(tmp_path) as (catalog, volume):
+    async with bench(tmp_path, clock=clock) as (catalog, volume):
         for _ in range(3):
             assert isinstance(await refusal_of(catalog), ModelNotFound)
         publish(tmp_path, "a")
-        clock[0] = 0.99
+        clock.now = 0.99
         assert isinstance(await refusal_of(catalog), ModelNotFound)
         assert volume.looks == {A: 1}
-        clock[0] = 1.0
+        clock.now = 1.0
         assert (await catalog.manifest(A)).algorithm == "intent-classification"
 
 
 async def test_unknown_models_are_remembered_in_bounded_memory(tmp_path: Path) -> None:
     names = [ModelId(f"unknown-{number}") for number in range(30)]
-    async with bench(tmp_path, bounds=MemoryBounds(most_unknown=10, unknown_seconds=NEVER)) as (catalog, volume):
+    async with bench(tmp_path, bounds=MemoryBounds(unknown=UnknownBounds(NEVER, 10))) as (catalog, volume):
         for name in (*names, *names[-10:]):
             assert isinstance(await refusal_of(catalog, name), ModelNotFound)
         assert volume.looks == Counter(names), "the last ten are remembered"
@@ -139,10 +144,10 @@ async def test_a_manifest_that_cannot_be_understood_is_told_and_read_again_when_
 
 
 async def test_a_manifest_that_became_bad_stays_in_force_until_the_model_is_gone(
-    tmp_path: Path, clock: list[float]
+    tmp_path: Path, clock: FakeClock
 ) -> None:
     folder = publish(tmp_path, "a")
-    async with bench(tmp_path, freshness_seconds=0.0) as (catalog, _):
+    async with bench(tmp_path, clock=clock, freshness_seconds=0.0) as (catalog, _):
         await catalog.manifest(A)
         publish(tmp_path, "a", Algorithm=7)
         assert (await catalog.manifest(A)).algorithm != "7"
@@ -208,3 +213,17 @@ async def test_closing_leaves_nobody_waiting(tmp_path: Path) -> None:
         await catalog.close()
         done, _ = await asyncio.wait([waiting], timeout=PATIENCE)
         assert done
+
+
+async def test_manifests_are_remembered_in_bounded_memory_the_latest_first(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        publish(tmp_path, name, Notes="x" * 1000)
+    names = [ModelId(name) for name in ("a", "b", "c", "c", "b", "a")]
+    async with bench(tmp_path, bounds=MemoryBounds(most_bytes=2800)) as (catalog, volume):
+        for name in names:
+            await catalog.manifest(name)
+        assert volume.reads == {"a": 2, "b": 1, "c": 1}, "two of the three fit"
+    async with bench(tmp_path, bounds=MemoryBounds(most_bytes=10)) as (catalog, volume):
+        for _ in range(2):
+            await catalog.manifest(A)
+        assert volume.reads == {A: 1}, "one manifest is remembered however large it is"

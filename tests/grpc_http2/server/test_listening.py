@@ -105,5 +105,5 @@ async def test_callers_are_told_by_their_addresses() -> None:
         await peer.asked(b"a")
         (connection,) = served.server._connections
         name = peer.writer.get_extra_info("sockname")
-        assert connection.peer() == f"ipv4:127.0.0.1:{name[1]}"
-        assert connection.client() == ("127.0.0.1", name[1])
+        assert connection.peer.name() == f"ipv4:127.0.0.1:{name[1]}"
+        assert connection.peer.address() == ("127.0.0.1", name[1])

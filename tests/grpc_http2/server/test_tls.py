@@ -92,7 +92,7 @@ async def test_callers_prove_who_they_are(authority: Authority, pairs: tuple[Pai
         async with peer_of(served.port, tls=calling(authority, "h2", pair=pairs[1])) as peer:
             assert (await peer.asked(b"a")).message == b"a"
             (connection,) = served.server._connections
-            certificate = connection.certificate()
+            certificate = connection.peer.certificate()
             assert certificate is not None
             assert ssl.PEM_cert_to_DER_cert(certificate.decode()) == der_of(pairs[1][0])
         assert await answer_if_any(served, calling(authority, "http/1.1")) == b""

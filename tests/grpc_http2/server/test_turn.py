@@ -42,5 +42,5 @@ async def test_a_connection_that_fails_when_it_is_written_ends_alone(logged: lis
         for _ in range(3):
             assert (await other.asked(b"a")).message == b"a"
         await broken.end()
-        assert {line["event"] for line in logged} >= {"a connection failed"}
+        assert {line["event"] for line in logged} >= {"connection failed"}
         assert (await other.asked(b"a")).message == b"a"

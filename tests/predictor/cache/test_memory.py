@@ -5,29 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from predictor.cache import memory
 from predictor.cache.memory import default_budget, memory_limit
 
 GIB = 1 << 30
 
-Cgroups = Callable[..., None]
+Limit = Callable[..., int]
 
 
 @pytest.fixture
-def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
-    """Return a function that fakes this process's cgroups: the text of ``/proc/self/cgroup`` and the cgroups' files."""
+def limit_of(tmp_path: Path) -> Limit:
+    """Return the limit of a process with fake cgroups: the text of ``/proc/self/cgroup`` and the cgroups' files."""
 
-    def make(own: str, **files: str) -> None:
+    def limit(own: str, **files: str) -> int:
         (tmp_path / "self").write_text(own)
         for name, text in files.items():
             path = name.replace("__", "/").replace("memory_max", "memory.max")
             file = tmp_path / "root" / path.replace("memory_in_bytes", "memory.limit_in_bytes")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
+        return memory_limit(tmp_path / "self", tmp_path / "root")
 
-    monkeypatch.setattr(memory, "_CGROUP_ROOT", tmp_path / "root")
-    monkeypatch.setattr(memory, "_OWN_CGROUP", tmp_path / "self")
-    return make
+    return limit
 
 
 @pytest.mark.parametrize(
@@ -42,10 +40,8 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
     ],
     ids=["v2", "nested", "of the one above", "container", "v1", "container v1"],
 )
-def test_the_limit_is_the_least_of_the_cgroups(own: str, files: dict[str, str], cgroups: Cgroups) -> None:
-    cgroups(own, **files)
-
-    assert memory_limit() == GIB
+def test_the_limit_is_the_least_of_the_cgroups(own: str, files: dict[str, str], limit_of: Limit) -> None:
+    assert limit_of(own, **files) == GIB
 
 
 @pytest.mark.parametrize(
@@ -57,11 +53,9 @@ def test_the_limit_is_the_least_of_the_cgroups(own: str, files: dict[str, str], 
     ],
     ids=["none", "v2", "v1"],
 )
-def test_without_a_limit_it_is_the_memory_of_the_machine(own: str, files: dict[str, str], cgroups: Cgroups) -> None:
+def test_without_a_limit_it_is_the_memory_of_the_machine(own: str, files: dict[str, str], limit_of: Limit) -> None:
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    cgroups(own, **files)
-
-    assert memory_limit() == pytest.approx(int(meminfo["MemTotal"].split()[0]) << 10, rel=0.05)
+    assert limit_of(own, **files) == pytest.approx(int(meminfo["MemTotal"].split()[0]) << 10, rel=0.05)
 
 
 def test_models_get_a_share_that_leaves_room_for_the_rest() -> None:

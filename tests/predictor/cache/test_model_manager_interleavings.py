@@ -23,6 +23,7 @@ from serving.call.tasks import Tasks
 from serving.domain.errors import InvalidModelFile, ServingError
 from serving.domain.model_id import ModelId
 from serving.volume.model_store import Fingerprint
+from serving.volume.unknown_models import UnknownBounds
 from tests.builders import PATIENCE, fingerprint_of
 from tests.fakes.model_source import FakeModel, FakeSource
 
@@ -37,7 +38,7 @@ class Taken:
     lease: Lease[FakeModel] | None
 
 
-IMPATIENT: Final = ManagerBounds(refresh_patience_seconds=0.001, unknown_seconds=0.001)
+IMPATIENT: Final = ManagerBounds(refresh_patience_seconds=0.001, unknown=UnknownBounds(0.001))
 """Bounds with a short wait for a newer copy: the gate is shut, so that each caller waits until its patience ends."""
 
 

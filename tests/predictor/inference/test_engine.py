@@ -21,7 +21,7 @@ from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.model.intent_model import IntentModel
 from predictor.model.loader import FileLimits, Loader
 from predictor.model.tokenizer import Tokenizer
-from serving.call.deadline import Deadline
+from serving.call.deadline import NEVER, Deadline
 from serving.domain.errors import (
     DeadlineExceeded,
     DocumentTooLarge,
@@ -69,9 +69,9 @@ async def bench(*, max_batch_size: int = 8, threads: int = 2) -> AsyncIterator[B
     acquired: list[ModelId] = []
     acquire = manager.acquire
 
-    async def counted(model_id: ModelId) -> Any:
+    async def counted(model_id: ModelId, deadline: Deadline = NEVER) -> Any:
         acquired.append(model_id)
-        return await acquire(model_id)
+        return await acquire(model_id, deadline)
 
     manager.acquire = counted  # type: ignore[method-assign]
     engine = InferenceEngine(manager, QueryLimits(LIMIT, max_batch_size), TrafficRegistry(8), threads=threads)

@@ -20,7 +20,7 @@ from predictor.cache.model_manager import ModelManager
 from predictor.cache.residency import ResidentModels
 from predictor.inference import engine as engine_module
 from predictor.inference.engine import InferenceEngine
-from predictor.inference.joint_pass import Asked, answers_together
+from predictor.inference.joint_pass import ModelQuery, answers_together
 from predictor.inference.traffic_registry import TrafficRegistry
 from predictor.model.intent_model import IntentModel
 from predictor.model.traffic_counter import TrafficCounter
@@ -65,7 +65,7 @@ queries = st.builds(
 @settings(deadline=None)
 def test_each_is_answered_as_alone(asked: list[Query]) -> None:
     together, alone = ({name: TrafficCounter(each.labels) for name, each in models().items()} for _ in range(2))
-    found = answers_together([Asked(models()[query.model_id], query, together[query.model_id]) for query in asked])
+    found = answers_together([ModelQuery(models()[query.model_id], query, together[query.model_id]) for query in asked])
     for query, outcome in zip(asked, found, strict=True):
         (expected,) = models()[query.model_id].predict([query], alone[query.model_id])
         assert_alike(outcome, expected)
@@ -94,7 +94,7 @@ def assert_alike(outcome: Outcome, expected: Outcome) -> None:
 def test_the_rows_of_long_documents_are_not_kept() -> None:
     dimensions, tokens, documents = 256, 2000, 32
     wide = IntentModel(ModelId("m"), manifest(["a", "b"]), Vocabulary.of(WORDS, 0), network(len(WORDS), dimensions, 2))
-    asked = [Asked(wide, Query("m", "the " * tokens), None)] * documents
+    asked = [ModelQuery(wide, Query("m", "the " * tokens), None)] * documents
     tracemalloc.start()
     answers_together(asked)
     _, most = tracemalloc.get_traced_memory()
@@ -107,11 +107,11 @@ def test_the_rows_of_long_documents_are_not_kept() -> None:
 
 
 @asynccontextmanager
-async def engine() -> AsyncIterator[InferenceEngine]:
+async def engine(**bounds: int) -> AsyncIterator[InferenceEngine]:
     """Yield an engine with all models in memory; check at the end that each was hit once and that no lease is left."""
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=1 << 30, max_models=10)
     manager = ModelManager(source_of(models()), residents, threads=1, max_loads=10, freshness_seconds=60.0)
-    it = InferenceEngine(manager, QueryLimits(4096, 64), TrafficRegistry(10), threads=1)
+    it = InferenceEngine(manager, QueryLimits(4096, 64), TrafficRegistry(10), threads=1, **bounds)
     await it.preload(map(ModelId, models()))
     hits = residents.statistics.hits
     try:
@@ -136,7 +136,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of queries in each pass."""
     sizes: list[int] = []
 
-    def counted(asked: Sequence[Asked]) -> list[Outcome]:
+    def counted(asked: Sequence[ModelQuery]) -> list[Outcome]:
         sizes.append(len(asked))
         return answers_together(asked)
 
@@ -152,9 +152,8 @@ async def test_the_engine_answers_several_models_in_one_pass(passes: list[int]) 
     assert passes == [len(models())]
 
 
-async def test_a_pass_has_no_more_models_than_pay(passes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_MOST_MODELS_IN_A_PASS", 3)
-    async with engine() as it:
+async def test_a_pass_has_no_more_models_than_pay(passes: list[int]) -> None:
+    async with engine(most_models_in_a_pass=3) as it:
         assert_all_answered(it.predict_now(one_each(), Call.until(NEVER)))
     assert passes == [3, 3, 1]
 
@@ -176,12 +175,12 @@ async def test_a_fault_of_one_does_not_harm_the_others(monkeypatch: pytest.Monke
     assert isinstance(refused, ServingError)
     assert refused.code is StatusCode.INTERNAL
     assert sum(isinstance(outcome, Prediction) for outcome in outcomes) == len(models()) - 1
-    assert {"answering together failed", "answering failed"} <= {event["event"] for event in events}
+    assert {"joint prediction failed", "prediction failed"} <= {event["event"] for event in events}
 
 
 async def test_a_query_that_is_too_late_is_not_answered_and_its_neighbours_are() -> None:
     asked = one_each()
-    asked[3] = asked[3].asked_until(time.monotonic() - 1.0)
+    asked[3] = asked[3].with_deadline(time.monotonic() - 1.0)
     async with engine() as it:
         outcomes = it.predict_now(asked, Call.until(NEVER))
     late = outcomes.pop(3)

@@ -19,7 +19,7 @@ from serving.domain.prediction import Query
 from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import WEIGHTS_FILE
 from serving.volume.publishing import publish
-from tests.builders import a_turn
+from tests.builders import a_turn, reseal
 from tests.conftest import ROOT
 from tests.end_to_end.test_bad_models import pickle_that_runs_a_command
 from tests.exposition import Exposition, fallen
@@ -107,6 +107,10 @@ async def test_a_bad_copy_in_the_place_of_a_good_one_is_counted_once_and_the_old
     async with bench(tmp_path) as it:
         await it.ask("a")
         it.spoil("a")
+        # The copy may still be arriving until it has been at rest.
+        while not it.told.value("intent_replacements_refused_total"):
+            await it.ask("a")
+            await asyncio.sleep(0.01)
         for _ in range(3):
             await it.ask("a")
         told = it.told
@@ -127,6 +131,7 @@ async def test_a_pickle_that_asks_for_code_is_counted_by_its_reason(tmp_path: Pa
         folder = tmp_path / "bad"
         shutil.copytree(SAMPLE, folder)
         pickle_that_runs_a_command(WEIGHTS_FILE)(folder)
+        reseal(folder)
         with pytest.raises(ForbiddenPickle):
             await it.ask("bad")
         assert it.told.value("intent_cache_failures_total", reason="forbidden_pickle") == 1

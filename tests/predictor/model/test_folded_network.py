@@ -70,7 +70,7 @@ def test_no_documents_have_no_logits() -> None:
 def test_arrays_that_are_no_network_are_refused() -> None:
     state = arrays(5, 4, 3)
     state["fc1.bias"] = state["fc1.bias"][:-1]
-    with pytest.raises(InvalidModelFile, match="fit each other"):
+    with pytest.raises(InvalidModelFile, match="do not match"):
         FoldedNetwork.from_arrays(state)
 
 

@@ -211,14 +211,14 @@ def built(
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5, 400])
 def test_labels_and_outputs_must_agree(count: int) -> None:
-    with refused(InvalidModelFile, match=f"{count} classes and model.pth 4 outputs"):
+    with refused(InvalidModelFile, match=f"{count} classes, but model.pth has 4 outputs"):
         built([str(number) for number in range(count)])
 
 
 def test_a_vocabulary_may_have_fewer_tokens_than_there_are_rows_but_not_more() -> None:
     assert built(rows=5).labels == tuple(LABELS)
     assert built(rows=6).labels == tuple(LABELS)
-    with refused(InvalidModelFile, match="5 tokens and model.pth 4 rows"):
+    with refused(InvalidModelFile, match="5 tokens, but model.pth has 4 rows"):
         built(rows=4)
 
 

@@ -6,24 +6,30 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 import torch
 
-from predictor.model.loader import FileLimits, Loader
+from predictor.model.intent_model import IntentModel
+from predictor.model.loader import WORKSPACE, FileLimits, Loader
 from serving.domain.errors import (
     ChecksumMismatch,
     FilesChanged,
+    FilesUnsettled,
     ForbiddenPickle,
     InvalidManifest,
     InvalidModelFile,
+    LoadTooSlow,
     ModelIncomplete,
     ModelNotFound,
+    ModelTooLarge,
     ModelUnusable,
+    ServingError,
 )
 from serving.domain.model_id import parse_model_id
 from serving.domain.prediction import Prediction, Query
@@ -31,7 +37,10 @@ from serving.volume import open_folder
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from tests.conftest import shared
 from tests.predictor.builders import saved, state_dict
+from tests.predictor.model.files.oversized import legacy_vocabulary
 from tests.serving.refusals import refused
+
+Steps: TypeAlias = Generator[int, None, IntentModel]
 
 ID = parse_model_id("m-1")
 TOKENS = ["<unk>", "the", "red"]
@@ -120,7 +129,7 @@ def test_a_file_beyond_its_limit_is_refused(store: ModelStore, name: str, limit:
     size = len(CONTENT[name])
     assert loaded(Loader(store, dataclasses.replace(FileLimits(), **{limit: size}))).label in ("yes", "no")
     smaller = Loader(store, dataclasses.replace(FileLimits(), **{limit: size - 1}))
-    with refused(InvalidModelFile, match=f"^{name} of the model is larger than the {size - 1} bytes"):
+    with refused(InvalidModelFile, match=f"^{name} of the model is larger than the limit of {size - 1} bytes"):
         loaded(smaller)
 
 
@@ -209,6 +218,41 @@ def test_a_damaged_file_is_told_by_its_sum_before_it_is_read_as_a_model(folder: 
         loaded(loader)
 
 
+# Files that may still be arriving.
+
+
+def test_files_that_may_still_be_arriving_are_loaded_if_sums_prove_them_to_be_one_copy(
+    folder: Path, loader: Loader
+) -> None:
+    (folder / MANIFEST_FILE).write_bytes(manifest(Files=sums()))
+    assert loader.load(ID, loader.fingerprint(ID), settled=False).labels == ("yes", "no")
+
+
+@pytest.mark.parametrize("files", [{}, *({name: sums()[name]} for name in (WEIGHTS_FILE, VOCABULARY_FILE))], ids=list)
+def test_without_a_sum_of_each_file_they_are_loaded_once_they_are_settled(
+    folder: Path, loader: Loader, files: dict[str, object]
+) -> None:
+    (folder / MANIFEST_FILE).write_bytes(manifest(Files=files))
+    with refused(FilesUnsettled, match="may still be arriving"):
+        loader.load(ID, loader.fingerprint(ID), settled=False)
+    assert loader.load(ID, loader.fingerprint(ID), settled=True).labels == ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [(manifest(Files=sums(size=7)), ChecksumMismatch), (manifest()[:-1], InvalidManifest)],
+    ids=["other sums", "half a manifest"],
+)
+def test_what_may_be_half_a_copy_is_called_damaged_only_once_it_is_settled(
+    folder: Path, loader: Loader, content: bytes, fault: type[ServingError]
+) -> None:
+    (folder / MANIFEST_FILE).write_bytes(content)
+    with refused(FilesUnsettled):
+        loader.load(ID, loader.fingerprint(ID), settled=False)
+    with refused(fault):
+        loader.load(ID, loader.fingerprint(ID), settled=True)
+
+
 # Changes while a model is loaded.
 
 
@@ -278,3 +322,87 @@ def test_the_estimate_covers_what_the_model_takes(tmp_path: Path) -> None:
     loader = Loader(ModelStore(tmp_path), FileLimits())
     fingerprint = loader.fingerprint(ID)
     assert loader.load(ID, fingerprint).size <= loader.estimate(fingerprint) <= 2 * loader.load(ID, fingerprint).size
+
+
+def steps_of(root: Path, workspace: int = WORKSPACE, **content: bytes) -> Steps:
+    """Return the steps of the load of a model with these files instead of its own."""
+    folder = root / ID
+    folder.mkdir()
+    for name, data in (CONTENT | {name.replace("_", "."): data for name, data in content.items()}).items():
+        (folder / name).write_bytes(data)
+    loader = Loader(ModelStore(root), FileLimits(), workspace=workspace)
+    return loader.loading(ID, loader.fingerprint(ID))
+
+
+def test_a_load_takes_no_more_memory_than_it_has_announced(tmp_path: Path) -> None:
+    tokens = [f"token{number}" for number in range(20_000)]
+    # Half precision, which doubles in memory, and a hidden layer narrower than what it connects, which folds into more.
+    weights = {name: value.half() for name, value in state_dict(20_000, 512, 8, 2).items()}
+    steps = steps_of(tmp_path, model_pth=saved(weights), vocab_pth=saved(tokens))
+    announced = 0
+    tracemalloc.start()
+    try:
+        while True:
+            try:
+                announced = max(announced, next(steps))
+            except StopIteration as end:
+                model = end.value
+                break
+            assert tracemalloc.get_traced_memory()[1] <= announced + WORKSPACE
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert model.size <= announced
+    assert peak <= announced + WORKSPACE
+
+
+def test_a_small_file_that_folds_into_a_large_matrix_announces_it_before_it_is_there(tmp_path: Path) -> None:
+    width = 30_000
+    weights = {
+        "embedding.weight": torch.ones(1, width),
+        "fc1.weight": torch.ones(1, width),
+        "fc1.bias": torch.ones(1),
+        "fc2.weight": torch.ones(width, 1),
+        "fc2.bias": torch.ones(width),
+    }
+    data = saved(weights)
+    assert len(data) < 1 << 20
+    steps = steps_of(tmp_path, model_pth=data)
+    tracemalloc.start()
+    try:
+        assert any(size > 8 * width * width for size in itertools.islice(steps, 3))
+        assert tracemalloc.get_traced_memory()[1] < WORKSPACE
+    finally:
+        tracemalloc.stop()
+    loader = Loader(ModelStore(tmp_path), FileLimits())
+    with refused(ModelTooLarge):
+        loader.load(ID, loader.fingerprint(ID))
+
+
+def test_a_vocabulary_of_far_more_tokens_than_rows_is_refused_by_both_numbers(tmp_path: Path) -> None:
+    steps = steps_of(tmp_path, vocab_pth=saved([f"token{number}" for number in range(100_000)]))
+    with refused(InvalidModelFile, match=r"vocab\.pth has more tokens than the \d+ rows of model\.pth"):
+        list(steps)
+
+
+def test_an_old_vocabulary_that_needs_more_than_usual_announces_it(tmp_path: Path) -> None:
+    data = legacy_vocabulary(itos=["the", "red"], stoi=["the", "red"], freqs=(f"{number:x}" for number in range(2000)))
+    steps = steps_of(tmp_path, workspace=0, model_pth=saved(state_dict(2, 4, 2)), vocab_pth=data)
+    announced = list(steps)
+    assert announced[-1] > announced[0], "it was read in a second attempt, with more memory"
+
+
+def test_a_check_is_called_again_and_again_and_ends_the_load(tmp_path: Path) -> None:
+    (tmp_path / ID).mkdir()
+    for name, data in CONTENT.items():
+        (tmp_path / ID / name).write_bytes(data)
+    loader = Loader(ModelStore(tmp_path), FileLimits())
+    calls: list[None] = []
+    list(loader.loading(ID, loader.fingerprint(ID), check=lambda: calls.append(None)))
+    assert len(calls) > 3
+
+    def too_slow() -> None:
+        raise LoadTooSlow("too slow")
+
+    with refused(LoadTooSlow):
+        list(loader.loading(ID, loader.fingerprint(ID), check=too_slow))

@@ -101,7 +101,9 @@ WRONG: dict[str, Callable[[dict[str, Array]], object]] = {
     "arabic-digit": lambda state: state.update({"fc٣.weight": matrix(5, 6), "fc٣.bias": matrix(5)}),
     "extra": with_array("dropout.weight", 1),
     "extra-bias": with_array("embedding.bias", 8),
-    "prefixed": lambda state: state.update({f"module.{name}": state.pop(name) for name in list(state)}),
+    "prefixed-each-otherwise": lambda state: state.update(
+        {f"{n}.{name}": state.pop(name) for n, name in enumerate(list(state))}
+    ),
     "embedding-too-wide": with_array("embedding.weight", 11, 9),
     "embedding-flat": with_array("embedding.weight", 11),
     "embedding-cube": with_array("embedding.weight", 11, 8, 1),

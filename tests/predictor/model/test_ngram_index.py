@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.model import ngram_index
 from predictor.model.ngram_index import NgramIndex
 from predictor.model.tokenizer import Tokenizer
 from predictor.model.vocabulary import Vocabulary
@@ -49,14 +48,11 @@ def test_the_ngrams_found_are_those_that_a_dictionary_has(
     assert_found(tokenizer, vocabulary, [*trained, *asked])
 
 
-def test_words_that_come_again_have_the_same_ngrams_and_no_more_are_remembered_than_may_be(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(ngram_index, "_MOST_WORDS", 3)
+def test_words_that_come_again_have_the_same_ngrams_and_no_more_are_remembered_than_may_be() -> None:
     tokenizer = Tokenizer.parse("basic_english+characters:3-5")
     words = [f"word{number}" for number in range(8)] + ["x" * 40, "x" * 40]
     vocabulary = Vocabulary.of(dict.fromkeys(tokenizer.ngrams(words[2:])), None)
-    index = NgramIndex(tokenizer, vocabulary)
+    index = NgramIndex(tokenizer, vocabulary, most_words=3)
     for word in [*words, *words[::-1], *words]:
         assert index.extended([], [word]) == by_dictionary(tokenizer, vocabulary, [word])[0]
         assert len(index._of_words) <= 3

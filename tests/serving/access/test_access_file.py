@@ -49,7 +49,7 @@ IDENTITY_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"keys": [{"sha256": HASH, "expires": "2026-01-01T00:00:00"}]}, "keys.0.expires"),
     ({"keys": [{"sha256": HASH, "expires": PRIVATE}]}, "keys.0.expires"),
     ({"keys": [{"key": PRIVATE}]}, "keys.0"),
-    ({"keys": [{"sha256": HASH}, {"sha256": HASH}]}, "a key hash stands twice"),
+    ({"keys": [{"sha256": HASH}, {"sha256": HASH}]}, "a key hash appears twice"),
     ({"key": PRIVATE}, "identities.acme.key"),
     ({"rights": [PRIVATE]}, "rights"),
     ({"rights": ["Predict"]}, "rights"),
@@ -70,7 +70,7 @@ IDENTITY_FAULTS: list[tuple[dict[str, Any], str]] = [
 def test_a_fault_of_an_identity_is_told_by_its_place_and_without_what_stands_there(
     entry: dict[str, Any], place: str
 ) -> None:
-    with pytest.raises(InvalidAccessFile, match="the access file cannot be used") as caught:
+    with pytest.raises(InvalidAccessFile, match="the access file is not valid") as caught:
         AccessFile.parse(json.dumps({"identities": {"acme": entry}}).encode())
     assert place in str(caught.value)
     assert PRIVATE not in f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
@@ -98,7 +98,7 @@ def test_what_is_no_access_file_is_refused(data: bytes) -> None:
 
 def test_one_certificate_is_not_two_callers() -> None:
     entries = {name: {"certificates": ["same.example"]} for name in ("one", "other")}
-    with pytest.raises(InvalidAccessFile, match="a certificate name stands twice"):
+    with pytest.raises(InvalidAccessFile, match="a certificate name appears twice"):
         AccessFile.parse(json.dumps({"identities": entries}).encode())
 
 
@@ -106,7 +106,7 @@ JWT_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"algorithms": ["none"]}, "jwt.algorithms"),
     ({"algorithms": []}, "jwt.algorithms"),
     ({"algorithms": ["HS256", "RS256"]}, "keep one kind"),
-    ({"keys": {}}, "names no keys"),
+    ({"keys": {}}, "has no keys"),
     ({"issuer": ""}, "jwt.issuer"),
     ({"audience": None}, "jwt.audience"),
     ({"leeway_seconds": 1e9}, "jwt.leeway_seconds"),
@@ -144,7 +144,7 @@ def test_a_file_that_holds_no_public_key_is_refused(pem: bytes, told: str, tmp_p
 
 def test_a_key_that_is_for_none_of_the_algorithms_is_refused(tmp_path: Path) -> None:
     path = write_access(tmp_path, {}, issuer=Issuer(), algorithms=["RS256"])
-    with pytest.raises(InvalidAccessFile, match="none of the algorithms"):
+    with pytest.raises(InvalidAccessFile, match="none of the configured algorithms"):
         read_access_map(path, AccessCounters())
 
 

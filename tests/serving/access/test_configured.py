@@ -26,7 +26,6 @@ from serving.call.counters import AccessCounters
 from serving.call.deadline import NEVER
 from serving.call.identity import OPEN, Identity, Right
 from serving.domain.errors import ModelNotFound, PermissionDenied, Unauthenticated
-from serving.files import following
 from serving.files.reloads import RELOAD_FAILURES, ReloadFailureCollector
 from tests.access import (
     Issuer,
@@ -49,14 +48,9 @@ def events() -> Iterator[list[Any]]:
         yield captured
 
 
-@pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "LOOK_SECONDS", 0.01)
-
-
 @asynccontextmanager
 async def configured(path: Path, **options: Any) -> AsyncIterator[ConfiguredAccess]:
-    access = ConfiguredAccess(path, **options)
+    access = ConfiguredAccess(path, look_seconds=0.01, **options)
     try:
         yield access
     finally:
@@ -216,7 +210,7 @@ async def test_a_surge_of_bad_credentials_writes_a_few_lines_and_counts_all(tmp_
         assert len(lines) == failure_log.MOST_LINES
         moment[0] += failure_log.PERIOD_SECONDS
         refusal_of(access, bearing("guess"))
-        assert events[-1]["left_out"] == 10_000 - failure_log.MOST_LINES
+        assert events[-1]["suppressed"] == 10_000 - failure_log.MOST_LINES
         assert access.counters.failures["unknown"] == 10_001
     assert "guess" not in str(events)
 

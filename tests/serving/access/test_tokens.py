@@ -54,6 +54,44 @@ def test_a_good_token_tells_its_subject_and_its_end(verify: TokenVerifier) -> No
     assert 0 < token.expires_at - time.time() <= 600 + LEEWAY_SECONDS
 
 
+def set_of(issuer: Issuer, *key_ids: str | None) -> str:
+    own = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(issuer.key.public_key()))
+    return json.dumps({"keys": [own | ({} if each is None else {"kid": each}) for each in key_ids]})
+
+
+@pytest.mark.parametrize("of_set", [None, "key-1"], ids=["set without kid", "set with kid"])
+@pytest.mark.parametrize("of_token", [None, "key-1"], ids=["token without kid", "token with kid"])
+def test_the_only_key_needs_no_key_id(of_set: str | None, of_token: str | None, tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text(set_of(ISSUER_OF_TESTS, of_set))
+    verify = TokenVerifier.read(JwtSection.model_validate(jwt_section(keys={}, jwks_file="keys.json")), tmp_path)
+    assert verify.verified(without_id(of_token)).subject == "acme"
+    content = {"iss": ISSUER, "aud": AUDIENCE, "sub": "acme", "exp": time.time() + 600}
+    stranger = jwt.encode(content, Issuer().private_pem(), algorithm="ES256", headers={})
+    assert reason_of(verify, stranger) == "invalid"
+
+
+def test_a_token_without_a_key_id_is_of_the_only_key_in_a_file(verify: TokenVerifier) -> None:
+    assert verify.verified(without_id(None)).subject == "acme"
+
+
+def test_where_there_are_several_keys_each_needs_an_id_and_so_does_each_token(tmp_path: Path) -> None:
+    section = JwtSection.model_validate(jwt_section(keys={}, jwks_file="keys.json"))
+    (tmp_path / "keys.json").write_text(set_of(ISSUER_OF_TESTS, "key-1", None))
+    with pytest.raises(InvalidAccessFile, match="no key id"):
+        TokenVerifier.read(section, tmp_path)
+    (tmp_path / "keys.json").write_text(set_of(ISSUER_OF_TESTS, None, None))
+    with pytest.raises(InvalidAccessFile, match="no key id"):
+        TokenVerifier.read(section, tmp_path)
+    (tmp_path / "keys.json").write_text(set_of(ISSUER_OF_TESTS, "key-1", "key-2"))
+    assert reason_of(TokenVerifier.read(section, tmp_path), without_id(None)) == "unknown"
+
+
+def without_id(key_id: str | None) -> str:
+    content = {"iss": ISSUER, "aud": AUDIENCE, "sub": "acme", "exp": time.time() + 600}
+    headers = {} if key_id is None else {"kid": key_id}
+    return jwt.encode(content, ISSUER_OF_TESTS.private_pem(), algorithm="ES256", headers=headers)
+
+
 def test_one_audience_of_several_is_enough(verify: TokenVerifier) -> None:
     assert verify.verified(ISSUER_OF_TESTS.token("acme", aud=["others", AUDIENCE])).subject == "acme"
 
@@ -181,8 +219,10 @@ def test_a_key_that_is_for_one_algorithm_is_for_no_other(tmp_path: Path) -> None
     [
         ("", "cannot be read"),
         ("[]", "no list of keys"),
-        ('{"keys": [{}]}', "no key id"),
-        ('{"keys": []}', "no key for the algorithms"),
+        ('{"keys": [{}]}', "no key for the configured algorithms"),
+        ('{"keys": [{"kid": 7}]}', "is no text"),
+        ('{"keys": [7]}', "no JSON object"),
+        ('{"keys": []}', "no key for the configured algorithms"),
     ],
 )
 def test_a_key_set_without_a_key_is_refused(content: str, told: str, tmp_path: Path) -> None:

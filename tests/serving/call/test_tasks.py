@@ -86,7 +86,7 @@ async def test_a_fault_of_background_work_is_logged() -> None:
         await asyncio.wait([Tasks().start(faulty())])
         await asyncio.sleep(0)
     (line,) = logs
-    assert (line["event"], line["log_level"], type(line["exc_info"])) == ("background work failed", "error", KeyError)
+    assert (line["event"], line["log_level"], type(line["exc_info"])) == ("background task failed", "error", KeyError)
 
 
 async def test_a_failure_that_no_caller_waits_for_is_not_reported_as_lost(caplog: pytest.LogCaptureFixture) -> None:

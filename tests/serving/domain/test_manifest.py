@@ -109,7 +109,6 @@ UNREADABLE = {
     "trailing": text('{"Algorithm": "a"}}'),
     "comment": text('{"Algorithm": "a"} // mine'),
     "single-quotes": text("{'Algorithm': 'a'}"),
-    "byte-order-mark": b"\xef\xbb\xbf" + text('{"Algorithm": "a"}'),
     "utf-16": '{"Algorithm": "a"}'.encode("utf-16"),
     "utf-32": '{"Algorithm": "a"}'.encode("utf-32-le"),
     "latin-1": '{"Algorithm": "é"}'.encode("latin-1"),

@@ -84,14 +84,14 @@ def test_explanations_of_one_query_have_bounds() -> None:
     LARGE.check(Query("a", "x", explain=("label",) * 256))
     with refused(InvalidRequest, match="256 labels"):
         LARGE.check(Query("a", "x", explain=("label",) * 257))
-    with refused(InvalidRequest, match="shorten it, or ask for fewer"):
+    with refused(InvalidRequest, match="shorten it, or request fewer"):
         LARGE.check(Query("a", "x" * (1 << 16), explain=("label",)))
 
 
 def test_explanations_and_best_labels_of_a_batch_have_bounds() -> None:
     explained = Query("a", "x" * 1024, explain=("label",))
     LARGE.check_batch([explained] * 32)
-    with refused(InvalidRequest, match="split it"):
+    with refused(InvalidRequest, match="split the batch"):
         LARGE.check_batch([explained] * 33)
     LARGE.check_batch([Query("a", "x" * 1024)] * 4096)
     many = Query("a", "x", k=1 << 30)

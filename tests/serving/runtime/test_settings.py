@@ -6,6 +6,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from frontend.settings import FrontendSettings
+from model_service.settings import ModelServiceSettings
 from predictor.settings import PredictorSettings
 from serving.runtime.settings import ServerSettings, load_settings, variable_of
 
@@ -177,3 +178,51 @@ def test_a_value_out_of_range_is_told(
 def test_settings_cannot_be_changed_afterwards(kind: type[ServerSettings]) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings(kind, []).port = 5
+
+
+ALL = pytest.mark.parametrize("kind", [PredictorSettings, FrontendSettings, ModelServiceSettings])
+
+
+@ALL
+def test_a_number_beyond_every_bound_is_told_in_one_line(
+    kind: type[ServerSettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = [name for name, field in kind.model_fields.items() if isinstance(field.default, int | float)]
+    numbers = [name for name in numbers if not isinstance(kind.model_fields[name].default, bool)]
+    assert len(numbers) > 20
+    for name in numbers:
+        flag = "--" + name.replace("_", "-")
+        for value in ("9" * 20, "9" * 400):
+            told = told_by(kind, [flag, value], capsys).splitlines()
+            assert len(told) == 2, name
+            assert told[1].strip().startswith(f"{flag} (or ")
+
+
+@ALL
+def test_bytes_are_taken_as_kubernetes_writes_them(kind: type[ServerSettings]) -> None:
+    sizes = [name for name in kind.model_fields if name.endswith(("_bytes", "_memory"))]
+    assert {"max_message_bytes", "max_document_bytes"} <= set(sizes)
+    for name in sizes:
+        settings = load_settings(kind, ["--" + name.replace("_", "-"), "512Mi"])
+        assert getattr(settings, name) == 512 << 20
+
+
+@pytest.mark.parametrize(("host", "kept"), [("::1", "::1"), ("[::1]", "::1"), ("::", "::"), ("localhost", "localhost")])
+def test_hosts_are_taken_with_and_without_brackets(host: str, kept: str) -> None:
+    assert load_settings(PredictorSettings, ["--host", host]).host == kept
+
+
+@pytest.mark.parametrize("host", ["http://localhost", "localhost:51001", "unix:/run/a.sock", "[::1", "*"])
+def test_what_is_no_host_is_refused(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"--host (or INTENT_PREDICTOR_HOST) is {host!r}: " in told_by(PredictorSettings, ["--host", host], capsys)
+
+
+def test_the_variables_of_an_orchestrator_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTENT_FRONTEND_PORT", "tcp://10.0.0.1:51001")
+    monkeypatch.setenv("INTENT_FRONTEND_SERVICE_HOST", "10.0.0.1")
+    assert load_settings(FrontendSettings, []).port == 51001
+
+
+def test_a_value_may_begin_with_a_byte_order_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTENT_FRONTEND_ROUTES", "\ufeffintent-classification=predictor://[::1]:51002")
+    assert load_settings(FrontendSettings, []).routes == "intent-classification=predictor://[::1]:51002"

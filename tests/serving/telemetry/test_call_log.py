@@ -109,7 +109,7 @@ def test_documents_are_told_nowhere_unless_they_are_asked_for(document: str, cal
                 f"{document}\ud800".encode()
             except UnicodeEncodeError as cause:
                 # The parts of the cause hold the whole text.
-                refused = InvalidRequest("must be text that UTF-8 can hold")
+                refused = InvalidRequest("must be text that UTF-8 can encode")
                 refused.__cause__ = cause
                 tell(CallLog(calls), call, refused)
     assert "~" not in json.dumps(lines, ensure_ascii=False)

@@ -8,7 +8,7 @@ from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.domain.version import VERSION
+from intent_serving_client.version import VERSION
 from serving.runtime.assembly.metrics import observed
 from serving.runtime.workload import Workload
 from serving.telemetry.calls import MOST_ENDS, OTHERS, SECONDS, CallCollector, CallTimes

@@ -18,8 +18,8 @@ from serving.call.call import Call, CallNotes
 from serving.call.deadline import Deadline
 from serving.domain.errors import ModelNotFound
 from serving.domain.prediction import Prediction, Query
-from serving.telemetry import traces
-from serving.telemetry.traces import MOST_SPANS_WAITING, TraceSender
+from serving.telemetry.traces.sending import MOST_SPANS_WAITING, TraceSender
+from serving.telemetry.traces.spans import TRACEPARENT, TRACESTATE
 from tests.builders import PATIENCE, refusing_address
 from tests.fakes.presented import FakePresented
 from tests.fakes.trace_receiver import FakeTraceReceiver, fake_trace_receiver
@@ -29,6 +29,7 @@ METHOD = "prediction.PredictionService/Predict"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 DOCUMENT = "what my doctor said"
+PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def kept() -> KeptSpans:
 
 
 def traceparent(flags: str = "01") -> tuple[str, str]:
-    return traces.TRACEPARENT, f"00-{TRACE}-{PARENT}-{flags}"
+    return TRACEPARENT, f"00-{TRACE}-{PARENT}-{flags}"
 
 
 def a_call(**notes: Any) -> Call:
@@ -69,10 +70,9 @@ def test_only_so_many_traces_are_begun_in_a_second_however_many_calls_there_are(
     assert calls.begin(METHOD, FakePresented(traceparent("01"))) is not None
 
 
-def test_less_than_one_trace_a_second_is_some_in_a_minute(kept: KeptSpans, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = kept.calls(1.0, per_second=0.1)
+def test_less_than_one_trace_a_second_is_some_in_a_minute(kept: KeptSpans) -> None:
     now = time.monotonic()
-    monkeypatch.setattr("serving.telemetry.traces.monotonic", lambda: now)
+    calls = kept.calls(1.0, per_second=0.1, clock=lambda: now)
     begun = 0
     for _ in range(600):
         now += 0.1
@@ -100,7 +100,7 @@ def test_where_the_caller_has_decided_the_share_does_not_matter(
     ],
 )  # fmt: skip
 def test_a_trace_that_is_not_well_written_is_none(told: str, kept: KeptSpans) -> None:
-    presented = FakePresented((traces.TRACEPARENT, told))
+    presented = FakePresented((TRACEPARENT, told))
     assert kept.calls(0.0).begin(METHOD, presented) is None
     span = kept.calls(1.0).begin(METHOD, presented)
     assert span is not None
@@ -109,7 +109,7 @@ def test_a_trace_that_is_not_well_written_is_none(told: str, kept: KeptSpans) ->
 
 @pytest.mark.parametrize("told", [f"01-{TRACE}-{PARENT}-01", f"cc-{TRACE}-{PARENT}-01-what-comes-later"])
 def test_versions_to_come_are_read_as_far_as_they_are_known(told: str, kept: KeptSpans) -> None:
-    span = kept.calls(0.0).begin(METHOD, FakePresented((traces.TRACEPARENT, told)))
+    span = kept.calls(0.0).begin(METHOD, FakePresented((TRACEPARENT, told)))
     assert span is not None
     assert span.trace_id == TRACE
 
@@ -117,8 +117,8 @@ def test_versions_to_come_are_read_as_far_as_they_are_known(told: str, kept: Kep
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_whatever_callers_send_calls_are_served(parent: str, state: str) -> None:
     tracer = KeptSpans().calls(0.5)
-    tracer.begin(METHOD, FakePresented((traces.TRACEPARENT, parent), (traces.TRACESTATE, state)))
-    span = tracer.begin(METHOD, FakePresented(traceparent(), (traces.TRACESTATE, state)))
+    tracer.begin(METHOD, FakePresented((TRACEPARENT, parent), (TRACESTATE, state)))
+    span = tracer.begin(METHOD, FakePresented(traceparent(), (TRACESTATE, state)))
     assert span is not None
     for _, value in span.metadata():
         assert re.fullmatch(r"[\x20-\x7e]*", value)
@@ -129,7 +129,7 @@ def test_whatever_callers_send_calls_are_served(parent: str, state: str) -> None
 
 def test_a_span_tells_the_call_and_never_a_document(kept: KeptSpans) -> None:
     tracer = kept.calls(0.0)
-    span = tracer.begin(METHOD, FakePresented(traceparent(), (traces.TRACESTATE, "vendor=1")))
+    span = tracer.begin(METHOD, FakePresented(traceparent(), (TRACESTATE, "vendor=1")))
     assert span is not None
     query = Query("name", DOCUMENT, explain=(DOCUMENT,), key=DOCUMENT)
     answer = Prediction("label", 0.9, (), "name@2", "1.0")
@@ -150,7 +150,7 @@ def test_a_span_tells_the_call_and_never_a_document(kept: KeptSpans) -> None:
     assert told.status.is_unset
     assert DOCUMENT not in told.to_json()
     own = f"{told.context.span_id:016x}" if told.context else ""
-    assert span.metadata() == ((traces.TRACEPARENT, f"00-{TRACE}-{own}-01"), (traces.TRACESTATE, "vendor=1"))
+    assert span.metadata() == ((TRACEPARENT, f"00-{TRACE}-{own}-01"), (TRACESTATE, "vendor=1"))
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,17 @@ async def test_what_waits_is_sent_at_the_end_and_counted(receiver: FakeTraceRece
     assert len(receiver.spans) == 1000
     assert {span.service for span in receiver.spans} == {"frontend"}
     assert counted(sender) == {"sent_total": 1000, "dropped_totalqueue_full": 0, "dropped_totalnot_sent": 0}
+
+
+async def test_a_proxy_in_the_environment_is_not_used(
+    receiver: FakeTraceReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PROXIES:
+        monkeypatch.setenv(name, f"http://{refusing_address()}")
+    sender = TraceSender(receiver.address, "frontend", message_seconds=PATIENCE, end_seconds=PATIENCE)
+    sender.tracer.start_span("one").end()
+    await sender.close()
+    assert [span.name for span in receiver.spans] == ["one"]
 
 
 async def test_a_receiver_that_is_down_costs_a_bounded_end_and_what_it_missed_is_counted() -> None:

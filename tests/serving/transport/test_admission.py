@@ -103,7 +103,7 @@ async def test_a_call_that_cannot_be_answered_before_its_deadline_is_refused_at_
     gate.enter(call_within())
     waits = [await waiting(gate) for _ in range(19)]
 
-    with pytest.raises(Overloaded, match="before its deadline") as refused:
+    with pytest.raises(Overloaded, match="before the deadline") as refused:
         await asyncio.wait_for(admitted(gate, call_within(1.0)), PATIENCE)
     patient = await waiting(gate, call_within(10.0))
 

@@ -12,7 +12,8 @@ import pytest
 import structlog
 from grpc import StatusCode
 
-from serving.call.call import REQUEST_ID_KEY, current_call
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from serving.call.call import current_call
 from serving.domain import errors
 from serving.domain.errors import INTERNAL_MESSAGE, ServingError
 from serving.domain.prediction import Query

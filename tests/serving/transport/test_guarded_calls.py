@@ -12,7 +12,8 @@ import pytest
 import structlog
 from grpc import StatusCode
 
-from serving.call.call import REQUEST_ID_KEY, Call, current_call
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from serving.call.call import Call, current_call
 from serving.call.presented import Presented
 from serving.call.spans import Span
 from serving.domain import errors

@@ -12,7 +12,8 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from serving.call.call import REQUEST_ID_KEY, current_call
+from intent_serving_client.metadata import REQUEST_ID_KEY
+from serving.call.call import current_call
 from serving.call.identity import ANYBODY, Identity, Right
 from serving.call.presented import Presented
 from serving.domain.errors import INTERNAL_MESSAGE, ModelNotFound, PermissionDenied, Unauthenticated

@@ -90,7 +90,7 @@ def test_files_that_stay_are_told_though_the_model_is_gone(bot: Path, monkeypatc
         assert Path(path).is_dir()
 
     monkeypatch.setattr("serving.volume.deleting.shutil.rmtree", refuse)
-    with pytest.raises(VolumeUnavailable, match="gone"):
+    with pytest.raises(VolumeUnavailable, match="the model is deleted"):
         delete(bot, ModelId("bot@3"))
     assert names(bot / "bot") == ["1", "2", "release.json"]
 

@@ -13,11 +13,13 @@ from serving.domain.errors import (
     FilesChanged,
     InvalidManifest,
     InvalidModelFile,
+    ModelFolderUnavailable,
     ModelIncomplete,
     ModelNotFound,
     ModelUnusable,
     VolumeUnavailable,
 )
+from serving.domain.manifest import MAX_MANIFEST_BYTES
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from tests.serving.refusals import refused
@@ -74,7 +76,7 @@ def test_a_file_that_arrives_in_pieces_is_read_whole(
 def test_the_limit_is_the_last_size_that_is_read(root: Path, store: ModelStore) -> None:
     (publish(root) / WEIGHTS_FILE).write_bytes(b"x" * 100)
     assert len(read(store, limit=100)) == 100
-    with refused(InvalidModelFile, match="model.pth of the model is larger than the 99 bytes"):
+    with refused(InvalidModelFile, match="model.pth of the model is larger than the limit of 99 bytes"):
         read(store, limit=99)
 
 
@@ -121,18 +123,20 @@ def test_an_id_without_a_folder_is_not_found(root: Path, store: ModelStore, oper
 
 def test_a_root_that_comes_later_is_read_then(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "later")
-    with refused(ModelNotFound):
+    with refused(ModelFolderUnavailable):
         read(store)
     publish(tmp_path / "later")
     assert read(store) == b"7 model.pth"
 
 
-def test_a_manifest_is_read_up_to_one_mebibyte(root: Path, store: ModelStore) -> None:
+def test_a_manifest_is_read_up_to_its_bound(root: Path, store: ModelStore) -> None:
     path = publish(root) / MANIFEST_FILE
-    path.write_bytes(MANIFEST.ljust(1 << 20))
+    path.write_bytes(MANIFEST.ljust(MAX_MANIFEST_BYTES))
     assert store.read_manifest(ID).algorithm == "a"
-    path.write_bytes(MANIFEST.ljust((1 << 20) + 1))
-    with refused(InvalidModelFile, match="manifest.json of the model is larger than the 1048576 bytes"):
+    path.write_bytes(MANIFEST.ljust(MAX_MANIFEST_BYTES + 1))
+    with refused(
+        InvalidModelFile, match=f"manifest.json of the model is larger than the limit of {MAX_MANIFEST_BYTES} "
+    ):
         store.read_manifest(ID)
 
 

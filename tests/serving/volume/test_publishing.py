@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from serving.domain.errors import ModelExists, ModelIncomplete, ModelInService, ServingError
+from serving.domain.manifest import Manifest
 from serving.domain.model_id import parse_model_id, versioned
 from serving.volume import publishing
-from serving.volume.model_store import ModelStore
-from serving.volume.publishing import publish
+from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
+from serving.volume.publishing import publish, seal
 from tests.frontend.releases.running import write_release
 from tests.serving.domain.releases.test_changes import of
 
@@ -31,6 +32,17 @@ def source(folder: Path, version: str = "1.0") -> Path:
 def root(tmp_path: Path) -> Path:
     (tmp_path / "models").mkdir()
     return tmp_path / "models"
+
+
+def test_a_folder_is_sealed_in_place_and_its_manifest_keeps_everything_else(tmp_path: Path) -> None:
+    folder = source(tmp_path / "model")
+    before = Manifest.parse((folder / MANIFEST_FILE).read_bytes())
+    sealed = seal(folder)
+    assert Manifest.parse((folder / MANIFEST_FILE).read_bytes()) == sealed == before.with_files(sealed.files)
+    for name in (WEIGHTS_FILE, VOCABULARY_FILE):
+        data = (folder / name).read_bytes()
+        assert (sealed.files[name].size, sealed.files[name].sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert sorted(path.name for path in folder.iterdir()) == sorted(MODEL_FILES)
 
 
 def test_a_published_manifest_tells_sizes_and_sums_and_keeps_what_it_said(root: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from intent_serving_client.releases import MAX_HISTORY
 from serving.domain.errors import (
     InvalidRelease,
     ModelNotFound,
@@ -23,7 +24,7 @@ from serving.domain.errors import (
 )
 from serving.domain.model_id import parse_model_name
 from serving.domain.releases.changes import released
-from serving.domain.releases.release import MAX_HISTORY, RELEASE_FILE, Release
+from serving.domain.releases.release import RELEASE_FILE, Release
 from serving.volume.model_store import ModelStore
 from serving.volume.release_writing import LOCK_FILE, change_release
 
@@ -90,7 +91,7 @@ def test_one_writer_at_a_time_and_the_other_is_told(volume: Path) -> None:
     (volume / NAME / LOCK_FILE).touch()
     with (volume / NAME / LOCK_FILE).open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ReleaseConflict, match="somebody else"):
+        with pytest.raises(ReleaseConflict, match="another change of the release"):
             change_release(volume, NAME, to("1"))
     assert change_release(volume, NAME, to("1")).revision == 1
 
@@ -122,7 +123,7 @@ def test_a_folder_that_is_taken_away_meanwhile_is_a_conflict(volume: Path) -> No
         (volume / NAME).rename(volume / ".away")
         return to("1")(release)
 
-    with pytest.raises(ReleaseConflict, match="taken away"):
+    with pytest.raises(ReleaseConflict, match="removed or replaced"):
         change_release(volume, NAME, away)
 
 

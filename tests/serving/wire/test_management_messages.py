@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intent_serving_client.management_messages import description_of, page_of, role_message, state_of, watched_of
+from intent_serving_client.releases import Canary, Release, ReleaseChange, Shadow
 from serving.domain.errors import ServingError
 from serving.domain.management import (
     ModelChange,
@@ -16,21 +18,9 @@ from serving.domain.management import (
     Trial,
     VersionDescription,
 )
-from serving.domain.releases.release import Canary, Change, Release, Shadow
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import model_service_pb2 as pb
-from serving.wire.management_messages import (
-    description_message,
-    description_of,
-    page_message,
-    page_of,
-    role_message,
-    role_of,
-    state_message,
-    state_of,
-    watched_message,
-    watched_of,
-)
+from serving.wire.management_messages import description_message, page_message, role_of, state_message, watched_message
 
 NAMES = st.from_regex(r"[a-z][a-z0-9.]{0,8}", fullmatch=True)
 TEXTS = st.text(max_size=20).filter(lambda text: text.isprintable())
@@ -47,7 +37,7 @@ CANARIES = st.builds(
     min_answers=st.integers(1, 1_000_000),
 )
 CHANGES = st.builds(
-    Change,
+    ReleaseChange,
     revision=REVISIONS,
     at=st.datetimes(timezones=st.just(UTC)),
     by=TEXTS,
@@ -176,5 +166,5 @@ def test_changes_and_roles_of_a_newer_service_are_left_aside() -> None:
     ],
 )
 def test_an_answer_that_is_not_understood_is_told_as_such(message: pb.ReleaseState) -> None:
-    with pytest.raises(ServingError, match="not understood"):
+    with pytest.raises(ServingError, match="cannot be decoded"):
         state_of(message)

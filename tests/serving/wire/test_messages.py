@@ -17,6 +17,13 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
+from intent_serving_client.messages import (
+    explain_request_of,
+    explained_prediction_of,
+    outcomes_of,
+    prediction_of,
+    request_of,
+)
 from predictor.cache.model_manager import ModelManager, ModelSource
 from predictor.cache.residency import ResidentModels
 from predictor.inference.engine import InferenceEngine
@@ -31,15 +38,10 @@ from serving.stubs import prediction_service_pb2 as pb
 from serving.wire.messages import (
     batch_response_of,
     delegated_query_of,
-    explain_request_of,
     explain_response_of,
-    explained_prediction_of,
-    outcomes_of,
-    prediction_of,
     predictor_batch_response_of,
     query_of,
     query_to_explain,
-    request_of,
     response_of,
 )
 from tests.builders import channel_to, hosted, hosted_frontend, publish

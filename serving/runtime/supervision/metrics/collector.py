@@ -21,7 +21,7 @@ class WorkersCollector(Collector):
     """Collects the metrics of all workers, and those of their supervision.
 
     Args:
-        ask: returns the metrics of the workers; runs on the event loop that creates this collector.
+        scrape: returns the metrics of the workers; runs on the event loop that creates this collector.
         serving: returns how many workers serve.
         restarts: returns how many workers have replaced one that ended.
         patience: time that all workers together may take, in seconds.
@@ -29,12 +29,12 @@ class WorkersCollector(Collector):
 
     def __init__(
         self,
-        ask: Callable[[], Awaitable[Sequence[Family]]],
+        scrape: Callable[[], Awaitable[Sequence[Family]]],
         serving: Callable[[], int],
         restarts: Callable[[], int],
         patience: float,
     ) -> None:
-        self._ask = ask
+        self._scrape = scrape
         self._serving = serving
         self._restarts = restarts
         self._patience = patience
@@ -42,7 +42,7 @@ class WorkersCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric as it is now. Called in any thread except that of the event loop."""
-        families = asyncio.run_coroutine_threadsafe(self._asked(), self._loop).result(self._patience)
+        families = asyncio.run_coroutine_threadsafe(self._scraped(), self._loop).result(self._patience)
         own = {family.name: family for family in collected([ProcessCollector(registry=None)])}
         for family in families:
             metric = family.as_metric()
@@ -50,10 +50,10 @@ class WorkersCollector(Collector):
             for name, labels, value in () if beside is None else beside.samples:
                 metric.add_sample(name, {**labels, WORKER_LABEL: SUPERVISOR}, value)
             yield metric
-        yield GaugeMetricFamily("intent_workers", "Workers that serve.", value=self._serving())
+        yield GaugeMetricFamily("intent_workers", "Workers that are serving.", value=self._serving())
         yield CounterMetricFamily(
-            "intent_worker_restarts", "Workers that followed one that had ended.", value=self._restarts()
+            "intent_worker_restarts", "Workers started in place of one that ended.", value=self._restarts()
         )
 
-    async def _asked(self) -> Sequence[Family]:
-        return await self._ask()
+    async def _scraped(self) -> Sequence[Family]:
+        return await self._scrape()

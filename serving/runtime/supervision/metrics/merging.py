@@ -32,7 +32,7 @@ class Subject(NamedTuple):
     values: tuple[str, ...]
 
 
-Told: TypeAlias = Mapping[int, Sequence[Family]]
+Scrapes: TypeAlias = Mapping[int, Sequence[Family]]
 """Answers of workers to one scrape, by place."""
 
 _Present: TypeAlias = Mapping[Key, Sequence[tuple[int, float]]]
@@ -60,9 +60,9 @@ class Merging:
         self._kinds: dict[str, tuple[str, str]] = {}
         """Type and meaning of each metric."""
 
-    def merged(self, told: Told) -> list[Family]:
-        """Return one exposition of the answers in ``told``. REQUIRES: each answer has been learned."""
-        present = _present(told, self._chosen(told))
+    def merged(self, scrapes: Scrapes) -> list[Family]:
+        """Return one exposition of the answers in ``scrapes``. REQUIRES: each answer has been learned."""
+        present = _present(scrapes, self._chosen(scrapes))
         return [
             Family(name, kind, meaning, list(self._samples(name, rule_of(name, kind), present.get(name, {}))))
             for name, (kind, meaning) in self._kinds.items()
@@ -90,10 +90,10 @@ class Merging:
             for key, values in present.items():
                 yield key.sample, dict(key.labels), _OF_GAUGES[rule]([value for _, value in values])
 
-    def _chosen(self, told: Told) -> Mapping[Ranking, frozenset[Subject]]:
+    def _chosen(self, scrapes: Scrapes) -> Mapping[Ranking, frozenset[Subject]]:
         """Return the busiest subjects of each ranking among those that some worker exports."""
         places: dict[Ranking, dict[Subject, int]] = {ranking: {} for ranking in RANKED.values()}
-        for families in told.values():
+        for families in scrapes.values():
             for family in families:
                 ranking = RANKED.get(family.name)
                 if ranking is None:
@@ -176,10 +176,10 @@ class _Counters:
                     counts.pop(each, None)
 
 
-def _present(told: Told, chosen: Mapping[Ranking, frozenset[Subject]]) -> Mapping[str, _Present]:
+def _present(scrapes: Scrapes, chosen: Mapping[Ranking, frozenset[Subject]]) -> Mapping[str, _Present]:
     """Return the series to be exported of each metric that some worker exports."""
     present: dict[str, dict[Key, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
-    for worker, families in told.items():
+    for worker, families in scrapes.items():
         for family in families:
             ranking = RANKED.get(family.name)
             for sample, labels, value in family.samples:

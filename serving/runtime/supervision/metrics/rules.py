@@ -44,6 +44,7 @@ GAUGES: Final[Mapping[str, Rule]] = MappingProxyType(
         "intent_model_drift": Rule.GREATEST,
         "intent_model_drift_verdict": Rule.GREATEST,
         "intent_certificate_expiry_seconds": Rule.LEAST,
+        "intent_model_folder_readable": Rule.LEAST,
         "modelmesh_models_loaded_total": Rule.SUM,
         "modelmesh_instance_models_total": Rule.SUM,
         "modelmesh_instance_capacity_bytes": Rule.SUM,

@@ -70,10 +70,10 @@ async def test_a_batch_is_answered_in_its_order(tmp_path: Path) -> None:
 
 async def test_a_caller_is_not_blamed_where_the_predictor_does_not_know_the_frontend(tmp_path: Path) -> None:
     async def refuse(_: Query) -> str:
-        raise Unauthenticated("the credential is not known here")
+        raise Unauthenticated("the credential is unknown")
 
     async with hosted(tmp_path, fake_predictor(refuse)) as address, asking(address) as backend:
-        with pytest.raises(Unavailable, match="its operator") as caught:
+        with pytest.raises(Unavailable, match="the operator has to give the frontend") as caught:
             await backend.predict(Query("a", "x"), a_call())
     assert_fit_for_callers(caught.value)
     assert caught.value.tried_enough

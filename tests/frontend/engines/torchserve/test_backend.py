@@ -28,7 +28,7 @@ from serving.domain.errors import (
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.manifest import Manifest
 from serving.domain.prediction import Fallback, Prediction, Query, ScoredLabel
-from tests.builders import PATIENCE, a_call, free_port, model_id
+from tests.builders import PATIENCE, a_call, a_turn, free_port, model_id
 from tests.fakes.manifests import UNPUBLISHED
 from tests.fakes.torchserve import (
     Archive,
@@ -126,7 +126,7 @@ async def test_a_model_whose_names_are_all_taken_is_refused() -> None:
     async with running(FakeTorchServe(a=Archive(plain("a")), b=Archive(plain("b")))) as fake, asking(fake) as backend:
         fake.put("intent-1.0", "model-b.mar")
         fake.put("intent-1.0@a", "model-b.mar")
-        with refused(ModelUnusable, "taken"):
+        with refused(ModelUnusable, "other models"):
             await label(backend, "a")
 
 
@@ -230,7 +230,7 @@ async def test_a_score_and_the_best_labels_are_taken_where_there_are_some() -> N
     ],
 )
 async def test_an_answer_that_is_no_label_is_the_handlers_fault(answer: bytes) -> None:
-    with refused(ServingError, "no label") as caught:
+    with refused(ServingError, "not a label") as caught:
         await answering(answer)
     assert caught.value.code is StatusCode.INTERNAL
 
@@ -269,6 +269,23 @@ async def test_a_handler_that_fails_is_told_in_our_words(
         assert caught.value.code is code
         assert "secret" not in str(caught.value)
         assert fake.asked["Predictions"] == 1
+
+
+async def test_the_failure_of_a_call_is_no_fault_of_the_service_whether_its_caller_has_left_or_not() -> None:
+    async def fail(inputs: Inputs) -> bytes:
+        del inputs
+        raise HandlerError
+
+    async with running(FakeTorchServe(a=Archive(fail))) as fake, asking(fake) as backend:
+        with structlog.testing.capture_logs() as lines:
+            with refused(ServingError):
+                await label(backend, "a")
+            leaving = asyncio.create_task(label(backend, "a"))
+            await a_turn(3)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            await a_turn(10)
+        assert [line for line in lines if line["log_level"] == "error"] == []
 
 
 async def test_a_full_queue_is_told_as_such() -> None:
@@ -426,7 +443,7 @@ async def test_what_is_to_be_explained_is_asked_alone() -> None:
     ("code", "explain", "kind", "told"),
     [
         (400, (), InvalidRequest, "label"),
-        (400, None, InvalidRequest, "does not take"),
+        (400, None, InvalidRequest, "does not accept"),
         (413, (), InvalidRequest, "fewer labels"),
         (503, None, OutOfCapacity, "try again"),
         (503, (), OutOfCapacity, "try again"),
@@ -593,7 +610,7 @@ async def test_a_registration_that_never_stays_is_told_and_not_asked_for_ever() 
             fake.put("intent-1.0", "model-a.mar")
 
         fake.before_answer = change
-        with refused(Unavailable, "changes"):
+        with refused(Unavailable, "keeps changing"):
             await label(backend, "a")
         assert fake.asked["Predictions"] == 2
 
@@ -825,5 +842,5 @@ async def test_closing_ends_what_is_under_way_and_tells_who_waits() -> None:
         async with asking(fake) as backend:
             waiting = asyncio.create_task(label(backend, "a"))
             await asyncio.wait_for(archive.waited_for.wait(), PATIENCE)
-        with refused(Unavailable, "ending"):
+        with refused(Unavailable, "shutting down"):
             await waiting

@@ -257,7 +257,7 @@ def nested(levels: int, text: str = "") -> bytes:
 
 HOSTILE = {
     "nothing": b"",
-    "no JSON": b"document=hello",
+    "not valid JSON": b"document=hello",
     "cut off": b'{"inputs": [',
     "two values": b"{} {}",
     "no object": b"[]",
@@ -271,7 +271,7 @@ HOSTILE = {
     "deep in a parameter": b'{"inputs": [], "parameters": {"x": ' + nested(700) + b"}}",
     "half a surrogate": rb'{"inputs": [{"name": "document", "datatype": "BYTES", "shape": [1], "data": ["\ud800"]}]}',
     "half a surrogate in a key": rb'{"inputs": [], "\udc00": 1}',
-    "no UTF-8": b'{"inputs": [], "id": "\xff"}',
+    "not valid UTF-8": b'{"inputs": [], "id": "\xff"}',
     "UTF-16": '{"inputs": []}'.encode("utf-16"),
     "a byte order mark": b'\xef\xbb\xbf{"inputs": []}',
     "an id that is no text": b'{"inputs": [], "id": 7}',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from serving.wire.raw_tensors import pack_bytes, unpack_bytes, unpack_floats
-from tests.builders import publish
+from tests.builders import PATIENCE, publish
 from tests.fakes.backend import FakeBackend
 from tests.frontend.open_inference.rest.running import INFER, RestAnswer, RestCaller, documents, rest_before
 from tests.frontend.open_inference.running import CLASSES, EXPLAINED, an_answer, an_answer_with_reasons
@@ -416,3 +417,42 @@ async def test_large_answers_are_compressed_for_who_takes_that(
 
 async def test_small_answers_are_sent_as_they_are(rest: RestCaller) -> None:
     assert "content-encoding" not in (await rest.get("/v2", accept_encoding="gzip")).headers
+
+
+@pytest.mark.parametrize("place", ["request", "input", "output"])
+async def test_null_within_parameters_stands_for_no_value(place: str, rest: RestCaller) -> None:
+    """As mlserver's ``InferenceRequest.dict()`` writes every parameter that is not set."""
+    parameters = {"content_type": "str", "headers": None, "threshold": None}
+    of = {place: {"parameters": parameters}}
+    tensor = {"name": "document", "shape": [1], "datatype": "BYTES", "parameters": None, "data": ["a"]}
+    body = {
+        "id": None,
+        "parameters": None,
+        "outputs": [{"name": "label"} | of.get("output", {})],
+        "inputs": [tensor | of.get("input", {})],
+    }
+    answer = await rest.post(INFER, body | of.get("request", {}))
+    assert list(outputs_of(answer)) == ["label"]
+
+
+async def test_what_is_no_value_of_a_parameter_is_refused_beside_null(rest: RestCaller) -> None:
+    body = documents("a") | {"parameters": {"a": None, "b": [1]}}
+    answer = await rest.post(INFER, body)
+    assert (answer.status, "strings, numbers, true or false" in answer.error) == (400, True)
+
+
+@pytest.mark.parametrize("keep_alive", [False, True])
+async def test_http_1_0_is_answered_as_nginx_sends_it_unless_told_otherwise(keep_alive: bool, rest: RestCaller) -> None:
+    body = json.dumps(documents("a")).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", rest.port)
+    connection = "keep-alive" if keep_alive else "close"
+    head = f"POST {INFER} HTTP/1.0\r\nHost: backend\r\nConnection: {connection}\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    async with asyncio.timeout(PATIENCE):
+        # The end of the connection is the end of the answer.
+        answer = await reader.read()
+    writer.close()
+    first, _, content = answer.partition(b"\r\n\r\n")
+    assert first.split()[1] == b"200"
+    assert b"transfer-encoding" not in first.lower()
+    assert json.loads(content)["outputs"]

@@ -103,7 +103,7 @@ def test_a_file_that_inflates_to_256_mebibytes_is_refused_before_it_does(monkeyp
 def test_two_members_of_one_name_are_refused(name: str) -> None:
     members = [*members_of(saved(WEIGHTS)).items(), (name, b"another")]
     for order in (members, members[::-1]):
-        with refused(InvalidModelFile, match="two members of one name"):
+        with refused(InvalidModelFile, match="two members with the same name"):
             open_torch_file(archive(order))
 
 

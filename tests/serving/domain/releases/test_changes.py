@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from intent_serving_client.releases import MAX_HISTORY
 from serving.domain.errors import InvalidModelId, InvalidRequest, ReleaseRefused
 from serving.domain.releases.changes import (
     MAX_COMMENT,
@@ -21,7 +22,7 @@ from serving.domain.releases.changes import (
     with_shadow,
     withdrawn,
 )
-from serving.domain.releases.release import MAX_HISTORY, MAX_LABELS, MAX_RELEASE_BYTES, Release
+from serving.domain.releases.release import MAX_LABELS, MAX_RELEASE_BYTES, Release
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -159,7 +160,7 @@ def test_a_version_that_is_called_like_a_label_or_a_role_cannot_go_live() -> Non
     labelled = with_label(of("1"), label="beta", version="1", by="me", at=AT)
     with pytest.raises(ReleaseRefused, match="label"):
         released(labelled, version="beta", by="me", at=AT)
-    with pytest.raises(ReleaseRefused, match="may not be called"):
+    with pytest.raises(ReleaseRefused, match="may not be named"):
         released(labelled, version="canary", by="me", at=AT)
 
 

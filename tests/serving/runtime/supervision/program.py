@@ -19,7 +19,7 @@ from serving.runtime.supervision.supervisor import supervise
 from serving.runtime.supervision.times import Times
 from serving.runtime.workload import Workload
 from serving.telemetry.logs import configure_logs
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 from tests.fakes.predictor import fake_predictor
 
 NAME = "workers"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from serving.runtime.supervision.reservation import Reservation
-from serving.wire.listening import CannotListen
+from serving.transport.hosts.listening import CannotListen
 
 HOST = "127.0.0.1"
 
@@ -42,9 +42,9 @@ def test_a_port_that_another_process_listens_on_cannot_be_had_even_if_that_would
     with socket.create_server((HOST, 0)) as probe:
         port = probe.getsockname()[1]
     with listening(port, shared=shared), Reservation() as reservation:
-        with pytest.raises(CannotListen, match=f"cannot listen on {HOST}:{port}: another process may hold it"):
+        with pytest.raises(CannotListen, match=f"cannot listen on {HOST}:{port}: it is in use"):
             reservation.take(HOST, port)
-        with pytest.raises(CannotListen, match=f"cannot listen on {HOST}:{port} for health checks: another"):
+        with pytest.raises(CannotListen, match=f"cannot listen on {HOST}:{port} for health checks: it is in use"):
             reservation.take(HOST, port, " for health checks")
 
 

@@ -167,7 +167,7 @@ def test_a_worker_that_ends_is_followed_by_another_in_its_place(tmp_path: Path, 
         it.wait_for_lines("worker ready", 3)
         assert it.pid_of(0) != victim
         assert it.pid_of(1) == other
-        (line,) = it.lines("worker ended; another one follows")
+        (line,) = it.lines("worker ended; starting another one")
         assert line["worker"] == 0
         assert line["pause_seconds"] == 0
         assert line.get("signal", line.get("exit_code")) == ("SIGKILL" if number == signal.SIGKILL else 0)
@@ -181,7 +181,7 @@ def test_one_that_ends_again_and_again_is_followed_after_growing_pauses_and_the_
         victim = it.pid_of(0)
         (fails / "0").touch()
         os.kill(victim, signal.SIGKILL)
-        lines = it.wait_for_lines("worker ended; another one follows", 5)
+        lines = it.wait_for_lines("worker ended; starting another one", 5)
         assert [line["pause_seconds"] for line in lines] == [0.0, 0.05, 0.1, 0.2, 0.2]
         assert [line.get("exit_code") for line in lines] == [None, 7, 7, 7, 7]
         assert it.ask().startswith("1 ")
@@ -195,7 +195,7 @@ def test_one_that_cannot_start_any_more_is_tried_again_while_the_other_serves(tm
     with running(tmp_path, "--model-dir", str(models)) as it:
         models.rmdir()
         os.kill(it.pid_of(0), signal.SIGKILL)
-        lines = it.wait_for_lines("worker ended; another one follows", 3)
+        lines = it.wait_for_lines("worker ended; starting another one", 3)
         assert [line.get("exit_code") for line in lines] == [None, 2, 2]
         assert "workers: wrong settings, worker 0 not started: Path does not point to a directory" in it.log.read_text()
         assert it.ask().startswith("1 ")
@@ -209,7 +209,7 @@ def test_a_worker_that_follows_listens_once_it_is_ready(tmp_path: Path) -> None:
     with running(tmp_path, "--late", str(late)) as it:
         late.unlink()
         os.kill(it.pid_of(0), signal.SIGKILL)
-        it.wait_for_lines("worker ended; another one follows", 1)
+        it.wait_for_lines("worker ended; starting another one", 1)
         for _ in range(20):
             # None of these connections finds a worker that is not ready.
             assert it.ask().startswith("1 ")
@@ -222,9 +222,9 @@ def test_a_worker_that_hangs_is_ended_and_followed(tmp_path: Path) -> None:
         victim = it.pid_of(1)
         with pytest.raises(grpc.RpcError):
             it.ask(HANG, worker=1)
-        assert it.lines("worker hangs; it is ended") or it.wait_for_lines("worker hangs; it is ended", 1)
+        assert it.lines("worker hangs; killing it") or it.wait_for_lines("worker hangs; killing it", 1)
         assert it.pid_of(1) != victim
-        assert it.lines("worker ended; another one follows")[0]["signal"] == "SIGKILL"
+        assert it.lines("worker ended; starting another one")[0]["signal"] == "SIGKILL"
 
 
 def test_workers_that_were_stopped_for_a_while_all_together_are_left_alone(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_worker_that_cannot_start_ends_the_whole_with_its_code(tmp_path: Path,
     (tmp_path / "1").touch()
     it = run("--fails", str(tmp_path))
     assert it.process.wait(PATIENCE) == 7
-    (line,) = it.lines("a worker cannot start; its lines above say why")
+    (line,) = it.lines("a worker cannot start; see its log lines above")
     assert line["exit_code"] == 7
     assert not it.lines("ready")
 
@@ -259,7 +259,8 @@ def test_a_port_that_another_process_holds_is_told_before_there_are_workers(run:
         port = taken.getsockname()[1]
         it = run(port=port)
         assert it.process.wait(PATIENCE) == 1
-        assert it.log.read_text() == f"workers: cannot listen on 127.0.0.1:{port}: another process may hold it\n"
+        why = "it is in use; end the process that holds it, or choose another port"
+        assert it.log.read_text() == f"workers: cannot listen on 127.0.0.1:{port}: {why}\n"
 
 
 def test_a_port_for_metrics_that_is_taken_ends_it_too(run: Run) -> None:
@@ -309,7 +310,7 @@ def test_a_worker_that_does_not_end_is_ended_and_the_exit_code_says_so(tmp_path:
         family = it.family()
         it.process.send_signal(signal.SIGTERM)
         assert it.process.wait(PATIENCE) == 1
-        assert it.lines("workers do not end; they are ended")[0]["workers"] == 2
+        assert it.lines("workers do not end; killing them")[0]["workers"] == 2
         wait_until_ended(family)
 
 
@@ -346,7 +347,7 @@ def test_a_signal_during_a_pause_ends_it(tmp_path: Path) -> None:
     with running(tmp_path, "--fails", str(fails)) as it:
         (fails / "0").touch()
         os.kill(it.pid_of(0), signal.SIGKILL)
-        it.wait_for_lines("worker ended; another one follows", 4)
+        it.wait_for_lines("worker ended; starting another one", 4)
         assert it.stop() == 0
 
 

@@ -1,0 +1,1 @@
+"""Generated from the .proto files by scripts/stubs; never edited by hand."""

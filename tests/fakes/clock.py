@@ -1,0 +1,13 @@
+"""A fake clock, so that a test decides what time it is."""
+
+from __future__ import annotations
+
+
+class FakeClock:
+    """A clock that stands still until a test sets ``now``, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from intentctl.__main__ import app
+from intentctl.command import EXIT_CODES
+
+COMMANDS = sorted(name for name in get_command(app).commands if name != "access")  # type: ignore[attr-defined]
+WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"intentctl {metadata.version('intent-serving')}\n"
+
+
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), [], ["access"], ["access", "key"]], ids=" ".join)
+def test_help_shows_no_type_for_options_without_a_value(command: list[str]) -> None:
+    printed = CliRunner().invoke(app, [*command, "--help"], env=WIDE).stdout
+    assert "--help" in printed
+    assert "bool" not in printed.lower()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_the_exit_codes(command: str) -> None:
+    assert EXIT_CODES in CliRunner().invoke(app, [command, "--help"], env=WIDE).stdout
+
+
+def test_the_former_name_of_an_option_still_works(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n")
+    refused = [
+        CliRunner().invoke(app, ["train", str(data), "--model-id", "a", "--model-dir", str(tmp_path), option])
+        for option in ("--replace", "--force")
+    ]
+    assert refused[0].output == refused[1].output
+    assert "No such option" not in refused[0].output
+
+
+def test_a_live_version_is_still_deleted_by_force_alone() -> None:
+    printed = CliRunner().invoke(app, ["delete", "--help"], env=WIDE).stdout
+    assert "--force" in printed
+    assert "--replace" not in printed

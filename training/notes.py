@@ -1,0 +1,50 @@
+"""Notes on what a training could not find out for want of texts, in words for the person who trains."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from training.cross_validation import PARTS
+from training.data import FEWEST_VALIDATED, DataSet
+from training.model import TrainedModel
+
+_FEW_TEXTS: Final = 10
+_MOSTLY_WRONG: Final = 0.5
+
+
+def notes_on(model: TrainedModel, data: DataSet) -> Iterator[str]:
+    """Yield a note for each thing that the data could not show: what is missing, what that means, and what helps."""
+    fallback, threshold = model.confidence.fallback, model.confidence.threshold
+    if not data.validation:
+        yield (
+            f"there are too few texts to keep some for validation: the model is trained on all {len(data.train)}, and "
+            f"its accuracy, temperature and threshold come from {PARTS} models that were each trained on a part"
+        )
+    elif len(data.validation) < FEWEST_VALIDATED:
+        yield (
+            f"temperature and threshold come from {len(data.validation)} validation texts, which is few: they may be "
+            "off; without a validation split and --validation-fraction, all texts are used"
+        )
+    counts = Counter(row.label for row in data.train)
+    few = [label for label in data.labels if counts[label] < _FEW_TEXTS]
+    if few:
+        least = min(few, key=lambda label: counts[label])
+        yield (
+            f"{len(few)} of {len(counts)} labels have fewer than {_FEW_TEXTS} texts ({least!r} has {counts[least]}): "
+            "more texts improve these labels most"
+        )
+    if model.validation_accuracy < _MOSTLY_WRONG:
+        yield (
+            f"only {model.validation_accuracy:.0%} of the texts that the model was not shown got their label: write "
+            "more texts, and look for labels that mean the same"
+        )
+    if not any(row.label == fallback for row in (*data.train, *data.validation, *data.test)):
+        yield (
+            f"no text is labelled {fallback!r}, so it is not known how many texts out of scope are refused; the "
+            f"threshold of {threshold:.3g} was chosen by texts in scope alone: choose another with --threshold, label "
+            f"some texts {fallback!r}, or name the label that such texts have with --fallback-label"
+        )
+    if not data.test:
+        yield "there are no test texts, so nothing was measured on texts that played no part: give some with --test"
