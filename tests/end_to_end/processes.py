@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -82,8 +83,16 @@ class Service:
         raise AssertionError(f"{self.name} has not logged {event!r}")
 
     def kill(self) -> None:
-        """End the service at once, unless it has ended already."""
-        self.stop(signal.SIGKILL)
+        """End the service and the processes that it has started at once, unless they have ended already.
+
+        Processes that are suspended would not notice that the service has ended.
+        """
+        family = self.family()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(STOP_SECONDS)
+        wait_until_ended(family)
 
     def events(self) -> list[dict[str, Any]]:
         """Return the log lines so far, except one that is still being written."""
