@@ -26,6 +26,9 @@ _VARYING: Final[Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], 
     (re.compile(r" +$", re.MULTILINE), ""),
 )
 
+# The frontend, which starts beside the predictor, writes these if it is the first to be ready.
+_OF_STARTS: Final = re.compile(r"\] server is (unavailable|available again) ")
+
 
 def comparable(printed: str) -> str:
     """Return a text with everything replaced that may vary, and without colours."""
@@ -48,6 +51,6 @@ def _without_colours(text: str) -> str:
 
 
 def _with_logs_in_order(lines: Sequence[str]) -> str:
-    """Return the lines with those of logs first: which of two processes writes first is chance."""
-    logs = sorted(line for line in lines if line.startswith("MOMENT"))
+    """Return the lines with those of logs first: which of two processes writes first, or is ready first, is chance."""
+    logs = sorted(line for line in lines if line.startswith("MOMENT") and not _OF_STARTS.search(line))
     return "\n".join([*logs, *(line for line in lines if not line.startswith("MOMENT"))])
