@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import grpc
 from grpc import StatusCode
@@ -20,21 +19,16 @@ from intent_serving_client.metadata import REQUEST_ID_KEY
 from serving.access.audit import record
 from serving.call.call import Call, CallNotes, enter_call, request_id_from
 from serving.call.deadline import NEVER
-from serving.call.identity import ANYBODY, NOBODY, OPEN, Identity, Requirement, Right
+from serving.call.identity import ANYBODY, NOBODY, OPEN, Requirement, Right
 from serving.call.tasks import Tasks
 from serving.domain.errors import OutOfCapacity, PermissionDenied, ServingError, service_ends, status_of
-from serving.telemetry.call_log import CallLog
-from serving.transport.admission import Admission, Gate
-from serving.transport.exchange import ContextExchange, Exchange, Presented
+from serving.transport.exchange import ContextExchange, Presented
 from serving.transport.guards import Access, Guards, OpenAccess
-from serving.transport.served_call import ServedCall, message_of, metadata_of_failure
+from serving.transport.served_call import EndObserver, GuardedMethod, ServedCall, message_of, metadata_of_failure
 from serving.transport.service import Handlers, Registry, Service
 
 MOST_STREAMS: Final = 64
 """Maximum number of concurrent streams, counted apart from calls: a stream lasts as long as its caller stays."""
-
-EndObserver: TypeAlias = Callable[[ServedCall, StatusCode], None]
-"""Callback that is notified of a call that has ended."""
 
 
 class Transport(Registry, Protocol):
@@ -46,42 +40,6 @@ class Transport(Registry, Protocol):
 
 def _as_it_is(data: Any) -> Any:
     return data
-
-
-@dataclass(slots=True, eq=False)
-class GuardedMethod:
-    """A method behind the boundary, with everything that each of its calls needs, assembled once."""
-
-    name: str
-    """Name of the method in log lines: ``package.Service/Method``, or a verb and a path."""
-    handler: Callable[..., Any]
-    """A coroutine function of the request and its :class:`~serving.call.call.Call`, or a plain function of the request
-    and its :class:`ServedCall`, which answers now or later."""
-    is_coroutine: bool
-    read: Callable[[Any], Any]
-    """Parses the request from the transport's data. Raises InvalidRequest."""
-    write: Callable[[Any], Any]
-    """Converts the response into the transport's data."""
-    gate: Gate
-    admission: Admission
-    default_deadline: float
-    """Time limit of calls without a deadline, in seconds."""
-    log: CallLog
-    find_out: Sequence[Callable[[ServedCall, Presented], None]]
-    """Functions that examine each call before it is admitted, and raise ServingError for callers that are not allowed;
-    empty if nothing is configured."""
-    answer_observers: Sequence[EndObserver]
-    """Callbacks that are notified of each call that was answered."""
-    end_observers: Sequence[EndObserver]
-    """Callbacks that are notified of each call that ended in another way."""
-    anybody: Identity
-    """Identity of the caller until it is established, or if it never is."""
-    start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    """Starts the task of a call; the boundary owns the task and ends it on close."""
-
-    def __call__(self, exchange: Exchange, data: Any) -> None:
-        """Serve a call. Returns at once."""
-        ServedCall(self, exchange).serve(data)
 
 
 class Boundary:

@@ -1,11 +1,12 @@
-"""One call behind the boundary, from its arrival to its end."""
+"""A method behind the boundary, and one call of it, from its arrival to its end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
@@ -17,14 +18,52 @@ from serving.call.deadline import Deadline
 from serving.call.identity import Identity
 from serving.call.spans import Span
 from serving.domain.errors import InvalidRequest, OutOfCapacity, ServingError, deadline_passed, status_of
-from serving.transport.exchange import Ended, Exchange, Metadata
-
-if TYPE_CHECKING:
-    from serving.transport.boundary import GuardedMethod
+from serving.telemetry.call_log import CallLog
+from serving.transport.admission import Admission, Gate
+from serving.transport.exchange import Ended, Exchange, Metadata, Presented
 
 # In gRPC's retries (proposal A6), a negative time to wait before the next attempt means never.
 _NEVER_RETRY: Final = (PUSHBACK_KEY, "-1")
 _REQUEST_ID_HEADER: Final = REQUEST_ID_KEY.encode()
+
+EndObserver: TypeAlias = "Callable[[ServedCall, StatusCode], None]"
+"""Callback that is notified of a call that has ended."""
+
+
+@dataclass(slots=True, eq=False)
+class GuardedMethod:
+    """A method behind the boundary, with everything that each of its calls needs, assembled once."""
+
+    name: str
+    """Name of the method in log lines: ``package.Service/Method``, or a verb and a path."""
+    handler: Callable[..., Any]
+    """A coroutine function of the request and its :class:`~serving.call.call.Call`, or a plain function of the request
+    and its :class:`ServedCall`, which answers now or later."""
+    is_coroutine: bool
+    read: Callable[[Any], Any]
+    """Parses the request from the transport's data. Raises InvalidRequest."""
+    write: Callable[[Any], Any]
+    """Converts the response into the transport's data."""
+    gate: Gate
+    admission: Admission
+    default_deadline: float
+    """Time limit of calls without a deadline, in seconds."""
+    log: CallLog
+    find_out: Sequence[Callable[[ServedCall, Presented], None]]
+    """Functions that examine each call before it is admitted, and raise ServingError for callers that are not allowed;
+    empty if nothing is configured."""
+    answer_observers: Sequence[EndObserver]
+    """Callbacks that are notified of each call that was answered."""
+    end_observers: Sequence[EndObserver]
+    """Callbacks that are notified of each call that ended in another way."""
+    anybody: Identity
+    """Identity of the caller until it is established, or if it never is."""
+    start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    """Starts the task of a call; the boundary owns the task and ends it on close."""
+
+    def __call__(self, exchange: Exchange, data: Any) -> None:
+        """Serve a call. Returns at once."""
+        ServedCall(self, exchange).serve(data)
 
 
 class ServedCall(Call, CallNotes):

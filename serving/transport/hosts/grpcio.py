@@ -16,12 +16,12 @@ from intent_serving_client.metadata import REQUEST_ID_KEY
 from serving.call.call import request_id_from
 from serving.files.certificates import Certificates
 from serving.files.material import TlsMaterial
-from serving.transport.boundary import GuardedMethod
 from serving.transport.exchange import Awaited, ContextExchange, Ended, Metadata, RawMetadata
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
 from serving.transport.hosts.listening import cannot_listen, cause_of_refusal
 from serving.transport.hosts.settings import HostSettings
+from serving.transport.served_call import GuardedMethod
 from serving.transport.service import Handlers, Service
 
 _PICK_UP_SECONDS: Final = 2.0

@@ -16,11 +16,12 @@ from grpc_http2.server.server import Server
 from intent_serving_client.addresses import address_of
 from serving.files.certificates import Certificates
 from serving.files.material import TlsMaterial
-from serving.transport.boundary import Boundary, GuardedMethod
+from serving.transport.boundary import Boundary
 from serving.transport.guards import Guards
 from serving.transport.hosts.hosted import HostedServices
 from serving.transport.hosts.listening import cannot_listen
 from serving.transport.hosts.settings import HostSettings
+from serving.transport.served_call import GuardedMethod
 from serving.transport.service import Handlers, Service
 from serving.workers.dealing import Dealer
 

@@ -22,10 +22,10 @@ from serving.stubs import prediction_service_pb2 as pb
 from serving.telemetry.call_log import CallLog, model_of
 from serving.telemetry.logs import with_request_id
 from serving.transport.admission import Admission
-from serving.transport.boundary import Boundary, GuardedMethod
+from serving.transport.boundary import Boundary
 from serving.transport.exchange import Ended, Metadata, RawMetadata
 from serving.transport.guards import Guards
-from serving.transport.served_call import ServedCall
+from serving.transport.served_call import GuardedMethod, ServedCall
 from serving.transport.service import Handlers
 from tests.builders import PREDICTOR, a_turn
 from tests.fakes.predictor import HangingBehaviour, echo, fake_predictor
