@@ -12,9 +12,7 @@ from grpc.aio import AioRpcError, Metadata
 
 from grpc_http2.alarms import Alarm
 from grpc_http2.client.calls.headers import metadata_in, status_of_http, timeout_header
-from grpc_http2.client.calls.stream import Failure, Headers, size_of
-from grpc_http2.client.connection import Connection
-from grpc_http2.client.servers.subchannel import Assignable
+from grpc_http2.client.calls.stream import Assignable, Failure, Headers, StreamConnection, size_of
 from grpc_http2.engine import EngineError
 from grpc_http2.wire import (
     IDENTITY,
@@ -115,7 +113,7 @@ class Call:
             self._metadata.append(_ENCODING)
         self._moment: float | None = None if options.timeout is None else channel.alarms.now() + options.timeout
         self._alarm: Alarm | None = None
-        self._connection: Connection | None = None
+        self._connection: StreamConnection | None = None
         self._number = 0
         # Request bytes to resend with a retry; ``None`` once the call can no longer be retried.
         self._kept: list[bytes] | None = []
@@ -212,7 +210,7 @@ class Call:
             return
         self._channel.balancer.assign(self)
 
-    def attach(self, connection: Connection, headers: Sequence[Header]) -> None:
+    def attach(self, connection: StreamConnection, headers: Sequence[Header]) -> None:
         """Start an attempt on ``connection``."""
         all_headers = [*headers]
         if self._moment is not None:

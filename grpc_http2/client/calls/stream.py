@@ -1,4 +1,4 @@
-"""Interface through which a connection notifies a call of events on its stream."""
+"""Interfaces between a call, the connection that carries its attempt, and the servers that it is assigned to."""
 
 from __future__ import annotations
 
@@ -46,3 +46,48 @@ class Stream(Protocol):
 
     def room_made(self) -> None:
         """Handle the notification that only a small part of the request is still queued."""
+
+
+class StreamConnection(Protocol):
+    """Connection to a server, as the calls on it see it."""
+
+    def begin(self, stream: Stream, headers: Headers, body: bytes, *, ends: bool) -> int:
+        """Open a stream, and return its number.
+
+        Raises:
+            EngineError: the connection opens no further streams.
+        """
+
+    def send(self, number: int, body: bytes, *, ends: bool) -> None:
+        """Send a further part of a request."""
+
+    def is_full(self, number: int) -> bool:
+        """Return whether too much of a request is still queued; if so, its stream is notified once less is queued."""
+
+    def consumed(self, number: int, amount: int) -> None:
+        """Return ``amount`` bytes to the flow-control windows, so that the server may send as many more."""
+
+    def forget(self, number: int, *, reset: bool) -> None:
+        """Stop notifying a stream; ``reset``: reset it, whatever its state."""
+
+    def retire(self) -> None:
+        """Open no further streams, and close once the existing ones have ended."""
+
+
+class Assignable(Protocol):
+    """Call, as seen by the assignment to servers."""
+
+    path: str
+    """Path of the method."""
+    affinity: str | None
+    """Affinity: calls of one affinity go to one server; calls without one may go to any."""
+    wait_for_ready: bool
+    """Whether the call waits while no server can be reached."""
+    waits_in: dict[Assignable, None] | None
+    """Queue in which the call waits, so that the call can leave it."""
+
+    def attach(self, connection: StreamConnection, headers: Sequence[Header]) -> None:
+        """Start an attempt on a connection, with ``headers`` before those of the call."""
+
+    def attempt_failed(self, failure: Failure) -> None:
+        """Handle the failure of this attempt."""

@@ -8,9 +8,9 @@ from typing import Final
 
 from grpc import ChannelConnectivity, StatusCode
 
-from grpc_http2.client.calls.stream import Failure
+from grpc_http2.client.calls.stream import Assignable, Failure
 from grpc_http2.client.servers.ring import Ring
-from grpc_http2.client.servers.subchannel import Assignable, Subchannel
+from grpc_http2.client.servers.subchannel import Subchannel
 from grpc_http2.client.settings import ChannelSettings, Tls
 
 _MOST_PICKS: Final = 1 << 16

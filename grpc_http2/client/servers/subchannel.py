@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from grpc import ChannelConnectivity, StatusCode
 
 from grpc_http2.alarms import Alarm, alarms_of
 from grpc_http2.client.calls.retries import jittered
-from grpc_http2.client.calls.stream import Failure
+from grpc_http2.client.calls.stream import Assignable, Failure
 from grpc_http2.client.connection import Connection
 from grpc_http2.client.opening import authority_of, open_connection
 from grpc_http2.client.servers.health import WATCH, HealthWatch
@@ -27,25 +27,6 @@ _IDLE, _CONNECTING, _READY, _FAILED, _SHUTDOWN = (
     ChannelConnectivity.TRANSIENT_FAILURE,
     ChannelConnectivity.SHUTDOWN,
 )
-
-
-class Assignable(Protocol):
-    """Call, as seen by the assignment to servers."""
-
-    path: str
-    """Path of the method."""
-    affinity: str | None
-    """Affinity: calls of one affinity go to one server; calls without one may go to any."""
-    wait_for_ready: bool
-    """Whether the call waits while no server can be reached."""
-    waits_in: dict[Assignable, None] | None
-    """Queue in which the call waits, so that the call can leave it."""
-
-    def attach(self, connection: Connection, headers: Sequence[Header]) -> None:
-        """Start an attempt on a connection, with ``headers`` before those of the call."""
-
-    def attempt_failed(self, failure: Failure) -> None:
-        """Handle the failure of this attempt."""
 
 
 class Subchannel:
