@@ -33,6 +33,20 @@ _ALREADY_THERE: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
+def exchange_folders(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; return whether the system supports this."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
 def _accept(folder: Path) -> None:
     """Return: the files are checked by the caller."""
 
@@ -44,6 +58,7 @@ def publish(
     *,
     replace: bool = False,
     check: Callable[[Path], None] = _accept,
+    exchange: Callable[[Path, Path], bool] = exchange_folders,
 ) -> Manifest:
     """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
 
@@ -51,6 +66,8 @@ def publish(
     other files.
 
     Before readers see it, the copy is passed to ``check``, which raises an error if the copy cannot be served.
+
+    Two folders are swapped by ``exchange``; where it returns that the system cannot, the files are replaced one by one.
 
     Raises:
         ModelIncomplete: a file is missing in ``source``.
@@ -80,7 +97,7 @@ def publish(
         if target.parent != root and not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
             _sync_folder(root)
-        _put_in_place(staging, target, replace=replace)
+        _put_in_place(staging, target, exchange, replace=replace)
     except OSError as error:
         if error.errno in _ALREADY_THERE:
             raise _exists(model_id) from error
@@ -160,30 +177,16 @@ def _copy(source: Path, target: Path) -> FileSum:
     return FileSum(size=size, sha256=digest.hexdigest())
 
 
-def _put_in_place(staging: Path, target: Path, *, replace: bool) -> None:
+def _put_in_place(staging: Path, target: Path, exchange: Callable[[Path, Path], bool], *, replace: bool) -> None:
     # The plain rename fails if another publisher was first.
     if not replace or not target.exists():
         staging.rename(target)
-    elif not _exchange(staging, target):
+    elif not exchange(staging, target):
         # The manifest is last: until then, the old manifest's sums refuse the mixture, and readers keep their copy.
         for name in (WEIGHTS_FILE, VOCABULARY_FILE, MANIFEST_FILE):
             (staging / name).replace(target / name)
         _sync_folder(target)
     _sync_folder(target.parent)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; return whether the system supports this."""
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _CANNOT_EXCHANGE:
-        return False
-    raise OSError(number, os.strerror(number), str(second))
 
 
 def _sync_folder(folder: Path) -> None:

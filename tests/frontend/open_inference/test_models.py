@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from serving.domain.errors import ServingError
 from serving.stubs import open_inference_pb2 as pb
-from serving.volume.model_store import ModelStore
+from serving.volume.open_folder import OpenFolder
 from tests.builders import PATIENCE, publish
 from tests.fakes.backend import FakeBackend
 from tests.frontend.open_inference.running import CLASSES, LIMITS, calling
@@ -75,7 +75,7 @@ async def test_a_model_is_not_told_to_be_missing_while_its_volume_does_not_answe
     def failing(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(ModelStore, "_fingerprint", failing)
+    monkeypatch.setattr(OpenFolder, "status", failing)
     async with calling(models, FakeBackend()) as caller:
         code, _ = await caller.refusal("ModelReady", pb.ModelReadyRequest(name="model"))
 

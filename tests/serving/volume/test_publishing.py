@@ -10,7 +10,6 @@ import pytest
 from serving.domain.errors import ModelExists, ModelIncomplete, ModelInService, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import parse_model_id, versioned
-from serving.volume import publishing
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
 from serving.volume.publishing import publish, seal
 from tests.frontend.releases.running import write_release
@@ -91,7 +90,6 @@ def test_where_folders_cannot_be_exchanged_files_are_replaced_manifest_last(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(source(tmp_path / "old"), root, MODEL)
-    monkeypatch.setattr(publishing, "_exchange", lambda *_: False)
     order: list[str] = []
     replace = Path.replace
 
@@ -101,7 +99,7 @@ def test_where_folders_cannot_be_exchanged_files_are_replaced_manifest_last(
 
     monkeypatch.setattr(Path, "replace", recorded)
 
-    publish(source(tmp_path / "new", "2.0"), root, MODEL, replace=True)
+    publish(source(tmp_path / "new", "2.0"), root, MODEL, replace=True, exchange=lambda *_: False)
 
     assert order == ["model.pth", "vocab.pth", "manifest.json"]
     assert (root / MODEL / "model.pth").read_bytes() == b"weights 2.0"
