@@ -62,6 +62,7 @@ class InferenceEngine:
         threads: size of the thread pool for documents and batches that are too long for the event loop.
         most_waiting: maximum number of these that wait for a thread; further ones are refused.
         most_models_in_a_pass: maximum number of models that answer in one pass.
+        clock: measures how long work in threads takes, in seconds.
     """
 
     def __init__(
@@ -73,12 +74,13 @@ class InferenceEngine:
         threads: int,
         most_waiting: int = MOST_WAITING,
         most_models_in_a_pass: int = MOST_MODELS_IN_A_PASS,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._manager = manager
         self._limits = limits
         self._traffic = traffic
         self._most_models_in_a_pass = most_models_in_a_pass
-        self._long_work: WorkQueue[Sequence[Outcome]] = WorkQueue(threads, most_waiting, name="inference")
+        self._long_work: WorkQueue[Sequence[Outcome]] = WorkQueue(threads, most_waiting, name="inference", clock=clock)
 
     async def predict(self, query: Query, deadline: Deadline = NEVER, check: Check | None = None) -> Prediction:
         """Return the model's answer.

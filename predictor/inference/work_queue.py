@@ -27,11 +27,15 @@ class WorkQueue(Generic[Result]):
         threads: maximum number of pieces of work that run at the same time.
         most_waiting: maximum number of pieces of work that wait for a thread; further work is refused.
         name: prefix of the names of the threads.
+        clock: measures how long work takes, in seconds.
     """
 
-    def __init__(self, threads: int, most_waiting: int, *, name: str) -> None:
+    def __init__(
+        self, threads: int, most_waiting: int, *, name: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._threads = threads
         self._most_waiting = most_waiting
+        self._clock = clock
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._waiting: OrderedDict[_Work[Result], None] = OrderedDict()
         self._waiting_cost = 0
@@ -97,14 +101,14 @@ class WorkQueue(Generic[Result]):
 
     def _expected_seconds(self, work: _Work[Result]) -> float:
         """Return the seconds until the work would be done; 0 if the pace is unknown."""
-        pace, now = self._seconds_per_cost, time.monotonic()
+        pace, now = self._seconds_per_cost, self._clock()
         under_way = sum(max(0.0, running.cost * pace - (now - running.began)) for running in self._running)
         return (under_way + self._waiting_cost * pace) / self._threads + work.cost * pace
 
     def _begin(self, work: _Work[Result], least_seconds: float) -> None:
         loop = asyncio.get_running_loop()
         future = self._pool.submit(work.action, least_seconds)
-        work.began = time.monotonic()
+        work.began = self._clock()
         self._running.add(work)
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._end, work, done))
 
@@ -146,7 +150,7 @@ class WorkQueue(Generic[Result]):
         self._waiting_cost -= work.cost
 
     def _learn(self, work: _Work[Result]) -> None:
-        pace = (time.monotonic() - work.began) / work.cost
+        pace = (self._clock() - work.began) / work.cost
         self._seconds_per_cost += (pace - self._seconds_per_cost) * (_SMOOTHING if self._seconds_per_cost else 1.0)
 
 

@@ -40,6 +40,7 @@ class ConfiguredAccess:
         path: path of the access file.
         certificate_names: returns the names in a caller's certificate, which the transport has verified.
         look_seconds: time between two checks of the file, in seconds.
+        clock: returns the time that bounds the log of failures, in seconds.
 
     Raises:
         InvalidAccessFile: the file cannot be used.
@@ -51,10 +52,11 @@ class ConfiguredAccess:
         certificate_names: CertificateNames = lambda _: (),
         *,
         look_seconds: float = LOOK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counters = AccessCounters()
         self._certificate_names = certificate_names
-        self._failures = FailureLog()
+        self._failures = FailureLog(clock)
         self._reloaded = Reloaded(path, partial(_read, path, self.counters), look_seconds)
 
     def identify(self, presented: Presented) -> Identity:

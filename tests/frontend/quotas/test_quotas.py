@@ -31,22 +31,13 @@ from serving.volume.freshness.comparison import ThreadComparison
 from serving.volume.model_store import ModelStore
 from tests.builders import a_call, publish
 from tests.fakes.backend import FakeBackend
+from tests.fakes.clock import FakeClock
 from tests.serving.refusals import assert_fit_for_callers
 
 
-class Clock:
-    """A clock with the time that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(1000.0)
 
 
 class Rotating:
@@ -64,14 +55,14 @@ class Rotating:
         return next(self._next).enter(name, limits, documents)
 
 
-LEDGERS: Mapping[str, Callable[[Clock], Ledger]] = {
+LEDGERS: Mapping[str, Callable[[FakeClock], Ledger]] = {
     "one process": lambda clock: LocalLedger(clock=clock),
     "workers": Rotating,
 }
 
 
 @pytest.fixture(params=LEDGERS)
-def ledger(request: pytest.FixtureRequest, clock: Clock) -> Ledger:
+def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> Ledger:
     return LEDGERS[request.param](clock)
 
 
@@ -102,7 +93,7 @@ def asked(quotas: Quotas, identity: Identity, documents: int = 1, model: str = "
 # The rate
 
 
-def test_the_burst_comes_at_once_and_then_the_rate(clock: Clock, ledger: Ledger) -> None:
+def test_the_burst_comes_at_once_and_then_the_rate(clock: FakeClock, ledger: Ledger) -> None:
     quotas = Quotas(Limits(requests_per_second=10, burst=5), ledger)
     for _ in range(5):
         asked(quotas, ACME)
@@ -135,7 +126,9 @@ def test_a_batch_counts_its_documents(ledger: Ledger) -> None:
     asked(quotas, ACME, 0)
 
 
-def test_a_batch_beyond_the_burst_is_served_after_a_pause_and_paid_for_afterwards(clock: Clock, ledger: Ledger) -> None:
+def test_a_batch_beyond_the_burst_is_served_after_a_pause_and_paid_for_afterwards(
+    clock: FakeClock, ledger: Ledger
+) -> None:
     quotas = Quotas(Limits(requests_per_second=10, burst=10), ledger)
     asked(quotas, ACME)
     assert refusal(lambda: asked(quotas, ACME, 100)).retry_after == pytest.approx(0.1)
@@ -223,7 +216,7 @@ def test_so_many_tenants_are_remembered_and_those_in_flight_beyond_them() -> Non
     assert len(ledger) == 10
 
 
-def test_who_is_forgotten_gets_no_second_burst(clock: Clock) -> None:
+def test_who_is_forgotten_gets_no_second_burst(clock: FakeClock) -> None:
     quotas = Quotas(Limits(requests_per_second=1, burst=5), LocalLedger(most_tenants=1, clock=clock))
     asked(quotas, ANYBODY, 5, model="greedy")
     asked(quotas, ANYBODY, 0, model="another")
@@ -239,7 +232,7 @@ CALLS = st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0, 3), st.integers
 def test_nobody_gets_more_than_the_burst_and_the_rate_however_few_are_remembered(
     calls: list[tuple[str, float, int]], rate: float, burst: float, remembered: int
 ) -> None:
-    clock = Clock()
+    clock = FakeClock(1000.0)
     quotas = Quotas(Limits(requests_per_second=rate, burst=burst), LocalLedger(most_tenants=remembered, clock=clock))
     served: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for model, pause, documents in calls:
@@ -261,7 +254,7 @@ def test_nobody_gets_more_than_the_burst_and_the_rate_however_few_are_remembered
 def test_who_waits_as_long_as_they_are_told_is_served(
     calls: list[tuple[str, float, int]], rate: float, burst: float, of: str
 ) -> None:
-    clock = Clock()
+    clock = FakeClock(1000.0)
     quotas = Quotas(Limits(requests_per_second=rate, burst=burst), LEDGERS[of](clock))
     for model, pause, documents in calls:
         clock.now += pause

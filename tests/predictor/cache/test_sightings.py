@@ -3,20 +3,13 @@ from __future__ import annotations
 from predictor.cache.sightings import Sightings
 from serving.domain.model_id import ModelId
 from tests.builders import fingerprint_of
+from tests.fakes.clock import FakeClock
 
 A, B, C = ModelId("a"), ModelId("b"), ModelId("c")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def sightings(most_models: int = 10) -> tuple[Sightings, Clock]:
-    clock = Clock()
+def sightings(most_models: int = 10) -> tuple[Sightings, FakeClock]:
+    clock = FakeClock(1000.0)
     return Sightings(1.0, most_models, clock), clock
 
 

@@ -37,6 +37,7 @@ from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import QueryLimits
 from serving.volume.model_store import ModelStore
 from tests.builders import PATIENCE, a_prediction, a_turn, happened
+from tests.fakes.clock import FakeClock
 from tests.fakes.intent_model import FakeIntentModel
 from tests.fakes.model_source import source_of
 
@@ -49,6 +50,7 @@ class Bench:
     models: dict[str, FakeIntentModel]
     residents: ResidentModels[IntentModel]
     acquired: list[ModelId]
+    clock: FakeClock
 
     def leases(self, name: str) -> int:
         resident = self.residents.get(ModelId(name))
@@ -74,10 +76,13 @@ async def bench(*, max_batch_size: int = 8, threads: int = 2) -> AsyncIterator[B
         return await acquire(model_id, deadline)
 
     manager.acquire = counted  # type: ignore[method-assign]
-    engine = InferenceEngine(manager, QueryLimits(LIMIT, max_batch_size), TrafficRegistry(8), threads=threads)
+    clock = FakeClock()
+    engine = InferenceEngine(
+        manager, QueryLimits(LIMIT, max_batch_size), TrafficRegistry(8), threads=threads, clock=clock
+    )
     try:
         with structlog.testing.capture_logs():
-            yield Bench(engine, models, residents, acquired)
+            yield Bench(engine, models, residents, acquired, clock)
     finally:
         for model in models.values():
             model.gate.open()
@@ -382,8 +387,8 @@ async def test_of_a_batch_that_waited_for_a_thread_those_whose_deadline_is_too_n
         near, far = (Query("b", text * 9000, until=now + seconds) for text, seconds in (("n", 60.0), ("f", 6000.0)))
         waiting = asyncio.create_task(it.engine.predict_batch([near, far]))
         await a_turn()
-        # The two documents are estimated at some minutes, which is more than the near deadline allows.
-        it.engine._long_work._seconds_per_cost = 0.1
+        # One document took some minutes; the two are estimated at more than the near deadline allows.
+        it.clock.now += 900.0
         it.models["a"].gate.open()
         await running
         assert told(await waiting) == ["DeadlineExceeded", "f" * 9000]

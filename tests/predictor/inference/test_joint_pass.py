@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_the_rows_of_long_documents_are_not_kept() -> None:
 
 
 @asynccontextmanager
-async def engine(**bounds: int) -> AsyncIterator[InferenceEngine]:
+async def engine(**bounds: Any) -> AsyncIterator[InferenceEngine]:
     """Yield an engine with all models in memory; check at the end that each was hit once and that no lease is left."""
     residents: ResidentModels[IntentModel] = ResidentModels(max_bytes=1 << 30, max_models=10)
     manager = ModelManager(source_of(models()), residents, threads=1, max_loads=10, freshness_seconds=60.0)

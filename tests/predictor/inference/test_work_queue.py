@@ -13,13 +13,15 @@ from predictor.inference.work_queue import WorkQueue
 from serving.call.deadline import NEVER, Deadline
 from serving.domain.errors import DeadlineExceeded, Overloaded, Unavailable
 from tests.builders import PATIENCE
+from tests.fakes.clock import FakeClock
 
 
 class Busy:
     """A queue of one thread, whose first work lasts until the test lets it end."""
 
     def __init__(self, most_waiting: int) -> None:
-        self.queue: WorkQueue[str] = WorkQueue(1, most_waiting, name="test")
+        self.clock = FakeClock()
+        self.queue: WorkQueue[str] = WorkQueue(1, most_waiting, name="test", clock=self.clock)
         self.done: list[str] = []
         self.released: list[str] = []
         self.least_seconds: dict[str, float] = {}
@@ -30,6 +32,13 @@ class Busy:
 
     def ask(self, name: str, deadline: Deadline = NEVER, *, cost: int = 1) -> asyncio.Task[str]:
         return self._ask(name, lambda: self._act(name), deadline, cost)
+
+    async def measure(self, seconds: float) -> None:
+        """Have the queue measure that work of cost 1 takes this long."""
+        measured = self.ask("measured")
+        await asyncio.sleep(0)
+        self.clock.now += seconds
+        await measured
 
     async def begin(self) -> asyncio.Task[str]:
         task = self._ask("first", self._first, NEVER, 1)
@@ -148,7 +157,7 @@ async def test_work_whose_deadline_is_too_near_for_it_when_its_turn_comes_is_nev
         late = made.ask("late", Deadline.after(30.0), cost=100)
         patient = made.ask("patient", Deadline.after(300.0), cost=100)
         await asyncio.sleep(0)
-        made.queue._seconds_per_cost = 1.0
+        made.clock.now += 1.0
 
         made.may_end.set()
 
@@ -156,13 +165,13 @@ async def test_work_whose_deadline_is_too_near_for_it_when_its_turn_comes_is_nev
             await late
         assert await patient == "patient"
         assert made.least_seconds["first"] == 0.0
-        assert made.least_seconds["patient"] == pytest.approx(40, abs=5)
+        assert made.least_seconds["patient"] == 50.0
         assert made.released == ["first", "late", "patient"]
 
 
 async def test_work_that_cannot_be_done_before_its_deadline_is_refused_at_once() -> None:
     async with busy() as made:
-        made.queue._seconds_per_cost = 1.0
+        await made.measure(1.0)
         await made.begin()
         patient = made.ask("patient", Deadline.after(100.0), cost=50)
         await asyncio.sleep(0)

@@ -38,6 +38,7 @@ from tests.access import (
     write_access,
 )
 from tests.builders import PATIENCE
+from tests.fakes.clock import FakeClock
 from tests.fakes.presented import FakePresented
 from tests.serving.refusals import assert_fit_for_callers
 
@@ -201,14 +202,13 @@ async def test_a_certificate_tells_who_calls_where_nothing_else_does(tmp_path: P
 
 
 async def test_a_surge_of_bad_credentials_writes_a_few_lines_and_counts_all(tmp_path: Path, events: list[Any]) -> None:
-    moment = [100.0]
-    async with configured(write_access(tmp_path, {})) as access:
-        access._failures = failure_log.FailureLog(lambda: moment[0])
+    clock = FakeClock(100.0)
+    async with configured(write_access(tmp_path, {}), clock=clock) as access:
         for number in range(10_000):
             refusal_of(access, bearing(f"guess-{number}"))
         lines = [event for event in events if event["event"] == "authentication failed"]
         assert len(lines) == failure_log.MOST_LINES
-        moment[0] += failure_log.PERIOD_SECONDS
+        clock.now += failure_log.PERIOD_SECONDS
         refusal_of(access, bearing("guess"))
         assert events[-1]["suppressed"] == 10_000 - failure_log.MOST_LINES
         assert access.counters.failures["unknown"] == 10_001
