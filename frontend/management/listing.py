@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from frontend.management.page_tokens import name_in, token_of
 from frontend.management.volume import Volume
-from serving.domain.errors import InvalidModelId, InvalidRequest
+from serving.domain.errors import InvalidRequest
 from serving.domain.management import ModelPage, ModelSummary
-from serving.domain.model_id import parse_model_name
 from serving.volume.inventory import Inventory
 
 MOST_ON_A_PAGE: Final = 1000
@@ -66,7 +64,7 @@ class Listing:
         """
         if size > MOST_ON_A_PAGE:
             raise InvalidRequest(f"page_size must be at most {MOST_ON_A_PAGE}; request further pages by their token")
-        return await self._volume.reading(self._page, wanted, size or _ON_A_PAGE, _name_in(token), may_use)
+        return await self._volume.reading(self._page, wanted, size or _ON_A_PAGE, name_in(token), may_use)
 
     def _page(self, wanted: Filter, size: int, after: str, may_use: Callable[[str], bool]) -> ModelPage:
         every = self._inventory.names()
@@ -80,18 +78,4 @@ class Listing:
             examined += 1
             if summary is not None and wanted.admits(summary):
                 found.append(summary)
-        return ModelPage(tuple(found), _token_of(rest[examined - 1]) if examined < len(rest) else "")
-
-
-def _token_of(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
-def _name_in(token: str) -> str:
-    if not token:
-        return ""
-    try:
-        padding = "=" * (-len(token) % 4)
-        return parse_model_name(base64.b64decode(token + padding, altchars=b"-_", validate=True).decode())
-    except (binascii.Error, ValueError, InvalidModelId) as error:
-        raise InvalidRequest("page_token is not from this service; use next_page_token of the previous page") from error
+        return ModelPage(tuple(found), token_of(rest[examined - 1]) if examined < len(rest) else "")

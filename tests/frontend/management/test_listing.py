@@ -5,13 +5,8 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from frontend.management.listing import _name_in, _token_of
 from serving.call.identity import Identity, Right
-from serving.domain.errors import InvalidRequest
-from serving.domain.model_id import parse_model_name
 from serving.stubs import model_service_pb2 as pb
 from tests.builders import publish
 from tests.frontend.management.model_service import model_service, versions
@@ -107,17 +102,3 @@ async def test_a_page_that_is_none_is_refused(tmp_path: Path, request_: dict[str
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await running.stub.ListModels(pb.ListModelsRequest(**request_))
     assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-@given(st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", fullmatch=True))
-def test_a_token_holds_any_name(name: str) -> None:
-    assert _name_in(_token_of(name)) == parse_model_name(name)
-
-
-@given(st.text(max_size=200))
-def test_any_text_is_a_token_or_refused(text: str) -> None:
-    try:
-        name = _name_in(text)
-    except InvalidRequest:
-        return
-    assert not name or parse_model_name(name) == name
