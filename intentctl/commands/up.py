@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from intent_serving_client.addresses import InvalidAddress, parse_host
-from intent_serving_client.client import AsyncIntentClient
+from intentctl.first_prediction import make_first_prediction
 from intentctl.output import fail, print_error, print_line
-from intentctl.stack import ALGORITHM, LocalStack, ServiceEnded, StackOptions
+from intentctl.stack import LocalStack, ServiceEnded, StackOptions
 from serving.domain.errors import ServingError
-from serving.domain.model_id import ModelId
-from serving.domain.prediction import Prediction
 from serving.runtime.settings import TRANSPORTS, Transport, known_transport
-from serving.volume.model_store import ModelStore
-
-_FIRST_CHOICE: Final = "clinc150"
-_DOCUMENT: Final = "make a 10 minute timer"
 
 
 def _transport(value: str) -> str:
@@ -109,7 +102,7 @@ async def _up(options: StackOptions, timeout: float, *, check: bool) -> None:  #
         starting.result()
         print_line(f"ready: {_where(options)}")
         try:
-            await _first_prediction(options)
+            await make_first_prediction(options)
         except ServingError as error:
             if check:
                 raise
@@ -132,30 +125,3 @@ def _where(options: StackOptions) -> str:
         together = "in one process" if options.workers in {None, 1} else "together in each worker"
         return f"frontend and predictor {options.frontend}, {together}"
     return f"frontend {options.frontend}, predictor {options.predictor}"
-
-
-async def _first_prediction(options: StackOptions) -> None:
-    model_id = _model_to_ask(ModelStore(options.model_dir))
-    if model_id is None:
-        print_line("There is no model yet; `intentctl train --help` shows how to train one.")
-        return
-    async with AsyncIntentClient(options.frontend) as client:
-        prediction = await client.predict(model_id, _DOCUMENT)
-    _show(prediction, options)
-
-
-def _model_to_ask(store: ModelStore) -> ModelId | None:
-    """Return the first complete intent model; the largest sample model takes precedence."""
-    for model_id in sorted(store.model_ids(), key=lambda model_id: model_id != _FIRST_CHOICE):
-        with contextlib.suppress(ServingError):
-            complete = not store.fingerprint(model_id).missing
-            if complete and store.read_manifest(model_id).algorithm == ALGORITHM:
-                return model_id
-    return None
-
-
-def _show(prediction: Prediction, options: StackOptions) -> None:
-    print_line(f'{prediction.model_id}: "{_DOCUMENT}" -> {prediction.label} (score {prediction.score:.3f})')
-    print_line("Try next:")
-    question = f'{{"runId": "{prediction.model_id}", "document": "{_DOCUMENT}"}}'
-    print_line(f"  grpcurl -plaintext -d '{question}' {options.frontend} prediction.PredictionService/Predict")

@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from intent_serving_client.client import IntentClient
-from intentctl.commands.up import _first_prediction
 from intentctl.stack import StackOptions
 from predictor.model.network import IntentNetwork
 from serving.domain.errors import Unavailable
@@ -231,11 +230,6 @@ def test_a_transport_that_is_none_is_refused_with_what_to_write(
     assert (code, output) == (2, "")
     assert "--transport" in errors
     assert told in errors
-
-
-async def test_without_a_model_it_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    await _first_prediction(StackOptions(tmp_path, "127.0.0.1", free_port(), free_port(), "grpcio"))
-    assert "`intentctl train --help` shows how to train one" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_no_flag_says_is_left_to_the_settings_of_the_services() -> None:
