@@ -41,6 +41,7 @@ class Channel(grpc.aio.Channel):
         tls: TLS settings; without them, connections are not encrypted.
         metadata: metadata sent with every call.
         compression: compression of requests whose calls specify none.
+        make_balancer: returns the balancer, on the event loop of the first call.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Channel(grpc.aio.Channel):
         tls: Tls | None = None,
         metadata: Sequence[Metadatum] = (),
         compression: grpc.Compression | None = None,
+        make_balancer: Callable[[ChannelSettings, Tls | None, Callable[[], None]], Balancer] = Balancer,
     ) -> None:
         self.settings = settings
         self.metadata = tuple(metadata)
@@ -65,6 +67,7 @@ class Channel(grpc.aio.Channel):
         """Balancer that assigns calls to servers."""
         self._addresses = tuple(addresses)
         self._tls = tls
+        self._make_balancer = make_balancer
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: list[asyncio.Future[None]] = []
@@ -194,7 +197,7 @@ class Channel(grpc.aio.Channel):
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self.alarms = alarms_of(self._loop)
-            self.balancer = Balancer(self.settings, self._tls, self._wake_waiters)
+            self.balancer = self._make_balancer(self.settings, self._tls, self._wake_waiters)
             self.balancer.set_addresses(self._addresses)
 
     def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -16,13 +16,12 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from random import Random
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import grpc
 import psutil
 import structlog
 
-from grpc_http2.alarms import alarms_of
 from grpc_http2.client.calls.call import Call
 from grpc_http2.client.calls.stream import Failure
 from grpc_http2.client.channel import Channel
@@ -271,19 +270,19 @@ async def server_session(server: Server, seed: int) -> None:
 class FakeBalancer:
     """Balancer that assigns every call to one connection."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, settings: ChannelSettings) -> None:
+        self.connection = Connection(self, settings)
         self.waits: list[Call] = []
 
     def assign(self, call: Call) -> None:
-        if not self._connection.has_room:
-            if self._connection.is_leaving:
+        if not self.connection.has_room:
+            if self.connection.is_leaving:
                 call.attempt_failed(Failure(grpc.StatusCode.UNAVAILABLE, "no server"))
             else:
                 self.waits.append(call)
             return
         pairs = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", call.path.encode()), (b":authority", b"a"))
-        call.attach(self._connection, pairs)
+        call.attach(self.connection, pairs)
 
     def connection_leaves(self, connection: Connection) -> None:
         del connection
@@ -297,8 +296,11 @@ class FakeBalancer:
         for call in waits:
             self.assign(call)
 
+    def set_addresses(self, addresses: Sequence[str]) -> None:
+        """Ignore the addresses: there is one connection."""
+
     async def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
 
 async def _make_call(channel: Channel, random: Random) -> None:
@@ -333,14 +335,9 @@ async def client_session(seed: int) -> None:
     settings = ChannelSettings(
         max_message_bytes=50_000, max_metadata_bytes=2_000, most_streams=10, pings=random.choice([None, Pings()])
     )
-    channel = Channel(["fuzz:1"], settings)
-    # The channel would otherwise make its own balancer at the first call.
-    channel._loop = asyncio.get_running_loop()
-    channel.alarms = alarms_of(channel._loop)
-    balancer: Any = FakeBalancer(cast("Connection", None))
-    connection = balancer._connection = Connection(balancer, settings)
-    channel.balancer = balancer
-    transport = FakeTransport(connection, random.choice([None, 1_000, 30_000]))
+    balancer: Any = FakeBalancer(settings)
+    channel = Channel(["fuzz:1"], settings, make_balancer=lambda *_: balancer)
+    transport = FakeTransport(balancer.connection, random.choice([None, 1_000, 30_000]))
     transport.connect()
     number = random.choice([1, 1, 3, 15])
     calls = [asyncio.ensure_future(_make_call(channel, Random(random.random()))) for _ in range(number)]
