@@ -28,6 +28,7 @@ from intentctl.capacity.replicas import (
 from predictor.cache.residency import ResidentModels
 from serving.domain.model_id import ModelId
 from tests.builders import fingerprint_of
+from tests.fakes.model_source import FakeModel
 
 FILES = fingerprint_of(1)
 MANY = 10**9
@@ -196,11 +197,6 @@ def test_the_prediction_knows_the_partitions_and_the_ring_of_the_frontend() -> N
 
 
 @dataclass(slots=True)
-class FakeModel:
-    size: int
-
-
-@dataclass(slots=True)
 class Replica:
     """The cache of a predictor, used as for real requests but with fake models."""
 
@@ -218,7 +214,9 @@ class Replica:
         if resident is None:
             self.misses += 1
             size = self.sizes[model_id]
-            resident = self.residents.admit(model_id, FakeModel(size), FILES, self.residents.reserve(size))
+            resident = self.residents.admit(
+                model_id, FakeModel(model_id, FILES, size), FILES, self.residents.reserve(size)
+            )
         else:
             self.hits += 1
         self.residents.lease(resident).release()

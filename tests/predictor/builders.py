@@ -7,7 +7,7 @@ import itertools
 import json
 import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -61,9 +61,12 @@ def state_dict(vocabulary_size: int, *widths: int) -> dict[str, torch.Tensor]:
 
 def network(vocabulary_size: int, *widths: int) -> FoldedNetwork:
     """Return the network of the ``state_dict`` with these widths."""
-    return FoldedNetwork.from_arrays(
-        {name: value.numpy() for name, value in state_dict(vocabulary_size, *widths).items()}
-    )
+    return network_of(state_dict(vocabulary_size, *widths))
+
+
+def network_of(state: Mapping[str, torch.Tensor]) -> FoldedNetwork:
+    """Return the network of a ``state_dict``."""
+    return FoldedNetwork.from_arrays({name: value.numpy() for name, value in state.items()})
 
 
 def manifest(labels: Sequence[str], **keys: object) -> Manifest:
@@ -72,9 +75,20 @@ def manifest(labels: Sequence[str], **keys: object) -> Manifest:
     return Manifest.parse(json.dumps(document | keys).encode())
 
 
-def model(tokens: Sequence[str], labels: Sequence[str], default: int | None = None, **keys: object) -> IntentModel:
-    """Return a model over these tokens with one hidden layer."""
-    vocabulary = Vocabulary.of(tokens, default)
-    return IntentModel(
-        ModelId("m"), manifest(labels, **keys), vocabulary, network(max(len(tokens), 1), 8, 5, len(labels))
-    )
+def model(
+    tokens: Sequence[str],
+    labels: Sequence[str],
+    default: int | None = None,
+    *,
+    state: Mapping[str, torch.Tensor] | None = None,
+    **keys: object,
+) -> IntentModel:
+    """Return a model over these tokens with one hidden layer, or with the network of ``state``."""
+    if state is None:
+        state = model_state(tokens, labels)
+    return IntentModel(ModelId("m"), manifest(labels, **keys), Vocabulary.of(tokens, default), network_of(state))
+
+
+def model_state(tokens: Sequence[str], labels: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return the state_dict of the :func:`model` over these tokens."""
+    return state_dict(max(len(tokens), 1), 8, 5, len(labels))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import settings
@@ -14,13 +13,9 @@ from predictor.cache.residency import Lease, Reservation, Resident, ResidentMode
 from serving.domain.errors import MemoryInUse, ModelTooLarge, ServingError
 from serving.domain.model_id import ModelId
 from tests.builders import fingerprint_of
+from tests.fakes.model_source import FakeModel
 
 FILES = fingerprint_of(1)
-
-
-@dataclass(eq=False)
-class FakeModel:
-    size: int
 
 
 def residents_of(max_bytes: int, max_models: int = 1000) -> ResidentModels[FakeModel]:
@@ -28,7 +23,7 @@ def residents_of(max_bytes: int, max_models: int = 1000) -> ResidentModels[FakeM
 
 
 def admit(residents: ResidentModels[FakeModel], name: str, size: int = 10) -> Resident[FakeModel]:
-    return residents.admit(ModelId(name), FakeModel(size), FILES, residents.reserve(size))
+    return residents.admit(ModelId(name), FakeModel(ModelId(name), FILES, size), FILES, residents.reserve(size))
 
 
 def held(residents: ResidentModels[FakeModel], names: str) -> str:
@@ -228,7 +223,7 @@ def test_bytes_being_loaded_are_held_until_cancelled_and_cancelling_again_is_har
 def test_cancelling_after_the_model_came_takes_nothing_from_it() -> None:
     residents = residents_of(max_bytes=30)
     reservation = residents.reserve(10)
-    residents.admit(ModelId("a"), FakeModel(10), FILES, reservation)
+    residents.admit(ModelId("a"), FakeModel(ModelId("a"), FILES, 10), FILES, reservation)
     residents.cancel(reservation)
     assert residents.bytes_held == 10
 
@@ -357,7 +352,7 @@ class AnySequence(RuleBasedStateMachine):
     @rule(number=NUMBERS, name=NAMES)
     def admit(self, number: int, name: str) -> None:
         reservation = self.reservations.pop(number % len(self.reservations))
-        model = FakeModel(reservation.size)
+        model = FakeModel(ModelId(name), FILES, reservation.size)
         self.models.add(model)
         self.residents.admit(ModelId(name), model, FILES, reservation)
         self.residents.cancel(reservation)

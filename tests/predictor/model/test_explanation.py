@@ -29,7 +29,7 @@ from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
 from tests.conftest import ROOT, shared
-from tests.predictor.builders import manifest, model, network, state_dict
+from tests.predictor.builders import manifest, model, model_state, network, state_dict
 from tests.serving.refusals import assert_fit_for_callers
 
 LABELS = ["alpha", "beta", "gamma", "delta"]
@@ -341,11 +341,12 @@ def test_an_answer_that_fell_back_explains_the_best_label() -> None:
 
 
 def test_parts_may_be_larger_than_any_logit_of_the_network() -> None:
-    subject = model(WORDS, LABELS, 0)
-    rows = subject._network._embedding
+    state = model_state(WORDS, LABELS)
+    rows = state["embedding.weight"]
     # Each row is within the range of a float32, and so is the sum of the rows; their products with the weights are not.
     rows[2], rows[3] = 3e38, -3e38
-    subject._network = FoldedNetwork(rows, subject._network._weight * 10, subject._network._bias)
+    state["fc1.weight"] *= 10
+    subject = model(WORDS, LABELS, 0, state=state)
     (part,) = explained(subject, "red blue").labels
     assert max(map(abs, part.contributions)) > 3.5e38
     assert math.isfinite(part.logit)

@@ -22,7 +22,7 @@ from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from tests.conftest import shared
-from tests.predictor.builders import manifest, model, network
+from tests.predictor.builders import manifest, model, model_state, network
 from tests.serving.refusals import assert_fit_for_callers, refused
 
 LABELS = ["alpha", "beta", "gamma", "delta"]
@@ -177,11 +177,11 @@ def test_of_equal_labels_the_first_is_the_answer_and_the_best(count: int) -> Non
 
 
 def test_logits_that_are_not_finite_fail_their_own_document_only() -> None:
-    subject = model(WORDS, LABELS, 0)
-    network = subject._network
+    state = model_state(WORDS, LABELS)
     # Two such rows are beyond the range of a float32.
-    network._embedding[2] = 3e38
-    subject._network = FoldedNetwork(network._embedding, network._weight * 10, network._bias)
+    state["embedding.weight"][2] = 3e38
+    state["fc1.weight"] *= 10
+    subject = model(WORDS, LABELS, 0, state=state)
     good, bad, also_good = subject.predict([Query("m", text) for text in ("the", "the red", "")])
     assert isinstance(good, Prediction)
     assert isinstance(also_good, Prediction)
