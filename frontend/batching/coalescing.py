@@ -28,6 +28,7 @@ from frontend.engines.wrapper import BackendWrapper
 from grpc_http2.alarms import alarms_of
 from grpc_http2.turn import Turn
 from serving.call.call import Call, enter_call
+from serving.call.closing import close_in_order
 from serving.call.slots import released_slot
 from serving.call.tasks import Tasks
 from serving.domain.errors import ServingError, copy_for_raise, service_ends
@@ -106,8 +107,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         for group in (self._all, *self._groups.values()):
             if group is not None:
                 group.close()
-        await self._tasks.close()
-        await super().close()
+        await close_in_order(self._tasks.close, super().close)
 
     def _group(self, query: Query) -> _Group:
         key = None if self._group_of is None else self._group_of(query)

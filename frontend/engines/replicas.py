@@ -18,6 +18,7 @@ import structlog
 
 from grpc_http2.client.channel import Channel
 from grpc_http2.client.servers.addresses import addresses_in
+from serving.call.closing import close_in_order
 from serving.call.tasks import Tasks, joined
 from serving.domain.errors import Unavailable
 
@@ -143,8 +144,7 @@ class Replicas(Generic[Stub]):
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._tasks.close()
-        await self._channel.close()
+        await close_in_order(self._tasks.close, self._channel.close)
 
     def _refresh_if_due(self) -> None:
         if self._is_fixed or self._refresh is not None:

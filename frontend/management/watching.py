@@ -11,7 +11,7 @@ import structlog
 
 from frontend.management.scanning import Seen, differences, everything, scan
 from frontend.management.volume import Volume
-from serving.call.tasks import joined
+from serving.call.tasks import Tasks, joined
 from serving.domain.errors import INTERNAL_MESSAGE, OutOfCapacity, ServingError
 from serving.domain.management import ModelChange, ReleaseState
 from serving.domain.model_id import VERSION_MARK, ModelId
@@ -50,6 +50,7 @@ class ModelWatch:
         self._interval_seconds = interval_seconds
         self._most_unread = most_unread
         self._watchers: set[_Watcher] = set()
+        self._tasks = Tasks()
         self._scanner: _Scanner | None = None
 
     async def changes(
@@ -70,7 +71,7 @@ class ModelWatch:
         self._watchers.add(watcher)
         try:
             if self._scanner is None:
-                self._scanner = _Scanner(self._store, self._volume, self._interval_seconds, self._notify)
+                self._scanner = _Scanner(self._store, self._volume, self._interval_seconds, self._notify, self._tasks)
             present = await self._scanner.first_look()
             watcher.begin()
             if initial:
@@ -148,10 +149,16 @@ class _Scanner:
         volume: runs the scans in a thread.
         interval_seconds: shortest time between two scheduled scans, in seconds.
         notify: called with each change.
+        tasks: owns the scans.
     """
 
     def __init__(
-        self, store: ModelStore, volume: Volume, interval_seconds: float, notify: Callable[[ModelChange], None]
+        self,
+        store: ModelStore,
+        volume: Volume,
+        interval_seconds: float,
+        notify: Callable[[ModelChange], None],
+        tasks: Tasks,
     ) -> None:
         self._store = store
         self._volume = volume
@@ -161,9 +168,8 @@ class _Scanner:
         self._learned: dict[ModelId, Release] = {}
         """Releases that were reported already, until a scan has seen them."""
         self._due = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._first: asyncio.Future[None] = loop.create_future()
-        self._task = loop.create_task(self._run())
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = tasks.start(self._run())
 
     async def first_look(self) -> Mapping[ModelId, Seen]:
         """Return the result of the last scan, once the first scan has ended.

@@ -6,6 +6,7 @@ All state belongs to one event loop; files are read in a pool of threads.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
+from serving.call.closing import close_in_order
 from serving.call.tasks import SingleFlight, Tasks, joined
 from serving.domain.errors import ModelFolderUnavailable, ModelNotFound, ServingError, TooManyLoads
 from serving.domain.model_id import ModelId
@@ -184,10 +186,9 @@ class Remembered(Generic[Value]):
 
     async def close(self) -> None:
         """Cancel all lookups."""
-        await self._tasks.close()
-        await self._looks.close()
         # A volume that hangs must not hang the end.
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        end_threads = functools.partial(self._pool.shutdown, wait=False, cancel_futures=True)
+        await close_in_order(self._tasks.close, self._looks.close, end_threads)
 
     def _on_change(self, entry: Entry[Value], *, changed: bool) -> None:
         """Apply the result of a check in the background: a changed file is read when its model is asked for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from predictor.cache.load_spans import LoadSpans
 from predictor.cache.processor_time import ProcessorTime
 from predictor.cache.residency import Lease, Model, Reservation, Resident, ResidentModels
 from predictor.cache.sightings import Sightings
+from serving.call.closing import close_in_order
 from serving.call.deadline import NEVER, Deadline
 from serving.call.tasks import SingleFlight, Tasks
 from serving.domain.errors import (
@@ -308,11 +310,11 @@ class ModelManager(Generic[Model]):
         self._closed = True
         if self._care is not None:
             self._care.cancel()
-        await self._tasks.close()
-        await self._looks.close()
         # A volume that hangs must not hang the end.
-        self._loading.shutdown(wait=False, cancel_futures=True)
-        self._looking.shutdown(wait=False, cancel_futures=True)
+        end_threads = (
+            functools.partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (self._loading, self._looking)
+        )
+        await close_in_order(self._tasks.close, self._looks.close, *end_threads)
 
     def _is_fresh(self, resident: Resident[Model]) -> bool:
         return time.monotonic() - resident.checked_at < self._freshness_seconds

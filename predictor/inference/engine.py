@@ -21,6 +21,7 @@ from predictor.inference.work_queue import WorkQueue
 from predictor.model.intent_model import IntentModel
 from predictor.model.traffic_counter import TrafficCounter
 from serving.call.call import Call, span_of_call
+from serving.call.closing import close_in_order
 from serving.call.deadline import NEVER, Deadline
 from serving.call.slots import released_slot
 from serving.domain.errors import INTERNAL_MESSAGE, DeadlineExceeded, ServingError
@@ -248,8 +249,7 @@ class InferenceEngine:
 
     async def close(self) -> None:
         """Wait for work in threads, and close the model manager."""
-        await self._manager.close()
-        self._long_work.close()
+        await close_in_order(self._manager.close, self._long_work.close)
 
     def _checked(self, query: Query, check: Check | None) -> ModelId:
         model_id = parse_model_id(query.model_id)

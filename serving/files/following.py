@@ -8,6 +8,8 @@ from typing import Final
 
 import structlog
 
+from serving.call.tasks import Tasks
+
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 1.0
@@ -28,7 +30,7 @@ class Following:
         self._files = files
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._looking: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._closed = False
         self._timer = self._wait()
 
@@ -36,15 +38,13 @@ class Following:
         """Stop looking. A look in progress is cancelled."""
         self._closed = True
         self._timer.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._tasks.close()
 
     def _wait(self) -> asyncio.TimerHandle:
         return self._loop.call_later(self._seconds, self._start)
 
     def _start(self) -> None:
-        self._looking = self._loop.create_task(self._look_once())
+        self._tasks.start(self._look_once())
 
     async def _look_once(self) -> None:
         try:

@@ -25,6 +25,7 @@ from intent_serving_client.metadata import REQUEST_ID_KEY
 from intent_serving_client.remote import error_of_call
 from serving.access.own_credential import Entry, OwnCredential
 from serving.call.call import Call
+from serving.call.closing import close_in_order
 from serving.domain.errors import DeadlineExceeded, ServingError, Unauthenticated, Unavailable, service_ends
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -244,9 +245,8 @@ class PredictorBackend:
 
     async def close(self) -> None:
         """Close the channels."""
-        if self._credential is not None:
-            await self._credential.close()
-        await self._replicas.close()
+        credential = () if self._credential is None else (self._credential.close,)
+        await close_in_order(*credential, self._replicas.close)
 
     async def _predict_part(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         batch = batch_request_of(queries)

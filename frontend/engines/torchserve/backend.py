@@ -23,6 +23,7 @@ from frontend.engines.torchserve.queries import Questions
 from frontend.engines.torchserve.registration import Key
 from frontend.engines.torchserve.registrations import Registrations
 from serving.call.call import Call
+from serving.call.closing import close_in_order
 from serving.call.deadline import Deadline
 from serving.call.tasks import Tasks
 from serving.domain.errors import ServingError
@@ -163,8 +164,7 @@ class TorchServeBackend:
 
     async def close(self) -> None:
         """Cancel work in progress and close the connections. Registered models stay registered."""
-        await self._tasks.close()
-        await self._connection.close()
+        await close_in_order(self._tasks.close, self._connection.close)
 
     async def _answers(self) -> bool:
         try:

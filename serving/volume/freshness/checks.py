@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
+from serving.call.tasks import Tasks
 from serving.domain.model_id import ModelId
 
 Subject = TypeVar("Subject")
@@ -53,6 +54,7 @@ class FreshnessChecks(Generic[Subject, Known]):
         self._wanted: dict[Subject, tuple[ModelId, Known]] = {}
         self._waiting: dict[Subject, asyncio.Future[bool | None]] = {}
         """Pending results of subjects that callers wait for: one per subject, however many callers wait and leave."""
+        self._tasks = Tasks()
         self._looking: asyncio.Task[None] | None = None
 
     def may_serve(
@@ -81,7 +83,7 @@ class FreshnessChecks(Generic[Subject, Known]):
         """Schedule a check of the subject; a subject that is already scheduled is checked only once."""
         self._wanted.setdefault(subject, (model_id, known))
         if self._looking is None:
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+            self._looking = self._tasks.start(self._look())
 
     async def looked(self, subject: Subject, model_id: ModelId, known: Known, patience_seconds: float) -> bool | None:
         """Check the subject, and return whether its files have changed; ``None`` if no result arrives in time."""
@@ -94,9 +96,7 @@ class FreshnessChecks(Generic[Subject, Known]):
 
     async def close(self) -> None:
         """Stop all checks."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._tasks.close()
 
     async def _look(self) -> None:
         try:

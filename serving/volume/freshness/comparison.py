@@ -14,6 +14,8 @@ from typing import Final, Protocol, TypeAlias
 
 import structlog
 
+from serving.call.closing import close_in_order
+from serving.call.tasks import Tasks
 from serving.volume.file_identity import FileIdentity, have_changed
 
 log = structlog.get_logger()
@@ -74,6 +76,7 @@ class ProcessComparison:
         self._patience_seconds = patience_seconds
         self._thread = ThreadComparison()
         self._process: _Process | None = None
+        self._tasks = Tasks()
         self._starting: asyncio.Task[None] | None = None
         self._start_at = 0.0
         self._turn = asyncio.Lock()
@@ -94,14 +97,14 @@ class ProcessComparison:
         if found is not None:
             return found
         if self._starting is None and time.monotonic() >= self._start_at:
-            self._starting = asyncio.get_running_loop().create_task(self._start())
+            self._starting = self._tasks.start(self._start())
         return await self._thread.changed(groups)
 
     async def close(self) -> None:
         """Stop comparing, and end the process."""
-        if self._starting is not None:
-            await self._starting
-        await self._thread.close()
+        await close_in_order(self._tasks.finish, self._thread.close, self._end_process)
+
+    async def _end_process(self) -> None:
         if self._process is not None:
             await self._process.end()
 
@@ -115,7 +118,7 @@ class ProcessComparison:
         except TimeoutError:
             log.warning("the process that compares files does not answer; starting another one")
             self._process = None
-            self._starting = asyncio.get_running_loop().create_task(self._replace(process))
+            self._starting = self._tasks.start(self._replace(process))
             # No thread meanwhile: if the volume hangs, a thread would hang too, and a thread cannot be killed.
             await asyncio.shield(self._starting)
             raise
