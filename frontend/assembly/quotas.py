@@ -10,7 +10,7 @@ from frontend.quotas.ledger import Ledger
 from frontend.quotas.local import LocalLedger
 from frontend.quotas.metrics import QuotaCollector
 from frontend.quotas.quotas import QuotaCounters, Quotas
-from frontend.quotas.shared import Place, SharedLedger
+from frontend.quotas.shared import Participant, SharedLedger
 from frontend.settings import EngineSettings
 from serving.call.limits import NO_LIMITS
 
@@ -31,5 +31,5 @@ def _ledger_of(settings: EngineSettings) -> Ledger:
     membership = settings.membership
     if membership is None:
         return LocalLedger()
-    place = Place(membership.index, membership.workers, membership.board.generations)
-    return SharedLedger(membership.memory, place)
+    participant = Participant(membership.index, membership.workers, membership.board.generations)
+    return SharedLedger(membership.memory, participant)

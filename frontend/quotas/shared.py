@@ -65,8 +65,8 @@ _Values: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Position of this process among those that share the ledger."""
+class Participant:
+    """This process among those that share the ledger."""
 
     index: int
     """Number of this process, from 0."""
@@ -97,7 +97,7 @@ class SharedLedger:
 
     Args:
         descriptor: file descriptor of the shared memory, which is empty at first.
-        place: position of this process among those that share the ledger.
+        participant: this process among those that share the ledger.
         most_tenants: number of slots, rounded down to whole sets; with many workers there are fewer.
         clock: returns the time in seconds, the same in all processes.
     """
@@ -105,23 +105,23 @@ class SharedLedger:
     def __init__(
         self,
         descriptor: int,
-        place: Place,
+        participant: Participant,
         *,
         most_tenants: int = MOST_TENANTS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._descriptor = descriptor
-        self._place = place
-        self._generation = place.generations()[place.index] & _MOST_COUNT
+        self._participant = participant
+        self._generation = participant.generations()[participant.index] & _MOST_COUNT
         self._clock = clock
-        self._slot = struct.Struct(f"@{_DIGEST_BYTES}s3d{place.workers}d{place.workers}Q")
+        self._slot = struct.Struct(f"@{_DIGEST_BYTES}s3d{participant.workers}d{participant.workers}Q")
         self._sets = max(1, min(most_tenants, _MOST_BYTES // self._slot.size) // _WAYS)
-        self._documents = slice(_FIXED_VALUES, _FIXED_VALUES + place.workers)
-        self._calls = slice(_FIXED_VALUES + place.workers, None)
-        self._own_documents = _FIXED_VALUES + place.index
-        self._own_calls = self._own_documents + place.workers
-        self._documents_cell = _FIRST_WORKER + place.index
-        self._calls_cell = self._documents_cell + place.workers
+        self._documents = slice(_FIXED_VALUES, _FIXED_VALUES + participant.workers)
+        self._calls = slice(_FIXED_VALUES + participant.workers, None)
+        self._own_documents = _FIXED_VALUES + participant.index
+        self._own_calls = self._own_documents + participant.workers
+        self._documents_cell = _FIRST_WORKER + participant.index
+        self._calls_cell = self._documents_cell + participant.workers
         size = _HEADER_BYTES + self._sets * _WAYS * self._slot.size
         # Every process makes this call, and only the first call has an effect.
         os.ftruncate(descriptor, size)
@@ -174,7 +174,7 @@ class SharedLedger:
 
     def _in_flight(self, values: _Values) -> int:
         in_flight = 0
-        for cell, generation in zip(values[self._calls], self._place.generations(), strict=True):
+        for cell, generation in zip(values[self._calls], self._participant.generations(), strict=True):
             if cell & _MOST_COUNT and cell >> _COUNT_BITS == generation & _MOST_COUNT:
                 in_flight += cell & _MOST_COUNT
         return in_flight
@@ -228,7 +228,7 @@ class SharedLedger:
         latest = self._numbers[0] = max(self._numbers[0], forgotten_full_at)
         rate = limits.requests_per_second
         anchor = full_at_first(latest, limits, now) if rate else 0.0
-        zeros = (0,) * (2 * self._place.workers)
+        zeros = (0,) * (2 * self._participant.workers)
         # The time of the last call is 0 until the slot is complete, so that no worker uses the slot before.
         self._slot.pack_into(self._memory, tenant.offset, tenant.digest, 0.0, rate, anchor, *zeros)
         self._numbers[tenant.offset // _CELL_BYTES + _CALLED_AT] = now

@@ -11,9 +11,9 @@ import structlog
 from serving.runtime.supervision.metrics.families import Family
 from serving.runtime.supervision.metrics.merging import Merging
 from serving.runtime.supervision.order import Order
-from serving.runtime.supervision.place import Place
 from serving.runtime.supervision.process import WorkerProcess
 from serving.runtime.supervision.times import Times
+from serving.runtime.supervision.worker_slot import WorkerSlot
 from serving.workers.board import Board
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ class Crew:
     """Starts the workers, and replaces those that end until all are to stop. Belongs to one event loop.
 
     Args:
-        order: returns the order for the process of a place and generation.
+        order: returns the order for the process of a slot and generation.
         board: board shared with the workers.
         environment: environment variables of the workers.
         times: time bounds.
@@ -46,23 +46,23 @@ class Crew:
         def start(index: int, generation: int) -> Awaitable[WorkerProcess]:
             return WorkerProcess.start(order(index, generation), environment)
 
-        self._places = [Place(index, start, board, times, self._merging.retire) for index in range(board.workers)]
+        self._slots = [WorkerSlot(index, start, board, times, self._merging.retire) for index in range(board.workers)]
         self._keeping: Sequence[asyncio.Task[int]] = []
 
     @property
     def serving(self) -> int:
         """Number of workers that are ready."""
-        return sum(place.serves for place in self._places)
+        return sum(slot.serves for slot in self._slots)
 
     @property
     def restarts(self) -> int:
         """Number of workers that replaced one that ended."""
-        return sum(place.restarts for place in self._places)
+        return sum(slot.restarts for slot in self._slots)
 
     def start(self) -> None:
         """Start the workers and begin to keep them running."""
         loop = asyncio.get_running_loop()
-        self._keeping = [loop.create_task(place.keep()) for place in self._places]
+        self._keeping = [loop.create_task(slot.keep()) for slot in self._slots]
 
     async def wait_until_listening(self) -> str:
         """Return the address on which the workers listen, once each of them does.
@@ -70,8 +70,8 @@ class Crew:
         Raises:
             CannotStart: a worker cannot listen.
         """
-        await self._unless_one_fails(place.listened for place in self._places)
-        return self._places[0].address
+        await self._unless_one_fails(slot.listened for slot in self._slots)
+        return self._slots[0].address
 
     async def wait_until_ready(self) -> None:
         """Return once each worker has been ready.
@@ -79,25 +79,25 @@ class Crew:
         Raises:
             CannotStart: a worker cannot listen.
         """
-        await self._unless_one_fails(place.was_ready for place in self._places)
+        await self._unless_one_fails(slot.was_ready for slot in self._slots)
 
     async def metrics(self) -> Sequence[Family]:
         """Return the metrics of all workers. The sums include the last counts of workers that do not answer in time."""
-        answers = await asyncio.gather(*map(self._metrics_of, range(len(self._places))))
+        answers = await asyncio.gather(*map(self._metrics_of, range(len(self._slots))))
         scrapes = {
             index: families
             for index, (worker, families) in enumerate(answers)
-            if families is not None and worker is self._places[index].worker
+            if families is not None and worker is self._slots[index].worker
         }
         return self._merging.merged(scrapes)
 
     def stop(self) -> None:
         """Have all workers drain and end; a second call has them end without waiting."""
-        for place in self._places:
-            place.stop()
+        for slot in self._slots:
+            slot.stop()
 
     async def wait_for_a_fault(self) -> None:
-        """Return once a place no longer keeps a worker although nothing stopped it: a bug, which is raised."""
+        """Return once a slot no longer keeps a worker although nothing stopped it: a bug, which is raised."""
         ended, _ = await asyncio.wait(self._keeping, return_when=asyncio.FIRST_COMPLETED)
         for keeping in ended:
             keeping.result()
@@ -117,19 +117,19 @@ class Crew:
 
     async def close(self) -> None:
         """Kill the remaining workers at once."""
-        for place in self._places:
-            place.kill()
+        for slot in self._slots:
+            slot.kill()
         if self._keeping:
             await asyncio.wait(self._keeping)
 
     async def _metrics_of(self, index: int) -> tuple[WorkerProcess | None, Sequence[Family] | None]:
-        """Return the process in a place and the metrics that it exports; ``None`` for metrics if it does not answer."""
-        worker = self._places[index].worker
+        """Return the process in a slot and the metrics that it exports; ``None`` for metrics if it does not answer."""
+        worker = self._slots[index].worker
         if worker is None or not worker.listening.is_set():
             return worker, None
         families = await worker.metrics(self._times.metrics)
         # Learned at once: others may take longer to answer, and this worker may end meanwhile.
-        if families is not None and worker is self._places[index].worker:
+        if families is not None and worker is self._slots[index].worker:
             self._merging.learn(index, families)
         return worker, families
 

@@ -22,9 +22,9 @@ from serving.runtime.settings import ServerSettings, variables_of
 from serving.runtime.supervision.crew import Crew
 from serving.runtime.supervision.metrics.collector import WorkersCollector
 from serving.runtime.supervision.order import Order, settings_of_each
-from serving.runtime.supervision.place import CannotStart
 from serving.runtime.supervision.reservation import Reservation
 from serving.runtime.supervision.times import Times
+from serving.runtime.supervision.worker_slot import CannotStart
 from serving.transport.hosts.metrics_port import MetricsServer
 from serving.workers.board import Board
 from serving.workers.inboxes import Inboxes

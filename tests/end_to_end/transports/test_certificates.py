@@ -46,7 +46,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @dataclass
-class Place:
+class CertificatePaths:
     """Paths at which a service finds its certificate."""
 
     folder: Path
@@ -58,10 +58,10 @@ class Renamed:
     """Replacement that renames each file over the former one."""
 
     def __init__(self, folder: Path) -> None:
-        self.place = Place(folder, folder / "tls.crt", folder / "tls.key")
+        self.paths = CertificatePaths(folder, folder / "tls.crt", folder / "tls.key")
 
     def put(self, pair: Pair) -> None:
-        for file, target in zip(pair, (self.place.certificate, self.place.key), strict=True):
+        for file, target in zip(pair, (self.paths.certificate, self.paths.key), strict=True):
             staged = target.with_suffix(".new")
             shutil.copy(file, staged)
             staged.replace(target)
@@ -71,34 +71,34 @@ class Overwritten(Renamed):
     """Replacement that writes each file in place."""
 
     def put(self, pair: Pair) -> None:
-        self.place.certificate.write_bytes(pair[0].read_bytes())
-        self.place.key.write_bytes(pair[1].read_bytes())
+        self.paths.certificate.write_bytes(pair[0].read_bytes())
+        self.paths.key.write_bytes(pair[1].read_bytes())
 
 
 class Swapped(Renamed):
     """Replacement of both files behind one link, which is swapped: as Kubernetes mounts a Secret."""
 
     def put(self, pair: Pair) -> None:
-        version = self.place.folder / f"..{time.time_ns()}"
+        version = self.paths.folder / f"..{time.time_ns()}"
         version.mkdir()
         shutil.copy(pair[0], version / "tls.crt")
         shutil.copy(pair[1], version / "tls.key")
-        staged, data = self.place.folder / "..data_tmp", self.place.folder / "..data"
+        staged, data = self.paths.folder / "..data_tmp", self.paths.folder / "..data"
         staged.symlink_to(version.name)
         staged.replace(data)
-        for path in (self.place.certificate, self.place.key):
+        for path in (self.paths.certificate, self.paths.key):
             if not path.is_symlink():
                 path.symlink_to(Path("..data") / path.name)
 
 
 @contextmanager
-def encrypted(transport: str, place: Place, folder: Path, *flags: str) -> Iterator[Service]:
-    with running(folder, transport, *flags_of(place), *flags) as service:
+def encrypted(transport: str, paths: CertificatePaths, folder: Path, *flags: str) -> Iterator[Service]:
+    with running(folder, transport, *flags_of(paths), *flags) as service:
         yield service
 
 
-def flags_of(place: Place) -> tuple[str, ...]:
-    return ("--tls-certificate", str(place.certificate), "--tls-key", str(place.key))
+def flags_of(paths: CertificatePaths) -> tuple[str, ...]:
+    return ("--tls-certificate", str(paths.certificate), "--tls-key", str(paths.key))
 
 
 async def come_true(holds: Callable[[], bool]) -> None:
@@ -175,7 +175,7 @@ async def test_a_new_certificate_is_taken_and_no_call_fails(  # noqa: PLR0917 - 
     folder.mkdir()
     files = way(folder)
     files.put(pairs[0])
-    with encrypted(transport, files.place, tmp_path / "service") as service:
+    with encrypted(transport, files.paths, tmp_path / "service") as service:
         load = Load(service.address, grpc.ssl_channel_credentials(authority.certificate.read_bytes()))
         await shows(service, authority, pairs[0][0])
         async with load.running(), load.channel() as channel:
@@ -216,7 +216,7 @@ async def test_a_broken_pair_leaves_the_former_one_in_use(
     folder.mkdir()
     files = Overwritten(folder)
     files.put(pairs[0])
-    with encrypted(transport, files.place, tmp_path / "service", "--metrics-port", str(free_port())) as service:
+    with encrypted(transport, files.paths, tmp_path / "service", "--metrics-port", str(free_port())) as service:
         before = metrics_of(service)
         break_with(fault, files, authority, pairs)
         told = await asyncio.to_thread(service.wait_until_logged, REFUSED)
@@ -239,10 +239,10 @@ def break_with(fault: str, files: Renamed, authority: Authority, pairs: tuple[Pa
     if fault == "the key of another":
         files.put((pairs[1][0], pairs[0][1]))
     elif fault == "no key":
-        files.place.key.unlink()
+        files.paths.key.unlink()
     elif fault == "half a certificate":
         whole = pairs[1][0].read_bytes()
-        files.place.certificate.write_bytes(whole[: len(whole) // 2])
+        files.paths.certificate.write_bytes(whole[: len(whole) // 2])
     else:
         files.put(authority.expired("late"))
 
@@ -255,7 +255,7 @@ async def test_a_new_authority_of_callers_is_taken(transport: str, authority: Au
     known = folder / "callers.pem"
     shutil.copy(authority.certificate, known)
     other = Authority(tmp_path, "other")
-    with encrypted(transport, files.place, tmp_path / "service", "--tls-client-authority", str(known)) as service:
+    with encrypted(transport, files.paths, tmp_path / "service", "--tls-client-authority", str(known)) as service:
         assert code_for(service, authority, authority.signed("caller")) == "OK"
         assert code_for(service, authority, other.signed("caller")) == "UNAVAILABLE"
 
@@ -280,7 +280,7 @@ def test_nothing_is_served_without_a_usable_pair(
     files = Overwritten(tmp_path)
     files.put(pairs[0])
     break_with(fault, files, authority, pairs)
-    service = start(PROGRAM, tmp_path, tmp_path, *flags_of(files.place), transport=transport)
+    service = start(PROGRAM, tmp_path, tmp_path, *flags_of(files.paths), transport=transport)
 
     assert service.process.wait(PATIENCE) == 1
     last = service.log.read_text().splitlines()[-1]

@@ -19,7 +19,7 @@ from frontend.quotas.ledger import Ledger, Tenant
 from frontend.quotas.local import LocalLedger
 from frontend.quotas.metrics import QuotaCollector
 from frontend.quotas.quotas import QuotaCounters, Quotas
-from frontend.quotas.shared import Place, SharedLedger
+from frontend.quotas.shared import Participant, SharedLedger
 from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from serving.call.identity import ANYBODY, Identity, Right
@@ -47,7 +47,8 @@ class Rotating:
         memory = os.memfd_create("quotas")
         weakref.finalize(self, os.close, memory)
         self._ledgers = [
-            SharedLedger(memory, Place(index, 3, lambda: (0, 0, 0)), most_tenants=64, clock=clock) for index in range(3)
+            SharedLedger(memory, Participant(index, 3, lambda: (0, 0, 0)), most_tenants=64, clock=clock)
+            for index in range(3)
         ]
         self._next = itertools.cycle(self._ledgers)
 

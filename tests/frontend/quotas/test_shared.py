@@ -12,7 +12,7 @@ from multiprocessing.synchronize import Barrier
 import pytest
 
 from frontend.quotas.ledger import Tenant
-from frontend.quotas.shared import FORGET_SECONDS, FRESH_SECONDS, Place, SharedLedger
+from frontend.quotas.shared import FORGET_SECONDS, FRESH_SECONDS, Participant, SharedLedger
 from serving.call.limits import Limits
 from serving.domain.errors import QuotaExceeded
 from tests.builders import PATIENCE
@@ -34,8 +34,8 @@ class Crew:
     memory: int = field(default_factory=lambda: os.memfd_create("quotas"))
 
     def ledger(self, index: int) -> SharedLedger:
-        place = Place(index, self.workers, lambda: self.generations)
-        return SharedLedger(self.memory, place, most_tenants=self.most_tenants, clock=lambda: self.now)
+        participant = Participant(index, self.workers, lambda: self.generations)
+        return SharedLedger(self.memory, participant, most_tenants=self.most_tenants, clock=lambda: self.now)
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def admissions(memory: int, of: int, index: int) -> list[float]:
         told[0] = time.monotonic()
         return told[0]
 
-    place = Place(index, WORKERS, lambda: (0,) * WORKERS)
-    ledger = SharedLedger(os.open(f"/proc/{of}/fd/{memory}", os.O_RDWR), place, clock=clock)
+    participant = Participant(index, WORKERS, lambda: (0,) * WORKERS)
+    ledger = SharedLedger(os.open(f"/proc/{of}/fd/{memory}", os.O_RDWR), participant, clock=clock)
     admitted: list[float] = []
     Shared.together.wait(PATIENCE)
     until = time.monotonic() + SECONDS

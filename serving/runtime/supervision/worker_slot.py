@@ -1,4 +1,4 @@
-"""One place among the workers: its process, and the replacement once that process ends."""
+"""One slot of the crew of workers: its process, and the replacement once that process ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOT_STARTED: Final = 1
 
 
 class CannotStart(Exception):
-    """A worker ended before it listened, in a place where no worker ever listened."""
+    """A worker ended before it listened, in a slot in which no worker ever listened."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"a worker ended with {code} before it listened")
@@ -31,11 +31,11 @@ class CannotStart(Exception):
         """Exit code; for a signal, its negative number."""
 
 
-class Place:
+class WorkerSlot:
     """Keeps a worker alive. Belongs to one event loop.
 
     Args:
-        index: number of the place, from 0.
+        index: number of the slot, from 0.
         start: starts the process of a generation.
         board: board shared with the workers.
         times: time bounds.
@@ -51,7 +51,7 @@ class Place:
         on_end: Callable[[int], None],
     ) -> None:
         self.worker: WorkerProcess | None = None
-        """Current process of the place."""
+        """Current process of the slot."""
         self.restarts = 0
         """Number of processes that replaced one that ended."""
         self.listened = asyncio.Event()
@@ -113,7 +113,7 @@ class Place:
             self._lived = 0.0
             return _NOT_STARTED
         self.worker = worker
-        # The place may have been stopped while the process was being started.
+        # The slot may have been stopped while the process was being started.
         for _ in range(self._stops):
             worker.stop()
         reporting = asyncio.get_running_loop().create_task(self._report(worker))

@@ -6,9 +6,9 @@ import os
 import pytest
 import structlog
 
-from serving.runtime.supervision.place import CannotStart, Place
 from serving.runtime.supervision.process import WorkerProcess
 from serving.runtime.supervision.times import Times
+from serving.runtime.supervision.worker_slot import CannotStart, WorkerSlot
 from serving.workers.board import Board
 
 
@@ -17,10 +17,10 @@ async def test_where_the_system_has_no_process_to_give_a_worker_cannot_start() -
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     board = Board.create(1)
-    place = Place(0, start, board, Times(), lambda _: None)
+    slot = WorkerSlot(0, start, board, Times(), lambda _: None)
     try:
         with structlog.testing.capture_logs() as lines, pytest.raises(CannotStart) as caught:
-            await place.keep()
+            await slot.keep()
     finally:
         board.close()
     assert caught.value.code == 1
