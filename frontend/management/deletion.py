@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from frontend.engines.backend import Backend, Removed
-from frontend.management.residency import Residences
+from frontend.management.residency import EngineResidency
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.call.call import Call
@@ -26,14 +26,14 @@ class Deletions:
     Args:
         root: the model folder.
         volume: reads and changes the model folder.
-        residences: reports pinned models, and the engines that may hold a model.
+        residency: reports pinned models, and the engines that may hold a model.
         watch: is notified of deletions.
     """
 
-    def __init__(self, root: Path, volume: Volume, residences: Residences, watch: ModelWatch) -> None:
+    def __init__(self, root: Path, volume: Volume, residency: EngineResidency, watch: ModelWatch) -> None:
         self._root = root
         self._volume = volume
-        self._residences = residences
+        self._residency = residency
         self._watch = watch
         self._tasks = Tasks()
 
@@ -61,7 +61,7 @@ class Deletions:
     async def _delete(self, model_id: ModelId, call: Call, *, force: bool) -> None:
         # Look up versions and engines first: neither can be determined once the folder is removed.
         models = await self._volume.reading(models_in, self._root, model_id)
-        holders = await self._residences.holders(models)
+        holders = await self._residency.holders(models)
         await self._volume.writing(take_away, self._root, model_id, force=force)
         self._watch.look_now()
         try:
@@ -79,7 +79,7 @@ class Deletions:
 
     async def _is_pinned(self, model_id: ModelId, call: Call) -> bool:
         try:
-            return any(residence.pinned for residence in await self._residences.of(model_id, call))
+            return any(held.pinned for held in await self._residency.of(model_id, call))
         except (ModelNotFound, ModelUnusable):
             # No engine holds the model; the volume decides whether it can be deleted.
             return False

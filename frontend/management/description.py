@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from frontend.management.residency import Residences
+from frontend.management.residency import EngineResidency
 from frontend.management.volume import Volume
 from frontend.releases.trials import Trials
 from intent_serving_client.fields import from_fields
@@ -57,17 +57,17 @@ class Descriptions:
         store: reads manifests.
         volume: runs these blocking reads in threads.
         states: adds trial counts to releases.
-        residences: reports what is in memory.
+        residency: reports what is in memory.
     """
 
     def __init__(
-        self, inventory: Inventory, store: ModelStore, volume: Volume, states: ReleaseStates, residences: Residences
+        self, inventory: Inventory, store: ModelStore, volume: Volume, states: ReleaseStates, residency: EngineResidency
     ) -> None:
         self._inventory = inventory
         self._store = store
         self._volume = volume
         self._states = states
-        self._residences = residences
+        self._residency = residency
 
     async def of(self, run_id: str, call: Call) -> ModelDescription:
         """Return the description of a model, or of a name and the version that ``run_id`` selects.
@@ -97,8 +97,8 @@ class Descriptions:
 
     async def _of_memory(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         try:
-            return await self._residences.of(model_id, call)
+            return await self._residency.of(model_id, call)
         except ServingError as error:
             # A caller that diagnoses a model needs its description, above all when its engine is down.
-            log.info("residence of the model is unknown", model=model_id, reason=str(error))
+            log.info("residency of the model is unknown", model=model_id, reason=str(error))
             return ()

@@ -13,7 +13,7 @@ from serving.domain.model_id import ModelId
 from serving.domain.residency import ModelResidency
 
 
-class Residences:
+class EngineResidency:
     """Residency of models at their engines.
 
     Args:

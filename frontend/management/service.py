@@ -11,7 +11,7 @@ from frontend.management.description import Descriptions, ReleaseStates
 from frontend.management.listing import MOST_EXAMINED, Listing
 from frontend.management.release_probe import ReleaseProbe
 from frontend.management.releases import Releases
-from frontend.management.residency import Residences
+from frontend.management.residency import EngineResidency
 from frontend.management.servicer import ModelServicer, model_service
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
@@ -60,7 +60,7 @@ def management(
     store = ModelStore(root)
     inventory = Inventory(store)
     volume = Volume(inventory)
-    residences = Residences(manifests, router)
+    residency = EngineResidency(manifests, router)
     states = ReleaseStates(volume, trials)
     watch = ModelWatch(store, volume)
     releases = Releases(
@@ -71,12 +71,12 @@ def management(
         known=known,
         watch=watch,
     )
-    deletions = Deletions(root, volume, residences, watch)
+    deletions = Deletions(root, volume, residency, watch)
     servicer = ModelServicer(
         volume=volume,
         listing=Listing(inventory, volume, most_examined),
-        descriptions=Descriptions(inventory, store, volume, states, residences),
-        residences=residences,
+        descriptions=Descriptions(inventory, store, volume, states, residency),
+        residency=residency,
         deletions=deletions,
         states=states,
         releases=releases,

@@ -13,7 +13,7 @@ from frontend.management.deletion import Deletions
 from frontend.management.description import Descriptions, ReleaseStates
 from frontend.management.listing import Filter, Listing
 from frontend.management.releases import Releases
-from frontend.management.residency import Residences
+from frontend.management.residency import EngineResidency
 from frontend.management.volume import Volume
 from frontend.management.watching import ModelWatch
 from serving.access.audit import audited
@@ -63,7 +63,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         volume: resolves the requested models.
         listing: lists models.
         descriptions: describes models.
-        residences: loads and unloads models.
+        residency: loads and unloads models.
         deletions: deletes models.
         states: returns releases.
         releases: changes releases.
@@ -76,7 +76,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         volume: Volume,
         listing: Listing,
         descriptions: Descriptions,
-        residences: Residences,
+        residency: EngineResidency,
         deletions: Deletions,
         states: ReleaseStates,
         releases: Releases,
@@ -85,7 +85,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self._volume = volume
         self._listing = listing
         self._descriptions = descriptions
-        self._residences = residences
+        self._residency = residency
         self._deletions = deletions
         self._states = states
         self._releases = releases
@@ -106,14 +106,14 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         """Load a model into memory."""
         with audited("load", request.runId):
             _check(Right.MANAGE, request.runId)
-            residence = await self._residences.load(await self._volume.resolved(request.runId), current_call())
-        return pb.LoadModelResponse(residence=None if residence is None else model_residency_message(residence))
+            residency = await self._residency.load(await self._volume.resolved(request.runId), current_call())
+        return pb.LoadModelResponse(residence=None if residency is None else model_residency_message(residency))
 
     async def UnloadModel(self, request: pb.UnloadModelRequest, _context: Context) -> pb.UnloadModelResponse:
         """Unload a model from memory."""
         with audited("unload", request.runId):
             _check(Right.MANAGE, request.runId)
-            await self._residences.unload(await self._volume.resolved(request.runId), current_call())
+            await self._residency.unload(await self._volume.resolved(request.runId), current_call())
         return pb.UnloadModelResponse()
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, _context: Context) -> pb.DeleteModelResponse:

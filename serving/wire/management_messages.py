@@ -66,9 +66,9 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
     )
 
 
-def model_residency_message(residence: ModelResidency) -> pb.Residence:
+def model_residency_message(residency: ModelResidency) -> pb.Residence:
     """Return the message of a model's residency at a replica."""
-    return pb.Residence(**asdict(residence))
+    return pb.Residence(**asdict(residency))
 
 
 def state_message(state: ReleaseState, history: int | None = None) -> pb.ReleaseState:

@@ -216,7 +216,7 @@ async def test_a_description_tells_all_that_is_known(tmp_path: Path) -> None:
         ("1", ["stable"]),
         ("2", ["canary"]),
     ]
-    assert [residence.resident for residence in described.residences] == [True]
+    assert [held.resident for held in described.residences] == [True]
     canary = described.release.trials[1]
     assert (canary.role, canary.answers, canary.errors) == (pb.CANARY, 5, 1)
     assert (canary.compared, canary.agreed, canary.skipped) == (4, 3, 2)
