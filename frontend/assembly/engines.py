@@ -39,13 +39,14 @@ def backends_of(
 
     def backend_of(engine: Engine) -> Backend:
         kind = _BACKENDS[engine.kind]
-        parts = partitions or partitions_before(engine.address)
-        backend = kind(engine, settings, manifests, parts)
-        calls = settings.calls_in_flight
-        if not isinstance(backend, PredictorBackend):
-            return coalesced(backend, calls=calls, group_of=backend.group_of, counts=counts)
-        group_of = backend.group_of if parts > 1 else None
-        return coalesced(backend, calls=calls, group_of=group_of, counts=counts, submit_batch=backend.submit_batch)
+        backend = kind(engine, settings, manifests, partitions or partitions_before(engine.address))
+        return coalesced(
+            backend,
+            calls=settings.calls_in_flight,
+            group_of=backend.group_of,
+            counts=counts,
+            submit_batch=backend.submit_batch,
+        )
 
     backends = {engine: backend_of(engine) for engine in set(engines.values())}
     return {algorithm: backends[engine] for algorithm, engine in engines.items()}

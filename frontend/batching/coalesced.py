@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-
 from frontend.batching.coalescing import CoalescingBackend, PredictNow
 from frontend.batching.counts import QueryCounts
 from frontend.batching.timed import TimedEngine, TimedRequests
-from frontend.engines.backend import Backend, BatchingBackend
+from frontend.engines.backend import Backend, BatchingBackend, GroupOf
 from frontend.engines.submission import SubmitBatch
-from serving.domain.prediction import Query
 
 
 def coalesced(
     backend: BatchingBackend,
     *,
     calls: int,
-    group_of: Callable[[Query], Hashable] | None = None,
+    group_of: GroupOf | None = None,
     counts: QueryCounts | None,
     predict_now: PredictNow | None = None,
     submit_batch: SubmitBatch | None = None,

@@ -21,7 +21,7 @@ from grpc import StatusCode
 
 from frontend.batching.batch import Batch, WaitingQuery, call_of, failure_of
 from frontend.batching.counts import QueryCounts
-from frontend.engines.backend import BatchingBackend
+from frontend.engines.backend import BatchingBackend, GroupOf
 from frontend.engines.submission import BatchDone, Done, SubmitBatch, Withdraw, answer_of
 from frontend.engines.traced import batch_of, end_batch
 from frontend.engines.wrapper import BackendWrapper
@@ -62,7 +62,7 @@ class CoalescingBackend(BackendWrapper[BatchingBackend]):
         backend: BatchingBackend,
         *,
         calls: int,
-        group_of: Callable[[Query], Hashable] | None = None,
+        group_of: GroupOf | None = None,
         counts: QueryCounts | None = None,
         predict_now: PredictNow | None = None,
         submit_batch: SubmitBatch | None = None,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
-from frontend.engines.submission import Submit
+from frontend.engines.submission import Submit, SubmitBatch
 from serving.call.call import Call
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency
+
+GroupOf: TypeAlias = Callable[[Query], Hashable]
+"""Returns a key that is equal for queries that may go in one batch."""
 
 
 class Manifests(Protocol):
@@ -101,10 +104,15 @@ class BatchingBackend(EngineBackend, Protocol):
 
 
 class GroupingBackend(BatchingBackend, Protocol):
-    """An engine that accepts only some combinations of queries in a batch."""
+    """An engine that says how queries are to be batched for it."""
 
-    def group_of(self, query: Query) -> Hashable:
-        """Return a key that is equal for queries that may go in one batch."""
+    @property
+    def group_of(self) -> GroupOf | None:
+        """Function that returns a key that is equal for queries that may go in one batch; ``None``: all queries may."""
+
+    @property
+    def submit_batch(self) -> SubmitBatch | None:
+        """Function that submits a batch without a task; ``None``: batches have to be awaited."""
 
 
 class Backend(EngineBackend, Submit, Protocol):

@@ -45,6 +45,9 @@ class OpenInferenceBackend:
         look_up: resolves names.
     """
 
+    submit_batch: Final = None
+    """Batches have to be awaited."""
+
     def __init__(self, target: str, *, manifests: Manifests, partitions: int = 1, look_up: LookUp = look_up) -> None:
         self._manifests = manifests
         self._server = OpenInferenceServer(target, partitions, look_up)

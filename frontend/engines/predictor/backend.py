@@ -11,7 +11,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from frontend.engines.backend import Removed
+from frontend.engines.backend import GroupOf, Removed
 from frontend.engines.channel import channel_to
 from frontend.engines.groups import predicted_in_groups
 from frontend.engines.partitions import partition_of
@@ -111,7 +111,7 @@ class PredictorBackend:
         """
         if self._partitions == 1:
             return await self._predict_part(queries, call)
-        outcomes = await predicted_in_groups(queries, self.group_of, lambda part: self.predict_ready(part, call))
+        outcomes = await predicted_in_groups(queries, self._replica_of, lambda part: self.predict_ready(part, call))
         later = [index for index, outcome in enumerate(outcomes) if outcome is None]
         # Queries for models to be loaded are sent by partition, so that no replica loads the model of another.
         answers = await predicted_in_groups(
@@ -123,7 +123,7 @@ class PredictorBackend:
     async def predict_ready(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome | None]:
         """Return the outcome of each query that can be answered at once, ``None`` for those to be sent alone.
 
-        REQUIRES: :meth:`group_of` is the same for all queries.
+        REQUIRES: the key of :attr:`group_of` is the same for all queries.
         """
         partition = self._partition_of(queries[0]) if queries else 0
         batch = batch_request_of(queries, ready_only=True)
@@ -150,14 +150,16 @@ class PredictorBackend:
         withdraw: Withdraw = begun.cancel
         return withdraw
 
-    def group_of(self, query: Query) -> str | int:
-        """Return the address of the query's replica, as the key of queries that may go in one batch.
+    @property
+    def group_of(self) -> GroupOf | None:
+        """Function that returns the address of a query's replica; ``None`` with one partition.
 
         The replica may leave before the batch is sent. Then the batch goes to another replica, which answers for the
         models that it has in memory, and the other queries are sent alone.
         """
-        if self._partitions == 1:
-            return 0
+        return None if self._partitions == 1 else self._replica_of
+
+    def _replica_of(self, query: Query) -> str | int:
         partition = self._partition_of(query)
         return self._replicas.address_for(self._affinities[partition]) or partition
 

@@ -56,6 +56,9 @@ class TorchServeBackend:
         options: settings for the use of TorchServe.
     """
 
+    submit_batch: Final = None
+    """Batches have to be awaited."""
+
     def __init__(
         self, target: str, management_target: str, manifests: Manifests, options: TorchServeOptions | None = None
     ) -> None:
