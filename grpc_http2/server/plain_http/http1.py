@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the port of gRPC: uvicorn's protocol, with limits on the data received before a request is known.
+"""HTTP/1.1 on the gRPC port: uvicorn's protocol, with limits on the data received before a request is known.
 
 ``HttpToolsProtocol`` is not a public interface of uvicorn. Only this module uses it, the version of uvicorn is pinned,
 and ``tests/grpc_http2/server/plain_http/test_http1.py`` checks the behaviour that this module relies on.
