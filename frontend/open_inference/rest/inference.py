@@ -1,6 +1,6 @@
 """Conversion of inferences between JSON, followed by binary tensors, and the protocol's messages.
 
-Internally, all tensors are in raw form, whichever form the caller chose. Sources: the REST form of the Open Inference
+Internally, all tensors are in raw form, whichever form the caller chose. Sources: the REST API of the Open Inference
 Protocol, and Triton's binary tensor data extension.
 """
 
