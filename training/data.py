@@ -68,7 +68,7 @@ class DataSet:
         return self._filtered({example.label for split in self._splits for example in split} - {label})
 
     def divided(self, fraction: float | None, seed: int) -> DataSet:
-        """Return this data set as it is trained on: with a validation split, or without one for cross-validation.
+        """Return this data set for training: with a validation split, or without one for cross-validation.
 
         The validation split is its own, or else ``fraction`` of each label's training rows. If ``fraction`` is
         ``None``, it is a tenth, or nothing if that would be fewer than 200 rows.

@@ -30,7 +30,7 @@ from training.torchtext_file import vocabulary_file
 _DECIMALS: Final = 4
 
 _LARGEST_COUNT: Final = 10**9
-# More than everything that a manifest says besides its labels.
+# Exceeds everything in a manifest other than its labels.
 _ROOM_BYTES: Final = 1 << 17
 
 

@@ -36,7 +36,7 @@ class CacheStatistics:
     load_failures: int = 0
     """Loads that failed."""
     replacements_refused: int = 0
-    """Copies that were to replace a model in memory but are not a model; the model in memory continues to serve."""
+    """Copies that were to replace a model in memory but could not be loaded; the model in memory continues to serve."""
     evictions: int = 0
     """Models evicted to make room."""
     eviction_age_seconds: Histogram = field(default_factory=lambda: Histogram(AGE_SECONDS))

@@ -47,7 +47,7 @@ _ALLOWED: Final = _VOCABULARY_CLASSES | _INNER_CLASSES | _OTHERS | CONTAINERS
 _DAMAGED: Final = "vocab.pth is not a vocabulary that torchtext wrote; publish the model again"
 
 
-# Bytes of a string besides its characters, and of an integer, in CPython, rounded up as its allocator does.
+# Bytes of a string without its characters, and of an integer, in CPython, rounded up as its allocator does.
 _BYTES_PER_TEXT: Final = 64
 _BYTES_PER_INDEX: Final = 32
 _TOKENS_AT_ONCE: Final = 4096
