@@ -123,7 +123,7 @@ class ZipArchive(Archive):
 
     Raises:
         InvalidModelFile: the archive is damaged, ambiguous or encrypted, or holds links or members that would be
-            unpacked outside of its folder.
+            unpacked outside its folder.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -149,7 +149,7 @@ class ZipArchive(Archive):
         member = self._members[name]
         try:
             with self._archive.open(member) as file:
-                # A bounded read inflates no more than its bound, however large the member is.
+                # A bounded read inflates no more than the bound, however large the member is.
                 data = file.read(member.file_size + 1)
         except ZIP_ERRORS as error:
             raise InvalidModelFile(DAMAGED) from error
@@ -159,7 +159,7 @@ class ZipArchive(Archive):
 
 
 def leaves_its_folder(name: str) -> bool:
-    """Return whether a member of this name would be unpacked outside of the folder of its archive, on any system."""
+    """Return whether a member of this name would be unpacked outside the folder of its archive, on any system."""
     return _LEAVES.match(name) is not None
 
 

@@ -134,7 +134,7 @@ class Manifest(BaseModel):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the model is on a server of the Open Inference Protocol, and needs no other file here."""
+        """Whether the model is on a server of the Open Inference Protocol, so that no other file is needed here."""
         return "open_inference" in self.model_fields_set
 
     @property

@@ -15,12 +15,12 @@ LOOK_SECONDS: Final = 1.0
 
 
 class Following:
-    """Looks at files periodically until it is closed, one look at a time. Belongs to one event loop.
+    """Checks files periodically until closed, one check at a time. Belongs to one event loop.
 
     Args:
-        look: applies changes of the files. An exception from it is logged, and the looks continue.
+        look: applies changes of the files. Its exceptions are logged, and the checks continue.
         files: the kind of files, for the log.
-        seconds: time between two looks, in seconds.
+        seconds: time between two checks, in seconds.
     """
 
     def __init__(self, look: Callable[[], Awaitable[None]], files: str, seconds: float = LOOK_SECONDS) -> None:
