@@ -125,7 +125,7 @@ def evaluate(rows: Sequence[Labelled], answers: Answers, out_of_scope: Collectio
     Args:
         rows: texts and their labels.
         answers: answers of the model to the texts.
-        out_of_scope: labels that mean out of scope, besides the model's fallback label. They count as one.
+        out_of_scope: labels that mean out of scope, in addition to the model's fallback label. They count as one.
     """
     outside = frozenset((*out_of_scope, answers.fallback))
 

@@ -121,7 +121,7 @@ def _of_certificate(
 
 
 def _names_of(host: str, port: int, options: ChannelOptions) -> list[str]:
-    """Return the names in a certificate that is verified but for them."""
+    """Return the names in a certificate that is verified except for its names."""
     context = client_context(contents_of(options.tls_authority, "authority"), None, None)
     context.check_hostname = False
     with contextlib.suppress(OSError), _shaken(host, port, context, host) as connection:

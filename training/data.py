@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Splits of the data, out-of-scope rows included. Only the final evaluation uses ``test``."""
+    """Splits of the data, including out-of-scope rows. Only the final evaluation uses ``test``."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]

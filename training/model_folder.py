@@ -46,7 +46,7 @@ class Provenance:
 def model_files(
     model: TrainedModel, figures: Figures, provenance: Provenance, model_id: ModelId, model_version: str
 ) -> dict[str, bytes]:
-    """Return the files of the folder, by name. Equal models with equal provenance give equal bytes.
+    """Return the files of the folder, by name. Identical models with the same provenance yield identical bytes.
 
     Raises:
         InvalidManifest: a manifest cannot hold the version or a label.

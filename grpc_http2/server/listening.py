@@ -14,7 +14,7 @@ _BACKLOG: Final = 4096
 _EXHAUSTED_SECONDS: Final = 0.1
 _ANY_PORT: Final = 0
 EVERY_ADDRESS: Final = "::"
-"""Address of IPv6 that stands for all addresses of the machine, those of IPv4 included."""
+"""IPv6 address that stands for all addresses of the machine, including IPv4 ones."""
 NOT_OF_THIS_MACHINE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Errors of addresses that this machine does not have."""
 
@@ -26,7 +26,7 @@ class Dealing(Protocol):
         """Return whether this process serves a connection; otherwise, another process has taken the connection."""
 
     def fewer(self) -> None:
-        """Count one connection less in this process."""
+        """Count one connection fewer in this process."""
 
 
 class Listener:

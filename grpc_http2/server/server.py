@@ -209,7 +209,7 @@ class Server:
         self.fewer()
 
     def fewer(self) -> None:
-        """Count one connection less, of any kind."""
+        """Count one connection fewer, of any kind."""
         if self._gone is not None:
             self._gone.set()
         if self._dealing is not None:

@@ -21,7 +21,7 @@ from serving.domain.errors import InvalidModelFile, ModelIncomplete
 MAR_MANIFEST: Final = "MAR-INF/MANIFEST.json"
 MAX_MAR_MANIFEST_BYTES: Final = 1 << 20
 
-# Earliest time that a zip can record; constant, so that equal models give equal archives.
+# Earliest time that a zip can record; constant, so that identical models yield identical archives.
 _MOMENT: Final = (1980, 1, 1, 0, 0, 0)
 _CREATED_ON: Final = "01/01/1980 00:00:00"
 _ARCHIVER_VERSION: Final = "0.12.0"
@@ -55,7 +55,7 @@ def mar_manifest(model_name: str, model_version: str, handler: str, weights: str
 
 
 def write_archive(members: Mapping[str, bytes]) -> bytes:
-    """Return an archive of ``members``, which are keyed by name. Equal members give equal bytes."""
+    """Return an archive of ``members``, which are keyed by name. Identical members yield identical bytes."""
     buffer = io.BytesIO()
     # Stored, because compressed data differs from one release of zlib to the next.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

@@ -73,7 +73,7 @@ def read_source(root: Path, model_id: ModelId) -> Source:
 
 
 def archive_of(source: Source, name: str) -> bytes:
-    """Return the archive in which the model is called ``name``. Equal models give equal bytes."""
+    """Return the archive in which the model is called ``name``. Identical models yield identical bytes."""
     return write_archive(
         {
             **source.files,

@@ -163,7 +163,7 @@ class ModelManager(Generic[Model]):
     Args:
         source: the source of models.
         residents: the models in memory.
-        threads: maximum number of models that load at the same time, besides slow loads.
+        threads: maximum number of models that load at the same time, not counting slow loads.
         max_loads: maximum number of models that load or wait to be loaded; further loads are refused.
         freshness_seconds: shortest time between two comparisons of a model with its files. A model is compared when it
             is asked for.
@@ -476,7 +476,7 @@ class ModelManager(Generic[Model]):
         return resident
 
     def _check(self, spent: ProcessorTime) -> None:
-        """Return if a load may go on. Called in threads."""
+        """Check that a load may continue. Called in threads."""
         if self._closed:
             raise service_ends()
         spent.check()

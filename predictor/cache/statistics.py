@@ -28,7 +28,7 @@ class CacheStatistics:
     miss_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
     """Time that each of these requests waited for the model."""
     loads: int = 0
-    """Models loaded, replacements included."""
+    """Models loaded, including replacements."""
     load_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
     """Time that each load took."""
     load_wait_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))

@@ -89,7 +89,7 @@ class Loader:
             VOCABULARY_FILE: limits.vocabulary,
         }
         self._vocabularies: WeakValueDictionary[bytes, Vocabulary] = WeakValueDictionary()
-        """Vocabularies in memory, by the digest of their files: tenants with equal files share one."""
+        """Vocabularies in memory, by the digest of their files: tenants with identical files share one."""
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
         """Return the identity of the model's files, all of which exist.
@@ -205,7 +205,7 @@ class Loader:
     def _vocabulary(
         self, data: bytes, rows: int, *, least: int, held: int, check: Callable[[], None]
     ) -> Generator[int, None, Vocabulary]:
-        """Read the vocabulary of a network with this many rows, beside ``held`` bytes."""
+        """Read the vocabulary of a network with this many rows, while ``held`` bytes are in memory."""
         digest = hashlib.sha256(data).digest()
         vocabulary = self._vocabularies.get(digest)
         if vocabulary is not None:

@@ -49,7 +49,7 @@ class VerifiedToken(NamedTuple):
 
     subject: str
     expires_at: float
-    """Expiry in seconds since 1970, leeway included."""
+    """Expiry in seconds since 1970, including the leeway."""
 
 
 class _Key(NamedTuple):

@@ -57,7 +57,7 @@ class CallNotes:
     """Whether the slot was ever released."""
 
     def forget(self) -> None:
-        """Drop queries and answers: tasks that the call started may keep its notes for long."""
+        """Drop queries and answers: tasks that the call started may keep its notes for a long time."""
         self.query = self.answer = self.queries = None
         self.outcomes = ()
 
@@ -120,12 +120,12 @@ _current: ContextVar[Call] = ContextVar("call")
 
 
 def current_call() -> Call:
-    """Return the call that this task serves. Raises LookupError outside of a call."""
+    """Return the call that this task serves. Raises LookupError outside a call."""
     return _current.get()
 
 
 def call_if_any() -> Call | None:
-    """Return the call that this task serves; ``None`` outside of a call."""
+    """Return the call that this task serves; ``None`` outside a call."""
     return _current.get(None)
 
 

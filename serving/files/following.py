@@ -11,7 +11,7 @@ import structlog
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 1.0
-"""Seconds between two looks. A look compares the files' names and times, which takes microseconds."""
+"""Seconds between two checks. A check compares the files' names and times, which takes microseconds."""
 
 
 class Following:
@@ -33,7 +33,7 @@ class Following:
         self._timer = self._wait()
 
     async def close(self) -> None:
-        """Stop looking. A look in progress is cancelled."""
+        """Stop checking. A check in progress is cancelled."""
         self._closed = True
         self._timer.cancel()
         if self._looking is not None:

@@ -28,7 +28,7 @@ _UPTIME: Final = Path("/proc/uptime")
 
 
 class HealthFile:
-    """Notes health in a file every second, and whenever it changes, until :meth:`close`. Belongs to one event loop.
+    """Writes health to a file every second, and whenever it changes, until :meth:`close`. Belongs to one event loop.
 
     The only line of the file is ``SERVING`` or ``NOT_SERVING``, then the time at which the note expires, in seconds
     since the machine booted. A file that cannot be written is logged once, and the service continues.
@@ -124,7 +124,7 @@ def noted(host: Host, path: Path | None) -> Host:
 
 @contextlib.contextmanager
 def health_noted(path: Path | None, is_serving: Callable[[], bool]) -> Iterator[None]:
-    """Note within the block what ``is_serving`` returns; do nothing without a path."""
+    """Within the block, write what ``is_serving`` returns to the file; do nothing without a path."""
     if path is None:
         yield
         return

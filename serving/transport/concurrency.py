@@ -37,7 +37,7 @@ class Goal:
     """Goal that a limit adapts to."""
 
     least: int = 16
-    """Number of calls that may always be in work."""
+    """Number of calls that may always be in progress."""
     seconds: float = 0.5
     """Time that a call may take, in seconds."""
     tolerance: float = 4.0
@@ -64,7 +64,7 @@ class ConcurrencyLimit:
         self._unloaded = math.inf
         self._goal_seconds = goal.seconds
         self.value = most
-        """Number of calls that may be in work at the same time."""
+        """Number of calls that may be in progress at the same time."""
         self.rate = 0.0
         """Last measured answers per second while calls had to wait; 0 if not known."""
         self.answers = 0

@@ -34,7 +34,7 @@ _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
 def _accept(folder: Path) -> None:
-    """Return: the files are checked by the caller."""
+    """Do nothing: the caller checks the files."""
 
 
 def publish(

@@ -1,4 +1,4 @@
-"""Models that were not found, remembered for a moment, so that callers of a wrong id do not load the volume."""
+"""Models that were not found, remembered for a moment, so that requests for a wrong id do not burden the volume."""
 
 from __future__ import annotations
 

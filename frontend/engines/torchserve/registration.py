@@ -21,7 +21,7 @@ _NAMELESS: Final = "model"
 
 
 class Key(NamedTuple):
-    """Identity of a registration: a model with another version in its manifest is registered anew."""
+    """Identity of a registration: a model with another version in its manifest is registered again."""
 
     model_id: ModelId
     name: str

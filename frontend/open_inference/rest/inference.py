@@ -141,7 +141,7 @@ def _flag(parameters: Mapping[str, Value], name: str) -> bool:
 
 
 def _set_parameters(message: Any, parameters: Mapping[str, Value], own: set[str]) -> None:
-    """Set the parameters of a message, except those of the REST form itself."""
+    """Set the parameters of a message, except those of the REST API itself."""
     for name, value in parameters.items():
         if name in own:
             continue

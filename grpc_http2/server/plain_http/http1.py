@@ -122,6 +122,6 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def look(self, latest: float) -> None:
-        """Close the connection if it has waited for headers since before ``latest``, a ``time.monotonic()``."""
+        """Close the connection if it has waited for headers since before ``latest`` of ``time.monotonic()``."""
         if self._waits_since is not None and self._waits_since < latest:
             self.transport.close()

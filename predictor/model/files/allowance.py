@@ -19,7 +19,7 @@ LEAST_BYTES: Final = 1 << 20
 
 
 class NeedsMoreMemory(InvalidModelFile):
-    """The objects that a file describes take more memory than the reading was allowed."""
+    """The objects that a file describes take more memory than reading it may take."""
 
 
 class TooManyItems(InvalidModelFile):
@@ -27,7 +27,7 @@ class TooManyItems(InvalidModelFile):
 
 
 def _do_nothing() -> None:
-    """Return: no time is bounded."""
+    """Do nothing: time is not bounded."""
 
 
 class Allowance:

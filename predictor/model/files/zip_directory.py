@@ -73,7 +73,7 @@ def open_zip(data: bytes, *, zip64: bool) -> zipfile.ZipFile:
 
 
 def _directory_bytes(data: bytes, *, zip64: bool) -> int:
-    """Return the size of the directory, by the same records that :mod:`zipfile` goes by."""
+    """Return the size of the directory, by the same records that :mod:`zipfile` uses."""
     begin = data.rfind(_END_SIGNATURE, max(0, len(data) - _END.size - _MAX_COMMENT_BYTES))
     if begin < 0 or begin + _END.size > len(data):
         raise DamagedZip
