@@ -122,7 +122,7 @@ class Rollouts:
         return list(self._rollouts.copy().values())
 
     async def close(self) -> None:
-        """Cancel all look-ups."""
+        """Cancel all lookups."""
         await self._known.close()
 
     def _next(self, name: ModelId, release: Release | None, former: Rollout | None) -> Rollout | None:

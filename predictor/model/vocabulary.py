@@ -1,6 +1,6 @@
 """Vocabularies, which map tokens to indices, of every torchtext release, read without torchtext.
 
-``docs/torchtext.md`` records the pickled form of torchtext's classes and the results of their look-ups. A vocabulary's
+``docs/torchtext.md`` records the pickled form of torchtext's classes and the results of their lookups. A vocabulary's
 kind follows from the shape of its state, because one class name served two kinds.
 """
 

@@ -34,10 +34,10 @@ class UnknownModels:
         self._errors: TTLCache[ModelId, ServingError] = TTLCache(bounds.most, bounds.seconds, timer=clock)
 
     def check(self, model_id: ModelId) -> None:
-        """Check that no recent look-up has found the model missing.
+        """Check that no recent lookup has found the model missing.
 
         Raises:
-            ModelNotFound: a recent look-up has; a copy of its error.
+            ModelNotFound: a recent lookup has; a copy of its error.
         """
         error = self._errors.get(model_id)
         if error is not None:

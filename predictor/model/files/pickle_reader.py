@@ -379,7 +379,7 @@ class _Machine:
 
 
 class _Growing(dict[Any, Any]):
-    """A defaultdict of a pickle: look-ups may have added items to it, so their number is not limited."""
+    """A defaultdict of a pickle: lookups may have added items to it, so their number is not limited."""
 
 
 def _text(encoded: bytes) -> str:
