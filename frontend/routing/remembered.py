@@ -186,7 +186,7 @@ class Remembered(Generic[Value]):
         """Cancel all lookups."""
         await self._tasks.close()
         await self._looks.close()
-        # A volume that hangs must not hang the end.
+        # A hanging volume must not block the shutdown.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _on_change(self, entry: Entry[Value], *, changed: bool) -> None:
@@ -209,7 +209,7 @@ class Remembered(Generic[Value]):
             if known is None:
                 raise
             if not isinstance(error, ModelFolderUnavailable):
-                # Otherwise logged once for all models, by the watch of the folder.
+                # The watch of the folder logs this once for all models.
                 log.warning(self._source.event, model=model_id, reason=str(error))
             entry = known
         if (learned := self._learned_since(model_id, known)) is not None:

@@ -76,7 +76,7 @@ def _known_metric_names(value: str) -> str:
 
 
 def _folder(value: Path) -> Path:
-    # A folder that exists and cannot be read now is no wrong setting: the service says so, and waits for the folder.
+    # A folder that exists but cannot be read now is not a wrong setting: the service says so, and waits for the folder.
     try:
         is_folder = stat.S_ISDIR(value.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

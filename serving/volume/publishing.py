@@ -34,7 +34,7 @@ _CANNOT_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
 def _accept(folder: Path) -> None:
-    """Return: the files are checked by the caller."""
+    """Do nothing: the caller checks the files."""
 
 
 def publish(
@@ -60,7 +60,7 @@ def publish(
         ModelInService: the model is a version that is live, or that a rollback needs: such versions must not change.
         OSError: the volume cannot be written to. Nothing of the new model is left on it.
     """
-    # Links in the path of the root may be swapped meanwhile; a rename must not lead from one root to another.
+    # Links in the path of the root may be swapped in the meantime; a rename must not lead from one root to another.
     root = root.resolve()
     missing = [name for name in MODEL_FILES if not (source / name).is_file()]
     if missing:
@@ -129,7 +129,7 @@ def _stage(source: Path, staging: Path) -> Manifest:
     sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
     manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes()).with_files(sums)
     written = manifest.to_json().encode()
-    # The sums and the indentation can make it larger than what readers read.
+    # With checksums and indentation, it can exceed what readers accept.
     Manifest.parse(written)
     with (staging / MANIFEST_FILE).open("wb") as file:
         file.write(written)
@@ -165,7 +165,8 @@ def _put_in_place(staging: Path, target: Path, *, replace: bool) -> None:
     if not replace or not target.exists():
         staging.rename(target)
     elif not _exchange(staging, target):
-        # The manifest is last: until then, the old manifest's sums refuse the mixture, and readers keep their copy.
+        # The manifest is last: until then, the old manifest's checksums do not match the mixture, and readers keep
+        # their copy.
         for name in (WEIGHTS_FILE, VOCABULARY_FILE, MANIFEST_FILE):
             (staging / name).replace(target / name)
         _sync_folder(target)
