@@ -198,7 +198,7 @@ class ServerSettings(BaseSettings):
     )
     transport: Transport = Field(
         default="http2",
-        description="server implementation: http2 is several times as fast as grpcio, and also serves the REST form of"
+        description="server implementation: http2 is several times as fast as grpcio, and also serves the REST API of"
         " the Open Inference Protocol",
     )
     tls_certificate: FilePath | None = Field(
