@@ -18,8 +18,7 @@ def test_no_answer_is_wrong_and_every_model_recovers(
     tmp_path: Path, figure: Callable[[str], None], transport: str
 ) -> None:
     report = run(tmp_path, 20.0, 1, transport)
-    figure(
-        f"chaos ({transport}): {report.faults_made.total()} faults, {report.statuses.total()} calls: {dict(report.statuses)}"
-    )
+    calls = f"{report.statuses.total()} calls: {dict(report.statuses)}"
+    figure(f"chaos ({transport}): {report.faults_made.total()} faults, {calls}")
     assert report.failures == []
     assert report.statuses["OK"] > 0
