@@ -130,7 +130,8 @@ def compare(rows: Sequence[Labelled], a: Answers, b: Answers, out_of_scope: Coll
         rows: texts and their labels.
         a: answers of the first model.
         b: answers of the second model.
-        out_of_scope: labels that mean out of scope, besides the fallback labels of both models. They count as one.
+        out_of_scope: labels that mean out of scope, in addition to the fallback labels of both models. They count as
+            one.
     """
     outside = frozenset((*out_of_scope, a.fallback, b.fallback))
 

@@ -63,7 +63,7 @@ class Evaluation:
     accuracy_in_scope_without_threshold: float | None
     """Accuracy of the best labels over the rows in scope."""
     macro_f1: float
-    """Macro F1 over all labels that a row has or was given, the out-of-scope label included."""
+    """Macro F1 over all labels that a row has or was given, including the out-of-scope label."""
     out_of_scope_recall: float | None
     out_of_scope_precision: float | None
     answered_out_of_scope: float
@@ -125,7 +125,7 @@ def evaluate(rows: Sequence[Labelled], answers: Answers, out_of_scope: Collectio
     Args:
         rows: texts and their labels.
         answers: answers of the model to the texts.
-        out_of_scope: labels that mean out of scope, besides the model's fallback label. They count as one.
+        out_of_scope: labels that mean out of scope, in addition to the model's fallback label. They count as one.
     """
     outside = frozenset((*out_of_scope, answers.fallback))
 

@@ -56,7 +56,7 @@ def _figures(evaluation: Evaluation, threshold: float | None) -> dict[str, Figur
 
 def _image(figure: Figure, form: Literal["png", "svg"]) -> bytes:
     image = io.BytesIO()
-    # Omit the date, so that equal figures give equal files.
+    # Omit the date, so that the same figures give identical files.
     figure.savefig(image, format=form, dpi=_DOTS_PER_INCH, metadata={"Date": None} if form == "svg" else {})
     return image.getvalue()
 

@@ -1,4 +1,4 @@
-"""Timers for events that rarely happen, such as the deadlines of calls that are answered long before.
+"""Timers for events that rarely happen, such as the deadlines of calls, most of which are answered long before.
 
 A timer of the event loop is an object that the loop makes and closes for each call. An alarm is only added to a set
 when it is set, and removed when it is cancelled. Alarms due in the same hundredth of a second share a set, and one
@@ -62,7 +62,7 @@ class Alarms:
 
     def at(self, moment: float, act: Callable[..., object], *arguments: Any) -> Alarm:
         """Call ``act(*arguments)`` when the loop's time is ``moment``."""
-        # Sets up to ``_done`` have rung already.
+        # The alarms of the sets up to ``_done`` have already rung.
         number = max(math.ceil(moment / _RESOLUTION_SECONDS), self._done + 1)
         others = self._sets.get(number)
         if others is None:

@@ -6,7 +6,7 @@ The engine is sans-IO: bytes go in (``receive_data``), events come out (``events
 - Drain ``events()`` after every ``receive_data()`` and after every ``data_to_send()``: streams and the connection
   may close only when their last bytes are taken.
 - After :class:`EngineError` from ``receive_data()``, and after :class:`ConnectionClosed`, the connection is over: the
-  engine wrote no GOAWAY, and the remaining events mean nothing.
+  engine has written no GOAWAY, and the remaining events are meaningless.
 - ``send_response`` and its siblings raise :class:`EngineError` for a stream that the peer has reset.
 - ``reset_stream`` directly after the end of a response discards the response: take ``data_to_send()`` between the two.
 - Received data counts against the flow-control windows until ``acknowledge_received_data()``.

@@ -161,7 +161,7 @@ def _header_value(key: str, value: str | bytes) -> bytes:
 
 
 def framed(message: bytes, *, compressed: bool = False) -> bytes:
-    """Return ``message`` behind its length prefix."""
+    """Return ``message`` with its length prefix."""
     if compressed:
         compressor = zlib.compressobj(wbits=_WINDOWS[GZIP])
         message = compressor.compress(message) + compressor.flush()

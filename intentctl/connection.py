@@ -53,7 +53,7 @@ def fail_unanswered(
     longer: str = LONGER,
     instead: str = "",
 ) -> NoReturn:
-    """Exit because a service gave no answer, or none in time; say why, if that can be found out, and what to do.
+    """Exit because a service gave no answer in time; say why, if that can be determined, and what to do.
 
     Args:
         address: address of the service, ``host:port``.

@@ -1,4 +1,4 @@
-"""Text that others wrote, such as labels of a tenant's manifest, in a form that a terminal only shows."""
+"""Text that others wrote, such as labels of a tenant's manifest, in a form that cannot control a terminal."""
 
 from __future__ import annotations
 

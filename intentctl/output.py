@@ -1,7 +1,7 @@
 """Output of commands: coloured tables for a person at a terminal, JSON for scripts, errors in plain words.
 
 Everything that a command prints goes through this module. Text that others wrote, such as a tenant's labels, cannot
-control the terminal, and prints on every terminal, whatever its encoding.
+control the terminal, and can be printed on every terminal, whatever its encoding.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EXIT_CONFLICT: Final = 4
 _BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7e]")
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
-# The narrowest column that still shows something: an ellipsis and a character, with its padding and its border.
+# The narrowest useful column: an ellipsis and a character, with padding and border.
 _LEAST_CELLS: Final = 5
 
 
@@ -143,7 +143,7 @@ def _writing() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has enough. Typer ends the command in silence.
+        # The reader has enough. Typer ends the command silently.
         raise
     except OSError as error:
         # The bytes in the buffer would fail again at exit.

@@ -147,7 +147,7 @@ class LocalStack:
 
 
 async def _check_free(host: str, port: int, flag: str) -> None:
-    """Return if nothing listens there; another process would answer instead of our own service and seem ready."""
+    """Check that nothing listens there: another process would answer in place of our own service, and seem ready."""
     error = await cause_of_refusal(host, port)
     # The service itself reports any other fault.
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:

@@ -1,4 +1,4 @@
-"""Causes of connections that fail for their encryption, found by a handshake of our own.
+"""Causes of connection failures in TLS, found by a separate handshake.
 
 gRPC reports most of them with one status, UNAVAILABLE, and with messages of its TLS library.
 """
@@ -77,7 +77,7 @@ def _of_tls(host: str, port: int, options: ChannelOptions) -> str:
         with _shaken(host, port, context, name) as connection:
             if connection.selected_alpn_protocol() != "h2":
                 return "it speaks TLS, and not gRPC; name the port of the service"
-            # A server that misses a certificate says so, or hangs up, after the handshake.
+            # A server that requires a certificate says so, or disconnects, after the handshake.
             connection.sendall(_PREFACE)
             return "" if connection.recv(_FRAME_HEAD) else _of_caller("", options)
     except ssl.SSLCertVerificationError as error:
@@ -121,7 +121,7 @@ def _of_certificate(
 
 
 def _names_of(host: str, port: int, options: ChannelOptions) -> list[str]:
-    """Return the names in a certificate that is verified but for them."""
+    """Return the names in a certificate that is verified except for its names."""
     context = client_context(contents_of(options.tls_authority, "authority"), None, None)
     context.check_hostname = False
     with contextlib.suppress(OSError), _shaken(host, port, context, host) as connection:
@@ -144,7 +144,7 @@ def _speaks_plain_http2(host: str, port: int) -> bool:
 
 def _unverified() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Nothing but the protocol is found out on this connection.
+    # This connection only serves to find out the protocol.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

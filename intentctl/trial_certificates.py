@@ -23,7 +23,7 @@ THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
 SERVICES: Final = ("frontend", "predictor", "model-service")
 CALLER: Final = "caller"
 
-# Clocks of two machines differ.
+# The clocks of two machines may differ.
 _BEFORE: Final = timedelta(minutes=5)
 
 
@@ -35,7 +35,7 @@ def trial_certificates(names: Sequence[str], days: float) -> Mapping[str, bytes]
         days: time until the certificates expire.
 
     Raises:
-        ValueError: one of ``names`` cannot stand in a certificate.
+        ValueError: one of ``names`` is not allowed in a certificate.
     """
     authority = _Authority(days)
     files = {AUTHORITY: authority.certificate}

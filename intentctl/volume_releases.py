@@ -1,6 +1,6 @@
 """Changes of releases on the volume itself, without a frontend, for deployments whose services may only read it.
 
-Before a version goes live, it is loaded and tried here as the predictor does it; the services follow by themselves.
+Before a version goes live, it is loaded and tried here, as the predictor would do; the services follow automatically.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class VolumeReleases:
         return ReleaseState(checked, view_of(release, history=1))
 
     def _try(self, name: ModelId, version: str) -> None:
-        """Return if the version can go live: it can be loaded, and answers its manifest's example."""
+        """Check that the version can go live: it can be loaded, and answers its manifest's example."""
         if version not in self._inventory.version_names(name):
             raise ModelNotFound(f"{name} has no version {version}; publish it first, as {name}@{version}")
         model_id = versioned(name, version)

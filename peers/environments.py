@@ -101,7 +101,7 @@ def _alone_with(name: str) -> Iterator[None]:
     """Let one process at a time make an environment. The system releases the lock however the process ends."""
     home().mkdir(parents=True, exist_ok=True)
     with (home() / f"{name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as long as an installation may take
+        fcntl.flock(lock, fcntl.LOCK_EX)  # maximum duration of an installation
         yield
 
 

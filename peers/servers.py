@@ -16,7 +16,7 @@ LOCALHOST: Final = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that can be started, and restarted on the same ports after its end."""
+    """A server that can be started, and restarted on the same ports after it has ended."""
 
     address: str
     """Address for predictions over gRPC, ``host:port``."""

@@ -66,7 +66,7 @@ def triton(
         *(f"--grpc-port={port}", f"--http-port={http_port}", f"--metrics-port={metrics_port}"),
         *(f"--{name}-address={host}" for name in ("http", "grpc", "metrics")),
     )
-    # The backend embeds Python, and must find the library and the modules of the Python that made the environment.
+    # The backend embeds Python, and must find the library and the modules of the Python that created the environment.
     embedding = {
         "PYTHONPATH": f"{settings['PYTHONPATH']}:{peer.packages}",
         "PYTHONHOME": sys.base_prefix,

@@ -124,7 +124,7 @@ def unseal(folder: Path) -> Path:
 
 def reseal(folder: Path) -> Path:
     """Write the sums of changed files into a model's manifest, as its publisher does; return the folder."""
-    # A manifest that is no manifest holds no sums.
+    # An invalid manifest holds no checksums.
     with contextlib.suppress(InvalidManifest):
         seal(folder)
     return folder

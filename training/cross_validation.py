@@ -11,7 +11,7 @@ from training.data import Example
 from training.errors import BadData
 
 PARTS: Final = 5
-"""Number of parts, and of models that are trained only to be asked the texts of one part."""
+"""Number of parts, and of models that are each trained only to answer the texts of one part."""
 
 
 def parts_of(rows: Sequence[Example], seed: int) -> list[list[int]]:

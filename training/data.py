@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Splits of the data, out-of-scope rows included. Only the final evaluation uses ``test``."""
+    """Splits of the data, including out-of-scope rows. Only the final evaluation uses ``test``."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
@@ -68,7 +68,7 @@ class DataSet:
         return self._filtered({example.label for split in self._splits for example in split} - {label})
 
     def divided(self, fraction: float | None, seed: int) -> DataSet:
-        """Return this data set as it is trained on: with a validation split, or without one for cross-validation.
+        """Return this data set for training: with a validation split, or without one for cross-validation.
 
         The validation split is its own, or else ``fraction`` of each label's training rows. If ``fraction`` is
         ``None``, it is a tenth, or nothing if that would be fewer than 200 rows.

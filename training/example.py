@@ -21,7 +21,7 @@ def chosen_example(
     example.
 
     Args:
-        rows: rows of the validation split, or of the training split if there is none; never of the test split.
+        rows: rows of the validation split, or of the training split if there is none; never rows of the test split.
         answers: answers of the model, in the same order.
         out_of_scope: label of rows that are out of scope.
     """

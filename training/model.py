@@ -36,7 +36,7 @@ from training.vocabulary import build_vocabulary, with_ngrams
 ALGORITHM: Final = "intent-classification"
 
 _DECIMALS: Final = 6
-# Bytes of a token in vocab.pth besides its text: opcode, length and memo entry.
+# Bytes of a token in vocab.pth in addition to its text: opcode, length and memo entry.
 _BYTES_OF_TOKEN: Final = 10
 _BYTES_OF_NUMBER: Final = 4
 # Bytes of the manifest and of the other two files' overhead; and of a label, which the manifest holds twice.
@@ -72,7 +72,7 @@ class Figures:
     """Figures of a model on texts, as shares from 0 to 1; ``None`` if there are no such texts."""
 
     in_scope: float | None
-    """Share of the texts in scope that get their label, although the threshold takes some of them for out of scope."""
+    """Share of the texts in scope that get their label with the threshold, below which texts count as out of scope."""
     in_scope_without_threshold: float | None
     out_of_scope_recall: float | None
     """Share of the texts out of scope that get the fallback label, by the threshold or as a separate class."""
@@ -210,7 +210,8 @@ def _fitted_to_all(
     fitted = _fitted(rows, (), labels, recipe, seed=seed, on_epoch=on_epoch)
     unknown = fitted.vocabulary.default_index
     if unknown is not None and recipe.fallback_label not in labels:
-        # A label whose texts are short and of rare words takes unknown words for its own, and with them all nonsense.
+        # A label whose texts are short and consist of rare words would attract unknown words, and with them all
+        # nonsense.
         neutralize(fitted.trained.network, unknown)
     return fitted
 
@@ -278,7 +279,7 @@ def _calibrated(
     if threshold is None:
         scaled = logits / temperature
         scores = 1.0 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
-        # With few texts, no less than the lowest score of a right answer: that gives up none of them.
+        # With few texts, no less than the lowest score of a right answer, which gives up none of them.
         share = max(given_up, 1 / len(rows)) if given_up else 0.0
         chosen = choose_threshold(scores, logits.argmax(axis=1) == classes, share)
         threshold = round(max(chosen, lowest_threshold(len(labels))), _DECIMALS)

@@ -30,7 +30,7 @@ from training.torchtext_file import vocabulary_file
 _DECIMALS: Final = 4
 
 _LARGEST_COUNT: Final = 10**9
-# More than everything that a manifest says besides its labels.
+# Exceeds everything in a manifest other than its labels.
 _ROOM_BYTES: Final = 1 << 17
 
 
@@ -46,7 +46,7 @@ class Provenance:
 def model_files(
     model: TrainedModel, figures: Figures, provenance: Provenance, model_id: ModelId, model_version: str
 ) -> dict[str, bytes]:
-    """Return the files of the folder, by name. Equal models with equal provenance give equal bytes.
+    """Return the files of the folder, by name. Identical models with the same provenance yield identical bytes.
 
     Raises:
         InvalidManifest: a manifest cannot hold the version or a label.

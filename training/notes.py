@@ -1,4 +1,4 @@
-"""Notes on what a training could not find out for want of texts, in words for the person who trains."""
+"""Notes on what training could not determine because texts are lacking, in words for the person who trains."""
 
 from __future__ import annotations
 

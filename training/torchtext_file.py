@@ -2,7 +2,7 @@
 
 ``torch.save(vocab)`` pickles an ``nn.Module`` whose only attribute of interest is a vocabulary in C++. Neither class
 can be imported here, so the few opcodes of the pickle are written one by one. Their order and the numbers of the memo
-are those of CPython's own pickler: equal tokens give equal bytes.
+are those of CPython's own pickler: the same tokens yield identical bytes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 
 
 def vocabulary_file(vocabulary: Vocabulary) -> bytes:
-    """Return the bytes of ``vocab.pth``: equal for equal vocabularies."""
+    """Return the bytes of ``vocab.pth``: identical for equal vocabularies."""
     members = {
         "data.pkl": pickled_vocabulary(vocabulary),
         "byteorder": b"little",

@@ -93,7 +93,7 @@ def fit(
     """Train ``network`` until its score on the validation texts stops improving; without any, for all epochs.
 
     Args:
-        network: network of the right sizes; its weights are initialised anew.
+        network: network of the right sizes; its weights are reinitialized.
         training: at least one text.
         validation: at least one text; ``None``: every epoch is run, and the last one counts as the best.
         recipe: hyper-parameters of the training.

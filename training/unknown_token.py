@@ -1,4 +1,4 @@
-"""Makes the unknown token say nothing about the label of a text."""
+"""Makes the unknown token uninformative about the label of a text."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def with_ngrams(
         vocabulary: the vocabulary of the words.
         documents: the n-grams of each document.
         minimum_frequency: minimum number of documents in which an n-gram must occur.
-        row_bytes: bytes that a token takes besides its text.
+        row_bytes: bytes that a token takes in addition to its text.
         most_bytes: maximum bytes of all tokens. Words that do not fit are left out, the rarest first.
     """
     frequencies = Counter(ngram for document in documents for ngram in set(document))

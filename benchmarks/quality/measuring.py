@@ -1,4 +1,4 @@
-"""Training of models as a user does it, and measurement on the test split."""
+"""Training of models as by a user, and measurement on the test split."""
 
 from __future__ import annotations
 

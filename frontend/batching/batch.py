@@ -100,7 +100,7 @@ class Batch:
         except Exception as error:  # noqa: BLE001 - any error is the outcome of each member
             self._done(error)
         else:
-            # The batch may have ended before it could be withdrawn.
+            # The batch may have ended already; then there is nothing to withdraw.
             self._withdraw = withdraw if self._members else None
 
     def leave(self) -> None:
@@ -135,7 +135,7 @@ class Batch:
     def _end(self, fault: str) -> None:
         """End the batch's span, before the spans of the calls that contain it are ended, and send the next batch.
 
-        ``fault`` names the reason why no member is answered; it is empty if the members are answered.
+        ``fault`` names the reason that no member is answered; it is empty if the members are answered.
         """
         if self._span is not None:
             end_batch(self._span, self._members, fault)

@@ -4,7 +4,7 @@ A call costs both sides far more than a query does. So few calls are in flight t
 that arrive in one turn of the event loop, or while these calls are in flight, are sent together. There is no timer: a
 query is not delayed if no other query waits. An engine in the same process answers a batch within the turn.
 
-Nor does a query wait for the model of another query: the engine answers the queries of a batch that it can answer at
+Nor does a query wait for another query's model: the engine answers the queries of a batch that it can answer at
 once, and each of the others is sent alone. Deadlines, cancellation and errors remain separate for each query.
 """
 
@@ -46,7 +46,7 @@ PredictNow: TypeAlias = Callable[[Sequence[Query], Call], Sequence[Outcome | Non
 
 
 class CoalescingBackend(BackendWrapper[BatchingBackend]):
-    """A :class:`~frontend.engines.backend.Backend` before an engine.
+    """A :class:`~frontend.engines.backend.Backend` in front of an engine.
 
     Args:
         backend: the engine.

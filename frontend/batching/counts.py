@@ -59,7 +59,7 @@ class QueryCounts:
                 self.times.keep(query.model_id, evicted)
 
     def came(self, query: Query) -> float:
-        """Count a query that starts to wait; return its time of arrival, in seconds of ``time.perf_counter``."""
+        """Count a query that starts waiting; return its arrival time, in seconds of ``time.perf_counter``."""
         self._came += 1
         model_id = query.model_id
         evicted = self.models.count(model_id)

@@ -45,21 +45,21 @@ class EngineBackend(Protocol):
         """Return the model's answer to one query.
 
         Raises:
-            ServingError: the reason why the query has no answer.
+            ServingError: the reason that the query has no answer.
         """
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order.
 
         Raises:
-            ServingError: the reason why no query has an outcome.
+            ServingError: the reason that no query has an outcome.
         """
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
         """Ensure that the model is in memory; return its residency, or ``None`` if the engine does not report it.
 
         Raises:
-            ServingError: the reason why the model cannot be loaded.
+            ServingError: the reason that the model cannot be loaded.
         """
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:

@@ -11,7 +11,7 @@ from grpc_http2.client.settings import ChannelSettings, Pings, Tls
 
 _MAX_ANSWER_BYTES: Final = 64 << 20
 # Only calls that have certainly not been answered are retried, within the caller's deadline, and at most a tenth of all
-# calls. A request is kept for its retries; the largest request that is accepted fits.
+# calls. A request is kept for its retries; the buffer holds the largest request that is accepted.
 _RETRIES: Final = RetryPolicy()
 # A replica that hangs, or a network that drops packets, is detected within three seconds, with or without calls.
 _PINGS: Final = Pings(interval_seconds=1.0, timeout_seconds=2.0)
@@ -38,7 +38,7 @@ def channel_to(
     """
     settings = ChannelSettings(
         max_message_bytes=_MAX_ANSWER_BYTES,
-        # A replica that returns is found within a second, and the wait for one that does not answer is no longer.
+        # A replica that returns is found within a second; one that does not answer is given up after the same time.
         connect_seconds=1.0,
         first_backoff_seconds=0.1,
         max_backoff_seconds=1.0,

@@ -67,7 +67,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
     Raises:
         OSError: the host has no address.
-        UnicodeError: ``host`` is no valid name.
+        UnicodeError: ``host`` is not a valid name.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     four = [place for family, *_, place in found if family == socket.AF_INET]

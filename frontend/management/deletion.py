@@ -40,7 +40,7 @@ class Deletions:
     async def delete(self, run_id: str, call: Call, *, force: bool) -> None:
         """Delete a model or a version, and unload it from every replica of its engines.
 
-        An engine that fails to unload the model is logged; the model is removed from the volume all the same.
+        An engine that fails to unload the model is logged; the model is removed from the volume nevertheless.
 
         Raises:
             InvalidModelId: ``run_id`` is not a model id.

@@ -1,4 +1,4 @@
-"""Test of a version before it goes live: it is loaded, and sent the example of its manifest as callers would do."""
+"""Test of a version before it goes live: it is loaded, and sent the example of its manifest, as by a caller."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving.domain.model_id import ModelId
 from serving.domain.releases.example import check_answer, example_query
 from serving.volume.model_store import ModelStore
 
-# Not caused by the version: a retry may help, or the operator has to act.
+# The version is not the cause: a retry may help, or the operator has to act.
 _NOT_OF_THE_VERSION: Final = (Unavailable, DeadlineExceeded, OutOfCapacity, Unauthenticated, PermissionDenied)
 
 

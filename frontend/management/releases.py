@@ -87,7 +87,7 @@ class Releases:
         plan = await self._volume.reading(planned, self._inventory, name, change, expected_revision)
         if tries:
             await self._probe.check(name, plan.version, call)
-        # A written release is in force even if its caller disconnects, so it has to be learned here as well.
+        # A written release is in force even if its caller disconnects, so it must also be recorded here.
         return await self._tasks.completed(self._write(name, plan, expected_revision), "release not changed")
 
     def releasing(

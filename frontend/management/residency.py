@@ -52,7 +52,7 @@ class EngineResidency:
     async def holders(self, model_ids: Sequence[ModelId]) -> Mapping[Backend, Sequence[Removed]]:
         """Return the engines that may hold each model, to be notified once the models are removed.
 
-        Every engine may hold a model whose manifest cannot be read.
+        If the manifest of a model cannot be read, any engine may hold the model.
         """
         holders: dict[Backend, list[Removed]] = {}
         for model_id in model_ids:

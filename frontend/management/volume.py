@@ -29,7 +29,7 @@ class Volume:
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="management")
-        # One writer, so that the changes of this frontend never meet its own lock.
+        # One writer, so that this frontend's changes never conflict with its own lock.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="releases")
 
     async def reading(

@@ -35,6 +35,6 @@ class TensorDescription(NamedTuple):
         return (BATCH, *self.dimensions)
 
 
-# Triton clients expect a dimension besides that of the batch; the shape [n] is accepted as well.
+# Triton clients expect a dimension in addition to that of the batch; the shape [n] is accepted as well.
 MODEL_INPUT: Final = TensorDescription(DOCUMENT, BYTES)
 MODEL_OUTPUTS: Final = (TensorDescription(LABEL, BYTES), TensorDescription(SCORE, FP32))

@@ -41,7 +41,8 @@ class Inferences:
         """Return the model's answer.
 
         Raises:
-            ServingError: there is no answer; where several documents do not all fail alike, the message names the row.
+            ServingError: there is no answer; if some of several documents fail, or they fail differently, the message
+                names the row.
         """
         if request.timeout_seconds is None:
             return await self._answered(request, call)

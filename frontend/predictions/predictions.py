@@ -202,7 +202,7 @@ class RoutedPredictions:
         waits = {asyncio.ensure_future(backend.wait_until_ready()) for backend in self._router.backends}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            # An engine that is down fails its own models, and must not withhold those of other engines from callers.
+            # If an engine is down, only its own models fail; those of other engines must remain available.
             ready, late = await asyncio.wait(waits, timeout=self._patience_seconds)
             for wait in ready:
                 wait.result()

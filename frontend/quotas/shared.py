@@ -9,8 +9,8 @@ A tenant has one quota, whichever worker its connections reach. Besides the tena
 
 Two workers that admit calls of one tenant within the same few microseconds may not see each other's calls. So a tenant
 may at one moment have one call too many for each further worker; the documents are counted nevertheless, and the tenant
-waits for them afterwards. The calls in flight of a worker that has died no longer count once the supervisor has noticed
-its death, because the next process in its place has another generation.
+pays for them by waiting afterwards. The calls in flight of a worker that has died no longer count once the supervisor
+has noticed its death, because the next process in its place has another generation.
 
 The slots of new tenants, and of tenants that return after a pause, are looked up under a lock. A slot may be given to
 another tenant only after a pause twice as long, so that no worker writes to a slot that its tenant has lost.
@@ -126,7 +126,8 @@ class SharedLedger:
         # Every process makes this call, and only the first call has an effect.
         os.ftruncate(descriptor, size)
         self._memory = mmap.mmap(descriptor, size)
-        # A view writes a cell with one store; a struct would zero the cell first, which another process may see.
+        # A view writes a cell with one store; a struct would zero the cell first, and another process could read the
+        # zero.
         view = memoryview(self._memory)
         self._numbers = view.cast("d")
         self._counts = view.cast("Q")
@@ -224,12 +225,12 @@ class SharedLedger:
 
     def _give(self, tenant: SharedTenant, forgotten_full_at: float, limits: Limits, now: float) -> _Values:
         """Give the slot at the tenant's offset to the tenant; return the values in the slot."""
-        # Any new tenant may be the one that is forgotten, and must not get a second burst.
+        # Any new tenant may be one that was forgotten, and must not get a second burst.
         latest = self._numbers[0] = max(self._numbers[0], forgotten_full_at)
         rate = limits.requests_per_second
         anchor = full_at_first(latest, limits, now) if rate else 0.0
         zeros = (0,) * (2 * self._participant.workers)
-        # The time of the last call is 0 until the slot is complete, so that no worker uses the slot before.
+        # The time of the last call is 0 until the slot is complete, so that no worker uses the slot before then.
         self._slot.pack_into(self._memory, tenant.offset, tenant.digest, 0.0, rate, anchor, *zeros)
         self._numbers[tenant.offset // _CELL_BYTES + _CALLED_AT] = now
         return self._slot.unpack_from(self._memory, tenant.offset)

@@ -1,8 +1,8 @@
 """Guard that takes back canaries beyond their bounds, without an operator.
 
-Every frontend decides by its own counts. It stops sending calls to such a canary at once; then it writes the release
-without the canary, and the other frontends follow. If the frontend cannot write the release, it keeps the canary only
-from its own callers.
+Every frontend decides on the basis of its own counts. It stops sending calls to such a canary at once; then it writes
+the release without the canary, and the other frontends follow. If the frontend cannot write the release, it keeps the
+canary only from its own callers.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class KnownReleases:
     def learn(self, name: ModelId, release: Release | None) -> None:
         """Record a release that the caller has just written or removed; the record is in force at once.
 
-        A look-up in progress, which may have read the former file, does not override the record; the record does not
+        A lookup in progress, which may have read the former file, does not override the record; the record does not
         override a later revision.
         """
         known = self._releases.known(name)
@@ -69,7 +69,7 @@ class KnownReleases:
             self._releases.learn(name, release)
 
     async def close(self) -> None:
-        """Cancel all look-ups."""
+        """Cancel all lookups."""
         await self._releases.close()
 
 

@@ -57,7 +57,7 @@ class Rollout:
         return (self.stable_counts, *trials) if trials else ()
 
     def goes_to_canary(self, key: str) -> OnTrial | None:
-        """Return the canary if it is to answer; the choice for a key is fixed as long as the canary stays."""
+        """Return the canary if the canary is to answer; the choice for a key is fixed as long as the canary stays."""
         canary = self.canary
         return canary if canary is not None and _within(self.name, canary, key) else None
 
@@ -122,7 +122,7 @@ class Rollouts:
         return list(self._rollouts.copy().values())
 
     async def close(self) -> None:
-        """Cancel all look-ups."""
+        """Cancel all lookups."""
         await self._known.close()
 
     def _next(self, name: ModelId, release: Release | None, former: Rollout | None) -> Rollout | None:

@@ -64,7 +64,7 @@ def why_beyond_bounds(counts: TrialCounts, canary: Canary) -> str | None:
 
     A rate from few answers deviates by chance. Therefore the bound is compared with the lowest rate that is consistent
     with the counts: the lower end of the score interval of E. B. Wilson ("Probable Inference, the Law of Succession,
-    and Statistical Inference", 1927), at three standard deviations, because the canary is judged anew with every
+    and Statistical Inference", 1927), at three standard deviations, because the canary is judged again with every
     answer.
     """
     if counts.answers >= canary.min_answers and least_rate(counts.errors, counts.answers) > canary.max_error_rate:

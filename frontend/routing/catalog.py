@@ -52,7 +52,7 @@ class Catalog:
             ModelIncomplete: the model has no manifest yet.
             InvalidManifest: the manifest cannot be understood.
             VolumeUnavailable: the volume does not answer, and the manifest is not known.
-            TooManyLoads: too many look-ups are in progress.
+            TooManyLoads: too many lookups are in progress.
         """
         entry = self._manifests.at_hand(model_id)
         return await self._manifests.of(model_id) if entry is None else entry.value
@@ -63,7 +63,7 @@ class Catalog:
         return None if entry is None else entry.value
 
     async def close(self) -> None:
-        """Cancel all look-ups."""
+        """Cancel all lookups."""
         await self._manifests.close()
 
 

@@ -186,7 +186,7 @@ class Remembered(Generic[Value]):
 
     async def close(self) -> None:
         """Cancel all lookups."""
-        # A volume that hangs must not hang the end.
+        # A hanging volume must not block the shutdown.
         end_threads = functools.partial(self._pool.shutdown, wait=False, cancel_futures=True)
         await close_in_order(self._tasks.close, self._looks.close, end_threads)
 
@@ -210,7 +210,7 @@ class Remembered(Generic[Value]):
             if known is None:
                 raise
             if not isinstance(error, ModelFolderUnavailable):
-                # Otherwise logged once for all models, by the watch of the folder.
+                # The watch of the folder logs this once for all models.
                 log.warning(self._source.event, model=model_id, reason=str(error))
             entry = known
         if (learned := self._learned_since(model_id, known)) is not None:

@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
 
     Everything that is sent in one turn of the loop is written together at the end of the turn. The engine may already
     know that the connection or a stream has ended while earlier events are still being delivered here; an operation
-    that fails for this reason is not needed any more.
+    that fails for this reason is no longer needed.
 
     Args:
         owner: notified of changes to the connection.
@@ -218,7 +218,7 @@ class Connection(asyncio.Protocol):
         try:
             self._engine.receive_data(data)
         except EngineError:
-            # The remaining events mean nothing, and the engine wrote no GOAWAY.
+            # After this error, the remaining events are meaningless, and the engine has written no GOAWAY.
             self.abort("the server violated the rules of HTTP/2")
             return
         self._take_events()
@@ -314,7 +314,7 @@ class Connection(asyncio.Protocol):
         try:
             most = self._engine.remote_settings.get(MAX_CONCURRENT_STREAMS, self._settings.most_streams)
         except EngineError:
-            # Data received after the SETTINGS has ended the connection.
+            # Data that was received after the SETTINGS has ended the connection.
             return
         self._most_streams = min(most, self._settings.most_streams)
         if not self.opened.done():

@@ -10,7 +10,7 @@ from grpc_http2.client.settings import Pings
 from grpc_http2.engine import Connection, EngineError
 from grpc_http2.turn import Turn, Writer
 
-# uvloop runs timers before it reads sockets: after a pause of this process, unread data from the peer may be there.
+# uvloop runs timers before it reads sockets: after a pause of this process, there may be unread data from the peer.
 _RECHECK_SECONDS: Final = 0.02
 
 

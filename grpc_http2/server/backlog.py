@@ -1,4 +1,4 @@
-"""Back pressure on responses: what a caller has not read, writers that wait for room, and calls that wait meanwhile."""
+"""Back pressure on responses: what a caller has not read, and the writers and calls that wait until it has."""
 
 from __future__ import annotations
 

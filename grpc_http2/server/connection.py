@@ -99,7 +99,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         try:
             self._engine.receive_data(buffer[:nbytes])
         except EngineError as error:
-            # The engine writes no GOAWAY, and its remaining events on streams mean nothing.
+            # The engine writes no GOAWAY, and its remaining events on streams are meaningless.
             self.abort(f"{type(error).__name__}: {error}")
             return
         self._lifetime.heard_at = time.monotonic()

@@ -109,7 +109,7 @@ class Lifetime:
             connection.close()
             return
         self._ping(connection, _FAREWELL)
-        # A caller that answers no ping is sent the final GOAWAY all the same.
+        # A caller that does not answer the ping is sent the final GOAWAY nevertheless.
         self._alarms.after(min(_FAREWELL_SECONDS, grace), self._send_goaway, connection)
 
     def ping_answered(self, connection: Living, data: bytes) -> None:

@@ -12,7 +12,7 @@ class ServerLimits:
     max_message_bytes: int = 1 << 20
     """Maximum size of a request message, in bytes, compressed or not."""
     max_metadata_bytes: int = 16 << 10
-    """Maximum size of a call's metadata, in bytes as HTTP/2 counts header lists; more ends in RESOURCE_EXHAUSTED."""
+    """Maximum size of a call's metadata, in bytes as HTTP/2 counts header lists; more is RESOURCE_EXHAUSTED."""
     max_streams: int = 1024
     """Maximum number of concurrent calls on one connection."""
     max_connections: int = 16_384

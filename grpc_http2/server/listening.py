@@ -14,7 +14,7 @@ _BACKLOG: Final = 4096
 _EXHAUSTED_SECONDS: Final = 0.1
 _ANY_PORT: Final = 0
 EVERY_ADDRESS: Final = "::"
-"""Address of IPv6 that stands for all addresses of the machine, those of IPv4 included."""
+"""IPv6 address that stands for all addresses of the machine, including IPv4 ones."""
 NOT_OF_THIS_MACHINE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Errors of addresses that this machine does not have."""
 
@@ -26,7 +26,7 @@ class Dealing(Protocol):
         """Return whether this process serves a connection; otherwise, another process has taken the connection."""
 
     def fewer(self) -> None:
-        """Count one connection less in this process."""
+        """Count one connection fewer in this process."""
 
 
 class Listener:
@@ -98,7 +98,7 @@ class Listener:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            # No descriptor or no memory is left: queued connections have to wait for a moment.
+            # Descriptors or memory have run out: queued connections have to wait for a moment.
             self._loop.remove_reader(listening)
             self._pauses[listening] = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume, listening)
             return False
@@ -115,9 +115,9 @@ class Listener:
 async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Return a socket for each address of ``host``, all on one port.
 
-    Names such as localhost often have an address of IPv6 where the machine has none: addresses of a name that are not
-    of this machine are left out, unless all of them are. ``::`` stands for all addresses of the machine, those of IPv4
-    included; any other address of IPv6 for itself alone.
+    Names such as localhost often have an IPv6 address on a machine without IPv6: addresses of a name that are not
+    of this machine are left out, unless all of them are. ``::`` stands for all addresses of the machine, including IPv4
+    ones; any other IPv6 address stands only for itself.
 
     Args:
         host: name or address, IPv4 or IPv6, with or without brackets.

@@ -14,7 +14,7 @@ from grpc_http2.engine import PREFACE
 if TYPE_CHECKING:
     from grpc_http2.server.server import Server
 
-# No method of HTTP/1.1 begins like the preface of HTTP/2.
+# No HTTP/1.1 method begins like the HTTP/2 preface.
 _TELLING_BYTES: Final = 4
 
 

@@ -209,7 +209,7 @@ class Server:
         self.fewer()
 
     def fewer(self) -> None:
-        """Count one connection less, of any kind."""
+        """Count one connection fewer, of any kind."""
         if self._gone is not None:
             self._gone.set()
         if self._dealing is not None:
@@ -219,7 +219,7 @@ class Server:
         """Return the stream of a new request: a call, or plain HTTP."""
         known = connection.known_head
         if known is not None and known.pairs == pairs and known.method is not None:
-            # A client sends the same headers with each call, which header compression relies on too.
+            # A client sends the same headers with each call; header compression relies on this too.
             call = ServerCall(connection, stream_id, known, known.method)
             if known.seconds is not None:
                 call.deadline = time.monotonic() + known.seconds
@@ -265,7 +265,7 @@ class Server:
         self._watch = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     async def _wait_until_gone(self, grace: float) -> None:
-        # A second call of ``stop``, with less grace, ends what the first one waits for.
+        # A second call of ``stop``, with less grace, cuts short the wait of the first one.
         self._gone = self._gone or asyncio.Event()
         try:
             async with asyncio.timeout(grace):

@@ -40,7 +40,7 @@ class Outlook:
     """Steady state of a cache that has been in use for long enough to be full."""
 
     hit_rate: float
-    """Share of requests that find their model in memory, out of all, including those for models never served."""
+    """Share of all requests, including those for models too large to be served, that find their model in memory."""
     models: float
     """Number of models in memory."""
 

@@ -125,7 +125,7 @@ def trial_certificates(
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file; a key is readable for its owner alone from its beginning."""
+    """Write a file; a key is readable only by its owner, from its creation on."""
     mode = _KEY_MODE if path.suffix == ".key" else _CERTIFICATE_MODE
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:

@@ -29,7 +29,7 @@ def _transport(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    """Return the host in ``value``. Raises typer.BadParameter if it is none."""
+    """Return the host in ``value``. Raises typer.BadParameter if it is not a host."""
     try:
         return parse_host(value)
     except InvalidAddress as error:

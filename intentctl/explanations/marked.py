@@ -16,7 +16,7 @@ _DROPPED: Final = f"{string.whitespace};:{MARK}"
 _SPACE: Final = "␣"
 
 Place = tuple[int, int]
-"""Index of the first character of a part of the document, and of the one behind it."""
+"""Index of the first character of a part of the document, and of the one after it."""
 
 
 class Piece(NamedTuple):

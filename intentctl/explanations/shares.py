@@ -17,7 +17,7 @@ class Word(NamedTuple):
     own: float
     """Contribution of the word by itself."""
     of_ngrams: float
-    """Share of the n-grams that the word is part of; each is divided equally among the words that it touches."""
+    """Share of the n-grams that the word is part of; each is divided equally among the words that it overlaps."""
     is_unknown: bool
     """Whether the vocabulary lacks the word."""
 

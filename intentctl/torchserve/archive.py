@@ -21,7 +21,7 @@ from serving.domain.errors import InvalidModelFile, ModelIncomplete
 MAR_MANIFEST: Final = "MAR-INF/MANIFEST.json"
 MAX_MAR_MANIFEST_BYTES: Final = 1 << 20
 
-# Earliest time that a zip can record; constant, so that equal models give equal archives.
+# Earliest time that a zip can record; constant, so that identical models yield identical archives.
 _MOMENT: Final = (1980, 1, 1, 0, 0, 0)
 _CREATED_ON: Final = "01/01/1980 00:00:00"
 _ARCHIVER_VERSION: Final = "0.12.0"
@@ -55,7 +55,7 @@ def mar_manifest(model_name: str, model_version: str, handler: str, weights: str
 
 
 def write_archive(members: Mapping[str, bytes]) -> bytes:
-    """Return an archive of ``members``, which are keyed by name. Equal members give equal bytes."""
+    """Return an archive of ``members``, which are keyed by name. Identical members yield identical bytes."""
     buffer = io.BytesIO()
     # Stored, because compressed data differs from one release of zlib to the next.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -123,7 +123,7 @@ class ZipArchive(Archive):
 
     Raises:
         InvalidModelFile: the archive is damaged, ambiguous or encrypted, or holds links or members that would be
-            unpacked outside of its folder.
+            unpacked outside its folder.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -149,7 +149,7 @@ class ZipArchive(Archive):
         member = self._members[name]
         try:
             with self._archive.open(member) as file:
-                # A bounded read inflates no more than its bound, however large the member is.
+                # A bounded read inflates no more than the bound, however large the member is.
                 data = file.read(member.file_size + 1)
         except ZIP_ERRORS as error:
             raise InvalidModelFile(DAMAGED) from error
@@ -159,7 +159,7 @@ class ZipArchive(Archive):
 
 
 def leaves_its_folder(name: str) -> bool:
-    """Return whether a member of this name would be unpacked outside of the folder of its archive, on any system."""
+    """Return whether a member of this name would be unpacked outside the folder of its archive, on any system."""
     return _LEAVES.match(name) is not None
 
 

@@ -27,7 +27,8 @@ from serving.volume.publishing import publish
 HANDLER_FILE: Final = "intent_handler.py"
 TOKENS_FILE: Final = "vocabulary.json"
 CONFIDENCE_FILE: Final = "confidence.json"
-# Files of the package that the handler needs. With __init__.py, the package is found before any other of its name.
+# Files of the package that the handler needs. With __init__.py, this package is found before any other package of the
+# same name.
 PREDICTOR_FILES: Final = (
     "__init__.py",
     "model/__init__.py",
@@ -72,7 +73,7 @@ def read_source(root: Path, model_id: ModelId) -> Source:
 
 
 def archive_of(source: Source, name: str) -> bytes:
-    """Return the archive in which the model is called ``name``. Equal models give equal bytes."""
+    """Return the archive in which the model is called ``name``. Identical models yield identical bytes."""
     return write_archive(
         {
             **source.files,

@@ -141,7 +141,7 @@ class IntentHandler:
             return _error(
                 _BAD_REQUEST, "the document is too long to explain so many labels; shorten it, or request fewer"
             )
-        # Double precision, so that the parts add no rounding to that of the logit.
+        # Double precision, so that the parts add no rounding error to that of the logit.
         weight = self._weight[:, classes].double() / max(1, len(bag))
         # A matrix product may add up equal rows in different orders, so equal tokens share one row.
         distinct, places = torch.unique(torch.tensor(bag, dtype=torch.int64), return_inverse=True)

@@ -1,4 +1,4 @@
-"""TorchServe's archive as torch-model-archiver makes it with ``--archive-format tgz``: a tar archive inside of gzip.
+"""TorchServe's archive as torch-model-archiver makes it with ``--archive-format tgz``: a tar archive inside gzip.
 
 The headers are those of POSIX.1-2001, ``pax``, "ustar Interchange Format". They are checked before Python's reader
 sees them: it reads extended headers of any size.
@@ -49,7 +49,7 @@ class TarArchive(Archive):
 
     Raises:
         InvalidModelFile: the archive is damaged, ambiguous or too large, or holds links or members that would be
-            unpacked outside of its folder.
+            unpacked outside its folder.
     """
 
     def __init__(self, data: bytes, most_bytes: int) -> None:
@@ -121,7 +121,7 @@ def _headers(data: bytes) -> Iterator[tuple[bytes, int]]:
 def _check(member: tarfile.TarInfo) -> None:
     if leaves_its_folder(member.name):
         raise InvalidModelFile(OUTSIDE)
-    # An extended header can turn a file into one with holes, whose size is not that of its data.
+    # An extended header can turn a file into a sparse one, whose size is not that of its data.
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise InvalidModelFile(NO_FILE)
 

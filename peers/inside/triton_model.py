@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# The Python inside Triton ignores this variable when it starts.
+# Triton's embedded Python ignores this variable at startup.
 sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
 
 import numpy as np  # noqa: E402

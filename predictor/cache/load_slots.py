@@ -1,4 +1,4 @@
-"""Slots for loads: quick ones, and a few slow ones besides, so that a slow load holds up slow loads alone.
+"""Slots for loads: quick ones, and a few slow ones in addition, so that a slow load holds up only slow loads.
 
 A load begins in a quick slot, and moves aside to a slow one when it takes long. The versions of one name share at most
 half of the slots of either kind, if there is more than one slot.
@@ -29,7 +29,7 @@ class _Lane:
         self._grant()
 
     def withdraw(self, granted: Callable[[], None]) -> None:
-        """End a request; a request that was granted, or withdrawn before, is not there any more."""
+        """End a request; a request that was granted, or already withdrawn, is no longer there."""
         self._waiting.pop(granted, None)
 
     def release(self, name: ModelId) -> None:

@@ -69,7 +69,7 @@ def keep_memory_returnable() -> None:
 
 
 def give_memory_back() -> None:
-    """Return malloc's free memory to the system. Blocks during the search for it; call it from a thread."""
+    """Return malloc's free memory to the system. Blocks during the search; call it from a thread."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

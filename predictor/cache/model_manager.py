@@ -94,7 +94,7 @@ class ModelSource(Protocol[Source_co]):
 
         Raises:
             FilesUnsettled: the files are not settled, and nothing proves that they are one copy.
-            ServingError: the files are no model, or cannot be read.
+            ServingError: the files are not a model, or cannot be read.
         """
 
 
@@ -129,7 +129,7 @@ class ManagerBounds:
     unknown: UnknownBounds = field(default_factory=UnknownBounds)
     """Bounds of the models that are remembered as absent."""
     failure_seconds: float = 10.0
-    """Time after which files that are no model are tried again, in seconds."""
+    """Time after which files that are not a model are tried again, in seconds."""
     costly_seconds: float = 0.1
     """Processor time beyond which a failed load is costly, in seconds."""
     costly_failure_seconds: float = 600.0
@@ -137,7 +137,7 @@ class ManagerBounds:
     most_failures: int = 4096
     """Maximum number of models whose failure is remembered."""
     slow_threads: int = 1
-    """Maximum number of slow loads at the same time, besides the others."""
+    """Maximum number of concurrent slow loads, in addition to the others."""
     aside_seconds: float = 0.5
     """Time after which a load counts as slow, if fewer than ``slow_threads`` are, in seconds."""
     quick_processor_seconds: float = 1.0
@@ -147,7 +147,7 @@ class ManagerBounds:
     refresh_patience_seconds: float = 0.1
     """Time for which a caller waits for a check of the files, and for a newer copy, in seconds."""
     settle_seconds: float = 1.0
-    """Time for which files that no sums prove to be one copy have to be at rest before they are loaded, in seconds."""
+    """Time for which files that no checksums prove to be one copy must be unchanged before a load, in seconds."""
     most_rests: int = 10
     """Maximum number of these times that one load waits while the files keep changing."""
     most_sightings: int = 10_000
@@ -165,7 +165,7 @@ class ModelManager(Generic[Model]):
     Args:
         source: the source of models.
         residents: the models in memory.
-        threads: maximum number of models that load at the same time, besides slow loads.
+        threads: maximum number of models that load at the same time, not counting slow loads.
         max_loads: maximum number of models that load or wait to be loaded; further loads are refused.
         freshness_seconds: shortest time between two comparisons of a model with its files. A model is compared when it
             is asked for.
@@ -205,7 +205,7 @@ class ModelManager(Generic[Model]):
         """Callers that wait for each model that is being loaded, with their deadlines."""
         self._sightings = Sightings(bounds.settle_seconds, bounds.most_sightings)
         self._resting: dict[ModelId, Deadline] = {}
-        """Models whose load waits for their files to be at rest, with the time when it goes on."""
+        """Models whose load waits until their files have settled, with the time when the load continues."""
         self._spans = LoadSpans()
         self._unknown = UnknownModels(bounds.unknown, clock)
         self._failures: TTLCache[ModelId, _Failure] = TTLCache(
@@ -232,13 +232,13 @@ class ModelManager(Generic[Model]):
         Args:
             model_id: the model.
             deadline: the last moment at which the lease is of use. A caller is refused at once if the model's files
-                have to be at rest until then; any other wait is the caller's to end.
+                cannot have settled by then; any other wait is the caller's to end.
 
         Raises:
-            FilesUnsettled: the files are still changing, or have to be at rest for longer than the caller waits.
+            FilesUnsettled: the files are still changing, or will not have settled before the deadline.
             ModelNotFound: no model has this id; remembered for a second.
-            ModelUnusable: the files are no model; they are tried again when they change, or after ten seconds, or ten
-                minutes if their load took much processor time.
+            ModelUnusable: the files are not a model; they are tried again when they change, or after ten seconds, or
+                ten minutes if their load took much processor time.
             OutOfCapacity: there is no memory for the model, or too many loads are under way.
             Unavailable: the volume does not answer.
         """
@@ -270,8 +270,8 @@ class ModelManager(Generic[Model]):
         """Unload the model, and return whether it was in memory. Granted leases stay valid.
 
         Raises:
-            ModelPinned: the settings keep the model in memory. If its files were removed, it is unloaded soon all the
-                same.
+            ModelPinned: the settings keep the model in memory. If its files were removed, it is soon unloaded
+                nevertheless.
         """
         resident = self._residents.get(model_id)
         if self._residents.is_pinned(model_id):
@@ -310,7 +310,7 @@ class ModelManager(Generic[Model]):
         self._closed = True
         if self._care is not None:
             self._care.cancel()
-        # A volume that hangs must not hang the end.
+        # A hanging volume must not block the shutdown.
         end_threads = (
             functools.partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (self._loading, self._looking)
         )
@@ -347,7 +347,7 @@ class ModelManager(Generic[Model]):
             return await caller
         except asyncio.CancelledError:
             if caller.done() and not caller.cancelled() and caller.exception() is None:
-                # The lease was granted at the moment of the cancellation.
+                # The lease was granted just as the caller was cancelled.
                 caller.result().release()
             raise
 
@@ -379,7 +379,7 @@ class ModelManager(Generic[Model]):
                 caller.set_exception(copy_for_raise(error))
 
     async def _load_unless_it_failed(self, model_id: ModelId) -> Resident[Model]:
-        """Load the model, once its files are at rest if nothing else proves them to be one copy."""
+        """Load the model, but first let its files settle if nothing else proves them to be one copy."""
         for _ in range(self._bounds.most_rests):
             try:
                 return await self._load_unless_it_changes(model_id)
@@ -392,7 +392,7 @@ class ModelManager(Generic[Model]):
             raise
 
     async def _rest(self, model_id: ModelId, error: FilesUnsettled) -> None:
-        """Let the model's files be at rest; refuse at once the callers whose deadlines come earlier."""
+        """Let the model's files settle; immediately refuse the callers whose deadlines are earlier."""
         seconds = error.retry_after or 0.0
         until = self._resting[model_id] = Deadline.after(seconds)
         try:
@@ -404,7 +404,7 @@ class ModelManager(Generic[Model]):
             del self._resting[model_id]
 
     async def _load_unless_it_changes(self, model_id: ModelId) -> Resident[Model]:
-        """Load the model; begin again if its files change meanwhile, as they do while it is published."""
+        """Load the model; begin again if its files change in the meantime, as they do while the model is published."""
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(FilesChanged):
                 return await self._attempt(model_id)
@@ -478,7 +478,7 @@ class ModelManager(Generic[Model]):
         return resident
 
     def _check(self, spent: ProcessorTime) -> None:
-        """Return if a load may go on. Called in threads."""
+        """Check that a load may continue. Called in threads."""
         if self._closed:
             raise service_ends()
         spent.check()
@@ -550,7 +550,7 @@ class ModelManager(Generic[Model]):
             await asyncio.sleep(seconds + _TIMER_SECONDS)
 
     async def _replace(self, resident: Resident[Model]) -> float:
-        """Swap ``resident`` for changed files; return the seconds for which the files have to be at rest first."""
+        """Swap ``resident`` for changed files; return the seconds for which the files must settle first."""
         model_id = resident.model_id
         try:
             fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
@@ -560,7 +560,7 @@ class ModelManager(Generic[Model]):
                 self._residents.discard(model_id)
             return 0.0
         except ModelFolderUnavailable:
-            # Logged once for all models, by the watch of the folder.
+            # The watch of the folder logs this once for all models.
             return 0.0
         except ServingError as error:
             log.warning("model files cannot be checked; the loaded copy serves on", model=model_id, reason=str(error))

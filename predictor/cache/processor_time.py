@@ -36,7 +36,7 @@ class ProcessorTime:
             self._before, self._began = self.seconds, None
 
     def check(self) -> None:
-        """Return if the load may go on.
+        """Check that the load may continue.
 
         Raises:
             LoadTooSlow: it has taken too much processor time.

@@ -132,7 +132,7 @@ class ResidentModels(Generic[Model]):
 
     def residents(self) -> list[Resident[Model]]:
         """Return every model in memory, most recently used first."""
-        # A look-up through LRUCache would mark each model as the most recently used.
+        # A lookup through LRUCache would mark each model as the most recently used.
         every = [self._seen(model_id) for model_id in self._cache]
         return sorted(every, key=lambda resident: resident.last_used, reverse=True)
 

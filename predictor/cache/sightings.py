@@ -1,6 +1,7 @@
-"""First sightings of copies that no sums prove to be whole: such a copy is loaded once it has been at rest.
+"""First sightings of copies that no sums prove to be whole: such a copy is loaded once it has settled.
 
-A copy that arrives file by file mixes two models for a while; its files follow each other in less time than this rest.
+A copy that arrives file by file mixes two models for a while; its files arrive at shorter intervals than the time to
+settle.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from serving.volume.model_store import Fingerprint
 
 
 class Sightings:
-    """Measures how long each model's files have been at rest, from the first time that they were seen as they are.
+    """Measures how long each model's files have been unchanged, from when their present state was first seen.
 
     Only this machine's monotonic clock counts. The times of the files come from the clock of a file server, which may
     differ by minutes.
@@ -23,7 +24,7 @@ class Sightings:
     Args:
         settle_seconds: time for which files have to stay as they are, in seconds.
         most_models: maximum number of models whose first sighting is remembered; the copy of a model that was forgotten
-            has to rest again.
+            has to settle again.
         clock: returns the time in seconds; never goes back.
     """
 

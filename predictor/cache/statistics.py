@@ -28,7 +28,7 @@ class CacheStatistics:
     miss_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
     """Time that each of these requests waited for the model."""
     loads: int = 0
-    """Models loaded, replacements included."""
+    """Models loaded, including replacements."""
     load_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
     """Time that each load took."""
     load_wait_seconds: Histogram = field(default_factory=lambda: Histogram(LOAD_SECONDS))
@@ -36,7 +36,7 @@ class CacheStatistics:
     load_failures: int = 0
     """Loads that failed."""
     replacements_refused: int = 0
-    """Copies that were to replace a model in memory but are not a model; the model in memory continues to serve."""
+    """Copies that were to replace a model in memory but could not be loaded; the model in memory continues to serve."""
     evictions: int = 0
     """Models evicted to make room."""
     eviction_age_seconds: Histogram = field(default_factory=lambda: Histogram(AGE_SECONDS))

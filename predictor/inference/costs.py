@@ -36,7 +36,7 @@ def cost_for(model: IntentModel, queries: Sequence[Query]) -> int:
 
 
 def _tokens_at_most(document: str) -> int:
-    """Return a maximum for the number of tokens of ``document``, for any tokenizer."""
+    """Return an upper bound on the number of tokens of ``document``, for any tokenizer."""
     return len(document) * _MOST_TOKENS_PER_CHARACTER * (1 if document.isascii() else MAX_GROWTH)
 
 

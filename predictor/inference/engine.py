@@ -290,7 +290,7 @@ class InferenceEngine:
             try:
                 found = self._in_one_pass(ready)
             except Exception:
-                # Asking each model separately shows which one is at fault.
+                # Querying each model separately shows which one is at fault.
                 log.exception("joint prediction failed", models=len(ready))
             else:
                 _put(outcomes, [index for _, members, _ in ready for index in members], found)

@@ -22,7 +22,7 @@ class Permissions:
         self._delegates = Right.DELEGATE in identity.rights
 
     def check(self, query: Query, model_id: ModelId) -> None:
-        """Return if the query is permitted for the caller that the frontend names, else for the identity of the call.
+        """Check that the caller named by the frontend, or else the identity of the call, may make the query.
 
         Raises:
             PermissionDenied: the query is not permitted.
@@ -38,5 +38,5 @@ class Permissions:
         Raises:
             PermissionDenied: no identity has this name.
         """
-        # Without the right to delegate, a call is made on its own behalf, whatever caller it names.
+        # Without the right to delegate, an identity acts on its own behalf, whatever caller it names.
         return self._access.named(caller) if caller and self._delegates else self._identity

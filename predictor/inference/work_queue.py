@@ -88,7 +88,7 @@ class WorkQueue(Generic[Result]):
 
     def _take(self, work: _Work[Result]) -> None:
         if len(self._running) < self._threads:
-            # The known pace may be from a bad moment: without a queue, it is measured anew.
+            # The known pace may be from an unusually slow moment: without a queue, it is measured again.
             self._begin(work, 0.0)
             return
         if len(self._waiting) >= self._most_waiting:

@@ -1,8 +1,8 @@
 """Metrics of the queries of models and their answers.
 
-A Prometheus counter may only grow: a counter that falls is taken for a restart, and its whole value for an increase. So
-no metric sums "the others": a model that becomes one of the busiest would leave that sum. The totals of all models have
-separate metrics, and the figures of the others are the difference.
+A Prometheus counter may only grow: Prometheus mistakes a counter that falls for a restart, and its whole value for an
+increase. So no metric sums "the others": a model that becomes one of the busiest would leave that sum. The totals of
+all models have separate metrics, and the figures of the others are the difference.
 """
 
 from __future__ import annotations

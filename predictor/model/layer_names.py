@@ -1,4 +1,4 @@
-"""Names of a network's layers in files of other trainers, brought back to those of the book's files.
+"""Names of a network's layers in files from other trainers, mapped to those of the book's files.
 
 Imports nothing, because TorchServe's handler uses this too.
 """
@@ -25,9 +25,9 @@ _LONGEST_NAME: Final = 40
 def family_names(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """Return for each tensor of the family, such as ``fc1.weight``, the name that it has in the file.
 
-    Read are, where only one reading is possible: names inside of ``module.`` and ``_orig_mod.``; a prefix that all
-    names have; and an embedding and a single linear layer of any names. Several linear layers must be ``fc1``, ``fc2``
-    and so on: under other names there may be a function between them, which the file does not tell.
+    Other names are read if they can be interpreted in only one way: names within ``module.`` and ``_orig_mod.``; a
+    prefix that all names have; and an embedding and a single linear layer of any names. Several linear layers must be
+    ``fc1``, ``fc2`` and so on: with other names, there may be a function between them, which the file does not record.
 
     Args:
         shapes: the shape of each tensor, by its name in the file.

@@ -38,19 +38,19 @@ from serving.volume.model_store import (
 _SEALED: Final = (WEIGHTS_FILE, VOCABULARY_FILE)
 
 WORKSPACE: Final = 48 << 20
-"""Bytes that a load may take besides those of its files and its model: for descriptions, directories and tables.
+"""Bytes that a load may take in addition to those of its files and its model: for descriptions, directories and tables.
 
 The memory that the predictor keeps for itself includes this much for each loading thread.
 """
 
 MOST_LOADING_BYTES: Final = 4 << 30
-"""Bytes of memory beyond which a model is not loaded even where no budget is set."""
+"""Bytes of memory beyond which a model is not loaded even if no budget is set."""
 
 # Size of a vocabulary in memory, dictionary and strings, relative to disk: measured on vocabularies of real models.
 _VOCABULARY_GROWTH: Final = 10
 
 
-# Most bytes of memory that one byte of a manifest takes while it is parsed.
+# Maximum number of bytes of memory that one byte of a manifest takes while it is parsed.
 _MANIFEST_GROWTH: Final = 16
 
 
@@ -69,7 +69,7 @@ class Loader:
         store: store that holds the models.
         limits: maximum sizes of the files that are read.
         comparison: compares files of loaded models; not closed here. By default, a thread compares them.
-        workspace: bytes that a load may take besides those that it announces.
+        workspace: bytes that a load may take in addition to those that it announces.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Loader:
             VOCABULARY_FILE: limits.vocabulary,
         }
         self._vocabularies: WeakValueDictionary[bytes, Vocabulary] = WeakValueDictionary()
-        """Vocabularies in memory, by the digest of their files: tenants with equal files share one."""
+        """Vocabularies in memory, by the digest of their files: tenants with identical files share one."""
 
     def fingerprint(self, model_id: ModelId) -> Fingerprint:
         """Return the identity of the model's files, all of which exist.
@@ -154,7 +154,7 @@ class Loader:
         """Load the model whose files have the identity ``fingerprint``, step by step; return it at the end.
 
         Each step begins with the bytes of memory that the load takes from then on, which are yielded before they are
-        allocated. Up to :data:`WORKSPACE` are not counted: every loading thread has that much besides.
+        allocated. Up to :data:`WORKSPACE` are not counted: every loading thread has this much in addition.
 
         Args:
             model_id: the model.
@@ -205,12 +205,12 @@ class Loader:
     def _vocabulary(
         self, data: bytes, rows: int, *, least: int, held: int, check: Callable[[], None]
     ) -> Generator[int, None, Vocabulary]:
-        """Read the vocabulary of a network with this many rows, beside ``held`` bytes."""
+        """Read the vocabulary of a network with this many rows, while ``held`` bytes are in memory."""
         digest = hashlib.sha256(data).digest()
         vocabulary = self._vocabularies.get(digest)
         if vocabulary is not None:
             return vocabulary
-        # One more, as the experimental vocabulary of torchtext 0.9 has the name of a token behind its tokens.
+        # One more, because the experimental vocabulary of torchtext 0.9 has the name of a token after its tokens.
         most = rows + 1
         try:
             try:

@@ -66,7 +66,7 @@ class NgramIndex:
         found = tuple(self._known(character_ngrams(word, *self._tokenizer.characters)))
         if len(word) <= _LONGEST_WORD:
             if len(self._of_words) >= self._most_words:
-                # Tracking which words were used last would cost the look-ups more than computing all of them again.
+                # Tracking which words were used last would cost the lookups more than computing all of them again.
                 self._of_words.clear()
             self._of_words[word] = found
         return found

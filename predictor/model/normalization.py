@@ -17,7 +17,7 @@ _APOSTROPHES: Final = (
     "\u2018\u2019\u201a\u201b\u2039\u203a\uff07"  # Unicode's single quotation marks
     "\u00b4\u02b9\u02bb\u02bc\u02bd\u0374\u055a\u05f3\u1ffd\u2032\u2035\ua78b\ua78c"
 )
-"""Characters that people type for an apostrophe; besides quotation marks: accents without a letter, and primes."""
+"""Characters that people type instead of an apostrophe: quotation marks, accents without a letter, and primes."""
 
 _QUOTES: Final = (
     '"\u00ab\u00bb\u201c\u201d\u201e\u201f\u2e42\u300c\u300d\u300e\u300f\u301d\u301e\u301f'
@@ -45,19 +45,19 @@ _LAST_OF_FIRST_PLANE: Final = "\uffff"
 def normalized(text: str) -> str:
     """Return ``text`` with plain apostrophes, without quotes and invisible characters, in Unicode's form NFKC.
 
-    ASCII is returned as it is. Other texts become as by NFKC_Casefold (The Unicode Standard, section 3.13) with lower
-    case in place of case folding; besides, what people type for an apostrophe becomes ``'``, and double quotes are
-    dropped. The function is idempotent.
+    ASCII is returned as it is. Other texts are converted as by NFKC_Casefold (The Unicode Standard, section 3.13), but
+    with lower case in place of case folding; in addition, what people type instead of an apostrophe becomes ``'``, and
+    double quotes are dropped. The function is idempotent.
     """
     if text.isascii():
         return text
-    # Fold first: NFKC makes a space and an accent of an acute accent that was typed for an apostrophe.
+    # Fold first: NFKC turns an acute accent that was typed instead of an apostrophe into a space and an accent.
     text = _FOLDABLE.sub(_folded, text)
     if text.isascii():
         return text
     if max(text) > _LAST_OF_FIRST_PLANE:
         text = _FOLDABLE_BEYOND.sub("", text)
-    # Compose again in lower case: some letters have a composed form in lower case only.
+    # Compose again in lower case: some letters have a composed form only in lower case.
     return normalize("NFKC", normalize("NFKC", text).lower())
 
 

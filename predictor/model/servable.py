@@ -16,7 +16,7 @@ INTENT_AT_TORCHSERVE: Final = "intent-classification-torch"
 
 
 def check_servable(folder: Path) -> None:
-    """Return if a predictor with its default settings can load the model in ``folder``.
+    """Check that a predictor with its default settings can load the model in ``folder``.
 
     Models for other engines are not loaded: their files are those of the engine.
 

@@ -45,7 +45,7 @@ class TokenizerName(StrEnum):
     BASIC_ENGLISH_CHARACTERS = "basic_english_characters"
     """``basic_english`` over the characters of the text joined with spaces, as in the book's training code."""
     CHARACTERS = "characters"
-    """Every character unchanged, white space included."""
+    """Every character unchanged, including white space."""
 
 
 def basic_english(text: str) -> list[str]:
@@ -135,11 +135,11 @@ class Tokenizer:
 
     @property
     def has_ngrams(self) -> bool:
-        """Whether the tokenizer makes n-grams besides the tokens of the text."""
+        """Whether the tokenizer makes n-grams in addition to the tokens of the text."""
         return self.words > 1 or self.characters is not None
 
     def tokens_at_most(self, document: str) -> int:
-        """Return a maximum for the number of tokens of ``document``, n-grams included, without making them."""
+        """Return an upper bound on the number of tokens of ``document``, including n-grams, without making them."""
         length = len(document)
         if self.is_normalized and not document.isascii():
             length = len(normalized(document)) if length <= _MOST_COUNTED else length * MAX_GROWTH

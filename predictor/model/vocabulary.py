@@ -1,6 +1,6 @@
 """Vocabularies, which map tokens to indices, of every torchtext release, read without torchtext.
 
-``docs/torchtext.md`` records the pickled form of torchtext's classes and the results of their look-ups. A vocabulary's
+``docs/torchtext.md`` records the pickled form of torchtext's classes and the results of their lookups. A vocabulary's
 kind follows from the shape of its state, because one class name served two kinds.
 """
 
@@ -47,7 +47,7 @@ _ALLOWED: Final = _VOCABULARY_CLASSES | _INNER_CLASSES | _OTHERS | CONTAINERS
 _DAMAGED: Final = "vocab.pth is not a vocabulary that torchtext wrote; publish the model again"
 
 
-# Bytes of a string besides its characters, and of an integer, in CPython, rounded up as its allocator does.
+# Bytes of a string without its characters, and of an integer, in CPython, rounded up as its allocator does.
 _BYTES_PER_TEXT: Final = 64
 _BYTES_PER_INDEX: Final = 32
 _TOKENS_AT_ONCE: Final = 4096

@@ -27,7 +27,7 @@ from serving.wire.messages import LARGE_BATCH, delegated_query_of, predictor_bat
 
 NAME = pb.DESCRIPTOR.services_by_name["Predictor"].full_name
 
-# Distinguishes processes: from it a frontend learns which models are here, and may be queried together.
+# Identifies the process: a frontend learns from this which models are here and may be queried together.
 REPLICA: Final = os.urandom(8).hex()
 """Name of this process."""
 
@@ -93,7 +93,7 @@ class PredictorServicer:
     ) -> pb.PredictorPredictBatchResponse:
         answer = self._engine.predict_ready if ready_only else self._engine.predict_batch
         call.notes.outcomes = outcomes = await answer(queries, call.deadline, self._check(call))
-        # Thousands of answers take a while to serialise, so a thread does it while the event loop continues.
+        # Thousands of answers take a while to serialize, so a thread does this while the event loop continues.
         response = (
             await asyncio.to_thread(predictor_batch_response_of, outcomes)
             if len(outcomes) > LARGE_BATCH

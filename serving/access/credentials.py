@@ -26,7 +26,7 @@ def credential_of(authorization: str | None, presented: Presented) -> Credential
 
     Args:
         authorization: first value of the ``authorization`` header, which is the one that counts; ``None`` if missing.
-        presented: everything that the caller sent along.
+        presented: everything that the caller sent.
     """
     key = presented.metadatum(API_KEY_KEY) if authorization is None else None
     if authorization is not None:

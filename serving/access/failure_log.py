@@ -19,7 +19,7 @@ PERIOD_SECONDS: Final = 1.0
 
 
 class FailureLog:
-    """Logs at most ``MOST_LINES`` lines per period; the first line after that reports how many were left out.
+    """Logs at most ``MOST_LINES`` lines per period; the first line after that reports how many were omitted.
 
     Args:
         clock: returns the time, in seconds.

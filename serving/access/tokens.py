@@ -49,7 +49,7 @@ class VerifiedToken(NamedTuple):
 
     subject: str
     expires_at: float
-    """Expiry in seconds since 1970, leeway included."""
+    """Expiry in seconds since 1970, including the leeway."""
 
 
 class _Key(NamedTuple):
@@ -145,7 +145,7 @@ class TokenVerifier:
 
 
 def _same_id(key_id: str) -> str:
-    """Return the fault of keys that their ids do not tell apart."""
+    """Return what is wrong with keys that cannot be distinguished by their ids."""
     if key_id == _NO_ID:
         return "a key of the key set has no key id (kid), which each of several keys needs"
     return f"the key id {key_id!r} appears twice"

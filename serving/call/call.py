@@ -14,7 +14,7 @@ from serving.call.identity import ANYBODY, Identity
 from serving.call.spans import Span
 from serving.domain.prediction import Outcome, Prediction, Query
 
-# The first half tells processes apart, the second the calls of one: a random id each would cost a system call.
+# The first half tells processes apart, the second the calls of one: a random id for each call would cost a system call.
 _PROCESS: Final = os.urandom(8).hex()
 _numbers = itertools.count(int.from_bytes(os.urandom(4), "big"))
 
@@ -32,9 +32,9 @@ class Slot(Protocol):
 
 
 class CallNotes:
-    """Notes that are taken on the way of a call, for its log line and its span.
+    """Notes that are taken during a call, for its log line and its span.
 
-    Notes are references, read at the end of the call, so that each call pays for a few assignments only.
+    Notes are references, read at the end of the call, so that each call pays only for a few assignments.
     """
 
     model: str = ""
@@ -57,7 +57,7 @@ class CallNotes:
     """Whether the slot was ever released."""
 
     def forget(self) -> None:
-        """Drop queries and answers: tasks that the call started may keep its notes for long."""
+        """Drop queries and answers: tasks that the call started may keep its notes for a long time."""
         self.query = self.answer = self.queries = None
         self.outcomes = ()
 
@@ -73,7 +73,7 @@ _NO_NOTES: Final = _NoNotes()
 
 
 class Call:
-    """One call, passed along the way of its request.
+    """One call, passed along the path of its request.
 
     Args:
         request_id: the id of the call in log lines and answers.
@@ -120,23 +120,23 @@ _current: ContextVar[Call] = ContextVar("call")
 
 
 def current_call() -> Call:
-    """Return the call that this task serves. Raises LookupError outside of a call."""
+    """Return the call that this task serves. Raises LookupError outside a call."""
     return _current.get()
 
 
 def call_if_any() -> Call | None:
-    """Return the call that this task serves; ``None`` outside of a call."""
+    """Return the call that this task serves; ``None`` outside a call."""
     return _current.get(None)
 
 
 def request_id_of_call() -> str | None:
-    """Return the request id of the call that this task serves; ``None`` outside of a call."""
+    """Return the request id of the call that this task serves; ``None`` outside a call."""
     call = _current.get(None)
     return None if call is None else call.request_id
 
 
 def span_of_call() -> Span | None:
-    """Return the span of the call that this task serves; ``None`` outside of a call, or if the call is not traced."""
+    """Return the span of the call that this task serves; ``None`` outside a call, or if the call is not traced."""
     call = _current.get(None)
     return None if call is None else call.span
 
@@ -154,7 +154,7 @@ def enter_call(call: Call) -> None:
 
 
 def request_id_from(offered: str | bytes | None) -> str:
-    """Return the caller's request id if it is fit for a log line, else a new id."""
+    """Return the caller's request id if it is suitable for a log line, else a new id."""
     if isinstance(offered, str) and _REQUEST_ID.fullmatch(offered):
         return offered
     return _new_request_id()

@@ -12,7 +12,7 @@ from serving.domain.errors import PermissionDenied
 from serving.domain.model_id import VERSION_MARK
 
 ALL_MODELS: Final = "*"
-"""End of a pattern that matches any rest of a name."""
+"""End of a pattern, which matches any suffix of a name."""
 
 
 class Right(enum.StrEnum):
@@ -44,7 +44,7 @@ class Identity:
     name: str
     rights: frozenset[Right]
     models: tuple[str, ...]
-    """Names of models that the caller may use; each may end with ``*``, which matches any rest."""
+    """Names of models that the caller may use; each may end with ``*``, which matches any suffix."""
     limits: Limits | None = None
     """Limits of the caller; ``None``: those in the settings of the service."""
     counters: AccessCounters = field(default_factory=AccessCounters, repr=False, compare=False)

@@ -1,4 +1,4 @@
-"""Refusals of work for which there is no room, or not enough time."""
+"""Refusals of work for which there is not enough capacity or time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FULL_AGAIN_SECONDS: Final = 1.0
 
 
 def no_room(reason: str) -> Overloaded:
-    """Return the refusal of work for which there is no room, with ``reason`` for the caller."""
+    """Return the refusal of work for which there is no capacity, with ``reason`` for the caller."""
     return Overloaded(f"{reason}; try again shortly", _FULL_AGAIN_SECONDS)
 
 

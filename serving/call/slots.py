@@ -13,7 +13,7 @@ def released_slot() -> Iterator[None]:
     """Release the slot of the current call within the block.
 
     For waits that have a bound of their own and use no processor time, such as the wait for a model to be loaded:
-    waiting calls must not take the slots of calls that could be answered. Outside of a call the block does nothing.
+    waiting calls must not take the slots of calls that could be answered. Outside a call, the block does nothing.
     """
     call = call_if_any()
     slot = None if call is None else call.notes.slot

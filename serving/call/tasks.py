@@ -23,7 +23,8 @@ async def joined(work: asyncio.Future[Result], deadline: Deadline | None = None)
 
     Args:
         work: the task or future that several callers wait for.
-        deadline: the end of this caller's wait; without one, whoever cancels the caller ends the wait.
+        deadline: the time at which this caller stops waiting; without one, the wait ends only with the work or a
+            cancellation.
 
     Raises:
         DeadlineExceeded: the deadline passed first.
@@ -56,8 +57,8 @@ class Tasks:
     def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Return a task that runs ``work``.
 
-        Callers that wait for the task get its failure, and there may be none: a failure other than a ServingError is a
-        fault of the service, and is logged.
+        Callers that wait for the task receive its failure. Because there may be no such callers, a failure other than a
+        ServingError is a fault of the service, and is logged.
         """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)

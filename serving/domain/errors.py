@@ -1,7 +1,7 @@
-"""The tree of errors of the services. Its upper part, a class for each status that callers tell apart, is the client's.
+"""The tree of errors of the services. Its base classes, one for each status that callers tell apart, are the client's.
 
 A message is for the caller of the service: the message says in plain words what to do, and contains no path, no class
-and no text of a foreign exception. Further details for the operator go into the log, through ``__cause__``.
+and no text of an exception from elsewhere. Further details for the operator go into the log, through ``__cause__``.
 """
 
 from __future__ import annotations
@@ -194,11 +194,11 @@ class VolumeUnavailable(Unavailable):
 
 
 class ModelFolderUnavailable(VolumeUnavailable):
-    """The folder that holds all models is gone, or cannot be read. Whether a model exists is unknown meanwhile."""
+    """The folder of all models is gone, or cannot be read; for now, it is unknown whether a model exists."""
 
 
 class FilesUnsettled(Unavailable):
-    """The model's files have not been at rest for long enough, and no sums prove that they belong to one copy."""
+    """The model's files have not been unchanged for long enough, and no checksums prove that they are one copy."""
 
     tried_enough = True
 

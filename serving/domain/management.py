@@ -1,4 +1,4 @@
-"""The terms of the management of models and releases, which the services share with their callers."""
+"""The terms for managing models and releases, which the services share with their callers."""
 
 from intent_serving_client.management import (
     ChangeKind,

@@ -134,7 +134,7 @@ class Manifest(BaseModel):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the model is on a server of the Open Inference Protocol, and needs no other file here."""
+        """Whether the model is on a server of the Open Inference Protocol, so that no other file is needed here."""
         return "open_inference" in self.model_fields_set
 
     @property
@@ -173,7 +173,7 @@ class Manifest(BaseModel):
             raise InvalidManifest(f"manifest.json: {_faults(error)}") from error
 
     def to_json(self) -> str:
-        """Return the manifest as JSON text, unknown keys included."""
+        """Return the manifest as JSON text, including unknown keys."""
         return json.dumps(self.model_dump(by_alias=True, exclude_unset=True), indent=2, ensure_ascii=False) + "\n"
 
 

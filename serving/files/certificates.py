@@ -21,8 +21,8 @@ class Certificates:
     """The TLS material in use, which is replaced when its files change.
 
     The files may be replaced in any way: by a rename, by writing in place, or by swapping a link. New files are put in
-    use when they match each other. Other files change nothing; if they are still the same at the next look, the failure
-    is logged and counted.
+    use when they match each other. Other files change nothing; if they are still the same at the next check, the
+    failure is logged and counted.
 
     Args:
         files: paths of the files.

@@ -13,16 +13,16 @@ from serving.call.tasks import Tasks
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 1.0
-"""Seconds between two looks. A look compares the files' names and times, which takes microseconds."""
+"""Seconds between two checks. A check compares the files' names and times, which takes microseconds."""
 
 
 class Following:
-    """Looks at files periodically until it is closed, one look at a time. Belongs to one event loop.
+    """Checks files periodically until closed, one check at a time. Belongs to one event loop.
 
     Args:
-        look: applies changes of the files. An exception from it is logged, and the looks continue.
+        look: applies changes of the files. Its exceptions are logged, and the checks continue.
         files: the kind of files, for the log.
-        seconds: time between two looks, in seconds.
+        seconds: time between two checks, in seconds.
     """
 
     def __init__(self, look: Callable[[], Awaitable[None]], files: str, seconds: float = LOOK_SECONDS) -> None:
@@ -35,7 +35,7 @@ class Following:
         self._timer = self._wait()
 
     async def close(self) -> None:
-        """Stop looking. A look in progress is cancelled."""
+        """Stop checking. A check in progress is cancelled."""
         self._closed = True
         self._timer.cancel()
         await self._tasks.close()

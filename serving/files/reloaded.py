@@ -42,7 +42,7 @@ class Reloaded(Generic[Value]):
     Args:
         path: the only file, or the file that names the others.
         read: builds the value.
-        look_seconds: time between two looks at the files, in seconds.
+        look_seconds: time between two checks of the files, in seconds.
 
     Raises:
         InvalidFile: the value cannot be built at the start. After that, the previous value stays in force.
@@ -67,7 +67,8 @@ class Reloaded(Generic[Value]):
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            # After a fault the files are read on every look: a missing file may be one that this version does not name.
+            # After a fault, the files are read at every check: a missing file may be one that this version does not
+            # name.
             known = None if self._fault else self._version
             found = await loop.run_in_executor(self._pool, _changed, self._read, self._version.files, known)
         except InvalidFile as error:
@@ -78,7 +79,7 @@ class Reloaded(Generic[Value]):
             log.info("configuration reloaded", file=found.files[0].name)
 
     def _count_fault(self, fault: str, states: FileStates) -> None:
-        """Log and count a fault once, however often the files are looked at."""
+        """Log and count a fault once, however often the files are checked."""
         if (fault, states) == (self._fault, self._fault_states):
             return
         self._fault, self._fault_states = fault, states
@@ -102,7 +103,7 @@ def _current(read: Read[Value], files: tuple[Path, ...]) -> _Version[Value]:
         if tuple(found) == files:
             return _Version(value, files, states)
         files = tuple(found)
-    # The set of files keeps changing. Without states, the next look reads them again.
+    # The set of files keeps changing. Without states, the next check reads them again.
     return _Version(value, files, ())
 
 

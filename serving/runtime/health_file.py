@@ -1,8 +1,8 @@
 """The health of a service in a file, for health checks that cost next to nothing.
 
-A check that starts Python takes half a second of processor time, so it times out on a busy machine, where it must not
-fail. The process therefore notes its health from its event loop, and the check reads one line. TLS, the transport and
-the number of workers make no difference.
+A check that starts Python takes half a second of processor time, so it times out on a busy machine, although the
+service is healthy. The process therefore writes its health from its event loop, and the check reads one line. TLS, the
+transport and the number of workers make no difference.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _UPTIME: Final = Path("/proc/uptime")
 
 
 class HealthFile:
-    """Notes health in a file every second, and whenever it changes, until :meth:`close`. Belongs to one event loop.
+    """Writes health to a file every second, and whenever it changes, until :meth:`close`. Belongs to one event loop.
 
     The only line of the file is ``SERVING`` or ``NOT_SERVING``, then the time at which the note expires, in seconds
-    since the start of the machine. A file that cannot be written is logged once, and the service continues.
+    since the machine booted. A file that cannot be written is logged once, and the service continues.
 
     Args:
         path: the file, on a local file system.
@@ -124,7 +124,7 @@ def noted(host: Host, path: Path | None) -> Host:
 
 @contextlib.contextmanager
 def health_noted(path: Path | None, is_serving: Callable[[], bool]) -> Iterator[None]:
-    """Note within the block what ``is_serving`` returns; do nothing without a path."""
+    """Within the block, write what ``is_serving`` returns to the file; do nothing without a path."""
     if path is None:
         yield
         return

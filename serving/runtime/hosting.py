@@ -76,7 +76,7 @@ def _log_unknown_variables(settings: ServerSettings) -> None:
     own = str(kind.model_config["env_prefix"])
     others = (prefix for prefix in _SERVICES if prefix != own)
     for name, meant in unknown_variables(os.environ, variables_of(kind), others):
-        log.warning("environment variable is no setting", variable=name, **({"meant": meant} if meant else {}))
+        log.warning("unknown environment variable", variable=name, **({"meant": meant} if meant else {}))
 
 
 async def _serve(program: Program, settings: ServerSettings) -> None:

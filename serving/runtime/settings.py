@@ -76,7 +76,7 @@ def _known_metric_names(value: str) -> str:
 
 
 def _folder(value: Path) -> Path:
-    # A folder that exists and cannot be read now is no wrong setting: the service says so, and waits for the folder.
+    # A folder that exists but cannot be read now is not a wrong setting: the service says so, and waits for the folder.
     try:
         is_folder = stat.S_ISDIR(value.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -198,7 +198,7 @@ class ServerSettings(BaseSettings):
     )
     transport: Transport = Field(
         default="http2",
-        description="server implementation: http2 is several times as fast as grpcio, and also serves the REST form of"
+        description="server implementation: http2 is several times as fast as grpcio, and also serves the REST API of"
         " the Open Inference Protocol",
     )
     tls_certificate: FilePath | None = Field(

@@ -1,4 +1,4 @@
-"""Environment variables that look like settings and are none."""
+"""Environment variables that look like settings but are not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def is_injected_port(name: str, value: str) -> bool:
 def unknown_variables(
     environment: Mapping[str, str], known: Iterable[str], services: Iterable[str]
 ) -> Iterator[UnknownVariable]:
-    """Yield the variables that look like settings of this project and are none.
+    """Yield the variables that look like settings of this project but are not.
 
     Args:
         environment: the environment of the process.

@@ -1,4 +1,4 @@
-"""Counts by key, in bounded memory, where there are far more keys than places; the largest counts are reliable.
+"""Counts by key, in bounded memory, for far more keys than places; the largest counts are reliable.
 
 The algorithm is Space-Saving by Metwally, Agrawal and El Abbadi ("Efficient Computation of Frequent and Top-k Elements
 in Data Streams", 2005): when all places are taken, a new key replaces the key with the smallest count and continues

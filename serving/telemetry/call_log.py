@@ -71,7 +71,7 @@ class CallLog:
     def _fields(self, method: str, code: StatusCode, call: Call, started: float) -> dict[str, Any]:
         notes = call.notes
         seconds = round(time.monotonic() - started, 6)
-        # A call may end outside of any task that serves it, so its line does not rely on the task's context.
+        # A call may end outside the task that serves it, so its line does not rely on the task's context.
         fields: dict[str, Any] = {"method": method, "code": code.name, "seconds": seconds}
         fields["request_id"] = call.request_id
         if call.span is not None:

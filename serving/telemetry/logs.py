@@ -18,7 +18,7 @@ _LIFE: Final = frozenset({"listening", "ready", "draining", "stopped"})
 
 
 def configure_logs(service: str, level: LogLevel, log_format: LogFormat, *, worker: int | None = None) -> None:
-    """Send the logs of this process, those of libraries included, to standard error. Called once, at start.
+    """Send the logs of this process, including those of libraries, to standard error. Called once, at start.
 
     Args:
         service: name of the service, which is added to every line.

@@ -22,8 +22,8 @@ MOST_WAITING: Final = 16_384
 _GOAL: Final = Goal()
 # Estimates err both ways, and a waiting call must not be refused late: require 1.5 times the headroom.
 _CAUTION: Final = 1.5
-# A waiting call is dropped only when half of the estimate exceeds its time. The status is then DEADLINE_EXCEEDED:
-# a refusal, after which a caller may ask elsewhere, is sent at once or not at all.
+# A waiting call is dropped only when half of the estimate exceeds its remaining time. Its status is then
+# DEADLINE_EXCEEDED: a refusal, after which a caller may retry elsewhere, is sent at once or not at all.
 _HOPELESS: Final = 0.5
 
 
@@ -162,7 +162,7 @@ class Gate:
             return
         now = monotonic()
         limit = self.limit
-        # Unanswered calls are no sample: an engine that hangs must not look like overload.
+        # Unanswered calls are not sampled: an engine that hangs must not look like overload.
         if answered:
             limit.answers += 1
             if not limit.answers & limit.mask:
@@ -241,7 +241,7 @@ class Gate:
             del self._waiting[waiting]
             self._admission.waiting -= 1
         elif not waiting.turn.cancelled() and waiting.turn.exception() is None:
-            # The caller left at the moment of its admission.
+            # The caller left just as it was admitted.
             self.give_back()
         self._left()
 

@@ -28,7 +28,7 @@ from serving.transport.served_call import EndObserver, GuardedMethod, ServedCall
 from serving.transport.service import Handlers, Registry, Service
 
 MOST_STREAMS: Final = 64
-"""Maximum number of concurrent streams, counted apart from calls: a stream lasts as long as its caller stays."""
+"""Maximum number of concurrent streams, counted separately from calls: a stream lasts as long as its caller stays."""
 
 
 class Transport(Registry, Protocol):
@@ -68,7 +68,7 @@ class Boundary:
         service.register(self)
 
     def end_streams(self) -> None:
-        """End the streams and refuse new ones: streams last as long as their callers want, and would delay the end."""
+        """End the streams and refuse new ones: streams last as long as callers want, and would delay the shutdown."""
         self._closing = True
         for stream in self._streams:
             stream.cancel()
@@ -222,7 +222,7 @@ class Boundary:
         self._streams.add(stream)
 
     def _ends(self, stream: asyncio.Task[Any]) -> bool:
-        """Return whether the end of the service, and nothing else, cancelled the stream."""
+        """Return whether the stream was cancelled only because the service is shutting down."""
         return self._closing and not stream.uncancel()
 
 

@@ -1,13 +1,13 @@
-"""Adaptive limit on how many calls of one kind are in work at the same time, derived from how long they take.
+"""Adaptive limit on how many calls of one kind are in progress at the same time, derived from how long they take.
 
 If calls arrive faster than they are answered, every further call that is admitted slows down all of them and speeds up
-none. By Little's law, the calls in work are the answers per second times the seconds that each call takes. So if calls
-take longer than they should, the limit becomes the answers per second times the seconds that a call should take; if
-there is room, the limit grows. Netflix's concurrency-limits (https://github.com/Netflix/concurrency-limits) adapts in
-this way too, but compares the time that calls take with their time without load. That comparison would mistake batches
-for overload: here, a thousand calls that wait for each other's batch are served best together. So a call should take no
-longer than a time that callers accept; or a multiple of its time without load, if that is longer; or half of the time
-that its own deadline leaves, if that is shorter.
+none. By Little's law, the number of calls in progress is the answers per second times the seconds that each call takes.
+So if calls take longer than they should, the limit becomes the answers per second times the seconds that a call should
+take; if there is spare capacity, the limit grows. Netflix's concurrency-limits
+(https://github.com/Netflix/concurrency-limits) adapts in this way too, but compares the time that calls take with their
+time without load. That comparison would mistake batches for overload: here, a thousand calls that wait for each other's
+batch are served best together. So a call should take no longer than a time that callers accept; or a multiple of its
+time without load, if that is longer; or half of the time that its own deadline leaves, if that is shorter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SOME: Final = 0b11
 _SHARE_OF_DEADLINE: Final = 0.5
 # Cap on the lateness of one call: a call that hung must not outweigh many that did not.
 _LATEST: Final = 2.0
-# The limit grows only if there is some room, so that it settles.
+# The limit grows only if there is some spare capacity, so that it converges.
 _ROOM: Final = 0.9
 _FASTEST_GROWTH: Final = 2.0
 _SMOOTHING: Final = 0.5
@@ -37,7 +37,7 @@ class Goal:
     """Goal that a limit adapts to."""
 
     least: int = 16
-    """Number of calls that may always be in work."""
+    """Number of calls that may always be in progress."""
     seconds: float = 0.5
     """Time that a call may take, in seconds."""
     tolerance: float = 4.0
@@ -64,13 +64,13 @@ class ConcurrencyLimit:
         self._unloaded = math.inf
         self._goal_seconds = goal.seconds
         self.value = most
-        """Number of calls that may be in work at the same time."""
+        """Number of calls that may be in progress at the same time."""
         self.rate = 0.0
         """Last measured answers per second while calls had to wait; 0 if not known."""
         self.answers = 0
         """Number of calls answered since the last measurement; counted by the gate that releases their slots."""
         self.mask = 0
-        """Bit mask: a call is sampled if its number in ``answers`` has none of these bits. A share of many will do."""
+        """Bit mask: a call is sampled if its number in ``answers`` has none of these bits. A sample suffices."""
         self._changed = self._wait_began = self._waited = -math.inf
         self._answers_before_wait = 0
         self._began = -math.inf
@@ -85,7 +85,7 @@ class ConcurrencyLimit:
             entered: time when the call was admitted.
             until: deadline of the call.
             now: time when the call left.
-            in_work: number of calls in work, this call included.
+            in_work: number of calls in progress, including this one.
             waiting: number of calls that wait for admission.
         """
         took = now - entered

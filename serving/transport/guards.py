@@ -28,7 +28,7 @@ class Access(Protocol):
         """
 
     def check_method(self, identity: Identity, required: Requirement | None) -> None:
-        """Return if ``identity`` may call a method that requires ``required``; ``None``: it declares no rights.
+        """Check that ``identity`` may call a method that requires ``required``; ``None``: it declares no rights.
 
         Raises:
             PermissionDenied: ``identity`` may not call the method.

@@ -1,6 +1,6 @@
 """Deletes models from the volume. Blocks.
 
-A model's folder is first renamed to a name that no reader looks at, so that no reader sees a partial model. Then the
+A model's folder is first renamed to a name that no reader uses, so that no reader sees a partial model. Then the
 files are removed. The folder of a name is removed with its last version, unless the folder holds anything else, such as
 a release.
 """
@@ -74,7 +74,7 @@ def take_away(root: Path, model_id: ModelId, *, force: bool = False) -> None:
         VolumeUnavailable: the volume does not answer.
     """
     name, version = reference_of(model_id)
-    # Links in the path of the root may be swapped meanwhile; a rename must not lead from one root to another.
+    # Links in the path of the root may be swapped in the meantime; a rename must not lead from one root to another.
     root = Path(model_folder.resolved(str(root)))
     with release_lock(root, name), writing():
         folder = root / name / version if version else root / name

@@ -1,4 +1,4 @@
-"""Watch of the model folder: whether it can be read, which no single model can tell."""
+"""Watch of the model folder: whether it can be read, which a single model cannot show."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelFolderWatch:
     """Knows whether the model folder can be read, and logs each change. Belongs to one event loop.
 
     Args:
-        root: the model folder. Links in its path are followed at each look.
+        root: the model folder. Links in its path are followed at each check.
         patience_seconds: time within which the folder has to answer, in seconds.
     """
 
@@ -36,14 +36,14 @@ class ModelFolderWatch:
 
     @property
     def is_readable(self) -> bool:
-        """Whether the folder could be read at the last look. May be read in any thread."""
+        """Whether the folder could be read at the last check. May be read in any thread."""
         return self._readable.is_set()
 
     async def look(self) -> None:
-        """Look once whether the folder can be read."""
+        """Check once whether the folder can be read."""
         if self._looking is None:
             self._looking = self._begun()
-        # One look that hangs is enough; it says when the folder answers again.
+        # A check that hangs is not repeated: its return shows that the folder responds again.
         await asyncio.wait({self._looking}, timeout=self._patience_seconds)
         if not self._looking.done():
             self._tell_unreadable(f"no answer within {self._patience_seconds:g} seconds")
@@ -56,7 +56,7 @@ class ModelFolderWatch:
             self._tell_unreadable(error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error))
 
     async def wait_until_readable(self) -> None:
-        """Return once a look has found that the folder can be read."""
+        """Return once a check has found that the folder can be read."""
         await self._readable.wait()
 
     def _begun(self) -> asyncio.Future[ModelFolderUnavailable | None]:
@@ -69,11 +69,11 @@ class ModelFolderWatch:
                 model_folder.enter(self._root)
             except ModelFolderUnavailable as unavailable:
                 error = unavailable
-            # The service may have ended meanwhile.
+            # The service may have ended in the meantime.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(found.set_result, error)
 
-        # The interpreter waits for the threads of a pool at its end; a volume that hangs must not hang the end.
+        # At exit, the interpreter waits for the threads of a pool; a hanging volume must not block the shutdown.
         threading.Thread(target=look, name="model-folder", daemon=True).start()
         return found
 

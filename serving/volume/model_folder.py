@@ -1,7 +1,7 @@
 """The model folder itself: the root of the volume.
 
-Its path may be a link that a release script or git-sync swaps. So the path is resolved at each look, and everything of
-one look is read below the same real folder.
+Its path may be a link that a release script or git-sync swaps. So the path is resolved for each operation, and
+everything in one operation is read below the same real folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def enter(path: str) -> None:
     """Check that ``path`` leads to a folder whose entries can be reached.
 
     Raises:
-        ModelFolderUnavailable: there is no such folder, it may not be entered, or the volume does not answer.
+        ModelFolderUnavailable: there is no such folder, it cannot be accessed, or the volume does not answer.
     """
     try:
         os.stat(os.path.join(path, os.curdir))

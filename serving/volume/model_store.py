@@ -62,7 +62,7 @@ class Fingerprint:
 class ModelStore:
     """Reads model folders below ``root``. Every method blocks on the file system, and none keeps state.
 
-    Links in ``root`` are followed anew by every method. While it leads nowhere, or cannot be read, all methods raise
+    Every method follows the links in ``root`` again. While it leads nowhere, or cannot be read, all methods raise
     ModelFolderUnavailable.
     """
 
@@ -107,7 +107,7 @@ class ModelStore:
         """Return the identity of the name's release file; ``None`` if the file or the folder is missing.
 
         Raises:
-            ModelUnusable: the file leads outside of the root, or may not be read.
+            ModelUnusable: the file leads outside the root, or access is denied.
             VolumeUnavailable: the volume failed twice.
         """
         try:
@@ -124,7 +124,7 @@ class ModelStore:
 
         Raises:
             ModelNotFound: no such folder exists.
-            ModelUnusable: a file leads outside of the root, or may not be read.
+            ModelUnusable: a file leads outside the root, or access is denied.
             VolumeUnavailable: the volume failed twice.
         """
         return _persistently(lambda: self._fingerprint(model_id))
@@ -147,8 +147,8 @@ class ModelStore:
             ModelNotFound: no such folder exists.
             ModelIncomplete: the folder has no such file.
             FilesChanged: the file changed while it was being read.
-            ModelUnusable: the file is larger than ``limit`` bytes, is not a regular file, leads outside of the root or
-                may not be read.
+            ModelUnusable: the file is larger than ``limit`` bytes, is not a regular file, leads outside the root, or
+                access is denied.
             VolumeUnavailable: the volume failed twice.
         """
         return _persistently(lambda: self._read(model_id, name, limit))
@@ -192,8 +192,8 @@ class ModelStore:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(self._opened(model_id))
             files = {name: stack.enter_context(_file_of(folder, name)) for name in limits}
-            # Open files stay readable whatever is published meanwhile. The files belong to one copy if their names led
-            # to that copy before and still do.
+            # Open files stay readable whatever is published in the meantime. The files belong to one copy if their
+            # names led to that copy before and still do.
             if _fingerprint_of(folder) != fingerprint:
                 raise FilesChanged("the model's files are being written; finish their upload")
             return {name: file.read(limits[name]) for name, file in files.items()}
@@ -253,7 +253,7 @@ def _as_name(text: str) -> ModelId | None:
 
 
 def _persistently(look: Callable[[], Result]) -> Result:
-    """Return the result of ``look``; retry once if the volume fails, and whenever the folder was replaced meanwhile."""
+    """Return the result of ``look``; retry once if the volume fails, and whenever the folder was just replaced."""
     may_fail = True
     while True:
         try:
@@ -261,7 +261,7 @@ def _persistently(look: Callable[[], Result]) -> Result:
         except FolderReplaced:
             continue  # Each retry needs another publication, so the loop ends.
         except ModelFolderUnavailable:
-            # A link that is removed and made again, as by `ln -sfn`, leads nowhere for a moment.
+            # A link that is removed and recreated, as by `ln -sfn`, leads nowhere for a moment.
             if not may_fail:
                 raise
             may_fail = False

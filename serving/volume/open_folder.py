@@ -1,6 +1,6 @@
 """Open folder of a model, whose files are read safely by name.
 
-Links are followed as long as they stay below the root, because Kubernetes lays volumes out with links. A name that is
+Links are followed as long as they stay below the root, because Kubernetes uses links in its volumes. A name that is
 not a link is opened relative to its folder and needs no resolving: one system call instead of one per part of a path.
 """
 
@@ -37,8 +37,8 @@ class OpenFolder:
         FileNotFoundError: no such folder exists.
         NotADirectoryError: the path does not lead to a folder.
         FolderReplaced: no such folder exists, and the root has been replaced.
-        ModelFolderUnavailable: the root leads nowhere, or may not be read.
-        InvalidModelFile: the folder leads outside of the root.
+        ModelFolderUnavailable: the root leads nowhere, or access is denied.
+        InvalidModelFile: the folder leads outside the root.
         OSError: the volume does not answer.
     """
 
@@ -85,7 +85,7 @@ class OpenFolder:
             FileNotFoundError: the folder still has its name, but no such file.
             FolderReplaced: the folder has no such file, and has lost its name, or the root has been replaced.
             ModelFolderUnavailable: the root is gone.
-            InvalidModelFile: the file leads outside of the root.
+            InvalidModelFile: the file leads outside the root.
             OSError: the volume does not answer.
         """
         try:

@@ -48,7 +48,7 @@ def exchange_folders(first: Path, second: Path) -> bool:
 
 
 def _accept(folder: Path) -> None:
-    """Return: the files are checked by the caller."""
+    """Do nothing: the caller checks the files."""
 
 
 def publish(
@@ -77,7 +77,7 @@ def publish(
         ModelInService: the model is a version that is live, or that a rollback needs: such versions must not change.
         OSError: the volume cannot be written to. Nothing of the new model is left on it.
     """
-    # Links in the path of the root may be swapped meanwhile; a rename must not lead from one root to another.
+    # Links in the path of the root may be swapped in the meantime; a rename must not lead from one root to another.
     root = root.resolve()
     missing = [name for name in MODEL_FILES if not (source / name).is_file()]
     if missing:
@@ -146,7 +146,7 @@ def _stage(source: Path, staging: Path) -> Manifest:
     sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
     manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes()).with_files(sums)
     written = manifest.to_json().encode()
-    # The sums and the indentation can make it larger than what readers read.
+    # With checksums and indentation, it can exceed what readers accept.
     Manifest.parse(written)
     with (staging / MANIFEST_FILE).open("wb") as file:
         file.write(written)
@@ -182,7 +182,8 @@ def _put_in_place(staging: Path, target: Path, exchange: Callable[[Path, Path], 
     if not replace or not target.exists():
         staging.rename(target)
     elif not exchange(staging, target):
-        # The manifest is last: until then, the old manifest's sums refuse the mixture, and readers keep their copy.
+        # The manifest is last: until then, the old manifest's checksums do not match the mixture, and readers keep
+        # their copy.
         for name in (WEIGHTS_FILE, VOCABULARY_FILE, MANIFEST_FILE):
             (staging / name).replace(target / name)
         _sync_folder(target)

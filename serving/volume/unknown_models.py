@@ -1,4 +1,4 @@
-"""Models that were not found, remembered for a moment, so that callers of a wrong id do not load the volume."""
+"""Models that were not found, remembered for a moment, so that requests for a wrong id do not burden the volume."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class UnknownModels:
         self._errors: TTLCache[ModelId, ServingError] = TTLCache(bounds.most, bounds.seconds, timer=clock)
 
     def check(self, model_id: ModelId) -> None:
-        """Check that no recent look-up has found the model missing.
+        """Check that no recent lookup has found the model missing.
 
         Raises:
-            ModelNotFound: a recent look-up has; a copy of its error.
+            ModelNotFound: a recent lookup has; a copy of its error.
         """
         error = self._errors.get(model_id)
         if error is not None:

@@ -30,7 +30,7 @@ class ResidentModel:
     pinned: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
@@ -46,7 +46,7 @@ class Residency:
     failures: Mapping[str, int]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 

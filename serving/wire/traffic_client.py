@@ -28,7 +28,7 @@ class ModelTraffic:
     """Duration of the counting, in seconds."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields by name."""
+        """Return the fields by name."""
         return {"id": self.id, "version": self.version, "seconds": self.seconds, "counts": self.counts.model_dump()}
 
 

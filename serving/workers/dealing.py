@@ -2,7 +2,7 @@
 
 The kernel chooses the worker for a connection by a hash of addresses and ports, which gives one worker most of the
 connections if there are few. So a worker that accepts a connection while another worker has fewer gives the connection
-to the latter before a byte of it is read: the socket is sent over a pair of sockets that the supervisor created.
+to that other worker before a byte of it is read: the socket is sent over a pair of sockets that the supervisor created.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Dealer:
 
     def _is_given(self, connection: socket.socket) -> bool:
         load = self._shares.load(self._index)
-        # A worker that accepts none because it drains gives none away either: all workers drain at the same time.
+        # A worker that accepts none because it drains gives none away either, because all workers drain at the same
+        # time.
         target = None if load is None else self._least_loaded(load)
         if target is None:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from benchmarks.churn import Load, measure
 from tests.conftest import ROOT
 
+REQUESTS = int(os.environ.get("INTENT_TEST_CHURN_REQUESTS", "20000"))
+
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
@@ -18,7 +21,7 @@ from tests.conftest import ROOT
 def test_two_thousand_tenants_are_served_from_memory_for_two_hundred(
     tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
-    figures = measure(ROOT / "models" / "clinc150", Load(), tmp_path)
+    figures = measure(ROOT / "models" / "clinc150", Load(requests=REQUESTS), tmp_path)
 
     figure(", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(figures).items()))
     assert figures.errors == 0

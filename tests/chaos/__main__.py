@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from tests.chaos.run import Report, run
+from tests.end_to_end.processes import TRANSPORT, transports
 
 
 def main() -> int:
@@ -16,9 +17,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults at once, every answer checked.")
     parser.add_argument("--minutes", type=float, default=10.0, help="duration (default: 10)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the faults (default: the time)")
+    parser.add_argument("--transport", choices=transports(), default=TRANSPORT, help="transport of the services")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        report = run(Path(folder), 60 * options.minutes, options.seed)
+        report = run(Path(folder), 60 * options.minutes, options.seed, options.transport)
     print_report(report)
     return 1 if report.failures else 0
 

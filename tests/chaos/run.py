@@ -15,6 +15,7 @@ from tests.chaos.callers import Callers, asked, channel_to
 from tests.chaos.services import Services
 from tests.chaos.tenants import Tenant, some_document
 from tests.chaos.volume import Volume, small_disk
+from tests.end_to_end.processes import TRANSPORT
 
 TENANTS: Final = 12
 SETTLED_SECONDS: Final = 60.0
@@ -38,14 +39,17 @@ class Report:
     """Wrong answers with OK, undocumented statuses, and models that do not recover."""
 
 
-def run(folder: Path, seconds: float, seed: int) -> Report:
-    """Run for ``seconds``, with faults in an order that ``seed`` determines, in the empty folder ``folder``."""
+def run(folder: Path, seconds: float, seed: int, transport: str = TRANSPORT) -> Report:
+    """Run for ``seconds``, with faults in an order that ``seed`` determines, in the empty folder ``folder``.
+
+    The disk fills up only if this user may mount one, which is small.
+    """
     report = Report(seed)
     chance = random.Random(seed)
     tenants = [Tenant(number) for number in range(TENANTS)]
     with small_disk(folder / "disk") as is_small:
         volume = Volume(folder / "disk", tenants, chance)
-        services = Services(volume.root, folder, chance)
+        services = Services(volume.root, folder, chance, transport)
         kinds = [
             volume.publish, volume.publish, volume.copy_over, volume.copy_over, volume.delete, volume.swap,
             services.kill, services.restart, services.hang, *([volume.fill] if is_small else []),

@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.builders import free_port
 from tests.conftest import ROOT
-from tests.end_to_end.processes import Service
+from tests.end_to_end.processes import TRANSPORT, Service
 
 _CLOCK: Final = ROOT / "tests" / "fakes" / "wrong_clock"
 _OFFSETS: Final = ("0", "-300", "300", "-100000000")
@@ -27,12 +27,13 @@ class Services:
         root: folder of the models.
         logs: folder of the logs.
         chance: source of what is chosen by chance.
+        transport: transport of both services.
     """
 
-    def __init__(self, root: Path, logs: Path, chance: random.Random) -> None:
+    def __init__(self, root: Path, logs: Path, chance: random.Random, transport: str = TRANSPORT) -> None:
         self._chance = chance
         predictor, frontend = free_port(), free_port()
-        self._root, self._logs = root, logs
+        self._root, self._logs, self._transport = root, logs, transport
         self._flags = {
             # The memory holds a part of the models, so that models are evicted and loaded all the time.
             "predictor": ("--port", str(predictor), "--max-models", "5"),
@@ -83,7 +84,8 @@ class Services:
     def _start(self, name: str) -> Service:
         log = self._logs / f"{name}.log"
         flags = self._flags[name]
-        command = [sys.executable, "-m", name, "--model-dir", str(self._root), "--log-format", "json", *flags]
+        command = [sys.executable, "-m", name, "--model-dir", str(self._root), "--log-format", "json"]
+        command += ["--transport", self._transport, *flags]
         variables = {key: value for key, value in os.environ.items() if not key.startswith("INTENT_")}
         variables |= {"PYTHONPATH": str(_CLOCK), "FAKE_CLOCK_AHEAD_SECONDS": self._chance.choice(_OFFSETS)}
         with log.open("ab") as output:

@@ -17,7 +17,7 @@ from serving.volume.publishing import publish
 from tests.chaos.tenants import Tenant, Version
 
 _SIZE: Final = "64m"
-# Longer than a service's look at files, and shorter than the second for which files that change are not loaded.
+# Longer than a service's check of files, and shorter than the second for which files that change are not loaded.
 _PAUSES: Final = (0.0, 0.05, 0.3)
 # Time stamps as another machine's clock, or a tool that restores time stamps, sets them.
 _STAMPS: Final = (0.0, -300.0, 300.0, -1e8)

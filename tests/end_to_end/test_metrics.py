@@ -149,7 +149,7 @@ def test_a_bad_copy_in_the_place_of_a_good_one_is_told(watched: Watched) -> None
 
 def test_requests_of_rest_are_told_by_their_path(watched: Watched, transport: str) -> None:
     if transport != "http2":
-        pytest.skip("the REST form is served on http2 only")
+        pytest.skip("the REST API is served on http2 only")
     document = {"name": "document", "shape": [1], "datatype": "BYTES", "data": [QUESTION]}
     url = f"http://{watched.frontend.address}/v2/models/a/infer"
     with urllib.request.urlopen(url, json.dumps({"inputs": [document]}).encode(), timeout=30) as answer:

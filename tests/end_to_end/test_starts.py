@@ -77,7 +77,7 @@ def test_a_misspelt_variable_is_logged_and_names_of_an_orchestrator_are_not(name
     assert code == 1
     warning, refusal = lines
     told = json.loads(warning)
-    assert (told["event"], told["variable"]) == ("environment variable is no setting", f"{prefix}_MAX_IN_FLIHGT")
+    assert (told["event"], told["variable"]) == ("unknown environment variable", f"{prefix}_MAX_IN_FLIHGT")
     assert told["meant"] == f"{prefix}_MAX_IN_FLIGHT"
     assert "not an address of this machine" in refusal
 

@@ -169,7 +169,7 @@ def test_the_command_line_with_a_certificate_is_answered(secured: Secured, calle
 
 def test_plain_http_is_answered_over_tls(secured: Secured, caller: Pair) -> None:
     if secured.transport != "http2":
-        pytest.skip("only the transport http2 takes the REST form")
+        pytest.skip("only the transport http2 serves the REST API")
     context = ssl.create_default_context(cafile=secured.authority.certificate)
     context.load_cert_chain(*caller)
     tensor = {"name": "document", "datatype": "BYTES", "shape": [1], "data": [DOCUMENT]}

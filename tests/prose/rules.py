@@ -75,6 +75,6 @@ def findings(name: str, prose: str) -> list[tuple[int, str]]:
     enabled = dict.fromkeys(("intent", *PROSELINTS), True)
     config: Any = {"max_errors": _MOST, "checks": enabled}
     found = LintFile(name, prose or " ").lint(config)
-    # Words that two paragraphs have in common are no repetition.
+    # Words that two paragraphs have in common are not repetitions.
     within = [result for result in found if "\n\n" not in result.check_result.message]
     return [(result.pos[0], " ".join(result.check_result.message.split())) for result in within]

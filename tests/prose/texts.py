@@ -71,7 +71,7 @@ def _sentence(node: ast.expr) -> str:
     if isinstance(node, ast.Constant):
         return " ".join(node.value.split()) if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
-        # Two expressions in a row are no repeated word.
+        # Two expressions in a row are not a repeated word.
         parts = (
             str(part.value) if isinstance(part, ast.Constant) else f"value{number}"
             for number, part in enumerate(node.values)
@@ -86,7 +86,7 @@ def _markdown(text: str) -> list[str]:
     for line in text.splitlines():
         is_fence = line.lstrip().startswith("```")
         is_fenced ^= is_fence
-        # A heading is no sentence.
+        # A heading is not a sentence.
         is_code = is_fenced or is_fence or line.startswith(("    ", "#"))
         # Cells must not read as one sentence.
         line_of_text = re.sub(r"\A\s*(?:[-*#>]+|\d+\.)\s*", "", line).replace("|", ";")

@@ -1,1 +1,1 @@
-"""Servers of others as systems."""
+"""Third-party servers as systems."""

@@ -51,7 +51,7 @@ _MAY_BE_OF_ONE: Final = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.INTER
 
 
 def error_of_refusal(failed: FailedCall) -> ServingError:
-    """Return the error for an inference call that the engine, or gRPC before it, refused."""
+    """Return the error for an inference call that the engine, or gRPC on the way to it, refused."""
     return error_of(_STATUSES.get(failed.code(), _FAILED))
 
 

@@ -113,7 +113,7 @@ class PredictorBackend:
             return await self._predict_part(queries, call)
         outcomes = await predicted_in_groups(queries, self._replica_of, lambda part: self.predict_ready(part, call))
         later = [index for index, outcome in enumerate(outcomes) if outcome is None]
-        # Queries for models to be loaded are sent by partition, so that no replica loads the model of another.
+        # Queries for models to be loaded are sent by partition, so that no replica loads another replica's model.
         answers = await predicted_in_groups(
             [queries[index] for index in later], self._partition_of, lambda part: self._predict_part(part, call)
         )

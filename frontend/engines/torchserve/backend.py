@@ -76,7 +76,7 @@ class TorchServeBackend:
         Raises:
             ModelUnusable: TorchServe has no archive of the model, or cannot start it.
             OutOfCapacity: the model's queue is full, or no further model can be registered.
-            ServingError: any other reason why the query has no answer.
+            ServingError: any other reason that the query has no answer.
         """
         key, manifest = await self._model_of(query)
         answer = await self._questions.answer(key, [query], call.deadline)

@@ -107,7 +107,8 @@ class Connection:
         state = channel.get_state(try_to_connect=True)
         while True:
             await channel.wait_for_state_change(state)
-            # Whatever the former state: between two looks a connection may have been lost and made again.
+            # Whatever the previous state was: the connection may have been lost and re-established between two
+            # observations.
             self.changes += 1
             self._on_loss()
             if state is ChannelConnectivity.READY:

@@ -2,7 +2,7 @@
 
 A key is valid for 60 minutes, or for the time that ``token_expiration_min`` in TorchServe's configuration sets.
 TorchServe makes a new key when it starts, and when a client requests one with the API key, over HTTP; each time it
-writes the file anew. A new key invalidates the previous one for all clients, so making one is left to TorchServe's
+rewrites the file. A new key invalidates the previous one for all clients, so making one is left to TorchServe's
 operator. The frontend reads the file when TorchServe refuses a key.
 """
 

@@ -18,7 +18,7 @@ from serving.call.tasks import Tasks
 from serving.domain.errors import Unavailable
 from serving.domain.prediction import Query
 
-# TorchServe never answers a query if the model is unregistered meanwhile, whoever unregisters it.
+# TorchServe never answers a query whose model is unregistered in the meantime, by whatever client.
 _LOOK_AFTER_SECONDS: Final = 1.0
 
 

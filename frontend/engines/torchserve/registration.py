@@ -21,7 +21,7 @@ _NAMELESS: Final = "model"
 
 
 class Key(NamedTuple):
-    """Identity of a registration: a model with another version in its manifest is registered anew."""
+    """Identity of a registration: a model with another version in its manifest is registered again."""
 
     model_id: ModelId
     name: str
@@ -95,7 +95,7 @@ class Registration:
         self._looks = Looks(self._look, tasks)
 
     async def is_still(self, registered: Registered, deadline: Deadline) -> bool:
-        """Return whether a look at TorchServe that begins after this call finds the same registration as before.
+        """Return whether a check of TorchServe that begins after this call finds the same registration as before.
 
         Raises:
             Unavailable: TorchServe cannot be called.
@@ -110,7 +110,7 @@ class Registration:
     def found(self, registered: Registered) -> None:
         """Record that the model is registered."""
         if self.last is not None and not self.last.workers & registered.workers:
-            # Another client has registered the model since, as after a restart.
+            # Another client has since registered the model, for example after a restart.
             self.owned = False
         self.registered = self.last = registered
 

@@ -5,12 +5,12 @@ TorchServe may be restarted, or called by other clients, at any time. So a name 
 
 Guarantee: an answer is returned only if TorchServe described the name before the query was sent, and again after the
 answer arrived, each time with the archive ``model-<model id>.mar`` and with one worker that is the same, and if neither
-connection to TorchServe changed in between. TorchServe never gives two registrations the same worker, so one
-registration had the name all the time, and the answer is from this registration. An answer without this evidence is
+connection to TorchServe changed in between. TorchServe never gives two registrations the same worker, so the same
+registration held the name throughout, and the answer is from this registration. An answer without this evidence is
 discarded, and the model is looked up, or registered, and queried once more.
 
 Assumptions: an archive is named after its model, and a worker is identified by its number and the millisecond in which
-it was first started. The look after an answer is shared: all answers that have arrived wait for the next look.
+it was first started. The check after an answer is shared: all answers that have arrived wait for the next check.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from serving.domain.errors import (
 
 log = structlog.get_logger()
 
-# A worker that does not start costs TorchServe seconds each time.
+# Each attempt to start a broken worker costs TorchServe seconds.
 _REFUSED_SECONDS: Final = 5.0
 _MAX_REFUSED: Final = 4096
 _LOOK_SECONDS: Final = 10.0

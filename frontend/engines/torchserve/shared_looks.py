@@ -13,11 +13,11 @@ Result = TypeVar("Result")
 
 
 class Looks(Generic[Result]):
-    """Looks at state that changes; one look serves all callers that ask before the look begins.
+    """Reads state that changes; one read serves all callers that ask before the read begins.
 
     Args:
         look: reads the current state.
-        tasks: owns the looks.
+        tasks: owns the reads.
     """
 
     def __init__(self, look: Callable[[], Awaitable[Result]], tasks: Tasks) -> None:
@@ -27,7 +27,7 @@ class Looks(Generic[Result]):
         self._next: asyncio.Task[Result] | None = None
 
     async def begun_from_now(self, deadline: Deadline) -> Result:
-        """Return the result of a look that begins after this call. Raises the look's error, or DeadlineExceeded."""
+        """Return the result of a read that begins after this call. Raises the read's error, or DeadlineExceeded."""
         if self._next is None:
             self._next = self._tasks.start(self._after(self._under_way))
         return await joined(self._next, deadline)

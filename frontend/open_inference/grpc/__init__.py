@@ -1,1 +1,1 @@
-"""The gRPC form of the Open Inference Protocol."""
+"""The gRPC API of the Open Inference Protocol."""

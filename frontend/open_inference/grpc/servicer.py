@@ -96,7 +96,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         return metadata_of(model, await self._repository.versions(model))
 
     async def ModelInfer(self, request: pb.ModelInferRequest, _context: Context | None = None) -> pb.ModelInferResponse:
-        """Classify one document or many, all of one model."""
+        """Classify one document or many, all for one model."""
         # Checked before the model is looked up: a caller that may not use the model must learn nothing about it.
         _check_model(request.model_name)
         answer = await self._inferences.infer(inference_request_of(request), current_call())

@@ -1,1 +1,1 @@
-"""REST form of the protocol: JSON and Triton's binary tensors instead of protobuf, over the same servicer."""
+"""REST API of the protocol: JSON and Triton's binary tensors instead of protobuf, over the same servicer."""

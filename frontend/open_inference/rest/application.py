@@ -1,4 +1,4 @@
-"""The REST form of the protocol as an ASGI application. Paths are those of KServe and Triton."""
+"""The REST API of the protocol as an ASGI application. Paths are those of KServe and Triton."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rest_application(
     """Return the application that answers as ``servicer`` does.
 
     Args:
-        servicer: servicer of the gRPC form.
+        servicer: servicer of the gRPC API.
         max_body_bytes: maximum size of a body in bytes, compressed or not.
         boundary: boundary that guards every call.
     """

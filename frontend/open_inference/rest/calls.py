@@ -1,4 +1,4 @@
-"""Calls of the protocol in their REST form: conversion of path and body to a message, and of the answer to JSON."""
+"""Calls of the REST API: conversion of path and body to a message, and of the answer to JSON."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RestCall:
 
 
 class RestCalls:
-    """Calls of the REST form, each checked and answered by ``servicer``."""
+    """Calls of the REST API, each checked and answered by ``servicer``."""
 
     def __init__(self, servicer: pb_grpc.GRPCInferenceServiceServicer) -> None:
         # The generated base class has one type for grpcio's threaded servers and its asyncio servers.

@@ -1,4 +1,4 @@
-"""Endpoint for one path of the REST form: each request is a call behind the boundary, like a gRPC call."""
+"""Endpoint for one path of the REST API: each request is a call behind the boundary, like a gRPC call."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Conversion of inferences between JSON, followed by binary tensors, and the protocol's messages.
 
-Internally, all tensors are in raw form, whichever form the caller chose. Sources: the REST form of the Open Inference
+Internally, all tensors are in raw form, whichever form the caller chose. Sources: the REST API of the Open Inference
 Protocol, and Triton's binary tensor data extension.
 """
 
@@ -141,7 +141,7 @@ def _flag(parameters: Mapping[str, Value], name: str) -> bool:
 
 
 def _set_parameters(message: Any, parameters: Mapping[str, Value], own: set[str]) -> None:
-    """Set the parameters of a message, except those of the REST form itself."""
+    """Set the parameters of a message, except those of the REST API itself."""
     for name, value in parameters.items():
         if name in own:
             continue

@@ -19,8 +19,8 @@ Value = bool | int | float | str
 
 
 def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Value]:
-    # Checked by hand, so that only one of thousands of faults is reported. Some clients write null for every parameter
-    # that they do not set.
+    # Checked here and not by pydantic, so that only one of thousands of faults is reported. Some clients write null for
+    # every parameter that they do not set.
     given = {name: value for name, value in parameters.items() if value is not None}
     for value in given.values():
         if not isinstance(value, Value):

@@ -1,4 +1,4 @@
-"""Errors as callers of the REST form see them: an HTTP status, and JSON with the message."""
+"""Errors as callers of the REST API see them: an HTTP status, and JSON with the message."""
 
 from __future__ import annotations
 

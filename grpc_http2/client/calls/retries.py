@@ -17,7 +17,7 @@ class RetryPolicy:
     """Conditions for retrying a failed call, within its deadline and before any part of a response has arrived."""
 
     most_attempts: int = 4
-    """Maximum number of attempts of one call, the first included."""
+    """Maximum number of attempts of one call, including the first."""
     first_backoff_seconds: float = 0.03
     """Pause before the second attempt, in seconds."""
     backoff_factor: float = 3.0

@@ -140,7 +140,7 @@ class Subchannel:
         return not self._connections and self._connecting is None
 
     async def close(self) -> None:
-        """Close all connections, and thereby end all calls."""
+        """Close all connections, which ends all calls."""
         self._stop()
         for connection in list(self._connections):
             connection.close()

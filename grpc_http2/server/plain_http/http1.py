@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the port of gRPC: uvicorn's protocol, with limits on the data received before a request is known.
+"""HTTP/1.1 on the gRPC port: uvicorn's protocol, with limits on the data received before a request is known.
 
 ``HttpToolsProtocol`` is not a public interface of uvicorn. Only this module uses it, the version of uvicorn is pinned,
 and ``tests/grpc_http2/server/plain_http/test_http1.py`` checks the behaviour that this module relies on.
@@ -122,6 +122,6 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def look(self, latest: float) -> None:
-        """Close the connection if it has waited for headers since before ``latest``, a ``time.monotonic()``."""
+        """Close the connection if it has waited for headers since before ``latest`` of ``time.monotonic()``."""
         if self._waits_since is not None and self._waits_since < latest:
             self.transport.close()

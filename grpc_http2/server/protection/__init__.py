@@ -1,1 +1,1 @@
-"""Limits on what a peer costs besides its calls."""
+"""Limits on what a peer costs apart from its calls."""

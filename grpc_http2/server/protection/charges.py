@@ -1,4 +1,4 @@
-"""Charges of a connection for reads that bring little of use, and for pings; productive data earns them back."""
+"""Charges of a connection for reads that bring little useful data, and for pings; productive data earns them back."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Charges:
         """Time for which the connection must not be read, in seconds; the reader resets it."""
 
     def charge(self, events: Sequence[Event], received: int, idle: int, now: float, *, may_end: bool) -> bool:
-        """Charge a read that brought little of use, or refund what earlier reads were charged for parts of its data.
+        """Charge a read that brought little useful data, or refund what earlier reads paid for parts of its data.
 
         Args:
             events: what the read brought.
             received: bytes of the read.
-            idle: bytes of the read that were unproductive, apart from the headers of requests; negative if it brought
-                more of use than its own bytes.
+            idle: bytes of the read that were unproductive, apart from the headers of requests; negative if the useful
+                data exceeds the bytes of the read.
             now: current time, in seconds.
             may_end: whether unproductive bytes may end the connection. After the final GOAWAY they may not: the engine
                 reports no further requests.

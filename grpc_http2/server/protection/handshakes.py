@@ -1,9 +1,9 @@
 """TLS handshakes, within limits.
 
-A handshake holds about 100 KiB from its first byte to its end, and costs more time than many calls. An honest
+A handshake holds about 100 KiB from its first byte to its end, and costs more time than many calls. A legitimate
 handshake takes milliseconds; that of an attacker never ends. When there are too many, the oldest one is therefore
-ended, so that honest callers get through during an attack. One handshake is started in each turn of the event loop, so
-that in between, calls are answered and the memory of ended handshakes is freed.
+ended, so that legitimate callers get through during an attack. One handshake is started in each turn of the event loop,
+so that in between, calls are answered and the memory of ended handshakes is freed.
 """
 
 from __future__ import annotations

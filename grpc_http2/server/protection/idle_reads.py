@@ -1,8 +1,8 @@
-"""Unproductive reads, which bring nothing of use: each connection has a few; all further ones share one rate.
+"""Unproductive reads, which bring no useful data: each connection may have a few; all further ones share one rate.
 
 A read costs the same whether it brings one byte or a thousand. Hundreds of connections that send a few bytes again and
-again, each of them at a modest rate, would fill every turn of the event loop, and other connections would wait. A
-connection that is not read for a while costs nothing meanwhile: the kernel buffers its bytes, and one read takes all.
+again, each of them at a modest rate, would fill every turn of the event loop, and other connections would wait. While a
+connection is not read, it costs nothing: the kernel buffers its bytes, and one read takes all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Limits on what a connection costs besides its calls: pings, and unproductive frames."""
+"""Limits on what a connection costs apart from its calls: pings, and unproductive frames."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def empty_documents(manifest: Manifest) -> Iterator[Finding]:
     baseline = manifest.baseline
     share = baseline.empty_share if baseline else 0.0
     if share >= _MANY_EMPTY:
-        # Few texts without n-grams have few words; with another tokenizer, it is a fault.
+        # With few texts and no n-grams, few words are to be expected; with another tokenizer, it is a fault.
         finding = note if _is_of_one_tokenizer(manifest) else warning
         yield finding(
             "baseline-empty-documents",

@@ -9,7 +9,7 @@ from serving.domain.manifest import Manifest
 
 
 def no_temperature(manifest: Manifest) -> Iterator[Finding]:
-    """Report a missing temperature: scores are the softmax of unscaled logits, which is mostly overconfident."""
+    """Report a missing temperature: scores are the softmax of unscaled logits, which is usually overconfident."""
     if "temperature" not in manifest.confidence.model_fields_set and not manifest.is_elsewhere:
         yield note(
             "no-temperature",

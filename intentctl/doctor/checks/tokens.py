@@ -74,7 +74,7 @@ def not_normalized(subject: Subject) -> Iterator[Finding]:
 
 
 def without_normalization(subject: Subject) -> Iterator[Finding]:
-    """Report a model that takes each spelling of an apostrophe for another token, as models of other systems do."""
+    """Report a model that treats each spelling of an apostrophe as a different token, as models of other systems do."""
     tokenizer = subject.tokenizer
     is_of_words = tokenizer.name is TokenizerName.BASIC_ENGLISH and not _is_of_characters(subject.tokens)
     if is_of_words and not tokenizer.is_normalized:

@@ -1,4 +1,4 @@
-"""Bounds on the memory and the time that the reading of one file takes.
+"""Bounds on the memory and time that reading one file may take.
 
 One byte of a pickle can ask for more than a hundred bytes of memory, and a byte costs a microsecond, so the size of a
 file bounds neither.
@@ -19,19 +19,19 @@ LEAST_BYTES: Final = 1 << 20
 
 
 class NeedsMoreMemory(InvalidModelFile):
-    """The objects that a file describes take more memory than the reading was allowed."""
+    """The objects that a file describes take more memory than reading it may take."""
 
 
 class TooManyItems(InvalidModelFile):
-    """A list or a dictionary of a file has more items than the reader has a use for."""
+    """A list or a dictionary of a file has more items than the reader can use."""
 
 
 def _do_nothing() -> None:
-    """Return: no time is bounded."""
+    """Do nothing: time is not bounded."""
 
 
 class Allowance:
-    """Memory, items and time that the reading of one file may take, shared by the pickles of the file.
+    """Memory, items and time that reading one file may take, shared by the pickles of the file.
 
     Args:
         most_bytes: maximum memory of the objects that the file describes, in bytes.
@@ -47,7 +47,7 @@ class Allowance:
         self._left = most_bytes
 
     def cover(self, size: int) -> None:
-        """Return if the pickle that is being read may take ``size`` bytes in all.
+        """Check that the pickle that is being read may take ``size`` bytes in total.
 
         Raises:
             NeedsMoreMemory: it may not.
@@ -56,11 +56,11 @@ class Allowance:
             raise NeedsMoreMemory("a file of the model describes more than its size justifies; publish the model again")
 
     def keep(self, size: int) -> None:
-        """Record that a pickle was read whose objects take ``size`` bytes, and stay. Raises as :meth:`cover` does."""
+        """Record that the objects of a pickle take ``size`` bytes from now on. Raises as :meth:`cover` does."""
         self.cover(size)
         self._left -= size
 
 
 def allowance_for(size: int) -> Allowance:
-    """Return what the reading of any real file of ``size`` bytes takes at most, in unbounded time."""
+    """Return an allowance that suffices for every real file of ``size`` bytes, in unbounded time."""
     return Allowance(LEAST_BYTES + BYTES_PER_BYTE * size)

@@ -32,7 +32,7 @@ _THE_FILE: Final = "a file of the model"
 _DAMAGED: Final = f"{_THE_FILE} is damaged; publish the model again"
 _NO_USE: Final = f"{_THE_FILE} holds members that no model has a use for; save it with torch.save"
 
-# Members that torch.save has written in any release, besides storages, and folders, which other tools add.
+# Members that torch.save has written in any release, other than storages; and folders, which other tools add.
 _MEMBERS: Final = frozenset(
     {
         "data.pkl",
@@ -216,7 +216,7 @@ class _ZipFile(TorchFile):
 
 
 def _kind_of_zip(names: Collection[str]) -> str:
-    """Return what an archive with these members seems to be, as the end of a sentence, with advice."""
+    """Return what an archive with these members seems to be, and advice, phrased as the end of a sentence."""
     if "MAR-INF/MANIFEST.json" in names:
         return ", and seems to be an archive of TorchServe; import it with intentctl import"
     if any(name.endswith(".npy") for name in names):

@@ -27,7 +27,7 @@ _CONTROL: Final = frozenset(range(32)) - frozenset(b"\t\n\r\f")
 def kind_of(data: bytes) -> str | None:
     """Return what a file seems to be that is neither a zip archive nor a pickle, and what to do; ``None`` if unknown.
 
-    The result reads on from "model.pth seems to be". Advice follows a semicolon.
+    The result continues the sentence "model.pth seems to be". Advice follows a semicolon.
     """
     if data[:1] == bytes([_PICKLE]):
         return None
@@ -66,6 +66,6 @@ def _is_utf8(beginning: bytes) -> bool:
     try:
         beginning.decode()
     except UnicodeDecodeError as error:
-        # The last character may be cut in the middle.
+        # The last character may be incomplete.
         return len(beginning) == _BEGINNING and error.start >= _BEGINNING - 3
     return True

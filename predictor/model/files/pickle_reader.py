@@ -47,9 +47,9 @@ SETS: Final = frozenset({Global("__builtin__", "set"), Global("builtins", "set")
 CONTAINERS: Final = frozenset({ORDERED_DICT, COUNTER, DEFAULT_DICT}) | SETS
 """Globals of plain data, which are read as dictionaries and lists."""
 
-# In bytes. Shorter runs are read string by string, which costs less than the search for their end.
+# In bytes. Shorter runs are read string by string, which costs less than finding their end.
 _SHORTEST_RUN: Final = 4096
-# In bytes, in which no run is searched for after a search in vain.
+# In bytes: distance over which no run is searched for after an unsuccessful search.
 _SHORTEST_PAUSE: Final = 256
 _LONGEST_PAUSE: Final = 1 << 14
 
@@ -69,7 +69,7 @@ _LARGE: Final = 1 << 16
 _OPCODES_AT_ONCE: Final = 1024
 """Number of opcodes after which memory and time are checked."""
 
-# Most strings on the stack besides those of one list: picklers add a thousand items at a time.
+# Maximum number of strings on the stack beyond those of one list: picklers add a thousand items at a time.
 _MOST_ON_STACK: Final = 1 << 12
 _BYTES_OF_TEXT: Final = 64
 # A dictionary may also hold the attributes of an object; those of a torch module are about twenty.
@@ -95,7 +95,7 @@ def read_pickle(
     end: int | None = None,
     allowance: Allowance | None = None,
 ) -> tuple[Any, int]:
-    """Return the object of the pickle that begins at ``start``, and the position behind the pickle.
+    """Return the object of the pickle that begins at ``start``, and the position after the pickle.
 
     Dictionaries, lists, tuples, text, bytes and numbers are returned as such, :data:`CONTAINERS` as dictionaries and
     lists, and everything else as :class:`Instance` and :class:`Global`.
@@ -168,7 +168,7 @@ class _Machine:
                 continue
             operation = _OPERATIONS.get(code)
             if operation is None:
-                # A file that does not begin with a data opcode is not a pickle, so it is no attempt to run code.
+                # A file that does not begin with a data opcode is not a pickle, so it is not an attempt to run code.
                 raise _refused_opcode(code) if self.position > start else InvalidModelFile(_NO_PICKLE)
             self.position += 1
             operation(self)
@@ -196,7 +196,7 @@ class _Machine:
             self._text_runs = TextRuns(self._data, self._end)
         run = self._text_runs.at(self.position, _SHORTEST_RUN)
         if run is None:
-            # A dictionary has a string between any two of its values: not each of them is worth a search.
+            # In a dictionary, strings alternate with values: not every string is worth a search for a run.
             self._no_run_before = self.position + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             return False
@@ -379,7 +379,7 @@ class _Machine:
 
 
 class _Growing(dict[Any, Any]):
-    """A dictionary to which look-ups add items, so that it may have any number of them."""
+    """A defaultdict of a pickle: lookups may have added items to it, so their number is not limited."""
 
 
 def _text(encoded: bytes) -> str:

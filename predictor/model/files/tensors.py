@@ -48,14 +48,14 @@ _MOST_DIMENSIONS: Final = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tensor:
-    """A tensor as the file has it."""
+    """A tensor as it is in the file."""
 
     view: npt.NDArray[Any]
-    """Its elements, in the file's memory."""
+    """Elements of the tensor, in the file's memory."""
     kind: str
-    """Name of the class of its storage."""
+    """Name of the class of the tensor's storage."""
     in_place: bool
-    """Whether it is used without a copy."""
+    """Whether the tensor is used without a copy."""
 
 
 class StateDict:
@@ -95,7 +95,7 @@ class StateDict:
 
     @property
     def memory(self) -> int:
-        """Upper bound on the bytes that :meth:`arrays` allocates, besides the bytes of the file."""
+        """Upper bound on the bytes that :meth:`arrays` allocates, not counting the bytes of the file."""
         copies = sum(_FLOAT32.itemsize * tensor.view.size for tensor in self._tensors.values() if not tensor.in_place)
         # One truth value for each element of one tensor.
         return copies + max((tensor.view.size for tensor in self._tensors.values()), default=0)

@@ -30,7 +30,7 @@ _LONGEST: Final = _HEADER + 255 + _LONG_MEMO
 WINDOW_BYTES: Final = 1 << 18
 """Bytes that are searched at once, so that the search takes little memory however large the file is."""
 WINDOW_MEMORY: Final = 32 * WINDOW_BYTES
-"""Upper bound on the bytes of memory that the search takes: a string takes five bytes, and a few numbers here."""
+"""Upper bound on the memory of a search, in bytes: a few numbers for each string of at least five bytes."""
 
 _LIST_BEGINS: Final = b"\x80\x02("
 _LIST_ENDS: Final = b"l."

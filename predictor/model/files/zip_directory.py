@@ -3,7 +3,7 @@
 Python's reader makes an object of half a kilobyte for each member, and a member takes less than fifty bytes in the
 directory: a directory of 50 MB would take more than 500 MB of memory, and half a minute.
 
-The records are those of PKWARE's APPNOTE 6.3.10, sections 4.3.14 to 4.3.16; torch.save writes the zip64 ones always.
+The records are those of PKWARE's APPNOTE 6.3.10, sections 4.3.14 to 4.3.16; torch.save always writes the zip64 ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zlib
 from typing import Final
 
 MAX_DIRECTORY_BYTES: Final = 1 << 18
-"""Largest directory that is parsed, in bytes: a model has about ten members, each of some seventy bytes there."""
+"""Largest directory that is parsed, in bytes: a model has about ten members, each of about 70 bytes there."""
 
 DIRECTORY_MEMORY: Final = 8 << 20
 """Upper bound on the bytes of memory that a parsed directory takes."""
@@ -46,7 +46,7 @@ _IN_ZIP64: Final = (1 << 32) - 1
 
 
 class DamagedZip(ValueError):
-    """The data is no zip archive, or a damaged or ambiguous one."""
+    """The data is not a zip archive, or is a damaged or ambiguous one."""
 
 
 class DirectoryTooLarge(ValueError):
@@ -61,7 +61,7 @@ def open_zip(data: bytes, *, zip64: bool) -> zipfile.ZipFile:
         zip64: whether the archive may have zip64 records, which allow for more than 65,535 members.
 
     Raises:
-        DamagedZip: the data is no archive, or its records contradict each other.
+        DamagedZip: the data is not an archive, or its records contradict each other.
         DirectoryTooLarge: the directory is larger than :data:`MAX_DIRECTORY_BYTES`.
     """
     if _directory_bytes(data, zip64=zip64) > MAX_DIRECTORY_BYTES:
@@ -73,7 +73,7 @@ def open_zip(data: bytes, *, zip64: bool) -> zipfile.ZipFile:
 
 
 def _directory_bytes(data: bytes, *, zip64: bool) -> int:
-    """Return the size of the directory, by the same records that :mod:`zipfile` goes by."""
+    """Return the size of the directory, by the same records that :mod:`zipfile` uses."""
     begin = data.rfind(_END_SIGNATURE, max(0, len(data) - _END.size - _MAX_COMMENT_BYTES))
     if begin < 0 or begin + _END.size > len(data):
         raise DamagedZip

@@ -238,7 +238,7 @@ def former_stable(release: Release) -> str | None:
     """Return the version that a rollback makes stable, which was stable before the present one; ``None`` without one.
 
     A version that was rolled back does not count until the version is made stable again. Two rollbacks thus go back
-    by two versions, and never alternate between two.
+    by two versions, rather than alternate between two.
     """
     stables: list[str] = []
     for change in reversed(release.history):

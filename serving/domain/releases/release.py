@@ -1,4 +1,4 @@
-"""release.json: which versions of a name answer. The versions are beside the file, and stay as they were published.
+"""release.json: which versions of a name answer. The versions are beside the file, and never change once published.
 
 A change of a release is a new file with the next revision, which replaces the former file by one rename.
 """

@@ -128,7 +128,7 @@ class Crew:
         if worker is None or not worker.listening.is_set():
             return worker, None
         families = await worker.metrics(self._times.metrics)
-        # Learned at once: others may take longer to answer, and this worker may end meanwhile.
+        # Recorded at once: others may take longer to answer, and this worker may end in the meantime.
         if families is not None and worker is self._slots[index].worker:
             self._merging.learn(index, families)
         return worker, families

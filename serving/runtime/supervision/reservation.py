@@ -13,9 +13,9 @@ from serving.transport.hosts.listening import cannot_listen
 class Reservation:
     """Sockets that are bound and never listen.
 
-    Port 0 thereby becomes one port for all workers, and a port that another process holds is detected before any worker
-    starts. ``SO_REUSEPORT`` is set only after ``bind``: a socket that has it set before can share a port with any other
-    process of this user that has set it too.
+    In this way, port 0 becomes one port for all workers, and a port that another process holds is detected before any
+    worker starts. ``SO_REUSEPORT`` is set only after ``bind``: a socket that has it set before can share a port with
+    any other process of this user that has set it too.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Reservation:
         self._sockets.append(taken)
         if family == socket.AF_INET6:
             taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != EVERY_ADDRESS)
-        # Connections of a former process may linger on the port, but a second supervisor must fail to bind.
+        # Connections of a previous process may linger on the port, but a second supervisor must fail to bind.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(address)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

@@ -140,7 +140,7 @@ class WorkerSlot:
 
     def _hangs(self) -> bool:
         beat = self._board.last_beat(self._index)
-        # Checked twice by the caller: after a suspend of the machine, the last heartbeat of every worker is old.
+        # The caller checks twice: after the machine was suspended, the last heartbeat of every worker is old.
         return bool(beat) and time.monotonic() - beat > self._times.hang
 
     async def _pause(self, code: int) -> None:

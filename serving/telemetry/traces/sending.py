@@ -51,14 +51,14 @@ class _Counted(SpanExporter):
         """Spans that could not be sent."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans. Blocks until the time limit of a message at most; called in the processor's thread."""
+        """Send spans. Blocks for at most the time limit of a message; called in the processor's thread."""
         self.taken += len(spans)
         result = SpanExportResult.FAILURE
         try:
             if not self._closed:
                 result = self._exporter.export(spans)
         except ValueError:
-            # gRPC raises ValueError if its channel is closed meanwhile.
+            # gRPC raises ValueError if its channel is closed in the meantime.
             if not self._closed:
                 raise
         finally:
@@ -86,7 +86,7 @@ class _Bounded(SpanProcessor):
         self._exporter = exporter
         self._batches = BatchSpanProcessor(
             exporter,
-            # One more than ever wait, so that spans are dropped only here, where they are counted.
+            # One more than can ever wait, so that spans are dropped only here, where they are counted.
             max_queue_size=MOST_SPANS_WAITING + 1,
             schedule_delay_millis=_SECONDS_BETWEEN_MESSAGES * 1e3,
             max_export_batch_size=_SPANS_A_MESSAGE,
@@ -108,7 +108,7 @@ class _Bounded(SpanProcessor):
 
 
 class TraceSender(Collector):
-    """Sends spans to an OTLP receiver, and reports their numbers as metrics.
+    """Sends spans to an OTLP receiver, and reports as metrics how many were sent and dropped.
 
     Args:
         endpoint: address of the receiver: ``host:port``, or ``https://host:port`` for TLS.

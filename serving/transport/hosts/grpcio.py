@@ -80,7 +80,7 @@ class GrpcioHost:
         """
         await self.set_serving(False)
         host, port = self._settings.host, self._settings.port
-        # gRPC does not say why it cannot listen, and writes lines of its own. Workers share a port that is reserved.
+        # gRPC does not say why it cannot listen, and writes its own log lines. Workers share a port that is reserved.
         if self._settings.membership is None and (cause := await cause_of_refusal(host, port)) is not None:
             raise cannot_listen(host, port, cause)
         try:
@@ -184,7 +184,7 @@ class Arrivals:
 
     async def _arrives_within(self, seconds: float) -> bool:
         self._arrival.clear()
-        # After an iteration that took long, the event loop runs timers before it picks up what has arrived meanwhile.
+        # After a long iteration, the event loop runs timers before it picks up what has arrived in the meantime.
         for _ in range(_QUIET_LOOKS):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds / _QUIET_LOOKS):
@@ -297,7 +297,7 @@ def _options(settings: HostSettings) -> Sequence[tuple[str, Any]]:
         # Calls that arrive faster than they are picked up wait here; gRPC would cancel those beyond a thousand.
         ("grpc.server.max_pending_requests", settings.max_in_flight),
         ("grpc.server.max_pending_requests_hard_limit", settings.max_in_flight),
-        # Two services on one port would share its calls at random; only the workers of one service are meant to.
+        # Two services on one port would share its calls at random; only workers of one service may do so.
         ("grpc.so_reuseport", int(settings.membership is not None)),
         # Periodic reconnection lets clients find new replicas: gRPC looks up a name again when a connection ends.
         ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
@@ -308,7 +308,8 @@ def _options(settings: HostSettings) -> Sequence[tuple[str, Any]]:
         ("grpc.http2.ping_timeout_ms", 10 * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 500),
-        # A cancelled call counts towards its caller until the caller has answered a ping: this slows endless cancels.
+        # A cancelled call counts towards its caller until the caller has answered a ping: this slows down endless
+        # cancellations.
         ("grpc.http2.ping_on_rst_stream_percent", 100),
         ("grpc.server_handshake_timeout_ms", 10 * 1000),
     )

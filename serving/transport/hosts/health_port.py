@@ -47,7 +47,7 @@ class HealthPort:
         Raises:
             CannotListen: the address is not available.
         """
-        # gRPC does not say why it cannot listen, and writes lines of its own. Workers share a port that is reserved.
+        # gRPC does not say why it cannot listen, and writes its own log lines. Workers share a port that is reserved.
         if not self._shared and (cause := await cause_of_refusal(self._host, self._port)) is not None:
             raise cannot_listen(self._host, self._port, cause, _PURPOSE)
         try:

@@ -118,7 +118,7 @@ class _Server(ThreadingWSGIServer):
     def server_bind(self) -> None:
         """Bind without the lookup of this machine's name that the base class makes."""
         if self.address_family == socket.AF_INET6:
-            # The address :: stands for those of IPv4 too, whatever the system's default is.
+            # The address :: includes those of IPv4, whatever the system's default is.
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])

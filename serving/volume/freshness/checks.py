@@ -1,4 +1,4 @@
-"""Schedule of the checks that compare models with their files: many at a time, and mostly while no caller waits.
+"""Schedule of the checks that compare models with their files: many at a time, and usually while no caller waits.
 
 If a model is in constant use, the answers after a check reflect its result. If answers waited for the check instead,
 thousands of tenants with one query per second each would wait all the time.

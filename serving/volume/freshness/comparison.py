@@ -119,7 +119,8 @@ class ProcessComparison:
             log.warning("the process that compares files does not answer; starting another one")
             self._process = None
             self._starting = self._tasks.start(self._replace(process))
-            # No thread meanwhile: if the volume hangs, a thread would hang too, and a thread cannot be killed.
+            # Do not compare in a thread meanwhile: if the volume hangs, the thread would hang too, and cannot be
+            # killed.
             await asyncio.shield(self._starting)
             raise
         except OSError:
@@ -199,7 +200,7 @@ class _Process:
         await self._writer.drain()
         while line := await self._reader.readline():
             self._owed -= 1
-            # Earlier answers were for callers that cancelled meanwhile.
+            # Earlier answers were for callers that have since been cancelled.
             if not self._owed:
                 answer: Sequence[bool] = json.loads(line)
                 return answer

@@ -26,7 +26,7 @@ def main() -> None:
                 have_changed((path, identity and FileIdentity(*identity)) for path, identity in files)
                 for files in json.loads(line)
             ]
-            # Without a buffer, which would be flushed once more at the end, when the reader is gone.
+            # Unbuffered: a buffer would be flushed once more at exit, when the reader is gone.
             os.write(sys.stdout.fileno(), json.dumps(changed).encode() + b"\n")
 
 

@@ -36,7 +36,7 @@ def refusal_of(asks: Asks, caller: Caller) -> StatusCode | None:
 
 @functools.cache
 def rest_routes() -> frozenset[str]:
-    """Return every method and path of the REST form."""
+    """Return every method and path of the REST API."""
 
     class NoBoundary:
         def guarded(self, *arguments: Any) -> None:

@@ -71,6 +71,10 @@ class Served:
         (description,) = json.loads(self.management.DescribeModel(request, timeout=PATIENCE).msg)
         return description
 
+    def workers(self, model: str) -> list[tuple[str, int]]:
+        """Return the state and the process id of each worker of a model."""
+        return [(worker["status"], worker["pid"]) for worker in self.described(model)["workers"]]
+
 
 def name_of(model: str) -> str:
     return f"{model}-1.0"
@@ -180,7 +184,7 @@ def test_a_bad_request_fails_alone_in_its_batch(served: Served) -> None:
 
 
 def test_answers_that_are_too_long_are_refused_and_the_worker_lives(served: Served) -> None:
-    worker = served.described("clinc150")["workers"]
+    workers = served.workers("clinc150")
     # The scores of all labels for 2,000 documents are twice as long as TorchServe accepts from a worker.
     many, more = ([{"document": TIMER, "k": 151}] * count for count in (600, 2000))
     asked = [{"documents": json.dumps(documents).encode()} for documents in (more, many)]
@@ -188,7 +192,7 @@ def test_answers_that_are_too_long_are_refused_and_the_worker_lives(served: Serv
 
     assert (too_long["code"], too_long["type"]) == (413, "PredictionException")
     assert len(answered["results"]) == 600
-    assert served.described("clinc150")["workers"] == worker
+    assert served.workers("clinc150") == workers
 
 
 def test_over_http_a_bad_request_has_its_status(served: Served) -> None:

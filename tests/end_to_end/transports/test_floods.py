@@ -66,7 +66,7 @@ def transport(host: Service) -> str:
 class Neighbour:
     """Another client of the service, on its own connection, that calls without a break.
 
-    With an ``authority`` it connects anew for each call, over TLS.
+    With an ``authority`` it reconnects for each call, over TLS.
     """
 
     def __init__(self, address: str, authority: Path | None = None) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from frontend.batching.coalesced import coalesced
 from frontend.batching.counts import QueryCounts
 from frontend.engines.backend import Backend
 from frontend.settings import FrontendSettings
-from serving.domain.errors import InvalidRequest, ModelNotFound, OutOfCapacity, ServingError, Unavailable
+from serving.domain.errors import InvalidRequest, ModelNotFound, OutOfCapacity, RemoteError, ServingError, Unavailable
 from serving.domain.prediction import Prediction, Query
 from tests.builders import a_call, a_prediction, a_turn
 from tests.exposition import Exposition, fallen
@@ -118,10 +119,12 @@ async def test_a_query_that_the_engine_wants_alone_is_counted_once(tmp_path: Pat
 
 async def test_an_engine_of_old_that_takes_no_batches_is_counted_too(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
-        backend = it.backend
-        setattr(backend, "_batches", False)  # noqa: B010 - its type is a protocol
+        it.engine.refusal = RemoteError("no such method", StatusCode.UNIMPLEMENTED)
         await it.backend.predict(Query("a", "x"), a_call())
         assert it.told.values("intent_model_requests_total") == {("a",): 1}
+        await it.backend.predict(Query("a", "y"), a_call())
+        assert it.told.values("intent_model_requests_total") == {("a",): 2}
+    assert [query.document for query in it.engine.alone] == ["x", "y"]
 
 
 async def test_only_the_busiest_models_have_series(tmp_path: Path) -> None:

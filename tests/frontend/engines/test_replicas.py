@@ -1,4 +1,4 @@
-"""A backend before several predictors: which one gets a query, which one is skipped, which queries are retried."""
+"""A backend in front of several predictors: which one gets a query, which one is skipped, which queries are retried."""
 
 from __future__ import annotations
 

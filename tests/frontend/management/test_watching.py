@@ -105,7 +105,7 @@ async def test_a_release_of_our_own_is_told_at_once_and_once(tmp_path: Path, vol
         pass
     watch.released(ModelId("bot"), of("1", "2"))
     assert await next_of(changes) == ("released", "bot")
-    # The file is seen later, and is no change then.
+    # The file is seen later, and does not count as a change then.
     write_release(tmp_path, of("1", "2"), "bot")
     watch.look_now()
     publish(tmp_path, "flat")

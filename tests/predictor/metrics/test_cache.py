@@ -107,7 +107,7 @@ async def test_a_bad_copy_in_the_place_of_a_good_one_is_counted_once_and_the_old
     async with bench(tmp_path) as it:
         await it.ask("a")
         it.spoil("a")
-        # The copy may still be arriving until it has been at rest.
+        # The copy may still be arriving until it has been unchanged for a while.
         while not it.told.value("intent_replacements_refused_total"):
             await it.ask("a")
             await asyncio.sleep(0.01)

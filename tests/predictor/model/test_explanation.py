@@ -134,7 +134,7 @@ class OfTokens(nn.Module):
         """Return the logits.
 
         Args:
-            embeddings: shape [documents, tokens, dimensions], with zeros behind the tokens of shorter documents.
+            embeddings: shape [documents, tokens, dimensions], with zeros after the tokens of shorter documents.
             lengths: number of tokens of each document; shape [documents, 1].
         """
         logits: Tensor = self._layers(embeddings.sum(dim=1) / lengths)

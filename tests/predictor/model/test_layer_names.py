@@ -54,7 +54,7 @@ def test_weights_of_other_trainers_give_the_same_answers(kind: str) -> None:
 @pytest.mark.parametrize(
     ("change", "widths", "named"),
     [
-        # A function may stand between two layers, and the file does not tell.
+        # There may be a function between two layers, which the file does not record.
         (replaced(fc1="linear1", fc2="linear2"), (4, 5, 3), "linear1.weight"),
         (replaced(fc1="0", fc2="2"), (4, 5, 3), "0.weight"),
         (replaced(fc2="out"), (4, 5, 3), "out.weight"),

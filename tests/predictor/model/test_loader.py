@@ -133,7 +133,7 @@ def test_a_file_beyond_its_limit_is_refused(store: ModelStore, name: str, limit:
         loaded(smaller)
 
 
-# Contents that are no model.
+# Contents that are not a model.
 
 
 NAN = torch.tensor([0.0, float("nan")])

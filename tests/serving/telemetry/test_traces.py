@@ -66,7 +66,7 @@ def test_only_so_many_traces_are_begun_in_a_second_however_many_calls_there_are(
     begun = [span for _ in range(1000) if (span := calls.begin(METHOD, FakePresented())) is not None]
     seconds = time.monotonic() - began
     assert 5 <= len(begun) <= 5 + 5 * seconds + 1
-    # A call whose caller has begun a trace is recorded all the same.
+    # A call whose caller has begun a trace is recorded nevertheless.
     assert calls.begin(METHOD, FakePresented(traceparent("01"))) is not None
 
 

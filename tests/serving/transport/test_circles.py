@@ -1,4 +1,4 @@
-"""Calls leave no objects that only the garbage collector finds; a service stands still while the collector works."""
+"""Calls leave no objects that only the garbage collector finds; a service stalls while the collector runs."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_a_wrong_manifest_is_refused_as_one(root: Path, store: ModelStore) -> No
         store.read_manifest(ID)
 
 
-# Links, and paths that are no files.
+# Links, and paths that are not files.
 
 
 def test_links_below_the_root_are_followed(root: Path, store: ModelStore) -> None:

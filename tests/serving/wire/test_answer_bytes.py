@@ -92,7 +92,7 @@ def parsed_outcomes(data: bytes) -> list[Outcome | None]:
 
 
 def read(reader: Callable[[bytes], list[Outcome | None]], data: bytes) -> object:
-    """Return the outcomes that are read; errors and values that are no numbers are compared as text."""
+    """Return the outcomes that are read; errors and values that are not numbers are compared as text."""
     try:
         return [
             repr(outcome)

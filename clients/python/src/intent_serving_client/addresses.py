@@ -1,6 +1,6 @@
 """Addresses as people write them: a host to listen on, and ``host:port`` to connect to.
 
-An IPv6 address stands in brackets before a port (RFC 3986, section 3.2.2); alone, it may be written with or without
+An IPv6 address is in brackets if a port follows (RFC 3986, section 3.2.2); alone, it may be written with or without
 them.
 """
 
@@ -33,7 +33,7 @@ def parse_host(text: str) -> str:
     """Return the name or address in ``text``, without brackets.
 
     Raises:
-        InvalidAddress: ``text`` is no host.
+        InvalidAddress: ``text`` is not a host.
     """
     _check_kind(text, "write a name or an address")
     if "/" in text:

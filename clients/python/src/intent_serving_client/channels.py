@@ -29,9 +29,9 @@ Arguments: TypeAlias = Sequence[tuple[str, int | str]]
 """Channel arguments, with gRPC's names."""
 
 MAX_ATTEMPTS: Final = 5
-"""Maximum number of attempts of a call, the first included; more of them grpcio does not make."""
+"""Maximum number of attempts of a call, including the first; grpcio allows no more."""
 
-# Packages that the extra "fast" installs.
+# Packages that the extra ``fast`` installs.
 _OF_FAST: Final = frozenset({"grpc_http2", "ngh2", "structlog"})
 _RETRIED: Final = "prediction.PredictionService"
 _SOCKET: Final = "unix:"
@@ -45,7 +45,7 @@ class ChannelOptions:
 
     tls: bool = False
     """Whether to encrypt. The service's certificate is checked against ``tls_authority``, or, without it, against the
-    authorities of the system; on a blocking channel, against those that gRPC brings along."""
+    authorities of the system; on a blocking channel, against those that come with gRPC."""
     tls_authority: Path | None = None
     """PEM file of the authority that must have signed the service's certificate."""
     tls_certificate: Path | None = None
@@ -59,8 +59,7 @@ class ChannelOptions:
     max_answer_bytes: int = 64 << 20
     """Size of the largest message that is accepted, in bytes."""
     attempts: int = 1
-    """Maximum number of attempts of a prediction that fails with UNAVAILABLE, the first included, from 1 to 5. Attempts
-    share the timeout of the call."""
+    """Maximum number of attempts of a prediction that fails with UNAVAILABLE, from 1 to 5; they share its timeout."""
     fast: bool | None = None
     """Whether asyncio clients use the channel of the extra ``fast``; ``None``: if the extra is installed."""
 

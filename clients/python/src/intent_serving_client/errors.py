@@ -1,7 +1,7 @@
 """Errors of calls, each class with its gRPC status, and the only place that turns statuses into errors and back.
 
 A message is for the caller of the service: the message says in plain words what to do, and contains no path, no class
-and no text of a foreign exception. Subclasses that only the services raise are in ``serving.domain.errors``.
+and no text of an exception from elsewhere. Subclasses that only the services raise are in ``serving.domain.errors``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Status:
 
 
 class ServingError(Exception):
-    """Root of the tree. ``code`` is the gRPC status of the class; ``str(error)`` is the caller's message."""
+    """Base class of all errors. ``code`` is the gRPC status of the class; ``str(error)`` is the caller's message."""
 
     code: StatusCode = StatusCode.INTERNAL
     tried_enough = False
-    """Whether everything that could help was tried here already, so that client libraries must not retry the call."""
+    """Whether everything that could help was already tried here, so that client libraries must not retry the call."""
     retry_after: float | None = None
     """Seconds after which a retry makes sense, if known; sent to callers as metadata."""
     was_logged = False
@@ -120,7 +120,7 @@ class RemoteError(ServingError):
 
 
 def status_of(error: BaseException) -> Status:
-    """Return the status that a caller sees for ``error``; foreign errors become INTERNAL with a fixed message."""
+    """Return the status that a caller sees for ``error``; all other exceptions become INTERNAL with a fixed message."""
     if isinstance(error, ServingError):
         return Status(error.code, str(error))
     if isinstance(error, asyncio.CancelledError):

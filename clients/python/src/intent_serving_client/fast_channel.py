@@ -1,4 +1,4 @@
-"""The channel of the extra ``fast``: HTTP/2 on an engine of its own, which takes less processor time than grpcio."""
+"""The channel of the extra ``fast``: HTTP/2 with a separate engine, which takes less processor time than grpcio."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_fast_channel(
         tls: certificates and the server's name; ``None``: the connection is not encrypted.
         metadata: metadata sent with every call.
         max_answer_bytes: size of the largest message that is accepted, in bytes.
-        attempts: maximum number of attempts of a call that fails with UNAVAILABLE, the first included.
+        attempts: maximum number of attempts of a call that fails with UNAVAILABLE, including the first.
 
     Raises:
         InvalidConnection: the certificates cannot be used.

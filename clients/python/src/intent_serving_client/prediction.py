@@ -33,7 +33,7 @@ class Query(NamedTuple):
     """Deadline of the query's own caller, in seconds on the monotonic clock, if a call serves several callers."""
 
     def with_deadline(self, moment: float) -> Query:
-        """Return the same query with another ``until``, the last field, so that no other field has to be named."""
+        """Return the same query with another ``until``."""
         return Query(*self[:-1], moment)
 
 

@@ -1,6 +1,6 @@
 """Metrics of several workers, merged into those of one service.
 
-A counter must not fall: Prometheus would take that for a restart, and the whole value for an increase. So the sums
+A counter must not fall: Prometheus would mistake that for a restart, and the whole value for an increase. So the sums
 include the last collected counts of workers that have ended, and the last value of a series that a worker no longer
 exports because its model is no longer one of the busiest.
 """

@@ -65,7 +65,7 @@ _COUNTERS_OF_EACH: Final = frozenset({"process_cpu_seconds"})
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Metrics of the busiest models, or tenants, which are chosen anew at every scrape."""
+    """Metrics of the busiest models, or tenants, which are chosen again at every scrape."""
 
     subject: tuple[str, ...]
     """Labels that name the model, or tenant."""

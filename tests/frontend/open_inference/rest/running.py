@@ -1,4 +1,4 @@
-"""Builders for tests of the REST form: the real server before an engine, and a client of HTTP/1.1."""
+"""Builders for tests of the REST API: the real server in front of an engine, and a client of HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RestRequest:
 
 @dataclass
 class RestCaller:
-    """A client of the REST form."""
+    """A client of the REST API."""
 
     port: int
     admission: Admission
@@ -123,7 +123,7 @@ class RestCaller:
 async def rest_before(
     models: Path, backend: Backend, *, max_in_flight: int = 16, seconds: float = PATIENCE, **options: Any
 ) -> AsyncIterator[RestCaller]:
-    """Yield a client of the REST form of the real servicer, with models in files, before ``backend``."""
+    """Yield a client of the REST API of the real servicer, with models in files, in front of ``backend``."""
     admission = Admission(max_in_flight)
     async with servicer_before(models, backend, **options) as servicer:
         host = Http2Host(

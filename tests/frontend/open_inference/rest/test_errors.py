@@ -1,4 +1,4 @@
-"""Errors as callers of the REST form see them, and the boundary, which is the same as that of gRPC calls."""
+"""Errors as callers of the REST API see them, and the boundary, which is the same as that of gRPC calls."""
 
 from __future__ import annotations
 

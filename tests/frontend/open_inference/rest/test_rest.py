@@ -1,4 +1,4 @@
-"""The REST form of the Open Inference Protocol: each call's path, JSON and binary tensors, before the real servicer."""
+"""The REST API of the Open Inference Protocol: each call's path, JSON and binary tensors, before the real servicer."""
 
 from __future__ import annotations
 

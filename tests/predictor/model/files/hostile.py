@@ -50,7 +50,7 @@ def named_from_stack(module: str, name: str) -> bytes:
 VOCAB = named("torchtext.vocab.vocab", "Vocab") + b")\x81"
 ORDERED_DICT = named("collections", "OrderedDict")
 
-# Each tuple holds the former one twice, and its hash is computed from its items anew on each of the 2^200 paths.
+# Each tuple holds the former one twice, and its hash is computed again from its items on each of the 2^200 paths.
 HASH_BOMB = b"N\x85q\x00" + b"0h\x00h\x00\x86q\x00" * 200
 
 # Positions in a pickle for an operation that pushes one value.
