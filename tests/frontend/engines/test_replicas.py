@@ -212,7 +212,8 @@ async def test_asking_again_ends_with_the_deadline(tmp_path: Path) -> None:
         replicas["0"].always = Unavailable("away")
         with pytest.raises((Unavailable, DeadlineExceeded)):
             await backend.predict(Query("a", "x"), a_call(seconds=0.02))
-        assert 1 <= len(replicas["0"].asked) < 4
+        # On a busy machine, the deadline passes before the first attempt.
+        assert len(replicas["0"].asked) < 4
 
 
 async def test_when_one_of_a_name_leaves_only_its_models_move(tmp_path: Path, names: FakeNames) -> None:
