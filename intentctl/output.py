@@ -159,6 +159,11 @@ def print_error(message: str) -> None:
     errors.print(f"[bold red]error:[/] {escape(shown_lines(message))}", highlight=False, soft_wrap=True)
 
 
+def print_warning(message: str) -> None:
+    """Print a warning to standard error and continue."""
+    errors.print(f"[bold yellow]warning:[/] {escape(shown_lines(message))}", highlight=False, soft_wrap=True)
+
+
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print ``message`` to standard error and exit with ``code``."""
     print_error(message)
