@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -28,7 +29,8 @@ from intentctl.commands.releases.watch import watch
 from intentctl.commands.releases.withdraw import withdraw
 from intentctl.commands.train import train
 from intentctl.commands.up import up
-from intentctl.output import print_line, print_on_every_terminal
+from intentctl.output import print_line, print_on_every_terminal, print_warning
+from serving.runtime.variables import SERVICES, unknown_variables
 
 
 def _print_version(requested: bool) -> None:
@@ -71,6 +73,8 @@ def intentctl(
 def main() -> None:
     """Run the command line."""
     print_on_every_terminal()
+    for name, meant in unknown_variables(os.environ, (), SERVICES):
+        print_warning(f"the variable {name} has no effect" + (f"; {meant} was probably meant" if meant else ""))
     app()
 
 

@@ -71,16 +71,16 @@ Manager: TypeAlias = "ManagementClient | VolumeReleases"
 _HISTORY: Final = (
     Column("revision", right=True),
     Column("at", whole=True),
-    Column("by"),
-    Column("action"),
-    Column("version"),
-    Column("label"),
-    Column("stable", style="bold green"),
+    Column("by", whole=True),
+    Column("action", whole=True),
+    Column("version", whole=True),
+    Column("label", whole=True),
+    Column("stable", style="bold green", whole=True),
     Column("comment"),
 )
 _TRIALS: Final = (
-    Column("role"),
-    Column("version"),
+    Column("role", whole=True),
+    Column("version", whole=True),
     Column("answers", right=True),
     Column("errors", right=True),
     Column("compared", right=True),

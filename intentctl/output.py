@@ -23,8 +23,9 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
-from intentctl.foreign_text import shown, shown_lines
+from serving.telemetry.foreign_text import shown, shown_lines
 
 EXIT_FAILED: Final = 1
 """Exit code of a command that could not do what was requested."""
@@ -38,8 +39,13 @@ EXIT_CONFLICT: Final = 4
 _BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7e]")
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
-# The narrowest useful column: an ellipsis and a character, with padding and border.
-_LEAST_CELLS: Final = 5
+# Width up to which words are not broken, and width of the padding and the border of a column.
+_LEAST_CELLS: Final = 12
+_AROUND_CELLS: Final = 3
+
+_NAME_AND_VALUE: Final = 2
+_WIDEST_NAME: Final = 36
+"""Width of the names of a list beyond which values are not aligned."""
 
 
 class Screen(Console):
@@ -65,31 +71,68 @@ class Column:
     right: bool = False
     style: str = ""
     whole: bool = False
-    """Whether values are never cut, however narrow the terminal: readers copy them."""
+    """Whether values stay on one line, however narrow the terminal: readers copy them."""
+    words: bool = False
+    """Whether values are lists, which are broken only between their members."""
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print a coloured table on a terminal; elsewhere, lines with untruncated values separated by tabs."""
+    """Print a coloured table on a terminal; elsewhere, lines with untruncated values separated by tabs.
+
+    Where the terminal is too narrow for the columns that are kept whole, lists are printed instead of a table.
+    """
     if not console.is_terminal:
         with _writing():
             for row in ([column.name for column in columns], *rows):
                 sys.stdout.write("\t".join(shown(value.translate(_ESCAPES)) for value in row) + "\n")
         return
     cells = [[shown(value) for value in row] for row in rows]
+    least = [_least_width(column, [row[number] for row in cells]) for number, column in enumerate(columns)]
+    narrowest = 1 + sum(width + _AROUND_CELLS for width in least)
+    if narrowest > console.width:
+        _print_lists(columns, cells)
+        return
     table = Table()
-    narrowest = 1
-    for number, column in enumerate(columns):
+    for column, width in zip(columns, least, strict=True):
         table.add_column(
-            column.name, justify="right" if column.right else "left", style=column.style, no_wrap=column.whole
+            column.name,
+            min_width=width,
+            justify="right" if column.right else "left",
+            style=column.style,
+            no_wrap=column.whole,
+            overflow="fold",
         )
-        widest = max((cell_len(text) for text in (column.name, *(row[number] for row in cells))), default=0)
-        narrowest += widest + 3 if column.whole else min(widest + 3, _LEAST_CELLS)
     for row in cells:
         table.add_row(*map(escape, row))
-    if narrowest > console.width:
-        # The terminal breaks the lines; a cut id would be of no use.
-        table.width = narrowest
     console.print(table, crop=False)
+
+
+def _least_width(column: Column, values: Sequence[str]) -> int:
+    """Return the width, in cells of the terminal, that a column needs to show its heading and its values."""
+    texts = (column.name, *values)
+    if column.whole:
+        return max(map(cell_len, texts))
+    longest_word = max(cell_len(word) for text in texts for word in (text.split() or [""]))
+    return longest_word if column.words else min(longest_word, _LEAST_CELLS)
+
+
+def _print_lists(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print each row as a list of its values, with an empty line between two rows; rows of two values as one list."""
+    if len(columns) == _NAME_AND_VALUE:
+        _print_list([(name, value, columns[1].style) for name, value in rows])
+        return
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        _print_list([(column.name, value, column.style) for column, value in zip(columns, row, strict=True) if value])
+
+
+def _print_list(items: Sequence[tuple[str, str, str]]) -> None:
+    """Print names, values, and the styles of the values, one of each in a line; the terminal breaks long lines."""
+    widest = min(max((cell_len(name) for name, _, _ in items), default=0), _WIDEST_NAME)
+    for name, value, style in items:
+        line = Text.assemble((name, "bold"), " " * max(widest - cell_len(name), 0), "  ", (value, style))
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def print_line(text: str) -> None:
@@ -114,6 +157,11 @@ def as_json_text(value: Any, *, indent: int | None = None) -> str:
 def print_error(message: str) -> None:
     """Print an error to standard error and continue."""
     errors.print(f"[bold red]error:[/] {escape(shown_lines(message))}", highlight=False, soft_wrap=True)
+
+
+def print_warning(message: str) -> None:
+    """Print a warning to standard error and continue."""
+    errors.print(f"[bold yellow]warning:[/] {escape(shown_lines(message))}", highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from training.cross_validation import PARTS
-from training.data import FEWEST_VALIDATED, DataSet
+from training.data import FEWEST_VALIDATED, DataSet, Example
 from training.model import TrainedModel
 
 _FEW_TEXTS: Final = 10
 _MOSTLY_WRONG: Final = 0.5
+_SHOWN_CHARACTERS: Final = 80
 
 
 def notes_on(model: TrainedModel, data: DataSet) -> Iterator[str]:
@@ -35,6 +37,7 @@ def notes_on(model: TrainedModel, data: DataSet) -> Iterator[str]:
             f"{len(few)} of {len(counts)} labels have fewer than {_FEW_TEXTS} texts ({least!r} has {counts[least]}): "
             "more texts improve these labels most"
         )
+    yield from _note_on_conflicts((*data.train, *data.validation))
     if model.validation_accuracy < _MOSTLY_WRONG:
         yield (
             f"only {model.validation_accuracy:.0%} of the texts that the model was not shown got their label: write "
@@ -48,3 +51,21 @@ def notes_on(model: TrainedModel, data: DataSet) -> Iterator[str]:
         )
     if not data.test:
         yield "there are no test texts, so nothing was measured on texts that played no part: give some with --test"
+
+
+def _note_on_conflicts(rows: Iterable[Example]) -> Iterator[str]:
+    """Yield a note if texts have more than one label. Case and spaces make no difference."""
+    labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        labels[" ".join(row.text.casefold().split())][row.label] += 1
+    conflicts = {text: counts for text, counts in labels.items() if len(counts) > 1}
+    if conflicts:
+        text, counts = max(conflicts.items(), key=lambda item: item[1].total())
+        told = ", ".join(
+            f"{label!r} {number} times" if number > 1 else f"{label!r}" for label, number in counts.items()
+        )
+        has = "1 text has" if len(conflicts) == 1 else f"{len(conflicts)} texts have"
+        yield (
+            f"{has} more than one label ({textwrap.shorten(text, _SHOWN_CHARACTERS)!r}: {told}), and the model can "
+            "give only one of them: choose one for each such text"
+        )

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from training.data import OUT_OF_SCOPE, DataSet, Example, Source
 from training.errors import BadData
 
 _TEXT_COLUMN: Final = "text"
 _LABEL_COLUMNS: Final = ("label", "category")
+_DELIMITERS: Final = (",", ";", "\t")
+# First line by which spreadsheet programs say what separates the columns.
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n)', re.IGNORECASE)
+_LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
+_NUL: Final = "\0"
 
 
 def read_data(path: Path) -> DataSet:
@@ -55,40 +62,68 @@ def read_domain(path: Path, name: str) -> frozenset[str]:
 
 def _read_csv(path: Path) -> tuple[Source, tuple[Example, ...]]:
     data = _read(path)
-    reader = csv.reader(io.StringIO(_decoded(path, data), newline=""), strict=True)
-    try:
-        examples = tuple(_csv_examples(path, reader))
-    except csv.Error as error:
-        raise BadData(f"{path.name}, line {reader.line_num}: not valid CSV ({error}); check the quotes") from error
+    examples = tuple(_csv_examples(path, _decoded(path, data)))
     if not examples:
         raise BadData(f"{path.name} has no rows; write the columns text,label and one row per text")
     return _source(path, data), examples
 
 
-def _csv_examples(path: Path, reader: Any) -> Iterator[Example]:
-    header: list[str] = next(reader, [])
-    text_column, label_column = _columns(path, header)
-    for row in reader:
-        if not row:
+def _csv_examples(path: Path, text: str) -> Iterator[Example]:
+    separator_line = _SEPARATOR_LINE.match(text)
+    lines_before, delimiters = (0, _DELIMITERS) if separator_line is None else (1, (separator_line[1],))
+    lines = io.StringIO(text if separator_line is None else text[separator_line.end() :], newline="")
+    first = 1 + lines_before
+    columns, reader = _header(path, lines, delimiters, first)
+    try:
+        for row in reader:
+            if not row:
+                continue
+            place = f"{path.name}, line {reader.line_num + lines_before}"
+            if len(row) != columns.number:
+                raise BadData(
+                    f"{place}: {len(row)} columns, but the header has {columns.number}; "
+                    f"put quotes around a text that has {_name_of(columns.delimiter)}s"
+                )
+            yield _example(place, row[columns.text], row[columns.label])
+    except csv.Error as error:
+        line = reader.line_num + lines_before
+        raise BadData(f"{path.name}, line {line}: not valid CSV ({error}); check the quotes") from error
+
+
+class _Columns(NamedTuple):
+    """Columns of a table, as its header names them."""
+
+    delimiter: str
+    number: int
+    text: int
+    """Index of the column of texts."""
+    label: int
+    """Index of the column of labels."""
+
+
+def _header(path: Path, lines: io.StringIO, delimiters: Sequence[str], first: int) -> tuple[_Columns, Any]:
+    """Return the columns by the first of the delimiters that fits, and a reader of the rows below the header."""
+    for delimiter in delimiters:
+        lines.seek(0)
+        reader = csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=True)
+        try:
+            names = [name.strip().casefold() for name in next(reader, [])]
+        except csv.Error:
+            # Quotes around a name make no sense with another delimiter.
             continue
-        if len(row) != len(header):
-            raise BadData(
-                f"{path.name}, line {reader.line_num}: {len(row)} columns, but the header has {len(header)}; "
-                "put quotes around a text that has commas"
-            )
-        yield _example(f"{path.name}, line {reader.line_num}", row[text_column], row[label_column])
+        texts = [index for index, name in enumerate(names) if name == _TEXT_COLUMN]
+        labels = [index for index, name in enumerate(names) if name in _LABEL_COLUMNS]
+        if len(texts) == len(labels) == 1:
+            return _Columns(delimiter, len(names), texts[0], labels[0]), reader
+    lines.seek(0)
+    raise BadData(
+        f"{path.name}, line {first}: the header must name one column text and one column label (or category), "
+        f"separated by a {' or a '.join(map(_name_of, delimiters))}; it is {lines.readline().rstrip()!r}"
+    )
 
 
-def _columns(path: Path, header: Sequence[str]) -> tuple[int, int]:
-    """Return the indices of the text column and the label column."""
-    texts = [index for index, name in enumerate(header) if name == _TEXT_COLUMN]
-    labels = [index for index, name in enumerate(header) if name in _LABEL_COLUMNS]
-    if len(texts) != 1 or len(labels) != 1:
-        raise BadData(
-            f"{path.name}, line 1: the header must name one column text and one column label (or category); "
-            f"it is {','.join(header)!r}"
-        )
-    return texts[0], labels[0]
+def _name_of(delimiter: str) -> str:
+    return {",": "comma", ";": "semicolon", "\t": "tab"}.get(delimiter, f"character {delimiter!r}")
 
 
 def _read_clinc150(path: Path) -> DataSet:
@@ -116,6 +151,8 @@ def _json_examples(path: Path, document: dict[str, Any], keys: Iterable[str]) ->
 
 
 def _example(place: str, text: str, label: str) -> Example:
+    if _NUL in text or _NUL in label:
+        raise BadData(f"{place}: the text or the label has a NUL character; remove it")
     if not text.strip() or not label.strip():
         raise BadData(f"{place}: the {'label' if text.strip() else 'text'} is empty; fill it in or delete the row")
     try:
@@ -147,12 +184,27 @@ def _read(path: Path) -> bytes:
 
 
 def _decoded(path: Path, data: bytes) -> str:
+    # Accept the byte order marks that spreadsheet programs write, and texts without one.
+    is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        # Accept the byte order mark that spreadsheet programs write, and texts without it.
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BadData(f"{path.name}, line {line}: not UTF-8; save the file in that encoding") from error
+        if is_utf_16:
+            raise BadData(f"{path.name}: damaged UTF-16; save the file again, as UTF-8") from error
+        line = _line_after(data[: error.start].decode("utf-8-sig"))
+        raise BadData(f'{path.name}, line {line}: not UTF-8; save the file as "CSV UTF-8", or as UTF-8 text') from error
+    if _NUL in text:
+        line = _line_after(text[: text.index(_NUL)])
+        raise BadData(
+            f"{path.name}, line {line}: a NUL character, which no text has; remove it, or save the file as UTF-8 if it "
+            "is UTF-16"
+        )
+    return text
+
+
+def _line_after(text: str) -> int:
+    """Return the number of the line that follows ``text``, or that ``text`` ends in."""
+    return len(_LINE_BREAK.findall(text)) + 1
 
 
 def _source(path: Path, data: bytes) -> Source:

@@ -20,6 +20,8 @@ from serving.call.counters import AccessCounters
 _KEY_MODE: Final = 0o600
 _CERTIFICATE_MODE: Final = 0o644
 _COLUMNS: Final = ("identity", "rights", "models", "keys", "expired", "certificates", "limits")
+_WHOLE: Final = {"identity"}
+_LISTS: Final = {"models", "certificates"}
 
 access = typer.Typer(
     name="access",
@@ -81,7 +83,8 @@ def check(
     if as_json:
         print_json({"identities": rows, "tokens": content.jwt is not None})
         return
-    print_table([Column(name) for name in _COLUMNS], [[_shown(row[name]) for name in _COLUMNS] for row in rows])
+    columns = [Column(name, whole=name in _WHOLE, words=name in _LISTS) for name in _COLUMNS]
+    print_table(columns, [[_shown(row[name]) for name in _COLUMNS] for row in rows])
 
 
 @access.command("trial-certificates")

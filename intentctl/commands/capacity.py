@@ -201,7 +201,7 @@ def _measured(model_dir: Path) -> dict[Any, int]:
 
 
 def _print(answer: Forecast) -> None:
-    print_table([Column("quantity"), Column("value", right=True, style="bold")], _quantities(answer))
+    print_table([Column("quantity"), Column("value", right=True, style="bold", whole=True)], _quantities(answer))
     print_table(_HEADINGS, [_row(row) for row in answer.rows])
 
 

@@ -71,15 +71,24 @@ def compare(
 
 
 def _print(outcome: Comparison, a: str, b: str, show: int) -> None:
-    print_table([Column("quantity"), Column("value", right=True, style="bold")], [*_quantities(outcome, a, b)])
+    print_table(
+        [Column("quantity", whole=True), Column("value", right=True, style="bold")], [*_quantities(outcome, a, b)]
+    )
     if show and outcome.labels:
         print_table(
-            [Column("label"), Column("wins", right=True, style="green"), Column("losses", right=True, style="red")],
+            [
+                Column("label", whole=True),
+                Column("wins", right=True, style="green"),
+                Column("losses", right=True, style="red"),
+            ],
             [(each.label, f"{each.wins}", f"{each.losses}") for each in outcome.labels[:show]],
         )
     if show and outcome.differences:
         print_table(
-            [Column("text"), Column("label"), Column(f"A: {a}"), Column(f"B: {b}"), Column("B")],
+            [
+                Column("text"),
+                *(Column(name, whole=True) for name in ("label", f"A: {a}", f"B: {b}", "B")),
+            ],
             [(each.text, each.label, each.a, each.b, _kind(each)) for each in outcome.differences[:show]],
         )
 

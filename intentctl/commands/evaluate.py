@@ -105,10 +105,12 @@ def evaluate(
 
 
 def _print(outcome: Evaluation, answers: Answers, show: int) -> None:
-    print_table([Column("quantity"), Column("value", right=True, style="bold")], [*_quantities(outcome, answers)])
+    print_table(
+        [Column("quantity"), Column("value", right=True, style="bold", whole=True)], [*_quantities(outcome, answers)]
+    )
     if show and outcome.confusions:
         print_table(
-            [Column("label"), Column("answer", style="red"), Column("rows", right=True)],
+            [Column("label", whole=True), Column("answer", style="red", whole=True), Column("rows", right=True)],
             [(each.label, each.answer, f"{each.rows}") for each in outcome.confusions[:show]],
         )
 

@@ -80,4 +80,4 @@ def export(
         print_json(summary)
     else:
         rows = [(name, str(value)) for name, value in summary.items()]
-        print_table([Column("archive"), Column("", right=True)], rows)
+        print_table([Column("archive"), Column("", right=True, whole=True)], rows)

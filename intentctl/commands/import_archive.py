@@ -64,4 +64,5 @@ def import_archive(
     if as_json:
         print_json(summary)
     else:
-        print_table([Column("model"), Column("", right=True)], [(name, str(value)) for name, value in summary.items()])
+        rows = [(name, str(value)) for name, value in summary.items()]
+        print_table([Column("model"), Column("", right=True, whole=True)], rows)

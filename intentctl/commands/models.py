@@ -32,7 +32,8 @@ _SERVED: Final = (
     "shadow",
     "problem",
 )
-_WHOLE: Final = {"id", "name", "version"}
+_WHOLE: Final = {"id", "name", "version", "stable", "canary", "shadow"}
+_LISTS: Final = {"versions"}
 _NUMBERS: Final = {"labels", "bytes", "generation", "idle_seconds", "leases", "hits"}
 
 
@@ -132,7 +133,7 @@ def _list_residents(residency: Residency, *, as_json: bool) -> None:
 
 
 def _print_rows(names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    columns = [Column(name, right=name in _NUMBERS, whole=name in _WHOLE) for name in names]
+    columns = [Column(name, right=name in _NUMBERS, whole=name in _WHOLE, words=name in _LISTS) for name in names]
     print_table(columns, [[_text(row[name]) for name in names] for row in rows])
 
 

@@ -16,7 +16,6 @@ from intentctl.connection import LONGER, connecting, fail_unanswered
 from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
 from intentctl.explanations.terminal import UNKNOWN_MARK, marked
-from intentctl.foreign_text import shown
 from intentctl.output import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
@@ -33,6 +32,7 @@ from intentctl.predictions import as_dict
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable, status_of
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
+from serving.telemetry.foreign_text import shown
 from serving.wire.batches import outcomes_in_batches
 
 _STANDARD_INPUT: Final = "-"
@@ -113,14 +113,14 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     # Omit columns that would be empty.
     more = [
         (column, cell)
-        for column, cell in ((Column("instead of"), _instead_of), (Column("words"), _words))
+        for column, cell in ((Column("instead of", whole=True), _instead_of), (Column("words"), _words))
         if any(cell(prediction) for _, prediction in answered)
     ]
     rows: list[Sequence[str]] = []
     for text, prediction in answered:
         rows.append((text, prediction.label, f"{prediction.score:.3f}", *(cell(prediction) for _, cell in more)))
         rows += [("", best.label, f"{best.score:.3f}", *("" for _ in more)) for best in prediction.best[1:]]
-    columns = [Column("document"), Column("label", style="bold green"), Column("score", right=True)]
+    columns = [Column("document"), Column("label", style="bold green", whole=True), Column("score", right=True)]
     if rows:
         print_table([*columns, *(column for column, _ in more)], rows)
     for text, prediction in answered:

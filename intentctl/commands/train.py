@@ -314,7 +314,7 @@ def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     for note in summary.pop("notes"):
         errors.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     rows = [(name.replace("_", " "), _text(name, value)) for name, value in summary.items() if value is not None]
-    print_table([Column("model"), Column("", right=True)], rows)
+    print_table([Column("model"), Column("", right=True, whole=True)], rows)
 
 
 def _text(name: str, value: object) -> str:

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from intentctl.doctor.finding import Finding, Severity
-from intentctl.foreign_text import shown
 from intentctl.output import Column, console, print_json, print_table
 from serving.domain.drift import Drift, Signal, Verdict
+from serving.telemetry.foreign_text import shown
 from serving.wire.traffic_client import ModelTraffic
 
 _STYLES: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -65,7 +65,7 @@ def _show(report: Report) -> None:
     if report.findings:
         table = Table(show_lines=True)
         for name in ("", "problem", "what to do"):
-            table.add_column(name)
+            table.add_column(name, overflow="fold")
         for finding in report.in_order:
             problem = Text(shown(finding.problem)).append(f"\n{finding.check}", style="dim")
             table.add_row(Text(finding.severity, style=_STYLES[finding.severity]), problem, Text(shown(finding.advice)))
@@ -75,7 +75,7 @@ def _show(report: Report) -> None:
     counts = {severity: sum(finding.severity is severity for finding in report.findings) for severity in Severity}
     counted = ", ".join(f"{count} {severity}s" if count != 1 else f"1 {severity}" for severity, count in counts.items())
     verdict = "[green]healthy[/]" if report.is_healthy else "[bold red]not healthy[/]"
-    console.print(f"{report.model_id}: {verdict} ({counted})", highlight=False)
+    console.print(f"{report.model_id}: {verdict} ({counted})", highlight=False, soft_wrap=True)
 
 
 def _drift_table(drift: Drift) -> Table:

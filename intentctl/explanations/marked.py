@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from intentctl.foreign_text import shown
 from predictor.model.ngrams import MARK
 from predictor.model.normalization import normalized
+from serving.telemetry.foreign_text import shown
 
 _BREAK: Final = "<br />"
 _DROPPED: Final = f"{string.whitespace};:{MARK}"

@@ -10,7 +10,7 @@ from intentctl.explanations.account import Account
 from intentctl.explanations.colours import AGAINST, FOR, colour_of, hexadecimal
 from intentctl.explanations.marked import pieces_of, shown_token
 from intentctl.explanations.shares import Token, strength
-from intentctl.foreign_text import shown
+from serving.telemetry.foreign_text import shown
 
 _HEAD: Final = """<!doctype html>
 <html lang="en">

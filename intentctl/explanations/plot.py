@@ -11,7 +11,7 @@ from intentctl.explanations.account import Account
 from intentctl.explanations.colours import AGAINST, FOR, hexadecimal
 from intentctl.explanations.marked import shown_token
 from intentctl.explanations.terminal import UNKNOWN_MARK
-from intentctl.foreign_text import shown
+from serving.telemetry.foreign_text import shown
 
 _DOTS_PER_INCH: Final = 120
 _MOST_WORDS: Final = 40

@@ -11,8 +11,8 @@ from intentctl.explanations.account import Account
 from intentctl.explanations.colours import colour_of, hexadecimal
 from intentctl.explanations.marked import pieces_of, shown_token
 from intentctl.explanations.shares import strength
-from intentctl.foreign_text import shown
 from intentctl.output import Column, console, print_line, print_table
+from serving.telemetry.foreign_text import shown
 
 UNKNOWN_MARK = "~"
 """Mark around words that the vocabulary lacks, with and without colours."""
@@ -33,7 +33,7 @@ def print_account(account: Account, document: str, top: int) -> None:
         document: the document as it was sent.
         top: number of tokens to list one by one.
     """
-    console.print(Text(shown(account.label), style="bold green"), highlight=False)
+    console.print(Text(shown(account.label), style="bold green"), highlight=False, soft_wrap=True)
     console.print(marked(account, document), highlight=False, soft_wrap=True)
     print_table(_COLUMNS, rows_of(account, top))
     print_line(account.sentence)

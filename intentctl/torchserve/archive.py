@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
+from predictor.model.files.foreign import kind_of
 from predictor.model.files.zip_directory import ZIP_ERRORS, DamagedZip, DirectoryTooLarge, open_zip
 from serving.domain.errors import InvalidModelFile, ModelIncomplete
 
@@ -30,6 +31,7 @@ _MODE: Final = (stat.S_IFREG | 0o644) << 16
 _ENCRYPTED: Final = 0x41
 _LEAVES: Final = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 
+_PICKLE: Final = b"\x80"
 DAMAGED: Final = "the archive is damaged, or is not an archive of TorchServe; export it again"
 TOO_MANY_MEMBERS: Final = "the archive has far more members than a model's; export it again"
 TWO_OF_ONE_NAME: Final = "the archive holds two members with the same name; export it again"
@@ -130,7 +132,7 @@ class ZipArchive(Archive):
         try:
             self._archive = open_zip(data, zip64=False)
         except DamagedZip as error:
-            raise InvalidModelFile(DAMAGED) from error
+            raise InvalidModelFile(damage_of(data)) from error
         except DirectoryTooLarge as error:
             raise InvalidModelFile(TOO_MANY_MEMBERS) from error
         members = self._archive.infolist()
@@ -156,6 +158,18 @@ class ZipArchive(Archive):
         if len(data) != member.file_size:
             raise InvalidModelFile(DAMAGED)
         return data
+
+
+def damage_of(data: bytes) -> str:
+    """Return why a file that is no archive is refused: what the file seems to be, if its first bytes show that."""
+    kind = "a pickle" if data.startswith(_PICKLE) else kind_of(data)
+    if kind is None:
+        return DAMAGED
+    # The advice that follows is for weights.
+    return (
+        f"the archive seems to be {kind.partition(';')[0]}; give an archive of TorchServe, a .mar or .tar.gz file of "
+        "torch-model-archiver"
+    )
 
 
 def leaves_its_folder(name: str) -> bool:

@@ -21,8 +21,10 @@ from intentctl.torchserve.archive import (
     TOO_MANY_MEMBERS,
     TWO_OF_ONE_NAME,
     Archive,
+    damage_of,
     leaves_its_folder,
 )
+from predictor.model.files.foreign import kind_of
 from serving.domain.errors import InvalidModelFile
 from serving.volume.model_store import MANIFEST_FILE
 
@@ -30,6 +32,8 @@ GZIP: Final = b"\x1f\x8b"
 """First bytes of a file of gzip."""
 
 _BLOCK: Final = 512
+_MAGIC: Final = b"ustar"
+_MAGIC_AT: Final = 257
 _SIZE: Final = slice(124, 136)
 _TYPE: Final = slice(156, 157)
 _FILES: Final = (b"0", b"\0")
@@ -60,6 +64,8 @@ class TarArchive(Archive):
             raise InvalidModelFile(DAMAGED) from error
         if len(inflated) > most_bytes:
             raise InvalidModelFile(f"the archive is larger than the {most_bytes} bytes that are read")
+        if kind_of(inflated) is not None and not inflated.startswith(_MAGIC, _MAGIC_AT):
+            raise InvalidModelFile(damage_of(inflated))
         _check_headers(inflated)
         try:
             self._archive = tarfile.TarFile(fileobj=io.BytesIO(inflated))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from serving.domain.answer_counts import AnswerCounts
 from serving.domain.confidence import Confidence
@@ -19,6 +20,22 @@ MAX_MANIFEST_BYTES: Final = 8 << 20
 # Each value takes up to a hundred bytes of memory, and two bytes of the file.
 _MAX_VALUES: Final = 1 << 18
 _MAX_FAULTS_REPORTED: Final = 5
+
+
+_SHAPES: Final = ((str, "text"), (int | float, "a number"), (list, "a list"), (dict, "an object"))
+_SHAPES_WANTED: Final = {
+    "string_type": "text",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "mapping_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+_CLASSES_WANTED: Final = 'an object from index to label, such as {"0": "greeting", "1": "farewell"}'
 
 
 class FileSum(BaseModel):
@@ -124,6 +141,19 @@ class Manifest(BaseModel):
             return ""
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _by_index(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError(f"is {_shape_of(value)}, and must be {_CLASSES_WANTED}")  # noqa: TRY004 - pydantic expects it
+        odd = next((label for label in value.values() if not isinstance(label, str)), None)
+        is_turned = bool(value) and not any(index.isdecimal() for index in value)
+        if is_turned and all(isinstance(label, int) or str(label).isdecimal() for label in value.values()):
+            raise ValueError(f"is an object from label to index; turn it around, into {_CLASSES_WANTED}")
+        if odd is not None or None in value.values():
+            raise ValueError(f"has a label that is {_shape_of(odd)}, and must be {_CLASSES_WANTED}")
+        return value
+
     @field_validator("classes")
     @classmethod
     def _without_a_gap(cls, value: Mapping[str, str]) -> Mapping[str, str]:
@@ -177,11 +207,26 @@ class Manifest(BaseModel):
         return json.dumps(self.model_dump(by_alias=True, exclude_unset=True), indent=2, ensure_ascii=False) + "\n"
 
 
+def _said(fault: ErrorDetails) -> str:
+    wanted = _SHAPES_WANTED.get(fault["type"])
+    if wanted is None:
+        return fault["msg"].removeprefix("Value error, ")
+    return f"is or has {_shape_of(fault['input'])} where {wanted} is expected"
+
+
+def _shape_of(value: object) -> str:
+    """Return what a JSON value is, never the value itself."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    return next((shape for kind, shape in _SHAPES if isinstance(value, kind)), "another value")
+
+
 def _faults(error: ValidationError) -> str:
     every = (
-        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'the file'}: "
-        f"{fault['msg'].removeprefix('Value error, ')}"
-        for fault in error.errors(include_url=False, include_input=False)
+        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'the file'}: {_said(fault)}"
+        for fault in error.errors(include_url=False)
     )
     faults = list(dict.fromkeys(every))
     reported = "; ".join(faults[:_MAX_FAULTS_REPORTED])

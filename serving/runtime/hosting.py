@@ -18,7 +18,7 @@ from serving.runtime.lifecycle import Host, StopSignals, serve
 from serving.runtime.program import Program
 from serving.runtime.settings import ServerSettings, variables_of
 from serving.runtime.supervision import supervisor
-from serving.runtime.variables import unknown_variables
+from serving.runtime.variables import SERVICES, unknown_variables
 from serving.runtime.workload import Workload
 from serving.telemetry.logs import configure_logs
 from serving.transport.hosts.grpcio import GrpcioHost
@@ -29,7 +29,6 @@ log = structlog.get_logger()
 
 _FEWEST_DESCRIPTORS: Final = 64
 _DESCRIPTORS_OF_A_WORKER: Final = 8
-_SERVICES: Final = ("INTENT_FRONTEND_", "INTENT_PREDICTOR_", "INTENT_MODEL_SERVICE_")
 
 
 def host_of(settings: ServerSettings, workload: Workload, certificates: Certificates | None) -> Host:
@@ -74,7 +73,7 @@ def _check_descriptors(settings: ServerSettings) -> None:
 def _log_unknown_variables(settings: ServerSettings) -> None:
     kind = type(settings)
     own = str(kind.model_config["env_prefix"])
-    others = (prefix for prefix in _SERVICES if prefix != own)
+    others = (prefix for prefix in SERVICES if prefix != own)
     for name, meant in unknown_variables(os.environ, variables_of(kind), others):
         log.warning("unknown environment variable", variable=name, **({"meant": meant} if meant else {}))
 

@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
+    CliDualFlag,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -43,6 +44,10 @@ from serving.workers.membership import Membership
 EXIT_WRONG_SETTINGS: Final = 2
 """Exit code of a process that did not start because of its settings; the same as that of a command with wrong flags."""
 
+# Values of a setting that is on or off, as pydantic reads them.
+_ON: Final = ("true", "t", "yes", "y", "on", "1")
+_OFF: Final = ("false", "f", "no", "n", "off", "0")
+_BOOLEANS: Final = dict.fromkeys(_ON, True) | dict.fromkeys(_OFF, False)
 # Byte order mark of an editor, at the beginning of a value that was read from a file.
 _MARK: Final = "\ufeff"
 _VARIABLE_AT_END: Final = re.compile(r" \[[A-Z0-9_]+\]\Z")
@@ -249,7 +254,7 @@ class ServerSettings(BaseSettings):
     log_calls: LogCalls = Field(
         default="failed", description="calls that are logged, one line each; none: only the service's own faults"
     )
-    log_documents: bool = Field(
+    log_documents: CliDualFlag[bool] = Field(
         default=False,
         description="whether these lines include the beginning of the documents, which are personal data of callers",
     )
@@ -335,7 +340,8 @@ def load_settings(kind: type[AnySettings], arguments: Sequence[str] | None = Non
     Exits with code 2 and one message that names every fault if a value is wrong, and with 0 after ``--help``.
     """
     try:
-        return CliApp.run(kind, cli_args=list(sys.argv[1:] if arguments is None else arguments))
+        given = _with_flag_pairs(kind, sys.argv[1:] if arguments is None else arguments)
+        return CliApp.run(kind, cli_args=given)
     except ValidationError as error:
         faults = [_fault(kind, fault) for fault in error.errors(include_url=False)]
     except SettingsError as error:
@@ -343,6 +349,25 @@ def load_settings(kind: type[AnySettings], arguments: Sequence[str] | None = Non
     lines = [f"{kind.model_config['cli_prog_name']}: wrong settings, not started:", *faults]
     sys.stderr.write("\n  ".join(lines) + "\n")
     raise SystemExit(EXIT_WRONG_SETTINGS)
+
+
+def _with_flag_pairs(kind: type[BaseSettings], arguments: Sequence[str]) -> list[str]:
+    """Return ``arguments`` with ``--name`` or ``--no-name`` for the former ``--name true`` and ``--name=false``."""
+    flags = {f"--{name.replace('_', '-')}" for name, field in kind.model_fields.items() if field.annotation is bool}
+    given: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if equals and flag in flags and value.lower() in _BOOLEANS:
+            given.append(_flag(flag, is_on=_BOOLEANS[value.lower()]))
+        elif given and given[-1] in flags and argument.lower() in _BOOLEANS:
+            given[-1] = _flag(given[-1], is_on=_BOOLEANS[argument.lower()])
+        else:
+            given.append(argument)
+    return given
+
+
+def _flag(name: str, *, is_on: bool) -> str:
+    return name if is_on else f"--no-{name.removeprefix('--')}"
 
 
 def variable_of(kind: type[BaseSettings], name: str) -> str:

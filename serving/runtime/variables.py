@@ -18,23 +18,32 @@ _INJECTED_NAME: Final = re.compile(
 _INJECTED_VALUE: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _PORT: Final = "_PORT"
 
-# Variables of the command line, the Compose files and the tests, which may share an environment with the services.
-_OTHERS: Final = (
-    "INTENT_ADDRESS",
-    "INTENT_AT_TORCHSERVE",
-    "INTENT_CERTIFICATES",
-    "INTENT_CLIENT",
-    "INTENT_CPUS",
-    "INTENT_CREDENTIAL",
-    "INTENT_GRAFANA_",
-    "INTENT_MODELS",
-    "INTENT_PEERS_",
-    "INTENT_PROMETHEUS_",
-    "INTENT_SHARED",
-    "INTENT_TAG",
-    "INTENT_TEST_",
-    "INTENT_TLS_",
+SERVICES: Final = ("INTENT_FRONTEND_", "INTENT_PREDICTOR_", "INTENT_MODEL_SERVICE_")
+"""Prefixes of the settings of the services."""
+
+# Variables of the command line, the Compose files and the scripts, which may share an environment with the services.
+_OTHERS: Final = frozenset(
+    {
+        "INTENT_ADDRESS",
+        "INTENT_AT_TORCHSERVE",
+        "INTENT_CERTIFICATES",
+        "INTENT_CLIENT",
+        "INTENT_CPUS",
+        "INTENT_CREDENTIAL",
+        "INTENT_CREDENTIAL_FILE",
+        "INTENT_GRAFANA_ADDRESS",
+        "INTENT_MODELS",
+        "INTENT_MODELS_ACCESS",
+        "INTENT_PEERS_HOME",
+        "INTENT_PROMETHEUS_ADDRESS",
+        "INTENT_SHARED",
+        "INTENT_TAG",
+        "INTENT_TLS_AUTHORITY",
+        "INTENT_TLS_CERTIFICATE",
+        "INTENT_TLS_KEY",
+    }
 )
+_OF_TESTS: Final = "INTENT_TEST_"
 
 
 class UnknownVariable(NamedTuple):
@@ -68,8 +77,8 @@ def unknown_variables(
         known: names of the variables that are settings of the process.
         services: prefixes of the variables of other services, which may share the environment.
     """
-    names = sorted({*known})
-    others = (*_OTHERS, *services)
+    names = sorted({*known} | _OTHERS)
+    others = (_OF_TESTS, *services)
     for name, value in sorted(environment.items()):
         # An editor's byte order mark stays in front of the first name of a file of variables.
         upper = name.upper().lstrip("\ufeff")
@@ -77,4 +86,8 @@ def unknown_variables(
             continue
         if (upper in names and upper == name.upper()) or (upper not in names and upper.startswith(others)):
             continue
-        yield UnknownVariable(name, next(iter(difflib.get_close_matches(upper, names, 1)), ""))
+        # The prefix that all names share would make all of them similar.
+        meant = difflib.get_close_matches(
+            upper.removeprefix(PREFIX), [known.removeprefix(PREFIX) for known in names], 1
+        )
+        yield UnknownVariable(name, next((known for known in names if known.removeprefix(PREFIX) in meant), ""))

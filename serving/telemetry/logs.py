@@ -9,11 +9,13 @@ from typing import Final, Literal
 import structlog
 
 from serving.call.call import request_id_of_call, span_of_call
+from serving.telemetry.foreign_text import shown, shown_lines
 
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+_TRACEBACKS: Final = frozenset({"exception", "stack"})
 _LIFE: Final = frozenset({"listening", "ready", "draining", "stopped"})
 
 
@@ -46,16 +48,31 @@ def configure_logs(service: str, level: LogLevel, log_format: LogFormat, *, work
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    rendering: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if console:
-        rendering.append(  # The pretty traceback would show local variables, which hold callers' texts.
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        )
-    else:
-        rendering += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    rendering: list[structlog.typing.Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        # The console's own traceback would show local variables, which hold callers' texts.
+        structlog.processors.format_exc_info,
+    ]
+    rendering += [_escaped, structlog.dev.ConsoleRenderer()] if console else [structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=rendering, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _escaped(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape what a terminal would obey. Only tracebacks keep their line breaks."""
+    return {
+        name: value if value is None else shown_lines(value) if name in _TRACEBACKS else _shown(value)
+        for name, value in event.items()
+    }
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return shown(value)
+    # The console prints the representation of all other values.
+    representation = repr(value)
+    return value if representation.isprintable() else shown(representation)
 
 
 def with_request_id(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

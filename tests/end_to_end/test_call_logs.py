@@ -37,7 +37,7 @@ class Logged:
 def logged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
     folder = tmp_path_factory.mktemp("call-logs")
     shutil.copytree(ROOT / "models" / MODEL, folder / "models" / MODEL)
-    telling = ("--log-calls", "all", "--log-documents", "true")
+    telling = ("--log-calls", "all", "--log-documents")
     with stack(folder / "models", folder, predictor=telling, transport=request.param) as running:
         yield Logged(running, request.param)
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -39,6 +42,31 @@ def test_the_former_name_of_an_option_still_works(tmp_path: Path) -> None:
     ]
     assert refused[0].output == refused[1].output
     assert "No such option" not in refused[0].output
+
+
+def intentctl(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "intentctl", *map(str, arguments)]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+def test_a_misspelt_variable_is_named_on_standard_error(tmp_path: Path) -> None:
+    done = intentctl("models", "--model-dir", tmp_path, "--json", INTENT_TLS_AUTHORTY="ca.pem", INTENT_CREDENTAIL="x")
+    assert (done.returncode, done.stdout) == (0, "[]\n")
+    assert done.stderr.splitlines() == [
+        "warning: the variable INTENT_CREDENTAIL has no effect; INTENT_CREDENTIAL was probably meant",
+        "warning: the variable INTENT_TLS_AUTHORTY has no effect; INTENT_TLS_AUTHORITY was probably meant",
+    ]
+
+
+def test_variables_of_others_are_not_named(tmp_path: Path) -> None:
+    others = {
+        "INTENT_CREDENTIAL": "x",
+        "INTENT_FRONTEND_ROUTES": "a=b",
+        "INTENT_PREDICTOR_SERVICE_HOST": "10.0.0.1",
+        "INTENT_CUSTOM_PORT": "tcp://10.0.0.1:80",
+        "INTENT_TEST_TRANSPORT": "http2",
+    }
+    assert intentctl("models", "--model-dir", tmp_path, "--json", **others).stderr == ""
 
 
 def test_a_live_version_is_still_deleted_by_force_alone() -> None:

@@ -18,10 +18,10 @@ from intentctl.explanations.page import html_page
 from intentctl.explanations.plot import draw
 from intentctl.explanations.shares import strength, tokens_of, words_of
 from intentctl.explanations.terminal import marked, rows_of
-from intentctl.foreign_text import shown
 from predictor.model.tokenizer import Tokenizer
 from serving.domain.explanation import Explanation, LabelExplanation
 from serving.domain.prediction import Fallback, Prediction, ScoredLabel
+from serving.telemetry.foreign_text import shown
 
 NGRAMS = Tokenizer.parse("basic_english+words:2+characters:2-4")
 TEXTS = st.text(st.one_of(st.sampled_from("aB '.<>\"&;$"), st.characters()), max_size=30)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import stat
@@ -218,7 +219,12 @@ def with_manifest(**keys: Any) -> bytes:
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the archive is damaged"),
-    "no zip": (b"hello", "the archive is damaged"),
+    "no zip": (b"hello", "the archive seems to be plain text; give an archive of TorchServe"),
+    "a model of ONNX": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "the archive seems to be a model of ONNX; give"),
+    "a pickle": (b"\x80\x02}q\x00.", "the archive seems to be a pickle; give an archive of TorchServe"),
+    "a tar archive without gzip": (b"model.pth".ljust(257, b"\0") + b"ustar", "the archive seems to be a tar archive;"),
+    "a web page": (b"<!DOCTYPE html><title>404</title>", "the archive seems to be a web page; give an archive"),
+    "text in gzip": (gzip.compress(b"hello"), "the archive seems to be plain text; give an archive"),
     "cut off": (zipped(MEMBERS)[:-30], "the archive is damaged"),
     "two of one name": (zipped_twice("vocab.pth"), "two members with the same name"),
     "leaves upwards": (zipped({**MEMBERS, "a/../../b": b""}), "outside of its folder"),

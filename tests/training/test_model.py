@@ -114,6 +114,18 @@ def test_the_example_is_answered_rightly(trained: TrainedModel) -> None:
     assert (answer.label, answer.fallback) == (trained.example.label, None)
 
 
+def test_texts_with_two_labels_are_counted_and_one_is_shown(trained: TrainedModel) -> None:
+    def conflicts(*rows: tuple[str, str]) -> list[str]:
+        data = replace(FEW, train=(*FEW.train, *(Example(text, label) for text, label in rows)))
+        return [note for note in notes_on(trained, data) if "more than one label" in note]
+
+    assert conflicts(("pay bill", "hours"), ("pay bill", "hours")) == []
+    (one,) = conflicts(("pay bill", "hours"), ("Pay  bill", "maybe"), ("pay bill", "hours"))
+    assert "1 text has more than one label ('pay bill': 'hours' 2 times, 'maybe')" in one
+    (two,) = conflicts(("pay bill", "hours"), ("pay bill", "maybe"), ("a", "hours"), ("a", "maybe"), ("a", "maybe"))
+    assert "2 texts have more than one label ('a': 'hours', 'maybe' 2 times)" in two
+
+
 def test_what_could_not_be_known_is_told(trained: TrainedModel) -> None:
     told = " ".join(notes_on(trained, FEW))
     assert "too few texts to keep some for validation" in told

@@ -69,12 +69,60 @@ def test_the_source_tells_the_name_and_the_digest_of_the_file(write_csv: Write) 
         ("text,label\n  ,greet\n", r"line 2: the text is empty"),
         ("text,label\nhello, \n", r"line 2: the label is empty"),
         ('text,label\n"hello,greet\n', r"line 2: not valid CSV .*check the quotes"),
-        (b"text,label\nhello,greet\nna\xefve,greet\n", r"line 3: not UTF-8"),
+        (b"text,label\nhello,greet\nna\xefve,greet\n", r"line 3: not UTF-8; save the file as .CSV UTF-8."),
+        (b"text,label\rhello,greet\rna\xefve,greet\r", r"line 3: not UTF-8"),
+        ("text,label\r\nhello,greet\r\nlost\0card,card\r\n", r"line 3: a NUL character, which no text has; remove it"),
+        ("text,label\nhello,greet\n".encode("utf-16-le"), r"line 1: a NUL character, .*if it is UTF-16"),
+        ("text,label\n".encode("utf-16")[:-1], r"damaged UTF-16; save the file again"),
+        ("sep=,\ntext;label\nhello;greet\n", r"line 2: the header .* separated by a comma; it is 'text;label'"),
     ],
 )
 def test_a_bad_csv_file_is_told_by_its_line(write_csv: Write, content: str | bytes, message: str) -> None:
     with pytest.raises(BadData, match=message):
         read_data(write_csv(content))
+
+
+TABLE = "text,label\r\nwhere is my card,card\r\ncafé crème,food\r\n"
+ROWS = (Example("where is my card", "card"), Example("café crème", "food"))
+SAVED = {
+    "with semicolons": TABLE.replace(",", ";").encode("utf-8-sig"),
+    "with tabs": TABLE.replace(",", "\t").encode(),
+    "with quotes and semicolons": TABLE.replace(",", '";"').replace("\r\n", '"\r\n"')[:-1].join(('"', "")).encode(),
+    "with a line sep=,": f"sep=,\r\n{TABLE}".encode("utf-8-sig"),
+    "with a line sep=;": ("sep=;\n" + TABLE.replace(",", ";")).encode(),
+    "with a line sep=|": ("sep=|\r" + TABLE.replace(",", "|")).encode(),
+    "with carriage returns only": TABLE.replace("\r\n", "\r").encode(),
+    "as Unicode text of Excel": TABLE.replace(",", "\t").encode("utf-16"),
+    "as UTF-16, the other way round": "\ufeff".encode("utf-16-be") + TABLE.encode("utf-16-be"),
+    "with spaces and capitals in the header": TABLE.replace("text,label", " Text, Label ").encode(),
+    "with spaces after the commas": TABLE.replace(",", ', "').replace("\r\n", '"\r\n').encode(),
+}
+
+
+@pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())
+def test_a_table_is_read_however_a_spreadsheet_program_saved_it(write_csv: Write, saved: bytes) -> None:
+    assert read_data(write_csv(saved)).train == ROWS
+
+
+def test_texts_may_contain_the_other_delimiters(write_csv: Write) -> None:
+    data = read_data(write_csv("text;label\nyes, please;greet\nno\tthanks;leave\n"))
+    assert data.train == (Example("yes, please", "greet"), Example("no\tthanks", "leave"))
+
+
+def test_lines_are_counted_from_a_line_sep(write_csv: Write) -> None:
+    with pytest.raises(BadData, match=r"line 3: 3 columns, but the header has 2; put quotes around .* semicolons"):
+        read_data(write_csv("sep=;\ntext;label\na;b;c\n"))
+
+
+def test_clinc150_in_utf_16_is_read_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "texts.json"
+    path.write_bytes(json.dumps({"train": [["hello", "greet"]]}).encode("utf-16"))
+    assert read_data(path).train == (Example("hello", "greet"),)
+
+
+def test_a_nul_character_that_json_escapes_is_refused(write_json: Callable[[object], Path]) -> None:
+    with pytest.raises(BadData, match=r"row 1 of 'train': the text or the label has a NUL character"):
+        read_data(write_json({"train": [["hel\0lo", "greet"]]}))
 
 
 def test_a_file_that_is_not_there_is_told_without_its_folder(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import typer
 from intent_serving_client.channels import ChannelOptions
 from intent_serving_client.management_client import ManagementClient
 from intentctl.connection import connecting
-from intentctl.foreign_text import shown
 from intentctl.managing import FRONTEND, Frontend, ending_by_code, summary_of
 from intentctl.output import AsJson, as_json_text
 from serving.domain.management import ModelChange
+from serving.telemetry.foreign_text import shown
 
 
 @connecting

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -197,6 +198,34 @@ def test_a_key_of_the_wrong_kind_is_refused_by_its_name(key: str, keys: dict[str
 def test_a_missing_algorithm_is_named() -> None:
     with refused(InvalidManifest, match="Algorithm: Field required"):
         Manifest.parse(b"{}")
+
+
+WANTED = r'an object from index to label, such as {"0": "greeting", "1": "farewell"}'
+SHAPES = {
+    "list": (["a", "b"], f"classes: is a list, and must be {WANTED}"),
+    "null": (None, f"classes: is null, and must be {WANTED}"),
+    "text": ("a", f"classes: is text, and must be {WANTED}"),
+    "turned": ({"a": 0, "b": 1}, f"classes: is an object from label to index; turn it around, into {WANTED}"),
+    "turned-text": ({"a": "0", "b": "1"}, f"classes: is an object from label to index; turn it around, into {WANTED}"),
+    "number": ({"0": 1}, f"classes: has a label that is a number, and must be {WANTED}"),
+    "null-label": ({"0": "a", "1": None}, f"classes: has a label that is null, and must be {WANTED}"),
+    "object-label": ({"0": {"name": "a"}}, f"classes: has a label that is an object, and must be {WANTED}"),
+}
+
+
+@pytest.mark.parametrize(("classes", "message"), SHAPES.values(), ids=SHAPES.keys())
+def test_classes_of_another_shape_are_refused_with_the_shape_and_an_example(classes: object, message: str) -> None:
+    with refused(InvalidManifest, match=f"^{re.escape(f'manifest.json: {message}')}$"):
+        parsed(classes=classes)
+
+
+def test_other_keys_of_another_shape_are_refused_with_the_shape() -> None:
+    with refused(InvalidManifest, match="Algorithm: is or has a number where text is expected"):
+        parsed(Algorithm=1)
+    with refused(InvalidManifest, match="Files: is or has a list where an object is expected"):
+        parsed(Files=[])
+    with refused(InvalidManifest, match="Confidence: is or has text where an object is expected"):
+        parsed(Confidence="high")
 
 
 def test_a_gap_in_the_classes_is_named_by_its_index() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,37 @@ def test_every_wrong_value_is_told_in_one_message(
     ):
         variable = prefix + name.replace("-", "_").upper()
         assert any(f"--{name} (or {variable}) is {value}: " in fault for fault in faults), faults
+
+
+ON_OR_OFF = {
+    "--log-documents": True,
+    "--no-log-documents": False,
+    "--log-documents true": True,
+    "--log-documents False": False,
+    "--log-documents 0": False,
+    "--log-documents=yes": True,
+    "--log-documents=false": False,
+    "--log-documents --port 2": True,
+    "--no-log-documents --log-documents": True,
+}
+
+
+@pytest.mark.parametrize("kind", [FrontendSettings, PredictorSettings, ModelServiceSettings])
+@pytest.mark.parametrize(("given", "is_on"), ON_OR_OFF.items())
+def test_what_is_on_or_off_is_a_pair_of_flags_and_takes_a_value_as_before(
+    kind: type[ServerSettings], given: str, is_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{kind.model_config['env_prefix']}LOG_DOCUMENTS", str(not is_on))
+    assert load_settings(kind, given.split()).log_documents is is_on
+
+
+@pytest.mark.parametrize("kind", [FrontendSettings, PredictorSettings, ModelServiceSettings])
+def test_help_shows_no_type_for_flags(kind: type[ServerSettings], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load_settings(kind, ["--help"])
+    printed = capsys.readouterr().out
+    assert "--log-documents, --no-log-documents" in printed
+    assert re.search(r"--\S+ bool\b", printed) is None
 
 
 @BOTH

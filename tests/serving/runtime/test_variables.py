@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from model_service.settings import ModelServiceSettings
 from serving.runtime.settings import load_settings
-from serving.runtime.variables import UnknownVariable, is_injected_port, unknown_variables
+from serving.runtime.variables import SERVICES, UnknownVariable, is_injected_port, unknown_variables
+from tests.conftest import ROOT
 
 KNOWN = ("INTENT_PREDICTOR_PORT", "INTENT_PREDICTOR_MAX_MODELS", "MODEL_DIR")
 
@@ -23,6 +25,10 @@ def found(name: str, value: str = "1") -> list[UnknownVariable]:
         ("intent_predictor_prt", "INTENT_PREDICTOR_PORT"),
         ("\ufeffINTENT_PREDICTOR_PORT", "INTENT_PREDICTOR_PORT"),
         ("INTENT_XYZZY", ""),
+        ("INTENT_TLS_AUTHORTY", "INTENT_TLS_AUTHORITY"),
+        ("INTENT_CREDENTIALS", "INTENT_CREDENTIAL"),
+        ("INTENT_CREDENTIAL_FLIE", "INTENT_CREDENTIAL_FILE"),
+        ("INTENT_PROMETHEUS_ADRESS", "INTENT_PROMETHEUS_ADDRESS"),
     ],
 )
 def test_a_misspelt_variable_is_found_with_what_was_meant(name: str, meant: str) -> None:
@@ -49,6 +55,14 @@ def test_a_misspelt_variable_is_found_with_what_was_meant(name: str, meant: str)
 )
 def test_settings_and_names_of_others_are_not(name: str, value: str) -> None:
     assert found(name, value) == []
+
+
+def test_every_variable_of_scripts_and_compose_files_is_known() -> None:
+    sources = [*ROOT.glob("docker-compose*.yml"), *(ROOT / "deploy").rglob("*.yml"), *(ROOT / "scripts").iterdir()]
+    texts = [path.read_text(errors="replace") for path in sources if path.is_file()]
+    names = {name for text in texts for name in re.findall(r"INTENT_[A-Z_]*[A-Z](?!\w)", text)}
+    assert "INTENT_CERTIFICATES" in names
+    assert [name for name in sorted(names) if [*unknown_variables({name: "1"}, (), SERVICES)]] == []
 
 
 def test_a_port_that_an_operator_sets_is_not_taken_for_an_orchestrators() -> None:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from typing import Any
+
+import pytest
 
 SCRIPT = """
 import logging, sys, structlog
@@ -49,6 +52,48 @@ def test_nothing_in_a_line_can_make_another_line_or_colour_a_terminal() -> None:
     ended = run(log_format="json")
     assert len(ended.stderr.splitlines()) == 3
     assert "\x1b" not in ended.stderr
+
+
+HOSTILE = "a\x1b]0;owned\x07b\x1b[2J\x9b31m\u202e\x7f\x00\n2026 [error] forged"
+FOREIGN = """
+import logging, structlog
+from pathlib import Path
+from serving.telemetry.logs import configure_logs
+
+class Named:
+    def __repr__(self):
+        return {hostile!r}
+
+configure_logs("frontend", "info", {log_format!r})
+log = structlog.get_logger()
+log.info("first", reason={hostile!r})
+log.info({hostile!r}, plain="größe")
+log.info("nested", reasons=[{hostile!r}], by_name={{{hostile!r}: {hostile!r}}}, path=Path({hostile!r}), named=Named())
+logging.getLogger({hostile!r}).warning("its %s", {hostile!r})
+try:
+    raise ValueError({hostile!r})
+except ValueError as error:
+    log.error("last", exc_info=error)
+"""
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_what_others_wrote_does_not_control_a_terminal(log_format: str) -> None:
+    script = FOREIGN.format(hostile=HOSTILE, log_format=log_format)
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60, env=environment)
+    written = re.sub(r"\x1b\[[0-9;]*m", "", ended.stderr.decode())
+    lines = written.split("\n")
+    assert [
+        character for line in lines for character in line if not character.isprintable() and character != "\x7f"
+    ] == []
+    assert "owned" in lines[0]
+    before_the_traceback = lines[: next(number for number, line in enumerate(lines) if "last" in line)]
+    assert len(before_the_traceback) == 4
+    if log_format == "console":
+        assert r"\x1b]0;owned\x07b" in lines[1]
+        assert "\x7f" not in written
+        assert "größe" in written
 
 
 def test_the_level_decides_what_is_written_of_libraries_too() -> None:

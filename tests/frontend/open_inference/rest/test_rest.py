@@ -280,6 +280,17 @@ async def test_null_stands_for_no_value_and_unknown_keys_are_ignored(rest: RestC
     assert (answer.status, answer.json()["model_name"], "id" in answer.json()) == (200, "model", False)
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+async def test_a_byte_order_mark_before_the_json_is_no_part_of_it(rest: RestCaller) -> None:
+    request = json.dumps(documents("a")).encode()
+    marked, plain = [await rest.post(INFER, body) for body in (BYTE_ORDER_MARK + request, request)]
+    assert (marked.status, outputs_of(marked)) == (200, outputs_of(plain))
+    index = "/v2/repository/index"
+    assert (await rest.post(index, BYTE_ORDER_MARK + b"{}")).body == (await rest.post(index, b"{}")).body
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "text/plain", ""])
 async def test_json_is_read_whatever_its_content_type_says(content_type: str, rest: RestCaller) -> None:
     headers = {"content-type": content_type}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intentctl.foreign_text import shown, shown_lines
+from serving.telemetry.foreign_text import shown, shown_lines
 
 JOINERS = "\u200c\u200d"
 
