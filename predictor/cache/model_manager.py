@@ -45,7 +45,7 @@ from serving.domain.errors import (
 )
 from serving.domain.model_id import ModelId, reference_of
 from serving.volume.freshness.checks import FreshnessChecks
-from serving.volume.model_store import Fingerprint
+from serving.volume.model_store import SETTLE_SECONDS, Fingerprint
 from serving.volume.unknown_models import UnknownBounds, UnknownModels
 
 log = structlog.get_logger()
@@ -144,7 +144,7 @@ class ManagerBounds:
     """Processor time after which a load is refused, in seconds."""
     refresh_patience_seconds: float = 0.1
     """Time for which a caller waits for a check of the files, and for a newer copy, in seconds."""
-    settle_seconds: float = 1.0
+    settle_seconds: float = SETTLE_SECONDS
     """Time for which files that no sums prove to be one copy have to be at rest before they are loaded, in seconds."""
     most_rests: int = 10
     """Maximum number of these times that one load waits while the files keep changing."""
