@@ -1,6 +1,6 @@
 """Contents of model files, remembered by model and read again when a file changes.
 
-All state belongs to one event loop; files are read in a pool of threads.
+All state belongs to one event loop; files are read in threads.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
+from serving.call.daemon_threads import DaemonThreads
+from serving.call.load_slots import LoadSlots
 from serving.call.tasks import SingleFlight, Tasks, joined
 from serving.domain.errors import ModelFolderUnavailable, ModelNotFound, ServingError, TooManyLoads
-from serving.domain.model_id import ModelId
+from serving.domain.model_id import ModelId, reference_of
 from serving.volume.file_identity import FileIdentity
 from serving.volume.freshness.checks import FreshnessChecks
 from serving.volume.unknown_models import UnknownBounds, UnknownModels
@@ -94,6 +95,12 @@ class MemoryBounds:
     """Bounds of the models that are remembered as absent."""
     patience_seconds: float = 0.1
     """Time for which a caller waits for the volume where an older value can be used, in seconds."""
+    slow_threads: int = 16
+    """Maximum number of slow reads at the same time, besides the others."""
+    aside_seconds: float = 0.5
+    """Time after which a read counts as slow, in seconds."""
+    hang_seconds: float = 10.0
+    """Time after which a slow read goes on without a slot if others need its slot, in seconds."""
 
 
 BOUNDS: Final = MemoryBounds()
@@ -104,7 +111,7 @@ class Remembered(Generic[Value]):
 
     Args:
         source: the source of the files.
-        threads: maximum number of files that are read at the same time.
+        threads: maximum number of files that are read at the same time, besides slow reads.
         bounds: bounds and times.
         clock: returns the time by which absent models are forgotten, in seconds.
     """
@@ -119,7 +126,13 @@ class Remembered(Generic[Value]):
     ) -> None:
         self._source = source
         self._bounds = bounds
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=source.kind)
+        self._threads = DaemonThreads(source.kind)
+        self._slots = LoadSlots(
+            quick=threads,
+            slow=bounds.slow_threads,
+            aside_seconds=bounds.aside_seconds,
+            hang_seconds=bounds.hang_seconds,
+        )
         # Least recently used first. The library's cache takes ten times as long for every call.
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
         self._bytes = 0
@@ -186,8 +199,7 @@ class Remembered(Generic[Value]):
         """Cancel all lookups."""
         await self._tasks.close()
         await self._looks.close()
-        # A volume that hangs must not hang the end.
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def _on_change(self, entry: Entry[Value], *, changed: bool) -> None:
         """Apply the result of a check in the background: a changed file is read when its model is asked for."""
@@ -195,7 +207,8 @@ class Remembered(Generic[Value]):
 
     async def _look_up(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:
         try:
-            entry = await asyncio.get_running_loop().run_in_executor(self._pool, self._current, model_id, known)
+            async with self._slots.quick(reference_of(model_id).name):
+                entry = await self._threads.run(self._current, model_id, known)
         except ModelNotFound as error:
             if (learned := self._learned_since(model_id, known)) is not None:
                 return learned

@@ -40,7 +40,8 @@ from serving.volume.model_store import (
 WORKSPACE: Final = 48 << 20
 """Bytes that a load may take besides those of its files and its model: for descriptions, directories and tables.
 
-The memory that the predictor keeps for itself includes this much for each loading thread.
+The memory that the predictor keeps for itself includes this much for each loading thread, and for one slow load;
+further slow loads reserve it.
 """
 
 MOST_LOADING_BYTES: Final = 4 << 30
