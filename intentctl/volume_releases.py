@@ -124,8 +124,7 @@ class VolumeReleases:
             manifest = self._store.read_manifest(model_id)
             if manifest.is_elsewhere:
                 raise ReleaseRefused("the model's engine has to be queried; release it through a frontend")
-            loader = Loader(self._store, FileLimits())
-            model = loader.load(model_id, loader.fingerprint(model_id))
+            model, _ = Loader(self._store, FileLimits()).load_at_rest(model_id)
             (answer,) = model.predict([example_query(model_id, manifest)])
             if isinstance(answer, ServingError):
                 raise answer

@@ -19,7 +19,7 @@ from predictor.metrics.memory import MemoryLimitCollector
 from predictor.metrics.modelmesh import modelmesh_collectors
 from predictor.metrics.traffic import TrafficCollector
 from predictor.model.intent_model import IntentModel
-from predictor.model.loader import FileLimits, Loader
+from predictor.model.loader import WORKSPACE, FileLimits, Loader
 from predictor.rpc.servicer import predictor_service
 from predictor.settings import PredictorSettings
 from serving.call.closing import close_in_order
@@ -76,7 +76,7 @@ def build_engine(settings: PredictorSettings, comparison: FileComparison) -> Inf
         threads=settings.file_threads,
         max_loads=settings.max_loads,
         freshness_seconds=settings.freshness_seconds,
-        bounds=ManagerBounds(processor_seconds=settings.max_load_processor_seconds),
+        bounds=ManagerBounds(processor_seconds=settings.max_load_processor_seconds, workspace=WORKSPACE),
         after_evictions=give_memory_back,
     )
     queries = QueryLimits(settings.max_document_bytes, settings.max_batch_size)

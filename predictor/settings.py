@@ -50,7 +50,8 @@ class PredictorSettings(ServerSettings):
         default=1024,
         ge=1,
         le=MOST,
-        description="maximum number of models that wait to be loaded; further ones are refused with RESOURCE_EXHAUSTED",
+        description="maximum number of models that wait to be loaded, at most half of them versions of one name;"
+        " further ones are refused with RESOURCE_EXHAUSTED",
     )
     max_weights_bytes: Bytes = Field(default=256 << 20, ge=1, le=1 << 50, description="maximum size of model.pth")
     max_vocabulary_bytes: Bytes = Field(default=64 << 20, ge=1, le=1 << 50, description="maximum size of vocab.pth")

@@ -25,6 +25,7 @@ from predictor.settings import PredictorSettings
 from serving.call.call import Call
 from serving.call.deadline import Deadline
 from serving.domain.errors import InvalidManifest
+from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query, ScoredLabel
 from serving.domain.query_limits import QueryLimits
@@ -126,7 +127,8 @@ def reseal(folder: Path) -> Path:
     """Write the sums of changed files into a model's manifest, as its publisher does; return the folder."""
     # An invalid manifest holds no checksums.
     with contextlib.suppress(InvalidManifest):
-        seal(folder)
+        Manifest.parse((folder / "manifest.json").read_bytes())
+        seal(unseal(folder))
     return folder
 
 

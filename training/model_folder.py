@@ -117,7 +117,7 @@ def write_model_folder(root: Path, model_id: ModelId, files: Mapping[str, bytes]
         with TemporaryDirectory() as source:
             for name, data in files.items():
                 (Path(source) / name).write_bytes(data)
-            publish(Path(source), root, model_id, replace=replace, check=check_servable)
+            publish(Path(source), root, model_id, replace=replace, check=check_servable, settle_seconds=0.0)
     except OSError as error:
         raise FolderUnwritable(f"the folder of {model_id} cannot be written: {error.strerror}") from error
     return root.joinpath(*folders_of(model_id))

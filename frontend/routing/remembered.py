@@ -1,26 +1,26 @@
 """Contents of model files, remembered by model and read again when a file changes.
 
-All state belongs to one event loop; files are read in a pool of threads.
+All state belongs to one event loop; files are read in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
 from serving.call.closing import close_in_order
+from serving.call.daemon_threads import DaemonThreads
+from serving.call.load_slots import LoadSlots
 from serving.call.tasks import SingleFlight, Tasks, joined
 from serving.domain.errors import ModelFolderUnavailable, ModelNotFound, ServingError, TooManyLoads
-from serving.domain.model_id import ModelId
+from serving.domain.model_id import ModelId, reference_of
 from serving.volume.file_identity import FileIdentity
 from serving.volume.freshness.checks import FreshnessChecks
 from serving.volume.unknown_models import UnknownBounds, UnknownModels
@@ -96,6 +96,12 @@ class MemoryBounds:
     """Bounds of the models that are remembered as absent."""
     patience_seconds: float = 0.1
     """Time for which a caller waits for the volume where an older value can be used, in seconds."""
+    slow_threads: int = 16
+    """Maximum number of slow reads at the same time, besides the others."""
+    aside_seconds: float = 0.5
+    """Time after which a read counts as slow, in seconds."""
+    hang_seconds: float = 10.0
+    """Time after which a slow read goes on without a slot if others need its slot, in seconds."""
 
 
 BOUNDS: Final = MemoryBounds()
@@ -106,7 +112,7 @@ class Remembered(Generic[Value]):
 
     Args:
         source: the source of the files.
-        threads: maximum number of files that are read at the same time.
+        threads: maximum number of files that are read at the same time, besides slow reads.
         bounds: bounds and times.
         clock: returns the time by which absent models are forgotten, in seconds.
     """
@@ -121,7 +127,13 @@ class Remembered(Generic[Value]):
     ) -> None:
         self._source = source
         self._bounds = bounds
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=source.kind)
+        self._threads = DaemonThreads(source.kind)
+        self._slots = LoadSlots(
+            quick=threads,
+            slow=bounds.slow_threads,
+            aside_seconds=bounds.aside_seconds,
+            hang_seconds=bounds.hang_seconds,
+        )
         # Least recently used first. The library's cache takes ten times as long for every call.
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
         self._bytes = 0
@@ -186,9 +198,7 @@ class Remembered(Generic[Value]):
 
     async def close(self) -> None:
         """Cancel all lookups."""
-        # A hanging volume must not block the shutdown.
-        end_threads = functools.partial(self._pool.shutdown, wait=False, cancel_futures=True)
-        await close_in_order(self._tasks.close, self._looks.close, end_threads)
+        await close_in_order(self._tasks.close, self._looks.close, self._threads.close)
 
     def _on_change(self, entry: Entry[Value], *, changed: bool) -> None:
         """Apply the result of a check in the background: a changed file is read when its model is asked for."""
@@ -196,7 +206,8 @@ class Remembered(Generic[Value]):
 
     async def _look_up(self, model_id: ModelId, known: Entry[Value] | None) -> Entry[Value]:
         try:
-            entry = await asyncio.get_running_loop().run_in_executor(self._pool, self._current, model_id, known)
+            async with self._slots.quick(reference_of(model_id).name):
+                entry = await self._threads.run(self._current, model_id, known)
         except ModelNotFound as error:
             if (learned := self._learned_since(model_id, known)) is not None:
                 return learned

@@ -58,12 +58,12 @@ def read_source(root: Path, model_id: ModelId) -> Source:
 
     Raises:
         ModelUnusable: a predictor could not load the model, or it is for another engine; the message says why.
-        ServingError: as :meth:`~predictor.model.loader.Loader.load` raises.
+        FilesChanged: the model's files are being written.
+        ServingError: as :meth:`~predictor.model.loader.Loader.load_at_rest` raises.
     """
     store = ModelStore(root)
     loader = Loader(store, LIMITS)
-    fingerprint = loader.fingerprint(model_id)
-    model = loader.load(model_id, fingerprint)
+    model, fingerprint = loader.load_at_rest(model_id)
     contents = store.read_copy(model_id, fingerprint, MOST_BYTES)
     manifest = Manifest.parse(contents[MANIFEST_FILE])
     if manifest.algorithm not in (INTENT, INTENT_AT_TORCHSERVE):
@@ -131,7 +131,7 @@ def publish_source(source: Source, root: Path, model_id: ModelId, *, replace: bo
     with TemporaryDirectory() as folder:
         for name, content in source.files.items():
             (Path(folder) / name).write_bytes(content)
-        publish(Path(folder), root, model_id, replace=replace, check=check_servable)
+        publish(Path(folder), root, model_id, replace=replace, check=check_servable, settle_seconds=0.0)
 
 
 def _tokens(source: Source) -> bytes:

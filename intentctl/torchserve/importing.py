@@ -70,5 +70,5 @@ def import_model(archive: Archive, root: Path, model_id: ModelId, *, replace: bo
         model = loader.load(model_id, loader.fingerprint(model_id))
         manifest = with_algorithm(Manifest.parse(files[MANIFEST_FILE]), INTENT)
         (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-        publish(folder, root, model_id, replace=replace, check=check_servable)
+        publish(folder, root, model_id, replace=replace, check=check_servable, settle_seconds=0.0)
     return model

@@ -1,31 +1,31 @@
 """Models on request: one load for any number of callers, off the event loop, without delaying models in memory.
 
 All state belongs to one event loop: nothing is awaited between reading and changing the state, so no lock is needed.
-Files are read, and models built, in a pool of threads.
+Files are read, and models built, in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, Generic, ParamSpec, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 from cachetools import TTLCache
 from grpc import StatusCode
 
-from predictor.cache.load_slots import LoadSlot, LoadSlots
 from predictor.cache.load_spans import LoadSpans
 from predictor.cache.processor_time import ProcessorTime
 from predictor.cache.residency import Lease, Model, Reservation, Resident, ResidentModels
 from predictor.cache.sightings import Sightings
 from serving.call.closing import close_in_order
+from serving.call.daemon_threads import DaemonThreads
 from serving.call.deadline import NEVER, Deadline
+from serving.call.load_slots import LoadSlot, LoadSlots
 from serving.call.tasks import SingleFlight, Tasks
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
@@ -39,6 +39,7 @@ from serving.domain.errors import (
     ModelNotFound,
     ModelPinned,
     ModelUnusable,
+    OutOfCapacity,
     ServingError,
     TooManyLoads,
     VolumeUnavailable,
@@ -47,13 +48,11 @@ from serving.domain.errors import (
 )
 from serving.domain.model_id import ModelId, reference_of
 from serving.volume.freshness.checks import FreshnessChecks
-from serving.volume.model_store import Fingerprint
+from serving.volume.model_store import SETTLE_SECONDS, Fingerprint
 from serving.volume.unknown_models import UnknownBounds, UnknownModels
 
 log = structlog.get_logger()
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 Source_co = TypeVar("Source_co", covariant=True)
 
 _LOOKING_THREADS: Final = 2
@@ -118,6 +117,22 @@ class _NeedsMemory:
     """Bytes that the load takes in all."""
 
 
+@dataclass(slots=True)
+class _Progress:
+    """A load under way, as it is seen in its thread and in the event loop."""
+
+    slot: LoadSlot
+    spent: ProcessorTime
+    workspace: int
+    """Bytes that a slow load takes besides those that it announces."""
+    builds: bool = False
+    """Whether the files are read, and the model is built."""
+
+    def needed(self, size: int) -> int:
+        """Return the bytes that the load takes in all, if it announces ``size``."""
+        return size + (self.workspace if self.slot.is_slow and not self.slot.takes_spare else 0)
+
+
 class _NotQuick(Exception):
     """A load that is too slow for a quick slot."""
 
@@ -136,17 +151,21 @@ class ManagerBounds:
     """Time after which files whose load was costly, and failed, are tried again, in seconds."""
     most_failures: int = 4096
     """Maximum number of models whose failure is remembered."""
-    slow_threads: int = 1
-    """Maximum number of concurrent slow loads, in addition to the others."""
+    slow_threads: int = 16
+    """Maximum number of concurrent slow loads, and of slow checks of files, in addition to the others."""
     aside_seconds: float = 0.5
     """Time after which a load counts as slow, if fewer than ``slow_threads`` are, in seconds."""
+    hang_seconds: float = 10.0
+    """Time without progress after which a slow load is refused if others need its slot, in seconds."""
+    workspace: int = 0
+    """Bytes that a slow load takes besides those that it announces; memory for one of them is there in any case."""
     quick_processor_seconds: float = 1.0
     """Processor time after which a load that is not slow yet begins again as a slow one, in seconds."""
     processor_seconds: float = 30.0
     """Processor time after which a load is refused, in seconds."""
     refresh_patience_seconds: float = 0.1
     """Time for which a caller waits for a check of the files, and for a newer copy, in seconds."""
-    settle_seconds: float = 1.0
+    settle_seconds: float = SETTLE_SECONDS
     """Time for which files that no checksums prove to be one copy must be unchanged before a load, in seconds."""
     most_rests: int = 10
     """Maximum number of these times that one load waits while the files keep changing."""
@@ -166,7 +185,8 @@ class ModelManager(Generic[Model]):
         source: the source of models.
         residents: the models in memory.
         threads: maximum number of models that load at the same time, not counting slow loads.
-        max_loads: maximum number of models that load or wait to be loaded; further loads are refused.
+        max_loads: maximum number of models that load or wait to be loaded; further loads are refused, and the versions
+            of one name beyond half of this number.
         freshness_seconds: shortest time between two comparisons of a model with its files. A model is compared when it
             is asked for.
         bounds: bounds and times.
@@ -197,10 +217,14 @@ class ModelManager(Generic[Model]):
         self._statistics = residents.statistics
         self._max_loads = max_loads
         self._freshness_seconds = freshness_seconds
-        self._loading = ThreadPoolExecutor(threads + bounds.slow_threads, thread_name_prefix="load")
-        self._slots = LoadSlots(quick=threads, slow=bounds.slow_threads, aside_seconds=bounds.aside_seconds)
+        self._threads = DaemonThreads("load")
+        self._slots = _slots_of(threads, bounds)
         # Checks of files must not wait behind loads: they are for models in memory too.
-        self._looking = ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="look")
+        self._look_slots = _slots_of(_LOOKING_THREADS, bounds)
+        self._loads_of: Counter[ModelId] = Counter()
+        """Number of models of each name that load or wait to be loaded."""
+        self._hanging: set[ModelId] = set()
+        """Models whose loads hang, and whose callers are refused meanwhile."""
         self._waiting: dict[ModelId, dict[asyncio.Future[Lease[Model]], Deadline]] = {}
         """Callers that wait for each model that is being loaded, with their deadlines."""
         self._sightings = Sightings(bounds.settle_seconds, bounds.most_sightings)
@@ -310,11 +334,7 @@ class ModelManager(Generic[Model]):
         self._closed = True
         if self._care is not None:
             self._care.cancel()
-        # A hanging volume must not block the shutdown.
-        end_threads = (
-            functools.partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (self._loading, self._looking)
-        )
-        await close_in_order(self._tasks.close, self._looks.close, *end_threads)
+        await close_in_order(self._tasks.close, self._looks.close, self._threads.close)
 
     def _is_fresh(self, resident: Resident[Model]) -> bool:
         return time.monotonic() - resident.checked_at < self._freshness_seconds
@@ -333,10 +353,16 @@ class ModelManager(Generic[Model]):
         self._unknown.check(model_id)
         waiting = self._waiting.get(model_id)
         if waiting is None:
+            name = reference_of(model_id).name
             if len(self._waiting) >= self._max_loads:
                 raise TooManyLoads("too many models are waiting to be loaded; try again shortly")
+            if self._loads_of[name] >= max(1, self._max_loads // 2):
+                raise TooManyLoads("too many versions of this model are waiting to be loaded; try again shortly")
+            self._loads_of[name] += 1
             waiting = self._waiting[model_id] = {}
             self._tasks.start(self._load_for_waiting(model_id))
+        if model_id in self._hanging:
+            raise _hangs()
         rests_until = self._resting.get(model_id)
         if rests_until is not None and deadline <= rests_until:
             raise _too_early(rests_until)
@@ -357,21 +383,41 @@ class ModelManager(Generic[Model]):
             resident = await self._load_unless_it_failed(model_id)
         except ServingError as error:
             self._spans.end(model_id, began, error=error.code.name)
-            self._refuse(self._waiting.pop(model_id), error)
+            self._refuse(self._waited(model_id), error)
         except asyncio.CancelledError:
             self._spans.end(model_id, began, error=StatusCode.CANCELLED.name)
-            self._refuse(self._waiting.pop(model_id), service_ends())
+            self._refuse(self._waited(model_id), service_ends())
             raise
         except Exception:
             # A bug: no caller may be left waiting.
             log.exception("loading failed", model=model_id)
             self._spans.end(model_id, began, error=StatusCode.INTERNAL.name)
-            self._refuse(self._waiting.pop(model_id), ServingError(INTERNAL_MESSAGE))
+            self._refuse(self._waited(model_id), ServingError(INTERNAL_MESSAGE))
         else:
             self._spans.end(model_id, began, size=resident.size)
-            for caller in self._waiting.pop(model_id):
+            for caller in self._waited(model_id):
                 if not caller.done():
                     caller.set_result(self._residents.lease(resident))
+
+    def _waited(self, model_id: ModelId) -> Iterable[asyncio.Future[Lease[Model]]]:
+        """Return the callers that waited for a load that is over."""
+        self._hanging.discard(model_id)
+        name = reference_of(model_id).name
+        self._loads_of[name] -= 1
+        if not self._loads_of[name]:
+            del self._loads_of[name]
+        return self._waiting.pop(model_id)
+
+    def _on_hanging(self, model_id: ModelId) -> None:
+        """Refuse the callers of a load that hangs and is in the way of others; the load goes on by itself."""
+        error = _hangs()
+        log.error("load hangs", model=model_id)
+        self._statistics.count_load_failure(error)
+        # A replacement is loaded for no caller.
+        if model_id in self._waiting:
+            self._hanging.add(model_id)
+            self._refuse(self._waiting[model_id], error)
+            self._waiting[model_id].clear()
 
     def _refuse(self, callers: Iterable[asyncio.Future[Lease[Model]]], error: ServingError) -> None:
         for caller in callers:
@@ -412,7 +458,7 @@ class ModelManager(Generic[Model]):
 
     async def _attempt(self, model_id: ModelId) -> Resident[Model]:
         try:
-            fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
+            fingerprint = await self._look(model_id)
         except ModelNotFound as error:
             self._unknown.add(model_id, error)
             raise
@@ -424,6 +470,12 @@ class ModelManager(Generic[Model]):
             if failure is not None and failure.fingerprint == fingerprint:
                 raise copy_for_raise(failure.error)
         return await self._load(model_id, fingerprint)
+
+    async def _look(self, model_id: ModelId) -> Fingerprint:
+        """Return the identity of the model's files."""
+        async with self._look_slots.quick(reference_of(model_id).name) as slot:
+            slot.on_given_up = lambda: self._on_hanging(model_id)
+            return await self._threads.run(self._source.fingerprint, model_id)
 
     async def _load(self, model_id: ModelId, fingerprint: Fingerprint, *, replaces: int = 0) -> Resident[Model]:
         # Memory is reserved once a thread is free: models that wait for a thread must not use up the budget.
@@ -446,12 +498,15 @@ class ModelManager(Generic[Model]):
     ) -> Resident[Model]:
         bounds = self._bounds
         spent = ProcessorTime(lambda: bounds.processor_seconds if slot.is_slow else bounds.quick_processor_seconds)
+        progress = _Progress(slot, spent, bounds.workspace)
         reservation = self._reserve(fingerprint, replaces)
+        slot.on_given_up = lambda: self._on_hanging(model_id)
+        slot.may_move = lambda: self._may_move(reservation, progress)
         settled = self._sightings.have_settled(model_id, fingerprint)
         try:
-            steps = self._source.loading(model_id, fingerprint, settled=settled, check=lambda: self._check(spent))
+            steps = self._source.loading(model_id, fingerprint, settled=settled, check=lambda: self._check(progress))
             started = time.perf_counter()
-            model = await self._stepped(steps, reservation, spent)
+            model = await self._stepped(steps, reservation, progress)
             seconds = time.perf_counter() - started
             self._residents.resize(reservation, model.size)
             resident = self._residents.admit(model_id, model, fingerprint, reservation)
@@ -477,21 +532,33 @@ class ModelManager(Generic[Model]):
         )
         return resident
 
-    def _check(self, spent: ProcessorTime) -> None:
+    def _check(self, progress: _Progress) -> None:
         """Check that a load may continue. Called in threads."""
         if self._closed:
             raise service_ends()
-        spent.check()
+        progress.builds = True
+        progress.slot.sign_of_life()
+        progress.spent.check()
+
+    def _may_move(self, reservation: Reservation, progress: _Progress) -> bool:
+        """Return whether a load may become a slow one: while it reads, or if there is memory for its workspace."""
+        if not progress.builds or self._slots.has_spare:
+            return True
+        try:
+            self._residents.resize(reservation, reservation.size + progress.workspace)
+        except OutOfCapacity:
+            return False
+        return True
 
     async def _stepped(
-        self, steps: Generator[int, None, Model], reservation: Reservation, spent: ProcessorTime
+        self, steps: Generator[int, None, Model], reservation: Reservation, progress: _Progress
     ) -> Model:
         """Run the steps in threads, and reserve the memory of each before it begins."""
         while True:
-            step = await _in_thread(self._loading, _next_step, steps, reservation.size, spent)
+            step = await self._threads.run(_next_step, steps, reservation, progress)
             if not isinstance(step, _NeedsMemory):
                 return step
-            self._residents.resize(reservation, step.size)
+            self._residents.resize(reservation, progress.needed(step.size))
 
     def _count_failure(self, model_id: ModelId, fingerprint: Fingerprint, error: ServingError, seconds: float) -> None:
         """Count a load that failed, and remember the files if they are to blame."""
@@ -518,7 +585,7 @@ class ModelManager(Generic[Model]):
     def _start_care(self) -> None:
         self._care = None
         self._evictions_cared_for = self._statistics.evictions
-        self._tasks.start(_in_thread(self._looking, self._after_evictions))
+        self._tasks.start(self._threads.run(self._after_evictions))
 
     async def _refreshed(self, resident: Resident[Model]) -> None:
         """Compare the resident with its files, and wait a moment for a newer copy; a slow volume delays no caller."""
@@ -553,7 +620,7 @@ class ModelManager(Generic[Model]):
         """Swap ``resident`` for changed files; return the seconds for which the files must settle first."""
         model_id = resident.model_id
         try:
-            fingerprint = await _in_thread(self._looking, self._source.fingerprint, model_id)
+            fingerprint = await self._look(model_id)
         except ModelNotFound:
             log.info("model removed", model=model_id)
             if self._residents.get(model_id) is resident:
@@ -596,11 +663,13 @@ def _too_early(until: Deadline) -> FilesUnsettled:
     )
 
 
-def _next_step(steps: Generator[int, None, Model], reserved: int, spent: ProcessorTime) -> Model | _NeedsMemory:
+def _next_step(
+    steps: Generator[int, None, Model], reservation: Reservation, progress: _Progress
+) -> Model | _NeedsMemory:
     """Run steps until the load is over, or needs more memory than is reserved. Runs in a thread."""
-    with spent.counted():
+    with progress.spent.counted():
         try:
-            while (size := next(steps)) <= reserved:
+            while progress.needed(size := next(steps)) <= reservation.size:
                 pass
         except StopIteration as end:
             model: Model = end.value
@@ -608,7 +677,14 @@ def _next_step(steps: Generator[int, None, Model], reserved: int, spent: Process
         return _NeedsMemory(size)
 
 
-async def _in_thread(
-    pool: ThreadPoolExecutor, function: Callable[Arguments, Result], *arguments: Arguments.args, **_: Arguments.kwargs
-) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+def _hangs() -> VolumeUnavailable:
+    return VolumeUnavailable("the model's files do not arrive from the volume; try again once it answers")
+
+
+def _slots_of(quick: int, bounds: ManagerBounds) -> LoadSlots:
+    return LoadSlots(
+        quick=quick,
+        slow=bounds.slow_threads,
+        aside_seconds=bounds.aside_seconds,
+        hang_seconds=bounds.hang_seconds,
+    )

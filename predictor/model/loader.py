@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,19 +29,19 @@ from serving.volume.freshness.comparison import FileComparison, ThreadComparison
 from serving.volume.model_store import (
     MANIFEST_FILE,
     MODEL_FILES,
+    SEALED_FILES,
+    SETTLE_SECONDS,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
     Fingerprint,
     ModelStore,
 )
 
-# Files whose sums in the manifest prove that all files belong to one copy.
-_SEALED: Final = (WEIGHTS_FILE, VOCABULARY_FILE)
-
 WORKSPACE: Final = 48 << 20
 """Bytes that a load may take in addition to those of its files and its model: for descriptions, directories and tables.
 
-The memory that the predictor keeps for itself includes this much for each loading thread.
+The memory that the predictor keeps for itself includes this much for each loading thread, and for one slow load;
+further slow loads reserve it.
 """
 
 MOST_LOADING_BYTES: Final = 4 << 30
@@ -143,6 +144,22 @@ class Loader:
             model: IntentModel = end.value
             return model
 
+    def load_at_rest(self, model_id: ModelId) -> tuple[IntentModel, Fingerprint]:
+        """Return the model and the identity of its files, once they have been seen at rest unless sums prove them.
+
+        For programs that load a model once. The predictor remembers which files it has seen at rest.
+
+        Raises:
+            FilesChanged: the files changed in the meantime.
+            ServingError: as :meth:`fingerprint` and :meth:`loading` do.
+        """
+        fingerprint = self.fingerprint(model_id)
+        try:
+            return self.load(model_id, fingerprint, settled=False), fingerprint
+        except FilesUnsettled:
+            time.sleep(SETTLE_SECONDS)
+            return self.load(model_id, fingerprint), fingerprint
+
     def loading(
         self,
         model_id: ModelId,
@@ -183,7 +200,7 @@ class Loader:
             if settled:
                 raise
             raise _unsettled() from error
-        if not settled and not all(name in manifest.files for name in _SEALED):
+        if not settled and not all(name in manifest.files for name in SEALED_FILES):
             raise _unsettled()
         held = sum(map(len, files.values()))
         weights = StateDict(files.pop(WEIGHTS_FILE), check)
@@ -235,7 +252,7 @@ def _unsettled() -> FilesUnsettled:
 def _verified_manifest(files: dict[str, bytes], check: Callable[[], None]) -> Manifest:
     """Take the manifest out of ``files``, and verify the others. Raises InvalidManifest, ChecksumMismatch."""
     manifest = Manifest.parse(files.pop(MANIFEST_FILE))
-    for name in _SEALED:
+    for name in SEALED_FILES:
         check()
         _verify(manifest, name, files[name])
     return manifest

@@ -40,6 +40,12 @@ WEIGHTS_FILE: Final = "model.pth"
 VOCABULARY_FILE: Final = "vocab.pth"
 MODEL_FILES: Final = (MANIFEST_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 
+SEALED_FILES: Final = (WEIGHTS_FILE, VOCABULARY_FILE)
+"""Files whose sums in the manifest prove that all files belong to one copy."""
+
+SETTLE_SECONDS: Final = 1.0
+"""Time for which files that no sums prove to be one copy have to be at rest, in seconds."""
+
 _CANNOT_BE_LISTED: Final = "the model volume cannot be listed at the moment; try again"
 
 # Errors of a network file system that lost the file behind an open name: worth one retry.

@@ -1,7 +1,8 @@
 """Publishes a model on the shared volume so that no reader ever sees a partial model.
 
 The files are staged beside their destination, written through to the disk, and put in place by one rename. The manifest
-contains their sizes and SHA-256 sums, so that a reader can detect a damaged copy.
+contains their sizes and SHA-256 sums, so that a reader can detect a damaged copy. A source has to be one copy to be
+sealed: sums that it has already must match, and a source without sums has to be at rest.
 """
 
 from __future__ import annotations
@@ -11,16 +12,34 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from serving.domain.errors import ModelExists, ModelIncomplete, ModelInService
+from serving.domain.errors import (
+    ChecksumMismatch,
+    FilesChanged,
+    ModelExists,
+    ModelIncomplete,
+    ModelInService,
+)
 from serving.domain.manifest import FileSum, Manifest
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.releases.changes import protected_versions
-from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore, folders_of
+from serving.volume.file_identity import FileIdentity
+from serving.volume.model_store import (
+    MANIFEST_FILE,
+    MODEL_FILES,
+    SEALED_FILES,
+    SETTLE_SECONDS,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    Fingerprint,
+    ModelStore,
+    folders_of,
+)
 
 _STAGING: Final = ".staging-"
 _AT_FDCWD: Final = -100
@@ -59,6 +78,7 @@ def publish(
     replace: bool = False,
     check: Callable[[Path], None] = _accept,
     exchange: Callable[[Path, Path], bool] = exchange_folders,
+    settle_seconds: float = SETTLE_SECONDS,
 ) -> Manifest:
     """Publish the model files of the folder ``source`` as ``model_id`` below ``root``; return the published manifest.
 
@@ -67,10 +87,20 @@ def publish(
 
     Before readers see it, the copy is passed to ``check``, which raises an error if the copy cannot be served.
 
-    Two folders are swapped by ``exchange``; where it returns that the system cannot, the files are replaced one by one.
+    Args:
+        source: folder with the model's files. Links in it are followed.
+        root: the model folder.
+        model_id: id of the published model.
+        replace: whether an existing model of this id is replaced.
+        check: raises an error if the copy in the given folder cannot be served.
+        exchange: swaps two folders; where it returns that the system cannot, the files are replaced one by one.
+        settle_seconds: time for which the files of ``source`` must be unchanged if its manifest has no checksums of
+            them; 0 for files that the caller has written.
 
     Raises:
         ModelIncomplete: a file is missing in ``source``.
+        FilesChanged: a file in ``source`` changed meanwhile.
+        ChecksumMismatch: the manifest in ``source`` has the sums of other files.
         InvalidManifest: the manifest in ``source`` is invalid, or would be larger than what is read.
         ServingError: ``check`` raised it. Nothing of the new model is left.
         ModelExists: the model exists, and ``replace`` is false.
@@ -91,8 +121,10 @@ def publish(
         _check_may_change(root, model_id)
     staging = root / f"{_STAGING}{uuid.uuid4().hex}"
     try:
-        manifest = _stage(source, staging)
+        copying = _Copying(source, settle_seconds)
+        manifest = copying.stage(staging)
         check(staging)
+        copying.expect_rest()
         _keep_other_files(target, staging)
         if target.parent != root and not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
@@ -112,10 +144,12 @@ def seal(folder: Path) -> Manifest:
 
     Raises:
         InvalidManifest: the manifest is invalid.
+        ChecksumMismatch: the manifest has the sums of other files.
         OSError: a file is missing, or the folder cannot be written to.
     """
-    sums = {name: _sum_of(folder / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
-    manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes()).with_files(sums)
+    manifest = _sealed(
+        Manifest.parse((folder / MANIFEST_FILE).read_bytes()), {name: _sum_of(folder / name) for name in SEALED_FILES}
+    )
     staged = folder / f"{_STAGING}{uuid.uuid4().hex}"
     staged.write_text(manifest.to_json(), encoding="utf-8")
     staged.replace(folder / MANIFEST_FILE)
@@ -141,19 +175,60 @@ def _exists(model_id: ModelId) -> ModelExists:
     return ModelExists(f"a model {model_id} already exists; replace it explicitly, or choose another id")
 
 
-def _stage(source: Path, staging: Path) -> Manifest:
-    staging.mkdir()
-    sums = {name: _copy(source / name, staging / name) for name in (WEIGHTS_FILE, VOCABULARY_FILE)}
-    manifest = Manifest.parse((source / MANIFEST_FILE).read_bytes()).with_files(sums)
-    written = manifest.to_json().encode()
-    # With checksums and indentation, it can exceed what readers accept.
-    Manifest.parse(written)
-    with (staging / MANIFEST_FILE).open("wb") as file:
-        file.write(written)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(staging)
-    return manifest
+class _Copying:
+    """Copies a source, and finds out whether what it copied is one copy of a model.
+
+    The rest of the files is measured as the predictor measures it: on this machine's monotonic clock, from the moment
+    when they were first seen as they are. The times of the files may come from the clock of a file server.
+    """
+
+    def __init__(self, source: Path, settle_seconds: float) -> None:
+        self._source = source
+        self._settle_seconds = settle_seconds
+        self._first_seen = time.monotonic()
+        self._fingerprint = self._look()
+
+    def stage(self, staging: Path) -> Manifest:
+        """Copy the source to ``staging``, with sums; return the manifest of the copy."""
+        original = Manifest.parse((self._source / MANIFEST_FILE).read_bytes())
+        if all(name in original.files for name in SEALED_FILES):
+            self._settle_seconds = 0.0
+        staging.mkdir()
+        sums = {name: _copy(self._source / name, staging / name) for name in SEALED_FILES}
+        self._expect_no_change()
+        manifest = _sealed(original, sums)
+        written = manifest.to_json().encode()
+        # The sums and the indentation can make it larger than what readers read.
+        Manifest.parse(written)
+        with (staging / MANIFEST_FILE).open("wb") as file:
+            file.write(written)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(staging)
+        return manifest
+
+    def expect_rest(self) -> None:
+        """Return once the source has been at rest for long enough; raise FilesChanged if it changes."""
+        time.sleep(max(0.0, self._first_seen + self._settle_seconds - time.monotonic()))
+        self._expect_no_change()
+
+    def _expect_no_change(self) -> None:
+        if self._look() != self._fingerprint:
+            raise FilesChanged(f"the files in {self._source.name} are being written; publish them once that is over")
+
+    def _look(self) -> Fingerprint:
+        return Fingerprint(tuple(FileIdentity.at(self._source / name) for name in MODEL_FILES))
+
+
+def _sealed(manifest: Manifest, sums: Mapping[str, FileSum]) -> Manifest:
+    """Return the manifest with the sums of the files; raise ChecksumMismatch if it has others."""
+    for name, actual in sums.items():
+        if manifest.files.get(name, actual) != actual:
+            raise ChecksumMismatch(
+                f"{name} is not the file that manifest.json describes; copy the model again or, if the change is meant,"
+                " take Files out of manifest.json"
+            )
+    return manifest.with_files(sums)
 
 
 def _keep_other_files(target: Path, staging: Path) -> None:

@@ -21,6 +21,7 @@ from serving.domain.errors import (
 )
 from serving.domain.model_id import ModelId
 from serving.volume.freshness.comparison import ThreadComparison
+from serving.volume.model_store import Fingerprint
 from serving.volume.unknown_models import UnknownBounds
 from tests.builders import PATIENCE, a_turn, happened, publish
 from tests.fakes.clock import FakeClock
@@ -97,6 +98,29 @@ async def test_however_many_ask_a_manifest_is_read_once(tmp_path: Path) -> None:
         manifests = await asyncio.gather(*early, *late)
         assert len({id(manifest) for manifest in manifests}) == 1
         assert (volume.looks, volume.reads) == ({A: 1}, {A: 1})
+
+
+@pytest.mark.parametrize("count", [3, 20])
+async def test_manifests_that_hang_in_the_volume_hold_up_no_other(tmp_path: Path, count: int) -> None:
+    names = [ModelId(f"hangs-{number}") for number in range(count)]
+    for name in (*names, "a"):
+        publish(tmp_path, name)
+    bounds = MemoryBounds(aside_seconds=0.001, hang_seconds=0.05)
+    async with bench(tmp_path, bounds=bounds) as (catalog, volume):
+        released = threading.Event()
+        look = volume.fingerprint
+
+        def hanging(model_id: ModelId) -> Fingerprint:
+            assert model_id == A or released.wait(PATIENCE)
+            return look(model_id)
+
+        volume.fingerprint = hanging  # type: ignore[method-assign]
+        hang = [asyncio.create_task(catalog.manifest(name)) for name in names]
+        await a_turn()
+        await asyncio.wait_for(catalog.manifest(A), PATIENCE / 2)
+        assert not any(task.done() for task in hang)
+        released.set()
+        await asyncio.wait_for(asyncio.gather(*hang), PATIENCE)
 
 
 async def test_an_unknown_model_is_remembered_for_a_second_without_another_look(

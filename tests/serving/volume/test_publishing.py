@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import threading
@@ -7,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from serving.domain.errors import ModelExists, ModelIncomplete, ModelInService, ServingError
+from serving.domain.errors import ChecksumMismatch, ModelExists, ModelIncomplete, ModelInService, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import parse_model_id, versioned
+from serving.volume import publishing
 from serving.volume.model_store import MANIFEST_FILE, MODEL_FILES, VOCABULARY_FILE, WEIGHTS_FILE, ModelStore
-from serving.volume.publishing import publish, seal
+from serving.volume.publishing import seal
 from tests.frontend.releases.running import write_release
 from tests.serving.domain.releases.test_changes import of
 
 MODEL = parse_model_id("intent")
+
+# The sources of these tests are at rest.
+publish = functools.partial(publishing.publish, settle_seconds=0.0)
 
 
 def source(folder: Path, version: str = "1.0") -> Path:
@@ -42,6 +47,16 @@ def test_a_folder_is_sealed_in_place_and_its_manifest_keeps_everything_else(tmp_
         data = (folder / name).read_bytes()
         assert (sealed.files[name].size, sealed.files[name].sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert sorted(path.name for path in folder.iterdir()) == sorted(MODEL_FILES)
+
+
+def test_a_folder_that_is_sealed_as_another_copy_is_not_sealed_again(tmp_path: Path) -> None:
+    folder = source(tmp_path / "model")
+    seal(folder)
+    (folder / WEIGHTS_FILE).write_bytes(b"weights 2.0")
+    before = (folder / MANIFEST_FILE).read_bytes()
+    with pytest.raises(ChecksumMismatch):
+        seal(folder)
+    assert (folder / MANIFEST_FILE).read_bytes() == before
 
 
 def test_a_published_manifest_tells_sizes_and_sums_and_keeps_what_it_said(root: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ async def label(backend: TorchServeBackend, model: str, document: str = "x", sec
 
 
 async def label_in_the_end(backend: TorchServeBackend, model: str) -> str:
-    """Return the label once the model is up; whoever asks before is told so."""
+    """Return the label once the model is up; until then, the answer is UNAVAILABLE."""
     async with asyncio.timeout(PATIENCE):
         while True:
             try:

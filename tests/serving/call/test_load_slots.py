@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from predictor.cache.load_slots import LoadSlot, LoadSlots
+from serving.call.load_slots import LoadSlot, LoadSlots
 from serving.domain.model_id import ModelId
 from tests.builders import PATIENCE, a_turn
 
@@ -113,5 +113,45 @@ async def test_every_slot_is_free_again_after_loads_that_were_cancelled_at_any_m
         await asyncio.wait([load.task for load in loads], timeout=PATIENCE)
     async with AsyncExitStack() as stack:
         for name in (A, B):
-            await asyncio.wait_for(stack.enter_async_context(slots.slow(name)), PATIENCE)
             await asyncio.wait_for(stack.enter_async_context(slots.quick(name)), PATIENCE)
+            await asyncio.wait_for(stack.enter_async_context(slots.slow(name)), PATIENCE)
+
+
+async def test_a_name_whose_slow_slots_are_in_use_leaves_the_quick_ones_to_others() -> None:
+    slots = slots_of(quick=1, slow=4)
+    slow = [Load(slots, A, slow=True) for _ in range(2)]
+    same, other = Load(slots, A), Load(slots, B)
+    assert await begun(*slow, same, other) == [True, True, False, True]
+    await other.end()
+    assert await begun(same) == [False]
+    await slow[0].end()
+    assert await begun(same) == [True]
+    for load in (slow[1], same):
+        await load.end()
+
+
+async def test_a_quiet_load_gives_its_slot_up_to_another_one_and_a_load_with_a_sign_of_life_does_not() -> None:
+    slots = LoadSlots(quick=1, slow=1, aside_seconds=NEVER, hang_seconds=0.2, most_given_up=1)
+    quiet = Load(slots, A, slow=True)
+    await quiet.begun()
+    await asyncio.sleep(0.25)
+    assert quiet.slot is not None
+    assert not quiet.slot.is_given_up, "it is in nobody's way"
+    second = Load(slots, B, slow=True)
+    await second.begun()
+    given_up = [load.slot.is_given_up for load in (quiet, second) if load.slot is not None]
+    assert given_up == [True, False]
+    third = Load(slots, C, slow=True)
+    assert second.slot is not None
+    await asyncio.sleep(0.25)
+    assert not third.runs, "no further one may go on without a slot"
+    await quiet.end()
+    fourth = Load(slots, A, slow=True)
+    second.slot.sign_of_life()
+    assert await begun(third) == [False]
+    await third.begun()
+    assert second.slot.is_given_up
+    await second.end()
+    await third.end()
+    await fourth.begun()
+    await fourth.end()
