@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import csv
 import json
+import string
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from intentctl.doctor.finding import Severity
 from intentctl.output import EXIT_FAILED, EXIT_USAGE
 from predictor.model.loader import FileLimits, Loader
 from serving.domain.model_id import ModelId
+from serving.domain.prediction import Prediction, Query
 from serving.volume.model_store import MODEL_FILES, ModelStore
 from tests.conftest import shared
 
@@ -182,6 +186,40 @@ def test_five_rows_a_label_become_a_model_that_the_doctor_finds_healthy(
     assert manifest["Training"]["accuracy"].keys() == {"cross_validation"}
     examined = examine(tmp_path / "models", ModelId("tenant"))
     assert {finding.severity for finding in examined.findings} <= {Severity.NOTE}
+
+
+def test_a_model_of_few_texts_refuses_random_letters_and_is_healthy_to_the_doctor(tmp_path: Path) -> None:
+    # As docs/quality.md measures. With these labels, a model refuses 13 % if its unknown token is not neutral.
+    chance = Random(0)
+    rows = json.loads(shared("datasets/clinc150/data_full.json").read_text())["train"]
+    texts_of: dict[str, list[str]] = {}
+    for text, label in rows:
+        texts_of.setdefault(label, []).append(text)
+    path = tmp_path / "few.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                ("text", "label"),
+                *(
+                    (text, label)
+                    for label in chance.sample(sorted(texts_of), 8)
+                    for text in chance.sample(texts_of[label], 12)
+                ),
+            ]
+        )
+    models = tmp_path / "models"
+    summary_of(CliRunner().invoke(app, [str(path), "--model-id", "few", "--model-dir", str(models), "--json"]))
+    loader = Loader(ModelStore(models), FileLimits())
+    model = loader.load(ModelId("few"), loader.fingerprint(ModelId("few")))
+    nonsense = [
+        " ".join("".join(chance.choices(string.ascii_lowercase, k=chance.randint(3, 9))) for _ in range(words))
+        for words in (2, 3, 4, 5, 6)
+        for _ in range(40)
+    ]
+    answers = model.predict([Query(ModelId("few"), text) for text in nonsense])
+    refused = sum(isinstance(answer, Prediction) and answer.fallback is not None for answer in answers)
+    assert refused >= 0.5 * len(nonsense)
+    assert {finding.severity for finding in examine(models, ModelId("few")).findings} <= {Severity.NOTE}
 
 
 def test_notes_are_told_on_standard_error(run: Run, five_a_label: Path) -> None:
