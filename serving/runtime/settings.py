@@ -23,7 +23,6 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
-    CliDualFlag,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -100,6 +99,7 @@ def service_settings(prefix: str, program: str) -> SettingsConfigDict:
         cli_prog_name=program,
         cli_kebab_case=True,
         cli_avoid_json=True,
+        cli_implicit_flags=True,
         cli_enforce_required=False,
         frozen=True,
         extra="forbid",
@@ -254,7 +254,7 @@ class ServerSettings(BaseSettings):
     log_calls: LogCalls = Field(
         default="failed", description="calls that are logged, one line each; none: only the service's own faults"
     )
-    log_documents: CliDualFlag[bool] = Field(
+    log_documents: bool = Field(
         default=False,
         description="whether these lines include the beginning of the documents, which are personal data of callers",
     )

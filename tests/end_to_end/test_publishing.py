@@ -142,7 +142,7 @@ def test_the_command_line_publishes_and_shows_what_is_resident(running: Stack) -
         client.predict("by-command", DOCUMENT)
     listing = [sys.executable, "-m", "intentctl", "models", "--resident", "--predictor", running.predictor.address]
     shown = subprocess.run(
-        [*listing, "--model-dir", str(ROOT / "models")], capture_output=True, text=True, check=False, cwd=ROOT
+        [*listing, "--model-dir", str(running.models)], capture_output=True, text=True, check=False, cwd=ROOT
     )
 
     assert published.returncode == 0, published.stderr

@@ -22,6 +22,7 @@ from serving.domain.model_id import ModelId
 from serving.volume.model_store import ModelStore
 from tests.builders import publish
 from tests.conftest import ROOT
+from tests.samples import copy_samples
 
 MODELS = ROOT / "models"
 USUAL = ("--tenants", "2000", "--model-bytes", "2MB", "--model-memory", "400MB")
@@ -90,15 +91,16 @@ def test_request_counts_stand_for_popularity(tmp_path: Path) -> None:
 
 
 def test_models_are_measured_as_the_predictor_counts_them(tmp_path: Path) -> None:
-    loader = Loader(ModelStore(MODELS), FileLimits())
-    sizes = {name: loader.load(name, loader.fingerprint(name)).size for name in ModelStore(MODELS).model_ids()}
-    answer = told("--model-dir", MODELS, "--model-memory", "1GB")
+    models = copy_samples(tmp_path / "models")
+    loader = Loader(ModelStore(models), FileLimits())
+    sizes = {name: loader.load(name, loader.fingerprint(name)).size for name in ModelStore(models).model_ids()}
+    answer = told("--model-dir", models, "--model-memory", "1GB")
     assert answer["models"] == len(sizes)
     assert answer["bytes_of_all_models"] == sum(sizes.values())
-    assert told("--model-dir", MODELS, "--tenants", 2 * len(sizes))["bytes_of_all_models"] == 2 * sum(sizes.values())
+    assert told("--model-dir", models, "--tenants", 2 * len(sizes))["bytes_of_all_models"] == 2 * sum(sizes.values())
 
     path = counts_file(tmp_path, "model,requests\nclinc150,5\nbanking77,5\n")
-    by_name = told("--model-dir", MODELS, "--counts", path)
+    by_name = told("--model-dir", models, "--counts", path)
     assert by_name["bytes_of_all_models"] == sizes[ModelId("clinc150")] + sizes[ModelId("banking77")]
 
 

@@ -6,7 +6,6 @@ import base64
 import json
 import math
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.builders import PATIENCE, free_port, publish
 from tests.conftest import ROOT, shared
 from tests.end_to_end.engines.clients.foreign_client import ForeignClient, foreign_client
 from tests.end_to_end.processes import Service, Stack, stack, start, transports
+from tests.samples import copy_samples
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ THRESHOLD = 0.9
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both services over the sample models and one model that no engine serves, on each transport."""
     models = tmp_path_factory.mktemp("volume") / "models"
-    shutil.copytree(ROOT / "models", models)
+    copy_samples(models)
     publish(models, "foreign", Algorithm="image-segmentation", files={})
     flags = ("--max-batch-size", str(MOST_DOCUMENTS))
     with stack(models, tmp_path_factory.mktemp("logs"), frontend=flags, transport=request.param) as both:

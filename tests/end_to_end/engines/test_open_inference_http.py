@@ -19,6 +19,7 @@ from tests.builders import PATIENCE, publish, refusing_address
 from tests.conftest import ROOT
 from tests.end_to_end.engines.clients.foreign_client import ForeignClient, foreign_client
 from tests.end_to_end.processes import Stack, running_service, stack, start
+from tests.samples import copy_samples
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ HTTP = "http2"
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both services over the sample models and one model that no engine serves."""
     models = tmp_path_factory.mktemp("volume") / "models"
-    shutil.copytree(ROOT / "models", models)
+    copy_samples(models)
     publish(models, "foreign", Algorithm="image-segmentation", files={})
     with stack(models, tmp_path_factory.mktemp("logs"), transport=HTTP) as both:
         yield both
