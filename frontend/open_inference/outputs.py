@@ -20,7 +20,7 @@ from frontend.open_inference.tensors import (
     OutputTensor,
     RequestedOutput,
 )
-from serving.domain.errors import InvalidRequest, ModelUnusable
+from serving.domain.errors import InvalidRequest, ModelUnusable, Unavailable
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query, ScoredLabel
@@ -74,6 +74,7 @@ class WantedOutputs:
 
         Raises:
             ModelUnusable: the engine does not report the classes that the manifest promises.
+            Unavailable: classes are requested, and another version answered than that of the manifest.
         """
         if not self._requested:
             return [_labels(predictions, shape), _scores(predictions, shape)]
@@ -84,11 +85,21 @@ class WantedOutputs:
     ) -> OutputTensor:
         if not output.classes:
             return _TENSORS[output.name](predictions, shape)
+        self._expect_the_same_model(predictions)
         index_of = {label: index for index, label in reversed(list(enumerate(self._manifest.labels)))}
         elements = [
             _classification(best, index_of) for prediction in predictions for best in _best(prediction, output.classes)
         ]
         return BytesTensor(output.name, (len(predictions), output.classes), elements)
+
+    def _expect_the_same_model(self, predictions: Sequence[Prediction]) -> None:
+        """Refuse indices of the manifest's labels to answers of another version, whose labels may have other ones.
+
+        The engine may answer from its older copy for a while after the manifest was replaced.
+        """
+        version = self._manifest.model_version
+        if version and any(prediction.model_version not in ("", version) for prediction in predictions):
+            raise Unavailable("the model is being replaced, and its former version answered; ask again")
 
 
 def _check(requested: Sequence[RequestedOutput]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,21 @@ import pytest
 
 from serving.client import IntentClient
 from serving.domain.errors import Unavailable
+from serving.domain.prediction import Query
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from serving.volume.model_store import MODEL_FILES
 from tests.builders import unseal
 from tests.conftest import ROOT
-from tests.end_to_end.processes import Service, Stack, running_service, stack, transports
+from tests.end_to_end.processes import Service, Stack, running_service, stack, start, transports
 from tests.end_to_end.test_uploads import eventually, resident
 
 OLD = ROOT / "models" / "clinc150-travel"
 NEW = ROOT / "models" / "clinc150-kitchen"
 QUESTION = "how many calories are in a bagel"
 RIGHT = "calories"
+QUESTIONS = (QUESTION, "how do i make lasagna", "will you book me a flight", "")
+ROOM_FOR_ONE = ("--max-models", "1")
 BETWEEN_FILES_SECONDS = 0.4
 SKEWS = (-300, 300)
 """Seconds that the clock of the services is ahead of that of the file server."""
@@ -79,6 +83,72 @@ def test_a_cold_model_that_is_copied_over_answers_with_the_whole_new_copy(runnin
 def test_the_same_in_one_process(one_process: Service, tmp_path: Path) -> None:
     models = one_process.log.parent / "models"
     assert answers_while_copied(one_process.address, models, tmp_path, "copied-over") == {RIGHT}
+
+
+def answers_of(both: Stack, model_id: str) -> list[Any]:
+    """Return the model's answers to all questions, one by one with explanations, and as a batch."""
+    with IntentClient(both.frontend.address, timeout=30) as client:
+        answers = [client.predict(model_id, question, k=5, explain=()) for question in QUESTIONS]
+        return [*answers, *client.predict_batch([Query(model_id, question, k=3) for question in QUESTIONS])]
+
+
+@pytest.fixture
+def room_for_one(tmp_path: Path, volume: Path) -> Iterator[Stack]:
+    """Both services, whose predictor has room for one model."""
+    for model_id in ("foreign", "sealed"):
+        shutil.copytree(NEW, volume / model_id)
+    shutil.copytree(OLD, volume / "other")
+    unseal(volume / "foreign")
+    with stack(volume, tmp_path, predictor=ROOM_FOR_ONE) as both:
+        yield both
+        # A test may have started it again.
+        both.predictor.kill()
+
+
+def evict(both: Stack) -> None:
+    with IntentClient(both.frontend.address, timeout=30) as client:
+        client.predict("other", QUESTION)
+
+
+def unload(both: Stack) -> None:
+    with grpc.insecure_channel(both.predictor.address) as channel:
+        pb_grpc.PredictorStub(channel).Unload(pb.UnloadRequest(runId="foreign"), timeout=30)
+
+
+def restart(both: Stack, number: signal.Signals = signal.SIGTERM) -> None:
+    former = both.predictor
+    former.stop(number)
+    port = int(former.address.rpartition(":")[2])
+    both.predictor = start("predictor", both.models, former.log.parent, *ROOM_FOR_ONE, port=port)
+    both.predictor.wait_until_serving()
+    # The frontend connects again within a moment.
+    eventually(lambda: is_answered(both, "other"))
+
+
+def kill(both: Stack) -> None:
+    restart(both, signal.SIGKILL)
+
+
+def is_answered(both: Stack, model_id: str) -> bool:
+    with IntentClient(both.frontend.address, timeout=30) as client:
+        try:
+            return bool(client.predict(model_id, QUESTION).label)
+        except Unavailable:
+            return False
+
+
+@pytest.mark.parametrize("gone", [evict, unload, restart, kill])
+def test_the_answers_are_the_same_after_the_model_was_out_of_memory(
+    room_for_one: Stack, gone: Callable[[Stack], None]
+) -> None:
+    before = answers_of(room_for_one, "foreign")
+    assert RIGHT in {answer.label for answer in before}
+    for _ in range(2):
+        gone(room_for_one)
+        eventually(lambda: resident("foreign", room_for_one) is None)
+        assert answers_of(room_for_one, "foreign") == before
+    sealed = [answer._replace(model_id="foreign") for answer in answers_of(room_for_one, "sealed")]
+    assert sealed == before, "and the same as those of the sealed copy"
 
 
 @pytest.mark.parametrize("skew", SKEWS)

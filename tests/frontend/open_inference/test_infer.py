@@ -159,6 +159,18 @@ async def test_a_label_that_the_manifest_does_not_have_has_no_index(models: Path
     assert (code, "classes" in message) == (StatusCode.FAILED_PRECONDITION, True)
 
 
+async def test_an_older_copy_gets_no_indices_of_the_new_manifest(models: Path) -> None:
+    async with calling(models, FakeBackend(an_answer)) as caller:
+        # The labels have changed places; the engine answers from its older copy until it has loaded the new one.
+        publish(models, "model", classes={"0": "maybe", "1": "no", "2": "yes"}, ModelVersion="2.0")
+        for documents in (["x"], ["x", "y"]):
+            request = typed(*documents, outputs=[classes_of(1)])
+            code, message = await caller.refusal("ModelInfer", request)
+            assert (code, "ask again" in message) == (StatusCode.UNAVAILABLE, True)
+        answer = await caller.infer(typed("x"))
+        assert answer.model_version == "1.0", "without classes, the older copy's answer is as good as any"
+
+
 async def test_a_model_without_classes_in_its_manifest_answers_all_but_classes(models: Path) -> None:
     publish(models, "model", classes={})
     async with calling(models, FakeBackend()) as caller:
