@@ -60,6 +60,8 @@ def _write_variant(sample: Path, folder: Path, kind: int) -> None:
     labels = list(manifest["classes"].values())
     moved = labels[kind % len(labels) :] + labels[: kind % len(labels)]
     manifest["classes"] = {str(index): label for index, label in enumerate(moved)}
+    # The sums of the sample are not those of its variant.
+    manifest.pop("Files", None)
     folder.mkdir(parents=True)
     (folder / VOCABULARY_FILE).write_bytes(vocabulary_file(Vocabulary.of(tokens, default)))
     torch.save(state, folder / WEIGHTS_FILE)

@@ -19,6 +19,7 @@ from serving.domain.errors import ServingError
 from serving.domain.model_id import parse_model_id
 from serving.volume.publishing import publish
 from serving.wire.residency_client import ask_residency
+from tests.builders import unseal
 from tests.conftest import ROOT
 from tests.end_to_end.processes import Stack
 from tests.end_to_end.test_uploads import eventually, nothing_is_set_aside, resident, told
@@ -106,7 +107,7 @@ def test_a_hundred_corrupt_republishes_under_load_fail_no_request(
         for attempt in range(CORRUPT_REPUBLISHES):
             damaged = version(SAMPLE, tmp_path / str(attempt), f"bad-{attempt}")
             (damaged / "model.pth").write_bytes(good[: len(good) - 1 - attempt])
-            publish(damaged, running.models, model_id, replace=True)
+            publish(unseal(damaged), running.models, model_id, replace=True, settle_seconds=0.0)
     figure(f"failed requests during {CORRUPT_REPUBLISHES} corrupt republishes: {len(failures)}")
     assert failures == []
 

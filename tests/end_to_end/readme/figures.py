@@ -27,7 +27,7 @@ _VARYING: Final[Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], 
 )
 
 # The frontend, which starts beside the predictor, writes these if it is the first to be ready.
-_OF_STARTS: Final = re.compile(r"\] server is (unavailable|available again) ")
+_OF_STARTS: Final = re.compile(r"server is (unavailable|available again)\b")
 
 
 def comparable(printed: str) -> str:
@@ -39,6 +39,11 @@ def comparable(printed: str) -> str:
     text = re.sub(r"(?<=\S) {2,}", "  ", text)
     text = re.sub(r"[━─]{3,}", "━━━", text)
     return _with_logs_in_order(text.strip("\n").split("\n"))
+
+
+def lines_in(printed: str) -> int:
+    """Return the number of complete lines of a text, without those that are there by chance."""
+    return sum(line.endswith("\n") and not _OF_STARTS.search(line) for line in printed.splitlines(keepends=True))
 
 
 def _left_on_screen(line: str) -> str:

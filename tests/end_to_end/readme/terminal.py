@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.end_to_end.readme.blocks import Command
-from tests.end_to_end.readme.figures import comparable
+from tests.end_to_end.readme.figures import comparable, lines_in
 
 _COLUMNS, _ROWS = 120, 40
 _SERVES: Final = re.compile(r"(scripts/run|intentctl up|python -m (frontend|predictor|model_service))\b")
@@ -51,7 +51,7 @@ class Screen:
     def read_lines(self, count: int, seconds: float) -> None:
         """Read until the command has printed ``count`` lines, or has ended."""
         given_up = time.monotonic() + seconds
-        while self.printed.count("\n") < count and self._read(given_up):
+        while lines_in(self.printed) < count and self._read(given_up):
             pass
 
     def stop(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.end_to_end.readme.blocks import Command, Program, Session, UnknownBlock, blocks_of
-from tests.end_to_end.readme.figures import comparable
+from tests.end_to_end.readme.figures import comparable, lines_in
 
 
 def test_sessions_and_programs_are_found_in_order() -> None:
@@ -47,3 +47,10 @@ def test_which_of_two_processes_logs_first_does_not_matter() -> None:
     one, other = "2026-11-30T11:09:38Z a", "2026-11-30T11:09:39Z b"
     assert comparable(f"{one}\nready\n{other}\n") == comparable(f"{other}\n{one}\nready\n")
     assert comparable(f"{one}\nready\n") != comparable(f"{other}\nready\n")
+
+
+def test_a_frontend_that_is_ready_first_says_so_without_effect() -> None:
+    printed = "2026-11-30T11:09:38Z [info     ] ready\r\n"
+    waited = "2026-11-30T11:09:37Z [warning  ] \x1b[1mserver is unavailable\x1b[0m address=127.0.0.1:51002\r\n"
+    assert comparable(waited + printed) == comparable(printed)
+    assert lines_in(waited + printed + "part of") == 1
