@@ -6,7 +6,7 @@ import re
 import stat
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import (
@@ -388,4 +388,5 @@ def _fault(kind: type[BaseSettings], fault: ErrorDetails) -> str:
     if name not in kind.model_fields:
         return f"{name}: {fault['msg']}"
     flag = "--" + name.replace("_", "-")
-    return f"{flag} (or {variable_of(kind, name)}) is {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"
+    given = str(fault["input"]) if isinstance(fault["input"], PurePath) else fault["input"]
+    return f"{flag} (or {variable_of(kind, name)}) is {given!r}: {fault['msg'].removeprefix('Value error, ')}"
