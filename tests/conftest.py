@@ -40,15 +40,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    seconds = config.cache.get(_key_of(config), None)
+    # pytest runs without its cache after `-p no:cacheprovider`.
+    cache = getattr(config, "cache", None)
+    seconds = None if cache is None else cache.get(_key_of(config), None)
     took = "not known yet" if seconds is None else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
     return f"time of the last complete run of these tests: {took}"
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     is_worker = hasattr(session.config, "workerinput")
-    if not is_worker and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
-        session.config.cache.set(_key_of(session.config), time.monotonic() - session.config.stash[_STARTED])
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not is_worker and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        cache.set(_key_of(session.config), time.monotonic() - session.config.stash[_STARTED])
 
 
 def _key_of(config: pytest.Config) -> str:
