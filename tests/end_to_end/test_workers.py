@@ -96,10 +96,11 @@ class Connection:
         return answer
 
     async def ask_until(self, ending: asyncio.Event) -> None:
-        """Call without a break, whatever fails."""
+        """Call again and again, whatever fails, and leave a worker that starts its share of the processor."""
         while not ending.is_set():
             with contextlib.suppress(grpc.aio.AioRpcError):
                 await self.ask()
+            await asyncio.sleep(0.05)
 
     async def ask_until_refused(self) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError):
