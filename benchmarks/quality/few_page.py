@@ -29,7 +29,7 @@ that tenth is 200 texts or more, and trains on all texts ([training](training.md
 _CLOSING: Final = """\
 Figures are means over the seeds. The texts of 5 and 10 a label are the samples that papers on few-shot classification
 share (Zhang et al., "Few-Shot Intent Detection via Contrastive Pre-Training and Fine-Tuning", 2021); those of 20 are
-drawn by the seed. Seconds are those of a machine with other work on it.
+drawn by the seed.
 """
 
 
@@ -46,14 +46,13 @@ def kept_from(page: str) -> str:
 
 def _lines(before: Sequence[FewRun], now: Sequence[FewRun]) -> Iterator[str]:
     yield from (HEADING, "", _OPENING)
-    yield f"| data | texts a label | seeds | {' | '.join(title for title, _ in _FIGURES)} | s |"
-    yield f"| {' | '.join('---' for _ in range(len(_FIGURES) + 4))} |"
+    yield f"| data | texts a label | seeds | {' | '.join(title for title, _ in _FIGURES)} |"
+    yield f"| {' | '.join('---' for _ in range(len(_FIGURES) + 3))} |"
     for sample in dict.fromkeys(run.sample for run in now):
         old, new = ([run for run in runs if run.sample == sample] for runs in (before, now))
         data_set, _, count = sample.partition("-")
         cells = [f"{_mean(old, figure)} -> {_mean(new, figure)}" for _, figure in _FIGURES]
-        seconds = " -> ".join(f"{statistics.fmean(run.seconds for run in runs):.0f}" for runs in (old, new))
-        yield f"| {_TITLES[data_set]} | {count} | {len(new)} | {' | '.join(cells)} | {seconds} |"
+        yield f"| {_TITLES[data_set]} | {count} | {len(new)} | {' | '.join(cells)} |"
     yield from ("", _CLOSING)
 
 
