@@ -17,7 +17,7 @@ import structlog
 
 from serving.call.closing import close_in_order
 from serving.call.daemon_threads import DaemonThreads
-from serving.call.load_slots import LoadSlots
+from serving.call.load_slots import LoadSlots, SlotBounds
 from serving.call.tasks import SingleFlight, Tasks, joined
 from serving.domain.errors import ModelFolderUnavailable, ModelNotFound, ServingError, TooManyLoads
 from serving.domain.model_id import ModelId, reference_of
@@ -96,12 +96,8 @@ class MemoryBounds:
     """Bounds of the models that are remembered as absent."""
     patience_seconds: float = 0.1
     """Time for which a caller waits for the volume where an older value can be used, in seconds."""
-    slow_threads: int = 16
-    """Maximum number of slow reads at the same time, besides the others."""
-    aside_seconds: float = 0.5
-    """Time after which a read counts as slow, in seconds."""
-    hang_seconds: float = 10.0
-    """Time after which a slow read goes on without a slot if others need its slot, in seconds."""
+    slots: SlotBounds = field(default_factory=SlotBounds)
+    """Number of slow reads, and the times after which a read is slow, or hangs."""
 
 
 BOUNDS: Final = MemoryBounds()
@@ -112,7 +108,7 @@ class Remembered(Generic[Value]):
 
     Args:
         source: the source of the files.
-        threads: maximum number of files that are read at the same time, besides slow reads.
+        threads: maximum number of files that are read at the same time, not counting slow reads.
         bounds: bounds and times.
         clock: returns the time by which absent models are forgotten, in seconds.
     """
@@ -128,12 +124,7 @@ class Remembered(Generic[Value]):
         self._source = source
         self._bounds = bounds
         self._threads = DaemonThreads(source.kind)
-        self._slots = LoadSlots(
-            quick=threads,
-            slow=bounds.slow_threads,
-            aside_seconds=bounds.aside_seconds,
-            hang_seconds=bounds.hang_seconds,
-        )
+        self._slots = LoadSlots(threads, bounds.slots)
         # Least recently used first. The library's cache takes ten times as long for every call.
         self._entries: OrderedDict[ModelId, Entry[Value]] = OrderedDict()
         self._bytes = 0

@@ -25,7 +25,7 @@ from predictor.cache.sightings import Sightings
 from serving.call.closing import close_in_order
 from serving.call.daemon_threads import DaemonThreads
 from serving.call.deadline import NEVER, Deadline
-from serving.call.load_slots import LoadSlot, LoadSlots
+from serving.call.load_slots import LoadSlot, LoadSlots, SlotBounds
 from serving.call.tasks import SingleFlight, Tasks
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
@@ -114,7 +114,7 @@ class _NeedsMemory:
     """A load that needs more memory than is reserved."""
 
     size: int
-    """Bytes that the load takes in all."""
+    """Bytes that the whole load takes."""
 
 
 @dataclass(slots=True)
@@ -124,12 +124,12 @@ class _Progress:
     slot: LoadSlot
     spent: ProcessorTime
     workspace: int
-    """Bytes that a slow load takes besides those that it announces."""
+    """Bytes that a slow load takes beyond those that it announces."""
     builds: bool = False
     """Whether the files are read, and the model is built."""
 
     def needed(self, size: int) -> int:
-        """Return the bytes that the load takes in all, if it announces ``size``."""
+        """Return the bytes that the whole load takes, if it announces ``size``."""
         return size + (self.workspace if self.slot.is_slow and not self.slot.takes_spare else 0)
 
 
@@ -151,14 +151,10 @@ class ManagerBounds:
     """Time after which files whose load was costly, and failed, are tried again, in seconds."""
     most_failures: int = 4096
     """Maximum number of models whose failure is remembered."""
-    slow_threads: int = 16
-    """Maximum number of concurrent slow loads, and of slow checks of files, in addition to the others."""
-    aside_seconds: float = 0.5
-    """Time after which a load counts as slow, if fewer than ``slow_threads`` are, in seconds."""
-    hang_seconds: float = 10.0
-    """Time without progress after which a slow load is refused if others need its slot, in seconds."""
+    slots: SlotBounds = field(default_factory=SlotBounds)
+    """Number of slow loads, and of slow checks of files, and the times after which one is slow, or hangs."""
     workspace: int = 0
-    """Bytes that a slow load takes besides those that it announces; memory for one of them is there in any case."""
+    """Bytes that a slow load takes beyond those that it announces; memory for one such load is there in any case."""
     quick_processor_seconds: float = 1.0
     """Processor time after which a load that is not slow yet begins again as a slow one, in seconds."""
     processor_seconds: float = 30.0
@@ -218,13 +214,13 @@ class ModelManager(Generic[Model]):
         self._max_loads = max_loads
         self._freshness_seconds = freshness_seconds
         self._threads = DaemonThreads("load")
-        self._slots = _slots_of(threads, bounds)
+        self._slots = LoadSlots(threads, bounds.slots)
         # Checks of files must not wait behind loads: they are for models in memory too.
-        self._look_slots = _slots_of(_LOOKING_THREADS, bounds)
+        self._look_slots = LoadSlots(_LOOKING_THREADS, bounds.slots)
         self._loads_of: Counter[ModelId] = Counter()
         """Number of models of each name that load or wait to be loaded."""
         self._hanging: set[ModelId] = set()
-        """Models whose loads hang, and whose callers are refused meanwhile."""
+        """Models whose loads hang, and whose callers are refused until then."""
         self._waiting: dict[ModelId, dict[asyncio.Future[Lease[Model]], Deadline]] = {}
         """Callers that wait for each model that is being loaded, with their deadlines."""
         self._sightings = Sightings(bounds.settle_seconds, bounds.most_sightings)
@@ -679,12 +675,3 @@ def _next_step(
 
 def _hangs() -> VolumeUnavailable:
     return VolumeUnavailable("the model's files do not arrive from the volume; try again once it answers")
-
-
-def _slots_of(quick: int, bounds: ManagerBounds) -> LoadSlots:
-    return LoadSlots(
-        quick=quick,
-        slow=bounds.slow_threads,
-        aside_seconds=bounds.aside_seconds,
-        hang_seconds=bounds.hang_seconds,
-    )

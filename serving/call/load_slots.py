@@ -1,4 +1,4 @@
-"""Slots for loads: quick ones, and slow ones besides, so that slow loads hold up no others.
+"""Slots for loads: quick ones, and slow ones in addition, so that slow loads hold up no others.
 
 A load begins in a quick slot, and moves aside to a slow one when it takes long. The versions of one name share at most
 half of the slots of either kind, if there is more than one slot; a name whose share of the slow slots is in use gets no
@@ -15,11 +15,27 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from serving.domain.model_id import ModelId
 
-_MOST_GIVEN_UP: Final = 64
+
+@dataclass(frozen=True, slots=True)
+class SlotBounds:
+    """Number of slow slots, and the times that decide who has one."""
+
+    slow: int = 16
+    """Number of slow slots, in addition to the quick ones."""
+    aside_seconds: float = 0.5
+    """Time after which a load counts as slow, and moves aside if a slow slot is free, in seconds."""
+    hang_seconds: float = 10.0
+    """Time without a sign of life after which a slow load gives its slot up if others need it, in seconds."""
+    most_given_up: int = 64
+    """Maximum number of loads that go on without a slot."""
+
+
+BOUNDS: Final = SlotBounds()
 
 
 def _always() -> bool:
@@ -35,7 +51,7 @@ class _Lane:
 
     Args:
         slots: number of slots.
-        may_have: returns whether a name may have a slot now, for a reason besides its share.
+        may_have: returns whether a name may have a slot now, whatever its share.
     """
 
     def __init__(self, slots: int, may_have: Callable[[ModelId], bool] = lambda _: True) -> None:
@@ -62,7 +78,7 @@ class _Lane:
         self.grant()
 
     def withdraw(self, granted: Callable[[], None]) -> None:
-        """End a request; a request that was granted, or withdrawn before, is not there any more."""
+        """End a request; a request that was granted, or already withdrawn, is no longer there."""
         self._waiting.pop(granted, None)
 
     def release(self, name: ModelId) -> None:
@@ -123,26 +139,13 @@ class LoadSlots:
 
     Args:
         quick: number of quick slots.
-        slow: number of slow slots.
-        aside_seconds: time after which a load moves aside, in seconds.
-        hang_seconds: time without a sign of life after which a slow load gives its slot up to another load, in seconds.
-        most_given_up: maximum number of loads that go on without a slot.
+        bounds: number of slow slots, and times.
     """
 
-    def __init__(
-        self,
-        *,
-        quick: int,
-        slow: int,
-        aside_seconds: float,
-        hang_seconds: float = 1e6,
-        most_given_up: int = _MOST_GIVEN_UP,
-    ) -> None:
-        self._slow = _Lane(slow)
+    def __init__(self, quick: int, bounds: SlotBounds = BOUNDS) -> None:
+        self._bounds = bounds
+        self._slow = _Lane(bounds.slow)
         self._quick = _Lane(quick, lambda name: not self._slow.has_its_share(name))
-        self._aside_seconds = aside_seconds
-        self._hang_seconds = hang_seconds
-        self._most_given_up = most_given_up
         self._given_up = 0
         self._aside: set[LoadSlot] = set()
         """The slow slots in use."""
@@ -159,7 +162,7 @@ class LoadSlots:
         slot = LoadSlot(self, name)
         await self._granted(self._quick, name)
         loop = asyncio.get_running_loop()
-        aside = loop.call_later(self._aside_seconds, self._request_aside, slot)
+        aside = loop.call_later(self._bounds.aside_seconds, self._request_aside, slot)
         try:
             slot.sign_of_life()
             yield slot
@@ -238,12 +241,12 @@ class LoadSlots:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        while self._given_up < self._most_given_up:
+        while self._given_up < self._bounds.most_given_up:
             in_the_way = [slot for slot in self._aside if self._is_in_the_way(slot)]
             if not in_the_way:
                 return
             slot = max(in_the_way, key=lambda slot: slot.quiet_seconds)
-            seconds = self._hang_seconds - slot.quiet_seconds
+            seconds = self._bounds.hang_seconds - slot.quiet_seconds
             if seconds > 0:
                 self._watch = asyncio.get_running_loop().call_later(seconds, self._look)
                 return

@@ -12,6 +12,7 @@ import pytest
 
 from frontend.routing.catalog import Catalog
 from frontend.routing.remembered import BOUNDS, MemoryBounds
+from serving.call.load_slots import SlotBounds
 from serving.domain.errors import (
     InvalidManifest,
     ModelIncomplete,
@@ -105,7 +106,7 @@ async def test_manifests_that_hang_in_the_volume_hold_up_no_other(tmp_path: Path
     names = [ModelId(f"hangs-{number}") for number in range(count)]
     for name in (*names, "a"):
         publish(tmp_path, name)
-    bounds = MemoryBounds(aside_seconds=0.001, hang_seconds=0.05)
+    bounds = MemoryBounds(slots=SlotBounds(aside_seconds=0.001, hang_seconds=0.05))
     async with bench(tmp_path, bounds=bounds) as (catalog, volume):
         released = threading.Event()
         look = volume.fingerprint

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from predictor.cache.model_manager import ManagerBounds
+from serving.call.load_slots import SlotBounds
 from serving.domain.errors import (
     LoadTooSlow,
     ModelTooLarge,
@@ -23,7 +24,7 @@ from tests.builders import PATIENCE, fingerprint_of
 from tests.fakes.model_source import FakeModel
 from tests.predictor.cache.test_model_manager import A, B, Bench, C, bench, refusal_of, settled
 
-SLOW = ManagerBounds(quick_processor_seconds=0.02, processor_seconds=0.05, aside_seconds=1e6)
+SLOW = ManagerBounds(quick_processor_seconds=0.02, processor_seconds=0.05, slots=SlotBounds(aside_seconds=1e6))
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +113,7 @@ async def test_a_costly_failure_is_remembered_for_longer_than_a_cheap_one() -> N
 
 
 async def test_a_load_that_is_slow_holds_up_no_other() -> None:
-    endless = ManagerBounds(quick_processor_seconds=0.02, processor_seconds=1e6, aside_seconds=1e6)
+    endless = ManagerBounds(quick_processor_seconds=0.02, processor_seconds=1e6, slots=SlotBounds(aside_seconds=1e6))
     async with bench(bounds=endless, threads=1) as it:
         it.source.busy |= {fingerprint_of(1), fingerprint_of(2)}
         slow = [asyncio.create_task(it.manager.acquire(name)) for name in (A, B)]
@@ -172,7 +173,7 @@ def named(it: Bench, *texts: str) -> list[ModelId]:
 @pytest.mark.parametrize("looks", [False, True], ids=["loads", "looks"])
 @pytest.mark.parametrize("count", [1, 3, 16])
 async def test_loads_that_hang_in_the_volume_hold_up_no_other(count: int, looks: bool) -> None:
-    async with bench(bounds=ManagerBounds(aside_seconds=0.001), threads=1) as it:
+    async with bench(bounds=ManagerBounds(slots=SlotBounds(aside_seconds=0.001)), threads=1) as it:
         names = named(it, *(f"hangs-{number}" for number in range(count)))
         hanging = _Hanging(it, *names, looks=looks)
         slow = [asyncio.create_task(it.manager.acquire(name)) for name in names]
@@ -188,7 +189,7 @@ async def test_loads_that_hang_in_the_volume_hold_up_no_other(count: int, looks:
 async def test_beyond_the_slow_slots_loads_that_hang_are_refused_and_the_others_go_on(
     looks: bool, events: list[Any]
 ) -> None:
-    bounds = ManagerBounds(aside_seconds=0.001, slow_threads=2, hang_seconds=0.05)
+    bounds = ManagerBounds(slots=SlotBounds(aside_seconds=0.001, slow=2, hang_seconds=0.05))
     async with bench(bounds=bounds, threads=1) as it:
         names = named(it, *(f"hangs-{number}" for number in range(8)))
         hanging = _Hanging(it, *names, looks=looks)
@@ -211,7 +212,7 @@ async def test_beyond_the_slow_slots_loads_that_hang_are_refused_and_the_others_
 
 
 async def test_slow_loads_hold_up_neither_each_other_nor_the_rest() -> None:
-    endless = ManagerBounds(quick_processor_seconds=0.02, processor_seconds=1e6, aside_seconds=1e6)
+    endless = ManagerBounds(quick_processor_seconds=0.02, processor_seconds=1e6, slots=SlotBounds(aside_seconds=1e6))
     async with bench(bounds=endless, threads=1) as it:
         names = named(it, "slow-1", "slow-2", "slow-3")
         it.source.busy |= {fingerprint_of(100), fingerprint_of(101), fingerprint_of(102)}
@@ -230,7 +231,9 @@ async def test_slow_loads_hold_up_neither_each_other_nor_the_rest() -> None:
 @pytest.mark.parametrize("kind", ["hang", "slow", "hanging looks"])
 async def test_many_slow_versions_of_one_name_hold_up_no_other_name(kind: str) -> None:
     bounds = ManagerBounds(
-        aside_seconds=0.001, slow_threads=4, quick_processor_seconds=0.02, processor_seconds=1e6, hang_seconds=1e6
+        quick_processor_seconds=0.02,
+        processor_seconds=1e6,
+        slots=SlotBounds(aside_seconds=0.001, slow=4, hang_seconds=1e6),
     )
     async with bench(bounds=bounds, threads=1, max_loads=20) as it:
         versions = named(it, *(f"name@{number}" for number in range(20)))
@@ -255,7 +258,7 @@ async def test_many_slow_versions_of_one_name_hold_up_no_other_name(kind: str) -
 
 async def test_the_workspace_of_slow_loads_but_one_is_reserved() -> None:
     bounds = ManagerBounds(
-        quick_processor_seconds=0.02, processor_seconds=1e6, aside_seconds=1e6, workspace=300, slow_threads=8
+        quick_processor_seconds=0.02, processor_seconds=1e6, workspace=300, slots=SlotBounds(aside_seconds=1e6, slow=8)
     )
     async with bench(bounds=bounds, threads=1, max_bytes=1000) as it:
         names = named(it, *(f"slow-{number}" for number in range(5)))
@@ -278,7 +281,7 @@ async def test_the_workspace_of_slow_loads_but_one_is_reserved() -> None:
 
 async def test_a_load_that_builds_moves_aside_only_if_there_is_memory_for_its_workspace() -> None:
     bounds = ManagerBounds(
-        quick_processor_seconds=1e6, processor_seconds=1e6, aside_seconds=0.3, workspace=600, slow_threads=8
+        quick_processor_seconds=1e6, processor_seconds=1e6, workspace=600, slots=SlotBounds(aside_seconds=0.3, slow=8)
     )
     async with bench(bounds=bounds, threads=1, max_bytes=1000) as it:
         names = named(it, *(f"slow-{number}" for number in range(4)))
@@ -292,7 +295,7 @@ async def test_a_load_that_builds_moves_aside_only_if_there_is_memory_for_its_wo
 
 
 async def test_the_versions_of_one_name_leave_threads_to_others() -> None:
-    async with bench(threads=2, bounds=ManagerBounds(aside_seconds=1e6)) as it:
+    async with bench(threads=2, bounds=ManagerBounds(slots=SlotBounds(aside_seconds=1e6))) as it:
         versions = [ModelId(f"name@{number}") for number in range(4)]
         for number, version in enumerate(versions):
             it.source.files[version] = fingerprint_of(100 + number)

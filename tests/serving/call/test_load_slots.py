@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from serving.call.load_slots import LoadSlot, LoadSlots
+from serving.call.load_slots import LoadSlot, LoadSlots, SlotBounds
 from serving.domain.model_id import ModelId
 from tests.builders import PATIENCE, a_turn
 
@@ -43,7 +43,7 @@ class Load:
 
 
 def slots_of(*, quick: int = 1, slow: int = 1, aside_seconds: float = NEVER) -> LoadSlots:
-    return LoadSlots(quick=quick, slow=slow, aside_seconds=aside_seconds)
+    return LoadSlots(quick, SlotBounds(slow=slow, aside_seconds=aside_seconds, hang_seconds=NEVER))
 
 
 async def begun(*loads: Load) -> list[bool]:
@@ -131,7 +131,7 @@ async def test_a_name_whose_slow_slots_are_in_use_leaves_the_quick_ones_to_other
 
 
 async def test_a_quiet_load_gives_its_slot_up_to_another_one_and_a_load_with_a_sign_of_life_does_not() -> None:
-    slots = LoadSlots(quick=1, slow=1, aside_seconds=NEVER, hang_seconds=0.2, most_given_up=1)
+    slots = LoadSlots(1, SlotBounds(slow=1, aside_seconds=NEVER, hang_seconds=0.2, most_given_up=1))
     quiet = Load(slots, A, slow=True)
     await quiet.begun()
     await asyncio.sleep(0.25)
