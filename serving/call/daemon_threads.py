@@ -37,6 +37,12 @@ class DaemonThreads:
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
         """Return what ``function`` returns. If the caller is cancelled, the thread runs on without it."""
+        return await self.begin(function, *arguments, **named)
+
+    def begin(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> asyncio.Future[Result]:
+        """Begin a call, and return the future of its result."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
         jobs = self._idle.pop() if self._idle else self._started()
@@ -56,12 +62,12 @@ class DaemonThreads:
                 value = function(*arguments, **named)
             except BaseException as error:  # noqa: BLE001
                 failure = error
-            # The service may have ended meanwhile.
+            # The service may have ended in the meantime.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(ended, value, failure)
 
         jobs.put(job)
-        return await result
+        return result
 
     def close(self) -> None:
         """End the idle threads now, and the others once their calls return."""

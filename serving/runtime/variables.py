@@ -77,7 +77,9 @@ def unknown_variables(
         known: names of the variables that are settings of the process.
         services: prefixes of the variables of other services, which may share the environment.
     """
-    names = sorted({*known} | _OTHERS)
+    names = {*known} | _OTHERS
+    # The prefix that nearly all names share would make all of them similar.
+    by_end = {name.removeprefix(PREFIX): name for name in sorted(names)}
     others = (_OF_TESTS, *services)
     for name, value in sorted(environment.items()):
         # An editor's byte order mark stays in front of the first name of a file of variables.
@@ -86,8 +88,5 @@ def unknown_variables(
             continue
         if (upper in names and upper == name.upper()) or (upper not in names and upper.startswith(others)):
             continue
-        # The prefix that all names share would make all of them similar.
-        meant = difflib.get_close_matches(
-            upper.removeprefix(PREFIX), [known.removeprefix(PREFIX) for known in names], 1
-        )
-        yield UnknownVariable(name, next((known for known in names if known.removeprefix(PREFIX) in meant), ""))
+        meant = difflib.get_close_matches(upper.removeprefix(PREFIX), by_end, 1)
+        yield UnknownVariable(name, by_end[meant[0]] if meant else "")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from serving.call.daemon_threads import DaemonThreads
 from serving.domain.errors import ModelFolderUnavailable
 from serving.volume import model_folder
 
@@ -30,6 +29,8 @@ class ModelFolderWatch:
     def __init__(self, root: Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._root = str(root.absolute())
         self._patience_seconds = patience_seconds
+        # At exit, the interpreter waits for the threads of a pool; a hanging volume must not block the shutdown.
+        self._threads = DaemonThreads("model-folder", most_idle=0)
         self._looking: asyncio.Future[ModelFolderUnavailable | None] | None = None
         self._readable = asyncio.Event()
         self._was_told = False
@@ -42,7 +43,7 @@ class ModelFolderWatch:
     async def look(self) -> None:
         """Check once whether the folder can be read."""
         if self._looking is None:
-            self._looking = self._begun()
+            self._looking = self._threads.begin(self._check)
         # A check that hangs is not repeated: its return shows that the folder responds again.
         await asyncio.wait({self._looking}, timeout=self._patience_seconds)
         if not self._looking.done():
@@ -59,23 +60,13 @@ class ModelFolderWatch:
         """Return once a check has found that the folder can be read."""
         await self._readable.wait()
 
-    def _begun(self) -> asyncio.Future[ModelFolderUnavailable | None]:
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[ModelFolderUnavailable | None] = loop.create_future()
-
-        def look() -> None:
-            error: ModelFolderUnavailable | None = None
-            try:
-                model_folder.enter(self._root)
-            except ModelFolderUnavailable as unavailable:
-                error = unavailable
-            # The service may have ended in the meantime.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(found.set_result, error)
-
-        # At exit, the interpreter waits for the threads of a pool; a hanging volume must not block the shutdown.
-        threading.Thread(target=look, name="model-folder", daemon=True).start()
-        return found
+    def _check(self) -> ModelFolderUnavailable | None:
+        """Return the reason why the folder cannot be read; ``None`` if it can. Runs in a thread."""
+        try:
+            model_folder.enter(self._root)
+        except ModelFolderUnavailable as unavailable:
+            return unavailable
+        return None
 
     def _tell_unreadable(self, reason: str | None) -> None:
         self._readable.clear()

@@ -22,6 +22,7 @@ def found(name: str, value: str = "1") -> list[UnknownVariable]:
     [
         ("INTENT_PREDICTOR_MAX_MODLES", "INTENT_PREDICTOR_MAX_MODELS"),
         ("INTENT_PREDICTR_PORT", "INTENT_PREDICTOR_PORT"),
+        ("INTENT_MODEL_DIR", "MODEL_DIR"),
         ("intent_predictor_prt", "INTENT_PREDICTOR_PORT"),
         ("\ufeffINTENT_PREDICTOR_PORT", "INTENT_PREDICTOR_PORT"),
         ("INTENT_XYZZY", ""),
