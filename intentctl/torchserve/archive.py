@@ -161,7 +161,7 @@ class ZipArchive(Archive):
 
 
 def damage_of(data: bytes) -> str:
-    """Return why a file that is no archive is refused: what the file seems to be, if its first bytes show that."""
+    """Return why a file that is not an archive is refused: what the file seems to be, if its first bytes show that."""
     kind = "a pickle" if data.startswith(_PICKLE) else kind_of(data)
     if kind is None:
         return DAMAGED

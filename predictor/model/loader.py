@@ -145,9 +145,9 @@ class Loader:
             return model
 
     def load_at_rest(self, model_id: ModelId) -> tuple[IntentModel, Fingerprint]:
-        """Return the model and the identity of its files, once they have been seen at rest unless sums prove them.
+        """Return the model and the identity of its files, which must be unchanged for a moment unless sums prove them.
 
-        For programs that load a model once. The predictor remembers which files it has seen at rest.
+        For programs that load a model once. The predictor remembers which files have settled.
 
         Raises:
             FilesChanged: the files changed in the meantime.

@@ -4,8 +4,8 @@ A load begins in a quick slot, and moves aside to a slow one when it takes long.
 half of the slots of either kind, if there is more than one slot; a name whose share of the slow slots is in use gets no
 quick slot, because its loads could not move aside.
 
-A load that shows no sign of life may hang in the volume. Where it is in the way of another load, it gives its
-slot up, and goes on without one.
+A load that makes no progress may hang in the volume. If another load needs its slot, it gives the slot up, and goes on
+without one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SlotBounds:
     aside_seconds: float = 0.5
     """Time after which a load counts as slow, and moves aside if a slow slot is free, in seconds."""
     hang_seconds: float = 10.0
-    """Time without a sign of life after which a slow load gives its slot up if others need it, in seconds."""
+    """Time without progress after which a slow load gives its slot up if others need it, in seconds."""
     most_given_up: int = 64
     """Maximum number of loads that go on without a slot."""
 
@@ -122,11 +122,11 @@ class LoadSlot:
 
     @property
     def quiet_seconds(self) -> float:
-        """Time since the last sign of life, in seconds."""
+        """Time since the load last made progress, in seconds."""
         return time.monotonic() - self._alive_at
 
     def sign_of_life(self) -> None:
-        """Record that the load goes on. May be called in any thread."""
+        """Record that the load makes progress. May be called in any thread."""
         self._alive_at = time.monotonic()
 
     def moved(self) -> None:

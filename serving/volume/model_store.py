@@ -44,7 +44,7 @@ SEALED_FILES: Final = (WEIGHTS_FILE, VOCABULARY_FILE)
 """Files whose sums in the manifest prove that all files belong to one copy."""
 
 SETTLE_SECONDS: Final = 1.0
-"""Time for which files that no sums prove to be one copy have to be at rest, in seconds."""
+"""Time for which files that no checksums prove to be one copy must be unchanged, in seconds."""
 
 _CANNOT_BE_LISTED: Final = "the model volume cannot be listed at the moment; try again"
 

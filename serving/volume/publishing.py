@@ -1,8 +1,8 @@
 """Publishes a model on the shared volume so that no reader ever sees a partial model.
 
 The files are staged beside their destination, written through to the disk, and put in place by one rename. The manifest
-contains their sizes and SHA-256 sums, so that a reader can detect a damaged copy. A source has to be one copy to be
-sealed: sums that it has already must match, and a source without sums has to be at rest.
+contains their sizes and SHA-256 sums, so that a reader can detect a damaged copy. Sums are written only for files that
+belong to one copy: existing sums must match, and files without sums must be unchanged for a while.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def publish(
 
     Raises:
         ModelIncomplete: a file is missing in ``source``.
-        FilesChanged: a file in ``source`` changed meanwhile.
+        FilesChanged: a file in ``source`` changed while it was published.
         ChecksumMismatch: the manifest in ``source`` has the sums of other files.
         InvalidManifest: the manifest in ``source`` is invalid, or would be larger than what is read.
         ServingError: ``check`` raised it. Nothing of the new model is left.
@@ -176,10 +176,10 @@ def _exists(model_id: ModelId) -> ModelExists:
 
 
 class _Copying:
-    """Copies a source, and finds out whether what it copied is one copy of a model.
+    """Copies a source, and finds out whether the files belong to one copy of a model.
 
-    The rest of the files is measured as the predictor measures it: on this machine's monotonic clock, from the moment
-    when they were first seen as they are. The times of the files may come from the clock of a file server.
+    The time for which the files are unchanged is measured as in the predictor: on this machine's monotonic clock, from
+    the moment when they were first seen. The times of the files may come from the clock of a file server.
     """
 
     def __init__(self, source: Path, settle_seconds: float) -> None:
@@ -198,7 +198,7 @@ class _Copying:
         self._expect_no_change()
         manifest = _sealed(original, sums)
         written = manifest.to_json().encode()
-        # The sums and the indentation can make it larger than what readers read.
+        # With checksums and indentation, it can exceed what readers accept.
         Manifest.parse(written)
         with (staging / MANIFEST_FILE).open("wb") as file:
             file.write(written)
@@ -208,7 +208,7 @@ class _Copying:
         return manifest
 
     def expect_rest(self) -> None:
-        """Return once the source has been at rest for long enough; raise FilesChanged if it changes."""
+        """Return once the source has been unchanged for long enough; raise FilesChanged if it changes."""
         time.sleep(max(0.0, self._first_seen + self._settle_seconds - time.monotonic()))
         self._expect_no_change()
 
@@ -221,7 +221,7 @@ class _Copying:
 
 
 def _sealed(manifest: Manifest, sums: Mapping[str, FileSum]) -> Manifest:
-    """Return the manifest with the sums of the files; raise ChecksumMismatch if it has others."""
+    """Return the manifest with the sums of the files; raise ChecksumMismatch if it has the sums of other files."""
     for name, actual in sums.items():
         if manifest.files.get(name, actual) != actual:
             raise ChecksumMismatch(
