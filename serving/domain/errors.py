@@ -11,6 +11,7 @@ import copy
 from grpc import StatusCode
 
 from intent_serving_client.errors import (
+    DEADLINE_MESSAGE,
     INTERNAL_MESSAGE,
     DeadlineExceeded,
     InvalidConnection,
@@ -31,6 +32,7 @@ from intent_serving_client.errors import (
 )
 
 __all__ = [
+    "DEADLINE_MESSAGE",
     "INTERNAL_MESSAGE",
     "CallerLeft",
     "ChecksumMismatch",
@@ -215,7 +217,7 @@ class NonFiniteLogits(ServingError):
 
 def deadline_passed() -> DeadlineExceeded:
     """Return the error for a call whose deadline has passed."""
-    return DeadlineExceeded("the deadline of the call has passed")
+    return DeadlineExceeded(DEADLINE_MESSAGE)
 
 
 def service_ends() -> Unavailable:

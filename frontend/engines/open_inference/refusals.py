@@ -7,7 +7,7 @@ from typing import Final
 from grpc import StatusCode
 
 from intent_serving_client.remote import FailedCall
-from serving.domain.errors import InvalidManifest, ModelIncomplete, ServingError, Status, error_of
+from serving.domain.errors import DEADLINE_MESSAGE, InvalidManifest, ModelIncomplete, ServingError, Status, error_of
 
 # Triton's message, sent with NOT_FOUND today and with UNAVAILABLE in earlier releases.
 _UNKNOWN_MODEL: Final = "Request for unknown model"
@@ -37,7 +37,7 @@ _STATUSES: Final = {
         StatusCode.RESOURCE_EXHAUSTED,
         "the engine accepts no more at the moment, or the request is too large; send less",
     ),
-    StatusCode.DEADLINE_EXCEEDED: Status(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed"),
+    StatusCode.DEADLINE_EXCEEDED: Status(StatusCode.DEADLINE_EXCEEDED, DEADLINE_MESSAGE),
     StatusCode.UNAVAILABLE: Status(
         StatusCode.UNAVAILABLE, "the engine cannot be reached at the moment, or is not ready; try again"
     ),

@@ -13,6 +13,7 @@ from typing import Final
 from grpc import StatusCode
 
 INTERNAL_MESSAGE: Final = "internal error; the service's log has the details under this call's request id"
+DEADLINE_MESSAGE: Final = "the deadline of the call has passed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from grpc import StatusCode
 
-from intent_serving_client.errors import INTERNAL_MESSAGE, ServingError, Status, error_of
+from intent_serving_client.errors import DEADLINE_MESSAGE, INTERNAL_MESSAGE, ServingError, Status, error_of
 from intent_serving_client.metadata import REQUEST_ID_KEY, RETRY_AFTER_KEY
 
 
@@ -28,7 +28,7 @@ class FailedCall(Protocol):
 # gRPC's own messages reveal internals and addresses; callers get these messages instead.
 _TRANSPORT_MESSAGES: Final = {
     StatusCode.UNAVAILABLE: "the {service} cannot be reached at the moment; try again",
-    StatusCode.DEADLINE_EXCEEDED: "the deadline of the call has passed",
+    StatusCode.DEADLINE_EXCEEDED: DEADLINE_MESSAGE,
     StatusCode.CANCELLED: "the {service} did not accept the call; try again",
     StatusCode.RESOURCE_EXHAUSTED: "the {service} accepts no more at the moment, or the request is too "
     "large; send less",
