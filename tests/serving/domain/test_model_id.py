@@ -111,7 +111,7 @@ def generated_ids(count: int) -> list[str]:
     return ids
 
 
-@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_no_id_of_many_leads_to_a_call_outside_of_the_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, figure: Callable[[str], None]
 ) -> None:
@@ -132,11 +132,11 @@ def test_no_id_of_many_leads_to_a_call_outside_of_the_root(
         real: Callable[..., Any] = getattr(os, name)
 
         def call(path: Any, *args: Any, **kwargs: Any) -> Any:
-            folder = (
-                Path(f"/proc/self/fd/{kwargs['dir_fd']}").readlink() if kwargs.get("dir_fd") is not None else Path()
-            )
-            where = os.path.normpath(folder / os.fsdecode(path))
-            calls["inside" if where == str(root) or where.startswith(f"{root}/") else "outside"] += 1
+            # Text instead of paths: a million calls are looked at.
+            descriptor = kwargs.get("dir_fd")
+            folder = "" if descriptor is None else os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+            where = os.path.normpath(os.path.join(folder, os.fsdecode(path)))  # noqa: PTH118
+            calls["inside" if f"{where}/".startswith(f"{root}/") else "outside"] += 1
             return real(path, *args, **kwargs)
 
         monkeypatch.setattr(os, name, call)
