@@ -1,10 +1,11 @@
-"""What ``scripts/release`` finds out about images, asked of those of this tree."""
+"""The checks of ``scripts/release`` on images, made on those of this tree."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ MINUTES = 600
 
 
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, PROGRAMS / program, *arguments]
+    command: list[str | Path] = [sys.executable, PROGRAMS / program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=MINUTES, check=False)
 
 
