@@ -20,9 +20,9 @@ the present one calibrates by cross-validation unless that tenth is 200 texts or
 ([training](training.md#few-texts)).
 """
 _CLOSING: Final = """\
-Figures are means over the seeds 0 to n-1, with the least and the most. The texts of 5 and 10 a label are the samples
-that papers on few-shot classification share (Zhang et al., "Few-Shot Intent Detection via Contrastive Pre-Training and
-Fine-Tuning", 2021); those of 20 are drawn by the seed.
+Figures are means over the seeds, which begin at 0, with the least and the most. The texts of 5 and 10 a label are the
+samples that papers on few-shot classification share (Zhang et al., "Few-Shot Intent Detection via Contrastive
+Pre-Training and Fine-Tuning", 2021); those of 20 are drawn by the seed.
 """
 
 
