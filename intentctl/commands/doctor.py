@@ -71,7 +71,7 @@ def doctor(
         if predictor is not None and isinstance(unreachable, Unavailable | DeadlineExceeded):
             fail_unanswered(predictor, unreachable, connection)
         is_unusable = isinstance(unreachable, InvalidConnection)
-        fail(f"no answer from {predictor}: {unreachable}", EXIT_USAGE if is_unusable else EXIT_FAILED)
+        fail(str(unreachable), EXIT_USAGE if is_unusable else EXIT_FAILED)
     if not report.is_healthy:
         raise typer.Exit(EXIT_FAILED)
 

@@ -141,7 +141,7 @@ async def test_a_predictor_that_does_not_answer_ends_with_three_behind_what_was_
     result = await asyncio.to_thread(run, tmp_path, "--json", "--predictor", address)
     assert result.exit_code == 3
     assert checks(result) == {"odd-white-space": "warning"}
-    assert f"no answer from {address}: the predictor cannot be reached" in " ".join(result.stderr.split())
+    assert f"no answer from {address}: nothing listens on port" in " ".join(result.stderr.split())
 
 
 def ask(service: Service, documents: list[str]) -> None:
