@@ -39,18 +39,6 @@ class Split(StrEnum):
     TRAIN = "train"
 
 
-def share(text: str) -> float:
-    """Return ``text`` as a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1") from error
-    # The comparison is written so that NaN fails it too.
-    if not 0.0 <= value <= 1.0:
-        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1")
-    return value
-
-
 Data = Annotated[
     Path,
     typer.Argument(
@@ -71,15 +59,6 @@ Frontend = Annotated[
     ),
 ]
 Timeout = Annotated[float, typer.Option(min=0.001, help="Time limit of a call to the frontend, in seconds.")]
-Threshold = Annotated[
-    float | None,
-    typer.Option(
-        parser=share,
-        metavar="SHARE",
-        help="Minimum score of an answer, instead of the model's own.",
-        show_default=False,
-    ),
-]
 OutOfScope = Annotated[
     list[str] | None,
     typer.Option(

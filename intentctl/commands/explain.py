@@ -11,11 +11,11 @@ from intent_serving_client.channels import ChannelOptions
 from intent_serving_client.client import IntentClient
 from intent_serving_client.client_base import DEFAULT_ADDRESS
 from intentctl.connection import connecting, fail_unanswered
-from intentctl.evaluating import Threshold
 from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
 from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json, print_line
 from intentctl.predictions import as_dict
+from intentctl.shares import Threshold
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Prediction, Query
