@@ -63,7 +63,7 @@ OutOfScope = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LABEL",
-        help=f"Label of rows that are out of scope, besides {FALLBACK_LABEL} and the model's fallback label.",
+        help=f"Label of rows that are out of scope, in addition to {FALLBACK_LABEL} and the model's fallback label.",
         show_default=False,
     ),
 ]
@@ -150,8 +150,9 @@ class Asking:
         except InvalidModelId as error:
             fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
         except ModelNotFound:
-            place = "the frontend" if self.frontend else f"--model-dir {self.model_dir}"
-            fail(f"{place} has no model {model_id!r}; `intentctl models` lists the models in a folder", EXIT_USAGE)
+            place = "at the frontend" if self.frontend else f"in the folder {self.model_dir}"
+            listing = "`intentctl models --frontend`" if self.frontend else "`intentctl models`"
+            fail(f"there is no model {model_id} {place}; {listing} lists the models", EXIT_USAGE)
         except ServingError as error:
             fail(f"{model_id}: {error}")
 

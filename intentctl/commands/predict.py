@@ -140,9 +140,9 @@ def _words(prediction: Prediction) -> str:
         return ""
     account = _account(prediction, prediction.explanation)
     return " ".join(
-        f"{UNKNOWN_MARK}{shown(word.text)}{UNKNOWN_MARK}{word.adds:+.3f}"
+        f"{UNKNOWN_MARK}{shown(word.text)}{UNKNOWN_MARK}{word.adds:+z.3f}"
         if word.is_unknown
-        else f"{shown(word.text)}{word.adds:+.3f}"
+        else f"{shown(word.text)}{word.adds:+z.3f}"
         for word in account.words
     )
 

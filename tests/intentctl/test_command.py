@@ -113,6 +113,12 @@ def test_variables_of_others_are_not_named(tmp_path: Path) -> None:
     assert intentctl("models", "--model-dir", tmp_path, "--json", **others).stderr == ""
 
 
+def test_a_deletion_that_needs_confirmation_names_the_flag(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    refused = CliRunner().invoke(app, ["delete", "a", "--model-dir", str(tmp_path)], env=WIDE)
+    assert (refused.exit_code, "confirm with --force" in refused.output) == (1, True)
+
+
 def test_a_live_version_is_still_deleted_by_force_alone() -> None:
     printed = CliRunner().invoke(app, ["delete", "--help"], env=WIDE).stdout
     assert "--force" in printed

@@ -186,7 +186,7 @@ async def test_an_unknown_model_is_told_in_plain_words(tmp_path: Path) -> None:
     async with frontend(tmp_path) as ask:
         result = await ask("unknown", "x")
         assert result.exit_code == 1
-        assert "error: NOT_FOUND: no model has this runId" in result.stderr
+        assert "error: NOT_FOUND: no model has the runId unknown; `intentctl models` lists" in result.stderr
         assert result.stdout == ""
 
 

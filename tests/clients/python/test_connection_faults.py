@@ -158,6 +158,19 @@ def test_clients_tell_address_and_fault(services: dict[str, str], papers: Papers
                 asyncio.run(_predict(address, replace(options, fast=fast)))
 
 
+def test_the_address_of_a_service_of_another_kind_is_told(services: dict[str, str], tmp_path: Path) -> None:
+    predictor = start("predictor", ROOT / "models", tmp_path)
+    try:
+        predictor.wait_until_logged("listening")
+        told = intentctl("predict", "clinc150", "x", "--frontend", predictor.address)
+        assert "may be the address of a predictor" in told.output
+        assert "the frontend's address, with port 51001 by default" in told.output
+    finally:
+        predictor.kill()
+    told = intentctl("models", "--resident", "--predictor", services["plain"])
+    assert "the predictor's address, with port 51002 by default" in told.output
+
+
 async def _predict(address: str, options: ChannelOptions) -> None:
     async with AsyncIntentClient(address, options=options) as client:
         await client.predict("clinc150", "x")
@@ -181,4 +194,4 @@ def test_every_command_tells_them(services: dict[str, str]) -> None:
 
 
 def intentctl(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "400"})
