@@ -438,7 +438,11 @@ class ModelManager(Generic[Model]):
         seconds = error.retry_after or 0.0
         until = self._resting[model_id] = Deadline.after(seconds)
         try:
-            log.info("the model's files have to be at rest before they are loaded", model=model_id, reason=str(error))
+            log.info(
+                "the model's files must be unchanged for a moment first",
+                model=model_id,
+                reason=str(error),
+            )
             waiting = self._waiting[model_id]
             self._refuse([caller for caller, deadline in waiting.items() if deadline <= until], _too_early(until))
             await asyncio.sleep(seconds + _TIMER_SECONDS)

@@ -232,7 +232,7 @@ def test_what_cannot_be_written_is_told(option: str, models: Path, texts: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("absent", "texts.csv"), "has no model 'absent'"),
+        (("absent", "texts.csv"), "there is no model absent in the folder"),
         (("../words", "texts.csv"), "the model id must be"),
         (("words", "absent.csv"), "absent.csv"),
         (("words", "texts.csv", "--threshold", "70"), "'70' is not a number from 0 to 1"),
@@ -320,7 +320,7 @@ async def test_a_text_that_is_refused_is_told_with_its_row(tmp_path: Path) -> No
 async def test_a_model_that_the_frontend_does_not_have_is_told(tmp_path: Path, texts: Path) -> None:
     result = await asked(tmp_path / "volume", a_prediction, texts=texts, model_id="absent")
     assert (result.exit_code, result.stdout) == (EXIT_USAGE, "")
-    assert "the frontend has no model 'absent'" in said(result)
+    assert "there is no model absent at the frontend; `intentctl models --frontend` lists" in said(result)
 
 
 @pytest.mark.parametrize(
