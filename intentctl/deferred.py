@@ -14,7 +14,7 @@ from intentctl.command import IntentCommand, formerly
 
 
 class DeferredCommand(TyperCommand):
-    """What the help of ``intentctl`` shows of a command, until the command is used.
+    """Name and summary of a command, for the help of ``intentctl``; the command itself is imported when it is used.
 
     Args:
         name: name of the command.

@@ -48,6 +48,6 @@ ensure_environment() {
   # packages have files for other versions of Python, which fail.
   local skipped=()
   [[ "$1" == dev ]] || skipped=(-x '/site-packages/(torch|functorch|sympy|mpmath|networkx)/')
-  "$VENV/bin/python" -m compileall -qq -j 0 "${skipped[@]}" "$VENV"/lib/python3*/site-packages || true
+  "$VENV/bin/python" -m compileall -qq -j 0 ${skipped[@]+"${skipped[@]}"} "$VENV"/lib/python3*/site-packages || true
   echo "$wanted" >"$stamp"
 }
