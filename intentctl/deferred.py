@@ -14,7 +14,7 @@ from intentctl.command import IntentCommand, formerly
 
 
 class DeferredCommand(TyperCommand):
-    """What the help of ``intentctl`` shows of a command, until the command is used.
+    """A command of which only the lines in the help of ``intentctl`` are known until it is used.
 
     Args:
         name: name of the command.

@@ -38,7 +38,7 @@ _OTHER_PROTOCOL: Final = "it does not speak gRPC; give the port of the service"
 
 
 class ConnectionFault(NamedTuple):
-    """What is wrong with connections to an address, and what to do; empty if nothing was found."""
+    """A fault of connections to an address, with what to do; empty if no fault was found."""
 
     text: str = ""
     is_listening: bool = True
