@@ -14,7 +14,7 @@ from intentctl.command import IntentCommand, formerly
 
 
 class DeferredCommand(TyperCommand):
-    """Name and summary of a command, for the help of ``intentctl``; the command itself is imported when it is used.
+    """A command of which only the lines in the help of ``intentctl`` are known until it is used.
 
     Args:
         name: name of the command.

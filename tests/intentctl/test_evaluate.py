@@ -342,7 +342,7 @@ def test_a_frontend_that_does_not_answer_is_told_with_what_to_do(texts: Path) ->
     result = run("a", texts, "--frontend", address)
     assert (result.exit_code, result.stdout) == (EXIT_UNAVAILABLE, "")
     assert f"no answer from {address}" in said(result)
-    assert "`intentctl up` starts it" in said(result)
+    assert "`intentctl up` starts the services" in said(result)
 
 
 @pytest.mark.slow
