@@ -38,11 +38,7 @@ _OTHER_PROTOCOL: Final = "it does not speak gRPC; give the port of the service"
 
 
 class ConnectionFault(NamedTuple):
-<<<<<<< HEAD
-    """Fault of the connections to an address, with the remedy; empty if nothing was found."""
-=======
     """A fault of connections to an address, with what to do; empty if no fault was found."""
->>>>>>> h/cli
 
     text: str = ""
     is_listening: bool = True
