@@ -27,6 +27,7 @@ from serving.call.daemon_threads import DaemonThreads
 from serving.call.deadline import NEVER, Deadline
 from serving.call.load_slots import LoadSlot, LoadSlots, SlotBounds
 from serving.call.tasks import SingleFlight, Tasks
+from serving.domain.causes import detached
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
@@ -569,7 +570,7 @@ class ModelManager(Generic[Model]):
             log.error("load takes too long", model=model_id, processor_seconds=round(seconds, 1))
         if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
             costly = seconds > self._bounds.costly_seconds
-            (self._costly if costly else self._failures)[model_id] = _Failure(fingerprint, error)
+            (self._costly if costly else self._failures)[model_id] = _Failure(fingerprint, detached(error))
 
     def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
         try:
