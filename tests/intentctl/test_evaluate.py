@@ -362,6 +362,7 @@ def test_real_services_and_the_model_folder_give_the_same_figures(models: Path, 
             assert error == pytest.approx(direct["calibration"]["expected_calibration_error"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_sample_model_is_measured_on_the_whole_test_split(figure: Callable[[str], None], tmp_path: Path) -> None:
     data = shared("datasets/clinc150/data_full.json")
     command = [sys.executable, "-m", "intentctl", "evaluate", "clinc150", str(data), "--json"]
