@@ -67,7 +67,7 @@ class DaemonThreads:
             try:
                 end = functools.partial(ended, function(*arguments, **named), None)
             except ServingError as error:
-                # What the function has read need not wait for the garbage collector.
+                # Everything that the function has read is freed at once, not when the garbage collector runs.
                 end = functools.partial(ended, None, detached(error))
             except BaseException as error:  # noqa: BLE001
                 end = functools.partial(ended, None, error)
