@@ -67,7 +67,7 @@ class DaemonThreads:
             try:
                 end = functools.partial(ended, function(*arguments, **named), None)
             except ServingError as error:
-                # Everything that the function has read is freed at once, not when the garbage collector runs.
+                # The traceback would keep what the function has read until the garbage collector runs.
                 end = functools.partial(ended, None, detached(error))
             except BaseException as error:  # noqa: BLE001
                 end = functools.partial(ended, None, error)
