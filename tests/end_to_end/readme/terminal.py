@@ -122,8 +122,10 @@ class Reader:
 
     def run_program(self, source: str, output: str) -> None:
         """Run a program in Python and compare what it prints."""
-        (self.clone / ".program.py").write_text(source)
-        self.run(Command("python .program.py", output))
+        program = self.clone / ".program.py"
+        program.write_text(source)
+        self.run(Command(f"python {program.name}", output))
+        program.unlink()
 
     def close(self) -> None:
         """Stop all services."""
