@@ -64,6 +64,11 @@ class Pipeline(NamedTuple):
         return tuple(dict.fromkeys(model for step in self.steps.values() for model in step.ask))
 
     @property
+    def detects(self) -> bool:
+        """Whether a step detects the language."""
+        return any(step.detect is not None for step in self.steps.values())
+
+    @property
     def depth(self) -> int:
         """Number of steps on the longest way through the pipeline, other pipelines not counted."""
         return self.depth_by({})
