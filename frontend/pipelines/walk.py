@@ -172,10 +172,10 @@ class _Stay:
     def taken(self, outcome: Outcome, turn: Turning) -> PathStep:
         """Return this step for the path."""
         seconds = time.monotonic() - self._began
-        models = tuple(ModelVersion(each.model_id, each.model_version) for _, each in sorted(self._answers.items()))
         if not isinstance(outcome, Prediction):
             code = status_of(outcome).code
-            return PathStep(self.name, models, "", 0.0, seconds, turn.onward, turn.next, code)
+            return PathStep(self.name, (), "", 0.0, seconds, turn.onward, turn.next, code)
+        models = tuple(ModelVersion(each.model_id, each.model_version) for _, each in sorted(self._answers.items()))
         return PathStep(
             self.name, models, outcome.label, outcome.score, seconds, turn.onward, turn.next, path=outcome.path
         )
