@@ -13,6 +13,7 @@ from frontend.predictions.predictions import RoutedPredictions
 from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from serving.call.call import Call
+from serving.domain.model_id import ModelId
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import QueryLimits
 from serving.volume.freshness.comparison import ThreadComparison
@@ -52,6 +53,9 @@ async def plane(models: Path, engine: FakeBackend, *, most_queries: int = 64) ->
     predictions = RoutedPredictions(catalog, router, QueryLimits(1000, most_queries))
     pipelines.ask_through(predictions)
     try:
+        # With every manifest at hand, steps of a few milliseconds are not late because of a busy disk.
+        for folder in models.iterdir():
+            await catalog.manifest(ModelId(folder.name))
         yield predictions
     finally:
         await predictions.close()
