@@ -60,7 +60,7 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
 
 def _ways_back(model_id: ModelId, model: str, asked: Asked, way: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Yield each way from a model over pipelines to ``model_id``, or to a pipeline that the way has passed."""
-    if model in way or _may_be(model_id, model):
+    if model in way or _may_be(model_id, model, asked):
         yield (*way, model)
         return
     for inner in _pipelines_of(model, asked):
@@ -68,11 +68,13 @@ def _ways_back(model_id: ModelId, model: str, asked: Asked, way: tuple[str, ...]
             yield from _ways_back(model_id, further, asked, (*way, model))
 
 
-def _may_be(model_id: ModelId, model: str) -> bool:
-    """Return whether ``model`` may be ``model_id``, now or after a release, which may give a name any version."""
-    own = reference_of(model_id)
-    other = reference_of(ModelId(model))
-    return own.name == other.name and (not other.selector or not own.selector or other.selector == own.selector)
+def _may_be(model_id: ModelId, model: str, asked: Asked) -> bool:
+    """Return whether ``model`` is ``model_id``, or a name or a label that a release may lead to it."""
+    if reference_of(ModelId(model)).name != reference_of(model_id).name:
+        return False
+    found = asked.get(model, ())
+    is_a_version = not isinstance(found, ServingError) and [version.model_id for version in found] == [model]
+    return model == model_id or not is_a_version
 
 
 def _depth(model: str, asked: Asked) -> int:
