@@ -79,14 +79,14 @@ class PipelineBackend:
         """Return the outcome of each query, in order."""
         return await asyncio.gather(*(self._outcome(query, call) for query in queries))
 
-    async def load(self, model_id: ModelId, call: Call) -> ModelResidency | None:
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
         """Load all models that the pipeline may ask; the pipeline itself takes no memory. Raises ServingError."""
         if self._predictions is None:
             raise RuntimeError("ask_through was not called")
         prepared = await self._prepare(model_id)
         inner = prepared.call_to_models(call)
         await asyncio.gather(*(self._predictions.load(model, inner) for model in prepared.pipeline.models))
-        return None
+        return ModelResidency("", resident=True)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
         """Return nothing: the models that a pipeline asks are resident, not the pipeline."""

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from grpc import StatusCode
 
 from serving.domain.errors import ModelUnusable, ServingError, Status, error_of, status_of
+from serving.domain.model_id import ModelId
 from serving.domain.pipelines.pipeline import shown
 from serving.domain.pipelines.step import Step
 from serving.domain.prediction import Onward, Outcome, Prediction
@@ -54,20 +55,20 @@ def turning(step: Step, outcome: Outcome) -> Turning:
     return Turning(Onward.NO_ROUTE if outcome.fallback is None else Onward.ANSWERED)
 
 
-def failure(name: str, reason: Onward, outcome: Outcome) -> ServingError:
-    """Return the error of a pipeline that ends in the step ``name`` without an answer."""
+def failure(model_id: ModelId, name: str, reason: Onward, outcome: Outcome) -> ServingError:
+    """Return the error of the pipeline ``model_id``, which ends in the step ``name`` without an answer."""
     if reason is Onward.NO_ROUTE and isinstance(outcome, Prediction):
         return ModelUnusable(
-            f"step {shown(name)} of the pipeline has no route for the label {shown(outcome.label)};"
+            f"step {shown(name)} of {model_id} has no route for the label {shown(outcome.label)};"
             ' add a route, or "otherwise", and publish the pipeline again'
         )
     status = status_of(outcome) if isinstance(outcome, ServingError) else Status(StatusCode.INTERNAL, "")
-    code, message = status.code, f"step {shown(name)} of the pipeline: {status.message}"
+    code, message = status.code, f"step {shown(name)} of {model_id}: {status.message}"
     if code is StatusCode.NOT_FOUND:
         # The caller's model exists; one that it asks does not.
         code = StatusCode.FAILED_PRECONDITION
     error = error_of(Status(code, message))
     error.retry_after = getattr(outcome, "retry_after", None)
     error.tried_enough = getattr(outcome, "tried_enough", False)
-    error.__cause__ = outcome if isinstance(outcome, ServingError) else None
+    error.__cause__ = outcome.__cause__ if isinstance(outcome, ServingError) else None
     return error

@@ -101,7 +101,7 @@ class Walk:
             answer = self._judged(outcome)
             self._done(answer._replace(model_id=model.model_id, model_version=model.version, path=tuple(self._path)))
         else:
-            self._done(failure(stay.name, turn.onward, outcome))
+            self._done(failure(self._model.model_id, stay.name, turn.onward, outcome))
 
     def _judged(self, answer: Prediction) -> Prediction:
         """Return the answer by the caller's threshold, which a step that could go on did not pass to its model."""

@@ -125,4 +125,4 @@ def test_the_depth_counts_the_steps_of_pipelines_that_are_asked() -> None:
 
 def test_the_labels_of_a_pipeline_are_those_of_the_steps_that_answer() -> None:
     asked = versions(r=model("bank", "travel"), **LEAVES)
-    assert labels_of(Manifest.model_validate(ROUTER), asked) == {"x", "y"}
+    assert labels_of(Manifest.model_validate(ROUTER), asked) == frozenset({"x", "y"})
