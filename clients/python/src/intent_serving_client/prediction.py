@@ -9,7 +9,7 @@ import enum
 import functools
 import json
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from grpc import StatusCode
 
@@ -101,6 +101,21 @@ class PathStep(NamedTuple):
     """Status of a step that failed."""
     path: tuple[PathStep, ...] = ()
     """Steps of the pipeline that this step asked, if it asked one."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the step as JSON data; what is empty is left out."""
+        step: dict[str, Any] = {
+            "step": self.name,
+            "models": [f"{model.model_id} {model.version}".rstrip() for model in self.models],
+            "label": self.label,
+            "score": self.score,
+            "seconds": self.seconds,
+            "onward": str(self.onward),
+            "next": self.next,
+            "code": "" if self.code is StatusCode.OK else self.code.name,
+            "path": [inner.as_dict() for inner in self.path],
+        }
+        return {key: value for key, value in step.items() if value not in ("", [])}
 
 
 class Prediction(NamedTuple):
