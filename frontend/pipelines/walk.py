@@ -35,7 +35,7 @@ class PipelineModel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the walks through all pipelines of a frontend share."""
+    """Objects that the walks through all pipelines of a frontend share."""
 
     plane: Submit
     """Receiver of the questions to models."""

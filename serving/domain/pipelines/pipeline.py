@@ -25,7 +25,7 @@ _MOST_FAULTS_SHOWN: Final = 32
 
 
 class Rights(StrEnum):
-    """What a caller of a pipeline must be allowed to ask."""
+    """Models that a caller of a pipeline must be allowed to ask."""
 
     MODELS = "models"
     """The pipeline and each model that is asked."""

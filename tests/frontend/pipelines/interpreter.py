@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Said(NamedTuple):
-    """What a model answers to a document: a label, with the scores of all labels; or an error, or nothing in time."""
+    """Answer of a model to a document: a label, with the scores of all labels; or an error, or nothing in time."""
 
     label: str = ""
     score: float = 0.0
@@ -20,7 +20,7 @@ class Said(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What a pipeline answers."""
+    """Answer of a pipeline."""
 
     label: str
     """Label, or the status."""
