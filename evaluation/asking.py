@@ -16,6 +16,7 @@ from serving.domain.confidence import FALLBACK_LABEL
 from serving.domain.errors import InvalidRequest, OutOfCapacity, ServingError
 from serving.domain.model_id import parse_model_id
 from serving.domain.prediction import Outcome, Prediction, Query
+from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
 from serving.wire.batches import outcomes_in_batches
 
@@ -45,8 +46,9 @@ def ask_folder(
         RowRefused: the model has no answer to a text.
         ServingError: the model cannot be loaded.
     """
-    checked_id = parse_model_id(model_id)
-    loader = Loader(ModelStore(model_dir), FileLimits())
+    store = ModelStore(model_dir)
+    checked_id = Inventory(store).answering(parse_model_id(model_id))
+    loader = Loader(store, FileLimits())
     model = loader.load(checked_id, loader.fingerprint(checked_id))
     queries = [Query(model_id, text, threshold=threshold) for text in texts]
     return Answers(

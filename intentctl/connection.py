@@ -6,15 +6,16 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
 from intent_serving_client.channels import ChannelOptions, check_options
+from intent_serving_client.errors import NoAnswerInTime, Unreachable
 from intent_serving_client.text_files import MARK, without_mark
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
-from intentctl.tls_faults import tls_fault
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, Unavailable
 
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
@@ -27,6 +28,15 @@ _PANEL: Final = "Connection"
 _ARGUMENT: Final = "connection"
 _MAX_CREDENTIAL_BYTES: Final = 1 << 14
 _MARK: Final = MARK.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Flags(ChannelOptions):
+    """Options of a connection that were given as flags."""
+
+    def called(self, name: str) -> str:
+        """Return the flag of the field ``name``."""
+        return "--tls-server-name" if name == "server_name" else f"--{name.replace('_', '-')}"
 
 
 def connecting(command: Callable[..., None]) -> Callable[..., None]:
@@ -53,7 +63,7 @@ def fail_unanswered(
     longer: str = LONGER,
     instead: str = "",
 ) -> NoReturn:
-    """Exit because a service gave no answer in time; say why, if that can be determined, and what to do.
+    """Exit because a service gave no answer in time; say why, and what to do.
 
     Args:
         address: address of the service, ``host:port``.
@@ -62,17 +72,14 @@ def fail_unanswered(
         longer: advice if the deadline has expired.
         instead: alternative that needs no service, as the end of a sentence.
     """
-    fault = tls_fault(address, connection)
-    if fault:
-        fail(f"no answer from {address}: {fault}", EXIT_UNAVAILABLE)
+    message = str(error)
+    if not isinstance(error, Unreachable | NoAnswerInTime):
+        message = f"no answer from {address}: {error}"
     if isinstance(error, DeadlineExceeded):
-        fail(f"no answer from {address} in time: {error}; {longer}", EXIT_UNAVAILABLE)
-    advice = (
-        ""
-        if connection.is_encrypted
-        else f" `intentctl up` starts it{instead}; a service with TLS needs --tls or --tls-authority"
-    )
-    fail(f"no answer from {address}: {error} (is the service running?{advice})", EXIT_UNAVAILABLE)
+        message += f"; {longer}"
+    elif isinstance(error, Unreachable) and not error.is_listening and not connection.is_encrypted:
+        message += f" (`intentctl up` starts the services{instead})"
+    fail(message, EXIT_UNAVAILABLE)
 
 
 def _file(variable: str, what: str) -> Any:
@@ -118,7 +125,7 @@ def _connection(
     ] = None,
 ) -> ChannelOptions:
     """Return the options, or exit and say what is wrong with them."""
-    options = ChannelOptions(
+    options = _Flags(
         tls=tls,
         tls_authority=tls_authority,
         tls_certificate=tls_certificate,

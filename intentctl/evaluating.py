@@ -39,18 +39,6 @@ class Split(StrEnum):
     TRAIN = "train"
 
 
-def share(text: str) -> float:
-    """Return ``text`` as a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1") from error
-    # The comparison is written so that NaN fails it too.
-    if not 0.0 <= value <= 1.0:
-        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1")
-    return value
-
-
 Data = Annotated[
     Path,
     typer.Argument(
@@ -71,20 +59,11 @@ Frontend = Annotated[
     ),
 ]
 Timeout = Annotated[float, typer.Option(min=0.001, help="Time limit of a call to the frontend, in seconds.")]
-Threshold = Annotated[
-    float | None,
-    typer.Option(
-        parser=share,
-        metavar="SHARE",
-        help="Minimum score of an answer, instead of the model's own.",
-        show_default=False,
-    ),
-]
 OutOfScope = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LABEL",
-        help=f"Label of rows that are out of scope, besides {FALLBACK_LABEL} and the model's fallback label.",
+        help=f"Label of rows that are out of scope, in addition to {FALLBACK_LABEL} and the model's fallback label.",
         show_default=False,
     ),
 ]
@@ -171,8 +150,9 @@ class Asking:
         except InvalidModelId as error:
             fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
         except ModelNotFound:
-            place = "the frontend" if self.frontend else f"--model-dir {self.model_dir}"
-            fail(f"{place} has no model {model_id!r}; `intentctl models` lists the models in a folder", EXIT_USAGE)
+            place = "at the frontend" if self.frontend else f"in the folder {self.model_dir}"
+            listing = "`intentctl models --frontend`" if self.frontend else "`intentctl models`"
+            fail(f"there is no model {model_id} {place}; {listing} lists the models", EXIT_USAGE)
         except ServingError as error:
             fail(f"{model_id}: {error}")
 

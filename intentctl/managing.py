@@ -114,7 +114,7 @@ def ending_by_code(frontend: str | None, connection: ChannelOptions) -> Iterator
     except InvalidRequest as error:
         fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
     except ServingError as error:
-        fail(str(error).replace("runId", "id"))
+        fail(str(error).replace("runId", "id").replace("force=true", "--force"))
 
 
 def print_change(state: ReleaseState, *, as_json: bool) -> None:

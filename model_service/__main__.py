@@ -8,10 +8,12 @@ from model_service.settings import ModelServiceSettings
 from serving.runtime.hosting import run
 from serving.runtime.program import Program
 from serving.runtime.settings import load_settings
+from serving.runtime.standard_streams import open_closed_streams
 
 
 def main() -> None:
     """Run both services until a signal arrives."""
+    open_closed_streams()
     settings = load_settings(ModelServiceSettings)
     # NumPy reads this when it is imported, as in the predictor.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -34,12 +34,20 @@ ensure_environment() {
     }
   fi
   echo "installing $pins into $VENV (the first time this takes a minute or two)" >&2
-  local quiet=(--quiet --disable-pip-version-check --no-input)
+  install_pinned() { # pip's resolver prints warnings about its own configuration that do not matter here
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile "$@" \
+      2> >(grep -v '^WARNING: Location' >&2)
+  }
+  install_pinned -r requirements/pip.txt
   if [[ -n "${TORCH_INDEX_URL:-}" ]]; then
-    "$VENV/bin/pip" install "${quiet[@]}" --index-url "$TORCH_INDEX_URL" "$(grep -h '^torch==' requirements/predictor.txt)"
+    install_pinned --index-url "$TORCH_INDEX_URL" "$(grep -h '^torch==' requirements/predictor.txt)"
   fi
-  # pip's resolver prints warnings about its own configuration that do not matter here.
-  "$VENV/bin/pip" install "${quiet[@]}" -r "$pins" 2> >(grep -v '^WARNING: Location' >&2)
-  "$VENV/bin/pip" install "${quiet[@]}" --no-deps --editable clients/python --editable . 2> >(grep -v '^WARNING: Location' >&2)
+  install_pinned -r "$pins"
+  install_pinned --no-deps --editable clients/python --editable .
+  # pip compiles with one core. Nothing that serves imports PyTorch: what training imports of it is compiled then. Some
+  # packages have files for other versions of Python, which fail.
+  local skipped=()
+  [[ "$1" == dev ]] || skipped=(-x '/site-packages/(torch|functorch|sympy|mpmath|networkx)/')
+  "$VENV/bin/python" -m compileall -qq -j 0 ${skipped[@]+"${skipped[@]}"} "$VENV"/lib/python3*/site-packages || true
   echo "$wanted" >"$stamp"
 }

@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 from serving.domain.confidence import FALLBACK_LABEL
+from serving.domain.wording import counted
 from training.errors import BadData
 
 OUT_OF_SCOPE: Final = FALLBACK_LABEL
@@ -115,7 +116,7 @@ class DataSet:
         """
         labels = self.labels
         if len(labels) < 2:
-            raise BadData(f"the training rows have {len(labels)} label(s); a classifier needs at least two")
+            raise BadData(f"the training rows have {counted(len(labels), 'label')}; a classifier needs at least two")
         for example in (*self.validation, *self.test):
             if example.label not in labels:
                 raise BadData(f"the label {example.label!r} has rows for testing, but none for training")

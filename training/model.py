@@ -136,11 +136,11 @@ def _cross_validated(data: DataSet, recipe: Recipe, seed: int, on_epoch: OnEpoch
     """Return a model trained on all rows, and calibrated by the scores of rows that other networks were not shown."""
     labels = data.labels
     done = 0
+    parts: list[tuple[_Fitted, list[Example]]] = []
 
     def told(epoch: Epoch) -> None:
-        on_epoch(replace(epoch, number=done + epoch.number))
+        on_epoch(replace(epoch, number=done + epoch.number, fold=len(parts) + 1, folds=PARTS))
 
-    parts: list[tuple[_Fitted, list[Example]]] = []
     for part in parts_of(data.train, seed):
         held_out = set(part)
         rest = [row for index, row in enumerate(data.train) if index not in held_out]

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from serving.domain.wording import counted
 from training.cross_validation import PARTS
 from training.data import FEWEST_VALIDATED, DataSet, Example
 from training.model import TrainedModel
@@ -22,7 +23,8 @@ def notes_on(model: TrainedModel, data: DataSet) -> Iterator[str]:
     if not data.validation:
         yield (
             f"there are too few texts to keep some for validation: the model is trained on all {len(data.train)}, and "
-            f"its accuracy, temperature and threshold come from {PARTS} models that were each trained on a part"
+            f"its accuracy, temperature and threshold come from {PARTS} models, each trained on "
+            f"{PARTS - 1} of {PARTS} parts of the texts and measured on the other part"
         )
     elif len(data.validation) < FEWEST_VALIDATED:
         yield (
@@ -64,7 +66,7 @@ def _note_on_conflicts(rows: Iterable[Example]) -> Iterator[str]:
         told = ", ".join(
             f"{label!r} {number} times" if number > 1 else f"{label!r}" for label, number in counts.items()
         )
-        has = "1 text has" if len(conflicts) == 1 else f"{len(conflicts)} texts have"
+        has = f"{counted(len(conflicts), 'text')} {'has' if len(conflicts) == 1 else 'have'}"
         yield (
             f"{has} more than one label ({textwrap.shorten(text, _SHOWN_CHARACTERS)!r}: {told}), and the model can "
             "give only one of them: choose one for each such text"

@@ -64,6 +64,10 @@ class Epoch:
     """Mean cross-entropy of the training texts while the weights moved, in nats."""
     validation: Score | None
     """Score on the validation texts; ``None`` if there are none."""
+    fold: int = 0
+    """Number of the fold in cross-validation, counted from 1; beyond ``folds``: the network is trained on all texts."""
+    folds: int = 0
+    """Number of folds; 0: there is no cross-validation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,8 +46,10 @@ def quality(
     ] = ROOT.parent / "shared",
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
     from_json: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Measure nothing; read the figures from such a file."),
+        list[Path] | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Measure nothing; read the figures from such a file. May be repeated."
+        ),
     ] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help=f"Write docs/{_PAGE} and its plot.")] = False,
 ) -> None:
@@ -55,7 +57,7 @@ def quality(
 
     Exit code 0: every target is reached; 1: a target is missed; 2: wrong usage, or a data set is missing.
     """
-    found = read(from_json.read_bytes()) if from_json else _measured(_plans(only), seeds, shared)
+    found = _known(from_json) if from_json else _measured(_plans(only), seeds, shared)
     if json is not None:
         json.write_bytes(written(found))
     if write_docs:
@@ -67,6 +69,11 @@ def quality(
     missed = sum(bool(row[-1]) for row in rows)
     console.print(f"{missed} of {len(rows)} targets missed", highlight=False)
     raise typer.Exit(EXIT_FAILED if missed else 0)
+
+
+def _known(files: Sequence[Path]) -> list[DataSetRuns]:
+    order = [plan.name for plan in DATA_SETS]
+    return sorted((runs for file in files for runs in read(file.read_bytes())), key=lambda runs: order.index(runs.name))
 
 
 def _plans(only: str | None) -> list[DataSetPlan]:

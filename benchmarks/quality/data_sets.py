@@ -39,7 +39,7 @@ class DataSetPlan:
         return read_data(shared / "datasets" / self.test_file).train
 
 
-_WORDS: Final = ("--tokenizer", "basic_english")
+_WORDS: Final = ("--tokenizer", "basic_english+normalized")
 
 DATA_SETS: Final = (
     DataSetPlan("data_full", "CLINC150 `data_full`", "clinc150/data_full.json"),

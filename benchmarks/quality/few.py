@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json as json_format
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from random import Random
 from typing import Annotated, Final
@@ -16,8 +15,9 @@ from typing import Annotated, Final
 import typer
 
 from benchmarks.quality.few_page import with_few
-from benchmarks.quality.few_results import FewRun, read, written
+from benchmarks.quality.few_results import FIGURES, FewRun, read, written
 from benchmarks.quality.measuring import train
+from benchmarks.quality.results import mean_and_spread, percent
 from evaluation.metrics import accuracy, expected_calibration_error
 from intentctl.output import EXIT_USAGE, Column, fail, print_table
 from peers.programs import ROOT
@@ -51,7 +51,10 @@ def few(
     checkout: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Project whose `intentctl train` is measured.")
     ] = ROOT,
-    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Add the figures to this file.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Add the figures to this file; models that it has are not trained again."),
+    ] = None,
     write_docs: Annotated[
         str | None,
         typer.Option(metavar="BEFORE,NOW", help="Measure nothing; write two such files to docs/quality.md."),
@@ -68,29 +71,28 @@ def few(
         fail(f"--only takes {', '.join(names)}", EXIT_USAGE)
     if not (shared / "datasets").is_dir():
         fail("there are no data sets in --shared (or INTENT_SHARED)", EXIT_USAGE)
+    runs = read(json.read_bytes()) if json is not None and json.exists() else []
+    known = {(run.sample, run.seed) for run in runs}
+    # All samples of a seed come before the next seed, so that an interrupted run has the same seeds for most samples.
+    missing = [(name, seed) for seed in range(seeds) for name in chosen if (name, seed) not in known]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(at_once) as pool:
 
         def measured(name: str, seed: int) -> FewRun:
-            run = _run(name, seed, shared, Path(folder) / f"{name}-{seed}", checkout=checkout, options=options.split())
-            print(run, file=sys.stderr, flush=True)
-            return run
+            return _run(name, seed, shared, Path(folder) / f"{name}-{seed}", checkout=checkout, options=options.split())
 
-        runs = list(pool.map(measured, *zip(*((name, seed) for name in chosen for seed in range(seeds)), strict=True)))
-    if json is not None:
-        json.write_bytes(written([*(read(json.read_bytes()) if json.exists() else ()), *runs]))
-    head = ("sample", "in scope", "without threshold", "out of scope refused", "calibration error")
+        for ended in as_completed([pool.submit(measured, name, seed) for name, seed in missing]):
+            run = ended.result()
+            print(run, file=sys.stderr, flush=True)
+            runs.append(run)
+            if json is not None:
+                json.write_bytes(written(runs))
+    head = ("sample", *(title for title, _ in FIGURES))
     print_table([Column(name) for name in head], [_row(name, runs) for name in chosen])
 
 
 def _row(name: str, runs: Sequence[FewRun]) -> tuple[str, ...]:
     same = [run for run in runs if run.sample == name]
-    figures = (
-        statistics.fmean(values)
-        for values in zip(
-            *((run.in_scope, run.without_threshold, run.refused, run.calibration_error) for run in same), strict=True
-        )
-    )
-    return (name, *(f"{100 * figure:.1f} %" for figure in figures))
+    return (name, *(mean_and_spread([figure(run) for run in same], percent) for _, figure in FIGURES))
 
 
 def _run(name: str, seed: int, shared: Path, folder: Path, *, checkout: Path, options: Sequence[str]) -> FewRun:

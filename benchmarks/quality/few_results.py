@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,14 @@ class FewRun:
     seconds: float
     """Running time of the whole training command, in seconds."""
 
+
+FIGURES: Final[Sequence[tuple[str, Callable[[FewRun], float]]]] = (
+    ("in scope", lambda run: run.in_scope),
+    ("without threshold", lambda run: run.without_threshold),
+    ("out of scope refused", lambda run: run.refused),
+    ("calibration error", lambda run: run.calibration_error),
+)
+"""Titles of the figures that are reported, and how a run has them."""
 
 _ALL: Final = TypeAdapter(list[FewRun])
 

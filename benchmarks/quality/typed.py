@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,12 +16,16 @@ from intentctl.output import EXIT_USAGE, Column, fail, print_table
 from peers.programs import ROOT
 from predictor.model.intent_model import IntentModel
 from predictor.model.loader import FileLimits, Loader
-from serving.domain.model_id import parse_model_id
+from serving.domain.model_id import ModelId
 from serving.domain.prediction import Prediction, Query
 from serving.volume.model_store import ModelStore
 from training.data import OUT_OF_SCOPE, Example
 from training.readers import read_data
 
+_MODELS: Final = ROOT / "models"
+_OPTION: Final = "+normalized"
+_DATA_SETS: Final = ("clinc150", "banking77")
+"""Data sets that have a sample model of the same name."""
 _ZERO_WIDTH_SPACE: Final = "\u200b"
 _FULL_WIDTH: Final = {code: code + 0xFEE0 for code in range(ord("!"), ord("~") + 1)} | {ord(" "): 0x3000}
 
@@ -45,24 +52,46 @@ def zero_width(text: str) -> str:
 
 @app.command()
 def typed(
-    without: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="Folder of a model without +normalized.")
-    ],
-    with_it: Annotated[
-        Path, typer.Argument(metavar="WITH", exists=True, file_okay=False, help="Folder of a model with it.")
-    ],
     *,
     shared: Annotated[
         Path, typer.Option(envvar="INTENT_SHARED", file_okay=False, help="Folder with the data sets.")
     ] = ROOT.parent / "shared",
 ) -> None:
-    """Measure two models of CLINC150 on its test texts in scope, as they are and as people type them."""
-    path = shared / "datasets/clinc150/data_full.json"
-    if not path.is_file():
-        fail("there is no CLINC150 in --shared (or INTENT_SHARED)", EXIT_USAGE)
-    rows = [row for row in read_data(path).test if row.label != OUT_OF_SCOPE]
+    """Measure sample models on the test texts in scope of their data, as they are and as people type them.
+
+    Each model is measured as it is, and without normalization.
+    """
+    if not (shared / "datasets").is_dir():
+        fail("there are no data sets in --shared (or INTENT_SHARED)", EXIT_USAGE)
+    print_table(
+        [
+            Column("data"),
+            Column("texts"),
+            Column("number", right=True),
+            Column("without", right=True),
+            Column("with", right=True),
+        ],
+        [row for data_set in _DATA_SETS for row in _rows(data_set, shared / "datasets")],
+    )
+
+
+def without_normalization(sample: Path, folder: Path) -> Path:
+    """Copy a model into ``folder``, without normalization, and return the copy."""
+    copy = shutil.copytree(sample, folder / sample.name)
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["Tokenizer"] = manifest["Tokenizer"].replace(_OPTION, "")
+    path.write_text(json.dumps(manifest))
+    return copy
+
+
+def _rows(data_set: str, datasets: Path) -> Iterator[tuple[str, ...]]:
+    rows = _test_texts(data_set, datasets)
     quoted = [row for row in rows if "'" in row.text]
-    models = [_loaded(folder) for folder in (without, with_it)]
+    with tempfile.TemporaryDirectory() as folder:
+        models = [
+            _loaded(model) for model in (without_normalization(_MODELS / data_set, Path(folder)), _MODELS / data_set)
+        ]
     variants: Sequence[tuple[str, Sequence[Example], Callable[[str], str]]] = (
         ("as they are", rows, str),
         ("with an apostrophe, as they are", quoted, str),
@@ -70,18 +99,19 @@ def typed(
         ("full-width", rows, full_width),
         ("zero-width spaces", rows, zero_width),
     )
-    print_table(
-        [Column("texts"), Column("number", right=True), Column("without", right=True), Column("with", right=True)],
-        [
-            (name, str(len(chosen)), *(f"{_accuracy(model, chosen, change):.2%}" for model in models))
-            for name, chosen, change in variants
-        ],
-    )
+    for name, chosen, change in variants:
+        yield data_set, name, str(len(chosen)), *(f"{_accuracy(model, chosen, change):.2%}" for model in models)
+
+
+def _test_texts(data_set: str, datasets: Path) -> Sequence[Example]:
+    if data_set == "banking77":
+        return read_data(datasets / "banking77/test.csv").train
+    return [row for row in read_data(datasets / "clinc150/data_full.json").test if row.label != OUT_OF_SCOPE]
 
 
 def _loaded(folder: Path) -> IntentModel:
-    model_id = parse_model_id(folder.name)
-    loader = Loader(ModelStore(folder.resolve().parent), FileLimits())
+    model_id = ModelId(folder.name)
+    loader = Loader(ModelStore(folder.parent), FileLimits())
     return loader.load(model_id, loader.fingerprint(model_id))
 
 

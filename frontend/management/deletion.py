@@ -50,7 +50,7 @@ class Deletions:
         """
         model_id = parse_model_id(run_id)
         if not force and await self._is_pinned(model_id, call):
-            raise ModelInService("the model is pinned in memory by a predictor's settings; confirm with force")
+            raise ModelInService("the model is pinned in memory by a predictor's settings; confirm with force=true")
         # Once the model is removed, its engines must unload it, even if the caller disconnects.
         await self._tasks.completed(self._delete(model_id, call, force=force), "model not deleted")
 

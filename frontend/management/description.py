@@ -12,7 +12,7 @@ from frontend.releases.trials import Trials
 from intent_serving_client.fields import from_fields
 from intent_serving_client.releases import Release
 from serving.call.call import Call
-from serving.domain.errors import ModelNotFound, ServingError
+from serving.domain.errors import ModelNotFound, ServingError, no_such_model
 from serving.domain.management import ModelDescription, ModelSummary, ReleaseState, Trial, VersionDescription
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.releases.views import view_of
@@ -88,7 +88,7 @@ class Descriptions:
     def _read(self, name: ModelId, model_id: ModelId) -> tuple[ModelSummary, tuple[VersionDescription, ...], str]:
         summary = self._inventory.summary(name)
         if summary is None:
-            raise ModelNotFound("no model has this runId")
+            raise no_such_model(name)
         try:
             manifest = self._store.read_manifest(model_id).to_json()
         except ServingError:

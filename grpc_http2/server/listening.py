@@ -8,13 +8,15 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 _BACKLOG: Final = 4096
 _EXHAUSTED_SECONDS: Final = 0.1
 _ANY_PORT: Final = 0
-EVERY_ADDRESS: Final = "::"
-"""IPv6 address that stands for all addresses of the machine, including IPv4 ones."""
+_EVERY_ADDRESS: Final = "::"
+_MAPPED: Final = "::ffff:"
+"""Beginning of an IPv4 address in the notation of IPv6."""
+_ZONE: Final = "%"
 NOT_OF_THIS_MACHINE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Errors of addresses that this machine does not have."""
 
@@ -112,6 +114,33 @@ class Listener:
         self._loop.add_reader(listening, self._accept, listening)
 
 
+Place = tuple[Any, ...]
+"""An address to listen on, as the socket module writes it."""
+
+
+async def places_of(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, Place]]:
+    """Return the addresses of ``host``, each with its family.
+
+    Raises:
+        OSError: no address is known.
+        UnicodeError: ``host`` is not a name.
+    """
+    host = host.strip("[]")
+    if _ZONE in host:
+        # The look-up of uvloop loses the zone; an address with a zone is a number, so that no name server is asked.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
+    else:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, place) for family, _, _, _, place in found))
+
+
+def is_ipv6_only(address: object) -> bool:
+    """Return whether an IPv6 address stands only for itself, and for no IPv4 address."""
+    text = str(address)
+    return text != _EVERY_ADDRESS and not text.startswith(_MAPPED)
+
+
 async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Return a socket for each address of ``host``, all on one port.
 
@@ -128,16 +157,15 @@ async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> li
         OSError: an address is in use, or none belongs to this machine.
         UnicodeError: ``host`` is not a name.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = await places_of(host, port)
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
+        for family, address in found:
             same_port = sockets[0].getsockname()[1] if port == _ANY_PORT and sockets else port
             place = (address[0], same_port, *address[2:])
             try:
-                sockets.append(_bound(socket.socket(family, kind, protocol), place, reuse_port=reuse_port))
+                sockets.append(_bound(socket.socket(family, socket.SOCK_STREAM), place, reuse_port=reuse_port))
             except OSError as error:
                 if error.errno not in NOT_OF_THIS_MACHINE:
                     raise
@@ -151,7 +179,7 @@ async def bound_sockets(host: str, port: int, *, reuse_port: bool = False) -> li
     return sockets
 
 
-def _bound(unbound: socket.socket, place: tuple[str | int, ...], *, reuse_port: bool) -> socket.socket:
+def _bound(unbound: socket.socket, place: Place, *, reuse_port: bool) -> socket.socket:
     """Return the socket, bound to ``place``. Raises OSError, with the socket closed."""
     try:
         unbound.setblocking(False)
@@ -159,7 +187,7 @@ def _bound(unbound: socket.socket, place: tuple[str | int, ...], *, reuse_port: 
         if reuse_port:
             unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if unbound.family == socket.AF_INET6:
-            unbound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, place[0] != EVERY_ADDRESS)
+            unbound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_ipv6_only(place[0]))
         unbound.bind(place)
     except OSError:
         unbound.close()

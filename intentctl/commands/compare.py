@@ -17,13 +17,13 @@ from intentctl.evaluating import (
     ModelDir,
     OutOfScope,
     SplitOption,
-    Threshold,
     Timeout,
     out_of_scope_labels,
     percent,
     read_rows,
 )
 from intentctl.output import EXIT_FAILED, AsJson, Column, print_json, print_table
+from intentctl.shares import Threshold
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison, Difference

@@ -19,6 +19,8 @@ from serving.domain.errors import (
     Unavailable,
 )
 from serving.domain.model_id import ModelId, parse_model_id
+from serving.volume.inventory import Inventory
+from serving.volume.model_store import ModelStore
 from serving.wire.traffic_client import ModelTraffic, ask_traffic
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def doctor(
     checked_id = _checked(model_id)
     if not model_dir.is_dir():
         fail(f"--model-dir {model_dir} is not a folder", EXIT_USAGE)
+    checked_id = _answering(model_dir, checked_id)
     examination = _examined(model_dir, checked_id)
     manifest, findings = examination.manifest, list(examination.findings)
     traffic = drift = unreachable = None
@@ -71,7 +74,7 @@ def doctor(
         if predictor is not None and isinstance(unreachable, Unavailable | DeadlineExceeded):
             fail_unanswered(predictor, unreachable, connection)
         is_unusable = isinstance(unreachable, InvalidConnection)
-        fail(f"no answer from {predictor}: {unreachable}", EXIT_USAGE if is_unusable else EXIT_FAILED)
+        fail(str(unreachable), EXIT_USAGE if is_unusable else EXIT_FAILED)
     if not report.is_healthy:
         raise typer.Exit(EXIT_FAILED)
 
@@ -83,6 +86,16 @@ def _checked(model_id: str) -> ModelId:
         fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
 
 
+def _answering(model_dir: Path, model_id: ModelId) -> ModelId:
+    """Return the version that a name or a label means, or the model itself."""
+    try:
+        return Inventory(ModelStore(model_dir)).answering(model_id)
+    except ModelNotFound:
+        return model_id  # the examination reports it
+    except ServingError as error:
+        fail(str(error))
+
+
 def _examined(model_dir: Path, model_id: ModelId) -> Examination:
     try:
         # The module needs the predictor's packages, which take a moment to import.
@@ -92,7 +105,10 @@ def _examined(model_dir: Path, model_id: ModelId) -> Examination:
     try:
         return examine(model_dir, model_id)
     except ModelNotFound:
-        fail(f"{model_dir} has no model {model_id}; `intentctl models` lists the models in a folder", EXIT_USAGE)
+        fail(
+            f"there is no model {model_id} in the folder {model_dir}; `intentctl models` lists the models",
+            EXIT_USAGE,
+        )
     except ServingError as error:
         fail(str(error))
 

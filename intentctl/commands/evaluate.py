@@ -19,14 +19,13 @@ from intentctl.evaluating import (
     OutOfScope,
     Rows,
     SplitOption,
-    Threshold,
     Timeout,
     out_of_scope_labels,
     percent,
     read_rows,
-    share,
 )
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_error, print_json, print_table
+from intentctl.shares import Threshold, share
 
 if TYPE_CHECKING:
     from evaluation.answers import Answers

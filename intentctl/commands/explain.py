@@ -11,11 +11,11 @@ from intent_serving_client.channels import ChannelOptions
 from intent_serving_client.client import IntentClient
 from intent_serving_client.client_base import DEFAULT_ADDRESS
 from intentctl.connection import connecting, fail_unanswered
-from intentctl.evaluating import Threshold
 from intentctl.explanations.account import accounts_of, answer_of
 from intentctl.explanations.terminal import print_account
 from intentctl.output import EXIT_USAGE, AsJson, console, fail, print_json, print_line
 from intentctl.predictions import as_dict
+from intentctl.shares import Threshold
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Prediction, Query
@@ -29,7 +29,7 @@ def explain(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--label", metavar="LABEL", help="Explain this label too, besides the best one.", show_default=False
+            "--label", metavar="LABEL", help="Explain this label, too, in addition to the best one.", show_default=False
         ),
     ] = None,
     frontend: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the frontend.")] = DEFAULT_ADDRESS,
@@ -104,11 +104,13 @@ def _from_folder(query: Query, model_dir: Path) -> Prediction:
     except ModuleNotFoundError as error:
         fail(f"--model-dir requires the predictor's packages; {error.name} is not installed; query a service instead")
     from serving.domain.model_id import parse_model_id  # noqa: PLC0415
+    from serving.volume.inventory import Inventory  # noqa: PLC0415
     from serving.volume.model_store import ModelStore  # noqa: PLC0415
 
     try:
-        checked_id = parse_model_id(query.model_id)
-        loader = Loader(ModelStore(model_dir), FileLimits())
+        store = ModelStore(model_dir)
+        checked_id = Inventory(store).answering(parse_model_id(query.model_id))
+        loader = Loader(store, FileLimits())
         (outcome,) = loader.load(checked_id, loader.fingerprint(checked_id)).predict([query])
     except ServingError as error:
         fail(str(error))

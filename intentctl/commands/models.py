@@ -15,6 +15,7 @@ from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, AsJson, Column, conso
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable
 from serving.domain.management import ModelSummary
 from serving.domain.model_id import ModelId
+from serving.domain.wording import counted
 from serving.volume.model_store import ModelStore
 from serving.wire.residency_client import Residency, ask_residency
 
@@ -124,10 +125,10 @@ def _list_residents(residency: Residency, *, as_json: bool) -> None:
     if console.is_terminal:
         counters = residency.counters
         console.print(
-            f"{residency.resident_models} models,"
+            f"{counted(residency.resident_models, 'model')},"
             f" {residency.held_bytes / 1e6:.1f} of {residency.budget_bytes / 1e6:.0f} MB;"
-            f" {counters['hits']} hits, {counters['misses']} misses, {counters['loads']} loads,"
-            f" {counters['evictions']} evictions",
+            f" {counted(int(counters['hits']), 'hit')}, {counters['misses']} misses,"
+            f" {counted(int(counters['loads']), 'load')}, {counted(int(counters['evictions']), 'eviction')}",
             highlight=False,
         )
 

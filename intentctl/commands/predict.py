@@ -13,7 +13,6 @@ from intent_serving_client.client import IntentClient
 from intent_serving_client.client_base import DEFAULT_ADDRESS
 from intent_serving_client.text_files import without_mark
 from intentctl.connection import LONGER, connecting, fail_unanswered
-from intentctl.evaluating import Threshold
 from intentctl.explanations.account import Account, accounts_of
 from intentctl.explanations.terminal import UNKNOWN_MARK, marked
 from intentctl.output import (
@@ -29,6 +28,7 @@ from intentctl.output import (
     print_table,
 )
 from intentctl.predictions import as_dict
+from intentctl.shares import Threshold
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable, status_of
 from serving.domain.explanation import Explanation
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -140,9 +140,9 @@ def _words(prediction: Prediction) -> str:
         return ""
     account = _account(prediction, prediction.explanation)
     return " ".join(
-        f"{UNKNOWN_MARK}{shown(word.text)}{UNKNOWN_MARK}{word.adds:+.3f}"
+        f"{UNKNOWN_MARK}{shown(word.text)}{UNKNOWN_MARK}{word.adds:+z.3f}"
         if word.is_unknown
-        else f"{shown(word.text)}{word.adds:+.3f}"
+        else f"{shown(word.text)}{word.adds:+z.3f}"
         for word in account.words
     )
 

@@ -304,7 +304,14 @@ def _progress(epochs: int) -> Iterator[OnEpoch]:
 
 def _figures(epoch: Epoch) -> str:
     validation = "" if epoch.validation is None else f", validation accuracy {epoch.validation.accuracy:.2%}"
-    return f"loss {epoch.loss:.3f}{validation}"
+    return f"{_fold(epoch)}loss {epoch.loss:.3f}{validation}"
+
+
+def _fold(epoch: Epoch) -> str:
+    """Return which texts the network of a cross-validation is trained on; empty without cross-validation."""
+    if not epoch.folds:
+        return ""
+    return f"fold {epoch.fold} of {epoch.folds}, " if epoch.fold <= epoch.folds else "all texts, "
 
 
 def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:

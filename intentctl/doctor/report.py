@@ -12,6 +12,7 @@ from rich.text import Text
 from intentctl.doctor.finding import Finding, Severity
 from intentctl.output import Column, console, print_json, print_table
 from serving.domain.drift import Drift, Signal, Verdict
+from serving.domain.wording import counted
 from serving.telemetry.foreign_text import shown
 from serving.wire.traffic_client import ModelTraffic
 
@@ -73,14 +74,15 @@ def _show(report: Report) -> None:
     if report.drift is not None:
         console.print(_drift_table(report.drift))
     counts = {severity: sum(finding.severity is severity for finding in report.findings) for severity in Severity}
-    counted = ", ".join(f"{count} {severity}s" if count != 1 else f"1 {severity}" for severity, count in counts.items())
+    totals = ", ".join(counted(count, severity) for severity, count in counts.items())
     verdict = "[green]healthy[/]" if report.is_healthy else "[bold red]not healthy[/]"
-    console.print(f"{report.model_id}: {verdict} ({counted})", highlight=False, soft_wrap=True)
+    console.print(f"{report.model_id}: {verdict} ({totals})", highlight=False, soft_wrap=True)
 
 
 def _drift_table(drift: Drift) -> Table:
     table = Table(
-        title=f"{drift.documents} documents, compared with {drift.validated} of the validation", title_style=""
+        title=f"{counted(drift.documents, 'document')}, compared with {drift.validated} of the validation",
+        title_style="",
     )
     for name in ("signal", "validated", "asked", "change", "by chance", "drift"):
         table.add_column(name, justify="left" if name in ("signal", "drift") else "right")
@@ -91,6 +93,6 @@ def _drift_table(drift: Drift) -> Table:
 
 def _row(signal: Signal) -> list[str]:
     shares = [f"{share:.1%}" if share is not None else "" for share in (signal.baseline_share, signal.live_share)]
-    change = f"{signal.change:.3f}" if signal.live_share is None else f"{signal.change:+.1%}"
+    change = f"{signal.change:.3f}" if signal.live_share is None else f"{signal.change:+z.1%}"
     chance = f"{signal.by_chance:.3f}" if signal.live_share is None else f"{signal.by_chance:.1%}"
     return [signal.name.replace("_", " "), *shares, change, f"< {chance}"]

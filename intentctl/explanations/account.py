@@ -36,8 +36,8 @@ class Account:
         """Sentence that explains how the parts make up the score."""
         divided = "" if self.temperature == 1.0 else f", over the temperature {self.temperature:.4g}"
         return (
-            f"{self.bias:+.3f} of the bias and {self.added:+.3f} of the tokens add up to the logit {self.logit:+.3f};"
-            f" among the logits of all labels{divided} it makes a score of {self.score:.3f}."
+            f"{self.bias:+z.3f} of the bias and {self.added:+z.3f} of the tokens add up to the logit"
+            f" {self.logit:+z.3f}; among the logits of all labels{divided} it makes a score of {self.score:.3f}."
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _text(account: Account, document: str) -> Iterator[str]:
         word, colour = words[piece.word], colour_of(strengths[piece.word])
         style = f' style="background:{hexadecimal(colour)}"' if colour else ""
         unknown = ' class="unknown"' if word.is_unknown else ""
-        title = f"{word.adds:+.3f}: {word.own:+.3f} by itself, {word.of_ngrams:+.3f} in n-grams"
+        title = f"{word.adds:+z.3f}: {word.own:+z.3f} by itself, {word.of_ngrams:+z.3f} in n-grams"
         yield f'<span{unknown}{style} title="{title}">{text}</span>'
 
 
@@ -108,6 +108,6 @@ def _row(token: Token, share: float) -> str:
 
 def _cells(name: str, kind: str, times: str, adds: float, bar: str = "") -> str:
     return (
-        f'<tr><td>{name}</td><td>{kind}</td><td class="number">{times}</td><td class="number">{adds:+.3f}</td>'
+        f'<tr><td>{name}</td><td>{kind}</td><td class="number">{times}</td><td class="number">{adds:+z.3f}</td>'
         f"<td>{bar}</td></tr>\n"
     )

@@ -66,7 +66,7 @@ def _words(panel: Any, account: Account) -> None:
 def _tokens(panel: Any, account: Account, top: int) -> None:
     tokens = account.tokens[:top]
     names = [_name(shown_token(token.text), is_unknown=token.is_unknown) for token in tokens]
-    title = f"strongest tokens; bias {account.bias:+.3f}, logit {account.logit:+.3f}, score {account.score:.3f}"
+    title = f"strongest tokens; bias {account.bias:+z.3f}, logit {account.logit:+z.3f}, score {account.score:.3f}"
     _bars(panel, names, [token.adds for token in tokens], title)
 
 

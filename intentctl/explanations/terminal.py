@@ -67,12 +67,12 @@ def rows_of(account: Account, top: int) -> list[Sequence[str]]:
             f"{UNKNOWN_MARK}{shown_token(token.text)}{UNKNOWN_MARK}" if token.is_unknown else shown_token(token.text),
             token.kind,
             f"{token.times}",
-            f"{token.adds:+.3f}",
+            f"{token.adds:+z.3f}",
         )
         for token in account.tokens[:top]
     ]
     others = account.tokens[top:]
     if others:
         adds = sum(token.adds for token in others)
-        rows.append((f"{len(others)} others", "", f"{sum(token.times for token in others)}", f"{adds:+.3f}"))
-    return [*rows, ("bias", "", "", f"{account.bias:+.3f}"), ("logit", "", "", f"{account.logit:+.3f}")]
+        rows.append((f"{len(others)} others", "", f"{sum(token.times for token in others)}", f"{adds:+z.3f}"))
+    return [*rows, ("bias", "", "", f"{account.bias:+z.3f}"), ("logit", "", "", f"{account.logit:+z.3f}")]

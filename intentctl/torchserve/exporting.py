@@ -99,9 +99,9 @@ def check_free(path: Path, published: Path | None) -> None:
         ModelExists: one of them exists.
     """
     if path.exists():
-        raise ModelExists(f"an archive {path.name} already exists; replace it explicitly, or choose another id")
+        raise ModelExists(f"an archive {path.name} already exists; replace it with --replace, or choose another id")
     if published is not None and published.exists():
-        raise ModelExists(f"a model {published.name} already exists; replace it explicitly, or choose another id")
+        raise ModelExists(f"a model {published.name} already exists; replace it with --replace, or choose another id")
 
 
 def put_in_place(path: Path, archive: bytes) -> None:

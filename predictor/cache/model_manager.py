@@ -27,6 +27,7 @@ from serving.call.daemon_threads import DaemonThreads
 from serving.call.deadline import NEVER, Deadline
 from serving.call.load_slots import LoadSlot, LoadSlots, SlotBounds
 from serving.call.tasks import SingleFlight, Tasks
+from serving.domain.causes import detached
 from serving.domain.errors import (
     INTERNAL_MESSAGE,
     ChecksumMismatch,
@@ -438,7 +439,11 @@ class ModelManager(Generic[Model]):
         seconds = error.retry_after or 0.0
         until = self._resting[model_id] = Deadline.after(seconds)
         try:
-            log.info("the model's files have to be at rest before they are loaded", model=model_id, reason=str(error))
+            log.info(
+                "the model's files must be unchanged for a moment first",
+                model=model_id,
+                reason=str(error),
+            )
             waiting = self._waiting[model_id]
             self._refuse([caller for caller, deadline in waiting.items() if deadline <= until], _too_early(until))
             await asyncio.sleep(seconds + _TIMER_SECONDS)
@@ -565,7 +570,7 @@ class ModelManager(Generic[Model]):
             log.error("load takes too long", model=model_id, processor_seconds=round(seconds, 1))
         if isinstance(error, _FAULTS_OF_FILES) and not isinstance(error, ModelIncomplete):
             costly = seconds > self._bounds.costly_seconds
-            (self._costly if costly else self._failures)[model_id] = _Failure(fingerprint, error)
+            (self._costly if costly else self._failures)[model_id] = _Failure(fingerprint, detached(error))
 
     def _reserve(self, fingerprint: Fingerprint, replaces: int) -> Reservation:
         try:

@@ -246,7 +246,7 @@ class Loader:
 
 
 def _unsettled() -> FilesUnsettled:
-    return FilesUnsettled("the model's files may still be arriving; try again once they have been at rest for a moment")
+    return FilesUnsettled("the model's files may still be arriving; try again when they no longer change")
 
 
 def _verified_manifest(files: dict[str, bytes], check: Callable[[], None]) -> Manifest:

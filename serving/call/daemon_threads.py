@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final, ParamSpec, TypeVar
+
+from serving.domain.causes import detached
+from serving.domain.errors import ServingError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -36,7 +40,10 @@ class DaemonThreads:
     async def run(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
-        """Return what ``function`` returns. If the caller is cancelled, the thread runs on without it."""
+        """Return what ``function`` returns. If the caller is cancelled, the thread runs on without it.
+
+        A ServingError of the function is raised without its traceback, and with its cause as text.
+        """
         return await self.begin(function, *arguments, **named)
 
     def begin(
@@ -57,14 +64,18 @@ class DaemonThreads:
                 result.set_exception(error)
 
         def job() -> None:
-            value, failure = None, None
             try:
-                value = function(*arguments, **named)
+                end = functools.partial(ended, function(*arguments, **named), None)
+            except ServingError as error:
+                # What the function has read need not wait for the garbage collector.
+                end = functools.partial(ended, None, detached(error))
             except BaseException as error:  # noqa: BLE001
-                failure = error
+                end = functools.partial(ended, None, error)
             # The service may have ended in the meantime.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(ended, value, failure)
+                loop.call_soon_threadsafe(end)
+            # This frame is part of the error's traceback.
+            del end
 
         jobs.put(job)
         return result

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from serving.domain.bounded import Part, at_most
 
 CONFIDENCE_BINS: Final = 20
 """Number of bins of equal width for scores from 0 to 1."""
@@ -13,10 +15,8 @@ CONFIDENCE_BINS: Final = 20
 Count = Annotated[int, Field(ge=0, strict=True)]
 
 
-class AnswerCounts(BaseModel):
+class AnswerCounts(Part):
     """Counts over the documents sent to a model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     documents: Count = 0
     empty_documents: Count = 0
@@ -27,10 +27,18 @@ class AnswerCounts(BaseModel):
     """Tokens that are not in the vocabulary."""
     fallbacks: Count = 0
     """Answers whose best label was below the threshold."""
-    confidence: tuple[Count, ...] = (0,) * CONFIDENCE_BINS
+    confidence: Annotated[tuple[Count, ...], at_most(CONFIDENCE_BINS)] = (0,) * CONFIDENCE_BINS
     """Number of best labels with a score in each bin."""
     labels: Mapping[str, Count] = Field(default_factory=dict)
     """How often each label was the best one; labels that never were may be left out."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _of_counts(cls, value: object) -> object:
+        # Checked here too, so that only one of thousands of faults is described.
+        if isinstance(value, dict) and any(type(count) is not int or count < 0 for count in value.values()):
+            raise ValueError("has labels with something other than a count")
+        return value
 
     @field_validator("confidence")
     @classmethod

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from serving.domain.bounded import Part
 from serving.domain.prediction import Fallback, ScoredLabel
 
 FALLBACK_LABEL: Final = "oos"
 """Label of documents that belong to no intent, as named in CLINC150."""
 
 
-class Confidence(BaseModel):
+class Confidence(Part):
     """A manifest's settings for the scores of its model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     temperature: float = Field(default=1.0, ge=1e-3, le=1e3)
     """Divisor of the logits before softmax (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""

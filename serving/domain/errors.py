@@ -73,6 +73,7 @@ __all__ = [
     "copy_for_raise",
     "deadline_passed",
     "error_of",
+    "no_such_model",
     "service_ends",
     "status_of",
 ]
@@ -213,6 +214,13 @@ class NonFiniteLogits(ServingError):
     """A logit of the network is not a finite number."""
 
     code = StatusCode.INTERNAL
+
+
+def no_such_model(model_id: str) -> ModelNotFound:
+    """Return the error for a model id that no model has. REQUIRES: ``model_id`` follows the grammar of ids."""
+    return ModelNotFound(
+        f"no model has the runId {model_id}; `intentctl models` lists the models, and `intentctl publish` adds one"
+    )
 
 
 def deadline_passed() -> DeadlineExceeded:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from serving.domain.answer_counts import AnswerCounts
+from serving.domain.bounded import Part, at_most
 from serving.domain.confidence import Confidence
 from serving.domain.errors import InvalidManifest
 from serving.domain.pipelines.pipeline import ALGORITHM as PIPELINE
@@ -21,6 +22,7 @@ MAX_MANIFEST_BYTES: Final = 8 << 20
 
 # Each value takes up to a hundred bytes of memory, and two bytes of the file.
 _MAX_VALUES: Final = 1 << 18
+_MOST_FILES: Final = 256
 _MAX_FAULTS_REPORTED: Final = 5
 
 
@@ -40,20 +42,16 @@ _SHAPES_WANTED: Final = {
 _CLASSES_WANTED: Final = 'an object from index to label, such as {"0": "greeting", "1": "farewell"}'
 
 
-class FileSum(BaseModel):
+class FileSum(Part):
     """Required size and SHA-256 sum of a file of the model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(ge=0)
     """Size in bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}\z")
 
 
-class OpenInferenceModel(BaseModel):
+class OpenInferenceModel(Part):
     """Names of a model and its tensors on a server of the Open Inference Protocol."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(default="", max_length=256)
     """Name of the model; empty: the manifest's ModelName or, if that is empty, the model id without its version."""
@@ -61,7 +59,7 @@ class OpenInferenceModel(BaseModel):
     """Version of the model; empty: the server chooses or, if the manifest gives no name, that of the model id."""
     input: str = Field(default="document", min_length=1, max_length=256)
     """The BYTES input tensor for documents."""
-    shape: tuple[int, ...] = Field(default=(-1, 1), min_length=1, max_length=8)
+    shape: Annotated[tuple[int, ...], at_most(8)] = Field(default=(-1, 1), min_length=1)
     """Shape of the input; -1 is the number of documents. Without a -1, documents are sent one by one."""
     contents: Literal["raw", "typed"] = "raw"
     """Form in which documents are sent."""
@@ -95,10 +93,8 @@ class OpenInferenceModel(BaseModel):
         return self
 
 
-class ModelExample(BaseModel):
+class ModelExample(Part):
     """Document that an intact copy of the model can answer. The document is sent before a version goes live."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     document: str = Field(max_length=65_536)
     label: str | None = Field(default=None, min_length=1)
@@ -124,7 +120,7 @@ class Manifest(BaseModel):
     """Tokenizer of the documents; ``None``: the predictor infers the tokenizer from the vocabulary."""
     fc_size: int | None = Field(default=None, ge=1, le=(1 << 31) - 1, strict=True)
     """Width of the hidden layer, in newer manifests of the book's system; only the network's shapes count."""
-    files: Mapping[str, FileSum] = Field(default_factory=dict, alias="Files")
+    files: Annotated[Mapping[str, FileSum], at_most(_MOST_FILES)] = Field(default_factory=dict, alias="Files")
     """Required sizes and sums of the model's other files, by name; verified if present."""
     confidence: Confidence = Field(default_factory=Confidence, alias="Confidence")
     """Conversion of scores into probabilities, and the minimum score of an answer."""

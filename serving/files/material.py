@@ -61,14 +61,15 @@ def read_material(files: TlsFiles) -> TlsMaterial:
     """
     authority = None if files.authority is None else _contents(files.authority, "authority")
     if authority is not None:
-        _certificates(authority, "authority")
+        _certificates(authority, files.authority, "authority")
     if files.certificate is None or files.key is None:
         return TlsMaterial(None, None, authority, math.inf)
     certificate, key = _contents(files.certificate, "certificate"), _contents(files.key, "key")
-    leaf = _certificates(certificate, "certificate")[0]
-    if _public_key(leaf) != _public_key_of_private(key):
+    leaf = _certificates(certificate, files.certificate, "certificate")[0]
+    if _public_key(leaf) != _public_key_of_private(key, files.key):
         raise UnusableCertificate(
-            "the certificate does not belong to this key; replace both files with those of one pair"
+            "the certificate does not belong to this key; replace both files with those of one pair: "
+            f"{files.certificate} and {files.key}"
         )
     return TlsMaterial(certificate, key, authority, leaf.not_valid_after_utc.timestamp())
 
@@ -80,11 +81,11 @@ def _contents(path: Path, kind: str) -> bytes:
         raise UnusableCertificate(f"the {kind} file cannot be read ({error.strerror}); check {path}") from error
 
 
-def _certificates(contents: bytes, kind: str) -> list[x509.Certificate]:
+def _certificates(contents: bytes, path: Path | None, kind: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(contents)
     except (ValueError, x509.InvalidVersion) as error:
-        raise UnusableCertificate(f"the {kind} file holds no certificate in PEM; replace it") from error
+        raise UnusableCertificate(f"the {kind} file {path} holds no certificate in PEM; replace it") from error
 
 
 def _public_key(certificate: x509.Certificate) -> bytes:
@@ -103,9 +104,11 @@ def _is_served(key: object) -> bool:
     return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES)
 
 
-def _public_key_of_private(contents: bytes) -> bytes:
+def _public_key_of_private(contents: bytes, path: Path) -> bytes:
     try:
         key = load_pem_private_key(contents, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UnusableCertificate("the key file holds no private key in PEM without a password; replace it") from error
+        raise UnusableCertificate(
+            f"the key file {path} holds no private key in PEM without a password; replace it"
+        ) from error
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -185,7 +185,7 @@ class ServerSettings(BaseSettings):
         default=1,
         ge=1,
         le=256,
-        description="number of models, or manifests, that are read at once, besides slow ones",
+        description="number of models, or manifests, that are read at once, not counting slow ones",
     )
     freshness_seconds: Seconds = Field(
         default=1.0, description="minimum time between two checks of a model's files for changes, in seconds"

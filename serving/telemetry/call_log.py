@@ -11,6 +11,7 @@ import structlog
 from grpc import StatusCode
 
 from serving.call.call import Call, CallNotes
+from serving.domain.causes import shown_cause
 from serving.domain.errors import InvalidModelId, ServingError, Status
 from serving.domain.model_id import parse_model_id
 from serving.domain.prediction import Query
@@ -24,7 +25,6 @@ MOST_DOCUMENTS: Final = 16
 MOST_CHARACTERS: Final = 256
 """Maximum number of characters of a document in a log line."""
 
-_MOST_CHARACTERS_OF_CAUSE: Final = 512
 _FAULTS: Final = (StatusCode.INTERNAL, StatusCode.UNKNOWN)
 """Statuses that are the fault of this service or of the model."""
 
@@ -127,9 +127,4 @@ def _documents_of(notes: CallNotes) -> list[str]:
 
 
 def _cause_text(cause: BaseException | None) -> str | None:
-    if cause is None:
-        return None
-    if isinstance(cause, UnicodeError):
-        # A UnicodeError contains the whole text, which may be a document.
-        return type(cause).__name__
-    return repr(cause)[:_MOST_CHARACTERS_OF_CAUSE]
+    return None if cause is None else shown_cause(cause)

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from serving.domain.errors import InvalidModelId, ModelInService, ModelNotFound, ModelUnusable, VolumeUnavailable
+from serving.domain.errors import InvalidModelId, ModelInService, ModelUnusable, VolumeUnavailable, no_such_model
 from serving.domain.model_id import ModelId, parse_model_name, reference_of, versioned
 from serving.domain.releases.changes import protected_versions
 from serving.volume import model_folder
@@ -81,7 +81,7 @@ def take_away(root: Path, model_id: ModelId, *, force: bool = False) -> None:
         if folder.is_symlink():
             raise ModelUnusable("the model's folder is a link to another one; name the other one, or remove the link")
         if not folder.is_dir():
-            raise ModelNotFound("no model has this runId")
+            raise no_such_model(model_id)
         if not force:
             _check_unprotected(Inventory(ModelStore(root)), name, version)
         folder.rename(root / f"{HIDDEN}{uuid.uuid4().hex}")
@@ -115,12 +115,14 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _check_unprotected(inventory: Inventory, name: ModelId, version: str) -> None:
     if not version:
-        raise ModelInService("this deletes the whole model, even if callers still use it; confirm with force")
+        raise ModelInService("this deletes the whole model, even if callers still use it; confirm with force=true")
     release = inventory.release(name)
     roles = () if release is None else protected_versions(release).get(version, ())
     if "former" in roles and len(roles) == 1:
-        raise ModelInService("a rollback would make this version stable; release others first, or confirm with force")
+        raise ModelInService(
+            "a rollback would make this version stable; release others first, or confirm with force=true"
+        )
     if roles:
         raise ModelInService(
-            f"this version is live, as {', '.join(roles)}; release another first, or confirm with force"
+            f"this version is live, as {', '.join(roles)}; release another first, or confirm with force=true"
         )

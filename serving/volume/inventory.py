@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from intent_serving_client import releases as seen
-from serving.domain.errors import ModelIncomplete, ModelNotFound, ServingError
+from serving.domain.errors import ModelIncomplete, ModelNotFound, ModelUnusable, ServingError
 from serving.domain.management import ModelSummary, VersionDescription
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of, versioned
@@ -15,6 +15,8 @@ from serving.domain.releases.views import view_of
 from serving.volume.model_store import ModelStore
 
 UNRELEASED: Final = "no version of this model is released; release one, or request one as name@version"
+
+_MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,24 @@ class Inventory:
         if release is None:
             self._store.fingerprint(name)
         return release
+
+    def answering(self, model_id: ModelId) -> ModelId:
+        """Return the model that answers calls for ``model_id``: of a name alone, the stable version of its release.
+
+        Raises:
+            ModelUnusable: the name has versions, but no release.
+            ServingError: as :meth:`release` does.
+        """
+        name, selector = reference_of(model_id)
+        release = self.release(name)
+        if release is not None:
+            return versioned(name, release.version_of(selector or "stable"))
+        versions = [] if selector else self.version_names(name)
+        if versions and self._model(name) is None:
+            more = f", and {len(versions) - _MOST_NAMED} more" if len(versions) > _MOST_NAMED else ""
+            named = ", ".join(f"{name}@{version}" for version in versions[:_MOST_NAMED])
+            raise ModelUnusable(f"no version of {name} is released; release one, or give one: {named}{more}")
+        return model_id
 
     def version_names(self, name: ModelId) -> list[str]:
         """Return the versions of a name, sorted.

@@ -25,6 +25,7 @@ from serving.domain.errors import (
     ModelUnusable,
     ServingError,
     VolumeUnavailable,
+    no_such_model,
 )
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.domain.model_id import ModelId, parse_model_name, reference_of, versioned
@@ -208,7 +209,7 @@ class ModelStore:
         try:
             return OpenFolder(self._root, *folders_of(model_id))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ModelNotFound("no model has this runId") from error
+            raise no_such_model(model_id) from error
 
     def _has(self, model_id: ModelId, name: str) -> bool:
         try:

@@ -172,7 +172,7 @@ def _check_may_change(root: Path, model_id: ModelId) -> None:
 
 
 def _exists(model_id: ModelId) -> ModelExists:
-    return ModelExists(f"a model {model_id} already exists; replace it explicitly, or choose another id")
+    return ModelExists(f"a model {model_id} already exists; replace it with --replace, or choose another id")
 
 
 class _Copying:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cachetools import TTLCache
 
+from serving.domain.causes import detached
 from serving.domain.errors import ModelNotFound, ServingError, copy_for_raise
 from serving.domain.model_id import ModelId
 
@@ -45,7 +46,7 @@ class UnknownModels:
 
     def add(self, model_id: ModelId, error: ModelNotFound) -> None:
         """Remember that the model does not exist; ``error`` says so to callers."""
-        self._errors[model_id] = copy_for_raise(error)
+        self._errors[model_id] = detached(error)
 
     def discard(self, model_id: ModelId) -> None:
         """Forget a model, which may exist now."""

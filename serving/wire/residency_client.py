@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from intent_serving_client.channels import PLAIN, ChannelOptions, open_channel
-from intent_serving_client.client_base import typed_errors
 from intent_serving_client.fields import from_fields
+from intent_serving_client.peer import Peer
 from serving.domain.residency import ModelResidency, ModelStatistics
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
@@ -58,7 +58,7 @@ def ask_residency(address: str, *, limit: int = 0, timeout: float = 10.0, option
     Raises:
         ServingError: the call failed.
     """
-    with open_channel(address, options) as channel, typed_errors("predictor"):
+    with open_channel(address, options) as channel, Peer("predictor", address, options).errors(timeout):
         answer = pb_grpc.PredictorStub(channel).Residency(pb.ResidencyRequest(limit=limit), timeout=timeout)
     return Residency(
         tuple(from_fields(ResidentModel, each, id=each.model.id, version=each.model.version) for each in answer.models),

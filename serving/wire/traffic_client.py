@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from intent_serving_client.channels import PLAIN, ChannelOptions, open_channel
-from intent_serving_client.client_base import typed_errors
+from intent_serving_client.peer import Peer
 from serving.domain.answer_counts import AnswerCounts
 from serving.domain.errors import ServingError
 from serving.stubs import prediction_service_pb2 as pb
@@ -48,7 +48,7 @@ def ask_traffic(
         ServingError: the call failed, or the answer is not understood.
     """
     options = replace(options, max_answer_bytes=_MAX_ANSWER_BYTES)
-    with open_channel(address, options) as channel, typed_errors("predictor"):
+    with open_channel(address, options) as channel, Peer("predictor", address, options).errors(timeout):
         request = pb.TrafficRequest(runId=model_id, limit=limit)
         answer = pb_grpc.PredictorStub(channel).Traffic(request, timeout=timeout)
     try:

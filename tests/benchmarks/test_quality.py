@@ -86,6 +86,15 @@ def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert "0 of 8 targets missed" in shown.stdout
 
 
+def test_data_sets_that_were_measured_one_by_one_are_read_together(tmp_path: Path) -> None:
+    one, other, all_of_them = (tmp_path / f"{name}.json" for name in ("one", "other", "all"))
+    one.write_bytes(written([runs("banking77", RUN)]))
+    other.write_bytes(written([runs("data_full", RUN)]))
+    arguments = ["--from-json", str(one), "--from-json", str(other), "--json", str(all_of_them)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert read(all_of_them.read_bytes()) == [runs("data_full", RUN), runs("banking77", RUN)]
+
+
 def test_a_data_set_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["--shared", str(tmp_path)]).exit_code == 2
     assert CliRunner().invoke(app, ["--only", "nothing"]).exit_code == 2

@@ -35,7 +35,7 @@ def commands(program: str) -> list[str]:
 @pytest.mark.parametrize("call", sorted(set(commands("intentctl"))))
 def test_a_command_of_intentctl_is_one_with_its_flags_and_arguments(call: str) -> None:
     name, *rest = shlex.split(call)[1:]
-    command = COMMANDS[name]
+    command = COMMANDS[name].loaded()
     if hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]
     with typer.Context(command) as context:
@@ -65,7 +65,7 @@ def test_a_log_line_that_it_looks_for_is_written(event: str) -> None:
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"`(--[a-z-]+)[` ]", RUNBOOK.read_text()))))
 def test_a_flag_that_it_names_is_one(flag: str) -> None:
     settings = {*FrontendSettings.model_fields, *PredictorSettings.model_fields}
-    options = {option for command in COMMANDS.values() for each in command.params for option in each.opts}
+    options = {option for command in COMMANDS.values() for each in command.loaded().params for option in each.opts}
     assert flag in options | {f"--{name.replace('_', '-')}" for name in settings}
 
 

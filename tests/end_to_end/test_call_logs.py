@@ -67,7 +67,10 @@ def test_by_itself_a_service_tells_failed_calls_and_no_document(logged: Logged) 
     (unknown,) = calls(running.frontend, "unknown")
     assert unknown["level"] == "info"
     assert (unknown["method"], unknown["code"]) == ("prediction.PredictionService/Predict", "NOT_FOUND")
-    assert (unknown["model"], unknown["message"]) == ("no-such-model", "no model has this runId")
+    assert (unknown["model"], unknown["message"]) == (
+        "no-such-model",
+        "no model has the runId no-such-model; `intentctl models` lists the models, and `intentctl publish` adds one",
+    )
     assert 0 < unknown["seconds"] < 60
     assert "trace_id" not in unknown
     (bad,) = calls(running.frontend, "bad-id")

@@ -183,7 +183,7 @@ def test_a_sealed_model_is_not_waited_for(running: Stack) -> None:
     shutil.copytree(NEW, running.models / "sealed")
     with IntentClient(running.frontend.address, timeout=30) as client:
         assert client.predict("sealed", QUESTION).label == RIGHT
-    rests = "the model's files have to be at rest before they are loaded"
+    rests = "the model's files must be unchanged for a moment first"
     assert not [line for line in running.predictor.events() if line["event"] == rests and line["model"] == "sealed"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.builders import free_port
 from tests.conftest import ROOT
-from tests.end_to_end.processes import START_SECONDS, running_service, transports
+from tests.end_to_end.processes import START_SECONDS, running_service, start, transports
 
 SERVICES = ("frontend", "predictor", "model_service")
 MODELS = ROOT / "models"
@@ -124,3 +124,16 @@ def test_a_service_starts_where_no_folder_can_be_written_to(transport: str, work
 def test_a_size_is_taken_as_kubernetes_writes_it(tmp_path: Path) -> None:
     with running_service("predictor", MODELS, tmp_path, "--model-memory", "1Gi", "--max-message-bytes", "4Mi"):
         pass
+
+
+@pytest.mark.parametrize("name", ["predictor", "model_service"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_service_runs_and_ends_although_its_standard_streams_are_closed(
+    name: str, closed: str, tmp_path: Path
+) -> None:
+    service = start(name, MODELS, tmp_path, before=["bash", "-c", f'exec "$@" {closed}', "bash"])
+    try:
+        service.wait_until_serving()
+        assert service.stop() == 0
+    finally:
+        service.kill()

@@ -185,5 +185,5 @@ def test_a_service_whose_metrics_cannot_be_told_does_not_start(tmp_path: Path, t
 
 
 def test_a_predictor_that_does_not_answer_is_told_as_such() -> None:
-    with pytest.raises(Unavailable, match="the predictor cannot be reached"):
+    with pytest.raises(Unavailable, match="nothing listens on port"):
         ask_traffic(refusing_address(), timeout=5)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -12,9 +13,52 @@ from typer.testing import CliRunner
 
 from intentctl.__main__ import app
 from intentctl.command import EXIT_CODES
+from tests.conftest import ROOT
 
 COMMANDS = sorted(name for name in get_command(app).commands if name != "access")  # type: ignore[attr-defined]
 WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+
+
+# Packages that take long to import.
+HEAVY = ("torch", "numpy", "matplotlib", "pydantic", "grpc_http2", "cryptography", "opentelemetry", "prometheus_client")
+
+
+@pytest.mark.parametrize(
+    ("imported", "heavy"),
+    [
+        # The help of all commands imports none of them.
+        ("intentctl.__main__", {*HEAVY, "grpc", "asyncio"}),
+        ("intentctl.commands.predict", {*HEAVY}),
+        # Manifests are models of pydantic.
+        ("intentctl.commands.models", {*HEAVY} - {"pydantic"}),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(imported: str, heavy: set[str]) -> None:
+    program = (
+        f"import sys, intentctl.__main__, {imported}\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(intentctl.__main__.app, ['--help']).exit_code == 0\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert heavy & {*done.stdout.split()} == set()
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "access"])
+def test_the_help_of_all_commands_says_what_that_of_each_says(name: str) -> None:
+    deferred: Any = get_command(app).commands[name]  # type: ignore[attr-defined]
+    command = deferred.loaded()
+    assert (command.name, command.help.split("\n\n")[0].replace("\n", " ")) == (name, deferred.help)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("intentctl pre", "predict"), ("intentctl predict --fr", "--frontend"), ("intentctl access k", "key")],
+)
+def test_a_shell_completes_commands_and_options(typed: str, offered: str) -> None:
+    asking = {"_INTENTCTL_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    done = CliRunner().invoke(app, [], prog_name="intentctl", env=asking)
+    assert offered in done.stdout.split()
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:
@@ -67,6 +111,12 @@ def test_variables_of_others_are_not_named(tmp_path: Path) -> None:
         "INTENT_TEST_TRANSPORT": "http2",
     }
     assert intentctl("models", "--model-dir", tmp_path, "--json", **others).stderr == ""
+
+
+def test_a_deletion_that_needs_confirmation_names_the_flag(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    refused = CliRunner().invoke(app, ["delete", "a", "--model-dir", str(tmp_path)], env=WIDE)
+    assert (refused.exit_code, "confirm with --force" in refused.output) == (1, True)
 
 
 def test_a_live_version_is_still_deleted_by_force_alone() -> None:

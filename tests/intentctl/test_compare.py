@@ -124,7 +124,7 @@ def test_a_threshold_is_that_of_both(models: Path, texts: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("good", "absent", "texts.csv"), EXIT_USAGE, "has no model 'absent'"),
+        (("good", "absent", "texts.csv"), EXIT_USAGE, "there is no model absent in the folder"),
         (("good", "bad", "absent.csv"), EXIT_USAGE, "absent.csv"),
         (("good", "texts.csv"), EXIT_USAGE, "data"),
         (("good", "bad", "texts.csv", "--split", "train"), EXIT_USAGE, "omit --split"),

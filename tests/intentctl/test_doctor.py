@@ -102,7 +102,7 @@ def test_a_person_sees_a_table_and_a_verdict(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("model_id", "model_dir", "words"),
     [
-        ("no-such-model", "", "has no model no-such-model"),
+        ("no-such-model", "", "there is no model no-such-model in the folder"),
         ("../etc", "", "the model id"),
         (MODEL_ID, "no-such-folder", "is not a folder"),
     ],
@@ -113,6 +113,20 @@ def test_wrong_calls_are_told_as_such(model_id: str, model_dir: str, words: str,
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
     assert result.stdout == ""
+
+
+def test_a_released_name_means_the_version_that_answers_for_it(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        Model().write(tmp_path)
+        (tmp_path / "name").mkdir(exist_ok=True)
+        (tmp_path / MODEL_ID).rename(tmp_path / "name" / version)
+    unreleased = run(tmp_path, model_id="name")
+    assert unreleased.exit_code == 1
+    assert "no version of name is released; release one, or give one: name@1, name@2" in unreleased.stderr
+    (tmp_path / "name" / "release.json").write_text('{"revision": 1, "stable": "2", "labels": {"old": "1"}}')
+    for asked, answering in (("name", "name@2"), ("name@old", "name@1"), ("name@1", "name@1")):
+        result = run(tmp_path, "--json", model_id=asked)
+        assert (result.exit_code, told(result)["id"]) == (0, answering)
 
 
 def test_the_sample_of_the_books_system_is_found() -> None:
@@ -141,7 +155,7 @@ async def test_a_predictor_that_does_not_answer_ends_with_three_behind_what_was_
     result = await asyncio.to_thread(run, tmp_path, "--json", "--predictor", address)
     assert result.exit_code == 3
     assert checks(result) == {"odd-white-space": "warning"}
-    assert f"no answer from {address}: the predictor cannot be reached" in " ".join(result.stderr.split())
+    assert f"no answer from {address}: nothing listens on port" in " ".join(result.stderr.split())
 
 
 def ask(service: Service, documents: list[str]) -> None:

@@ -232,7 +232,7 @@ def test_what_cannot_be_written_is_told(option: str, models: Path, texts: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("absent", "texts.csv"), "has no model 'absent'"),
+        (("absent", "texts.csv"), "there is no model absent in the folder"),
         (("../words", "texts.csv"), "the model id must be"),
         (("words", "absent.csv"), "absent.csv"),
         (("words", "texts.csv", "--threshold", "70"), "'70' is not a number from 0 to 1"),
@@ -320,7 +320,7 @@ async def test_a_text_that_is_refused_is_told_with_its_row(tmp_path: Path) -> No
 async def test_a_model_that_the_frontend_does_not_have_is_told(tmp_path: Path, texts: Path) -> None:
     result = await asked(tmp_path / "volume", a_prediction, texts=texts, model_id="absent")
     assert (result.exit_code, result.stdout) == (EXIT_USAGE, "")
-    assert "the frontend has no model 'absent'" in said(result)
+    assert "there is no model absent at the frontend; `intentctl models --frontend` lists" in said(result)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_a_frontend_that_does_not_answer_is_told_with_what_to_do(texts: Path) ->
     result = run("a", texts, "--frontend", address)
     assert (result.exit_code, result.stdout) == (EXIT_UNAVAILABLE, "")
     assert f"no answer from {address}" in said(result)
-    assert "`intentctl up` starts it" in said(result)
+    assert "`intentctl up` starts the services" in said(result)
 
 
 @pytest.mark.slow
@@ -362,6 +362,7 @@ def test_real_services_and_the_model_folder_give_the_same_figures(models: Path, 
             assert error == pytest.approx(direct["calibration"]["expected_calibration_error"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_sample_model_is_measured_on_the_whole_test_split(figure: Callable[[str], None], tmp_path: Path) -> None:
     data = shared("datasets/clinc150/data_full.json")
     command = [sys.executable, "-m", "intentctl", "evaluate", "clinc150", str(data), "--json"]

@@ -158,7 +158,10 @@ async def test_json_has_everything(tmp_path: Path) -> None:
 
 async def test_a_refusal_is_told_in_its_own_words(tmp_path: Path) -> None:
     async with frontend(tmp_path) as ask:
-        for arguments, expected in ((("unknown", "x"), "no model has this runId"), (("a", "bad"), "no such label")):
+        for arguments, expected in (
+            (("unknown", "x"), "no model has the runId unknown"),
+            (("a", "bad"), "no such label"),
+        ):
             result = await ask(*arguments)
             assert result.exit_code == 1
             assert expected in " ".join(result.stderr.split())
@@ -175,7 +178,7 @@ async def test_an_engine_that_explains_nothing_is_told(tmp_path: Path) -> None:
 def test_a_frontend_that_does_not_answer_is_told_with_what_to_do() -> None:
     result = run("a", "x", "--frontend", refusing_address())
     assert result.exit_code == 3
-    assert "`intentctl up` starts it" in " ".join(result.stderr.split())
+    assert "`intentctl up` starts the services" in " ".join(result.stderr.split())
 
 
 def test_a_page_and_a_png_are_written(tmp_path: Path) -> None:

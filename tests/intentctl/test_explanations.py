@@ -208,6 +208,11 @@ def test_the_rows_of_the_table_add_up() -> None:
     assert "0.750" in told.sentence
 
 
+def test_what_is_rounded_to_zero_has_no_minus() -> None:
+    told = account(explanation(("a", "b"), (-0.0004, 3.0)))
+    assert [row[-1] for row in rows_of(told, 2)] == ["+3.000", "+0.000", "+0.500", "+3.500"]
+
+
 # The page and the plot.
 
 

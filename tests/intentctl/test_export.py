@@ -140,7 +140,7 @@ def test_an_archive_that_is_there_is_replaced_only_where_it_is_said(
     refused = intentctl("export", "--torchserve", "weather", *options)
 
     assert (refused.exit_code, refused.stdout) == (EXIT_FAILED, "")
-    assert "an archive model-weather.mar already exists" in refused.stderr
+    assert "an archive model-weather.mar already exists; replace it with --replace" in refused.stderr
     assert archive.read_text() == "another"
     assert "model.pth" in members_of(export("weather", "--replace"))
     assert [path.name for path in model_store.iterdir()] == ["model-weather.mar"]
@@ -164,7 +164,7 @@ def test_a_model_can_be_moved_to_torchserve_under_its_own_id(models: Path, model
     options = ("--model-dir", models, "--model-store", model_store, "--publish-as", "weather")
     refused = intentctl("export", "--torchserve", "weather", *options)
     assert refused.exit_code == EXIT_FAILED
-    assert "a model weather already exists" in refused.stderr
+    assert "a model weather already exists; replace it with --replace" in refused.stderr
     assert list(model_store.iterdir()) == []
 
     export("weather", "--publish-as", "weather", "--replace")
@@ -208,7 +208,7 @@ def test_a_model_that_no_predictor_would_serve_is_refused_in_plain_words(
         (("weather",), EXIT_USAGE, "--torchserve"),
         (("--torchserve", "../weather"), EXIT_USAGE, "the model id must be 1 to 128"),
         (("--torchserve", "weather", "--publish-as", "../weather"), EXIT_USAGE, "the model id must be 1 to 128"),
-        (("--torchserve", "absent"), EXIT_FAILED, "no model has this runId"),
+        (("--torchserve", "absent"), EXIT_FAILED, "no model has the runId absent"),
     ],
 )
 def test_wrong_calls_are_told(

@@ -83,7 +83,8 @@ def test_a_csv_file_becomes_a_model_that_is_served(run: Run, texts: Path, tmp_pa
 def test_each_epoch_is_told_on_standard_error_and_the_outcome_on_standard_output(run: Run, texts: Path) -> None:
     result = run(texts, "--model-id", "tenant", "--model-version", "3")
     assert result.exit_code == 0
-    assert "epoch 1: loss " in result.stderr
+    assert "epoch 1: fold 1 of 5, loss " in result.stderr
+    assert ": all texts, loss " in result.stderr
     outcome = dict(line.split("\t") for line in result.stdout.splitlines())
     assert outcome["id"] == "tenant"
     assert outcome["validation accuracy"].endswith("%")

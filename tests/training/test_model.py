@@ -63,9 +63,12 @@ def test_the_accuracy_is_that_of_texts_that_were_held_out(trained: TrainedModel)
 
 
 def test_all_texts_are_trained_on_and_all_networks_count_as_epochs(trained: TrainedModel) -> None:
-    seen: list[int] = []
-    model = train_model(FEW, RECIPE, 0, lambda epoch: seen.append(epoch.number))
-    assert seen == list(range(1, planned_epochs(FEW, RECIPE) + 1)) == list(range(1, 6 * RECIPE.epochs + 1))
+    seen: list[Epoch] = []
+    model = train_model(FEW, RECIPE, 0, seen.append)
+    numbers = [epoch.number for epoch in seen]
+    assert numbers == list(range(1, planned_epochs(FEW, RECIPE) + 1)) == list(range(1, 6 * RECIPE.epochs + 1))
+    # The sixth network is trained on all texts.
+    assert [(epoch.fold, epoch.folds) for epoch in seen[:: RECIPE.epochs]] == [(fold, 5) for fold in range(1, 7)]
     words = {word for row in FEW.train for word in row.text.split()}
     assert words <= set(model.vocabulary.tokens)
     assert (model.confidence, model.baseline) == (trained.confidence, trained.baseline)

@@ -33,6 +33,7 @@ def data_of(name: str, labels: Sequence[str]) -> DataSet:
     return read_data(shared("datasets/clinc150/data_full.json")).keeping(labels)
 
 
+@pytest.mark.slow
 def test_a_sample_model_is_served_as_well_as_its_manifest_tells(name: str) -> None:
     loader = Loader(STORE, FileLimits())
     model_id = parse_model_id(name)

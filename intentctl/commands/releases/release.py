@@ -8,9 +8,9 @@ import typer
 
 from intent_serving_client.channels import ChannelOptions
 from intentctl.connection import connecting
-from intentctl.evaluating import share
 from intentctl.managing import FRONTEND, Comment, Expected, Frontend, Name, OnVolume, managing, print_change
 from intentctl.output import EXIT_USAGE, AsJson, fail
+from intentctl.shares import share
 from serving.domain.management import Role
 
 

@@ -10,6 +10,7 @@ from intentctl.doctor.finding import Finding, by_share, error, note, some_of, wa
 from intentctl.doctor.reach import is_special
 from intentctl.doctor.subject import Subject
 from predictor.model.vocabulary import UNKNOWN_TOKEN
+from serving.domain.wording import counted
 
 _ODD: Final = 0.05
 _BYTE_ORDER_MARK: Final = "\ufeff"
@@ -55,7 +56,7 @@ def indices_that_differ(subject: Subject) -> Iterator[Finding]:
     if differing:
         yield error(
             "indices-that-differ",
-            f"itos and stoi of the vocabulary disagree for {len(differing)} tokens, as {some_of(differing)}",
+            f"itos and stoi of the vocabulary disagree for {counted(len(differing), 'token')}, as {some_of(differing)}",
             "save the vocabulary with which the model was trained",
         )
         return
@@ -64,7 +65,7 @@ def indices_that_differ(subject: Subject) -> Iterator[Finding]:
     if more:
         yield note(
             "indices-that-differ",
-            f"stoi of the vocabulary has {len(more)} tokens that itos does not have, as {some_of(more)}: "
+            f"stoi of the vocabulary has {counted(len(more), 'token')} that itos does not have, as {some_of(more)}: "
             "torchtext adds tokens that are looked up, and they count as known",
             "save the vocabulary before using it",
         )
@@ -76,8 +77,8 @@ def rows_without_a_token(subject: Subject) -> Iterator[Finding]:
     if rows > tokens:
         yield warning(
             "rows-without-a-token",
-            f"model.pth has {rows} rows, and the vocabulary {tokens} tokens: {rows - tokens} rows are "
-            "never used, and the vocabulary may belong to another model",
+            f"model.pth has {rows} rows, and the vocabulary {counted(tokens, 'token')}: {counted(rows - tokens, 'row')}"
+            " can never be used, and the vocabulary may belong to another model",
             "publish the weights and the vocabulary of one training together",
         )
 
@@ -90,7 +91,8 @@ def decoded_wrongly(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             by_share(share, wrong=2.0, odd=_ODD),
             "decoded-wrongly",
-            f"{len(broken)} tokens look like UTF-8 that was decoded with another encoding, as {some_of(broken)}",
+            f"the vocabulary has {counted(len(broken), 'token')} in UTF-8 that was decoded with another encoding, as "
+            f"{some_of(broken)}",
             "read the training texts as UTF-8 (utf-8-sig where a byte order mark comes first), and train again",
         )
 
@@ -104,8 +106,8 @@ def not_composed(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             by_share(share, wrong=2.0, odd=_ODD),
             "not-composed",
-            f"{len(apart)} tokens have separate letters and accents (not Unicode's form NFC), as "
-            f"{some_of(apart)}: users mostly type composed characters, which are not found",
+            f"the vocabulary has {counted(len(apart), 'token')} with separate letters and accents (not Unicode's NFC),"
+            f" as {some_of(apart)}: users mostly type composed characters, which are not found",
             'apply unicodedata.normalize("NFC", text) to the training texts, and train again',
         )
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from intent_serving_client.releases import MAX_HISTORY, Action, live_versions
+from serving.domain.bounded import Part, at_most
 from serving.domain.errors import InvalidModelId, InvalidRelease
 from serving.domain.model_id import parse_model_name
 from serving.domain.strict_json import NotStrictJson, parse_json
@@ -38,10 +39,8 @@ Label = Annotated[str, AfterValidator(_name)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
-class Canary(BaseModel):
+class Canary(Part):
     """A version on trial that gets a share of the calls."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Version
     share: Rate = 0.1
@@ -54,20 +53,16 @@ class Canary(BaseModel):
     """Number of answers below which the canary is not judged."""
 
 
-class Shadow(BaseModel):
+class Shadow(Part):
     """A version that receives the queries of stable, and whose answers are only compared, never returned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Version
     share: Rate = 1.0
     """Share of the calls to stable that are also sent to the shadow, from 0 to 1."""
 
 
-class ReleaseChange(BaseModel):
+class ReleaseChange(Part):
     """A change of a release."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: int = Field(ge=1)
     at: datetime
@@ -82,18 +77,16 @@ class ReleaseChange(BaseModel):
     comment: str = Field(default="", max_length=1024)
 
 
-class Release(BaseModel):
+class Release(Part):
     """The live versions of a name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: int = Field(ge=1)
     """Revision number, which grows by one with every change."""
     stable: Version
     canary: Canary | None = None
     shadow: Shadow | None = None
-    labels: Mapping[Label, Version] = Field(default_factory=dict, max_length=MAX_LABELS)
-    history: tuple[ReleaseChange, ...] = Field(default=(), max_length=MAX_HISTORY)
+    labels: Annotated[Mapping[Label, Version], at_most(MAX_LABELS)] = Field(default_factory=dict)
+    history: Annotated[tuple[ReleaseChange, ...], at_most(MAX_HISTORY)] = ()
     """Changes, the latest first."""
 
     @classmethod

@@ -6,7 +6,7 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from grpc_http2.server.listening import EVERY_ADDRESS, NOT_OF_THIS_MACHINE
+from grpc_http2.server.listening import NOT_OF_THIS_MACHINE, is_ipv6_only
 from serving.transport.hosts.listening import cannot_listen
 
 
@@ -62,7 +62,7 @@ class Reservation:
         taken = socket.socket(family, socket.SOCK_STREAM)
         self._sockets.append(taken)
         if family == socket.AF_INET6:
-            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != EVERY_ADDRESS)
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_ipv6_only(address[0]))
         # Connections of a previous process may linger on the port, but a second supervisor must fail to bind.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(address)

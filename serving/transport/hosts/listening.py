@@ -13,6 +13,7 @@ from intent_serving_client.addresses import address_of
 _CAUSES: Final = {
     errno.EADDRINUSE: "it is in use; end the process that holds it, or choose another port",
     errno.EADDRNOTAVAIL: "it is not an address of this machine",
+    errno.EINVAL: "a link-local address needs the name of its interface, as in fe80::1%eth0",
     errno.EAFNOSUPPORT: "this machine has no IPv6",
     errno.EACCES: "this user may not listen on it; choose a port from 1024 on",
     errno.EMFILE: "the process may open no more files; raise its limit (ulimit -n)",

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from grpc_http2.server.listening import NOT_OF_THIS_MACHINE
+from grpc_http2.server.listening import NOT_OF_THIS_MACHINE, places_of
 from intent_serving_client.addresses import address_of
 from serving.transport.hosts.listening import cannot_listen
 
@@ -79,10 +79,8 @@ class MetricsServer:
 
 async def _server_at(host: str, port: int, application: Any, request_seconds: float) -> _Server:
     """Return a server on the first address of ``host`` that this machine has. Raises OSError, UnicodeError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     missing: OSError | None = None
-    for family, _, _, _, address in found:
+    for family, address in await places_of(host, port):
         try:
             return _Server((family, address), application, request_seconds)
         except OSError as error:

@@ -124,11 +124,19 @@ def test_what_metadata_cannot_carry_is_refused_at_once(credential: str) -> None:
 
 
 def test_files_that_cannot_be_used_are_refused_at_once(tmp_path: Path) -> None:
-    text, missing = tmp_path / "text", tmp_path / "missing"
+    text, missing, empty = tmp_path / "text", tmp_path / "missing", tmp_path / "empty"
     text.write_text("hello")
+    empty.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    authority = Authority(tmp_path, "authority")
+    (certificate, key), (_, other) = authority.signed("caller"), authority.signed("other")
     for options, message in (
-        (ChannelOptions(tls_authority=missing), "cannot be read"),
-        (ChannelOptions(tls_authority=text), "is not PEM"),
+        (ChannelOptions(tls_authority=missing), f"{missing} cannot be read"),
+        (ChannelOptions(tls_authority=text), f"{text} is not PEM; it must be the certificate of the authority"),
+        (ChannelOptions(tls_authority=key), f"{key} holds no certificate; it must be the certificate of the authority"),
+        (ChannelOptions(tls_authority=empty), f"{empty} holds no certificate"),
+        (ChannelOptions(tls_certificate=key, tls_key=key), f"{key} holds no certificate; it must be the caller's own"),
+        (ChannelOptions(tls_certificate=certificate, tls_key=certificate), f"{certificate} cannot be used; they must"),
+        (ChannelOptions(tls_certificate=certificate, tls_key=other), f"{other} is not of the certificate"),
         (ChannelOptions(tls_certificate=text), "belong together"),
         (ChannelOptions(tls_key=text), "belong together"),
     ):

@@ -14,6 +14,7 @@ import structlog
 
 from intent_serving_client.channels import ChannelOptions
 from intent_serving_client.client import AsyncIntentClient, IntentClient
+from intent_serving_client.management_client import ManagementClient
 from serving.domain.errors import (
     DeadlineExceeded,
     DocumentTooLarge,
@@ -208,12 +209,27 @@ async def test_a_call_ends_with_its_timeout(kind: str, where: str, models: Path)
 
 
 @ALL
-async def test_a_frontend_that_is_down_is_told_without_its_address(kind: str) -> None:
-    async with connected(kind, refusing_address()) as client:
+async def test_a_frontend_that_is_down_is_told_with_its_address_and_the_cause(kind: str) -> None:
+    address = refusing_address()
+    async with connected(kind, address) as client:
         for call in (client.predict("a", "x"), client.predict_batch([Query("a", "x")])):
-            with pytest.raises(Unavailable, match="the frontend cannot be reached") as caught:
+            with pytest.raises(Unavailable, match=f"no answer from {address}: nothing listens on port"):
                 await call
-            assert "127.0.0.1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("client", [IntentClient, AsyncIntentClient, ManagementClient])
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("fast", r"options=ChannelOptions\(fast=...\)"),
+        ("credentials", r"options=ChannelOptions\(credential=...\)"),
+        ("timeouts", "write timeout=..."),
+        ("colour", "it has address, timeout, options"),
+    ],
+)
+def test_an_argument_that_no_client_has_is_refused_with_the_right_one(client: Any, name: str, instead: str) -> None:
+    with pytest.raises(TypeError, match=f"{client.__name__} has no argument '{name}'; .*{instead}"):
+        client(refusing_address(), **{name: True})
 
 
 async def test_a_closed_blocking_client_asks_nobody(models: Path) -> None:

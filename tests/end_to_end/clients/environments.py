@@ -53,9 +53,11 @@ class EmptyEnvironment:
 
     def install(self, *requirements: str) -> None:
         command: list[str | Path] = [
-            self.python,
+            sys.executable,
             "-m",
             "pip",
+            "--python",
+            self.python,
             "install",
             "--disable-pip-version-check",
             "--find-links",
@@ -77,5 +79,5 @@ class EmptyEnvironment:
 
 
 def empty_environment(folder: Path, wheels: Path) -> EmptyEnvironment:
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=False)
     return EmptyEnvironment(folder, wheels)

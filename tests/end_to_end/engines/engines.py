@@ -167,9 +167,8 @@ def put_sample_model(models: Path) -> None:
     folder = shutil.copytree(ROOT / "models" / SAMPLE, models / SAMPLE)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest.pop("Files", None)
-    if "+" not in manifest.get("Tokenizer", ""):
-        manifest["Tokenizer"] = "basic_english+words:2+characters:3-4"
-        _add_ngrams(folder, Tokenizer.parse(manifest["Tokenizer"]))
+    manifest["Tokenizer"] += "+words:2+characters:3-4"
+    _add_ngrams(folder, Tokenizer.parse(manifest["Tokenizer"]))
     manifest["Confidence"] = {"temperature": 0.5, "threshold": 0.6}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     reseal(folder)

@@ -9,7 +9,9 @@ from typing import Final
 
 _FENCED: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INDENTED: Final = re.compile(r"^ {4,}\S.*$", re.MULTILINE)
-_PROMPT, _CONTINUED = "$ ", "> "
+_PROMPT: Final = "$ "
+# Lines of a here-document and after a backslash have no prompt, so that readers can paste them.
+_HERE_DOCUMENT: Final = re.compile(r"<<'?(\w+)'?$")
 
 
 class UnknownBlock(Exception):
@@ -74,12 +76,18 @@ def _session(text: str) -> Session:
             typed, printed = [line.removeprefix(_PROMPT)], []
         elif not typed:
             raise UnknownBlock(f"the session does not begin with a command: {line}")
-        elif line.startswith(_CONTINUED) and not printed:
-            typed.append(line.removeprefix(_CONTINUED))
+        elif not printed and _is_open(typed):
+            typed.append(line)
         else:
             printed.append(line)
     _add(commands, typed, printed)
     return Session(commands)
+
+
+def _is_open(typed: Sequence[str]) -> bool:
+    """Return whether the next line belongs to the command as well."""
+    document = _HERE_DOCUMENT.search(typed[0])
+    return typed[-1].endswith("\\") or (document is not None and document[1] not in typed[1:])
 
 
 def _add(commands: list[Command], typed: Sequence[str], printed: Sequence[str]) -> None:

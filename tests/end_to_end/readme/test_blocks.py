@@ -9,10 +9,12 @@ from tests.end_to_end.readme.figures import comparable, lines_in
 
 
 def test_sessions_and_programs_are_found_in_order() -> None:
-    session = "```console\n$ one\n$ two <<EOF\n> x\n> EOF\nprinted\n\nmore\n```\n"
+    session = "```console\n$ one\n$ two <<EOF\nx\nEOF\nprinted\n\nmore\n$ three \\\n  four\n```\n"
     program = "```python\nprint(1)\n```\n\n```text\n1\n```\n"
     assert blocks_of(f"a\n\n{session}\n{program}") == [
-        Session([Command("one", ""), Command("two <<EOF\nx\nEOF", "printed\n\nmore\n")]),
+        Session(
+            [Command("one", ""), Command("two <<EOF\nx\nEOF", "printed\n\nmore\n"), Command("three \\\n  four", "")]
+        ),
         Program("print(1)\n", "1\n"),
     ]
 

@@ -57,7 +57,7 @@ def reader(clone: Path) -> Iterator[Reader]:
 @pytest.mark.slow
 @pytest.mark.end_to_end
 @pytest.mark.timeout(5400)
-def test_every_block_does_in_a_fresh_clone_what_is_printed_there(reader: Reader) -> None:
+def test_every_block_does_in_a_fresh_clone_what_is_printed_there(reader: Reader, clone: Path) -> None:
     if not BOOK_MODEL.exists():
         pytest.skip("no model of the book: INTENT_SHARED has no seed-model/1")
     for port in PORTS:
@@ -65,6 +65,8 @@ def test_every_block_does_in_a_fresh_clone_what_is_printed_there(reader: Reader)
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Fails if another process serves on a port that the README names.
             taken.bind(("127.0.0.1", port))
+    subprocess.run(("git", "init", "--quiet"), cwd=clone, check=True)
+    subprocess.run(("git", "add", "--all"), cwd=clone, check=True)
     for block in blocks_of(README):
         reader.begin_block()
         match block:
@@ -73,6 +75,25 @@ def test_every_block_does_in_a_fresh_clone_what_is_printed_there(reader: Reader)
                     reader.run(command)
             case Program(source, output):
                 reader.run_program(source, output)
+    assert _untracked(clone) == []
+
+
+def test_what_the_documents_have_readers_make_is_ignored_and_no_sample_is(clone: Path) -> None:
+    subprocess.run(("git", "init", "--quiet"), cwd=clone, check=True)
+    samples = sorted(folder.name for folder in (clone / "models").iterdir() if folder.is_dir())
+    for made in ("models/helpdesk/manifest.json", "models/bank/1/model.pth", "certificates/caller.key", "helpdesk.csv"):
+        (clone / made).parent.mkdir(parents=True, exist_ok=True)
+        (clone / made).touch()
+    seen = {Path(name).parts for name in _untracked(clone)}
+    assert sorted({parts[1] for parts in seen if parts[0] == "models" and len(parts) > 2}) == samples
+    assert not {parts[0] for parts in seen} & {"certificates", "helpdesk.csv"}
+
+
+def _untracked(clone: Path) -> list[str]:
+    """Return the files that git neither tracks nor ignores."""
+    listed = ("git", "ls-files", "-z", "--others", "--exclude-standard")
+    told = subprocess.run(listed, cwd=clone, capture_output=True, text=True, check=True).stdout
+    return [name for name in told.split("\0") if name]
 
 
 def test_the_first_query_is_for_a_model_that_is_there() -> None:

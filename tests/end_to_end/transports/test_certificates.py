@@ -285,3 +285,4 @@ def test_nothing_is_served_without_a_usable_pair(
     assert service.process.wait(PATIENCE) == 1
     last = service.log.read_text().splitlines()[-1]
     assert last.startswith("transports: the ")
+    assert str(files.paths.certificate) in last

@@ -24,6 +24,7 @@ async def names_of(stub: Any, **request: Any) -> list[list[str]]:
             return pages
 
 
+@pytest.mark.slow
 async def test_two_thousand_names_come_in_pages_each_once(tmp_path: Path) -> None:
     for number in range(2000):
         folder = tmp_path / f"model-{number:04}"

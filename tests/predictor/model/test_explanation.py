@@ -96,6 +96,7 @@ BOTH = pytest.mark.parametrize("made", [sample, with_ngrams], ids=["words", "ngr
 Made = Callable[[], tuple[IntentModel, IntentNetwork]]
 
 
+@pytest.mark.slow
 @BOTH
 def test_contributions_and_bias_add_up_to_the_logit_on_all_clinc150_test_rows(
     made: Made, figure: Callable[[str], None]
@@ -232,6 +233,7 @@ def test_an_explanation_is_of_what_the_network_is_given(subject: IntentModel, do
         assert all(part.contributions[index] == 0.0 for part in told.labels for index in told.unknown)
 
 
+@pytest.mark.slow
 @given(st.sampled_from([0, None]), TEXTS, st.randoms(use_true_random=False))
 def test_the_order_of_words_changes_no_contribution_and_no_explained_logit(
     default: int | None, words: list[str], chance: Any

@@ -74,6 +74,7 @@ def test_arrays_that_are_no_network_are_refused() -> None:
         FoldedNetwork.from_arrays(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["seed", *MODELS])
 def test_labels_and_logits_of_all_clinc150_test_rows_are_those_of_the_unfolded_network(name: str) -> None:
     folder: Path = shared("seed-model/1") if name == "seed" else ROOT / "models" / name

@@ -72,6 +72,7 @@ def test_a_vocabulary_whose_tokens_stand_elsewhere_than_their_indices_say_is_bel
     assert_found(tokenizer, vocabulary, ["ab", "a b", "b a"])
 
 
+@pytest.mark.slow
 def test_all_clinc150_test_rows_have_the_same_ngrams_either_way() -> None:
     data = json.loads(shared("datasets/clinc150/data_full.json").read_text())
     tokenizer = Tokenizer.parse("basic_english+words:2+characters:3-5")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
 from serving.call.daemon_threads import DaemonThreads
+from serving.domain.errors import InvalidModelFile
 from tests.builders import PATIENCE, a_turn
 
 HANGS = """
@@ -65,3 +68,27 @@ async def test_a_caller_that_leaves_does_not_wait_for_the_call() -> None:
 
 def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_program() -> None:
     subprocess.run([sys.executable, "-c", HANGS], check=True, timeout=PATIENCE)
+
+
+class Content:
+    """Stands for the bytes of a file, to which a weak reference is impossible."""
+
+
+async def test_a_failed_call_leaves_nothing_of_what_it_has_read() -> None:
+    known: list[weakref.ref[Content]] = []
+
+    def fail() -> None:
+        content = Content()
+        known.append(weakref.ref(content))
+        raise InvalidModelFile("save it again") from ValueError(content)
+
+    threads = DaemonThreads("tested")
+    gc.disable()
+    try:
+        with pytest.raises(InvalidModelFile, match="save it again") as caught:
+            await threads.run(fail)
+        assert known[0]() is None
+        assert "Content" in repr(caught.value.__cause__)
+    finally:
+        gc.enable()
+        threads.close()

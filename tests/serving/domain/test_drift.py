@@ -77,6 +77,7 @@ def test_neither_the_order_of_bins_nor_bins_that_are_empty_on_both_sides_count(
     assert index_by_chance(one, other) == pytest.approx(index_by_chance(*both))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bins", [2, 20, 151])
 @pytest.mark.parametrize(("live", "validated"), [(200, 50), (1000, 300), (5000, 3000)])
 def test_chance_alone_is_no_drift(bins: int, live: int, validated: int, figure: Callable[[str], None]) -> None:

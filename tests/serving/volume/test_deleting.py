@@ -39,7 +39,7 @@ def test_a_version_that_nobody_needs_goes_and_leaves_nothing(bot: Path) -> None:
 @pytest.mark.parametrize("model_id", ["bot@1", "bot@2", "bot", "flat"])
 def test_what_is_protected_goes_by_force_alone(bot: Path, model_id: str) -> None:
     publish(bot, "flat")
-    with pytest.raises(ModelInService):
+    with pytest.raises(ModelInService, match="confirm with force=true"):
         delete(bot, parse_model_id(model_id))
     assert names(bot) == ["bot", "flat"]
     assert names(bot / "bot") == ["1", "2", "3", "release.json"]

@@ -154,6 +154,7 @@ def test_of_many_first_publishers_one_wins_and_the_others_are_told(root: Path, t
     assert [path.name for path in root.iterdir()] == [MODEL]
 
 
+@pytest.mark.slow
 def test_readers_see_the_old_model_or_the_new_one_and_never_a_gap(root: Path, tmp_path: Path) -> None:
     sources = [source(tmp_path / str(number), str(number)) for number in range(2)]
     publish(sources[0], root, MODEL)

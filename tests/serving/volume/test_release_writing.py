@@ -158,6 +158,7 @@ def _compare_and_set(root: Path, writer: int) -> int:
     return 1
 
 
+@pytest.mark.slow
 def test_no_change_of_many_processes_is_lost(volume: Path) -> None:
     with ProcessPoolExecutor(WRITERS, multiprocessing.get_context("spawn")) as pool:
         made = [
@@ -170,6 +171,7 @@ def test_no_change_of_many_processes_is_lost(volume: Path) -> None:
     assert [change.revision for change in release.history] == list(range(release.revision, 0, -1))[:MAX_HISTORY]
 
 
+@pytest.mark.slow
 def test_of_those_who_know_the_same_revision_one_wins(volume: Path) -> None:
     change_release(volume, NAME, to("1"))
     with ProcessPoolExecutor(WRITERS, multiprocessing.get_context("spawn")) as pool:

@@ -15,6 +15,7 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _MOST_NAME_CHARACTERS: Final = 253
 _SCHEME: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _HOST_AND_PORT: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*):(?P<port>[0-9]{1,5})")
+_NOTATION: Final = re.compile(r"^(dns:///|ipv4:|ipv6:)")
 _SOCKETS: Final = ("unix:", "unix-abstract:")
 _RULE: Final = "the address must be host:port"
 
@@ -27,6 +28,11 @@ def address_of(host: str, port: int) -> str:
     """Return ``host:port``, with an IPv6 address in brackets."""
     host = host.strip("[]")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def addresses_in(target: str) -> list[str]:
+    """Return the addresses in a target in gRPC's notation: ``host:port``, ``dns:///host:port``, ``ipv4:host:port``."""
+    return _NOTATION.sub("", target).split(",")
 
 
 def parse_host(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 import grpc
 
-from intent_serving_client.addresses import InvalidAddress, check_address
+from intent_serving_client.addresses import InvalidAddress, addresses_in, check_address
 from intent_serving_client.errors import InvalidConnection
 from intent_serving_client.material import TlsMaterial, read_material
 from intent_serving_client.metadata import AUTHORIZATION_KEY
@@ -35,7 +35,6 @@ MAX_ATTEMPTS: Final = 5
 _OF_FAST: Final = frozenset({"grpc_http2", "ngh2", "structlog"})
 _RETRIED: Final = "prediction.PredictionService"
 _SOCKET: Final = "unix:"
-_NOTATION: Final = re.compile(r"^(dns:///|ipv4:|ipv6:)")
 _CREDENTIAL: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -67,6 +66,10 @@ class ChannelOptions:
     def is_encrypted(self) -> bool:
         """Whether the channel is encrypted."""
         return self.tls or any((self.tls_authority, self.tls_certificate, self.tls_key))
+
+    def called(self, name: str) -> str:
+        """Return what messages call the field ``name``. Command lines have other names for options than programs."""
+        return name
 
 
 PLAIN: Final = ChannelOptions()
@@ -136,7 +139,7 @@ def _check_target(target: str) -> None:
     """Check the addresses in a target in gRPC's notation. A path of a unix socket is left to the transport."""
     if target.startswith(_SOCKET):
         return
-    for address in _NOTATION.sub("", target).split(","):
+    for address in addresses_in(target):
         try:
             check_address(address)
         except InvalidAddress as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from intent_serving_client.client_base import AsyncClient, BlockingClient, Client, typed_errors
+from intent_serving_client.client_base import AsyncClient, BlockingClient, Client
 from intent_serving_client.messages import (
     explain_request_of,
     explained_prediction_of,
@@ -66,8 +66,9 @@ class IntentClient(_PredictionClient, BlockingClient):
                 :mod:`serving.domain.errors`.
         """
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
-        with typed_errors():
-            return prediction_of(self._open_stub().Predict(request, timeout=self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        with self._peer.errors(seconds):
+            return prediction_of(self._open_stub().Predict(request, timeout=seconds))
 
     def explain(
         self,
@@ -85,8 +86,9 @@ class IntentClient(_PredictionClient, BlockingClient):
             ServingError: as :meth:`predict` does; ``ModelUnusable`` if the model's engine cannot explain answers.
         """
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
-        with typed_errors():
-            return explained_prediction_of(self._open_stub().Explain(request, timeout=self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        with self._peer.errors(seconds):
+            return explained_prediction_of(self._open_stub().Explain(request, timeout=seconds))
 
     def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:
         """Return the outcome of each query in order: a Prediction, or the ServingError with which the query failed.
@@ -94,8 +96,9 @@ class IntentClient(_PredictionClient, BlockingClient):
         Raises:
             ServingError: the batch as a whole was refused.
         """
-        with typed_errors():
-            return outcomes_of(self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        with self._peer.errors(seconds):
+            return outcomes_of(self._open_stub().PredictBatch(_batch(queries), timeout=seconds))
 
 
 class AsyncIntentClient(_PredictionClient, AsyncClient):
@@ -117,8 +120,9 @@ class AsyncIntentClient(_PredictionClient, AsyncClient):
     ) -> Prediction:
         """Return the model's answer, as :meth:`IntentClient.predict` does."""
         request = request_of(pb.PredictRequest, _query(model_id, document, k, threshold, explain)._replace(key=key))
-        with typed_errors():
-            return prediction_of(await self._open_stub().Predict(request, timeout=self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        async with self._peer.async_errors(seconds):
+            return prediction_of(await self._open_stub().Predict(request, timeout=seconds))
 
     async def explain(
         self,
@@ -132,13 +136,15 @@ class AsyncIntentClient(_PredictionClient, AsyncClient):
     ) -> Prediction:
         """Return the model's answer with explanations, as :meth:`IntentClient.explain` does."""
         request = explain_request_of(_query(model_id, document, 0, threshold, labels)._replace(key=key))
-        with typed_errors():
-            return explained_prediction_of(await self._open_stub().Explain(request, timeout=self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        async with self._peer.async_errors(seconds):
+            return explained_prediction_of(await self._open_stub().Explain(request, timeout=seconds))
 
     async def predict_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[Outcome]:  # noqa: ASYNC109 - gRPC carries it to the service
         """Return the outcome of each query in order. Raises as :meth:`IntentClient.predict_batch` does."""
-        with typed_errors():
-            return outcomes_of(await self._open_stub().PredictBatch(_batch(queries), timeout=self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        async with self._peer.async_errors(seconds):
+            return outcomes_of(await self._open_stub().PredictBatch(_batch(queries), timeout=seconds))
 
 
 def _query(model_id: str, document: str, k: int, threshold: float | None, explain: Sequence[str] | None) -> Query:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import difflib
+from dataclasses import fields
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
-
-import grpc
+from typing import Any, ClassVar, Final, Never, Self
 
 from intent_serving_client.channels import PLAIN, ChannelOptions, open_async_channel, open_channel
-from intent_serving_client.remote import error_of_call
+from intent_serving_client.peer import Peer
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:51001"
 
@@ -25,6 +23,7 @@ class Client:
 
     Raises:
         InvalidConnection: the files or the credential of ``options`` cannot be used.
+        TypeError: an argument of another name.
     """
 
     _open: ClassVar[staticmethod[[str, ChannelOptions], Any]]
@@ -33,11 +32,19 @@ class Client:
     _default_timeout_seconds: ClassVar[float]
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout: float | None = None, options: ChannelOptions = PLAIN
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float | None = None,
+        options: ChannelOptions = PLAIN,
+        **unknown: Never,
     ) -> None:
+        for name in unknown:
+            raise TypeError(_of_unknown(type(self).__name__, name))
         self._timeout = self._default_timeout_seconds if timeout is None else timeout
         self._channel = self._open(address, options)
         self._stub = self._stub_of(self._channel)
+        self._peer = Peer("frontend", address, options)
         self._is_closed = False
 
     def _open_stub(self) -> Any:
@@ -87,11 +94,11 @@ class AsyncClient(Client):
         await self.close()
 
 
-@contextmanager
-def typed_errors(service: str = "frontend") -> Iterator[None]:
-    """Raise the typed form of a gRPC error of ``service``. Both kinds of channel raise errors with the same methods."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        failed: Any = error
-        raise error_of_call(failed, service) from error
+def _of_unknown(client: str, name: str) -> str:
+    """Return what to write instead of an argument that a client does not have."""
+    own = ("address", "timeout", "options")
+    of_options = [field.name for field in fields(ChannelOptions)]
+    meant = name if name in of_options else next(iter(difflib.get_close_matches(name, (*own, *of_options), n=1)), "")
+    if meant in of_options:
+        return f"{client} has no argument {name!r}; write options=ChannelOptions({meant}=...)"
+    return f"{client} has no argument {name!r}; " + (f"write {meant}=..." if meant else f"it has {', '.join(own)}")

@@ -112,6 +112,19 @@ class Unavailable(ServingError):
     code = StatusCode.UNAVAILABLE
 
 
+class Unreachable(Unavailable):
+    """No connection to the service. The message names its address. Raised by clients."""
+
+    def __init__(self, message: str, is_listening: bool = True) -> None:
+        super().__init__(message)
+        self.is_listening = is_listening
+        """Whether something accepts connections at the address."""
+
+
+class NoAnswerInTime(DeadlineExceeded):
+    """The deadline passed before the service answered. The message names its address. Raised by clients."""
+
+
 class RemoteError(ServingError):
     """An error of another service, whose status has no class of its own here."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from intent_serving_client.client_base import BlockingClient, typed_errors
+from intent_serving_client.client_base import BlockingClient
 from intent_serving_client.management import ModelChange, ModelDescription, ModelPage, ModelSummary, ReleaseState, Role
 from intent_serving_client.management_messages import (
     description_of,
@@ -101,7 +101,7 @@ class ManagementClient(BlockingClient):
         """
         stream = self._open_stub().WatchModels(pb.WatchModelsRequest(prefix=prefix, initial=initial))
         try:
-            with typed_errors():
+            with self._peer.errors():
                 for message in stream:
                     change = watched_of(message)
                     if change is not None:
@@ -192,5 +192,5 @@ class ManagementClient(BlockingClient):
         return state_of(self._call(method, request))
 
     def _call(self, method: Callable[..., Any], request: Any) -> Any:
-        with typed_errors():
+        with self._peer.errors(self._timeout):
             return method(request, timeout=self._timeout)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from intent_serving_client.errors import InvalidConnection
 from intent_serving_client.text_files import without_mark
+
+_WHAT: Final = {
+    "authority": "the certificate of the authority that signed the service's certificate",
+    "certificate": "the caller's own certificate",
+    "key": "the private key of the caller's certificate, without a password",
+}
 
 
 class TlsMaterial(NamedTuple):
@@ -28,16 +35,25 @@ def read_material(
     """Return the contents of PEM files.
 
     Raises:
-        InvalidConnection: a file cannot be read, or only one of certificate and key is given.
+        InvalidConnection: a file cannot be read or used, or only one of certificate and key is given.
     """
     if (certificate is None) != (key is None):
         raise InvalidConnection("the caller's certificate and its key belong together; set both or none")
-    return TlsMaterial(
+    material = TlsMaterial(
         contents_of(authority, "authority"),
         contents_of(certificate, "certificate"),
         contents_of(key, "key"),
         server_name,
     )
+    for file, contents, kind in (
+        (authority, material.authority, "authority"),
+        (certificate, material.certificate, "certificate"),
+    ):
+        if contents is not None and not _holds_certificate(contents):
+            raise InvalidConnection(f"the TLS {kind} file {file} holds no certificate; it must be {_WHAT[kind]}")
+    if certificate is not None and key is not None:
+        _check_pair(certificate, key, material)
+    return material
 
 
 def contents_of(file: Path | None, kind: str) -> bytes | None:
@@ -51,7 +67,36 @@ def contents_of(file: Path | None, kind: str) -> bytes | None:
     try:
         contents = without_mark(file.read_bytes())
     except OSError as error:
-        raise InvalidConnection(f"the TLS {kind} file cannot be read: {error.strerror}") from error
+        raise InvalidConnection(f"the TLS {kind} file {file} cannot be read: {error.strerror}") from error
     if b"-----BEGIN " not in contents:
-        raise InvalidConnection(f"the TLS {kind} file is not PEM")
+        what = _WHAT.get(kind, "a certificate or a key")
+        raise InvalidConnection(f"the TLS {kind} file {file} is not PEM; it must be {what}, in PEM")
     return contents
+
+
+def _holds_certificate(contents: bytes) -> bool:
+    """Return whether the library of gRPC, which logs what it refuses, can be given ``contents`` as certificates."""
+    try:
+        # This also accepts other parts of PEM, and reads none of them.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=contents.decode("ascii", "replace"))
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
+
+
+def _check_pair(certificate: Path, key: Path, material: TlsMaterial) -> None:
+    """Check that ``key`` is the private key of ``certificate``. Raises InvalidConnection."""
+    if certificate.read_bytes() != material.certificate or key.read_bytes() != material.key:
+        return  # OpenSSL reads from files alone, and stumbles over a byte order mark
+    try:
+        # Without a password, the library would ask at the terminal for that of an encrypted key.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            raise InvalidConnection(
+                f"the TLS key file {key} is not of the certificate in {certificate}; give the files of one pair"
+            ) from error
+        raise InvalidConnection(
+            f"the TLS certificate file {certificate} or its key file {key} cannot be used; they must be"
+            f" {_WHAT['certificate']}, and {_WHAT['key']}"
+        ) from error

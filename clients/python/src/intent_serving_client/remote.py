@@ -56,6 +56,11 @@ def _seconds(text: str | bytes | None) -> float | None:
     return float(text) if isinstance(text, str) and _SECONDS.fullmatch(text) else None
 
 
+def is_of_service(failed: FailedCall) -> bool:
+    """Return whether the status is from our service, and not from gRPC itself."""
+    return failed.code() in _NEVER_OF_GRPC or REQUEST_ID_KEY in dict(failed.trailing_metadata() or ())
+
+
 def error_of_call(failed: FailedCall, service: str) -> ServingError:
     """Return the error of a call to ``service``.
 
@@ -64,10 +69,9 @@ def error_of_call(failed: FailedCall, service: str) -> ServingError:
     UNAVAILABLE, and UNKNOWN, which carries no information, becomes INTERNAL.
     """
     code = failed.code()
-    metadata = dict(failed.trailing_metadata() or ())
-    if code in _NEVER_OF_GRPC or REQUEST_ID_KEY in metadata:
+    if is_of_service(failed):
         error = error_of(Status(code, failed.details() or ""))
-        error.retry_after = _seconds(metadata.get(RETRY_AFTER_KEY))
+        error.retry_after = _seconds(dict(failed.trailing_metadata() or ()).get(RETRY_AFTER_KEY))
         return error
     if code in _TRANSPORT_MESSAGES:
         message = _TRANSPORT_MESSAGES[code].format(service=service)

@@ -47,6 +47,7 @@ def peak() -> Iterator[Peak]:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", WEIGHT_FILES)
 def test_weights_that_ask_for_much_are_refused_within_a_workspace(name: str) -> None:
@@ -56,6 +57,7 @@ def test_weights_that_ask_for_much_are_refused_within_a_workspace(name: str) -> 
     assert found.size < WORKSPACE
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", VOCABULARY_FILES)
 def test_a_vocabulary_that_is_far_larger_than_its_network_is_refused_before_it_is_read(name: str) -> None:

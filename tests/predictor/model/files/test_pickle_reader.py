@@ -269,6 +269,7 @@ def test_a_small_file_that_wants_much_is_refused_soon(bomb: str) -> None:
         read_state_dict(in_zip(BOMBS[bomb]))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("bomb", ["many-lists", "many-dictionaries", "text-of-2^60", "text-of-2^31", "memo-far-away"])
 def test_a_small_file_that_wants_much_gets_little_memory(bomb: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from grpc_http2.server.listening import bound_sockets
 from serving.runtime.supervision.reservation import Reservation
 from serving.transport.hosts.health import DrainableHealth
 from serving.transport.hosts.health_port import HealthPort
@@ -98,3 +100,38 @@ async def test_a_name_is_listened_on_where_it_is_of_this_machine(
     await metrics.close()
     with Reservation() as reservation:
         assert reservation.take("localhost", 0)
+
+
+def link_local_address() -> str:
+    """Return a link-local address of this machine with its zone, or skip the test."""
+    table = Path("/proc/net/if_inet6")
+    for line in table.read_text().splitlines() if table.exists() else ():
+        digits, _, _, scope, _, interface = line.split()
+        if scope == "20":
+            return f"{ipaddress.IPv6Address(bytes.fromhex(digits))}%{interface}"
+    pytest.skip("this machine has no link-local address")
+
+
+async def listens(listener: str, folder: Path, host: str) -> None:
+    """Check that a listener takes an address, and that a second one on the same port finds it in use."""
+    for each in await bound_sockets(host, 0):
+        each.listen()
+        told = await refusal_of(listener, folder, host, each.getsockname()[1])
+        each.close()
+        assert IN_USE in told
+
+
+@LISTENERS
+async def test_a_link_local_address_keeps_its_zone(listener: str, tmp_path: Path) -> None:
+    await listens(listener, tmp_path, link_local_address())
+
+
+@LISTENERS
+async def test_a_link_local_address_without_its_zone_is_told(listener: str, tmp_path: Path) -> None:
+    address, _, _ = link_local_address().partition("%")
+    assert "needs the name of its interface" in await refusal_of(listener, tmp_path, address, free_port())
+
+
+@LISTENERS
+async def test_an_ipv4_address_may_be_written_as_an_ipv6_one(listener: str, tmp_path: Path) -> None:
+    await listens(listener, tmp_path, "::ffff:127.0.0.1")

@@ -1,4 +1,4 @@
-"""Connections that fail for their encryption, as the command line reports them; and the recipe of the documents."""
+"""Trial certificates, and the recipe of the documents that uses them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,123 +18,13 @@ from typer.testing import CliRunner, Result
 
 from intent_serving_client.channels import open_channel
 from intentctl.__main__ import app
-from intentctl.tls_faults import tls_fault
-from intentctl.trial_certificates import SERVICES, trial_certificates
+from intentctl.trial_certificates import SERVICES
 from serving.client import ChannelOptions
-from tests.builders import SERVING, free_port, refusing_address
+from tests.builders import SERVING, free_port
 from tests.conftest import ROOT
-from tests.end_to_end.processes import START_SECONDS, Service, start, transports
-from tests.end_to_end.transports.certificates import Authority
+from tests.end_to_end.processes import START_SECONDS
 
 pytestmark = pytest.mark.end_to_end
-
-UNAVAILABLE = 3
-
-
-class Papers:
-    """Trial certificates, and an authority that signs expired ones."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name, days in (("ours", 1.0), ("theirs", 1.0)):
-            (folder / name).mkdir()
-            for file, content in trial_certificates((), days).items():
-                (folder / name / file).write_bytes(content)
-        self.past = Authority(folder, "past")
-        self.expired = self.past.expired("server")
-
-    def of(self, whose: str, *files: str) -> tuple[Path, ...]:
-        return tuple(self.folder / whose / file for file in files)
-
-
-@pytest.fixture(scope="module")
-def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
-    return Papers(tmp_path_factory.mktemp("papers"))
-
-
-@pytest.fixture(scope="module", params=transports())
-def services(
-    request: pytest.FixtureRequest, papers: Papers, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """Services with each kind of encryption, by its name."""
-    logs = tmp_path_factory.mktemp("logs")
-    pair = (
-        "--tls-certificate",
-        str(papers.of("ours", "frontend.crt")[0]),
-        "--tls-key",
-        str(papers.of("ours", "frontend.key")[0]),
-    )
-    mutual = (*pair, "--tls-client-authority", str(papers.of("ours", "authority.crt")[0]))
-    expired = ("--tls-certificate", str(papers.expired[0]), "--tls-key", str(papers.expired[1]))
-    kinds = {"plain": (), "tls": pair, "mutual": mutual, "expired": expired}
-    started: dict[str, Service] = {}
-    try:
-        for kind, flags in kinds.items():
-            started[kind] = start("frontend", ROOT / "models", logs, *flags, transport=request.param)
-        for service in started.values():
-            service.wait_until_logged("listening")
-        yield {kind: service.address for kind, service in started.items()}
-    finally:
-        for service in started.values():
-            service.kill()
-
-
-def option(papers: Papers, whose: str = "ours", caller: str = "", name: str | None = None) -> ChannelOptions:
-    certificate, key = papers.of(caller, "caller.crt", "caller.key") if caller else (None, None)
-    (authority,) = papers.of(whose, "authority.crt")
-    return ChannelOptions(tls_authority=authority, tls_certificate=certificate, tls_key=key, server_name=name)
-
-
-def test_each_fault_is_told_with_what_to_do(services: dict[str, str], papers: Papers) -> None:
-    expired = ChannelOptions(tls_authority=papers.past.certificate)
-    for kind, options, told in (
-        ("plain", ChannelOptions(), ""),
-        ("tls", option(papers), ""),
-        ("mutual", option(papers, caller="ours"), ""),
-        ("tls", ChannelOptions(), "it speaks TLS, and you do not; give --tls-authority"),
-        ("mutual", ChannelOptions(), "it speaks TLS, and you do not; give --tls-authority"),
-        ("plain", option(papers), "it speaks no TLS; leave out --tls"),
-        ("plain", ChannelOptions(tls=True), "it speaks no TLS; leave out --tls"),
-        (
-            "tls",
-            ChannelOptions(tls=True),
-            "of an unknown authority; give the authority's certificate with --tls-authority",
-        ),
-        ("tls", option(papers, "theirs"), "is not signed by the authority in --tls-authority"),
-        (
-            "tls",
-            option(papers, name="elsewhere.example"),
-            "is for frontend, localhost, 127.0.0.1, ::1, and not for elsewhere.example",
-        ),
-        ("expired", expired, "its certificate has expired"),
-        ("mutual", option(papers), "requires a certificate of its callers; give yours with --tls-certificate"),
-        ("mutual", option(papers, caller="theirs"), "it refuses your --tls-certificate"),
-    ):
-        fault = tls_fault(services[kind], options)
-        assert told in fault if told else fault == "", (kind, told, fault)
-
-
-def test_where_nothing_answers_no_fault_of_tls_is_told(papers: Papers) -> None:
-    assert tls_fault(refusing_address(), option(papers)) == ""
-    assert tls_fault("unix:/run/no-such-socket", ChannelOptions()) == ""
-    assert tls_fault("no-such-host.invalid:1", ChannelOptions()) == ""
-
-
-COMMANDS = (
-    ("predict", "clinc150", "x", "--frontend"),
-    ("explain", "clinc150", "x", "--frontend"),
-    ("models", "--frontend"),
-    ("models", "--resident", "--predictor"),
-    ("history", "clinc150", "--frontend"),
-    ("doctor", "clinc150", "--predictor"),
-)
-
-
-def test_every_command_tells_them(services: dict[str, str]) -> None:
-    for command in COMMANDS:
-        ran = intentctl(*command, services["tls"])
-        assert ran.exit_code == UNAVAILABLE, ran.output
-        assert f"no answer from {services['tls']}: it speaks TLS, and you do not" in ran.output
 
 
 def intentctl(*arguments: str) -> Result:
