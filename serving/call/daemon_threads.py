@@ -67,7 +67,7 @@ class DaemonThreads:
             try:
                 end = functools.partial(ended, function(*arguments, **named), None)
             except ServingError as error:
-                # What the function has read need not wait for the garbage collector.
+                # The traceback would keep what the function has read until the garbage collector runs.
                 end = functools.partial(ended, None, detached(error))
             except BaseException as error:  # noqa: BLE001
                 end = functools.partial(ended, None, error)

@@ -146,7 +146,9 @@ class ServedCall(Call, CallNotes):
 
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine that returns the response or raises. If the call ends, the coroutine is cancelled."""
-        self._task = self._method.start(self._run(work))
+        task = self._task = self._method.start(self._run(work))
+        # A call that ends before its task's first step leaves a coroutine that nothing has awaited.
+        task.add_done_callback(lambda _: work.close())
 
     # Used by the boundary.
 

@@ -184,7 +184,8 @@ class _ZipFile(TorchFile):
 
     def storage(self, storage: Storage) -> memoryview:
         # torch records the byte order since 2.1; before that, all machines that it ran on were little-endian.
-        if f"{self._stem}/byteorder" in self._members and bytes(self._member("byteorder")) != b"little":
+        # The first bytes are enough: the member may be as large as the file.
+        if f"{self._stem}/byteorder" in self._members and bytes(self._member("byteorder")[:7]) != b"little":
             raise InvalidModelFile("a file of the model is big-endian; save it on a little-endian machine")
         # A storage is read once, however many tensors share it.
         if storage.key not in self._storages:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import uuid
+import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -275,3 +277,22 @@ def test_no_way_leads_past_the_boundary() -> None:
     assert transport.generic == []
     assert transport.tables == {}
     assert {type(method) for method in transport.methods[PREDICTOR].values()} == {GuardedMethod}
+
+
+@pytest.mark.parametrize("why", [Ended.CALLER_LEFT, Ended.DEADLINE])
+async def test_a_call_that_ends_before_its_first_step_leaves_no_warning(why: Ended) -> None:
+    begun: list[Query] = []
+
+    async def behaviour(query: Query) -> str:
+        begun.append(query)
+        return "answer"
+
+    exchange = FakeExchange()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        predict(behaviour)(exchange, request())
+        exchange.end(why)
+        await a_turn(5)
+        gc.collect()
+    assert not begun
+    assert [str(warning.message) for warning in caught] == []

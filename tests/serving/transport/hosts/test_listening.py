@@ -113,7 +113,7 @@ def link_local_address() -> str:
 
 
 async def listens(listener: str, folder: Path, host: str) -> None:
-    """Check that a listener takes an address, and that a second one on the same port finds it in use."""
+    """Check that a listener takes an address: a second one on the same port is refused, because it is in use."""
     for each in await bound_sockets(host, 0):
         each.listen()
         told = await refusal_of(listener, folder, host, each.getsockname()[1])
