@@ -17,11 +17,12 @@ from frontend.pipelines.walk import PipelineModel, Surroundings
 from grpc_http2.alarms import alarms_of
 from serving.call.call import Call, enter_call
 from serving.call.closing import close_in_order
+from serving.call.identity import Right
 from serving.call.tasks import Tasks
 from serving.domain.errors import ModelUnusable, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
-from serving.domain.pipelines.pipeline import Pipeline
+from serving.domain.pipelines.pipeline import Pipeline, Rights
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency
 
@@ -80,12 +81,23 @@ class PipelineBackend:
         return await asyncio.gather(*(self._outcome(query, call) for query in queries))
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
-        """Load all models that the pipeline may ask; the pipeline itself takes no memory. Raises ServingError."""
+        """Load the models that the pipeline may ask and the caller may manage; the pipeline itself takes no memory.
+
+        Raises:
+            PermissionDenied: the pipeline gives a right to its models, which the caller may not manage.
+            ServingError: a model cannot be loaded.
+        """
         if self._predictions is None:
             raise RuntimeError("ask_through was not called")
         prepared = await self._prepare(model_id)
-        inner = prepared.call_to_models(call)
-        await asyncio.gather(*(self._predictions.load(model, inner) for model in prepared.pipeline.models))
+        models = prepared.pipeline.models
+        if prepared.pipeline.rights is Rights.PIPELINE:
+            # A version is loaded before it goes live.
+            for model in models:
+                call.identity.check(Right.MANAGE, model)
+        inner = prepared.call_to_models(call, trusted=False)
+        loaded = (model for model in models if call.identity.may_use(model))
+        await asyncio.gather(*(self._predictions.load(model, inner) for model in loaded))
         return ModelResidency("", resident=True)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:

@@ -36,8 +36,12 @@ class PreparedPipeline:
         walk.begin()
         return None if walk.has_ended else walk.withdraw
 
-    def call_to_models(self, call: Call) -> PipelineCall:
+    def call_to_models(self, call: Call, *, trusted: bool = True) -> PipelineCall:
         """Return the call to the models of the steps.
+
+        Args:
+            call: the call to the pipeline.
+            trusted: whether the caller has the rights that the pipeline gives.
 
         Raises:
             ModelUnusable: pipelines lead back to this one, or are too deep.
@@ -48,6 +52,6 @@ class PreparedPipeline:
         if model_id in outer or len(way) > MOST_DEPTH:
             raise ModelUnusable(f"the pipelines {' -> '.join(way)} lead in a circle or too deep; correct their steps")
         identity = call.identity
-        if self.pipeline.rights is Rights.PIPELINE and identity is not ANYBODY:
+        if trusted and self.pipeline.rights is Rights.PIPELINE and identity is not ANYBODY:
             identity = identity.trusted_with(self.pipeline.models)
         return PipelineCall(call, way, identity)

@@ -68,8 +68,8 @@ class Identity:
         return self.name if self.is_named_to_predictors else ""
 
     def trusted_with(self, models: Iterable[str]) -> Identity:
-        """Return the same caller, who may also use ``models``, on the word of a model that the caller may use."""
-        rights = self.rights | {Right.PREDICT}
+        """Return the same caller, who may also ask ``models``, on the word of a pipeline that the caller may ask."""
+        rights = self.rights & {Right.PREDICT, Right.EXPLAIN}
         names = (*self.models, *(model.partition(VERSION_MARK)[0] for model in models))
         return Identity(self.name, rights, names, self.limits, is_named_to_predictors=False, counters=self.counters)
 

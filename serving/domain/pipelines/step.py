@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from serving.domain.bounded import Part, at_most
 
 MOST_MODELS: Final = 8
 """Maximum number of models that vote in one step."""
@@ -24,17 +26,17 @@ class Vote(StrEnum):
     """The label that more than half of the models answer."""
 
 
-class Step(BaseModel):
+class Step(Part):
     """Question to one or more models, or to the detector of languages, and where to go with the answer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     ask: tuple[str, ...] = Field(default=(), max_length=MOST_MODELS)
     """Models that are asked, each as a caller writes it: an id, or a name with or without a version or label."""
     detect: Literal["language"] | None = None
     """Property of the document that is detected instead of asking a model."""
     vote: Vote | None = None
-    route: Mapping[str, str] = Field(default_factory=dict, max_length=MOST_ROUTES)
+    route: Annotated[Mapping[str, str], at_most(MOST_ROUTES)] = Field(default_factory=dict)
     """Step or model that comes next, by label; empty: the step's answer is the answer."""
     otherwise: str | None = None
     """Step or model that comes next where the step falls back, has no route for the label, fails or takes too long."""
@@ -44,6 +46,8 @@ class Step(BaseModel):
     @field_validator("ask", mode="before")
     @classmethod
     def _one_or_more(cls, value: object) -> object:
+        if isinstance(value, list) and len(value) > MOST_MODELS:
+            raise ValueError(f"has {len(value)} models; at most {MOST_MODELS} may vote")
         if not isinstance(value, str | list | tuple) or not all(isinstance(model, str) for model in value):
             raise ValueError("must be a model id, or a list of model ids")
         return (value,) if isinstance(value, str) else value
