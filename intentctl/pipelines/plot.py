@@ -65,7 +65,7 @@ def _arrow(axes: Any, start: _Place, end: _Place, boxes: tuple[Any, Any], labels
     colour = _OTHERWISE if labels == OTHERWISE else _LINE
     first, last = (box.get_bbox_patch() for box in boxes)
     style = {"arrowstyle": "->", "color": colour, "patchA": first, "patchB": last}
-    axes.annotate("", xy=(ahead, -below), xytext=(column, -row), arrowprops=style)
+    axes.annotate("", xy=(ahead, -below), xytext=(column, -row), arrowprops=style, zorder=1)
     place = column + _LABEL_AT * (ahead - column), -(row + _LABEL_AT * (below - row))
     background = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     text = "\n".join(textwrap.wrap(shown(labels), _LINE_CHARACTERS))
