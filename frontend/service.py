@@ -14,6 +14,9 @@ from frontend.open_inference.grpc.servicer import open_inference_service
 from frontend.open_inference.readiness import Readiness
 from frontend.open_inference.rest.application import rest_application
 from frontend.open_inference.service import open_inference_servicer
+from frontend.pipelines.backend import PipelineBackend
+from frontend.pipelines.counts import StepCounts
+from frontend.pipelines.metrics import StepCollector
 from frontend.predictions.predictions import RoutedPredictions
 from frontend.releases.service import build_releases
 from frontend.routing.catalog import Catalog
@@ -58,6 +61,9 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router, compari
     The workload closes all objects that it is given.
     """
     limits = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
+    steps = StepCounts()
+    pipelines = PipelineBackend(catalog, steps)
+    router.answer_pipelines_with(pipelines)
     releases = build_releases(
         settings.model_dir,
         catalog,
@@ -70,6 +76,7 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router, compari
     )
     quotas = quotas_of(settings)
     predictions = RoutedPredictions(catalog, router, limits, releases.answers, quotas)
+    pipelines.ask_through(predictions)
     readiness = Readiness(predictions.wait_until_ready)
     open_inference = open_inference_servicer(
         store=ModelStore(settings.model_dir),
@@ -86,5 +93,9 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router, compari
         functools.partial(close_in_order, managed.close, open_inference.close, predictions.close, comparison.close),
         readiness.end,
         functools.partial(rest_application, open_inference, settings.max_message_bytes),
-        collectors=[*releases.collectors, *quota_collectors(quotas, settings)],
+        collectors=[
+            *releases.collectors,
+            *quota_collectors(quotas, settings),
+            StepCollector(steps, settings.metrics_models),
+        ],
     )

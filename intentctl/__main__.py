@@ -58,6 +58,11 @@ def _commands() -> tuple[DeferredCommand, ...]:
             "Publish a model folder: loaded as a check, flushed to disk, renamed into place, with SHA-256 sums.",
         ),
         DeferredCommand(
+            "pipeline",
+            "intentctl.commands.pipelines.pipeline:pipeline",
+            "Check pipelines against the models that they ask, and draw them.",
+        ),
+        DeferredCommand(
             "export",
             "intentctl.commands.export:export",
             "Write a model as an archive that TorchServe serves, with a handler that needs no torchtext.",

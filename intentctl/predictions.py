@@ -23,4 +23,5 @@ def as_dict(document: str, outcome: Outcome) -> dict[str, Any]:
         if fallback is None
         else {"best_label": fallback.best.label, "best_score": fallback.best.score, "threshold": fallback.threshold},
         "model": {"id": outcome.model_id, "version": outcome.model_version},
+        **({"path": [step.as_dict() for step in outcome.path]} if outcome.path else {}),
     }

@@ -27,6 +27,13 @@ class Manifests(Protocol):
         """
 
 
+class ManifestsAtHand(Manifests, Protocol):
+    """Source of manifests, most of which are at hand."""
+
+    def manifest_at_hand(self, model_id: ModelId) -> Manifest | None:
+        """Return the model's manifest; ``None`` if it has to be awaited."""
+
+
 class Removed(NamedTuple):
     """A model that is no longer on the volume."""
 

@@ -14,6 +14,7 @@ from frontend.open_inference.tensors import (
     LABEL,
     OPTIONAL_OUTPUTS,
     OUTPUTS,
+    PATH,
     SCORE,
     BytesTensor,
     FloatTensor,
@@ -137,12 +138,18 @@ def _explanations(predictions: Sequence[Prediction], shape: tuple[int, ...]) -> 
     return BytesTensor(EXPLANATION, shape, [_explanation_of(prediction) for prediction in predictions])
 
 
+def _paths(predictions: Sequence[Prediction], shape: tuple[int, ...]) -> BytesTensor:
+    paths = ([step.as_dict() for step in prediction.path] for prediction in predictions)
+    return BytesTensor(PATH, shape, [json.dumps(path, ensure_ascii=False).encode() for path in paths])
+
+
 _TENSORS: Final[Mapping[str, Callable[[Sequence[Prediction], tuple[int, ...]], OutputTensor]]] = {
     LABEL: _labels,
     SCORE: _scores,
     BEST_LABEL: _best_labels,
     BEST_SCORE: _best_scores,
     EXPLANATION: _explanations,
+    PATH: _paths,
 }
 
 

@@ -19,7 +19,9 @@ BEST_SCORE: Final = "best_score"
 """Output with the highest score: FP32."""
 EXPLANATION: Final = "explanation"
 """Output with the contribution of each token to the logit of the best label, as JSON: BYTES."""
-OPTIONAL_OUTPUTS: Final = (BEST_LABEL, BEST_SCORE, EXPLANATION)
+PATH: Final = "path"
+"""Output with the steps that led to the answer of a pipeline, as JSON: BYTES. An empty list for other models."""
+OPTIONAL_OUTPUTS: Final = (BEST_LABEL, BEST_SCORE, EXPLANATION, PATH)
 """Outputs that are given only on request."""
 
 BYTES: Final = "BYTES"

@@ -77,7 +77,7 @@ class RoutedPredictions:
             model_id, backend = self._at_hand.get(query.model_id) or self._route_at_hand(query.model_id)
             self._check(query, model_id, call)
             if call.identity is not ANYBODY:
-                query = query._replace(caller=call.identity.name)
+                query = query._replace(caller=call.identity.caller)
             if quotas is not None:
                 tenant = quotas.enter(call.identity, model_id, 1)
         except ServingError as error:
@@ -122,7 +122,7 @@ class RoutedPredictions:
             except ServingError as error:
                 outcomes[index] = error
         if call.identity is not ANYBODY:
-            queries = [query._replace(caller=call.identity.name) for query in queries]
+            queries = [query._replace(caller=call.identity.caller) for query in queries]
         entered: Sequence[Tenant] = ()
         if self._quotas is not None:
             entered, refused = self._quotas.enter_batch(call.identity, model_ids)

@@ -19,6 +19,11 @@ class Router:
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         self._backends = dict(backends)
+        self._pipelines: Backend | None = None
+
+    def answer_pipelines_with(self, backend: Backend) -> None:
+        """Have ``backend`` answer for pipelines. It is not one of :attr:`backends`, as it is no engine to wait for."""
+        self._pipelines = backend
 
     def backend_for(self, manifest: Manifest) -> Backend:
         """Return the backend that serves models of the manifest's algorithm.
@@ -26,16 +31,17 @@ class Router:
         Raises:
             NoBackend: no backend is configured for the algorithm.
         """
-        backend = self._backends.get(manifest.algorithm)
+        backend = self._backends.get(manifest.algorithm) if manifest.pipeline is None else self._pipelines
         if backend is None:
             raise NoBackend("no engine is configured for the model's Algorithm; add a route for it to the frontend")
         return backend
 
     @property
     def backends(self) -> tuple[Backend, ...]:
-        """Every backend, once."""
+        """Backend of every engine, once."""
         return tuple(dict.fromkeys(self._backends.values()))
 
     async def close(self) -> None:
         """Close every backend."""
-        await asyncio.gather(*(backend.close() for backend in self.backends))
+        pipelines = () if self._pipelines is None else (self._pipelines,)
+        await asyncio.gather(*(backend.close() for backend in (*pipelines, *self.backends)))

@@ -27,6 +27,7 @@ from intentctl.output import (
     print_json,
     print_table,
 )
+from intentctl.pipelines.paths import path_text
 from intentctl.predictions import as_dict
 from intentctl.shares import Threshold
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable, status_of
@@ -51,6 +52,7 @@ def predict(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each word adds to the best label; `explain` shows more.")
     ] = False,
+    path: Annotated[bool, typer.Option("--path", help="Show the steps that led to the answers of a pipeline.")] = False,
     frontend: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the frontend.")] = DEFAULT_ADDRESS,
     timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a call, in seconds.")] = 10.0,
     as_json: AsJson = False,
@@ -75,7 +77,7 @@ def predict(
     if as_json:
         print_json([_as_dict(text, outcome) for text, outcome in zip(texts, outcomes, strict=True)])
     else:
-        _print_table(texts, outcomes)
+        _print_table(texts, outcomes, with_paths=path)
     _end_by(outcomes)
 
 
@@ -102,7 +104,7 @@ def _as_dict(text: str, outcome: Outcome) -> dict[str, object]:
     return answer
 
 
-def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome], *, with_paths: bool) -> None:
     answered: list[tuple[str, Prediction]] = []
     for text, outcome in zip(texts, outcomes, strict=True):
         if isinstance(outcome, ServingError):
@@ -113,7 +115,11 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     # Omit columns that would be empty.
     more = [
         (column, cell)
-        for column, cell in ((Column("instead of", whole=True), _instead_of), (Column("words"), _words))
+        for column, cell in (
+            (Column("instead of", whole=True), _instead_of),
+            (Column("words"), _words),
+            (Column("path"), _path if with_paths else _nothing),
+        )
         if any(cell(prediction) for _, prediction in answered)
     ]
     rows: list[Sequence[str]] = []
@@ -132,6 +138,14 @@ def _instead_of(prediction: Prediction) -> str:
     """Return the best label and the reason for the fallback; empty if the answer did not fall back."""
     fallback = prediction.fallback
     return f"{fallback.best.label} ({fallback.best.score:.3f} < {fallback.threshold:g})" if fallback else ""
+
+
+def _path(prediction: Prediction) -> str:
+    return path_text(prediction.path)
+
+
+def _nothing(_: Prediction) -> str:
+    return ""
 
 
 def _words(prediction: Prediction) -> str:

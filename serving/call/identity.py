@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -47,6 +48,8 @@ class Identity:
     """Names of models that the caller may use; each may end with ``*``, which matches any suffix."""
     limits: Limits | None = None
     """Limits of the caller; ``None``: those in the settings of the service."""
+    is_named_to_predictors: bool = True
+    """Whether predictors check the caller's rights, or those of the frontend that asks on the caller's behalf."""
     counters: AccessCounters = field(default_factory=AccessCounters, repr=False, compare=False)
     """Counters of denied calls."""
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -58,6 +61,17 @@ class Identity:
         beginnings = tuple(pattern[:-1] for pattern in self.models if pattern.endswith(ALL_MODELS))
         object.__setattr__(self, "_names", names)
         object.__setattr__(self, "_beginnings", beginnings)
+
+    @property
+    def caller(self) -> str:
+        """Name of the caller as a frontend tells it to a predictor; empty if the frontend's own rights count."""
+        return self.name if self.is_named_to_predictors else ""
+
+    def trusted_with(self, models: Iterable[str]) -> Identity:
+        """Return the same caller, who may also ask ``models``, on the word of a pipeline that the caller may ask."""
+        rights = self.rights & {Right.PREDICT, Right.EXPLAIN}
+        names = (*self.models, *(model.partition(VERSION_MARK)[0] for model in models))
+        return Identity(self.name, rights, names, self.limits, is_named_to_predictors=False, counters=self.counters)
 
     def check_right(self, right: Right) -> None:
         """Check that the caller has the right, whatever the model.

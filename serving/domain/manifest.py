@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from serving.domain.answer_counts import AnswerCounts
 from serving.domain.bounded import Part, at_most
 from serving.domain.confidence import Confidence
 from serving.domain.errors import InvalidManifest
+from serving.domain.pipelines.pipeline import ALGORITHM as PIPELINE
+from serving.domain.pipelines.pipeline import Pipeline
 from serving.domain.strict_json import NotStrictJson, parse_json
 
 MAX_MANIFEST_BYTES: Final = 8 << 20
@@ -128,6 +130,7 @@ class Manifest(BaseModel):
     """Document that the model answers before going live; without one, the model answers an arbitrary document."""
     open_inference: OpenInferenceModel = Field(default_factory=OpenInferenceModel, alias="OpenInference")
     """Names on the engine's server, if the engine speaks the Open Inference Protocol."""
+    _pipeline: Pipeline | None = PrivateAttr(default=None)
 
     @field_validator("model_version", "model_name", mode="before")
     @classmethod
@@ -158,10 +161,22 @@ class Manifest(BaseModel):
             raise ValueError(f"has {len(value)} labels, but none for index {missing}")
         return value
 
+    @model_validator(mode="after")
+    def _with_its_steps(self) -> Self:
+        # Keys of a pipeline mean nothing in the manifest of another model, which may have them for its own purposes.
+        if self.algorithm == PIPELINE:
+            self._pipeline = Pipeline.parse(self.model_extra or {})
+        return self
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """The pipeline that the manifest defines; ``None`` for any other model."""
+        return self._pipeline
+
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the model is on a server of the Open Inference Protocol, so that no other file is needed here."""
-        return "open_inference" in self.model_fields_set
+        """Whether no other file is needed here: the model is on another server, or is a pipeline."""
+        return "open_inference" in self.model_fields_set or self._pipeline is not None
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -109,9 +109,7 @@ def publish(
     """
     # Links in the path of the root may be swapped in the meantime; a rename must not lead from one root to another.
     root = root.resolve()
-    missing = [name for name in MODEL_FILES if not (source / name).is_file()]
-    if missing:
-        raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
+    _expect_files(source)
     target = root.joinpath(*folders_of(model_id))
     if any(folder.is_symlink() for folder in (target, target.parent) if folder != root):
         raise ModelExists(f"{model_id} is a link to another folder; publish to the other one, or remove the link")
@@ -137,6 +135,13 @@ def publish(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def _expect_files(source: Path) -> None:
+    """Raise ModelIncomplete if a file is missing. A model on another server, or a pipeline, needs only its manifest."""
+    missing = [name for name in MODEL_FILES if not (source / name).is_file()]
+    if missing and (MANIFEST_FILE in missing or not Manifest.parse((source / MANIFEST_FILE).read_bytes()).is_elsewhere):
+        raise ModelIncomplete(f"{source.name} has no {' and no '.join(missing)}")
 
 
 def seal(folder: Path) -> Manifest:
@@ -191,10 +196,15 @@ class _Copying:
     def stage(self, staging: Path) -> Manifest:
         """Copy the source to ``staging``, with sums; return the manifest of the copy."""
         original = Manifest.parse((self._source / MANIFEST_FILE).read_bytes())
-        if all(name in original.files for name in SEALED_FILES):
+        has_one_file = original.is_elsewhere and not any((self._source / name).exists() for name in SEALED_FILES)
+        if has_one_file or all(name in original.files for name in SEALED_FILES):
             self._settle_seconds = 0.0
         staging.mkdir()
-        sums = {name: _copy(self._source / name, staging / name) for name in SEALED_FILES}
+        sums = {
+            name: _copy(self._source / name, staging / name)
+            for name in SEALED_FILES
+            if (self._source / name).exists() or not original.is_elsewhere
+        }
         self._expect_no_change()
         manifest = _sealed(original, sums)
         written = manifest.to_json().encode()
@@ -260,7 +270,8 @@ def _put_in_place(staging: Path, target: Path, exchange: Callable[[Path, Path], 
         # The manifest is last: until then, the old manifest's checksums do not match the mixture, and readers keep
         # their copy.
         for name in (WEIGHTS_FILE, VOCABULARY_FILE, MANIFEST_FILE):
-            (staging / name).replace(target / name)
+            if (staging / name).exists():
+                (staging / name).replace(target / name)
         _sync_folder(target)
     _sync_folder(target.parent)
 

@@ -43,8 +43,8 @@ _MOST_BYTES_TO_REMEMBER: Final = 512
 
 def answer_bytes(prediction: Prediction) -> bytes:
     """Return the response that answers ``prediction``, serialized."""
-    label, score, best, model_id, version, fallback, explanation = prediction
-    if best or fallback is not None or explanation is not None:
+    label, score, best, model_id, version, fallback, explanation, path = prediction
+    if best or fallback is not None or explanation is not None or path:
         return response_of(pb.PredictResponse, prediction).SerializeToString()
     return _all_but_the_score(label, model_id, version) + _SCORE.pack(_SCORE_TAG, score)
 
@@ -102,7 +102,7 @@ def _outcome_in(result: bytes) -> Outcome | None:
             known = _known(result[begins:remembered]) if tag == _SCORE_TAG else None
             if known is not None:
                 # If a field occurs twice, the last occurrence counts.
-                label, _, best, model_id, version, fallback, explanation = known
+                label, _, best, model_id, version, fallback, explanation, _ = known
                 return Prediction(label, score, best, model_id, version, fallback, explanation)
     return ready_outcome_of(pb.PredictorPredictResult.FromString(result))
 

@@ -33,7 +33,7 @@ class FakeBackend:
         self.ready = asyncio.Event()
         self.closed = 0
 
-    def submit(self, query: Query, call: Call, done: Done) -> Withdraw:
+    def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
         async def ask() -> None:
             try:
                 done(await self.predict(query, call))

@@ -9,7 +9,10 @@ import typer
 
 from intentctl.output import EXIT_USAGE, AsJson, fail, print_json, print_line
 from serving.domain.errors import InvalidModelId, ServingError
+from serving.domain.manifest import Manifest
 from serving.domain.model_id import parse_model_id
+from serving.volume.model_store import MANIFEST_FILE, ModelStore
+from serving.volume.pipelines import check_pipeline
 from serving.volume.publishing import publish as publish_model
 
 
@@ -36,7 +39,12 @@ def publish(
         fail("a model is loaded before it is published, which needs NumPy; install requirements/inference.txt")
     try:
         checked_id = parse_model_id(model_id)
-        manifest = publish_model(folder, model_dir, checked_id, replace=replace, check=check_servable)
+
+        def check(staged: Path) -> None:
+            check_servable(staged)
+            check_pipeline(ModelStore(model_dir), checked_id, Manifest.parse((staged / MANIFEST_FILE).read_bytes()))
+
+        manifest = publish_model(folder, model_dir, checked_id, replace=replace, check=check)
     except InvalidModelId as error:
         fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
     except ServingError as error:

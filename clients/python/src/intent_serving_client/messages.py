@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -10,7 +11,17 @@ import grpc
 
 from intent_serving_client.errors import InvalidRequest, Status, error_of
 from intent_serving_client.explanation import Explanation, LabelExplanation
-from intent_serving_client.prediction import Fallback, Outcome, Prediction, Query, ScoredLabel, label_in
+from intent_serving_client.prediction import (
+    Fallback,
+    ModelVersion,
+    Onward,
+    Outcome,
+    PathStep,
+    Prediction,
+    Query,
+    ScoredLabel,
+    label_in,
+)
 from intent_serving_client.stubs import prediction_service_pb2 as pb
 
 Request = TypeVar("Request", pb.PredictRequest, pb.PredictorPredictRequest)
@@ -86,6 +97,7 @@ def prediction_of(response: pb.PredictResponse | pb.PredictorPredictResponse) ->
         model.version,
         _fallback_of(response.fallback) if response.HasField("fallback") else None,
         _explanation_of(response.explanation) if response.HasField("explanation") else None,
+        _path_of(response.path) if isinstance(response, pb.PredictResponse) and response.path else (),
     )
 
 
@@ -99,6 +111,24 @@ def explained_prediction_of(response: pb.ExplainResponse) -> Prediction:
         response.model.version,
         _fallback_of(response.fallback) if response.HasField("fallback") else None,
         _explanation_of(response.explanation),
+        _path_of(response.path),
+    )
+
+
+def _path_of(messages: Iterable[pb.PathStep]) -> tuple[PathStep, ...]:
+    return tuple(
+        PathStep(
+            message.name,
+            tuple(ModelVersion(model.id, model.version) for model in message.models),
+            message.label,
+            message.score,
+            message.milliseconds / 1e3,
+            Onward[pb.Onward.Name(message.onward)],
+            message.next,
+            _CODES.get(message.code, grpc.StatusCode.OK),
+            _path_of(message.path),
+        )
+        for message in messages
     )
 
 

@@ -5,10 +5,13 @@ Named tuples, because each call creates several: a frozen dataclass takes three 
 
 from __future__ import annotations
 
+import enum
 import functools
 import json
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from grpc import StatusCode
 
 from intent_serving_client.errors import ServingError
 from intent_serving_client.explanation import Explanation
@@ -53,6 +56,68 @@ class Fallback(NamedTuple):
     """Threshold that the best label's score was below."""
 
 
+class Onward(enum.StrEnum):
+    """Reason why a step of a pipeline was the last one, or was not."""
+
+    ANSWERED = "answered"
+    """The step's answer is the answer of the pipeline."""
+    ROUTED = "routed"
+    """The label has a route."""
+    FELL_BACK = "fell back"
+    """The best label's score was below the threshold."""
+    NO_ROUTE = "no route"
+    """The label has no route."""
+    FAILED = "failed"
+    """The step failed."""
+    LATE = "late"
+    """The step did not answer in the time that the pipeline gives it."""
+
+
+class ModelVersion(NamedTuple):
+    """A model that answered."""
+
+    model_id: str
+    version: str
+    """Version in the model's manifest; empty if there is none."""
+
+
+class PathStep(NamedTuple):
+    """One step that a document took through a pipeline."""
+
+    name: str
+    """Name of the step or, if the pipeline leads to a model directly, the model id."""
+    models: tuple[ModelVersion, ...]
+    """Models that answered: one, several that voted, or none."""
+    label: str
+    """Label of the step's answer, or the language that was detected; empty if there is no answer."""
+    score: float
+    """Probability of the label, from 0 to 1."""
+    seconds: float
+    """Time that the step took."""
+    onward: Onward
+    next: str = ""
+    """Step or model that came next; empty after the last step."""
+    code: StatusCode = StatusCode.OK
+    """Status of a step that failed."""
+    path: tuple[PathStep, ...] = ()
+    """Steps of the pipeline that this step asked, if it asked one."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the step as JSON data; what is empty is left out."""
+        step: dict[str, Any] = {
+            "step": self.name,
+            "models": [f"{model.model_id} {model.version}".rstrip() for model in self.models],
+            "label": self.label,
+            "score": self.score,
+            "seconds": self.seconds,
+            "onward": str(self.onward),
+            "next": self.next,
+            "code": "" if self.code is StatusCode.OK else self.code.name,
+            "path": [inner.as_dict() for inner in self.path],
+        }
+        return {key: value for key, value in step.items() if value not in ("", [])}
+
+
 class Prediction(NamedTuple):
     """A model's answer to one query."""
 
@@ -68,6 +133,8 @@ class Prediction(NamedTuple):
     """Set if the best label's score was below the threshold."""
     explanation: Explanation | None = None
     """Explanation, if the query requested one."""
+    path: tuple[PathStep, ...] = ()
+    """Steps that led to the answer, if the model is a pipeline."""
 
     @property
     def response(self) -> str:

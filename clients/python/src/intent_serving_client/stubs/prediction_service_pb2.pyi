@@ -12,6 +12,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,6 +23,44 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Onward:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnwardEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Onward.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ONWARD_UNSPECIFIED: _Onward.ValueType  # 0
+    ANSWERED: _Onward.ValueType  # 1
+    """The step's answer is the pipeline's."""
+    ROUTED: _Onward.ValueType  # 2
+    """The label has a route."""
+    FELL_BACK: _Onward.ValueType  # 3
+    """The best label's score was below the model's threshold."""
+    NO_ROUTE: _Onward.ValueType  # 4
+    """The label has no route."""
+    FAILED: _Onward.ValueType  # 5
+    """The step failed."""
+    LATE: _Onward.ValueType  # 6
+    """The step did not answer within the time that the pipeline gives it."""
+
+class Onward(_Onward, metaclass=_OnwardEnumTypeWrapper):
+    """What became of a document at a step."""
+
+ONWARD_UNSPECIFIED: Onward.ValueType  # 0
+ANSWERED: Onward.ValueType  # 1
+"""The step's answer is the pipeline's."""
+ROUTED: Onward.ValueType  # 2
+"""The label has a route."""
+FELL_BACK: Onward.ValueType  # 3
+"""The best label's score was below the model's threshold."""
+NO_ROUTE: Onward.ValueType  # 4
+"""The label has no route."""
+FAILED: Onward.ValueType  # 5
+"""The step failed."""
+LATE: Onward.ValueType  # 6
+"""The step did not answer within the time that the pipeline gives it."""
+Global___Onward: _TypeAlias = Onward  # noqa: Y015
 
 @_typing.final
 class PredictRequest(_message.Message):
@@ -88,6 +127,7 @@ class PredictResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     response: _builtins.str
     """JSON text: {"result": "<label>"}."""
     label: _builtins.str
@@ -112,6 +152,10 @@ class PredictResponse(_message.Message):
     def explanation(self) -> Global___Explanation:
         """Set where it was asked for."""
 
+    @_builtins.property
+    def path(self) -> _containers.RepeatedCompositeFieldContainer[Global___PathStep]:
+        """Where the model is a pipeline: the steps that led to the answer, in order."""
+
     def __init__(
         self,
         *,
@@ -122,10 +166,11 @@ class PredictResponse(_message.Message):
         model: Global___ModelIdentity | None = ...,
         fallback: Global___Fallback | None = ...,
         explanation: Global___Explanation | None = ...,
+        path: _abc.Iterable[Global___PathStep] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback", b"fallback", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "explanation", b"explanation", "fallback", b"fallback", "label", b"label", "model", b"model", "response", b"response", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "explanation", b"explanation", "fallback", b"fallback", "label", b"label", "model", b"model", "path", b"path", "response", b"response", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,15 +350,22 @@ class ExplainResponse(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """As in `PredictResponse`."""
     score: _builtins.float
     @_builtins.property
     def fallback(self) -> Global___Fallback: ...
     @_builtins.property
-    def explanation(self) -> Global___Explanation: ...
+    def explanation(self) -> Global___Explanation:
+        """That of the step that answered, where the model is a pipeline."""
+
     @_builtins.property
     def model(self) -> Global___ModelIdentity: ...
+    @_builtins.property
+    def path(self) -> _containers.RepeatedCompositeFieldContainer[Global___PathStep]:
+        """As in `PredictResponse`."""
+
     def __init__(
         self,
         *,
@@ -322,14 +374,71 @@ class ExplainResponse(_message.Message):
         fallback: Global___Fallback | None = ...,
         explanation: Global___Explanation | None = ...,
         model: Global___ModelIdentity | None = ...,
+        path: _abc.Iterable[Global___PathStep] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback", b"fallback", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback", b"fallback", "label", b"label", "model", b"model", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback", b"fallback", "label", b"label", "model", b"model", "path", b"path", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class PathStep(_message.Message):
+    """One step that a document took through a pipeline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    MILLISECONDS_FIELD_NUMBER: _builtins.int
+    ONWARD_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the step or, where the pipeline leads to a model directly, the model's id."""
+    label: _builtins.str
+    """The label of the step's answer, or the language that was detected; empty where the step gave no answer."""
+    score: _builtins.float
+    milliseconds: _builtins.float
+    onward: Global___Onward.ValueType
+    """Why this was the last step, or was not."""
+    next: _builtins.str
+    """The step or model that came next; empty after the last step."""
+    code: _builtins.int
+    """Where the step failed or was late: its gRPC status code."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelIdentity]:
+        """The models that answered: one, several that voted, or none."""
+
+    @_builtins.property
+    def path(self) -> _containers.RepeatedCompositeFieldContainer[Global___PathStep]:
+        """Where the step asked another pipeline: the steps of that one."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        models: _abc.Iterable[Global___ModelIdentity] | None = ...,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+        milliseconds: _builtins.float = ...,
+        onward: Global___Onward.ValueType = ...,
+        next: _builtins.str = ...,
+        code: _builtins.int = ...,
+        path: _abc.Iterable[Global___PathStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "label", b"label", "milliseconds", b"milliseconds", "models", b"models", "name", b"name", "next", b"next", "onward", b"onward", "path", b"path", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PathStep: _TypeAlias = PathStep  # noqa: Y015
 
 @_typing.final
 class ModelIdentity(_message.Message):

@@ -1,0 +1,1 @@
+"""Execution of pipelines: an engine whose models are other models."""

@@ -1,0 +1,156 @@
+"""The engine of pipelines: each of its models is made of questions to other models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from cachetools import LRUCache
+
+from frontend.engines.backend import ManifestsAtHand, Removed
+from frontend.engines.submission import Done, Submit, Withdraw, answer_of
+from frontend.pipelines.counts import StepCounts
+from frontend.pipelines.languages import LanguageDetector
+from frontend.pipelines.prepared import PreparedPipeline
+from frontend.pipelines.walk import PipelineModel, Surroundings
+from grpc_http2.alarms import alarms_of
+from serving.call.call import Call, enter_call
+from serving.call.closing import close_in_order
+from serving.call.identity import Right
+from serving.call.tasks import Tasks
+from serving.domain.errors import ModelUnusable, ServingError
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.pipelines.pipeline import Pipeline, Rights
+from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.residency import ModelResidency
+
+_MOST_PREPARED: Final = 1024
+
+
+class Predictions(Submit, Protocol):
+    """The data plane, as callers use it."""
+
+    async def load(self, model_id: str, call: Call) -> None:
+        """Load the model, or all live versions of a name. Raises ServingError."""
+
+
+class PipelineBackend:
+    """A :class:`~frontend.engines.backend.Backend` for pipelines.
+
+    Steps ask through the same data plane as callers, so that rights, quotas, releases and metrics count for each model.
+    Questions that arise in one turn of the event loop are sent together, as those of callers are.
+
+    Args:
+        manifests: manifests of all models.
+        counts: counts of steps.
+    """
+
+    def __init__(self, manifests: ManifestsAtHand, counts: StepCounts) -> None:
+        self._manifests = manifests
+        self._counts = counts
+        self._languages = LanguageDetector()
+        self._tasks = Tasks()
+        self._predictions: Predictions | None = None
+        self._around: Surroundings | None = None
+        self._prepared: LRUCache[ModelId, PreparedPipeline] = LRUCache(_MOST_PREPARED)
+
+    def ask_through(self, predictions: Predictions) -> None:
+        """Ask the models through ``predictions``, which in turn use this engine. Call this before the first query."""
+        alarms = alarms_of(asyncio.get_running_loop())
+        self._predictions = predictions
+        self._around = Surroundings(predictions, self._languages, alarms, self._manifests, self._counts)
+
+    def submit(self, query: Query, call: Call, done: Done) -> Withdraw | None:
+        """Send the document on its way; ``done`` is called with the outcome."""
+        model_id = ModelId(query.model_id)
+        manifest = self._manifests.manifest_at_hand(model_id)
+        pipeline = None if manifest is None else manifest.pipeline
+        if manifest is None or pipeline is None or not self._is_ready(pipeline):
+            return self._tasks.start(self._submit_later(query, call, done)).cancel
+        return self._ready(model_id, manifest, pipeline).submit(query, call, done)
+
+    async def predict(self, query: Query, call: Call) -> Prediction:
+        """Return the pipeline's answer to one query. Raises ServingError."""
+        call.deadline.check()
+        return await answer_of(self, query, call)
+
+    async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
+        """Return the outcome of each query, in order."""
+        return await asyncio.gather(*(self._outcome(query, call) for query in queries))
+
+    async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
+        """Load the models that the pipeline may ask and the caller may manage; the pipeline itself takes no memory.
+
+        Raises:
+            PermissionDenied: the pipeline gives a right to its models, which the caller may not manage.
+            ServingError: a model cannot be loaded.
+        """
+        if self._predictions is None:
+            raise RuntimeError("ask_through was not called")
+        prepared = await self._prepare(model_id)
+        models = prepared.pipeline.models
+        if prepared.pipeline.rights is Rights.PIPELINE:
+            # A version is loaded before it goes live.
+            for model in models:
+                call.identity.check(Right.MANAGE, model)
+        inner = prepared.call_to_models(call, trusted=False)
+        loaded = (model for model in models if call.identity.may_use(model))
+        await asyncio.gather(*(self._predictions.load(model, inner) for model in loaded))
+        return ModelResidency("", resident=True)
+
+    async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
+        """Return nothing: the models that a pipeline asks are resident, not the pipeline."""
+        del model_id, call
+        return ()
+
+    async def unload(self, model_id: ModelId, call: Call) -> None:
+        """Do nothing: other callers may use the models that the pipeline asks."""
+
+    async def forget(self, models: Sequence[Removed], call: Call) -> None:
+        """Do nothing: a pipeline is only in its manifest."""
+
+    async def wait_until_ready(self) -> None:
+        """Return at once."""
+
+    async def close(self) -> None:
+        """End the walks that wait for a definition."""
+        await close_in_order(self._tasks.close, self._languages.close)
+
+    async def _outcome(self, query: Query, call: Call) -> Outcome:
+        try:
+            return await answer_of(self, query, call)
+        except ServingError as error:
+            return error
+
+    async def _submit_later(self, query: Query, call: Call, done: Done) -> None:
+        enter_call(call)
+        outcome: Prediction | Exception
+        try:
+            outcome = await answer_of(await self._prepare(ModelId(query.model_id)), query, call)
+        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
+            outcome = error
+        done(outcome)
+
+    async def _prepare(self, model_id: ModelId) -> PreparedPipeline:
+        manifest = await self._manifests.manifest(model_id)
+        pipeline = manifest.pipeline
+        if pipeline is None:
+            # The manifest was replaced between two looks.
+            raise ModelUnusable("the model was a pipeline and is none any more; try again")
+        if not self._is_ready(pipeline):
+            await self._languages.get_ready()
+        return self._ready(model_id, manifest, pipeline)
+
+    def _is_ready(self, pipeline: Pipeline) -> bool:
+        return self._languages.is_ready or not pipeline.detects
+
+    def _ready(self, model_id: ModelId, manifest: Manifest, pipeline: Pipeline) -> PreparedPipeline:
+        prepared = self._prepared.get(model_id)
+        if prepared is None or prepared.pipeline is not pipeline:
+            if self._around is None:
+                raise RuntimeError("ask_through was not called")
+            prepared = PreparedPipeline(PipelineModel(model_id, manifest.model_version, pipeline), self._around)
+            self._prepared[model_id] = prepared
+        return prepared

@@ -1,0 +1,42 @@
+"""The call that a pipeline makes to the models of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serving.call.call import Call
+from serving.call.deadline import Deadline
+from serving.call.identity import Identity
+from serving.call.spans import Span
+from serving.domain.model_id import ModelId
+
+
+class PipelineCall(Call):
+    """Call on behalf of a pipeline's caller. It takes no notes: those of the caller's call are about the pipeline.
+
+    Args:
+        call: the call that the pipeline answers.
+        pipelines: pipelines that lead here, the outermost first.
+        identity: the caller, with the rights that the pipeline gives it.
+    """
+
+    def __init__(self, call: Call, pipelines: Sequence[ModelId], identity: Identity) -> None:
+        super().__init__(call.request_id, call.deadline, identity, call.span)
+        self.pipelines = pipelines
+
+    def with_deadline(self, deadline: Deadline) -> PipelineCall:
+        """Return the call with another deadline."""
+        copy = PipelineCall(self, self.pipelines, self.identity)
+        copy.deadline = deadline
+        return copy
+
+    def with_span(self, span: Span) -> PipelineCall:
+        """Return the call with ``span``."""
+        copy = PipelineCall(self, self.pipelines, self.identity)
+        copy.span = span
+        return copy
+
+
+def pipelines_of(call: Call) -> Sequence[ModelId]:
+    """Return the pipelines that lead to ``call``, the outermost first; empty for a caller's own call."""
+    return call.pipelines if isinstance(call, PipelineCall) else ()

@@ -1,0 +1,52 @@
+"""Counts of the steps that documents take through pipelines."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from typing import Final
+
+from serving.domain.prediction import Onward, PathStep
+from serving.telemetry.histogram import Histogram
+
+STEP_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Histogram bounds of the time that a step takes, in seconds."""
+MOST_PIPELINES: Final = 256
+"""Maximum number of pipelines whose steps are counted; beyond it, the one that was asked longest ago is forgotten."""
+
+
+class StepCount:
+    """Counts of one step of one pipeline."""
+
+    __slots__ = ("onward", "seconds")
+
+    def __init__(self) -> None:
+        self.onward: Counter[Onward] = Counter()
+        """Number of documents by what became of them at this step."""
+        self.seconds = Histogram(STEP_SECONDS)
+
+
+class StepCounts:
+    """Counts of all pipelines. Belongs to one event loop; any thread may read them."""
+
+    def __init__(self, most: int = MOST_PIPELINES) -> None:
+        self._most = most
+        self._pipelines: OrderedDict[str, dict[str, StepCount]] = OrderedDict()
+
+    def count(self, pipeline: str, step: PathStep) -> None:
+        """Count a step that a document has taken through ``pipeline``, a model id."""
+        steps = self._pipelines.get(pipeline)
+        if steps is None:
+            steps = self._pipelines[pipeline] = {}
+            if len(self._pipelines) > self._most:
+                self._pipelines.popitem(last=False)
+        else:
+            self._pipelines.move_to_end(pipeline)
+        counts = steps.get(step.name)
+        if counts is None:
+            counts = steps[step.name] = StepCount()
+        counts.onward[step.onward] += 1
+        counts.seconds.observe(step.seconds)
+
+    def of_pipelines(self) -> list[tuple[str, dict[str, StepCount]]]:
+        """Return the counts by pipeline and step, the pipeline that was asked last first."""
+        return [(pipeline, steps.copy()) for pipeline, steps in reversed(self._pipelines.copy().items())]

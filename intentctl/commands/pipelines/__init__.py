@@ -1,0 +1,1 @@
+"""``intentctl pipeline``: check and draw pipelines."""

@@ -1,0 +1,133 @@
+"""``intentctl pipeline``: check a pipeline against the models of a folder, and draw it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, NamedTuple
+
+import typer
+
+from intentctl.command import IntentCommand, IntentGroup
+from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_line, print_table
+from intentctl.pipelines.description import lines_of, question_of, ways_of
+from serving.domain.errors import InvalidModelId, ServingError
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId, parse_model_id
+from serving.domain.pipelines.pipeline import Pipeline
+from serving.domain.wording import counted
+from serving.volume.model_store import MANIFEST_FILE, ModelStore
+from serving.volume.pipelines import pipeline_faults
+
+_PICTURES: Final = (".png", ".svg")
+
+pipeline = typer.Typer(
+    name="pipeline",
+    cls=IntentGroup,
+    help="Check pipelines against the models that they ask, and draw them.",
+    no_args_is_help=True,
+)
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="PIPELINE", help="Model id of the pipeline, or a folder with its manifest.", show_default=False
+    ),
+]
+ModelDir = Annotated[
+    Path, typer.Option(envvar="MODEL_DIR", exists=True, file_okay=False, help="Folder with one folder per model.")
+]
+
+
+class _Found(NamedTuple):
+    model_id: ModelId
+    manifest: Manifest
+    pipeline: Pipeline
+
+
+@pipeline.command(cls=IntentCommand)
+def check(
+    target: Target,
+    *,
+    publish_as: Annotated[
+        str, typer.Option("--as", metavar="MODEL_ID", help="Id that a folder will be published under.")
+    ] = "",
+    model_dir: ModelDir = Path("models"),
+    as_json: AsJson = False,
+) -> None:
+    """Check a pipeline: its steps, the models that they ask, and the labels of these. Exits with 1 if it has faults."""
+    found = _found(target, model_dir, publish_as)
+    try:
+        faults = pipeline_faults(ModelStore(model_dir), found.model_id, found.pipeline)
+    except ServingError as error:
+        fail(str(error))
+    if as_json:
+        print_json({"pipeline": found.model_id, "faults": faults})
+    elif faults:
+        print_table([Column("fault")], [[fault] for fault in faults])
+    else:
+        steps, models = len(found.pipeline.steps), len(found.pipeline.models)
+        print_line(f"{found.model_id} has no faults: {counted(steps, 'step')}, {counted(models, 'model')}")
+    if faults:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@pipeline.command(cls=IntentCommand)
+def draw(
+    target: Target,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Picture to write, .png or .svg, instead of text.")
+    ] = None,
+    model_dir: ModelDir = Path("models"),
+    as_json: AsJson = False,
+) -> None:
+    """Draw a pipeline as text, or as a PNG or SVG."""
+    found = _found(target, model_dir)
+    title = f"{found.model_id} (version {found.manifest.model_version or 'unnamed'})"
+    if output is not None:
+        _write_picture(found.pipeline, title, output)
+    elif as_json:
+        steps = {
+            name: {"does": question_of(step), "ways": [way._asdict() for way in ways_of(step)]}
+            for name, step in found.pipeline.steps.items()
+        }
+        print_json({"pipeline": found.model_id, "start": found.pipeline.start, "steps": steps})
+    else:
+        print_line(title)
+        for line in lines_of(found.pipeline):
+            print_line(line)
+
+
+def _write_picture(definition: Pipeline, title: str, output: Path) -> None:
+    if output.suffix not in _PICTURES:
+        fail(f"--output must end with {' or '.join(_PICTURES)}", EXIT_USAGE)
+    try:
+        from intentctl.pipelines.plot import draw as draw_picture  # noqa: PLC0415 - loads matplotlib
+
+        draw_picture(definition, title, output)
+    except ModuleNotFoundError:
+        fail("a picture needs matplotlib; install requirements/command_line.txt and matplotlib, or leave out --output")
+    except OSError as error:
+        fail(f"{output} cannot be written: {error.strerror}")
+    print_line(f"wrote {output}")
+
+
+def _found(target: str, model_dir: Path, publish_as: str = "") -> _Found:
+    """Return the pipeline in a folder, or of a model id; end the command if there is none."""
+    folder = Path(target)
+    try:
+        if (folder / MANIFEST_FILE).is_file():
+            model_id = parse_model_id(publish_as or folder.resolve().name)
+            manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes())
+        else:
+            model_id = parse_model_id(target)
+            manifest = ModelStore(model_dir).read_manifest(model_id)
+    except InvalidModelId as error:
+        fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
+    except ServingError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{folder / MANIFEST_FILE} cannot be read: {error.strerror}")
+    if manifest.pipeline is None:
+        fail(f"{model_id} is not a pipeline: its Algorithm is {manifest.algorithm}")
+    return _Found(model_id, manifest, manifest.pipeline)

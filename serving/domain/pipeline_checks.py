@@ -1,0 +1,138 @@
+"""Checks of a pipeline against the models that it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from serving.domain.errors import ServingError
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId, reference_of
+from serving.domain.pipelines.languages import LANGUAGES
+from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline, shown
+from serving.domain.pipelines.step import Step
+
+_MOST_LABELS_SHOWN: Final = 5
+
+
+class Version(NamedTuple):
+    """A model, or a live version of a name."""
+
+    model_id: ModelId
+    manifest: Manifest
+
+
+Asked: TypeAlias = Mapping[str, Sequence[Version] | ServingError]
+"""By model that a pipeline, or a pipeline that it asks, may ask, as the definition writes it: every version that may
+answer, or the reason that there is none."""
+
+
+def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
+    """Return what is wrong with a pipeline, given the models that it asks; each fault names its step.
+
+    Args:
+        model_id: id of the pipeline.
+        pipeline: the pipeline.
+        asked: the models that it asks, and those that pipelines among these ask.
+    """
+    faults: list[str] = []
+    depths: dict[str, int] = {}
+    for name, step in pipeline.steps.items():
+        for model in step.ask:
+            found = asked[model]
+            if isinstance(found, ServingError):
+                faults.append(f"step {shown(name)} asks {model}: {found}")
+                continue
+            way = next(_ways_back(model_id, model, asked, ()), None)
+            if way is not None:
+                faults.append(f"step {shown(name)} leads back to the pipeline itself: {' -> '.join((model_id, *way))}")
+            else:
+                depths[model] = _depth(model, asked)
+        faults.extend(_faults_of_routes(name, step, asked))
+    depth = pipeline.depth_by(depths)
+    if depth > MOST_DEPTH:
+        faults.append(
+            f"step {shown(pipeline.start)} begins a way of {depth} steps, with those of the pipelines that are asked;"
+            f" at most {MOST_DEPTH} are allowed"
+        )
+    return faults
+
+
+def _ways_back(model_id: ModelId, model: str, asked: Asked, way: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield each way from a model over pipelines to ``model_id``, or to a pipeline that the way has passed."""
+    if model in way or _may_be(model_id, model, asked):
+        yield (*way, model)
+        return
+    for inner in _pipelines_of(model, asked):
+        for further in inner.models:
+            yield from _ways_back(model_id, further, asked, (*way, model))
+
+
+def _may_be(model_id: ModelId, model: str, asked: Asked) -> bool:
+    """Return whether ``model`` is ``model_id``, or a name or a label that a release may lead to it."""
+    if reference_of(ModelId(model)).name != reference_of(model_id).name:
+        return False
+    found = asked.get(model, ())
+    is_a_version = not isinstance(found, ServingError) and [version.model_id for version in found] == [model]
+    return model == model_id or not is_a_version
+
+
+def _depth(model: str, asked: Asked) -> int:
+    """Return the number of steps that a question to ``model`` takes. REQUIRES: no way leads back."""
+    depths = (
+        inner.depth_by({further: _depth(further, asked) for further in inner.models})
+        for inner in _pipelines_of(model, asked)
+    )
+    return max(depths, default=1)
+
+
+def _pipelines_of(model: str, asked: Asked) -> Sequence[Pipeline]:
+    found = asked.get(model, ())
+    if isinstance(found, ServingError):
+        return ()
+    return [version.manifest.pipeline for version in found if version.manifest.pipeline is not None]
+
+
+def _faults_of_routes(name: str, step: Step, asked: Asked) -> Iterator[str]:
+    """Yield a fault for labels without a route, and for routes of labels that no model has."""
+    if not step.route:
+        return
+    labels = frozenset(LANGUAGES) if step.detect else _labels(step.ask, asked)
+    if labels is None:
+        return
+    what = "the detector knows no language" if step.detect else f"{' or '.join(step.ask)} has no label"
+    for label in step.route:
+        if label not in labels:
+            yield f"step {shown(name)} has a route for {shown(label)}, but {what} of this name"
+    missing = sorted(labels - step.route.keys())
+    if missing and step.otherwise is None:
+        more = f" and {len(missing) - _MOST_LABELS_SHOWN} more" if len(missing) > _MOST_LABELS_SHOWN else ""
+        listed = ", ".join(map(shown, missing[:_MOST_LABELS_SHOWN]))
+        yield f'step {shown(name)} has no route for {listed}{more}, and no "otherwise"'
+
+
+def _labels(models: Sequence[str], asked: Asked) -> frozenset[str] | None:
+    """Return the labels that the models may answer; ``None`` if a manifest does not list them."""
+    labels: set[str] = set()
+    for model in models:
+        found = asked[model]
+        if isinstance(found, ServingError):
+            return None
+        for version in found:
+            own = labels_of(version.manifest, asked)
+            if own is None:
+                return None
+            labels |= own
+    return frozenset(labels)
+
+
+def labels_of(manifest: Manifest, asked: Asked) -> frozenset[str] | None:
+    """Return the labels that a model may answer; ``None`` if its manifest does not list them."""
+    pipeline = manifest.pipeline
+    if pipeline is not None:
+        answering = [step for step in pipeline.steps.values() if not step.route]
+        return _labels([model for step in answering for model in step.ask], asked)
+    if not manifest.classes:
+        return None
+    threshold = manifest.confidence.threshold
+    return frozenset(manifest.labels) | ({manifest.confidence.fallback} if threshold > 0.0 else set())

@@ -1,0 +1,190 @@
+"""Definition of a pipeline, and the checks that need no other model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Final, NamedTuple, Self
+
+from pydantic import ValidationError
+
+from serving.domain.errors import InvalidModelId
+from serving.domain.model_id import parse_model_id, parse_model_name
+from serving.domain.pipelines.step import Step
+
+ALGORITHM: Final = "pipeline"
+"""``Algorithm`` of a pipeline's manifest."""
+MOST_STEPS: Final = 64
+"""Maximum number of steps."""
+MOST_DEPTH: Final = 4
+"""Maximum number of steps that a document passes through, those of the pipelines that are asked included."""
+_LONGEST_NAME_SHOWN: Final = 64
+_MOST_FAULTS_SHOWN: Final = 32
+
+
+class Rights(StrEnum):
+    """Models that a caller of a pipeline must be allowed to ask."""
+
+    MODELS = "models"
+    """The pipeline and each model that is asked."""
+    PIPELINE = "pipeline"
+    """The pipeline alone."""
+
+
+class InvalidPipeline(ValueError):
+    """The definition is wrong.
+
+    Args:
+        faults: every fault, each with the name of its step.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        shown = list(dict.fromkeys(faults))
+        more = len(shown) - _MOST_FAULTS_SHOWN
+        super().__init__("; ".join(shown[:_MOST_FAULTS_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
+        self.faults = shown
+
+
+class Pipeline(NamedTuple):
+    """A definition without faults of its own."""
+
+    start: str
+    """Name of the first step."""
+    steps: Mapping[str, Step]
+    """Steps by name, in an order in which each comes before those that it leads to.
+
+    A model that is only named as a target is a step of its own, with the model's id as its name."""
+    rights: Rights
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models that the steps ask, each once, as the definition writes them."""
+        return tuple(dict.fromkeys(model for step in self.steps.values() for model in step.ask))
+
+    @property
+    def detects(self) -> bool:
+        """Whether a step detects the language."""
+        return any(step.detect is not None for step in self.steps.values())
+
+    @property
+    def depth(self) -> int:
+        """Number of steps on the longest way through the pipeline, other pipelines not counted."""
+        return self.depth_by({})
+
+    def depth_by(self, depths: Mapping[str, int]) -> int:
+        """Return the number of steps on the longest way; a step that asks a pipeline counts as many as that one has.
+
+        Args:
+            depths: depth of each pipeline that is asked, by the model id that the definition writes.
+        """
+        longest: dict[str, int] = {}
+        for name in reversed(tuple(self.steps)):
+            step = self.steps[name]
+            own = max((depths.get(model, 1) for model in step.ask), default=1)
+            longest[name] = own + max((longest[target] for target in step.targets), default=0)
+        return longest[self.start]
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Self:
+        """Return the pipeline that the keys ``Start``, ``Steps`` and ``Rights`` of a manifest define.
+
+        Raises:
+            InvalidPipeline: the definition is wrong; its message names every fault.
+        """
+        written = document.get("Steps")
+        if not isinstance(written, dict) or not written:
+            raise InvalidPipeline(['Steps must be an object of steps by name, such as {"first": {"ask": "a-model"}}'])
+        if len(written) > MOST_STEPS:
+            raise InvalidPipeline([f"Steps has {len(written)} steps; at most {MOST_STEPS} are allowed"])
+        faults: list[str] = []
+        rights = document.get("Rights", Rights.MODELS)
+        if rights not in tuple(Rights):
+            faults.append(f'Rights must be "{Rights.MODELS}" or "{Rights.PIPELINE}"')
+        steps = dict(_steps(written, faults))
+        start = document.get("Start")
+        if not isinstance(start, str) or start not in written:
+            faults.append("Start must name the first step, which is one of Steps")
+        for name, step in steps.items():
+            faults.extend(_faults_of_names(name, step, written))
+        if faults:
+            raise InvalidPipeline(faults)
+        assert isinstance(start, str)  # noqa: S101 - checked above
+        ordered = _in_order(start, steps)
+        pipeline = cls(start, ordered, Rights(rights))
+        if pipeline.depth > MOST_DEPTH:
+            raise InvalidPipeline(
+                [f"step {shown(start)} begins a way of {pipeline.depth} steps; at most {MOST_DEPTH} are allowed"]
+            )
+        return pipeline
+
+
+def shown(text: str) -> str:
+    """Return text of a manifest as messages show it: in quotes, printable, and not too long."""
+    return json.dumps(text if len(text) <= _LONGEST_NAME_SHOWN else f"{text[:_LONGEST_NAME_SHOWN]}...")
+
+
+def _steps(written: Mapping[str, object], faults: list[str]) -> Iterator[tuple[str, Step]]:
+    """Yield each step that is well formed, and add a fault for each other one."""
+    for name, value in written.items():
+        try:
+            parse_model_name(name)
+            yield name, Step.model_validate(value)
+        except InvalidModelId:
+            faults.append(f"step {shown(name)}: its name must be a name as models have: letters, digits, '.', '_', '-'")
+        except ValidationError as error:
+            faults.extend(f"step {shown(name)}{_fault(each)}" for each in error.errors(include_url=False))
+
+
+def _fault(fault: Any) -> str:
+    key = next((str(part) for part in fault["loc"]), "")
+    said = fault["msg"].removeprefix("Value error, ")
+    if not key:
+        return f" {said}" if fault["type"] == "value_error" else ' must be an object such as {"ask": "a-model"}'
+    if fault["type"] == "extra_forbidden":
+        return f" has {shown(key)}, which no step has; a step has {', '.join(Step.model_fields)}"
+    return f": {key}: {said[:1].lower()}{said[1:]}"
+
+
+def _faults_of_names(name: str, step: Step, written: Mapping[str, object]) -> Iterator[str]:
+    """Yield a fault for each name in a step that is neither a step nor a model id."""
+    for model in step.ask:
+        if not _is_model_id(model):
+            yield f"step {shown(name)} asks {shown(model)}, which is no model id"
+    for target in step.targets:
+        if target == name:
+            yield f"step {shown(name)} leads to itself"
+        elif target not in written and not _is_model_id(target):
+            yield f"step {shown(name)} leads to {shown(target)}, which is neither a step nor a model id"
+
+
+def _is_model_id(text: str) -> bool:
+    try:
+        parse_model_id(text)
+    except InvalidModelId:
+        return False
+    return True
+
+
+def _in_order(start: str, steps: Mapping[str, Step]) -> dict[str, Step]:
+    """Return the steps, and a step for each model that is a target, each before those that it leads to.
+
+    Raises:
+        InvalidPipeline: steps form a cycle, or nothing leads to a step.
+    """
+    every = dict(steps)
+    for step in steps.values():
+        for target in step.targets:
+            every.setdefault(target, Step(ask=(target,)))
+    led_to = {target for step in every.values() for target in step.targets}
+    faults = [f"nothing leads to step {shown(name)}" for name in steps if name not in led_to and name != start]
+    try:
+        order = tuple(TopologicalSorter({name: step.targets for name, step in every.items()}).static_order())
+    except CycleError as error:
+        # The library lists each step behind the one that it leads to.
+        way = " -> ".join(map(shown, reversed(error.args[1])))
+        raise InvalidPipeline([*faults, f"steps lead back to step {shown(error.args[1][-1])}: {way}"]) from error
+    if faults:
+        raise InvalidPipeline(faults)
+    return {name: every[name] for name in reversed(order)}

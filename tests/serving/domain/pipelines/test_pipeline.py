@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.domain.errors import InvalidManifest
+from serving.domain.manifest import Manifest
+from serving.domain.pipelines.pipeline import InvalidPipeline, Pipeline, Rights
+from serving.domain.pipelines.step import Vote
+from tests.serving.refusals import refused
+
+ACME: dict[str, Any] = {
+    "Start": "language",
+    "Steps": {
+        "language": {"detect": "language", "route": {"de": "acme-de"}, "otherwise": "domain"},
+        "domain": {
+            "ask": "acme-domains",
+            "route": {"bank": "bank", "travel": "acme-travel@stable"},
+            "otherwise": "large",
+        },
+        "bank": {"ask": ["bank-a", "bank-b"], "vote": "mean", "otherwise": "large"},
+        "large": {"ask": "acme-large", "within": 0.3},
+    },
+}
+
+
+def one(**step: Any) -> dict[str, Any]:
+    return {"Start": "a", "Steps": {"a": step}}
+
+
+def chain(length: int) -> dict[str, Any]:
+    steps = {f"s{number}": {"ask": "m", "otherwise": f"s{number + 1}"} for number in range(length - 1)}
+    return {"Start": "s0", "Steps": {**steps, f"s{length - 1}": {"ask": "m"}}}
+
+
+def test_a_definition_is_read_with_every_model_that_it_leads_to() -> None:
+    pipeline = Pipeline.parse(ACME)
+    assert pipeline.models == ("acme-domains", "bank-a", "bank-b", "acme-large", "acme-travel@stable", "acme-de")
+    assert pipeline.steps["bank"].vote is Vote.MEAN
+    assert pipeline.steps["acme-de"].ask == ("acme-de",)
+    assert pipeline.rights is Rights.MODELS
+    assert pipeline.depth == 4
+
+
+def test_each_step_comes_before_those_that_it_leads_to() -> None:
+    pipeline = Pipeline.parse(ACME)
+    order = list(pipeline.steps)
+    assert order[0] == "language"
+    for name, step in pipeline.steps.items():
+        assert all(order.index(target) > order.index(name) for target in step.targets)
+
+
+@pytest.mark.parametrize(
+    ("definition", "told"),
+    [
+        ({}, "Steps must be an object"),
+        ({"Start": "a", "Steps": []}, "Steps must be an object"),
+        ({"Start": "a", "Steps": {}}, "Steps must be an object"),
+        ({"Start": "b", "Steps": {"a": {"ask": "m"}}}, "Start must name the first step"),
+        ({"Start": ["a"], "Steps": {"a": {"ask": "m"}}}, "Start must name the first step"),
+        ({**one(ask="m"), "Rights": "all"}, 'Rights must be "models" or "pipeline"'),
+        ({**one(ask="m"), "Rights": []}, 'Rights must be "models" or "pipeline"'),
+        (one(), 'step "a" must have either "ask" or "detect"'),
+        (one(ask="m", detect="language", route={"de": "n"}), 'step "a" must have either "ask" or "detect"'),
+        (one(ask=[]), 'step "a" must have either "ask" or "detect"'),
+        (one(ask=7), 'step "a": ask: must be a model id'),
+        (one(ask=["m", "n"]), 'step "a" asks several models, and needs "vote"'),
+        (one(ask="m", vote="mean"), 'step "a" has "vote", and must ask several models'),
+        (one(ask=["m", "m"], vote="mean"), 'step "a" asks one model twice'),
+        (one(ask=["m", "n"], vote="best"), 'step "a": vote:'),
+        (one(ask=[f"m{number}" for number in range(9)], vote="mean"), 'step "a": ask:'),
+        (one(detect="language"), 'step "a" detects a language, and needs "route"'),
+        (one(detect="mood", route={"de": "m"}), 'step "a": detect:'),
+        (one(ask="m", within=0), 'step "a": within:'),
+        (one(ask="m", within="1"), 'step "a": within:'),
+        (one(ask="m", within=1e9), 'step "a": within:'),
+        (one(ask="m", when="score > 1"), 'step "a" has "when", which no step has'),
+        (one(ask="../m"), 'step "a" asks "../m", which is no model id'),
+        (one(ask="m", otherwise="/etc"), 'step "a" leads to "/etc", which is neither a step nor a model id'),
+        (one(ask="m", route={"l": "a\nb"}), 'step "a" leads to "a\\nb", which is neither'),
+        (one(ask="m", otherwise="a"), 'step "a" leads to itself'),
+        (one(ask="m", route={"l": "a"}), 'step "a" leads to itself'),
+        ({"Start": "a", "Steps": {"a": "m"}}, 'step "a" must be an object'),
+        ({"Start": "..", "Steps": {"..": {"ask": "m"}}}, 'step "..": its name must be a name'),
+        ({"Start": "\x1b[2J", "Steps": {"\x1b[2J": {"ask": "m"}}}, 'step "\\u001b[2J": its name must be a name'),
+        ({"Start": "a", "Steps": {"a": {"ask": "m"}, "b": {"ask": "m"}}}, 'nothing leads to step "b"'),
+        (
+            {
+                "Start": "a",
+                "Steps": {
+                    "a": {"ask": "m", "otherwise": "b"},
+                    "b": {"ask": "m", "otherwise": "c"},
+                    "c": {"ask": "m", "route": {"l": "a"}},
+                },
+            },
+            'steps lead back to step "a": "a" -> "b" -> "c" -> "a"',
+        ),
+        (chain(5), 'step "s0" begins a way of 5 steps; at most 4 are allowed'),
+        (chain(10_000), "Steps has 10000 steps; at most 64 are allowed"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_a_bad_definition_is_refused_with_the_name_of_its_step(definition: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidPipeline) as caught:
+        Pipeline.parse(definition)
+    assert told in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 10_000
+
+
+def test_one_message_names_every_fault() -> None:
+    steps = {
+        "a": {"ask": "m", "otherwise": "a"},
+        "b": {"ask": "../m"},
+        "c": {"when": 1},
+        "d": {"ask": ["m", "n"]},
+    }
+    with pytest.raises(InvalidPipeline) as caught:
+        Pipeline.parse({"Start": "z", "Steps": steps})
+    for told in ('"a" leads to itself', '"b" asks "../m"', '"c" has "when"', '"d" asks several', "Start must name"):
+        assert told in str(caught.value)
+
+
+def test_a_pipeline_is_in_the_manifest_of_its_algorithm_alone() -> None:
+    manifest = Manifest.parse(json.dumps({"Algorithm": "pipeline", "ModelName": "acme", **ACME}).encode())
+    assert manifest.pipeline == Pipeline.parse(ACME)
+    assert manifest.is_elsewhere
+    assert Manifest.parse(manifest.to_json().encode()) == manifest
+    other = Manifest.parse(json.dumps({"Algorithm": "intent-classification", "Steps": 7, "Start": []}).encode())
+    assert other.pipeline is None
+    assert not other.is_elsewhere
+
+
+def test_the_faults_of_a_pipeline_are_those_of_its_manifest() -> None:
+    with refused(InvalidManifest) as caught:
+        Manifest.parse(json.dumps({"Algorithm": "pipeline", **one(ask="m", otherwise="a")}).encode())
+    assert 'step "a" leads to itself' in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+STEP_LIKE = st.fixed_dictionaries(
+    {},
+    optional={
+        "ask": st.sampled_from(["m", ["m", "n"], []]) | JSON,
+        "detect": st.just("language") | JSON,
+        "vote": st.sampled_from(["mean", "majority"]) | JSON,
+        "route": st.dictionaries(st.text(max_size=3), st.sampled_from(["a", "b", "m"]), max_size=3) | JSON,
+        "otherwise": st.sampled_from(["a", "b", "m"]) | JSON,
+        "within": st.floats() | JSON,
+    },
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c", ""]), STEP_LIKE | JSON, max_size=4), st.sampled_from(["a"]) | JSON
+)
+def test_any_definition_is_read_or_refused(steps: dict[str, Any], start: object) -> None:
+    try:
+        pipeline = Pipeline.parse({"Start": start, "Steps": steps})
+    except InvalidPipeline:
+        return
+    assert all(target in pipeline.steps for step in pipeline.steps.values() for target in step.targets)

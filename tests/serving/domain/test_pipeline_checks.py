@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from serving.domain.errors import ModelNotFound, ServingError
+from serving.domain.manifest import Manifest
+from serving.domain.model_id import ModelId
+from serving.domain.pipeline_checks import Version, faults_of, labels_of
+from serving.domain.pipelines.pipeline import Pipeline
+
+GONE = ModelNotFound("no model has this runId")
+
+
+def model(*labels: str, **keys: Any) -> dict[str, Any]:
+    return {
+        "Algorithm": "intent-classification",
+        "classes": dict(zip(map(str, range(99)), labels, strict=False)),
+        **keys,
+    }
+
+
+def pipeline(**steps: Any) -> dict[str, Any]:
+    return {"Algorithm": "pipeline", "Start": next(iter(steps)), "Steps": steps}
+
+
+def versions(**models: Mapping[str, Any]) -> dict[str, Sequence[Version] | ServingError]:
+    """Return models that each have one version of their own id."""
+    return {name: [Version(ModelId(name), Manifest.model_validate(dict(keys)))] for name, keys in models.items()}
+
+
+def faults(
+    definition: Mapping[str, Any], asked: Mapping[str, Sequence[Version] | ServingError], model_id: str = "p"
+) -> list[str]:
+    return faults_of(ModelId(model_id), Pipeline.parse(definition), asked)
+
+
+ROUTER = pipeline(a={"ask": "r", "route": {"bank": "b", "travel": "t"}})
+LEAVES = {"b": model("x"), "t": model("y")}
+
+
+def test_a_right_pipeline_has_no_fault() -> None:
+    assert faults(ROUTER, versions(r=model("bank", "travel"), **LEAVES)) == []
+
+
+def test_a_label_without_a_route_is_told_unless_there_is_an_otherwise() -> None:
+    asked = versions(r=model("bank", "travel", "food"), **LEAVES)
+    assert faults(ROUTER, asked) == ['step "a" has no route for "food", and no "otherwise"']
+    with_otherwise = pipeline(a={"ask": "r", "route": {"bank": "b", "travel": "t"}, "otherwise": "b"})
+    assert faults(with_otherwise, asked) == []
+
+
+def test_the_fallback_label_needs_a_route_where_the_model_has_a_threshold() -> None:
+    asked = versions(r=model("bank", "travel", Confidence={"threshold": 0.5}), **LEAVES)
+    assert faults(ROUTER, asked) == ['step "a" has no route for "oos", and no "otherwise"']
+
+
+def test_a_route_for_a_label_that_the_model_lacks_is_told() -> None:
+    assert faults(ROUTER, versions(r=model("bank"), **LEAVES)) == [
+        'step "a" has a route for "travel", but r has no label of this name'
+    ]
+
+
+def test_a_model_whose_labels_are_not_known_is_not_judged_by_them() -> None:
+    assert faults(ROUTER, versions(r={"Algorithm": "elsewhere"}, **LEAVES)) == []
+
+
+def test_each_live_version_of_a_routed_name_counts() -> None:
+    stable, canary = (
+        Version(ModelId(f"r@{number}"), Manifest.model_validate(model(*labels)))
+        for number, labels in enumerate([("bank", "travel"), ("bank", "travel", "food")])
+    )
+    asked = {**versions(**LEAVES), "r": [stable, canary]}
+    assert faults(ROUTER, asked) == ['step "a" has no route for "food", and no "otherwise"']
+
+
+def test_a_model_that_does_not_exist_is_told_with_its_step() -> None:
+    asked = {**versions(r=model("bank", "travel"), b=model("x")), "t": GONE}
+    assert faults(ROUTER, asked) == [f'step "t" asks t: {GONE}']
+
+
+def test_languages_that_no_detector_knows_are_told_and_every_detection_needs_an_otherwise() -> None:
+    definition = pipeline(a={"detect": "language", "route": {"de": "b", "klingon": "t"}})
+    told = faults(definition, versions(**LEAVES))
+    assert told[0] == 'step "a" has a route for "klingon", but the detector knows no language of this name'
+    assert 'step "a" has no route for "ace"' in told[1]
+
+
+@pytest.mark.parametrize(("asked_as", "answering"), [("p", "p@2"), ("p@stable", "p@2"), ("p@1", "p@1")])
+def test_a_pipeline_that_a_release_may_lead_to_itself_is_told(asked_as: str, answering: str) -> None:
+    definition = pipeline(a={"ask": "m", "otherwise": asked_as})
+    asked = {**versions(m=model("x")), asked_as: [Version(ModelId(answering), Manifest.model_validate(model("x")))]}
+    (told,) = faults(definition, asked, "p@1")
+    assert "leads back to the pipeline itself" in told
+
+
+def test_another_version_of_its_own_name_may_be_asked() -> None:
+    definition = pipeline(a={"ask": "m", "otherwise": "p@2"})
+    assert faults(definition, versions(**{"m": model("x"), "p@2": model("x")}), "p@1") == []
+
+
+def test_a_circle_through_another_pipeline_is_told() -> None:
+    asked = versions(
+        m=model("x"), q=pipeline(a={"ask": "m", "otherwise": "p"}), p=pipeline(a={"ask": "m", "otherwise": "q"})
+    )
+    told = faults(pipeline(first={"ask": "m", "otherwise": "q"}), asked)
+    assert told == ['step "q" leads back to the pipeline itself: p -> q -> p']
+
+
+def test_a_circle_among_other_pipelines_is_told_and_ends_the_check() -> None:
+    asked = versions(m=model("x"), q=pipeline(a={"ask": "s"}), s=pipeline(a={"ask": "q"}))
+    (told,) = faults(pipeline(first={"ask": "q"}), asked)
+    assert told.startswith('step "first" leads back')
+
+
+def test_the_depth_counts_the_steps_of_pipelines_that_are_asked() -> None:
+    inner = pipeline(a={"ask": "m", "otherwise": "b"}, b={"ask": "m", "otherwise": "c"}, c={"ask": "m"})
+    asked = versions(m=model("x"), q=inner)
+    assert faults(pipeline(first={"ask": "m", "otherwise": "q"}), asked) == []
+    (told,) = faults(pipeline(first={"ask": "m", "otherwise": "second"}, second={"ask": "m", "otherwise": "q"}), asked)
+    assert told.startswith('step "first" begins a way of 5 steps')
+
+
+def test_the_labels_of_a_pipeline_are_those_of_the_steps_that_answer() -> None:
+    asked = versions(r=model("bank", "travel"), **LEAVES)
+    assert labels_of(Manifest.model_validate(ROUTER), asked) == frozenset({"x", "y"})
