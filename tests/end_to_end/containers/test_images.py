@@ -37,7 +37,7 @@ def frontend_with_torch() -> Iterator[str]:
 
 
 def assert_without_torch(image: str) -> None:
-    assert [package for package in ("torch", "predictor", "training") if has_package(image, package)] == []
+    assert [package for package in ("torch", "numpy", "predictor", "training") if has_package(image, package)] == []
 
 
 @pytest.mark.parametrize(("image", "most"), [(FRONTEND, 110), (MODEL_SERVICE, 140)])
