@@ -24,6 +24,11 @@ class PipelineCall(Call):
         super().__init__(call.request_id, call.deadline, identity, call.span)
         self.pipelines = pipelines
 
+    @property
+    def is_inner(self) -> bool:
+        """Always true."""
+        return True
+
     def with_deadline(self, deadline: Deadline) -> PipelineCall:
         """Return the call with another deadline."""
         copy = PipelineCall(self, self.pipelines, self.identity)

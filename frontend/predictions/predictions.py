@@ -79,7 +79,7 @@ class RoutedPredictions:
             if call.identity is not ANYBODY:
                 query = query._replace(caller=call.identity.caller)
             if quotas is not None:
-                tenant = quotas.enter(call.identity, model_id, 1)
+                tenant = quotas.enter(call.identity, model_id, 1, is_inner=call.is_inner)
         except ServingError as error:
             done(error)
             return None

@@ -50,13 +50,14 @@ class Quotas:
         self._limits = limits
         self._ledger = ledger
 
-    def enter(self, identity: Identity, model_id: str, documents: int) -> Tenant | None:
+    def enter(self, identity: Identity, model_id: str, documents: int, *, is_inner: bool = False) -> Tenant | None:
         """Admit a call with the given number of documents; a returned tenant must be passed to :meth:`leave`.
 
         Args:
             identity: the caller.
             model_id: the requested model, in any version; its name is the tenant if no access is configured.
             documents: number of the tenant's documents in this call.
+            is_inner: whether a pipeline asks within a call of the same caller, which holds a slot already.
 
         Raises:
             QuotaExceeded: the call exceeds the tenant's limits.
@@ -67,13 +68,20 @@ class Quotas:
         else:
             name = identity.name
             limits = self._limits if identity.limits is None else identity.limits
+            if is_inner and limits.in_flight:
+                limits = Limits(limits.requests_per_second, limits.burst)
         if not (limits.requests_per_second or limits.in_flight):
             return None
         try:
-            return self._ledger.enter(name, limits, documents)
+            tenant = self._ledger.enter(name, limits, documents)
         except QuotaExceeded:
             self.counters.count(name)
             raise
+        if tenant is not None and is_inner and identity is not ANYBODY:
+            # One slot of the caller is enough for all steps: otherwise a limit of one call would allow no pipeline.
+            tenant.leave()
+            return None
+        return tenant
 
     def enter_batch(
         self, identity: Identity, model_ids: Mapping[int, str]

@@ -48,7 +48,7 @@ def lines_of(pipeline: Pipeline) -> Iterator[str]:
         if step.ask != (name,):
             yield f"{start}{name} {question_of(step)}"
         elif not step.targets:
-            # A model that is only a target is told where something leads to it.
+            # A model that is only a target appears where something leads to it.
             continue
         else:
             yield f"{start}{name}"

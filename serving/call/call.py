@@ -98,6 +98,11 @@ class Call:
         self._notes = notes
 
     @property
+    def is_inner(self) -> bool:
+        """Whether a pipeline makes this call, as a part of the call of its caller."""
+        return False
+
+    @property
     def notes(self) -> CallNotes:
         """Notes for the log line and the span."""
         return self._notes

@@ -84,7 +84,7 @@ def answers_to(client: IntentClient, queries: Sequence[Query]) -> list[Predictio
 
 
 def assert_same(answer: Prediction, asked: Prediction) -> None:
-    """Check that two answers are the same. What is asked together may differ in the last digit of a score."""
+    """Check that two answers are the same. A score may differ in the last digit when others are asked together."""
     assert answer.label == asked.label
     assert answer.score == pytest.approx(asked.score, abs=1e-6)
     assert [best.label for best in answer.best] == [best.label for best in asked.best]

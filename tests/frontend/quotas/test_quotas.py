@@ -190,6 +190,27 @@ def test_so_many_calls_are_in_flight(ledger: Ledger) -> None:
     asked(quotas, ACME)
 
 
+def test_the_steps_of_a_pipeline_count_as_requests_and_take_no_slot_of_their_own(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(requests_per_second=1, burst=4, in_flight=1), ledger)
+    outer = quotas.enter(ACME, "pipeline", 1)
+    assert quotas.enter(ACME, "first", 1, is_inner=True) is None
+    assert quotas.enter(ACME, "second", 1, is_inner=True) is None
+    refusal(lambda: quotas.enter(ACME, "pipeline", 1))
+    assert outer is not None
+    quotas.leave(outer)
+    asked(quotas, ACME)
+    refusal(lambda: quotas.enter(ACME, "first", 1, is_inner=True))
+
+
+def test_where_each_model_is_a_tenant_a_pipeline_takes_slots_of_its_models(ledger: Ledger) -> None:
+    quotas = Quotas(Limits(in_flight=1), ledger)
+    inner = quotas.enter(ANYBODY, "first", 1, is_inner=True)
+    refusal(lambda: quotas.enter(ANYBODY, "first", 1))
+    assert inner is not None
+    quotas.leave(inner)
+    asked(quotas, ANYBODY, model="first")
+
+
 def test_what_is_refused_takes_nothing(ledger: Ledger) -> None:
     quotas = Quotas(Limits(requests_per_second=1, burst=3, in_flight=1), ledger)
     tenant = quotas.enter(ACME, "model", 1)
