@@ -20,9 +20,8 @@ from serving.call.closing import close_in_order
 from serving.call.identity import Right
 from serving.call.tasks import Tasks
 from serving.domain.errors import ModelUnusable, ServingError
-from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
-from serving.domain.pipelines.pipeline import Pipeline, Rights
+from serving.domain.pipelines.pipeline import Rights
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency
 
@@ -66,10 +65,10 @@ class PipelineBackend:
         """Send the document on its way; ``done`` is called with the outcome."""
         model_id = ModelId(query.model_id)
         manifest = self._manifests.manifest_at_hand(model_id)
-        pipeline = None if manifest is None else manifest.pipeline
-        if manifest is None or pipeline is None or not self._is_ready(pipeline):
+        prepared = self._prepared.get(model_id)
+        if prepared is None or prepared.manifest is not manifest:
             return self._tasks.start(self._submit_later(query, call, done)).cancel
-        return self._ready(model_id, manifest, pipeline).submit(query, call, done)
+        return prepared.submit(query, call, done)
 
     async def predict(self, query: Query, call: Call) -> Prediction:
         """Return the pipeline's answer to one query. Raises ServingError."""
@@ -139,18 +138,12 @@ class PipelineBackend:
         if pipeline is None:
             # The manifest was replaced between two looks.
             raise ModelUnusable("the model was a pipeline and is none any more; try again")
-        if not self._is_ready(pipeline):
+        if pipeline.detects:
             await self._languages.get_ready()
-        return self._ready(model_id, manifest, pipeline)
-
-    def _is_ready(self, pipeline: Pipeline) -> bool:
-        return self._languages.is_ready or not pipeline.detects
-
-    def _ready(self, model_id: ModelId, manifest: Manifest, pipeline: Pipeline) -> PreparedPipeline:
         prepared = self._prepared.get(model_id)
-        if prepared is None or prepared.pipeline is not pipeline:
+        if prepared is None or prepared.manifest is not manifest:
             if self._around is None:
                 raise RuntimeError("ask_through was not called")
-            prepared = PreparedPipeline(PipelineModel(model_id, manifest.model_version, pipeline), self._around)
-            self._prepared[model_id] = prepared
+            model = PipelineModel(model_id, manifest.model_version, pipeline)
+            prepared = self._prepared[model_id] = PreparedPipeline(model, manifest, self._around)
         return prepared

@@ -8,6 +8,7 @@ from frontend.pipelines.walk import PipelineModel, Surroundings, Walk
 from serving.call.call import Call
 from serving.call.identity import ANYBODY
 from serving.domain.errors import ModelUnusable, ServingError
+from serving.domain.manifest import Manifest
 from serving.domain.pipelines.pipeline import MOST_DEPTH, Rights
 from serving.domain.prediction import Query
 
@@ -17,10 +18,12 @@ class PreparedPipeline:
 
     Args:
         model: the pipeline.
+        manifest: manifest that defines the pipeline.
         around: what all pipelines share.
     """
 
-    def __init__(self, model: PipelineModel, around: Surroundings) -> None:
+    def __init__(self, model: PipelineModel, manifest: Manifest, around: Surroundings) -> None:
+        self.manifest = manifest
         self.pipeline = model.pipeline
         self._model = model
         self._around = around

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from grpc import StatusCode
+
 from frontend.engines.backend import ManifestsAtHand
 from frontend.engines.submission import Done, Submit, Withdraw
 from frontend.pipelines.call import PipelineCall
@@ -98,8 +100,9 @@ class Walk:
         self.has_ended = True
         if isinstance(outcome, Prediction) and turn.onward is Onward.ANSWERED:
             model = self._model
-            answer = self._judged(outcome)
-            self._done(answer._replace(model_id=model.model_id, model_version=model.version, path=tuple(self._path)))
+            label, score, best, _, _, fallback, explanation, _ = self._judged(outcome)
+            path = tuple(self._path)
+            self._done(Prediction(label, score, best, model.model_id, model.version, fallback, explanation, path))
         else:
             self._done(failure(self._model.model_id, stay.name, turn.onward, outcome))
 
@@ -161,9 +164,13 @@ class _Stay:
         if self._has_ended:
             return
         if isinstance(outcome, Prediction):
+            if self.step.vote is None:
+                self._end(outcome)
+                return
             self._answers[index] = outcome
             if len(self._answers) == len(self.step.ask):
-                self._end(self._joined())
+                answers = [answer for _, answer in sorted(self._answers.items())]
+                self._end(counted(self.step.vote, answers, self._walk.query.k))
         elif isinstance(outcome, DeadlineExceeded) and self._alarm is not None:
             self._too_late()
         else:
@@ -175,10 +182,17 @@ class _Stay:
         if not isinstance(outcome, Prediction):
             code = status_of(outcome).code
             return PathStep(self.name, (), "", 0.0, seconds, turn.onward, turn.next, code)
-        models = tuple(ModelVersion(each.model_id, each.model_version) for _, each in sorted(self._answers.items()))
+        models = self._models_of(outcome)
+        onward, after = turn
         return PathStep(
-            self.name, models, outcome.label, outcome.score, seconds, turn.onward, turn.next, path=outcome.path
+            self.name, models, outcome.label, outcome.score, seconds, onward, after, StatusCode.OK, outcome.path
         )
+
+    def _models_of(self, outcome: Prediction) -> tuple[ModelVersion, ...]:
+        """Return the models that answered: none where the language was detected."""
+        if self.step.vote is not None:
+            return tuple(ModelVersion(each.model_id, each.model_version) for _, each in sorted(self._answers.items()))
+        return (ModelVersion(outcome.model_id, outcome.model_version),) if self.step.ask else ()
 
     def _question(self, model: str) -> Query:
         query, step = self._walk.query, self.step
@@ -189,10 +203,6 @@ class _Stay:
         # A step that can go on has to know whether its models fall back by their own thresholds.
         threshold = query.threshold if step.otherwise is None else None
         return Query(model, query.document, k, threshold, query.explain, query.key)
-
-    def _joined(self) -> Prediction:
-        answers = [answer for _, answer in sorted(self._answers.items())]
-        return answers[0] if self.step.vote is None else counted(self.step.vote, answers, self._walk.query.k)
 
     def _too_late(self) -> None:
         if not self._has_ended:

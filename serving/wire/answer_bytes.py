@@ -21,22 +21,15 @@ from serving.domain.errors import ServingError
 from serving.domain.prediction import Outcome, Prediction
 from serving.stubs import prediction_service_pb2 as pb
 from serving.wire.messages import fill_result, ready_outcome_of, ready_outcomes_of, response_of
+from serving.wire.path_bytes import path_bytes
+from serving.wire.tags import FIXED32, LENGTH_DELIMITED, tag_of
 
 _REMEMBERED: Final = 1 << 14
-_FIXED32: Final = 5
-_LENGTH_DELIMITED: Final = 2
-
-
-def _tag(message: type, field: str, wire_type: int) -> int:
-    number: int = message.DESCRIPTOR.fields_by_name[field].number  # type: ignore[attr-defined]
-    return number << 3 | wire_type
-
-
 _SCORE: Final = struct.Struct("<Bf")
-_SCORE_TAG: Final = _tag(pb.PredictResponse, "score", _FIXED32)
-_RESPONSE_TAG: Final = bytes([_tag(pb.PredictorPredictResult, "response", _LENGTH_DELIMITED)])
-_RESULT_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "results", _LENGTH_DELIMITED)])
-_REPLICA_TAG: Final = bytes([_tag(pb.PredictorPredictBatchResponse, "replica", _LENGTH_DELIMITED)])
+_SCORE_TAG: Final = tag_of(pb.PredictResponse, "score", FIXED32)
+_RESPONSE_TAG: Final = bytes([tag_of(pb.PredictorPredictResult, "response", LENGTH_DELIMITED)])
+_RESULT_TAG: Final = bytes([tag_of(pb.PredictorPredictBatchResponse, "results", LENGTH_DELIMITED)])
+_REPLICA_TAG: Final = bytes([tag_of(pb.PredictorPredictBatchResponse, "replica", LENGTH_DELIMITED)])
 # Longer answers contain explanations or many labels, and do not recur.
 _MOST_BYTES_TO_REMEMBER: Final = 512
 
@@ -44,9 +37,10 @@ _MOST_BYTES_TO_REMEMBER: Final = 512
 def answer_bytes(prediction: Prediction) -> bytes:
     """Return the response that answers ``prediction``, serialized."""
     label, score, best, model_id, version, fallback, explanation, path = prediction
-    if best or fallback is not None or explanation is not None or path:
+    if best or fallback is not None or explanation is not None:
         return response_of(pb.PredictResponse, prediction).SerializeToString()
-    return _all_but_the_score(label, model_id, version) + _SCORE.pack(_SCORE_TAG, score)
+    answer = _all_but_the_score(label, model_id, version) + _SCORE.pack(_SCORE_TAG, score)
+    return answer + path_bytes(path) if path else answer
 
 
 def batch_answer_bytes(outcomes: Sequence[Outcome | None], replica: str) -> bytes:

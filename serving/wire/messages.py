@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TypeVar
 
-from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
-
 from intent_serving_client.messages import DECIMALS, fill_request, outcome_of
 from serving.domain.errors import ServingError, status_of
 from serving.domain.prediction import Outcome, PathStep, Prediction, Query
@@ -82,7 +80,7 @@ def explain_response_of(prediction: Prediction) -> pb.ExplainResponse:
     """Return the response with ``prediction``, which has an explanation."""
     response = pb.ExplainResponse(label=prediction.label, score=prediction.score)
     _fill_reasons(response, prediction)
-    _fill_path(response.path, prediction.path)
+    response.path.extend(map(path_step_of, prediction.path))
     return response
 
 
@@ -135,23 +133,22 @@ def _fill(response: pb.PredictResponse | pb.PredictorPredictResponse, prediction
     _fill_reasons(response, prediction)
     # Predictors know no pipelines.
     if isinstance(response, pb.PredictResponse):
-        _fill_path(response.path, prediction.path)
+        response.path.extend(map(path_step_of, prediction.path))
 
 
-def _fill_path(messages: RepeatedCompositeFieldContainer[pb.PathStep], path: Sequence[PathStep]) -> None:
-    for step in path:
-        message = messages.add(
-            name=step.name,
-            label=step.label,
-            score=step.score,
-            milliseconds=step.seconds * 1e3,
-            onward=pb.Onward.Value(step.onward.name),
-            next=step.next,
-            code=step.code.value[0],
-        )
-        for model in step.models:
-            message.models.add(id=model.model_id, version=model.version)
-        _fill_path(message.path, step.path)
+def path_step_of(step: PathStep) -> pb.PathStep:
+    """Return the message of a step of a pipeline."""
+    return pb.PathStep(
+        name=step.name,
+        models=[pb.ModelIdentity(id=model.model_id, version=model.version) for model in step.models],
+        label=step.label,
+        score=step.score,
+        milliseconds=step.seconds * 1e3,
+        onward=pb.Onward.Value(step.onward.name),
+        next=step.next,
+        code=step.code.value[0],
+        path=map(path_step_of, step.path),
+    )
 
 
 def _fill_reasons(
