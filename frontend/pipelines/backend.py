@@ -10,6 +10,7 @@ from cachetools import LRUCache
 
 from frontend.engines.backend import ManifestsAtHand, Removed
 from frontend.engines.submission import Done, Submit, Withdraw, answer_of
+from frontend.pipelines.checks import Releases, check_models
 from frontend.pipelines.counts import StepCounts
 from frontend.pipelines.languages import LanguageDetector
 from frontend.pipelines.prepared import PreparedPipeline
@@ -28,7 +29,7 @@ from serving.domain.residency import ModelResidency
 _MOST_PREPARED: Final = 1024
 
 
-class Predictions(Submit, Protocol):
+class Predictions(Submit, Releases, Protocol):
     """The data plane, as callers use it."""
 
     async def load(self, model_id: str, call: Call) -> None:
@@ -84,6 +85,7 @@ class PipelineBackend:
 
         Raises:
             PermissionDenied: the pipeline gives a right to its models, which the caller may not manage.
+            ModelUnusable: the pipeline does not fit its models; the message names every fault.
             ServingError: a model cannot be loaded.
         """
         if self._predictions is None:
@@ -94,6 +96,7 @@ class PipelineBackend:
             # A version is loaded before it goes live.
             for model in models:
                 call.identity.check(Right.MANAGE, model)
+        await check_models(model_id, prepared.pipeline, self._predictions, self._manifests)
         inner = prepared.call_to_models(call, trusted=False)
         loaded = (model for model in models if call.identity.may_use(model))
         await asyncio.gather(*(self._predictions.load(model, inner) for model in loaded))

@@ -27,6 +27,7 @@ from serving.volume.model_store import (
     Fingerprint,
     ModelStore,
 )
+from serving.volume.pipelines import pipeline_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ def examine(root: Path, model_id: ModelId) -> Examination:
     manifest = folder.manifest
     if manifest is not None:
         findings += [finding for check in OF_MANIFESTS for finding in check(manifest)]
+    if manifest is not None and manifest.pipeline is not None:
+        findings += map(_of_pipeline, pipeline_faults(store, model_id, manifest.pipeline))
+        return Examination(tuple(findings), manifest)
     if manifest is not None and manifest.is_elsewhere:
         findings.append(_elsewhere())
         return Examination(tuple(findings), manifest)
@@ -102,6 +106,10 @@ def _unloadable(refused: ServingError) -> Finding:
     if isinstance(refused, InvalidManifest) or not problem:
         problem, advice = str(refused), "correct the manifest, and publish the model again"
     return error("cannot-be-loaded", f"the predictor cannot serve the model: {problem}", advice)
+
+
+def _of_pipeline(fault: str) -> Finding:
+    return error("pipeline", fault, "correct the steps, or publish the models that they ask")
 
 
 def _elsewhere() -> Finding:

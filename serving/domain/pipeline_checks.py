@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from serving.domain.confidence import FALLBACK_LABEL
 from serving.domain.errors import ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.pipelines.languages import LANGUAGES
 from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline, shown
-from serving.domain.pipelines.step import Step
+from serving.domain.pipelines.step import Step, Vote
 
 _MOST_LABELS_SHOWN: Final = 5
 
@@ -27,28 +28,40 @@ Asked: TypeAlias = Mapping[str, Sequence[Version] | ServingError]
 answer, or the reason that there is none."""
 
 
+def asked_next(models: Sequence[str], asked: Asked) -> list[str]:
+    """Return the models that pipelines among ``models`` may ask, and that ``asked`` does not have yet."""
+    inner = (further for model in models for pipeline in _pipelines_of(model, asked) for further in pipeline.models)
+    return [model for model in dict.fromkeys(inner) if model not in asked]
+
+
 def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
     """Return what is wrong with a pipeline, given the models that it asks; each fault names its step.
 
     Args:
         model_id: id of the pipeline.
         pipeline: the pipeline.
-        asked: the models that it asks, and those that pipelines among these ask.
+        asked: the models that it asks, and those that pipelines among these ask, :data:`MOST_DEPTH` pipelines deep.
     """
     faults: list[str] = []
     depths: dict[str, int] = {}
+    ways = _Ways(model_id, asked)
     for name, step in pipeline.steps.items():
         for model in step.ask:
             found = asked[model]
             if isinstance(found, ServingError):
                 faults.append(f"step {shown(name)} asks {model}: {found}")
                 continue
-            way = next(_ways_back(model_id, model, asked, ()), None)
-            if way is not None:
+            way = ways.back(model)
+            if way:
                 faults.append(f"step {shown(name)} leads back to the pipeline itself: {' -> '.join((model_id, *way))}")
+            elif ways.pipelines(model) >= MOST_DEPTH:
+                faults.append(
+                    f"step {shown(name)} asks {model}, a pipeline that asks further pipelines;"
+                    f" at most {MOST_DEPTH} may ask one another in turn"
+                )
             else:
-                depths[model] = _depth(model, asked)
-        faults.extend(_faults_of_routes(name, step, asked))
+                depths[model] = ways.depth(model)
+        faults.extend(_faults_of_routes(name, step, ways))
     depth = pipeline.depth_by(depths)
     if depth > MOST_DEPTH:
         faults.append(
@@ -58,14 +71,78 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
     return faults
 
 
-def _ways_back(model_id: ModelId, model: str, asked: Asked, way: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield each way from a model over pipelines to ``model_id``, or to a pipeline that the way has passed."""
-    if model in way or _may_be(model_id, model, asked):
-        yield (*way, model)
-        return
-    for inner in _pipelines_of(model, asked):
-        for further in inner.models:
-            yield from _ways_back(model_id, further, asked, (*way, model))
+class _Ways:
+    """Ways from one pipeline to models and through others. Each model is looked at once, however many lead to it."""
+
+    def __init__(self, model_id: ModelId, asked: Asked) -> None:
+        self._model_id = model_id
+        self._asked = asked
+        self._without_a_way_back: set[str] = set()
+        self._pipelines: dict[str, int] = {}
+        self._depths: dict[str, int] = {}
+        self._labels: dict[str, frozenset[str] | None] = {}
+
+    def back(self, model: str, way: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Return a way from a model to the pipeline, or to one that the way has passed; empty if there is none."""
+        if model in way or _may_be(self._model_id, model, self._asked):
+            return (*way, model)
+        if model not in self._without_a_way_back:
+            for further in self._models_of(model):
+                found = self.back(further, (*way, model))
+                if found:
+                    return found
+            self._without_a_way_back.add(model)
+        return ()
+
+    def pipelines(self, model: str) -> int:
+        """Return the number of pipelines on the longest way that begins with ``model``. REQUIRES: no way leads back."""
+        if model not in self._pipelines:
+            further = (self.pipelines(each) for each in self._models_of(model))
+            is_one = bool(_pipelines_of(model, self._asked))
+            self._pipelines[model] = is_one + max(further, default=0)
+        return self._pipelines[model]
+
+    def depth(self, model: str) -> int:
+        """Return the number of steps that a question to ``model`` takes. REQUIRES: no way leads back."""
+        if model not in self._depths:
+            depths = (
+                inner.depth_by({further: self.depth(further) for further in inner.models})
+                for inner in _pipelines_of(model, self._asked)
+            )
+            self._depths[model] = max(depths, default=1)
+        return self._depths[model]
+
+    def labels_of_step(self, step: Step) -> frozenset[str] | None:
+        """Return the labels that a step's models may answer; ``None`` if a manifest does not list them."""
+        labels = {FALLBACK_LABEL} if step.vote is Vote.MAJORITY else set()
+        for model in step.ask:
+            own = self._labels_of(model)
+            if own is None:
+                return None
+            labels |= own
+        return frozenset(labels)
+
+    def _labels_of(self, model: str) -> frozenset[str] | None:
+        if model not in self._labels:
+            # Pipelines that lead in a circle have no labels.
+            self._labels[model] = None
+            found = self._asked.get(model)
+            if found is not None and not isinstance(found, ServingError):
+                self._labels[model] = _union(self._labels_in(version.manifest) for version in found)
+        return self._labels[model]
+
+    def _labels_in(self, manifest: Manifest) -> frozenset[str] | None:
+        pipeline = manifest.pipeline
+        if pipeline is not None:
+            return _union(self.labels_of_step(step) for step in pipeline.steps.values() if not step.route)
+        if not manifest.classes:
+            return None
+        threshold = manifest.confidence.threshold
+        return frozenset(manifest.labels) | ({manifest.confidence.fallback} if threshold > 0.0 else set())
+
+    def _models_of(self, model: str) -> Iterator[str]:
+        for inner in _pipelines_of(model, self._asked):
+            yield from inner.models
 
 
 def _may_be(model_id: ModelId, model: str, asked: Asked) -> bool:
@@ -77,15 +154,6 @@ def _may_be(model_id: ModelId, model: str, asked: Asked) -> bool:
     return model == model_id or not is_a_version
 
 
-def _depth(model: str, asked: Asked) -> int:
-    """Return the number of steps that a question to ``model`` takes. REQUIRES: no way leads back."""
-    depths = (
-        inner.depth_by({further: _depth(further, asked) for further in inner.models})
-        for inner in _pipelines_of(model, asked)
-    )
-    return max(depths, default=1)
-
-
 def _pipelines_of(model: str, asked: Asked) -> Sequence[Pipeline]:
     found = asked.get(model, ())
     if isinstance(found, ServingError):
@@ -93,11 +161,11 @@ def _pipelines_of(model: str, asked: Asked) -> Sequence[Pipeline]:
     return [version.manifest.pipeline for version in found if version.manifest.pipeline is not None]
 
 
-def _faults_of_routes(name: str, step: Step, asked: Asked) -> Iterator[str]:
+def _faults_of_routes(name: str, step: Step, ways: _Ways) -> Iterator[str]:
     """Yield a fault for labels without a route, and for routes of labels that no model has."""
     if not step.route:
         return
-    labels = frozenset(LANGUAGES) if step.detect else _labels(step.ask, asked)
+    labels = LANGUAGES if step.detect else ways.labels_of_step(step)
     if labels is None:
         return
     what = "the detector knows no language" if step.detect else f"{' or '.join(step.ask)} has no label"
@@ -111,28 +179,10 @@ def _faults_of_routes(name: str, step: Step, asked: Asked) -> Iterator[str]:
         yield f'step {shown(name)} has no route for {listed}{more}, and no "otherwise"'
 
 
-def _labels(models: Sequence[str], asked: Asked) -> frozenset[str] | None:
-    """Return the labels that the models may answer; ``None`` if a manifest does not list them."""
-    labels: set[str] = set()
-    for model in models:
-        found = asked[model]
-        if isinstance(found, ServingError):
+def _union(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    union: set[str] = set()
+    for each in sets:
+        if each is None:
             return None
-        for version in found:
-            own = labels_of(version.manifest, asked)
-            if own is None:
-                return None
-            labels |= own
-    return frozenset(labels)
-
-
-def labels_of(manifest: Manifest, asked: Asked) -> frozenset[str] | None:
-    """Return the labels that a model may answer; ``None`` if its manifest does not list them."""
-    pipeline = manifest.pipeline
-    if pipeline is not None:
-        answering = [step for step in pipeline.steps.values() if not step.route]
-        return _labels([model for step in answering for model in step.ask], asked)
-    if not manifest.classes:
-        return None
-    threshold = manifest.confidence.threshold
-    return frozenset(manifest.labels) | ({manifest.confidence.fallback} if threshold > 0.0 else set())
+        union |= each
+    return frozenset(union)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
-from serving.domain.errors import InvalidManifest, ServingError
+from serving.domain.errors import InvalidManifest, ServingError, Unavailable
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of, versioned
-from serving.domain.pipeline_checks import Version, faults_of
-from serving.domain.pipelines.pipeline import Pipeline
+from serving.domain.pipeline_checks import Version, asked_next, faults_of
+from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import ModelStore
 
@@ -23,23 +22,20 @@ def pipeline_faults(store: ModelStore, model_id: ModelId, pipeline: Pipeline) ->
         pipeline: the pipeline.
 
     Raises:
-        VolumeUnavailable: the volume does not answer.
+        Unavailable: the volume does not answer.
     """
     inventory = Inventory(store)
     asked: dict[str, Sequence[Version] | ServingError] = {}
-    waiting = deque(pipeline.models)
-    while waiting:
-        model = waiting.popleft()
-        if model in asked:
-            continue
-        try:
-            asked[model] = versions = _versions(store, inventory, ModelId(model))
-        except ServingError as error:
-            asked[model] = error
-            continue
-        for version in versions:
-            inner = version.manifest.pipeline
-            waiting.extend(() if inner is None else inner.models)
+    due: Sequence[str] = pipeline.models
+    for _ in range(MOST_DEPTH):
+        for model in due:
+            try:
+                asked[model] = _versions(store, inventory, ModelId(model))
+            except Unavailable:
+                raise
+            except ServingError as error:
+                asked[model] = error
+        due = asked_next(due, asked)
     return faults_of(model_id, pipeline, asked)
 
 

@@ -34,7 +34,7 @@ DOMAINS = {
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     for name in MODELS:
-        publish(tmp_path, name, ModelVersion=f"{name}-1")
+        publish(tmp_path, name, ModelVersion=f"{name}-1", classes={"0": "bank", "1": "travel"})
     return tmp_path
 
 
@@ -267,3 +267,20 @@ async def test_loading_a_pipeline_loads_every_model_that_it_may_ask(models: Path
     async with plane(models, engine) as predictions:
         await predictions.load("p", a_call())
     assert sorted(engine.loaded) == ["bank", "large", "router", "travel"]
+
+
+async def test_a_pipeline_that_does_not_fit_its_models_is_not_loaded_and_every_fault_is_named(models: Path) -> None:
+    steps = {"first": {"ask": "router", "route": {"bank": "second", "sea": "gone"}}, "second": {"ask": "bank@9"}}
+    pipeline(models, "p", {"Start": "first", "Steps": steps})
+    engine = AtOnce(answers())
+    async with plane(models, engine) as predictions:
+        with refused(ModelUnusable) as caught:
+            await predictions.load("p", a_call())
+    for fault in (
+        'step "first" has a route for "sea", but router has no label of this name',
+        'step "first" has no route for "travel"',
+        'step "second" asks bank@9',
+        'step "gone" asks gone',
+    ):
+        assert fault in str(caught.value)
+    assert engine.loaded == []

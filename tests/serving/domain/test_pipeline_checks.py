@@ -8,7 +8,7 @@ import pytest
 from serving.domain.errors import ModelNotFound, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
-from serving.domain.pipeline_checks import Version, faults_of, labels_of
+from serving.domain.pipeline_checks import Version, faults_of
 from serving.domain.pipelines.pipeline import Pipeline
 
 GONE = ModelNotFound("no model has this runId")
@@ -124,5 +124,42 @@ def test_the_depth_counts_the_steps_of_pipelines_that_are_asked() -> None:
 
 
 def test_the_labels_of_a_pipeline_are_those_of_the_steps_that_answer() -> None:
-    asked = versions(r=model("bank", "travel"), **LEAVES)
-    assert labels_of(Manifest.model_validate(ROUTER), asked) == frozenset({"x", "y"})
+    asked = versions(p=ROUTER, r=model("bank", "travel"), **LEAVES)
+    assert faults(pipeline(a={"ask": "p", "route": {"x": "b", "z": "b"}}), asked, "outer") == [
+        'step "a" has a route for "z", but p has no label of this name',
+        'step "a" has no route for "y", and no "otherwise"',
+    ]
+
+
+def test_a_vote_by_majority_may_find_none() -> None:
+    asked = versions(r=model("bank"), s=model("bank"), b=model("x"))
+    voting = pipeline(a={"ask": ["r", "s"], "vote": "majority", "route": {"bank": "b"}})
+    assert faults(voting, asked) == ['step "a" has no route for "oos", and no "otherwise"']
+
+
+def test_so_many_pipelines_may_ask_one_another() -> None:
+    chain = {f"p{number}": pipeline(a={"ask": f"p{number + 1}"}) for number in range(4)}
+    asked = versions(**chain, p4=model("x"))
+    assert faults(chain["p0"], asked, "p0") == []
+    (fault,) = faults(pipeline(a={"ask": "p0"}), asked, "outer")
+    assert fault.startswith('step "a" asks p0, a pipeline that asks further pipelines; at most 4')
+
+
+def test_pipelines_that_ask_one_another_in_many_ways_are_checked_at_once() -> None:
+    many = {
+        f"p{level}-{number}": pipeline(
+            a={"ask": [f"p{level + 1}-{each}" for each in range(8)], "vote": "mean", "route": {"x": "b"}}
+        )
+        for level in range(30)
+        for number in range(8)
+    }
+    (fault, *_) = faults(
+        many["p0-0"], {**versions(**many, b=model("x")), **{f"p30-{n}": GONE for n in range(8)}}, "p0-0"
+    )
+    assert fault.startswith('step "a" asks p1-0, a pipeline that asks further pipelines')
+
+
+def test_labels_that_lead_in_a_circle_are_not_looked_for_without_an_end() -> None:
+    asked = versions(p=pipeline(a={"ask": "q"}), q=pipeline(a={"ask": "p"}), b=model("x"))
+    (fault,) = faults(pipeline(a={"ask": "p", "route": {"x": "b"}}), asked, "outer")
+    assert fault == 'step "a" leads back to the pipeline itself: outer -> p -> q -> p'
