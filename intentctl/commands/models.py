@@ -139,6 +139,8 @@ def _print_rows(names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
@@ -155,7 +157,7 @@ def _row(store: ModelStore, model_id: ModelId) -> dict[str, Any]:
     return row | {
         "version": manifest.model_version,
         "algorithm": manifest.algorithm,
-        "labels": len(manifest.classes),
-        "tokenizer": manifest.tokenizer or "by vocabulary",
+        "labels": None if manifest.is_elsewhere and not manifest.classes else len(manifest.classes),
+        "tokenizer": manifest.tokenizer or ("" if manifest.is_elsewhere else "by vocabulary"),
         "state": state,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Annotated, Final
 
 import typer
@@ -27,7 +28,7 @@ from intentctl.output import (
     print_json,
     print_table,
 )
-from intentctl.pipelines.paths import path_text
+from intentctl.pipelines.paths import path_text, steps_of
 from intentctl.predictions import as_dict
 from intentctl.shares import Threshold
 from serving.domain.errors import DeadlineExceeded, InvalidConnection, ServingError, Unavailable, status_of
@@ -114,18 +115,19 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome], *, with_path
             answered.append((text, outcome))
     # Omit columns that would be empty.
     more = [
-        (column, cell)
-        for column, cell in (
+        (column, cells)
+        for column, cells in (
             (Column("instead of", whole=True), _instead_of),
             (Column("words"), _words),
             (Column("path"), _path if with_paths else _nothing),
         )
-        if any(cell(prediction) for _, prediction in answered)
+        if any(any(cells(prediction)) for _, prediction in answered)
     ]
     rows: list[Sequence[str]] = []
     for text, prediction in answered:
-        rows.append((text, prediction.label, f"{prediction.score:.3f}", *(cell(prediction) for _, cell in more)))
-        rows += [("", best.label, f"{best.score:.3f}", *("" for _ in more)) for best in prediction.best[1:]]
+        best = ((prediction.label, prediction.score), *prediction.best[1:])
+        labels, scores = (label for label, _ in best), (f"{score:.3f}" for _, score in best)
+        rows += zip_longest([text], labels, scores, *(cells(prediction) for _, cells in more), fillvalue="")
     columns = [Column("document"), Column("label", style="bold green", whole=True), Column("score", right=True)]
     if rows:
         print_table([*columns, *(column for column, _ in more)], rows)
@@ -134,31 +136,33 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome], *, with_path
             console.print(marked(_account(prediction, prediction.explanation), text), highlight=False, soft_wrap=True)
 
 
-def _instead_of(prediction: Prediction) -> str:
+def _instead_of(prediction: Prediction) -> Sequence[str]:
     """Return the best label and the reason for the fallback; empty if the answer did not fall back."""
     fallback = prediction.fallback
-    return f"{fallback.best.label} ({fallback.best.score:.3f} < {fallback.threshold:g})" if fallback else ""
+    return [f"{fallback.best.label} ({fallback.best.score:.3f} < {fallback.threshold:g})"] if fallback else []
 
 
-def _path(prediction: Prediction) -> str:
-    return path_text(prediction.path)
+def _path(prediction: Prediction) -> Sequence[str]:
+    """Return the steps, one in a row; scripts read them in the line of their document."""
+    return steps_of(prediction.path) if console.is_terminal else [path_text(prediction.path)]
 
 
-def _nothing(_: Prediction) -> str:
-    return ""
+def _nothing(_: Prediction) -> Sequence[str]:
+    return []
 
 
-def _words(prediction: Prediction) -> str:
+def _words(prediction: Prediction) -> Sequence[str]:
     """Return what each word adds to the best label, if requested; empty on a terminal, which shows colours instead."""
     if prediction.explanation is None or console.is_terminal:
-        return ""
+        return []
     account = _account(prediction, prediction.explanation)
-    return " ".join(
+    words = (
         f"{UNKNOWN_MARK}{shown(word.text)}{UNKNOWN_MARK}{word.adds:+z.3f}"
         if word.is_unknown
         else f"{shown(word.text)}{word.adds:+z.3f}"
         for word in account.words
     )
+    return [" ".join(words)]
 
 
 def _account(prediction: Prediction, explanation: Explanation) -> Account:

@@ -1,4 +1,4 @@
-"""The way of a document through a pipeline, in one line."""
+"""The way of a document through a pipeline, as text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ _MILLISECONDS: Final = 1e3
 _NEXT: Final = " > "
 
 
+def steps_of(path: Sequence[PathStep]) -> list[str]:
+    """Return each step with its label, score and milliseconds, and why the document went on."""
+    return [_step_text(step) for step in path]
+
+
 def path_text(path: Sequence[PathStep]) -> str:
-    """Return the steps with labels, scores and milliseconds, and why the document went on; empty without steps."""
-    return _NEXT.join(map(_step_text, path))
+    """Return all steps in one line; empty without steps."""
+    return _NEXT.join(steps_of(path))
 
 
 def _step_text(step: PathStep) -> str:

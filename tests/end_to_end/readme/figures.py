@@ -16,7 +16,8 @@ _VARYING: Final[Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], 
     (re.compile(r"\brequest_id=[0-9a-f]{32}"), "request_id=ID"),
     # The folder of the clone.
     (re.compile(r"/\S+(?=/\.venv\b)"), "CLONE"),
-    # How long training takes.
+    # How long training takes, and steps of pipelines.
+    (re.compile(r"\(\d+\.\d ms\)"), "(TIME)"),
     (re.compile(r"(│ seconds +│ +)[\d.]+ │"), r"\1SECONDS │"),
     # Scores: kernels of different processors add in different orders. Four digits are the same everywhere.
     (re.compile(r"\d+\.\d{5,}(e-?\d+)?|\d+(\.\d+)?e-\d+"), lambda found: f"{float(found[0]):.3g}"),
