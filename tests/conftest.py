@@ -54,6 +54,21 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         cache.set(_key_of(session.config), time.monotonic() - session.config.stash[_STARTED])
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the tests of the longest time limits where several processes share the tests.
+
+    A long test that began last would leave the other processes without work.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=_time_limit, reverse=True)
+
+
+def _time_limit(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark is not None and mark.args else 0.0
+
+
 def _key_of(config: pytest.Config) -> str:
     chosen = " ".join(map(str, config.invocation_params.args))
     return f"intent/seconds/{hashlib.sha256(chosen.encode()).hexdigest()[:16]}"
