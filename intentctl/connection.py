@@ -74,7 +74,7 @@ def fail_unanswered(
     """
     message = str(error)
     if not isinstance(error, Unreachable | NoAnswerInTime):
-        message = f"no answer from {address}: {error}"
+        message = f"{address} cannot answer: {error}"
     if isinstance(error, DeadlineExceeded):
         message += f"; {longer}"
     elif isinstance(error, Unreachable) and not error.is_listening and not connection.is_encrypted:
