@@ -18,9 +18,9 @@ from frontend.pipelines.walk import PipelineModel, Surroundings
 from grpc_http2.alarms import alarms_of
 from serving.call.call import Call, enter_call
 from serving.call.closing import close_in_order
-from serving.call.identity import Right
+from serving.call.identity import Identity, Right
 from serving.call.tasks import Tasks
-from serving.domain.errors import ModelUnusable, ServingError
+from serving.domain.errors import ModelUnusable, PermissionDenied, ServingError
 from serving.domain.model_id import ModelId
 from serving.domain.pipelines.pipeline import Rights
 from serving.domain.prediction import Outcome, Prediction, Query
@@ -94,8 +94,7 @@ class PipelineBackend:
         models = prepared.pipeline.models
         if prepared.pipeline.rights is Rights.PIPELINE:
             # A version is loaded before it goes live.
-            for model in models:
-                call.identity.check(Right.MANAGE, model)
+            _check_may_give(models, call.identity)
         await check_models(model_id, prepared.pipeline, self._predictions, self._manifests)
         inner = prepared.call_to_models(call, trusted=False)
         loaded = (model for model in models if call.identity.may_use(model))
@@ -150,3 +149,15 @@ class PipelineBackend:
             model = PipelineModel(model_id, manifest.model_version, pipeline)
             prepared = self._prepared[model_id] = PreparedPipeline(model, manifest, self._around)
         return prepared
+
+
+def _check_may_give(models: Sequence[str], identity: Identity) -> None:
+    """Check that a caller may have a pipeline give the right to its models. Raises PermissionDenied."""
+    identity.check_right(Right.MANAGE)
+    foreign = [model for model in models if not identity.may_use(model)]
+    if foreign:
+        identity.counters.denied += 1
+        raise PermissionDenied(
+            f'the pipeline has "Rights": "pipeline", and the caller may not manage {", ".join(foreign)};'
+            " ask the operator for these models, or leave out Rights"
+        )
