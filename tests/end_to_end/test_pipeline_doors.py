@@ -271,15 +271,16 @@ def test_the_caller_needs_the_rights_of_each_model_unless_the_pipeline_gives_the
         {
             "tenant": identity_of("tenant", "predict", "explain", models=["mine"]),
             "owner": identity_of("owner", "predict", "manage", models=["mine", DOMAIN]),
-            "operator": identity_of("operator", "predict", "explain", "manage", limits=LIMITS),
+            "operator": identity_of("operator", "manage"),
+            "limited": identity_of("limited", "predict", limits=LIMITS),
         },
     )
     with running_service("model_service", volume, tmp_path, "--access-file", str(access)) as service:
-        tenant, owner, operator = (
+        tenant, owner, limited = (
             IntentClient(service.address, timeout=PATIENCE, options=ChannelOptions(credential=a_key(name)))
-            for name in ("tenant", "owner", "operator")
+            for name in ("tenant", "owner", "limited")
         )
-        with tenant, owner, operator:
+        with tenant, owner, limited:
             assert owner.predict("mine@1", DOCUMENT).label == "balance"
             # The owner has no right to the model that is asked where the first one is unsure.
             with pytest.raises(PermissionDenied, match='step "clinc150" of mine@1'):
@@ -304,9 +305,9 @@ def test_the_caller_needs_the_rights_of_each_model_unless_the_pipeline_gives_the
 
             # Each call takes a document for the pipeline, and one for its model.
             for _ in range(2):
-                assert operator.predict("mine@1", DOCUMENT).label == "balance"
+                assert limited.predict("mine@1", DOCUMENT).label == "balance"
             with pytest.raises(OutOfCapacity):
-                operator.predict("mine@1", DOCUMENT)
+                limited.predict("mine@1", DOCUMENT)
 
 
 def managing(service: Service, caller: str) -> ManagementClient:
