@@ -116,6 +116,10 @@ class Call:
         """Return the call with another deadline, for a part of its work; the notes are shared."""
         return Call(self.request_id, deadline, self.identity, self.span, self.notes)
 
+    def with_identity(self, identity: Identity) -> Call:
+        """Return the call with another identity, for a part of its work; the notes are shared."""
+        return Call(self.request_id, self.deadline, identity, self.span, self.notes)
+
     def with_span(self, span: Span) -> Call:
         """Return the call with ``span``, for a part of its work; the notes are shared."""
         return Call(self.request_id, self.deadline, self.identity, span, self.notes)
