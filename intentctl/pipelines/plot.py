@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from intentctl.pipelines.description import OTHERWISE, question_of, ways_of
+from intentctl.pipelines.description import OTHERWISE, question_of
+from intentctl.pipelines.layout import Course, Layout, Place, layout_of
 from serving.domain.pipelines.pipeline import Pipeline
 from serving.telemetry.foreign_text import shown
 
-_Place: TypeAlias = tuple[int, int]
+_Point: TypeAlias = tuple[float, float]
+"""Point of the picture, in inches."""
 
-_INCHES_OF_COLUMN: Final = 4.0
-_INCHES_OF_ROW: Final = 0.9
+_BOX_CHARACTERS: Final = 26
+_LABEL_CHARACTERS: Final = 24
+_BOX_INCHES: Final = 2.1
+"""Width of the boxes of one column; a line of a box is no wider."""
+_GAP_INCHES: Final = 2.0
+"""Distance between the boxes of two columns, where the labels stand."""
+_LINE_INCHES: Final = 0.17
+_LEAST_ROW_INCHES: Final = 0.65
 _DOTS_PER_INCH: Final = 120
 _STEP: Final = "#dbe9f6"
 _MODEL: Final = "#e8f3e1"
 _LINE: Final = "#4a5a6a"
 _OTHERWISE: Final = "#c0703a"
-_LABEL_AT: Final = 0.55
-_LINE_CHARACTERS: Final = 26
 
 
 def draw(pipeline: Pipeline, title: str, path: Path) -> None:
@@ -35,22 +43,22 @@ def draw(pipeline: Pipeline, title: str, path: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    places = _places(pipeline)
-    columns = 1 + max(column for column, _ in places.values())
-    rows = 1 + max(row for _, row in places.values())
-    figure, axes = plt.subplots(figsize=(_INCHES_OF_COLUMN * columns, _INCHES_OF_ROW * rows + 1.0))
-    boxes: dict[str, Any] = {}
-    for name, step in pipeline.steps.items():
-        column, row = places[name]
-        is_model = step.ask == (name,)
-        text = shown(name) if is_model else f"{shown(name)}\n{shown(question_of(step))}"
-        style = {"boxstyle": "round,pad=0.5", "facecolor": _MODEL if is_model else _STEP, "edgecolor": _LINE}
-        boxes[name] = axes.text(column, -row, text, ha="center", va="center", fontsize=9, bbox=style, zorder=3)
-    for name, step in pipeline.steps.items():
-        for way in ways_of(step):
-            _arrow(axes, places[name], places[way.target], (boxes[name], boxes[way.target]), way.labels)
-    axes.set_xlim(-0.5, columns - 0.5)
-    axes.set_ylim(-rows + 0.4, 0.6)
+    layout = layout_of(pipeline)
+    texts = {name: _text_of(pipeline, name) for name in layout.steps}
+    lines = max(text.count("\n") + 1 for text in (*texts.values(), *(_wrapped(way.labels) for way in layout.courses)))
+    scale = _Scale(layout, max(_LEAST_ROW_INCHES, (lines + 2) * _LINE_INCHES))
+    figure, axes = plt.subplots(figsize=(scale.width, scale.height))
+    for name, place in layout.steps.items():
+        colour = _MODEL if pipeline.steps[name].ask == (name,) else _STEP
+        style = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": _LINE}
+        axes.text(*scale.middle(place), texts[name], ha="center", va="center", fontsize=9, bbox=style, zorder=3)
+    # The boxes have widths of their own: arrows end where the box of their target begins.
+    figure.canvas.draw()
+    boxes = dict(zip(layout.steps.values(), (text.get_bbox_patch() for text in axes.texts), strict=True))
+    for course in layout.courses:
+        _arrow(axes, scale, course, (boxes[course.places[0]], boxes[course.places[-1]]))
+    axes.set_xlim(0.0, scale.width)
+    axes.set_ylim(0.0, scale.height)
     axes.set_axis_off()
     axes.set_title(shown(title), fontsize=11)
     try:
@@ -59,29 +67,66 @@ def draw(pipeline: Pipeline, title: str, path: Path) -> None:
         plt.close(figure)
 
 
-def _arrow(axes: Any, start: _Place, end: _Place, boxes: tuple[Any, Any], labels: str) -> None:
-    """Draw a way onward, with its labels nearer to its end, where fewer ways meet."""
-    (column, row), (ahead, below) = start, end
-    colour = _OTHERWISE if labels == OTHERWISE else _LINE
-    first, last = (box.get_bbox_patch() for box in boxes)
-    style = {"arrowstyle": "->", "color": colour, "patchA": first, "patchB": last}
-    axes.annotate("", xy=(ahead, -below), xytext=(column, -row), arrowprops=style, zorder=1)
-    place = column + _LABEL_AT * (ahead - column), -(row + _LABEL_AT * (below - row))
+class _Scale:
+    """Conversion from places to inches."""
+
+    def __init__(self, layout: Layout, row_inches: float) -> None:
+        self._row_inches = row_inches
+        self.width = layout.columns * _BOX_INCHES + (layout.columns - 1) * _GAP_INCHES + 0.2
+        self.height = layout.rows * row_inches + 0.2
+
+    def middle(self, place: Place) -> _Point:
+        """Return the middle of a box at the place."""
+        across = 0.1 + place.column * (_BOX_INCHES + _GAP_INCHES) + _BOX_INCHES / 2
+        return across, self.height / 2 + place.height * self._row_inches
+
+    def gap(self, start: Place, end: Place) -> tuple[_Point, _Point]:
+        """Return where a way leaves the column of one place, and where it enters that of the next one."""
+        (left, low), (right, high) = self.middle(start), self.middle(end)
+        return (left + _BOX_INCHES / 2, low), (right - _BOX_INCHES / 2, high)
+
+
+def _arrow(axes: Any, scale: _Scale, course: Course, boxes: tuple[Any, Any]) -> None:
+    """Draw a way onward, with its labels in the first gap, nearer to its end, where fewer ways meet."""
+    from matplotlib.patches import FancyArrowPatch  # noqa: PLC0415 - see above
+    from matplotlib.path import Path as Curve  # noqa: PLC0415
+
+    colour = _OTHERWISE if course.labels == OTHERWISE else _LINE
+    points, codes = _curve(scale, course.places, Curve)
+    arrow = FancyArrowPatch(
+        path=Curve(points, codes), arrowstyle="-|>", mutation_scale=10, color=colour, fill=False, zorder=1
+    )
+    arrow.patchA, arrow.patchB = boxes
+    axes.add_patch(arrow)
+    (left, low), (right, high) = scale.gap(*course.places[:2])
+    share = 0.62
+    # The height of the curve below at this share of its width.
+    bend = share * share * (3 - 2 * share)
     background = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    text = "\n".join(textwrap.wrap(shown(labels), _LINE_CHARACTERS))
-    axes.text(*place, text, ha="center", va="center", fontsize=7, color=colour, bbox=background, zorder=2)
+    place = left + share * (right - left), low + bend * (high - low)
+    axes.text(
+        *place, _wrapped(course.labels), ha="center", va="center", fontsize=7, color=colour, bbox=background, zorder=2
+    )
 
 
-def _places(pipeline: Pipeline) -> dict[str, _Place]:
-    """Return the column and row of each step; a step is in the column behind the last of those that lead to it."""
-    columns = {pipeline.start: 0}
-    for name, step in pipeline.steps.items():
-        for target in step.targets:
-            columns[target] = max(columns.get(target, 0), columns[name] + 1)
-    taken: dict[int, int] = {}
-    places: dict[str, _Place] = {}
-    for name in pipeline.steps:
-        column = columns[name]
-        places[name] = column, taken.get(column, 0)
-        taken[column] = taken.get(column, 0) + 1
-    return places
+def _curve(scale: _Scale, places: Sequence[Place], curve: Any) -> tuple[list[_Point], list[int]]:
+    """Return the points and codes of a line that is level in each column, and bends in the gaps between them."""
+    points, codes = [scale.middle(places[0])], [curve.MOVETO]
+    for start, end in pairwise(places):
+        (left, low), (right, high) = scale.gap(start, end)
+        half = (left + right) / 2
+        points += [(left, low), (half, low), (half, high), (right, high)]
+        codes += [curve.LINETO, curve.CURVE4, curve.CURVE4, curve.CURVE4]
+    points.append(scale.middle(places[-1]))
+    codes.append(curve.LINETO)
+    return points, codes
+
+
+def _text_of(pipeline: Pipeline, name: str) -> str:
+    step = pipeline.steps[name]
+    texts = [name] if step.ask == (name,) else [name, question_of(step)]
+    return "\n".join("\n".join(textwrap.wrap(shown(text), _BOX_CHARACTERS)) for text in texts)
+
+
+def _wrapped(labels: str) -> str:
+    return "\n".join(textwrap.wrap(shown(labels), _LABEL_CHARACTERS))
