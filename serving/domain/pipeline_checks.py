@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from serving.domain.confidence import FALLBACK_LABEL
 from serving.domain.errors import ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.pipelines.languages import LANGUAGES
 from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline, shown
-from serving.domain.pipelines.step import Step
+from serving.domain.pipelines.step import Step, Vote
 
 _MOST_LABELS_SHOWN: Final = 5
 
@@ -37,17 +39,18 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
     """
     faults: list[str] = []
     depths: dict[str, int] = {}
+    passed: set[str] = set()
     for name, step in pipeline.steps.items():
         for model in step.ask:
             found = asked[model]
             if isinstance(found, ServingError):
                 faults.append(f"step {shown(name)} asks {model}: {found}")
                 continue
-            way = next(_ways_back(model_id, model, asked, ()), None)
+            way = _way_back(model_id, model, asked, (), passed)
             if way is not None:
                 faults.append(f"step {shown(name)} leads back to the pipeline itself: {' -> '.join((model_id, *way))}")
             else:
-                depths[model] = _depth(model, asked)
+                _depth(model, asked, depths)
         faults.extend(_faults_of_routes(name, step, asked))
     depth = pipeline.depth_by(depths)
     if depth > MOST_DEPTH:
@@ -58,14 +61,29 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
     return faults
 
 
-def _ways_back(model_id: ModelId, model: str, asked: Asked, way: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield each way from a model over pipelines to ``model_id``, or to a pipeline that the way has passed."""
+def _way_back(
+    model_id: ModelId, model: str, asked: Asked, way: tuple[str, ...], passed: set[str]
+) -> tuple[str, ...] | None:
+    """Return a way from a model over pipelines to ``model_id``, or to a pipeline that the way has passed, if any.
+
+    Args:
+        model_id: id of the pipeline that is checked.
+        model: the model.
+        asked: the models.
+        way: pipelines that lead to the model.
+        passed: models from which no way leads back, each of which is looked at once.
+    """
     if model in way or _may_be(model_id, model, asked):
-        yield (*way, model)
-        return
+        return (*way, model)
+    if model in passed:
+        return None
     for inner in _pipelines_of(model, asked):
         for further in inner.models:
-            yield from _ways_back(model_id, further, asked, (*way, model))
+            found = _way_back(model_id, further, asked, (*way, model), passed)
+            if found is not None:
+                return found
+    passed.add(model)
+    return None
 
 
 def _may_be(model_id: ModelId, model: str, asked: Asked) -> bool:
@@ -77,13 +95,18 @@ def _may_be(model_id: ModelId, model: str, asked: Asked) -> bool:
     return model == model_id or not is_a_version
 
 
-def _depth(model: str, asked: Asked) -> int:
-    """Return the number of steps that a question to ``model`` takes. REQUIRES: no way leads back."""
-    depths = (
-        inner.depth_by({further: _depth(further, asked) for further in inner.models})
-        for inner in _pipelines_of(model, asked)
-    )
-    return max(depths, default=1)
+def _depth(model: str, asked: Asked, known: dict[str, int]) -> int:
+    """Return the number of steps that a question to ``model`` takes, and keep it in ``known``.
+
+    REQUIRES: no way leads back.
+    """
+    if model not in known:
+        depths = (
+            inner.depth_by({further: _depth(further, asked, known) for further in inner.models})
+            for inner in _pipelines_of(model, asked)
+        )
+        known[model] = max(depths, default=1)
+    return known[model]
 
 
 def _pipelines_of(model: str, asked: Asked) -> Sequence[Pipeline]:
@@ -97,7 +120,7 @@ def _faults_of_routes(name: str, step: Step, asked: Asked) -> Iterator[str]:
     """Yield a fault for labels without a route, and for routes of labels that no model has."""
     if not step.route:
         return
-    labels = frozenset(LANGUAGES) if step.detect else _labels(step.ask, asked)
+    labels = frozenset(LANGUAGES) if step.detect else _labels([step], asked)
     if labels is None:
         return
     what = "the detector knows no language" if step.detect else f"{' or '.join(step.ask)} has no label"
@@ -111,28 +134,45 @@ def _faults_of_routes(name: str, step: Step, asked: Asked) -> Iterator[str]:
         yield f'step {shown(name)} has no route for {listed}{more}, and no "otherwise"'
 
 
-def _labels(models: Sequence[str], asked: Asked) -> frozenset[str] | None:
-    """Return the labels that the models may answer; ``None`` if a manifest does not list them."""
-    labels: set[str] = set()
-    for model in models:
-        found = asked[model]
-        if isinstance(found, ServingError):
-            return None
-        for version in found:
-            own = labels_of(version.manifest, asked)
-            if own is None:
-                return None
-            labels |= own
-    return frozenset(labels)
-
-
 def labels_of(manifest: Manifest, asked: Asked) -> frozenset[str] | None:
     """Return the labels that a model may answer; ``None`` if its manifest does not list them."""
     pipeline = manifest.pipeline
     if pipeline is not None:
-        answering = [step for step in pipeline.steps.values() if not step.route]
-        return _labels([model for step in answering for model in step.ask], asked)
+        return _labels(_answering(pipeline), asked)
     if not manifest.classes:
         return None
     threshold = manifest.confidence.threshold
     return frozenset(manifest.labels) | ({manifest.confidence.fallback} if threshold > 0.0 else set())
+
+
+def _labels(steps: Iterable[Step], asked: Asked) -> frozenset[str] | None:
+    """Return the labels that the steps may have for an answer; ``None`` if a manifest does not list them."""
+    labels: set[str] = set()
+    # Pipelines that ask each other in a circle have another fault; here, each model counts once.
+    looked_at: set[str] = set()
+    waiting = deque(steps)
+    while waiting:
+        step = waiting.popleft()
+        if step.vote is Vote.MAJORITY and step.otherwise is None:
+            # Models that disagree fall back, whatever their thresholds.
+            labels.add(FALLBACK_LABEL)
+        for model in step.ask:
+            found = asked[model]
+            if isinstance(found, ServingError):
+                return None
+            for version in found if model not in looked_at else ():
+                inner = version.manifest.pipeline
+                if inner is not None:
+                    waiting.extend(_answering(inner))
+                    continue
+                own = labels_of(version.manifest, asked)
+                if own is None:
+                    return None
+                labels |= own
+            looked_at.add(model)
+    return frozenset(labels)
+
+
+def _answering(pipeline: Pipeline) -> Iterator[Step]:
+    """Yield the steps whose answers may be those of the pipeline."""
+    return (step for step in pipeline.steps.values() if not step.route)
