@@ -156,6 +156,6 @@ def _row(store: ModelStore, model_id: ModelId) -> dict[str, Any]:
         "version": manifest.model_version,
         "algorithm": manifest.algorithm,
         "labels": len(manifest.classes),
-        "tokenizer": manifest.tokenizer or "by vocabulary",
+        "tokenizer": manifest.tokenizer or ("" if manifest.is_elsewhere else "by vocabulary"),
         "state": state,
     }
