@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +22,10 @@ _LINE: Final = "#4a5a6a"
 _OTHERWISE: Final = "#c0703a"
 _LABEL_AT: Final = 0.55
 _LINE_CHARACTERS: Final = 26
+_MOST_LINES: Final = 8
+_CENTERED: Final[Mapping[str, Any]] = {"ha": "center", "va": "center"}
+# Names of labels are no formulas, even with dollar signs.
+_PLAIN: Final[Mapping[str, Any]] = {"parse_math": False}
 
 
 def draw(pipeline: Pipeline, title: str, path: Path) -> None:
@@ -45,14 +50,14 @@ def draw(pipeline: Pipeline, title: str, path: Path) -> None:
         is_model = step.ask == (name,)
         text = shown(name) if is_model else f"{shown(name)}\n{shown(question_of(step))}"
         style = {"boxstyle": "round,pad=0.5", "facecolor": _MODEL if is_model else _STEP, "edgecolor": _LINE}
-        boxes[name] = axes.text(column, -row, text, ha="center", va="center", fontsize=9, bbox=style, zorder=3)
+        boxes[name] = axes.text(column, -row, text, bbox=style, fontsize=9, zorder=3, **_PLAIN, **_CENTERED)
     for name, step in pipeline.steps.items():
         for way in ways_of(step):
             _arrow(axes, places[name], places[way.target], (boxes[name], boxes[way.target]), way.labels)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(-rows + 0.4, 0.6)
     axes.set_axis_off()
-    axes.set_title(shown(title), fontsize=11)
+    axes.set_title(shown(title), fontsize=11, **_PLAIN)
     try:
         figure.savefig(path, dpi=_DOTS_PER_INCH, format=path.suffix.removeprefix("."), bbox_inches="tight")
     finally:
@@ -68,8 +73,8 @@ def _arrow(axes: Any, start: _Place, end: _Place, boxes: tuple[Any, Any], labels
     axes.annotate("", xy=(ahead, -below), xytext=(column, -row), arrowprops=style, zorder=1)
     place = column + _LABEL_AT * (ahead - column), -(row + _LABEL_AT * (below - row))
     background = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    text = "\n".join(textwrap.wrap(shown(labels), _LINE_CHARACTERS))
-    axes.text(*place, text, ha="center", va="center", fontsize=7, color=colour, bbox=background, zorder=2)
+    text = "\n".join(textwrap.wrap(shown(labels), _LINE_CHARACTERS, max_lines=_MOST_LINES))
+    axes.text(*place, text, bbox=background, fontsize=7, color=colour, zorder=2, **_PLAIN, **_CENTERED)
 
 
 def _places(pipeline: Pipeline) -> dict[str, _Place]:

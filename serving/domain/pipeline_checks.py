@@ -43,7 +43,8 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
     for name, step in pipeline.steps.items():
         for model in step.ask:
             found = asked[model]
-            if isinstance(found, ServingError):
+            # The pipeline itself need not exist yet.
+            if isinstance(found, ServingError) and model != model_id:
                 faults.append(f"step {shown(name)} asks {model}: {found}")
                 continue
             way = _way_back(model_id, model, asked, (), passed)

@@ -96,6 +96,16 @@ def test_a_pipeline_that_a_release_may_lead_to_itself_is_told(asked_as: str, ans
     assert "leads back to the pipeline itself" in told
 
 
+@pytest.mark.parametrize("model_id", ["p", "p@1"])
+def test_a_pipeline_that_asks_itself_is_told_before_it_exists(model_id: str) -> None:
+    definition = pipeline(a={"ask": "m", "otherwise": model_id})
+    assert faults(definition, {**versions(m=model("x")), model_id: GONE}, model_id) == [
+        f'step "{model_id}" leads back to the pipeline itself: {model_id} -> {model_id}'
+    ]
+    other = pipeline(a={"ask": "m", "otherwise": "p@2"})
+    assert faults(other, {**versions(m=model("x")), "p@2": GONE}, model_id) == [f'step "p@2" asks p@2: {GONE}']
+
+
 def test_another_version_of_its_own_name_may_be_asked() -> None:
     definition = pipeline(a={"ask": "m", "otherwise": "p@2"})
     assert faults(definition, versions(**{"m": model("x"), "p@2": model("x")}), "p@1") == []
