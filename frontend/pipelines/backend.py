@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from cachetools import LRUCache
@@ -12,6 +13,7 @@ from frontend.engines.backend import ManifestsAtHand, Removed
 from frontend.engines.submission import Done, Submit, Withdraw, answer_of
 from frontend.pipelines.counts import StepCounts
 from frontend.pipelines.languages import LanguageDetector
+from frontend.pipelines.onward import failure
 from frontend.pipelines.prepared import PreparedPipeline
 from frontend.pipelines.walk import PipelineModel, Surroundings
 from grpc_http2.alarms import alarms_of
@@ -23,7 +25,7 @@ from serving.domain.errors import ModelUnusable, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
 from serving.domain.pipelines.pipeline import Pipeline, Rights
-from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.prediction import Onward, Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency
 
 _MOST_PREPARED: Final = 1024
@@ -85,7 +87,7 @@ class PipelineBackend:
 
         Raises:
             PermissionDenied: the pipeline gives a right to its models, which the caller may not manage.
-            ServingError: a model cannot be loaded.
+            ServingError: a model cannot be loaded; the message names its step.
         """
         if self._predictions is None:
             raise RuntimeError("ask_through was not called")
@@ -94,10 +96,16 @@ class PipelineBackend:
         if prepared.pipeline.rights is Rights.PIPELINE:
             # A version is loaded before it goes live.
             for model in models:
-                call.identity.check(Right.MANAGE, model)
+                with _naming_the_step(model_id, prepared.pipeline, model):
+                    call.identity.check(Right.MANAGE, model)
         inner = prepared.call_to_models(call, trusted=False)
-        loaded = (model for model in models if call.identity.may_use(model))
-        await asyncio.gather(*(self._predictions.load(model, inner) for model in loaded))
+        predictions = self._predictions
+
+        async def load(model: str) -> None:
+            with _naming_the_step(model_id, prepared.pipeline, model):
+                await predictions.load(model, inner)
+
+        await asyncio.gather(*(load(model) for model in models if call.identity.may_use(model)))
         return ModelResidency("", resident=True)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
@@ -154,3 +162,13 @@ class PipelineBackend:
             prepared = PreparedPipeline(PipelineModel(model_id, manifest.model_version, pipeline), self._around)
             self._prepared[model_id] = prepared
         return prepared
+
+
+@contextmanager
+def _naming_the_step(model_id: ModelId, pipeline: Pipeline, model: str) -> Iterator[None]:
+    """Raise the errors of a model as those of the first step that asks it."""
+    try:
+        yield
+    except ServingError as error:
+        name = next(name for name, step in pipeline.steps.items() if model in step.ask)
+        raise failure(model_id, name, Onward.FAILED, error) from error
