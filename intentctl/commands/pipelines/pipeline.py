@@ -7,7 +7,7 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from intentctl.command import IntentCommand, IntentGroup
+from intentctl.command import EXIT_CODES, IntentCommand, IntentGroup
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_line, print_table
 from intentctl.pipelines.description import lines_of, question_of, ways_of
 from serving.domain.errors import InvalidManifest, InvalidModelId, ServingError
@@ -24,6 +24,7 @@ pipeline = typer.Typer(
     name="pipeline",
     cls=IntentGroup,
     help="Check pipelines against the models that they ask, and draw them.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
 )
 
