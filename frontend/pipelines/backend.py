@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from cachetools import LRUCache
@@ -13,6 +14,7 @@ from frontend.engines.submission import Done, Submit, Withdraw, answer_of
 from frontend.pipelines.checks import Releases, check_models
 from frontend.pipelines.counts import StepCounts
 from frontend.pipelines.languages import LanguageDetector
+from frontend.pipelines.onward import failure
 from frontend.pipelines.prepared import PreparedPipeline
 from frontend.pipelines.walk import PipelineModel, Surroundings
 from grpc_http2.alarms import alarms_of
@@ -22,8 +24,8 @@ from serving.call.identity import Identity, Right
 from serving.call.tasks import Tasks
 from serving.domain.errors import ModelUnusable, PermissionDenied, ServingError
 from serving.domain.model_id import ModelId
-from serving.domain.pipelines.pipeline import Rights
-from serving.domain.prediction import Outcome, Prediction, Query
+from serving.domain.pipelines.pipeline import Pipeline, Rights
+from serving.domain.prediction import Onward, Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency
 
 _MOST_PREPARED: Final = 1024
@@ -97,8 +99,13 @@ class PipelineBackend:
             _check_may_give(models, call.identity)
         await check_models(model_id, prepared.pipeline, self._predictions, self._manifests)
         inner = prepared.call_to_models(call, trusted=False)
-        loaded = (model for model in models if call.identity.may_use(model))
-        await asyncio.gather(*(self._predictions.load(model, inner) for model in loaded))
+        predictions = self._predictions
+
+        async def load(model: str) -> None:
+            with _naming_the_step(model_id, prepared.pipeline, model):
+                await predictions.load(model, inner)
+
+        await asyncio.gather(*(load(model) for model in models if call.identity.may_use(model)))
         return ModelResidency("", resident=True)
 
     async def residency(self, model_id: ModelId, call: Call) -> Sequence[ModelResidency]:
@@ -161,3 +168,13 @@ def _check_may_give(models: Sequence[str], identity: Identity) -> None:
             f'the pipeline has "Rights": "pipeline", and the caller may not manage {", ".join(foreign)};'
             " ask the operator for these models, or leave out Rights"
         )
+
+
+@contextmanager
+def _naming_the_step(model_id: ModelId, pipeline: Pipeline, model: str) -> Iterator[None]:
+    """Raise the errors of a model as those of the first step that asks it."""
+    try:
+        yield
+    except ServingError as error:
+        name = next(name for name, step in pipeline.steps.items() if model in step.ask)
+        raise failure(model_id, name, Onward.FAILED, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def examine(root: Path, model_id: ModelId) -> Examination:
     manifest = folder.manifest
     if manifest is not None:
         findings += [finding for check in OF_MANIFESTS for finding in check(manifest)]
-    if manifest is not None and manifest.pipeline is not None:
-        findings += map(_of_pipeline, pipeline_faults(store, model_id, manifest.pipeline))
+    if folder.is_pipeline:
+        findings += _of_pipeline(store, model_id)
         return Examination(tuple(findings), manifest)
     if manifest is not None and manifest.is_elsewhere:
         findings.append(_elsewhere())
@@ -108,8 +109,20 @@ def _unloadable(refused: ServingError) -> Finding:
     return error("cannot-be-loaded", f"the predictor cannot serve the model: {problem}", advice)
 
 
-def _of_pipeline(fault: str) -> Finding:
-    return error("pipeline", fault, "correct the steps, or publish the models that they ask")
+def _of_pipeline(store: ModelStore, model_id: ModelId) -> Iterator[Finding]:
+    """Yield a finding for each fault of a pipeline, and a note that nothing else is examined."""
+    advice = "correct the steps or the models that they ask, and publish the pipeline again"
+    try:
+        pipeline = store.read_manifest(model_id).pipeline
+        faults = [] if pipeline is None else pipeline_faults(store, model_id, pipeline)
+    except InvalidManifest as refused:
+        faults = [str(refused)]
+    yield from (error("wrong-step", fault, advice) for fault in faults)
+    yield note(
+        "pipeline",
+        "the model is a pipeline, which has no weights, so only its steps are examined here",
+        "examine the models that the steps ask",
+    )
 
 
 def _elsewhere() -> Finding:

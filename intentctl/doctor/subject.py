@@ -18,6 +18,7 @@ from predictor.model.tokenizer import Tokenizer
 from predictor.model.vocabulary import Vocabulary
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId
+from serving.domain.pipelines.pipeline import ALGORITHM as PIPELINE
 
 _ROWS_AT_ONCE: Final = 4096
 
@@ -32,6 +33,11 @@ class Folder:
     document: Mapping[str, Any] | None
     """The manifest as a JSON object, whatever its content; ``None`` if it is not one."""
     manifest: Manifest | None
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether the manifest is that of a pipeline, valid or not."""
+        return self.document is not None and self.document.get("Algorithm") == PIPELINE
 
 
 @dataclass(frozen=True)

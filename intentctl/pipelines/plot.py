@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -29,6 +29,10 @@ _STEP: Final = "#dbe9f6"
 _MODEL: Final = "#e8f3e1"
 _LINE: Final = "#4a5a6a"
 _OTHERWISE: Final = "#c0703a"
+_MOST_LINES: Final = 8
+_CENTERED: Final[Mapping[str, Any]] = {"ha": "center", "va": "center"}
+# Names of labels are no formulas, even with dollar signs.
+_PLAIN: Final[Mapping[str, Any]] = {"parse_math": False}
 
 
 def draw(pipeline: Pipeline, title: str, path: Path) -> None:
@@ -51,7 +55,8 @@ def draw(pipeline: Pipeline, title: str, path: Path) -> None:
     for name, place in layout.steps.items():
         colour = _MODEL if pipeline.steps[name].ask == (name,) else _STEP
         style = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": _LINE}
-        axes.text(*scale.middle(place), texts[name], ha="center", va="center", fontsize=9, bbox=style, zorder=3)
+        across, up = scale.middle(place)
+        axes.text(across, up, texts[name], fontsize=9, bbox=style, zorder=3, **_PLAIN, **_CENTERED)
     # The boxes have widths of their own: arrows end where the box of their target begins.
     figure.canvas.draw()
     boxes = dict(zip(layout.steps.values(), (text.get_bbox_patch() for text in axes.texts), strict=True))
@@ -60,7 +65,7 @@ def draw(pipeline: Pipeline, title: str, path: Path) -> None:
     axes.set_xlim(0.0, scale.width)
     axes.set_ylim(0.0, scale.height)
     axes.set_axis_off()
-    axes.set_title(shown(title), fontsize=11)
+    axes.set_title(shown(title), fontsize=11, **_PLAIN)
     try:
         figure.savefig(path, dpi=_DOTS_PER_INCH, format=path.suffix.removeprefix("."), bbox_inches="tight")
     finally:
@@ -105,7 +110,7 @@ def _arrow(axes: Any, scale: _Scale, course: Course, boxes: tuple[Any, Any]) -> 
     background = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     place = left + share * (right - left), low + bend * (high - low)
     axes.text(
-        *place, _wrapped(course.labels), ha="center", va="center", fontsize=7, color=colour, bbox=background, zorder=2
+        *place, _wrapped(course.labels), fontsize=7, color=colour, bbox=background, zorder=2, **_PLAIN, **_CENTERED
     )
 
 
@@ -125,8 +130,8 @@ def _curve(scale: _Scale, places: Sequence[Place], curve: Any) -> tuple[list[_Po
 def _text_of(pipeline: Pipeline, name: str) -> str:
     step = pipeline.steps[name]
     texts = [name] if step.ask == (name,) else [name, question_of(step)]
-    return "\n".join("\n".join(textwrap.wrap(shown(text), _BOX_CHARACTERS)) for text in texts)
+    return "\n".join("\n".join(textwrap.wrap(shown(text), _BOX_CHARACTERS, max_lines=_MOST_LINES)) for text in texts)
 
 
 def _wrapped(labels: str) -> str:
-    return "\n".join(textwrap.wrap(shown(labels), _LABEL_CHARACTERS))
+    return "\n".join(textwrap.wrap(shown(labels), _LABEL_CHARACTERS, max_lines=_MOST_LINES))

@@ -22,6 +22,7 @@ from serving.domain.errors import (
     InvalidModelFile,
     ModelIncomplete,
     ModelTooLarge,
+    ModelUnusable,
 )
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.domain.model_id import ModelId
@@ -98,11 +99,13 @@ class Loader:
         Raises:
             ModelNotFound: no model has this id.
             ModelIncomplete: files are missing.
+            ModelUnusable: the model has no weights here: it is a pipeline, or on another server.
             InvalidModelFile: a file is larger than its limit.
             ServingError: as in :meth:`ModelStore.fingerprint`.
         """
         fingerprint = self._store.fingerprint(model_id)
         if fingerprint.missing:
+            self._expect_to_need_files(model_id)
             raise ModelIncomplete(f"the model has no {' and no '.join(fingerprint.missing)} yet; finish its upload")
         # Check sizes before memory is reserved for the model.
         for name, file in zip(MODEL_FILES, fingerprint.files, strict=True):
@@ -111,6 +114,19 @@ class Loader:
                     f"{name} of the model is larger than the limit of {self._limits_of_files[name]} bytes"
                 )
         return fingerprint
+
+    def _expect_to_need_files(self, model_id: ModelId) -> None:
+        """Raise ModelUnusable if the model needs no file but its manifest, so that no predictor loads it."""
+        try:
+            manifest = self._store.read_manifest(model_id)
+        except (ModelIncomplete, InvalidManifest):
+            return  # an upload may be under way
+        if manifest.pipeline is not None:
+            raise ModelUnusable(
+                "the model is a pipeline, which has no weights of its own; ask a frontend, or the models of its steps"
+            )
+        if manifest.is_elsewhere:
+            raise ModelUnusable("the model is on another server, and has no weights here; ask a frontend")
 
     async def changed(self, known: Sequence[tuple[ModelId, Fingerprint]]) -> Sequence[bool]:
         """Return for each model whether its files may differ from these; true also if that is unknown.

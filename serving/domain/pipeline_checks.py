@@ -48,7 +48,8 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
     for name, step in pipeline.steps.items():
         for model in step.ask:
             found = asked[model]
-            if isinstance(found, ServingError):
+            # The pipeline itself need not exist yet.
+            if isinstance(found, ServingError) and model != model_id:
                 faults.append(f"step {shown(name)} asks {model}: {found}")
                 continue
             way = ways.back(model)
@@ -114,7 +115,8 @@ class _Ways:
 
     def labels_of_step(self, step: Step) -> frozenset[str] | None:
         """Return the labels that a step's models may answer; ``None`` if a manifest does not list them."""
-        labels = {FALLBACK_LABEL} if step.vote is Vote.MAJORITY else set()
+        # Models that disagree fall back, whatever their thresholds.
+        labels = {FALLBACK_LABEL} if step.vote is Vote.MAJORITY and step.otherwise is None else set()
         for model in step.ask:
             own = self._labels_of(model)
             if own is None:

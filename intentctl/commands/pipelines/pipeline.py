@@ -7,10 +7,10 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from intentctl.command import IntentCommand, IntentGroup
+from intentctl.command import EXIT_CODES, IntentCommand, IntentGroup
 from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_line, print_table
 from intentctl.pipelines.description import lines_of, question_of, ways_of
-from serving.domain.errors import InvalidModelId, ServingError
+from serving.domain.errors import InvalidManifest, InvalidModelId, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, parse_model_id
 from serving.domain.pipelines.pipeline import Pipeline
@@ -24,6 +24,7 @@ pipeline = typer.Typer(
     name="pipeline",
     cls=IntentGroup,
     help="Check pipelines against the models that they ask, and draw them.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
 )
 
@@ -55,9 +56,14 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check a pipeline: its steps, the models that they ask, and the labels of these. Exits with 1 if it has faults."""
-    found = _found(target, model_dir, publish_as)
     try:
+        found = _found(target, model_dir, publish_as)
         faults = pipeline_faults(ModelStore(model_dir), found.model_id, found.pipeline)
+    except InvalidManifest as error:
+        if not as_json:
+            fail(str(error))
+        print_json({"pipeline": publish_as or Path(target).resolve().name, "faults": [str(error)]})
+        raise typer.Exit(EXIT_FAILED) from error
     except ServingError as error:
         fail(str(error))
     if as_json:
@@ -82,7 +88,10 @@ def draw(
     as_json: AsJson = False,
 ) -> None:
     """Draw a pipeline as text, or as a PNG or SVG."""
-    found = _found(target, model_dir)
+    try:
+        found = _found(target, model_dir)
+    except InvalidManifest as error:
+        fail(str(error))
     title = f"{found.model_id} (version {found.manifest.model_version or 'unnamed'})"
     if output is not None:
         _write_picture(found.pipeline, title, output)
@@ -113,7 +122,11 @@ def _write_picture(definition: Pipeline, title: str, output: Path) -> None:
 
 
 def _found(target: str, model_dir: Path, publish_as: str = "") -> _Found:
-    """Return the pipeline in a folder, or of a model id; end the command if there is none."""
+    """Return the pipeline in a folder, or of a model id; end the command if there is none.
+
+    Raises:
+        InvalidManifest: the definition is wrong.
+    """
     folder = Path(target)
     try:
         if (folder / MANIFEST_FILE).is_file():
@@ -124,6 +137,8 @@ def _found(target: str, model_dir: Path, publish_as: str = "") -> _Found:
             manifest = ModelStore(model_dir).read_manifest(model_id)
     except InvalidModelId as error:
         fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
+    except InvalidManifest:
+        raise
     except ServingError as error:
         fail(str(error))
     except OSError as error:

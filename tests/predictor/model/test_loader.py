@@ -109,6 +109,28 @@ def test_a_missing_file_is_named_and_the_model_served_once_it_is_there(folder: P
     assert loaded(loader).label in ("yes", "no")
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"Algorithm": "pipeline", "Start": "a", "Steps": {"a": {"ask": "m"}}}, "the model is a pipeline"),
+        ({"Algorithm": "intent-triton", "OpenInference": {}}, "the model is on another server"),
+    ],
+    ids=["pipeline", "another server"],
+)
+def test_a_model_without_weights_is_not_taken_for_an_upload(
+    keys: dict[str, Any], told: str, folder: Path, loader: Loader
+) -> None:
+    for name in (WEIGHTS_FILE, VOCABULARY_FILE):
+        (folder / name).unlink()
+    (folder / "manifest.json").write_text(json.dumps(keys))
+    with refused(ModelUnusable, match=told) as caught:
+        loader.fingerprint(ID)
+    assert not isinstance(caught.value, ModelIncomplete)
+    (folder / "manifest.json").write_text(json.dumps(keys)[:-5])
+    with refused(ModelIncomplete):
+        loader.fingerprint(ID)
+
+
 def test_every_missing_file_is_named(folder: Path, loader: Loader) -> None:
     for name in (WEIGHTS_FILE, VOCABULARY_FILE):
         (folder / name).unlink()

@@ -96,6 +96,16 @@ def test_a_pipeline_that_a_release_may_lead_to_itself_is_told(asked_as: str, ans
     assert "leads back to the pipeline itself" in told
 
 
+@pytest.mark.parametrize("model_id", ["p", "p@1"])
+def test_a_pipeline_that_asks_itself_is_told_before_it_exists(model_id: str) -> None:
+    definition = pipeline(a={"ask": "m", "otherwise": model_id})
+    assert faults(definition, {**versions(m=model("x")), model_id: GONE}, model_id) == [
+        f'step "{model_id}" leads back to the pipeline itself: {model_id} -> {model_id}'
+    ]
+    other = pipeline(a={"ask": "m", "otherwise": "p@2"})
+    assert faults(other, {**versions(m=model("x")), "p@2": GONE}, model_id) == [f'step "p@2" asks p@2: {GONE}']
+
+
 def test_another_version_of_its_own_name_may_be_asked() -> None:
     definition = pipeline(a={"ask": "m", "otherwise": "p@2"})
     assert faults(definition, versions(**{"m": model("x"), "p@2": model("x")}), "p@1") == []
@@ -115,12 +125,74 @@ def test_a_circle_among_other_pipelines_is_told_and_ends_the_check() -> None:
     assert told.startswith('step "first" leads back')
 
 
+def test_a_circle_behind_a_step_with_routes_is_told_and_ends_the_check() -> None:
+    asked = versions(m=model("x"), q=pipeline(a={"ask": "s"}), s=pipeline(a={"ask": "q"}))
+    (told,) = faults(pipeline(first={"ask": "q", "route": {"x": "m"}, "otherwise": "m"}), asked)[:1]
+    assert told == 'step "first" leads back to the pipeline itself: p -> q -> s -> q'
+
+
+def test_pipelines_that_are_asked_by_many_ways_are_looked_at_once() -> None:
+    layers = 40
+    lattice: dict[str, dict[str, Any]] = {f"{layers}-{place}": model("x") for place in "ab"}
+    for layer in range(layers):
+        inner = pipeline(v={"ask": [f"{layer + 1}-a", f"{layer + 1}-b"], "vote": "mean"})
+        lattice |= {f"{layer}-{place}": inner for place in "ab"}
+    definition = pipeline(first={"ask": "0-a", "route": {"x": "m", "y": "m"}, "otherwise": "m"})
+    # The ways from the first layer to the last are as many as 2 to the power of 40.
+    deep, label = faults(definition, versions(m=model("x"), **lattice))
+    assert deep.startswith('step "first" asks 0-a, a pipeline that asks further pipelines')
+    assert label == 'step "first" has a route for "y", but 0-a has no label of this name'
+
+
 def test_the_depth_counts_the_steps_of_pipelines_that_are_asked() -> None:
     inner = pipeline(a={"ask": "m", "otherwise": "b"}, b={"ask": "m", "otherwise": "c"}, c={"ask": "m"})
     asked = versions(m=model("x"), q=inner)
     assert faults(pipeline(first={"ask": "m", "otherwise": "q"}), asked) == []
     (told,) = faults(pipeline(first={"ask": "m", "otherwise": "second"}, second={"ask": "m", "otherwise": "q"}), asked)
     assert told.startswith('step "first" begins a way of 5 steps')
+
+
+VOTES = {"a": model("x", "y"), "b": model("x", "y"), "m": model("z")}
+
+
+def test_models_that_disagree_have_the_fallback_label_for_which_a_majority_needs_a_route() -> None:
+    asked = versions(**VOTES)
+    voting = {"ask": ["a", "b"], "vote": "majority", "route": {"x": "m", "y": "m"}}
+    assert faults(pipeline(v=voting), asked) == ['step "v" has no route for "oos", and no "otherwise"']
+    assert faults(pipeline(v={**voting, "otherwise": "m"}), asked) == []
+    assert faults(pipeline(v={**voting, "route": {"x": "m", "y": "m", "oos": "m"}}), asked) == []
+    assert faults(pipeline(v={**voting, "vote": "mean"}), asked) == []
+
+
+def test_a_pipeline_that_answers_by_a_majority_may_answer_the_fallback_label() -> None:
+    inner = pipeline(v={"ask": ["a", "b"], "vote": "majority"})
+    asked = versions(q=inner, **VOTES)
+    assert faults(pipeline(r={"ask": "q", "route": {"x": "m", "y": "m"}}), asked) == [
+        'step "r" has no route for "oos", and no "otherwise"'
+    ]
+
+
+def test_every_fault_is_told_with_its_step() -> None:
+    definition = pipeline(
+        a={"ask": "r", "route": {"bank": "b", "food": "c"}}, b={"ask": "gone", "otherwise": "q"}, c={"ask": "t"}
+    )
+    asked = versions(r=model("bank", "travel"), t=model("y"), q=pipeline(a={"ask": "p"}), p=pipeline(a={"ask": "t"}))
+    told = faults(definition, {**asked, "gone": GONE})
+    for fault in (
+        f'step "b" asks gone: {GONE}',
+        'step "q" leads back to the pipeline itself: p -> q -> p',
+        'step "a" has a route for "food", but r has no label of this name',
+        'step "a" has no route for "travel", and no "otherwise"',
+    ):
+        assert fault in told
+    assert len(told) == 4
+
+
+def test_a_label_of_control_characters_is_told_in_printable_text() -> None:
+    definition = pipeline(a={"ask": "r", "route": {"x": "b", "\x1b[2J\n" + "y" * 10_000: "b"}})
+    told = faults(definition, versions(r=model("x", "z\x07"), **LEAVES))
+    assert len(told) == 2
+    assert all(text.isprintable() and len(text) < 500 and text.startswith('step "a" ') for text in told)
 
 
 def test_the_labels_of_a_pipeline_are_those_of_the_steps_that_answer() -> None:

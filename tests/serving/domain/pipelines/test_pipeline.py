@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -62,6 +64,9 @@ def test_each_step_comes_before_those_that_it_leads_to() -> None:
         ({"Start": "a", "Steps": {}}, "Steps must be an object"),
         ({"Start": "b", "Steps": {"a": {"ask": "m"}}}, "Start must name the first step"),
         ({"Start": ["a"], "Steps": {"a": {"ask": "m"}}}, "Start must name the first step"),
+        ({"Start": "m", "Steps": {"a": {"ask": "m"}}}, "Start must name the first step"),
+        ({"Start": None, "Steps": {"a": {"ask": "m"}}}, "Start must name the first step"),
+        ({"Steps": {"a": {"ask": "m"}}}, "Start must name the first step"),
         ({**one(ask="m"), "Rights": "all"}, 'Rights must be "models" or "pipeline"'),
         ({**one(ask="m"), "Rights": []}, 'Rights must be "models" or "pipeline"'),
         (one(), 'step "a" must have either "ask" or "detect"'),
@@ -70,16 +75,28 @@ def test_each_step_comes_before_those_that_it_leads_to() -> None:
         (one(ask=7), 'step "a": ask: must be a model id'),
         (one(ask=["m", "n"]), 'step "a" asks several models, and needs "vote"'),
         (one(ask="m", vote="mean"), 'step "a" has "vote", and must ask several models'),
+        (one(ask=["m"], vote="majority"), 'step "a" has "vote", and must ask several models'),
+        (one(detect="language", vote="mean", route={"de": "m"}), 'step "a" has "vote", and must ask several models'),
         (one(ask=["m", "m"], vote="mean"), 'step "a" asks one model twice'),
         (one(ask=["m", "n"], vote="best"), 'step "a": vote:'),
         (one(ask=[f"m{number}" for number in range(9)], vote="mean"), 'step "a": ask:'),
         (one(detect="language"), 'step "a" detects a language, and needs "route"'),
         (one(detect="mood", route={"de": "m"}), 'step "a": detect:'),
         (one(ask="m", within=0), 'step "a": within:'),
+        (one(ask="m", within=-1), 'step "a": within:'),
+        (one(ask="m", within=math.nan), 'step "a": within:'),
+        (one(ask="m", within=math.inf), 'step "a": within:'),
+        (one(ask="m", within=-math.inf), 'step "a": within:'),
         (one(ask="m", within="1"), 'step "a": within:'),
         (one(ask="m", within=1e9), 'step "a": within:'),
         (one(ask="m", when="score > 1"), 'step "a" has "when", which no step has'),
+        (one(ask="m", **{f"key{number}": 1 for number in range(40)}), 'step "a" has 41 elements; at most 32 are read'),
+        (one(ask="m", route={str(number): "m" for number in range(8193)}), 'step "a": route: has 8193 elements'),
         (one(ask="../m"), 'step "a" asks "../m", which is no model id'),
+        (one(ask=["m", "a\nb"], vote="mean"), 'step "a" asks "a\\nb", which is no model id'),
+        (one(ask="m@1@2"), 'step "a" asks "m@1@2", which is no model id'),
+        (one(ask=""), 'step "a" asks "", which is no model id'),
+        (one(ask="m", otherwise=""), 'step "a" leads to "", which is neither a step nor a model id'),
         (one(ask="m", otherwise="/etc"), 'step "a" leads to "/etc", which is neither a step nor a model id'),
         (one(ask="m", route={"l": "a\nb"}), 'step "a" leads to "a\\nb", which is neither'),
         (one(ask="m", otherwise="a"), 'step "a" leads to itself'),
@@ -87,7 +104,20 @@ def test_each_step_comes_before_those_that_it_leads_to() -> None:
         ({"Start": "a", "Steps": {"a": "m"}}, 'step "a" must be an object'),
         ({"Start": "..", "Steps": {"..": {"ask": "m"}}}, 'step "..": its name must be a name'),
         ({"Start": "\x1b[2J", "Steps": {"\x1b[2J": {"ask": "m"}}}, 'step "\\u001b[2J": its name must be a name'),
+        ({"Start": "a@1", "Steps": {"a@1": {"ask": "m"}}}, 'step "a@1": its name must be a name'),
+        ({"Start": "a", "Steps": {"a": {"ask": "m"}, "": {"ask": "m"}}}, 'step "": its name must be a name'),
         ({"Start": "a", "Steps": {"a": {"ask": "m"}, "b": {"ask": "m"}}}, 'nothing leads to step "b"'),
+        (
+            {
+                "Start": "a",
+                "Steps": {
+                    "a": {"ask": "m"},
+                    "b": {"ask": "m", "otherwise": "c"},
+                    "c": {"ask": "m", "otherwise": "b"},
+                },
+            },
+            'steps lead back to step "b": "b" -> "c" -> "b"',
+        ),
         (
             {
                 "Start": "a",
@@ -110,6 +140,60 @@ def test_a_bad_definition_is_refused_with_the_name_of_its_step(definition: dict[
     assert told in str(caught.value)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 10_000
+
+
+OF_EVERY_TYPE: Final = {
+    "null": None,
+    "true": True,
+    "number": 7,
+    "fraction": 0.5,
+    "text": "text",
+    "list": ["text"],
+    "numbers": [7],
+    "object": {"l": "m"},
+    "object of numbers": {"l": 7},
+}
+RIGHT_TYPES: Final[Mapping[str, frozenset[str]]] = {
+    "ask": frozenset({"text", "list"}),
+    "detect": frozenset({"null"}),
+    "vote": frozenset({"null"}),
+    "route": frozenset({"object"}),
+    "otherwise": frozenset({"null", "text"}),
+    "within": frozenset({"null", "number", "fraction"}),
+}
+
+
+@pytest.mark.parametrize("type_", OF_EVERY_TYPE)
+@pytest.mark.parametrize("key", RIGHT_TYPES)
+def test_a_value_of_the_wrong_type_is_refused_with_its_step_and_key(key: str, type_: str) -> None:
+    definition = one(**({"ask": "m"} | {key: OF_EVERY_TYPE[type_]}))
+    if type_ in RIGHT_TYPES[key]:
+        Pipeline.parse(definition)
+        return
+    with pytest.raises(InvalidPipeline) as caught:
+        Pipeline.parse(definition)
+    assert str(caught.value).startswith(f'step "a": {key}: ')
+
+
+@pytest.mark.parametrize("type_", [name for name in OF_EVERY_TYPE if not name.startswith("object")])
+def test_what_is_no_step_and_what_are_no_steps_are_refused(type_: str) -> None:
+    with pytest.raises(InvalidPipeline, match='step "a" must be an object'):
+        Pipeline.parse({"Start": "a", "Steps": {"a": OF_EVERY_TYPE[type_]}})
+    with pytest.raises(InvalidPipeline, match="Steps must be an object"):
+        Pipeline.parse({"Start": "a", "Steps": OF_EVERY_TYPE[type_]})
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999", "-1", "0"])
+def test_a_time_that_is_none_is_refused_in_the_text_of_a_manifest(text: str) -> None:
+    written = json.dumps({"Algorithm": "pipeline", **one(ask="m", within="SECONDS")}).replace('"SECONDS"', text)
+    with refused(InvalidManifest):
+        Manifest.parse(written.encode())
+
+
+def test_a_step_that_is_written_twice_is_refused() -> None:
+    written = b'{"Algorithm": "pipeline", "Start": "a", "Steps": {"a": {"ask": "m"}, "a": {"ask": "n"}}}'
+    with refused(InvalidManifest):
+        Manifest.parse(written)
 
 
 def test_one_message_names_every_fault() -> None:
