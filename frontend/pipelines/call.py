@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serving.call.call import Call
+from serving.call.call import Call, CallNotes
 from serving.call.deadline import Deadline
 from serving.call.identity import Identity
 from serving.call.spans import Span
@@ -14,6 +14,8 @@ from serving.domain.model_id import ModelId
 class PipelineCall(Call):
     """Call on behalf of a pipeline's caller. It takes no notes: those of the caller's call are about the pipeline.
 
+    Only the time that was lost at steps without an answer is noted there.
+
     Args:
         call: the call that the pipeline answers.
         pipelines: pipelines that lead here, the outermost first.
@@ -22,6 +24,8 @@ class PipelineCall(Call):
 
     def __init__(self, call: Call, pipelines: Sequence[ModelId], identity: Identity) -> None:
         super().__init__(call.request_id, call.deadline, identity, call.span)
+        self.caller_notes: CallNotes = call.caller_notes if isinstance(call, PipelineCall) else call.notes
+        """Notes of the caller's own call."""
         self.pipelines = pipelines
 
     @property
@@ -40,6 +44,11 @@ class PipelineCall(Call):
         copy = PipelineCall(self, self.pipelines, self.identity)
         copy.span = span
         return copy
+
+    def note_unanswered(self, seconds: float) -> None:
+        """Note the time that a document has spent at steps that had no answer."""
+        notes = self.caller_notes
+        notes.unanswered_seconds = max(notes.unanswered_seconds, seconds)
 
 
 def pipelines_of(call: Call) -> Sequence[ModelId]:

@@ -69,6 +69,7 @@ class Walk:
         self._model = model
         self._done = done
         self._path: list[PathStep] = []
+        self._unanswered_seconds = 0.0
         self._stay: _Stay | None = None
 
     def begin(self) -> None:
@@ -92,6 +93,9 @@ class Walk:
             turn = Turning(Onward.LATE, stay.step.otherwise or "")
         taken = stay.taken(outcome, turn)
         self._path.append(taken)
+        if not isinstance(outcome, Prediction):
+            self._unanswered_seconds += taken.seconds
+            self.call.note_unanswered(self._unanswered_seconds)
         self.around.counts.count(self._model.model_id, taken)
         if turn.next:
             self._take(turn.next)

@@ -55,6 +55,8 @@ class CallNotes:
     """Number of parts of the call that have released the slot at the moment."""
     was_released: bool = False
     """Whether the slot was ever released."""
+    unanswered_seconds: float = 0.0
+    """Time that the call waited for models that did not answer; for a batch, the longest such time of a document."""
 
     def forget(self) -> None:
         """Drop queries and answers: tasks that the call started may keep its notes for a long time."""

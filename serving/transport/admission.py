@@ -182,9 +182,11 @@ class Gate:
         self._in_work += 1
 
     def _sample(self, call: Call, entered: float, now: float) -> None:
-        # The time without a slot says nothing about the load.
+        # The time without a slot says nothing about the load, nor does a wait for an engine that hangs: a call that
+        # another engine answered then counts as if it had begun after that wait.
         if not call.notes.was_released:
-            self.limit.sample(entered, call.deadline.at, now, self._in_work, len(self._waiting))
+            lost = call.notes.unanswered_seconds
+            self.limit.sample(entered + lost, call.deadline.at + lost, now, self._in_work, len(self._waiting))
 
     def _check_in_time(self, remaining: float) -> None:
         """Raise Overloaded if a call with ``remaining`` seconds left could not be answered after a wait."""

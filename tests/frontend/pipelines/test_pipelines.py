@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from frontend.pipelines.languages import UNKNOWN
-from serving.call.call import Call
+from serving.call.call import Call, CallNotes
 from serving.call.deadline import Deadline
 from serving.call.identity import Identity, Right
 from serving.domain.errors import (
@@ -133,6 +133,22 @@ async def test_a_step_that_is_late_without_otherwise_ends_the_pipeline(models: P
         with refused(DeadlineExceeded) as caught:
             await predictions.predict(Query("p", "hello"), a_call())
     assert 'step "a"' in str(caught.value)
+
+
+async def test_the_time_of_steps_without_an_answer_is_noted_for_the_callers_call(models: Path) -> None:
+    steps = {"a": {"ask": "bank", "within": 0.02, "otherwise": "b"}, "b": {"ask": "travel", "otherwise": "large"}}
+    pipeline(models, "p", {"Start": "a", "Steps": steps})
+    pipeline(models, "outer", {"Start": "a", "Steps": {"a": {"ask": "p"}}})
+    engine = AtOnce(answers(bank=None, travel=Unavailable("down"), large=said("other")))
+    async with plane(models, engine) as predictions:
+        for model_id in ("p", "outer"):
+            call = Call("r", Deadline.after(PATIENCE), notes=CallNotes())
+            answer = await predictions.predict(Query(model_id, "hello"), call)
+            path = answer.path[0].path if model_id == "outer" else answer.path
+            assert call.notes.unanswered_seconds == path[0].seconds + path[1].seconds >= 0.02
+        call = Call("r", Deadline.after(PATIENCE), notes=CallNotes())
+        await predictions.predict(Query("large", "hello"), call)
+        assert call.notes.unanswered_seconds == 0.0
 
 
 async def test_a_deadline_that_passes_is_the_callers_and_goes_nowhere(models: Path) -> None:

@@ -73,6 +73,24 @@ async def test_calls_that_an_engine_leaves_without_an_answer_are_no_reason_to_re
     assert gate.limit.value == 1000
 
 
+async def test_calls_that_another_engine_answers_after_a_wait_in_vain_are_no_reason_to_refuse_others() -> None:
+    def answer(gate: Gate, seconds: float, unanswered_seconds: float) -> None:
+        calls = [call_within() for _ in range(64)]
+        entered = [gate.enter(call) for call in calls]
+        for call, at in zip(calls, entered, strict=True):
+            call.notes.unanswered_seconds = unanswered_seconds
+            gate.leave(call, at - seconds, answered=True)
+
+    in_vain, at_work = (Admission(1000, goal=Goal(least=1)).gate("a/B") for _ in range(2))
+    for seconds in (0.0, 10.0, 10.0):
+        answer(in_vain, seconds, seconds)
+        answer(at_work, seconds, 0.0)
+        # The limit adapts once in a window of this length.
+        await asyncio.sleep(0.11)
+    assert in_vain.limit.value == 1000
+    assert at_work.limit.value < 1000
+
+
 async def test_the_bound_over_all_gates_counts_those_who_wait_and_refuses_at_once() -> None:
     admission, gate = gate_with(1, most=3)
     gate.enter(call_within())
