@@ -58,7 +58,7 @@ class ReleaseProbe:
         manifest = await self._volume.reading(self._store.read_manifest, model_id)
         backend = self._router.backend_for(manifest)
         await backend.load(model_id, call)
-        # Who manages a pipeline need not have the right to ask its models for answers.
+        # A manager of a pipeline need not have the right to ask its models for answers.
         test = call if manifest.pipeline is None else call.with_identity(call.identity.testing())
         answer = await backend.predict(example_query(model_id, manifest, call.identity.name), test)
         check_answer(manifest, answer)
