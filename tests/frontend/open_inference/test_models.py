@@ -98,7 +98,7 @@ async def test_metadata_tells_the_tensors(models: Path) -> None:
         "properties": {
             "algorithm": "intent-classification",
             "classes": "3",
-            "optional_outputs": "best_label,best_score,explanation",
+            "optional_outputs": "best_label,best_score,explanation,path",
         },
     }
 

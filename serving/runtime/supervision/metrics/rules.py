@@ -79,6 +79,7 @@ _TRAFFIC: Final = Ranking(("model",), "intent_model_documents_total")
 _TRIALS: Final = Ranking(("model",), "intent_release_answers_total")
 _RELEASES: Final = Ranking(("model",), "")
 _REFUSALS: Final = Ranking(("tenant",), "intent_quota_refusals_total")
+_STEPS: Final = Ranking(("model", "step"), "intent_pipeline_step_documents_total")
 
 RANKED: Final[Mapping[str, Ranking]] = MappingProxyType(
     {
@@ -106,6 +107,8 @@ RANKED: Final[Mapping[str, Ranking]] = MappingProxyType(
         "intent_release_skipped": _TRIALS,
         "intent_release_revision": _RELEASES,
         "intent_quota_refusals": _REFUSALS,
+        "intent_pipeline_step_documents": _STEPS,
+        "intent_pipeline_step_seconds": _STEPS,
     }
 )
 
