@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -40,6 +41,8 @@ class Screen:
         )  # fmt: skip
         os.close(other)
         self.printed = ""
+        # A character may arrive in parts.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def read_until_end(self, seconds: float) -> int:
         """Read until the command ends; return its exit code."""
@@ -77,7 +80,7 @@ class Screen:
                 raise
             # The last process that held the terminal has ended.
             return False
-        self.printed += data.decode(errors="replace")
+        self.printed += self._decoder.decode(data)
         return bool(data)
 
 
@@ -118,7 +121,7 @@ class Reader:
             screen.read_lines(command.output.count("\n"), self.seconds)
         else:
             screen.read_until_end(self.seconds)
-        assert comparable(screen.printed) == comparable(command.output), command.text
+        assert comparable(screen.printed) == comparable(command.output), f"{command.text}\n{screen.printed}"
 
     def run_program(self, source: str, output: str) -> None:
         """Run a program in Python and compare what it prints."""
