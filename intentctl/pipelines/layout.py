@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
-from intentctl.pipelines.description import ways_of
+from intentctl.pipelines.description import Way, ways_of
 from serving.domain.pipelines.pipeline import Pipeline
 
 
@@ -51,7 +51,7 @@ class _Passage(NamedTuple):
 def layout_of(pipeline: Pipeline) -> Layout:
     """Return where the steps of a pipeline stand."""
     column_of = _columns(pipeline)
-    ways = [(name, way) for name, step in pipeline.steps.items() for way in ways_of(step)]
+    ways = [(name, way) for name, step in pipeline.steps.items() for way in _joined(ways_of(step))]
     stops: list[list[str | _Passage]] = [
         [name, *(_Passage(number, column) for column in range(column_of[name] + 1, column_of[way.target])), way.target]
         for number, (name, way) in enumerate(ways)
@@ -76,6 +76,14 @@ def layout_of(pipeline: Pipeline) -> Layout:
         Course(way.labels, tuple(map(places.__getitem__, stop))) for (_, way), stop in zip(ways, stops, strict=True)
     ]
     return Layout({name: places[name] for name in pipeline.steps}, courses, len(columns), max(map(len, columns)))
+
+
+def _joined(ways: Sequence[Way]) -> Sequence[Way]:
+    """Return the ways, those to the same step as one."""
+    labels: dict[str, list[str]] = {}
+    for way in ways:
+        labels.setdefault(way.target, []).append(way.labels)
+    return [Way(", ".join(texts), target) for target, texts in labels.items()]
 
 
 def _columns(pipeline: Pipeline) -> dict[str, int]:

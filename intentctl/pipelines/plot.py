@@ -57,13 +57,17 @@ def draw(pipeline: Pipeline, title: str, path: Path) -> None:
         style = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": _LINE}
         across, up = scale.middle(place)
         axes.text(across, up, texts[name], fontsize=9, bbox=style, zorder=3, **_PLAIN, **_CENTERED)
-    # The boxes have widths of their own: arrows end where the box of their target begins.
-    figure.canvas.draw()
-    boxes = dict(zip(layout.steps.values(), (text.get_bbox_patch() for text in axes.texts), strict=True))
-    for course in layout.courses:
-        _arrow(axes, scale, course, (boxes[course.places[0]], boxes[course.places[-1]]))
+    axes.set_position((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(0.0, scale.width)
     axes.set_ylim(0.0, scale.height)
+    # The boxes have widths of their own: arrows end where the box of their target begins.
+    figure.canvas.draw()
+    to_inches = axes.transData.inverted()
+    patches: list[Any] = [text.get_bbox_patch() for text in axes.texts]
+    boxes = [patch.get_window_extent().transformed(to_inches) for patch in patches]
+    sides = {place: (box.x0, box.x1) for place, box in zip(layout.steps.values(), boxes, strict=True)}
+    for course in layout.courses:
+        _arrow(axes, scale, course, (sides[course.places[0]][1], sides[course.places[-1]][0]))
     axes.set_axis_off()
     axes.set_title(shown(title), fontsize=11, **_PLAIN)
     try:
@@ -91,17 +95,24 @@ class _Scale:
         return (left + _BOX_INCHES / 2, low), (right - _BOX_INCHES / 2, high)
 
 
-def _arrow(axes: Any, scale: _Scale, course: Course, boxes: tuple[Any, Any]) -> None:
-    """Draw a way onward, with its labels in the first gap, nearer to its end, where fewer ways meet."""
+def _arrow(axes: Any, scale: _Scale, course: Course, ends: tuple[float, float]) -> None:
+    """Draw a way onward, with its labels in the first gap, nearer to its end, where fewer ways meet.
+
+    Args:
+        axes: the picture.
+        scale: the conversion to inches.
+        course: the way.
+        ends: right side of the first box and left side of the last one.
+    """
     from matplotlib.patches import FancyArrowPatch  # noqa: PLC0415 - see above
     from matplotlib.path import Path as Curve  # noqa: PLC0415
 
     colour = _OTHERWISE if course.labels == OTHERWISE else _LINE
     points, codes = _curve(scale, course.places, Curve)
+    points[0], points[-1] = (ends[0], points[0][1]), (ends[1], points[-1][1])
     arrow = FancyArrowPatch(
         path=Curve(points, codes), arrowstyle="-|>", mutation_scale=10, color=colour, fill=False, zorder=1
     )
-    arrow.patchA, arrow.patchB = boxes
     axes.add_patch(arrow)
     (left, low), (right, high) = scale.gap(*course.places[:2])
     share = 0.62
