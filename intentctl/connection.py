@@ -16,7 +16,7 @@ from intent_serving_client.channels import ChannelOptions, check_options
 from intent_serving_client.errors import NoAnswerInTime, Unreachable
 from intent_serving_client.text_files import MARK, without_mark
 from intentctl.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
-from serving.domain.errors import DeadlineExceeded, InvalidConnection, Unavailable
+from serving.domain.errors import DEADLINE_MESSAGE, DeadlineExceeded, InvalidConnection, ServingError, Unavailable
 
 CREDENTIAL_VARIABLE: Final = "INTENT_CREDENTIAL"
 """Environment variable with the caller's API key or token itself."""
@@ -75,11 +75,16 @@ def fail_unanswered(
     message = str(error)
     if not isinstance(error, Unreachable | NoAnswerInTime):
         message = f"{address} cannot answer: {error}"
-    if isinstance(error, DeadlineExceeded):
+    if is_out_of_time(error):
         message += f"; {longer}"
     elif isinstance(error, Unreachable) and not error.is_listening and not connection.is_encrypted:
         message += f" (`intentctl up` starts the services{instead})"
     fail(message, EXIT_UNAVAILABLE)
+
+
+def is_out_of_time(error: ServingError) -> bool:
+    """Return whether the deadline of the call has passed, and not the time that a pipeline gives to a step."""
+    return isinstance(error, NoAnswerInTime) or (isinstance(error, DeadlineExceeded) and DEADLINE_MESSAGE in str(error))
 
 
 def _file(variable: str, what: str) -> Any:

@@ -13,15 +13,12 @@ def as_dict(document: str, outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, ServingError):
         status = status_of(outcome)
         return {"document": document, "error": {"code": status.code.name, "message": status.message}}
-    fallback = outcome.fallback
     return {
         "document": document,
         "label": outcome.label,
         "score": outcome.score,
         "best": [{"label": best.label, "score": best.score} for best in outcome.best],
-        "fallback": None
-        if fallback is None
-        else {"best_label": fallback.best.label, "best_score": fallback.best.score, "threshold": fallback.threshold},
+        "fallback": None if outcome.fallback is None else outcome.fallback.as_dict(),
         "model": {"id": outcome.model_id, "version": outcome.model_version},
         **({"path": [step.as_dict() for step in outcome.path]} if outcome.path else {}),
     }

@@ -176,5 +176,5 @@ def _naming_the_step(model_id: ModelId, pipeline: Pipeline, model: str) -> Itera
     try:
         yield
     except ServingError as error:
-        name = next(name for name, step in pipeline.steps.items() if model in step.ask)
-        raise failure(model_id, name, Onward.FAILED, error) from error
+        name, step = next((name, step) for name, step in pipeline.steps.items() if model in step.ask)
+        raise failure(model_id, name, Onward.FAILED, error, step) from error

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from grpc import StatusCode
 
-from serving.domain.errors import ModelUnusable, ServingError, Status, error_of, status_of
+from serving.domain.errors import DeadlineExceeded, ModelUnusable, ServingError, Status, error_of, status_of
 from serving.domain.model_id import ModelId
 from serving.domain.pipelines.pipeline import shown
 from serving.domain.pipelines.step import Step
@@ -26,6 +26,10 @@ _MAY_GO_ON: Final = frozenset(
 """Statuses after which a step goes on to its ``otherwise``. Others are faults of the caller, or bugs."""
 
 
+class StepLate(DeadlineExceeded):
+    """A step did not answer in the time that its pipeline gives it. The caller's deadline has not passed."""
+
+
 class Turning(NamedTuple):
     """Where a document goes after a step, and why."""
 
@@ -42,7 +46,8 @@ def turning(step: Step, outcome: Outcome) -> Turning:
     """
     otherwise = step.otherwise
     if not isinstance(outcome, Prediction):
-        return Turning(Onward.FAILED, otherwise or "" if outcome.code in _MAY_GO_ON else "")
+        may_go_on = outcome.code in _MAY_GO_ON or isinstance(outcome, StepLate)
+        return Turning(Onward.FAILED, otherwise or "" if may_go_on else "")
     if outcome.fallback is not None and otherwise is not None:
         return Turning(Onward.FELL_BACK, otherwise)
     if not step.route:
@@ -55,8 +60,13 @@ def turning(step: Step, outcome: Outcome) -> Turning:
     return Turning(Onward.NO_ROUTE if outcome.fallback is None else Onward.ANSWERED)
 
 
-def failure(model_id: ModelId, name: str, reason: Onward, outcome: Outcome) -> ServingError:
+def failure(model_id: ModelId, name: str, reason: Onward, outcome: Outcome, step: Step) -> ServingError:
     """Return the error of the pipeline ``model_id``, which ends in the step ``name`` without an answer."""
+    if reason is Onward.LATE:
+        return StepLate(
+            f"step {shown(name)} of {model_id} did not answer within {step.within:g} s, as the pipeline demands;"
+            ' raise its "within", or give it an "otherwise", and publish the pipeline again'
+        )
     if reason is Onward.NO_ROUTE and isinstance(outcome, Prediction):
         return ModelUnusable(
             f"step {shown(name)} of {model_id} has no route for the label {shown(outcome.label)};"
@@ -67,7 +77,7 @@ def failure(model_id: ModelId, name: str, reason: Onward, outcome: Outcome) -> S
     if code is StatusCode.NOT_FOUND:
         # The caller's model exists; one that it asks does not.
         code = StatusCode.FAILED_PRECONDITION
-    error = error_of(Status(code, message))
+    error = StepLate(message) if isinstance(outcome, StepLate) else error_of(Status(code, message))
     error.retry_after = getattr(outcome, "retry_after", None)
     error.tried_enough = getattr(outcome, "tried_enough", False)
     error.__cause__ = outcome.__cause__ if isinstance(outcome, ServingError) else None

@@ -13,8 +13,8 @@ from frontend.engines.submission import Done, Submit, Withdraw
 from frontend.pipelines.call import PipelineCall
 from frontend.pipelines.counts import StepCounts
 from frontend.pipelines.languages import LanguageDetector
-from frontend.pipelines.onward import Turning, failure, turning
-from frontend.pipelines.votes import counted, labels_wanted
+from frontend.pipelines.onward import StepLate, Turning, failure, turning
+from frontend.pipelines.votes import counted, labels_wanted, threshold_wanted
 from grpc_http2.alarms import Alarm, Alarms
 from serving.call.deadline import Deadline
 from serving.call.spans import Span
@@ -108,7 +108,7 @@ class Walk:
             path = tuple(self._path)
             self._done(Prediction(label, score, best, model.model_id, model.version, fallback, explanation, path))
         else:
-            self._done(failure(self._model.model_id, stay.name, turn.onward, outcome))
+            self._done(failure(self._model.model_id, stay.name, turn.onward, outcome, stay.step))
 
     def _judged(self, answer: Prediction) -> Prediction:
         """Return the answer by the caller's threshold, which a step that could go on did not pass to its model."""
@@ -132,6 +132,7 @@ class _Stay:
         self._walk = walk
         self._began = time.monotonic()
         self._answers: dict[int, Prediction] = {}
+        self._failed: int | None = None
         self._waits: list[Withdraw] = []
         self._alarm: Alarm | None = None
         self._has_ended = False
@@ -175,9 +176,10 @@ class _Stay:
             if len(self._answers) == len(self.step.ask):
                 answers = [answer for _, answer in sorted(self._answers.items())]
                 self._end(counted(self.step.vote, answers, self._walk.query.k))
-        elif isinstance(outcome, DeadlineExceeded) and self._alarm is not None:
+        elif isinstance(outcome, DeadlineExceeded) and not isinstance(outcome, StepLate) and self._alarm is not None:
             self._too_late()
         else:
+            self._failed = index
             self._end(outcome if isinstance(outcome, ServingError) else _internal(outcome))
 
     def taken(self, outcome: Outcome, turn: Turning) -> PathStep:
@@ -185,27 +187,33 @@ class _Stay:
         seconds = time.monotonic() - self._began
         if not isinstance(outcome, Prediction):
             code = status_of(outcome).code
-            return PathStep(self.name, (), "", 0.0, seconds, turn.onward, turn.next, code)
-        models = self._models_of(outcome)
-        onward, after = turn
-        return PathStep(
-            self.name, models, outcome.label, outcome.score, seconds, onward, after, StatusCode.OK, outcome.path
-        )
-
-    def _models_of(self, outcome: Prediction) -> tuple[ModelVersion, ...]:
-        """Return the models that answered: none where the language was detected."""
+            return PathStep(self.name, self._models_without_answer(), "", 0.0, seconds, turn.onward, turn.next, code)
+        label, score, _, model_id, version, fallback, _, path = outcome
+        models: tuple[ModelVersion, ...] = (ModelVersion(model_id, version),) if self.step.ask else ()
+        votes: tuple[ScoredLabel, ...] = ()
         if self.step.vote is not None:
-            return tuple(ModelVersion(each.model_id, each.model_version) for _, each in sorted(self._answers.items()))
-        return (ModelVersion(outcome.model_id, outcome.model_version),) if self.step.ask else ()
+            answers = [answer for _, answer in sorted(self._answers.items())]
+            models = tuple(ModelVersion(answer.model_id, answer.model_version) for answer in answers)
+            votes = tuple(ScoredLabel(answer.label, answer.score) for answer in answers)
+        onward, after = turn
+        return PathStep(self.name, models, label, score, seconds, onward, after, StatusCode.OK, path, votes, fallback)
+
+    def _models_without_answer(self) -> tuple[ModelVersion, ...]:
+        """Return the model that failed, or those that were late, as the definition writes them."""
+        asked = self.step.ask
+        if self._failed is not None:
+            return (ModelVersion(asked[self._failed], ""),)
+        return tuple(ModelVersion(model, "") for index, model in enumerate(asked) if index not in self._answers)
 
     def _question(self, model: str) -> Query:
         query, step = self._walk.query, self.step
         if step.route:
             # The answer only shows the way.
             return Query(model, query.document, 0 if step.vote is None else labels_wanted(step.vote, 0), key=query.key)
-        k = query.k if step.vote is None else labels_wanted(step.vote, query.k)
         # A step that can go on has to know whether its models fall back by their own thresholds.
-        threshold = query.threshold if step.otherwise is None else None
+        k, threshold = query.k, query.threshold if step.otherwise is None else None
+        if step.vote is not None:
+            k, threshold = labels_wanted(step.vote, k), threshold_wanted(step.vote, threshold)
         return Query(model, query.document, k, threshold, query.explain, query.key)
 
     def _too_late(self) -> None:

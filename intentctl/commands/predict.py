@@ -13,7 +13,7 @@ from intent_serving_client.channels import ChannelOptions
 from intent_serving_client.client import IntentClient
 from intent_serving_client.client_base import DEFAULT_ADDRESS
 from intent_serving_client.text_files import without_mark
-from intentctl.connection import LONGER, connecting, fail_unanswered
+from intentctl.connection import LONGER, connecting, fail_unanswered, is_out_of_time
 from intentctl.explanations.account import Account, accounts_of
 from intentctl.explanations.terminal import UNKNOWN_MARK, marked
 from intentctl.output import (
@@ -109,7 +109,7 @@ def _print_table(texts: Sequence[str], outcomes: Sequence[Outcome], *, with_path
     answered: list[tuple[str, Prediction]] = []
     for text, outcome in zip(texts, outcomes, strict=True):
         if isinstance(outcome, ServingError):
-            advice = f"; {LONGER}" if isinstance(outcome, DeadlineExceeded) else ""
+            advice = f"; {LONGER}" if is_out_of_time(outcome) else ""
             print_error(f"{status_of(outcome).code.name}: {outcome}{advice}")
         else:
             answered.append((text, outcome))

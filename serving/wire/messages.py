@@ -148,6 +148,8 @@ def path_step_of(step: PathStep) -> pb.PathStep:
         next=step.next,
         code=step.code.value[0],
         path=map(path_step_of, step.path),
+        votes=[pb.ScoredLabel(label=label, score=score) for label, score in step.votes],
+        fallback=None if step.fallback is None else pb.Fallback(**step.fallback.as_dict()),
     )
 
 
@@ -167,5 +169,6 @@ def _fill_reasons(
         message.tokens.extend(explanation.tokens)
         message.unknown.extend(explanation.unknown)
         message.temperature = explanation.temperature
+        message.model_id = explanation.model_id
         for part in explanation.labels:
             message.labels.add(label=part.label, logit=part.logit, bias=part.bias, contributions=part.contributions)

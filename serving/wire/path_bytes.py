@@ -1,7 +1,7 @@
 """The steps of a pipeline as protobuf bytes, written without a message object.
 
-Everything in a step but its score and its time has occurred before: a step is a cached part, which protobuf itself has
-serialized, followed by these two. The wire format allows fields in any order.
+Everything in most steps but the score and the time has occurred before: a step is a cached part, which protobuf itself
+has serialized, followed by these two. The wire format allows fields in any order.
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ def path_bytes(path: Sequence[PathStep]) -> bytes:
 
 def _steps_bytes(path: Sequence[PathStep], tag: bytes) -> bytes:
     parts: list[bytes] = []
-    for name, models, label, score, seconds, onward, after, code, inner in path:
-        step = _all_but_the_measures(PathStep(name, models, label, 0.0, 0.0, onward, after, code))
-        step += _MEASURES.pack(_SCORE_TAG, score, _MILLISECONDS_TAG, seconds * 1e3)
-        if inner:
-            step += _steps_bytes(inner, _INNER_STEP_TAG)
+    for taken in path:
+        name, models, label, score, seconds, onward, after, code, inner, votes, fallback = taken
+        if votes or fallback is not None:
+            # Their scores are new each time.
+            step = path_step_of(taken).SerializeToString()
+        else:
+            step = _all_but_the_measures(PathStep(name, models, label, 0.0, 0.0, onward, after, code))
+            step += _MEASURES.pack(_SCORE_TAG, score, _MILLISECONDS_TAG, seconds * 1e3)
+            if inner:
+                step += _steps_bytes(inner, _INNER_STEP_TAG)
         parts += (tag, varint(len(step)), step)
     return b"".join(parts)
 

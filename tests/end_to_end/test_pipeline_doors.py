@@ -316,12 +316,12 @@ def test_open_inference_gives_the_path_on_request(doors: Doors) -> None:
     assert told["label"] == plain["label"] == ["balance", "timer"]
     assert plain.keys() == {"label"}
     assert of_a_model == {"path": ["[]"]}
-    ways = [[(step["step"], step["onward"]) for step in json.loads(path)] for path in told["path"]]
+    ways = [[(step["name"], step["onward"]) for step in json.loads(path)] for path in told["path"]]
     assert ways == [
-        [("domain", "routed"), ("clinc150-banking", "answered")],
-        [("domain", "no route"), ("clinc150", "answered")],
+        [("domain", "ROUTED"), ("clinc150-banking", "ANSWERED")],
+        [("domain", "NO_ROUTE"), ("clinc150", "ANSWERED")],
     ]
-    assert json.loads(told["path"][0])[0]["models"] == ["clinc150 1.0"]
+    assert json.loads(told["path"][0])[0]["models"] == [{"id": "clinc150", "version": "1.0"}]
 
 
 def test_open_inference_explains_the_step_that_answered(doors: Doors) -> None:
@@ -384,8 +384,8 @@ def test_rest_gives_the_answer_the_path_and_the_metadata(doors: Doors) -> None:
 
     told = asked_of(BY_DOMAIN, "label", "score", "path")
     assert told["label"] == ["balance", "timer"]
-    ways = [[(step["step"], step["onward"]) for step in json.loads(path)] for path in told["path"]]
-    assert ways[0] == [("domain", "routed"), ("clinc150-banking", "answered")]
+    ways = [[(step["name"], step["onward"]) for step in json.loads(path)] for path in told["path"]]
+    assert ways[0] == [("domain", "ROUTED"), ("clinc150-banking", "ANSWERED")]
     plain = asked_of(f"{BY_DOMAIN}/versions/1.0")
     assert plain == {"label": told["label"], "score": pytest.approx(told["score"], abs=1e-6)}
 

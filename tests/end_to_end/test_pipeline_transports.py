@@ -143,7 +143,7 @@ def test_the_open_inference_protocol_has_the_label_and_the_path_on_request(servi
     answer = over_http(frontend, f"/v2/models/{PIPELINE}/infer", body)
     outputs = {output["name"]: output["data"] for output in answer["outputs"]}
     assert outputs["label"] == ["balance", "timer"]
-    assert [[step["step"] for step in json.loads(path)] for path in outputs["path"]] == [
+    assert [[step["name"] for step in json.loads(path)] for path in outputs["path"]] == [
         ["domain", DOMAIN],
         ["domain", "clinc150"],
     ]

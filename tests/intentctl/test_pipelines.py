@@ -397,7 +397,7 @@ class TestAsking:
         paths = [re.sub(r"\d+\.\d ms", "T ms", row[3]) for row in rows]
         assert paths == [
             "domain: bank 0.500, routed (T ms) > bank: yes 0.500 (T ms)",
-            "domain: oos 0.100, fell back (T ms) > large: yes 0.500 (T ms)",
+            "domain: oos 0.100 instead of bank (0.300 < 0.5), fell back (T ms) > large: yes 0.500 (T ms)",
         ]
         assert rows_of(without)[0] == rows_of(of_a_model)[0] == ["document", "label", "score"]
 
@@ -406,10 +406,10 @@ class TestAsking:
             (told,) = json.loads((await ask("predict", "domains", "bank please", "--path", "--json")).stdout)
         assert told["model"] == {"id": "domains", "version": "1.0"}
         first, last = told["path"]
-        assert first["seconds"] >= 0
-        assert (first["step"], first["label"], first["onward"], first["next"]) == ("domain", "bank", "routed", "bank")
-        assert first["models"] == ["router 1.0"]
-        assert (last["step"], last["onward"]) == ("bank", "answered")
+        assert first["milliseconds"] >= 0
+        assert (first["name"], first["label"], first["onward"], first["next"]) == ("domain", "bank", "ROUTED", "bank")
+        assert first["models"] == [{"id": "router", "version": "1.0"}]
+        assert (last["name"], last["onward"]) == ("bank", "ANSWERED")
 
     async def test_a_step_that_fails_is_named(self, models: Path) -> None:
         async with frontend(models) as ask:

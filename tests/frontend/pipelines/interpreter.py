@@ -75,15 +75,17 @@ def _of_step(step: Mapping[str, Any], answers: list[Said]) -> tuple[Said, str]:
 
 
 def _mean(answers: list[Said]) -> Said:
+    fallen = [answer for answer in answers if answer.fallen_from]
+    falls_back = len(fallen) * 2 > len(answers)
+    voters = fallen if falls_back else answers
     sums: dict[str, float] = defaultdict(float)
-    for answer in answers:
+    for answer in voters:
         for label, score in answer.scores:
             sums[label] += score
     label = max(sums, key=lambda each: sums[each])
-    fallen = [answer for answer in answers if answer.fallen_from]
-    if len(fallen) * 2 > len(answers):
-        return Said(fallen[0].label, fallen[0].score, fallen_from=label)
-    return Said(label, sums[label] / len(answers))
+    if falls_back:
+        return Said(fallen[0].label, sums[fallen[0].label] / len(voters), fallen_from=label)
+    return Said(label, sums[label] / len(voters))
 
 
 def _majority(answers: list[Said]) -> Said:
@@ -93,4 +95,5 @@ def _majority(answers: list[Said]) -> Said:
         scores = [answer.score for answer in standing if answer.label == label]
         if len(scores) * 2 > len(answers):
             return Said(label, sum(scores) / len(scores))
-    return Said(fallen[0].label, fallen[0].score, fallen_from="?") if fallen else Said("oos", 0.0, fallen_from="?")
+    label = fallen[0].label if fallen else "oos"
+    return Said(label, sum(answer.label == label for answer in answers) / len(answers), fallen_from="?")

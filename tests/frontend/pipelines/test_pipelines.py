@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc import StatusCode
 
 from frontend.pipelines.languages import UNKNOWN
 from serving.call.call import Call, CallNotes
@@ -19,7 +20,8 @@ from serving.domain.errors import (
     ServingError,
     Unavailable,
 )
-from serving.domain.prediction import Fallback, Onward, Outcome, Prediction, Query, ScoredLabel
+from serving.domain.explanation import Explanation
+from serving.domain.prediction import Fallback, ModelVersion, Onward, Outcome, Prediction, Query, ScoredLabel
 from tests.builders import PATIENCE, a_call, a_turn, publish
 from tests.frontend.pipelines.plane import AtOnce, plane
 from tests.serving.refusals import refused
@@ -122,6 +124,7 @@ async def test_a_step_that_is_late_goes_otherwise_and_its_question_is_withdrawn(
     async with plane(models, engine) as predictions:
         answer = await predictions.predict(Query("p", "hello"), a_call())
     assert [step.onward for step in answer.path] == [Onward.LATE, Onward.ANSWERED]
+    assert answer.path[0].models == (ModelVersion("bank", ""),)
     assert [query.model_id for query in engine.withdrawn] == ["bank"]
     # The engine was told to be done by then, the last step has all the time that is left.
     assert engine.calls[0].deadline.at < engine.calls[1].deadline.at
@@ -132,7 +135,70 @@ async def test_a_step_that_is_late_without_otherwise_ends_the_pipeline(models: P
     async with plane(models, AtOnce(answers(bank=None))) as predictions:
         with refused(DeadlineExceeded) as caught:
             await predictions.predict(Query("p", "hello"), a_call())
-    assert 'step "a"' in str(caught.value)
+    # The caller has time left: the pipeline's owner has to allow more of it.
+    assert str(caught.value).startswith('step "a" of p did not answer within 0.02 s')
+    assert '"within"' in str(caught.value)
+
+
+async def test_a_pipeline_that_was_late_is_passed_by_and_its_step_is_the_late_one(models: Path) -> None:
+    pipeline(models, "inner", {"Start": "a", "Steps": {"a": {"ask": "bank", "within": 0.02}}})
+    pipeline(models, "mild", {"Start": "b", "Steps": {"b": {"ask": "inner", "within": 30, "otherwise": "large"}}})
+    pipeline(models, "strict", {"Start": "b", "Steps": {"b": {"ask": "inner", "within": 30}}})
+    async with plane(models, AtOnce(answers(bank=None, large=said("other")))) as predictions:
+        answer = await predictions.predict(Query("mild", "hello"), a_call())
+        with refused(DeadlineExceeded) as caught:
+            await predictions.predict(Query("strict", "hello"), a_call())
+    (step, _) = answer.path
+    assert (step.onward, step.code, step.models) == (
+        Onward.FAILED,
+        StatusCode.DEADLINE_EXCEEDED,
+        (ModelVersion("inner", ""),),
+    )
+    assert str(caught.value).startswith('step "b" of strict: step "a" of inner did not answer within 0.02 s')
+
+
+async def test_models_without_a_majority_are_told_with_their_votes(models: Path) -> None:
+    step = {"ask": ["bank", "travel", "large"], "vote": "majority"}
+    pipeline(models, "p", {"Start": "a", "Steps": {"a": step}})
+    engine = AtOnce(answers(bank=said("x", 0.9), travel=said("y", 0.8), large=fallen("x", 0.4)))
+    async with plane(models, engine) as predictions:
+        answer = await predictions.predict(Query("p", "hello", k=5), a_call())
+    share = 1 / 3
+    assert answer.fallback == Fallback(ScoredLabel("x", share), 0.5)
+    assert answer.best == (ScoredLabel("x", share), ScoredLabel("y", share))
+    (taken,) = answer.path
+    assert [model.model_id for model in taken.models] == ["bank", "travel", "large"]
+    assert taken.votes == (ScoredLabel("x", 0.9), ScoredLabel("y", 0.8), ScoredLabel("oos", 0.0))
+    assert taken.fallback == answer.fallback
+
+
+async def test_a_mean_that_falls_back_is_below_the_threshold_that_it_tells(models: Path) -> None:
+    pipeline(models, "p", {"Start": "a", "Steps": {"a": {"ask": ["bank", "travel", "large"], "vote": "mean"}}})
+    certain, unsure = said("x", 0.99), [fallen("x", 0.5, 0.75), fallen("x", 0.25, 0.5)]
+    async with plane(models, AtOnce(answers(bank=certain, travel=unsure[0], large=unsure[1]))) as predictions:
+        answer = await predictions.predict(Query("p", "hello"), a_call())
+    assert answer.fallback == Fallback(ScoredLabel("x", 0.375), 0.625)
+
+
+async def test_a_threshold_of_the_caller_judges_a_mean_as_a_whole(models: Path) -> None:
+    pipeline(models, "p", {"Start": "a", "Steps": {"a": {"ask": ["bank", "travel"], "vote": "mean"}}})
+    engine = AtOnce(answers(bank=said("x", 0.75), travel=said("x", 0.5)))
+    async with plane(models, engine) as predictions:
+        above = await predictions.predict(Query("p", "hello", threshold=0.62), a_call())
+        below = await predictions.predict(Query("p", "hello", threshold=0.63), a_call())
+    assert (above.label, above.fallback) == ("x", None)
+    assert below.fallback == Fallback(ScoredLabel("x", 0.625), 0.63)
+    assert {query.threshold for query in engine.asked} == {0.0}
+
+
+async def test_an_explanation_of_a_vote_names_its_model(models: Path) -> None:
+    pipeline(models, "p", {"Start": "a", "Steps": {"a": {"ask": ["bank", "travel"], "vote": "mean"}}})
+    explained = Explanation(("hello",), (), (), 1.0)
+    one, other = (said(label, score)._replace(explanation=explained) for label, score in (("x", 0.4), ("y", 0.9)))
+    engine = AtOnce(answers(bank=one._replace(model_id="bank"), travel=other._replace(model_id="travel")))
+    async with plane(models, engine) as predictions:
+        answer = await predictions.predict(Query("p", "hello", explain=()), a_call())
+    assert answer.explanation == explained._replace(model_id="travel")
 
 
 async def test_the_time_of_steps_without_an_answer_is_noted_for_the_callers_call(models: Path) -> None:

@@ -28,7 +28,12 @@ class Explanation(NamedTuple):
     """Explained labels: the best one first, then the requested ones."""
     temperature: float
     """Divisor of the logits before they become probabilities."""
+    model_id: str = ""
+    """Model whose logits these are, if several models of a pipeline's step voted; empty: the model that answered."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, as in JSON."""
-        return self._asdict() | {"labels": [label._asdict() for label in self.labels]}
+        fields = self._asdict() | {"labels": [label._asdict() for label in self.labels]}
+        if not self.model_id:
+            del fields["model_id"]
+        return fields

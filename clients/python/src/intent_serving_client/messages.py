@@ -127,6 +127,8 @@ def _path_of(messages: Iterable[pb.PathStep]) -> tuple[PathStep, ...]:
             message.next,
             _CODES.get(message.code, grpc.StatusCode.OK),
             _path_of(message.path),
+            tuple(ScoredLabel(vote.label, vote.score) for vote in message.votes),
+            _fallback_of(message.fallback) if message.HasField("fallback") else None,
         )
         for message in messages
     )
@@ -140,7 +142,7 @@ def _explanation_of(message: pb.Explanation) -> Explanation:
     labels = tuple(
         LabelExplanation(part.label, part.logit, part.bias, tuple(part.contributions)) for part in message.labels
     )
-    return Explanation(tuple(message.tokens), tuple(message.unknown), labels, message.temperature)
+    return Explanation(tuple(message.tokens), tuple(message.unknown), labels, message.temperature, message.model_id)
 
 
 def outcomes_of(batch: pb.PredictBatchResponse | pb.PredictorPredictBatchResponse) -> list[Outcome]:

@@ -55,6 +55,10 @@ class Fallback(NamedTuple):
     threshold: float
     """Threshold that the best label's score was below."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON data, with the names of the gRPC API."""
+        return {"best_label": self.best.label, "best_score": self.best.score, "threshold": self.threshold}
+
 
 class Onward(enum.StrEnum):
     """Reason why a step of a pipeline was the last one, or was not."""
@@ -87,7 +91,9 @@ class PathStep(NamedTuple):
     name: str
     """Name of the step or, if the pipeline leads to a model directly, the model id."""
     models: tuple[ModelVersion, ...]
-    """Models that answered: one, several that voted, or none."""
+    """Models that answered: one, or several that voted; none if a language was detected.
+
+    If the step failed or was late: the models without an answer."""
     label: str
     """Label of the step's answer, or the language that was detected; empty if there is no answer."""
     score: float
@@ -101,21 +107,27 @@ class PathStep(NamedTuple):
     """Status of a step that failed."""
     path: tuple[PathStep, ...] = ()
     """Steps of the pipeline that this step asked, if it asked one."""
+    votes: tuple[ScoredLabel, ...] = ()
+    """Answer of each of ``models``, if several voted."""
+    fallback: Fallback | None = None
+    """Answer that the step would have given without a threshold, if it fell back."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the step as JSON data; what is empty is left out."""
+        """Return the step as JSON data, with the names of the gRPC API; what is empty is left out."""
         step: dict[str, Any] = {
-            "step": self.name,
-            "models": [f"{model.model_id} {model.version}".rstrip() for model in self.models],
+            "name": self.name,
+            "models": [{"id": model.model_id, "version": model.version} for model in self.models],
             "label": self.label,
             "score": self.score,
-            "seconds": self.seconds,
-            "onward": str(self.onward),
+            "milliseconds": self.seconds * 1e3,
+            "onward": self.onward.name,
             "next": self.next,
             "code": "" if self.code is StatusCode.OK else self.code.name,
             "path": [inner.as_dict() for inner in self.path],
+            "votes": [vote._asdict() for vote in self.votes],
+            "fallback": None if self.fallback is None else self.fallback.as_dict(),
         }
-        return {key: value for key, value in step.items() if value not in ("", [])}
+        return {key: value for key, value in step.items() if value not in ("", [], None)}
 
 
 class Prediction(NamedTuple):

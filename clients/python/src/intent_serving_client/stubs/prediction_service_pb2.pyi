@@ -238,8 +238,11 @@ class Explanation(_message.Message):
     UNKNOWN_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """Logits are divided by it before they become probabilities."""
+    model_id: _builtins.str
+    """The model whose logits these are, where several models of a pipeline's step voted. Empty: the model that answered."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The document's tokens, as the model's tokenizer gives them: words, then n-grams."""
@@ -259,10 +262,11 @@ class Explanation(_message.Message):
         unknown: _abc.Iterable[_builtins.int] | None = ...,
         labels: _abc.Iterable[Global___LabelExplanation] | None = ...,
         temperature: _builtins.float = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "temperature", b"temperature", "tokens", b"tokens", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "model_id", b"model_id", "temperature", b"temperature", "tokens", b"tokens", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,6 +403,8 @@ class PathStep(_message.Message):
     NEXT_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the step or, where the pipeline leads to a model directly, the model's id."""
     label: _builtins.str
@@ -413,11 +419,21 @@ class PathStep(_message.Message):
     """Where the step failed or was late: its gRPC status code."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelIdentity]:
-        """The models that answered: one, several that voted, or none."""
+        """The models that answered: one, or several that voted; none where a language was detected. Where the step failed or
+        was late, the models without an answer.
+        """
 
     @_builtins.property
     def path(self) -> _containers.RepeatedCompositeFieldContainer[Global___PathStep]:
         """Where the step asked another pipeline: the steps of that one."""
+
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredLabel]:
+        """Where several models voted: the answer of each of `models`, in their order."""
+
+    @_builtins.property
+    def fallback(self) -> Global___Fallback:
+        """What the step's answer would have been without a threshold, where it fell back."""
 
     def __init__(
         self,
@@ -431,10 +447,12 @@ class PathStep(_message.Message):
         next: _builtins.str = ...,
         code: _builtins.int = ...,
         path: _abc.Iterable[Global___PathStep] | None = ...,
+        votes: _abc.Iterable[Global___ScoredLabel] | None = ...,
+        fallback: Global___Fallback | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fallback", b"fallback"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "label", b"label", "milliseconds", b"milliseconds", "models", b"models", "name", b"name", "next", b"next", "onward", b"onward", "path", b"path", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "fallback", b"fallback", "label", b"label", "milliseconds", b"milliseconds", "models", b"models", "name", b"name", "next", b"next", "onward", b"onward", "path", b"path", "score", b"score", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
