@@ -39,7 +39,7 @@ class Answers:
     fallback: str
     """Label that the model falls back to."""
     threshold: float | None
-    """Threshold in force; ``None`` if unknown, because a frontend answered and no row fell back."""
+    """Threshold in force; ``None`` if a frontend answered and no row fell back, and for pipelines."""
     rows: tuple[Answer, ...]
 
     @property

@@ -93,7 +93,9 @@ class _Seen:
                 self.version = outcome.model_version
                 if outcome.fallback is not None:
                     self.fallback = outcome.label
-                    self.threshold = outcome.fallback.threshold if self._asked is None else self._asked
+                    # The models of a pipeline have thresholds of their own, and it has none.
+                    if self._asked is None and not outcome.path:
+                        self.threshold = outcome.fallback.threshold
         return outcomes
 
 

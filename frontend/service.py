@@ -62,7 +62,7 @@ def workload(settings: EngineSettings, catalog: Catalog, router: Router, compari
     """
     limits = QueryLimits(settings.max_document_bytes, settings.max_batch_size)
     steps = StepCounts()
-    pipelines = PipelineBackend(catalog, steps)
+    pipelines = PipelineBackend(catalog, steps, settings.trusted())
     router.answer_pipelines_with(pipelines)
     releases = build_releases(
         settings.model_dir,

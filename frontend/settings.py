@@ -12,7 +12,9 @@ from frontend.engines.torchserve.options import TorchServeOptions
 from frontend.routing.routes import PREDICTOR, Engine, parse_routes
 from grpc_http2.client.servers.addresses import addresses_in
 from serving.access.own_credential import read_credential
+from serving.call.identity import ALL_MODELS
 from serving.call.limits import Limits
+from serving.domain.name_patterns import NamePatterns
 from serving.files.material import TlsFiles, UnusableCertificate, read_material
 from serving.runtime.settings import MOST, Seconds, ServerSettings, service_settings
 from serving.workers.cores import usable_cores
@@ -69,6 +71,12 @@ class EngineSettings(ServerSettings):
         default="",
         description="name in the predictors' certificates; empty: the host of the route. Required for a route with"
         " several addresses",
+    )
+    trusted_pipelines: str = Field(
+        default=ALL_MODELS,
+        description="names of the pipelines whose callers may use their models without a right of their own, if their"
+        ' manifests have "Rights": "pipeline"; separated by commas, and each may end with *. Empty: none; callers then'
+        " need the right to each model",
     )
     calls_in_flight: int = Field(
         default=2,
@@ -148,6 +156,10 @@ class EngineSettings(ServerSettings):
         if value is not None:
             read_credential(value)
         return value
+
+    def trusted(self) -> NamePatterns:
+        """Return the names of the pipelines that may give their callers the right to their models."""
+        return NamePatterns(name for part in self.trusted_pipelines.split(",") if (name := part.strip()))
 
     def worker_processes(self) -> int:
         """Return the number of processes that serve on the port."""

@@ -20,10 +20,11 @@ from frontend.pipelines.walk import PipelineModel, Surroundings
 from grpc_http2.alarms import alarms_of
 from serving.call.call import Call, enter_call
 from serving.call.closing import close_in_order
-from serving.call.identity import Identity, Right
+from serving.call.identity import ANYBODY, Identity, Right
 from serving.call.tasks import Tasks
 from serving.domain.errors import ModelUnusable, PermissionDenied, ServingError
 from serving.domain.model_id import ModelId
+from serving.domain.name_patterns import NamePatterns
 from serving.domain.pipelines.pipeline import Pipeline, Rights
 from serving.domain.prediction import Onward, Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency
@@ -47,11 +48,13 @@ class PipelineBackend:
     Args:
         manifests: manifests of all models.
         counts: counts of steps.
+        trusted: names of the pipelines that may give their callers the right to their models.
     """
 
-    def __init__(self, manifests: ManifestsAtHand, counts: StepCounts) -> None:
+    def __init__(self, manifests: ManifestsAtHand, counts: StepCounts, trusted: NamePatterns) -> None:
         self._manifests = manifests
         self._counts = counts
+        self._trusted = trusted
         self._languages = LanguageDetector()
         self._tasks = Tasks()
         self._predictions: Predictions | None = None
@@ -86,7 +89,8 @@ class PipelineBackend:
         """Load the models that the pipeline may ask and the caller may manage; the pipeline itself takes no memory.
 
         Raises:
-            PermissionDenied: the pipeline gives a right to its models, which the caller may not manage.
+            PermissionDenied: the pipeline gives a right to its models, and the caller may not manage them, or the
+                operator does not trust the pipeline.
             ModelUnusable: the pipeline does not fit its models; the message names every fault.
             ServingError: a model cannot be loaded.
         """
@@ -94,11 +98,16 @@ class PipelineBackend:
             raise RuntimeError("ask_through was not called")
         prepared = await self._prepare(model_id)
         models = prepared.pipeline.models
-        if prepared.pipeline.rights is Rights.PIPELINE:
+        if prepared.pipeline.rights is Rights.PIPELINE and call.identity is not ANYBODY:
             # A version is loaded before it goes live.
             _check_may_give(models, call.identity)
+            if not self._trusted.match(model_id):
+                raise PermissionDenied(
+                    'the pipeline has "Rights": "pipeline", and this frontend does not trust it: leave out Rights, or'
+                    " ask the operator for an entry in the setting trusted-pipelines"
+                )
         await check_models(model_id, prepared.pipeline, self._predictions, self._manifests)
-        inner = prepared.call_to_models(call, trusted=False)
+        inner = prepared.call_to_models(call, as_caller=True)
         predictions = self._predictions
 
         async def load(model: str) -> None:
@@ -154,7 +163,9 @@ class PipelineBackend:
             if self._around is None:
                 raise RuntimeError("ask_through was not called")
             model = PipelineModel(model_id, manifest.model_version, pipeline)
-            prepared = self._prepared[model_id] = PreparedPipeline(model, manifest, self._around)
+            gives_rights = pipeline.rights is Rights.PIPELINE and self._trusted.match(model_id)
+            prepared = PreparedPipeline(model, manifest, self._around, gives_rights=gives_rights)
+            self._prepared[model_id] = prepared
         return prepared
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from serving.domain.errors import Unavailable
+from serving.domain.pipelines.languages import UNCERTAIN
 from serving.domain.prediction import Fallback, Prediction, ScoredLabel
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ log = structlog.get_logger()
 
 LEAST_SCORE: Final = 0.2
 """Minimum score of a language. Texts without a word that the detector knows have 0.12, as digits and names."""
-UNKNOWN: Final = "und"
-"""Label of a document whose language is not certain enough, as in ISO 639."""
 _MOST_CHARACTERS: Final = 1000
 """Number of characters that are looked at: more of them change no answer, and take time from other callers."""
 
@@ -46,14 +45,14 @@ class LanguageDetector:
         await asyncio.shield(self._loading)
 
     def detect(self, document: str) -> Prediction:
-        """Return the language as a label; :data:`UNKNOWN` if no language is certain enough. REQUIRES: it is ready."""
+        """Return the language as a label; :data:`UNCERTAIN` if no language is certain enough. REQUIRES: it is ready."""
         if self._detector is None:
             raise Unavailable("the detector of languages is not loaded yet; try again")
         best = self._detector.detect(document[:_MOST_CHARACTERS])[0]
         language, score = str(best["lang"]), float(best["score"])
         found = ScoredLabel(language, score)
         if score < LEAST_SCORE:
-            return Prediction(UNKNOWN, 0.0, (), "", "", Fallback(found, LEAST_SCORE))
+            return Prediction(UNCERTAIN, 0.0, (), "", "", Fallback(found, LEAST_SCORE))
         return Prediction(language, score, (), "", "")
 
     async def close(self) -> None:

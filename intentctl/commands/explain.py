@@ -76,7 +76,9 @@ def explain(
             fail(f"{png} cannot be written: {error.strerror}")
     if as_json:
         explained = [account.as_dict() for account in accounts]
-        print_json(as_dict(document, prediction) | {"temperature": explanation.temperature, "explained": explained})
+        of_model = {"explained_model": explanation.model_id} if explanation.model_id else {}
+        parts = {"temperature": explanation.temperature, **of_model, "explained": explained}
+        print_json(as_dict(document, prediction) | parts)
         return
     print_line(answer_of(prediction))
     for account in accounts:

@@ -66,7 +66,7 @@ class Account:
 
 def accounts_of(prediction: Prediction, explanation: Explanation) -> list[Account]:
     """Return the account of each explained label, the best one first."""
-    best = best_of(prediction)
+    best = _own_vote(prediction, explanation) or best_of(prediction)
     return [_account(label, explanation, best, explanation.labels[0].logit) for label in explanation.labels]
 
 
@@ -77,13 +77,28 @@ def best_of(prediction: Prediction) -> ScoredLabel:
 
 def answer_of(prediction: Prediction) -> str:
     """Return the answer in words, and if it fell back, the reason."""
-    fallback = prediction.fallback
-    if fallback is None:
-        return f"{prediction.label}, with a score of {prediction.score:.3f}"
-    return (
-        f"{prediction.label}: the best label is {fallback.best.label}, and its score of {fallback.best.score:.3f}"
+    fallback, explanation = prediction.fallback, prediction.explanation
+    answer = (
+        f"{prediction.label}, with a score of {prediction.score:.3f}"
+        if fallback is None
+        else f"{prediction.label}: the best label is {fallback.best.label}, and its score of {fallback.best.score:.3f}"
         f" is below the threshold of {fallback.threshold:g}"
     )
+    if explanation is not None and explanation.model_id:
+        answer += f"; several models voted, and this is how {explanation.model_id} came to its answer"
+    return answer
+
+
+def _own_vote(prediction: Prediction, explanation: Explanation) -> ScoredLabel | None:
+    """Return the answer of the model that is explained, if it is one of several that voted for it."""
+    step = prediction.path[-1] if explanation.model_id and prediction.path else None
+    while step is not None and not step.votes:
+        step = step.path[-1] if step.path else None
+    if step is None:
+        return None
+    votes = {model.model_id: vote for model, vote in zip(step.models, step.votes, strict=True)}
+    vote = votes.get(explanation.model_id)
+    return vote if vote is not None and vote.label == explanation.labels[0].label else None
 
 
 def _account(label: LabelExplanation, explanation: Explanation, best: ScoredLabel, highest: float) -> Account:

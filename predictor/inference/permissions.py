@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from serving.call.identity import Identity, Right
+from serving.domain.errors import PermissionDenied
 from serving.domain.model_id import ModelId
 from serving.domain.prediction import Query
 from serving.transport.guards import Access
@@ -28,7 +29,18 @@ class Permissions:
             PermissionDenied: the query is not permitted.
         """
         identity = self.identity_of(query.caller)
-        identity.check(Right.PREDICT if query.explain is None else Right.EXPLAIN, model_id)
+        right = Right.PREDICT if query.explain is None else Right.EXPLAIN
+        try:
+            identity.check(right, model_id)
+        except PermissionDenied as error:
+            if not self._delegates or query.caller:
+                raise
+            # The frontend asks in its own name for callers of pipelines that give rights, and for tries of releases.
+            raise PermissionDenied(
+                f"the frontend's own credential has no right to {right} with this model at the predictor, which"
+                ' pipelines with "Rights": "pipeline" and releases need; add the right and the model to the frontend\'s'
+                " entry in the predictor's access file"
+            ) from error
 
     def identity_of(self, caller: str) -> Identity:
         """Return the identity on whose behalf the call, or one of its queries, is made.

@@ -11,9 +11,10 @@ from serving.call.counters import AccessCounters
 from serving.call.limits import NO_LIMITS, Limits
 from serving.domain.errors import PermissionDenied
 from serving.domain.model_id import VERSION_MARK
+from serving.domain.name_patterns import ANY_SUFFIX, NamePatterns
 
-ALL_MODELS: Final = "*"
-"""End of a pattern, which matches any suffix of a name."""
+ALL_MODELS: Final = ANY_SUFFIX
+"""Pattern of every model."""
 
 
 class Right(enum.StrEnum):
@@ -52,15 +53,10 @@ class Identity:
     """Whether predictors check the caller's rights, or those of the frontend that asks on the caller's behalf."""
     counters: AccessCounters = field(default_factory=AccessCounters, repr=False, compare=False)
     """Counters of denied calls."""
-    _names: frozenset[str] = field(init=False, repr=False, compare=False)
-    _beginnings: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _patterns: NamePatterns = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Sorted once, because every call matches the patterns.
-        names = frozenset(pattern for pattern in self.models if not pattern.endswith(ALL_MODELS))
-        beginnings = tuple(pattern[:-1] for pattern in self.models if pattern.endswith(ALL_MODELS))
-        object.__setattr__(self, "_names", names)
-        object.__setattr__(self, "_beginnings", beginnings)
+        object.__setattr__(self, "_patterns", NamePatterns(self.models))
 
     @property
     def caller(self) -> str:
@@ -111,8 +107,7 @@ class Identity:
 
     def may_use(self, model_id: str) -> bool:
         """Return whether the caller may use the model, in any version."""
-        name, _, _ = model_id.partition(VERSION_MARK)
-        return name in self._names or name.startswith(self._beginnings)
+        return self._patterns.match(model_id)
 
 
 ANYBODY: Final = Identity("", frozenset(Right), (ALL_MODELS,))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Final, NamedTuple, TypeAlias
 
 from serving.domain.confidence import FALLBACK_LABEL
 from serving.domain.errors import ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of
-from serving.domain.pipelines.languages import LANGUAGES
+from serving.domain.pipelines.languages import LANGUAGES, UNCERTAIN
 from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline, shown
 from serving.domain.pipelines.step import Step, Vote
 
@@ -50,7 +51,7 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
             found = asked[model]
             # The pipeline itself need not exist yet.
             if isinstance(found, ServingError) and model != model_id:
-                faults.append(f"step {shown(name)} asks {model}: {found}")
+                faults.append(_missing(name, model, found, pipeline))
                 continue
             way = ways.back(model)
             if way:
@@ -63,6 +64,7 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
             else:
                 depths[model] = ways.depth(model)
         faults.extend(_faults_of_routes(name, step, ways))
+    faults.extend(_faults_of_inner(pipeline, ways, asked))
     depth = pipeline.depth_by(depths)
     if depth > MOST_DEPTH:
         faults.append(
@@ -70,6 +72,34 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
             f" at most {MOST_DEPTH} are allowed"
         )
     return faults
+
+
+def _faults_of_inner(pipeline: Pipeline, ways: _Ways, asked: Asked) -> Iterator[str]:
+    """Yield the faults of the pipelines that this one asks, and of those that they ask, each once."""
+    seen: set[str] = set()
+    due = [model for model in pipeline.models if not ways.back(model)]
+    while due:
+        model = due.pop(0)
+        if model in seen:
+            continue
+        seen.add(model)
+        for inner in _pipelines_of(model, asked):
+            for name, step in inner.steps.items():
+                faults = [
+                    _missing(name, further, found, inner)
+                    for further in step.ask
+                    if isinstance(found := asked.get(further), ServingError)
+                ]
+                faults.extend(_faults_of_routes(name, step, ways))
+                yield from (f"the pipeline {model}: {fault}" for fault in faults)
+            due.extend(inner.models)
+
+
+def _missing(name: str, model: str, error: ServingError, pipeline: Pipeline) -> str:
+    """Return the fault of a step that asks a model that there is not, which may be meant as a step."""
+    close = get_close_matches(model, pipeline.steps.keys() - {model, name}, 1)
+    meant = f"; did you mean the step {shown(close[0])}?" if close and name == model else ""
+    return f"step {shown(name)} asks {model}: {error}{meant}"
 
 
 class _Ways:
@@ -173,12 +203,28 @@ def _faults_of_routes(name: str, step: Step, ways: _Ways) -> Iterator[str]:
     what = "the detector knows no language" if step.detect else f"{' or '.join(step.ask)} has no label"
     for label in step.route:
         if label not in labels:
-            yield f"step {shown(name)} has a route for {shown(label)}, but {what} of this name"
+            hint = _hint_of_language(label) if step.detect else _hint(label, labels)
+            yield f"step {shown(name)} has a route for {shown(label)}, but {what} of this name{hint}"
     missing = sorted(labels - step.route.keys())
     if missing and step.otherwise is None:
         more = f" and {len(missing) - _MOST_LABELS_SHOWN} more" if len(missing) > _MOST_LABELS_SHOWN else ""
         listed = ", ".join(map(shown, missing[:_MOST_LABELS_SHOWN]))
         yield f'step {shown(name)} has no route for {listed}{more}, and no "otherwise"'
+
+
+def _hint(label: str, labels: Iterable[str]) -> str:
+    close = get_close_matches(label, labels, 1)
+    return f"; did you mean {shown(close[0])}?" if close else ""
+
+
+def _hint_of_language(label: str) -> str:
+    """Return what to write instead of a label that is no code of a language."""
+    if label == UNCERTAIN:
+        return '; texts whose language is not certain go "otherwise"'
+    code, dash, _ = label.lower().replace("_", "-").partition("-")
+    if code in LANGUAGES:
+        return f"; write {shown(code)}" + ("" if not dash else ", which has all its regions and scripts")
+    return "; write a code of two or three letters, such as de"
 
 
 def _union(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:

@@ -13,5 +13,7 @@ _CODES: Final = (
     "uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo yue zh"
 )
 
+UNCERTAIN: Final = "und"
+"""Label of a document whose language is not certain enough, as in ISO 639."""
 LANGUAGES: Final = frozenset(_CODES.split(" "))
 """Codes of ISO 639, or of a Wikipedia (als, eml, nah) where the standard has none. Those of fastText's lid.176."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from serving.stubs import open_inference_pb2_grpc as inference_grpc
 from serving.stubs import prediction_service_pb2 as pb
 from serving.stubs import prediction_service_pb2_grpc as pb_grpc
 from tests.access import a_key, identity_of, in_the_past, replace_file, write_access
-from tests.builders import PATIENCE
+from tests.builders import PATIENCE, publish
 from tests.end_to_end.access.callers import CALLERS, MINE, THEIRS, Metadata
 from tests.end_to_end.access.calls import inference, rest
 from tests.end_to_end.processes import Service, Stack, running_service, stack, start
@@ -267,6 +268,29 @@ def test_a_predictor_checks_again_who_asks_for_what(transport: str, models: Path
         (line,) = [line for line in both.predictor.events() if line["event"] == "audit"]
         told = (line["action"], line["model"], line["identity"], line["caller"], line["code"])
         assert told == ("unload", MINE, "frontend", "acme", denied)
+
+
+def test_a_pipeline_that_gives_rights_asks_in_the_frontends_name_and_says_what_that_needs(
+    transport: str, models: Path, tmp_path: Path
+) -> None:
+    volume = tmp_path / "models"
+    shutil.copytree(models, volume)
+    publish(
+        volume, "given", files={}, Algorithm="pipeline", classes={}, Start="a", Steps={"a": {"ask": MINE}},
+        Rights="pipeline",
+    )  # fmt: skip
+    frontend = identity_of("frontend", "delegate")
+    with guarded_stack(volume, tmp_path, transport, {"frontend": frontend}) as both:
+        with grpc.insecure_channel(both.frontend.address) as channel:
+            stub = pb_grpc.PredictionServiceStub(channel)
+            request = pb.PredictRequest(runId="given", document="book a flight")
+            failed = failure_of(lambda: stub.Predict(request, metadata=sends(a_key("acme")), timeout=PATIENCE))
+        assert failed.code() is StatusCode.PERMISSION_DENIED
+        assert 'step "a" of given: the frontend\'s own credential has no right to predict' in failed.details()
+        assert "the predictor's access file" in failed.details()
+        frontend = identity_of("frontend", "delegate", "predict")
+        write_access(tmp_path / "predictor", {"frontend": frontend})
+        until(lambda: predict(both.frontend.address, a_key("acme"), "given") != "PERMISSION_DENIED")
 
 
 def test_a_frontend_that_the_predictor_does_not_know_says_so_and_blames_no_caller(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from frontend.predictions.predictions import RoutedPredictions
 from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from serving.call.call import Call
+from serving.call.identity import ALL_MODELS
 from serving.domain.model_id import ModelId
+from serving.domain.name_patterns import NamePatterns
 from serving.domain.prediction import Outcome, Prediction, Query
 from serving.domain.query_limits import QueryLimits
 from serving.volume.freshness.comparison import ThreadComparison
@@ -44,10 +46,12 @@ class AtOnce(FakeBackend):
 
 
 @asynccontextmanager
-async def plane(models: Path, engine: FakeBackend, *, most_queries: int = 64) -> AsyncIterator[RoutedPredictions]:
+async def plane(
+    models: Path, engine: FakeBackend, *, most_queries: int = 64, trusted: Sequence[str] = (ALL_MODELS,)
+) -> AsyncIterator[RoutedPredictions]:
     """Yield the data plane of the models in a folder: ``engine`` has all but the pipelines."""
     catalog = Catalog(ModelStore(models), threads=2, freshness_seconds=60.0, comparison=ThreadComparison())
-    pipelines = PipelineBackend(catalog, StepCounts())
+    pipelines = PipelineBackend(catalog, StepCounts(), NamePatterns(trusted))
     router = Router({"intent-classification": engine})
     router.answer_pipelines_with(pipelines)
     predictions = RoutedPredictions(catalog, router, QueryLimits(1000, most_queries))

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from frontend.pipelines.languages import UNKNOWN
 from serving.call.call import Call, CallNotes
 from serving.call.deadline import Deadline
 from serving.call.identity import Identity, Right
@@ -21,6 +20,7 @@ from serving.domain.errors import (
     Unavailable,
 )
 from serving.domain.explanation import Explanation
+from serving.domain.pipelines.languages import UNCERTAIN
 from serving.domain.prediction import Fallback, ModelVersion, Onward, Outcome, Prediction, Query, ScoredLabel
 from tests.builders import PATIENCE, a_call, a_turn, publish
 from tests.frontend.pipelines.plane import AtOnce, plane
@@ -299,7 +299,7 @@ async def test_a_language_is_detected_and_told(models: Path) -> None:
     for outcome, label, onward in (
         (german, "de", Onward.ROUTED),
         (english, "en", Onward.NO_ROUTE),
-        (nothing, UNKNOWN, Onward.FELL_BACK),
+        (nothing, UNCERTAIN, Onward.FELL_BACK),
     ):
         assert isinstance(outcome, Prediction)
         assert (outcome.path[0].label, outcome.path[0].onward, outcome.path[0].models) == (label, onward, ())
@@ -333,6 +333,22 @@ async def test_a_right_for_the_pipeline_is_enough_where_its_manifest_says_so(mod
                 await predictions.predict(Query(model, "hello"), call)
     # Predictors check the frontend's own rights then.
     assert {query.caller for query in engine.asked} == {""}
+
+
+async def test_only_pipelines_that_the_operator_trusts_give_rights(models: Path) -> None:
+    pipeline(models, "trusted-p", DOMAINS, Rights="pipeline")
+    pipeline(models, "other-p", DOMAINS, Rights="pipeline")
+    manager = identity("trusted-p", "other-p", *MODELS, rights=frozenset({Right.MANAGE}))
+    engine = AtOnce(answers(router=said("bank"), bank=said("balance")))
+    async with plane(models, engine, trusted=["trusted-*"]) as predictions:
+        call = Call("r", Deadline.after(PATIENCE), identity("trusted-p", "other-p"))
+        assert (await predictions.predict(Query("trusted-p", "hello"), call)).label == "balance"
+        with refused(PermissionDenied):
+            await predictions.predict(Query("other-p", "hello"), call)
+        await predictions.load("trusted-p", Call("r", Deadline.after(PATIENCE), manager))
+        with refused(PermissionDenied) as caught:
+            await predictions.load("other-p", Call("r", Deadline.after(PATIENCE), manager))
+    assert "trusted-pipelines" in str(caught.value)
 
 
 async def test_an_explanation_needs_its_right_whatever_the_pipeline_says(models: Path) -> None:

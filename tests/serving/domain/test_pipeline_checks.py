@@ -84,8 +84,45 @@ def test_a_model_that_does_not_exist_is_told_with_its_step() -> None:
 def test_languages_that_no_detector_knows_are_told_and_every_detection_needs_an_otherwise() -> None:
     definition = pipeline(a={"detect": "language", "route": {"de": "b", "klingon": "t"}})
     told = faults(definition, versions(**LEAVES))
-    assert told[0] == 'step "a" has a route for "klingon", but the detector knows no language of this name'
+    assert told[0] == (
+        'step "a" has a route for "klingon", but the detector knows no language of this name;'
+        " write a code of two or three letters, such as de"
+    )
     assert 'step "a" has no route for "af"' in told[1]
+
+
+@pytest.mark.parametrize(
+    ("label", "advice"),
+    [
+        ("zh-CN", 'write "zh", which has all its regions and scripts'),
+        ("pt_BR", 'write "pt", which has all its regions and scripts'),
+        ("DE", 'write "de"'),
+        ("und", 'texts whose language is not certain go "otherwise"'),
+    ],
+)
+def test_what_to_write_for_a_language_is_told(label: str, advice: str) -> None:
+    definition = pipeline(a={"detect": "language", "route": {label: "b"}, "otherwise": "t"})
+    (told,) = faults(definition, versions(**LEAVES))
+    assert told.endswith(f"of this name; {advice}")
+
+
+def test_misspelt_labels_and_steps_are_told_with_what_may_be_meant() -> None:
+    definition = pipeline(a={"ask": "r", "route": {"bnak": "large"}, "otherwise": "larg"}, large={"ask": "b"})
+    told = faults(definition, {**versions(r=model("bank"), **LEAVES), "larg": GONE})
+    assert told == [
+        'step "a" has a route for "bnak", but r has no label of this name; did you mean "bank"?',
+        f'step "larg" asks larg: {GONE}; did you mean the step "large"?',
+    ]
+
+
+def test_the_faults_of_a_pipeline_that_is_asked_are_told_once_with_its_name() -> None:
+    inner = pipeline(v={"ask": "gone", "otherwise": "w"}, w={"ask": "m", "route": {"z": "m"}, "otherwise": "m"})
+    outer = pipeline(a={"ask": "q"})
+    asked = {**versions(m=model("x"), q=inner), "gone": GONE}
+    assert faults(outer, asked) == [
+        f'the pipeline q: step "v" asks gone: {GONE}',
+        'the pipeline q: step "w" has a route for "z", but m has no label of this name',
+    ]
 
 
 @pytest.mark.parametrize(("asked_as", "answering"), [("p", "p@2"), ("p@stable", "p@2"), ("p@1", "p@1")])
