@@ -164,8 +164,11 @@ class Manifest(BaseModel):
     @model_validator(mode="after")
     def _with_its_steps(self) -> Self:
         # Keys of a pipeline mean nothing in the manifest of another model, which may have them for its own purposes.
+        further = self.model_extra or {}
         if self.algorithm == PIPELINE:
-            self._pipeline = Pipeline.parse(self.model_extra or {})
+            self._pipeline = Pipeline.parse(further)
+        elif self.algorithm.strip().lower() == PIPELINE and "Steps" in further:
+            raise ValueError(f'Algorithm is {json.dumps(self.algorithm)}; write "{PIPELINE}"')
         return self
 
     @property
@@ -205,7 +208,7 @@ class Manifest(BaseModel):
         try:
             document = parse_json(data)
         except NotStrictJson as error:
-            raise InvalidManifest("manifest.json is not valid JSON; write it again") from error
+            raise InvalidManifest(f"manifest.json cannot be read: {error}") from None
         if not isinstance(document, dict):
             raise InvalidManifest("manifest.json must hold one JSON object")
         try:
@@ -236,7 +239,7 @@ def _shape_of(value: object) -> str:
 
 def _faults(error: ValidationError) -> str:
     every = (
-        f"{'.'.join(str(part)[:32] for part in fault['loc'][:1]) or 'the file'}: {_said(fault)}"
+        ": ".join((*(str(part)[:32] for part in fault["loc"][:1]), _said(fault)))
         for fault in error.errors(include_url=False)
     )
     faults = list(dict.fromkeys(every))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections import Counter
+from typing import Any, Final
 
 from intent_serving_client.text_files import without_mark
+
+_LONGEST_KEY_SHOWN: Final = 64
 
 
 class NotStrictJson(ValueError):
@@ -45,7 +48,8 @@ def parse_json(data: bytes) -> Any:
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise NotStrictJson("a key appears twice in one object")
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise NotStrictJson(f"the key {json.dumps(twice[:_LONGEST_KEY_SHOWN])} appears twice in one object")
     return result
 
 

@@ -379,7 +379,10 @@ def damaged_without_sums(folder: Path) -> None:
     [
         (lambda folder: (folder / "model.pth").unlink(), "the model has no model.pth yet. finish its upload"),
         (lambda folder: (folder / "manifest.json").unlink(), "the model has no manifest.json yet. finish its upload"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is not valid JSON"),
+        (
+            lambda folder: (folder / "manifest.json").write_text("{"),
+            "manifest.json cannot be read: it is not valid JSON",
+        ),
         (lambda folder: (folder / "vocab.pth").write_bytes(b"x"), "vocab.pth is not the file that manifest.json"),
         (lambda folder: change(folder, {"Tokenizer": "spacy"}), "Tokenizer must be omitted or one of basic_english"),
         (lambda folder: change(folder, {"classes": {"0": "a"}}), "has 1 classes, but model.pth has 3 outputs"),

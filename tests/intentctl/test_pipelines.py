@@ -156,7 +156,7 @@ class TestCheck:
             ("nothing", EXIT_FAILED, "no model has the runId nothing"),
             ("../nothing", EXIT_USAGE, "the model id must be"),
             ("unreadable", EXIT_FAILED, 'step "second" has "when"'),
-            ("no-json", EXIT_FAILED, "manifest.json is not valid JSON"),
+            ("no-json", EXIT_FAILED, "manifest.json cannot be read: it is not valid JSON at line 1"),
         ],
         ids=["a model", "nothing", "no id", "unreadable", "no json"],
     )

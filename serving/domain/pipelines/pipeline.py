@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple, Self
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from serving.domain.errors import InvalidModelId
 from serving.domain.model_id import parse_model_id, parse_model_name
-from serving.domain.pipelines.step import Step
+from serving.domain.pipelines.step import MOST_SECONDS, Step
 
 ALGORITHM: Final = "pipeline"
 """``Algorithm`` of a pipeline's manifest."""
@@ -22,6 +23,15 @@ MOST_DEPTH: Final = 4
 """Maximum number of steps that a document passes through, those of the pipelines that are asked included."""
 _LONGEST_NAME_SHOWN: Final = 64
 _MOST_FAULTS_SHOWN: Final = 32
+_WANTED: Final = {
+    "ask": "must be a model id, or a list of model ids",
+    "detect": 'must be "language"',
+    "vote": 'must be "mean" or "majority"',
+    "route": "must be an object from label to step or model, both in quotes",
+    "otherwise": "must be the name of a step or a model id, in quotes",
+    "within": f"must be a number of seconds, above 0 and at most {MOST_SECONDS:g}",
+}
+"""Value that each key of a step must have."""
 
 
 class Rights(StrEnum):
@@ -95,10 +105,11 @@ class Pipeline(NamedTuple):
         """
         written = document.get("Steps")
         if not isinstance(written, dict) or not written:
-            raise InvalidPipeline(['Steps must be an object of steps by name, such as {"first": {"ask": "a-model"}}'])
+            wanted = 'Steps must be an object of steps by name, such as {"first": {"ask": "a-model"}}'
+            raise InvalidPipeline([*_misspelt(document), wanted])
         if len(written) > MOST_STEPS:
             raise InvalidPipeline([f"Steps has {len(written)} steps; at most {MOST_STEPS} are allowed"])
-        faults: list[str] = []
+        faults = list(_misspelt(document))
         rights = document.get("Rights", Rights.MODELS)
         if rights not in tuple(Rights):
             faults.append(f'Rights must be "{Rights.MODELS}" or "{Rights.PIPELINE}"')
@@ -137,14 +148,25 @@ def _steps(written: Mapping[str, object], faults: list[str]) -> Iterator[tuple[s
             faults.extend(f"step {shown(name)}{_fault(each)}" for each in error.errors(include_url=False))
 
 
+def _misspelt(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a fault for each key that is missing where a similar one is written."""
+    for key in ("Start", "Steps", "Rights"):
+        written = {each.lower(): each for each in document if each != key}
+        for close in get_close_matches(key.lower(), written, 1) if key not in document else ():
+            yield f"{shown(written[close])} has no meaning; write {shown(key)}"
+
+
 def _fault(fault: Any) -> str:
     key = next((str(part) for part in fault["loc"]), "")
     said = fault["msg"].removeprefix("Value error, ")
+    is_told_by_step = fault["type"] == "value_error"
     if not key:
-        return f" {said}" if fault["type"] == "value_error" else ' must be an object such as {"ask": "a-model"}'
+        return f" {said}" if is_told_by_step else ' must be an object such as {"ask": "a-model"}'
     if fault["type"] == "extra_forbidden":
-        return f" has {shown(key)}, which no step has; a step has {', '.join(Step.model_fields)}"
-    return f": {key}: {said[:1].lower()}{said[1:]}"
+        close = get_close_matches(key.lower(), Step.model_fields, 1)
+        advice = f"write {shown(close[0])}" if close else f"a step has {', '.join(Step.model_fields)}"
+        return f" has {shown(key)}, which no step has; {advice}"
+    return f": {key}: {said if is_told_by_step else _WANTED[key]}"
 
 
 def _faults_of_names(name: str, step: Step, written: Mapping[str, object]) -> Iterator[str]:
@@ -170,6 +192,8 @@ def _is_model_id(text: str) -> bool:
 def _in_order(start: str, steps: Mapping[str, Step]) -> dict[str, Step]:
     """Return the steps, and a step for each model that is a target, each before those that it leads to.
 
+    Otherwise they are in the order of the routes.
+
     Raises:
         InvalidPipeline: steps form a cycle, or nothing leads to a step.
     """
@@ -180,11 +204,20 @@ def _in_order(start: str, steps: Mapping[str, Step]) -> dict[str, Step]:
     led_to = {target for step in every.values() for target in step.targets}
     faults = [f"nothing leads to step {shown(name)}" for name in steps if name not in led_to and name != start]
     try:
-        order = tuple(TopologicalSorter({name: step.targets for name, step in every.items()}).static_order())
+        TopologicalSorter({name: step.targets for name, step in every.items()}).prepare()
     except CycleError as error:
         # The library lists each step behind the one that it leads to.
         way = " -> ".join(map(shown, reversed(error.args[1])))
         raise InvalidPipeline([*faults, f"steps lead back to step {shown(error.args[1][-1])}: {way}"]) from error
     if faults:
         raise InvalidPipeline(faults)
-    return {name: every[name] for name in reversed(order)}
+    last_first: dict[str, Step] = {}
+
+    def place(name: str) -> None:
+        if name not in last_first:
+            for target in reversed(every[name].targets):
+                place(target)
+            last_first[name] = every[name]
+
+    place(start)
+    return dict(reversed(last_first.items()))

@@ -99,7 +99,7 @@ class Release(Part):
         try:
             return cls.model_validate(parse_json(data))
         except NotStrictJson as error:
-            raise InvalidRelease("release.json is not valid JSON; write it again") from error
+            raise InvalidRelease(f"release.json cannot be read: {error}; roll back, or write it again") from None
         except ValidationError as error:
             raise InvalidRelease("release.json is not a valid release; roll back, or write it again") from error
 

@@ -41,7 +41,7 @@ def chain(length: int) -> dict[str, Any]:
 
 def test_a_definition_is_read_with_every_model_that_it_leads_to() -> None:
     pipeline = Pipeline.parse(ACME)
-    assert pipeline.models == ("acme-domains", "bank-a", "bank-b", "acme-large", "acme-travel@stable", "acme-de")
+    assert pipeline.models == ("acme-de", "acme-domains", "bank-a", "bank-b", "acme-travel@stable", "acme-large")
     assert pipeline.steps["bank"].vote is Vote.MEAN
     assert pipeline.steps["acme-de"].ask == ("acme-de",)
     assert pipeline.rights is Rights.MODELS
@@ -192,8 +192,34 @@ def test_a_time_that_is_none_is_refused_in_the_text_of_a_manifest(text: str) -> 
 
 def test_a_step_that_is_written_twice_is_refused() -> None:
     written = b'{"Algorithm": "pipeline", "Start": "a", "Steps": {"a": {"ask": "m"}, "a": {"ask": "n"}}}'
-    with refused(InvalidManifest):
+    with refused(InvalidManifest, match='the key "a" appears twice'):
         Manifest.parse(written)
+
+
+def test_a_key_that_is_misspelt_is_told_with_what_to_write() -> None:
+    written = {"start": "a", "Steps": {"a": {"ask": "m", "otherwhise": "n"}}, "rights": "pipeline"}
+    with pytest.raises(InvalidPipeline) as caught:
+        Pipeline.parse(written)
+    told = str(caught.value)
+    assert '"start" has no meaning; write "Start"' in told
+    assert '"rights" has no meaning; write "Rights"' in told
+    assert 'step "a" has "otherwhise", which no step has; write "otherwise"' in told
+
+
+@pytest.mark.parametrize("algorithm", ["Pipeline", "PIPELINE", "pipeline "])
+def test_a_pipeline_by_another_spelling_is_told_how_to_write_it(algorithm: str) -> None:
+    written = {"Algorithm": algorithm, "Start": "a", "Steps": {"a": {"ask": "m"}}}
+    with refused(InvalidManifest, match='write "pipeline"'):
+        Manifest.parse(json.dumps(written).encode())
+
+
+def test_the_steps_are_in_the_order_of_the_routes() -> None:
+    steps = {
+        "a": {"ask": "m", "route": {"z": "one", "y": "two", "x": "three"}, "otherwise": "last"},
+        "three": {"ask": "m", "otherwise": "last"},
+        "two": {"ask": "m"},
+    }
+    assert list(Pipeline.parse({"Start": "a", "Steps": steps}).steps) == ["a", "one", "two", "three", "last"]
 
 
 def test_one_message_names_every_fault() -> None:
