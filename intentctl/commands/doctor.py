@@ -60,6 +60,8 @@ def doctor(
     examination = _examined(model_dir, checked_id)
     manifest, findings = examination.manifest, list(examination.findings)
     traffic = drift = unreachable = None
+    if predictor is not None and manifest is not None and manifest.pipeline is not None:
+        fail("no predictor has a pipeline; leave out --predictor, or examine the models that it asks", EXIT_USAGE)
     if predictor is not None:
         try:
             traffic = _traffic(predictor, checked_id, timeout, connection)

@@ -114,6 +114,8 @@ def _list_served(served: Sequence[ModelSummary], *, as_json: bool) -> None:
         row["versions"] = " ".join(row["versions"])
         row["canary"] = f"{row['canary']['version']} ({row['canary']['share']:.4g})" if row["canary"] else ""
         row["shadow"] = row["shadow"]["version"] if row["shadow"] else ""
+        # A pipeline has the labels of its models.
+        row["labels"] = row["labels"] or None
     _print_rows(_SERVED, rows)
 
 

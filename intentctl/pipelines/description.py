@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from serving.domain.pipelines.pipeline import Pipeline
 from serving.domain.pipelines.step import Step
@@ -32,13 +32,30 @@ def question_of(step: Step) -> str:
     return f"asks {asked}{vote}{within}"
 
 
-def ways_of(step: Step) -> list[Way]:
-    """Return the ways onward from a step; labels with the same target share one."""
+def labels_by_target(step: Step) -> dict[str, list[str]]:
+    """Return the labels that lead to each step or model."""
     labels: dict[str, list[str]] = defaultdict(list)
     for label, target in step.route.items():
         labels[target].append(label)
-    ways = [Way(_listed(names), target) for target, names in labels.items()]
+    return labels
+
+
+def ways_of(step: Step) -> list[Way]:
+    """Return the ways onward from a step; labels with the same target share one."""
+    ways = [Way(_listed(names), target) for target, names in labels_by_target(step).items()]
     return ways if step.otherwise is None else [*ways, Way(OTHERWISE, step.otherwise)]
+
+
+def as_dict(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the steps as JSON data, with all labels."""
+    return {
+        name: {
+            "does": question_of(step),
+            "routes": [{"labels": labels, "next": target} for target, labels in labels_by_target(step).items()],
+            "otherwise": step.otherwise,
+        }
+        for name, step in pipeline.steps.items()
+    }
 
 
 def lines_of(pipeline: Pipeline) -> Iterator[str]:

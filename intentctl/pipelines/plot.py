@@ -30,6 +30,8 @@ _MODEL: Final = "#e8f3e1"
 _LINE: Final = "#4a5a6a"
 _OTHERWISE: Final = "#c0703a"
 _MOST_LINES: Final = 8
+_START_POINTS: Final = 2.4
+"""Width of the border of the first step."""
 _CENTERED: Final[Mapping[str, Any]] = {"ha": "center", "va": "center"}
 # Names of labels are no formulas, even with dollar signs.
 _PLAIN: Final[Mapping[str, Any]] = {"parse_math": False}
@@ -54,7 +56,8 @@ def draw(pipeline: Pipeline, title: str, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(scale.width, scale.height))
     for name, place in layout.steps.items():
         colour = _MODEL if pipeline.steps[name].ask == (name,) else _STEP
-        style = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": _LINE}
+        width = _START_POINTS if name == pipeline.start else 1.0
+        style = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": _LINE, "linewidth": width}
         across, up = scale.middle(place)
         axes.text(across, up, texts[name], fontsize=9, bbox=style, zorder=3, **_PLAIN, **_CENTERED)
     axes.set_position((0.0, 0.0, 1.0, 1.0))
@@ -141,6 +144,8 @@ def _curve(scale: _Scale, places: Sequence[Place], curve: Any) -> tuple[list[_Po
 def _text_of(pipeline: Pipeline, name: str) -> str:
     step = pipeline.steps[name]
     texts = [name] if step.ask == (name,) else [name, question_of(step)]
+    if name == pipeline.start:
+        texts[0] = f"start: {name}"
     return "\n".join("\n".join(textwrap.wrap(shown(text), _BOX_CHARACTERS, max_lines=_MOST_LINES)) for text in texts)
 
 

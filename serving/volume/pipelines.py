@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from serving.domain.errors import InvalidManifest, ServingError, Unavailable
-from serving.domain.manifest import Manifest
+from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.domain.model_id import ModelId, reference_of, versioned
 from serving.domain.pipeline_checks import Version, asked_next, faults_of
-from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline
+from serving.domain.pipelines.pipeline import ALGORITHM, MOST_DEPTH, Pipeline
+from serving.domain.pipelines.step import Step
 from serving.volume.inventory import Inventory
-from serving.volume.model_store import ModelStore
+from serving.volume.model_store import MANIFEST_FILE, ModelStore
 
 
 def pipeline_faults(store: ModelStore, model_id: ModelId, pipeline: Pipeline) -> list[str]:
@@ -37,6 +38,45 @@ def pipeline_faults(store: ModelStore, model_id: ModelId, pipeline: Pipeline) ->
                 asked[model] = error
         due = asked_next(due, asked)
     return faults_of(model_id, pipeline, asked)
+
+
+def pipelines_that_ask(store: ModelStore, model_id: ModelId) -> Iterator[tuple[ModelId, list[str]]]:
+    """Yield each pipeline on the volume that asks a model, and the names of the steps that do.
+
+    Manifests that cannot be read are passed over.
+
+    Args:
+        store: store of the models.
+        model_id: the model. A name stands for all of its versions and labels.
+
+    Raises:
+        VolumeUnavailable: the volume cannot be listed.
+    """
+    name, selector = reference_of(model_id)
+    for folder in store.folders():
+        for pipeline_id in () if folder == name else (folder, *store.versions(folder)):
+            steps = [
+                step_name
+                for step_name, step in _steps_of(store, pipeline_id).items()
+                if any(asked == model_id or (not selector and _name_of(asked) == name) for asked in step.ask)
+            ]
+            if steps:
+                yield pipeline_id, steps
+
+
+def _steps_of(store: ModelStore, model_id: ModelId) -> Mapping[str, Step]:
+    """Return the steps of a pipeline; none for any other model."""
+    try:
+        data = store.read(model_id, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        # Most manifests of a volume are those of other models, and reading them as JSON would take most of the time.
+        pipeline = Manifest.parse(data).pipeline if ALGORITHM.encode() in data else None
+    except ServingError:
+        return {}
+    return {} if pipeline is None else pipeline.steps
+
+
+def _name_of(model: str) -> ModelId:
+    return reference_of(ModelId(model)).name
 
 
 def check_pipeline(root: ModelStore, model_id: ModelId, manifest: Manifest) -> None:

@@ -105,7 +105,7 @@ def rows_of(result: Result) -> list[list[str]]:
 class TestCheck:
     def test_a_pipeline_without_faults_ends_with_zero(self, models: Path) -> None:
         result = run("pipeline", "check", "domains", "--model-dir", models)
-        assert (result.exit_code, result.stdout) == (0, "domains has no faults: 4 steps, 4 models\n")
+        assert (result.exit_code, result.stdout) == (0, "domains has no faults: 1 step, 4 models\n")
         as_json = run("pipeline", "check", "domains", "--model-dir", models, "--json")
         assert (as_json.exit_code, json.loads(as_json.stdout)) == (0, {"pipeline": "domains", "faults": []})
 
@@ -152,13 +152,14 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("target", "code", "told"),
         [
-            ("bank", EXIT_FAILED, "bank is not a pipeline: its Algorithm is intent-classification"),
+            ("bank", EXIT_FAILED, 'bank is not a pipeline, whose Algorithm is "pipeline": its Algorithm is "intent-'),
             ("nothing", EXIT_FAILED, "no model has the runId nothing"),
-            ("../nothing", EXIT_USAGE, "the model id must be"),
+            ("../nothing", EXIT_USAGE, "there is no such folder: ../nothing"),
+            ("not,an,id", EXIT_USAGE, "the model id must be"),
             ("unreadable", EXIT_FAILED, 'step "second" has "when"'),
             ("no-json", EXIT_FAILED, "manifest.json cannot be read: it is not valid JSON at line 1"),
         ],
-        ids=["a model", "nothing", "no id", "unreadable", "no json"],
+        ids=["a model", "nothing", "no folder", "no id", "unreadable", "no json"],
     )
     def test_what_is_no_pipeline_is_told(self, command: str, target: str, code: int, told: str, models: Path) -> None:
         pipeline(models, "unreadable", **UNREADABLE)
@@ -167,6 +168,26 @@ class TestCheck:
         result = run("pipeline", command, target, "--model-dir", models)
         assert (result.exit_code, result.stdout) == (code, "")
         assert told in said(result)
+
+    @pytest.mark.parametrize("command", ["check", "draw"])
+    def test_a_released_name_is_its_stable_version(self, command: str, models: Path) -> None:
+        for version in ("1", "2"):
+            pipeline(models, f"bot/{version}", ModelVersion=version, Start="a", Steps={"a": {"ask": "bank"}})
+        (models / "bot" / "release.json").write_text('{"revision": 1, "stable": "2"}')
+        result = run("pipeline", command, "bot", "--model-dir", models)
+        assert result.exit_code == 0, said(result)
+        assert result.stdout.startswith("bot@2 ")
+
+    def test_a_manifest_stands_for_its_folder(self, models: Path) -> None:
+        manifest = models / "domains" / "manifest.json"
+        result = run("pipeline", "check", manifest, "--model-dir", models)
+        assert result.stdout == "domains has no faults: 1 step, 4 models\n"
+
+    def test_rights_that_it_gives_are_told(self, models: Path) -> None:
+        pipeline(models, "open", Start="a", Steps={"a": {"ask": "bank", "otherwise": "large"}}, Rights="pipeline")
+        result = run("pipeline", "check", "open", "--model-dir", models)
+        assert result.exit_code == 0
+        assert '"Rights": "pipeline" gives all of its callers the answers of bank, large' in said(result)
 
     def test_an_id_that_is_none_is_a_wrong_call(self, models: Path) -> None:
         result = run("pipeline", "check", models / "domains", "--as", "a/b", "--model-dir", models)
@@ -191,13 +212,10 @@ class TestDraw:
         assert told["steps"].keys() == {"domain", "bank", "travel", "large"}
         assert told["steps"]["domain"] == {
             "does": "asks router",
-            "ways": [
-                {"labels": "bank, loans", "target": "bank"},
-                {"labels": "travel", "target": "travel"},
-                {"labels": "otherwise", "target": "large"},
-            ],
+            "routes": [{"labels": ["bank", "loans"], "next": "bank"}, {"labels": ["travel"], "next": "travel"}],
+            "otherwise": "large",
         }
-        assert told["steps"]["bank"] == {"does": "asks bank", "ways": []}
+        assert told["steps"]["bank"] == {"does": "asks bank", "routes": [], "otherwise": None}
 
     @pytest.mark.parametrize("name", ["clinc150-by-domain", "banking77-in-scope"])
     def test_it_is_a_picture_on_request(self, name: str, tmp_path: Path) -> None:
@@ -286,6 +304,20 @@ class TestModelsOfAnyKind:
         pipeline(models, "unreadable", **UNREADABLE)
         rows = {row["id"]: row for row in json.loads(run("models", "--model-dir", models, "--json").stdout)}
         assert all(told in rows["unreadable"]["state"] for told in FAULTS_OF_STEPS)
+
+    def test_whoever_asks_a_model_is_told_when_it_is_deleted(self, models: Path) -> None:
+        pipeline(models, "voting", Start="v", Steps={"v": {"ask": ["bank@1", "large"], "vote": "mean"}})
+        deleted = run("delete", "bank", "--force", "--model-dir", models)
+        assert (deleted.exit_code, deleted.stdout) == (0, "deleted bank\n")
+        assert 'the pipeline domains asks it, in step "bank"' in said(deleted)
+        assert 'the pipeline voting asks it, in step "v"' in said(deleted)
+        alone = run("delete", "domains", "--force", "--model-dir", models)
+        assert (alone.exit_code, said(alone)) == (0, "")
+
+    def test_no_predictor_has_it(self, models: Path) -> None:
+        result = run("doctor", "domains", "--model-dir", models, "--predictor", "127.0.0.1:1")
+        assert (result.exit_code, result.stdout) == (EXIT_USAGE, "")
+        assert "no predictor has a pipeline" in said(result)
 
     def test_the_doctor_examines_its_steps(self, models: Path) -> None:
         pipeline(models, "faulty", **FAULTY)

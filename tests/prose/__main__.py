@@ -5,6 +5,7 @@ Exit code 1 where a rule is broken; each finding is a line ``FILE:LINE: MESSAGE`
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,9 @@ _LEFT_OUT: Final = (
 
 def main() -> None:
     """Check the files that the command line names, or all."""
-    names = sys.argv[1:] or _all()
+    parser = argparse.ArgumentParser(prog="python -m tests.prose", description=main.__doc__)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="file below the root of the project")
+    names = parser.parse_args().files or _all()
     found = [
         f"{name}:{line}: {message}"
         for name in names

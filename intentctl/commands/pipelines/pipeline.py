@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import typer
 
 from intentctl.command import EXIT_CODES, IntentCommand, IntentGroup
-from intentctl.output import EXIT_FAILED, EXIT_USAGE, AsJson, Column, fail, print_json, print_line, print_table
-from intentctl.pipelines.description import lines_of, question_of, ways_of
+from intentctl.output import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    AsJson,
+    Column,
+    fail,
+    print_json,
+    print_line,
+    print_table,
+    print_warning,
+)
+from intentctl.pipelines.description import as_dict, lines_of
 from serving.domain.errors import InvalidManifest, InvalidModelId, ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, parse_model_id
-from serving.domain.pipelines.pipeline import Pipeline
+from serving.domain.pipelines.pipeline import ALGORITHM as PIPELINE
+from serving.domain.pipelines.pipeline import Pipeline, Rights
 from serving.domain.wording import counted
+from serving.volume.inventory import Inventory
 from serving.volume.model_store import MANIFEST_FILE, ModelStore
 from serving.volume.pipelines import pipeline_faults
 
@@ -31,7 +44,9 @@ pipeline = typer.Typer(
 Target = Annotated[
     str,
     typer.Argument(
-        metavar="PIPELINE", help="Model id of the pipeline, or a folder with its manifest.", show_default=False
+        metavar="PIPELINE",
+        help="Model id of the pipeline, a folder with its manifest, or the manifest.",
+        show_default=False,
     ),
 ]
 ModelDir = Annotated[
@@ -71,8 +86,11 @@ def check(
     elif faults:
         print_table([Column("fault")], [[fault] for fault in faults])
     else:
-        steps, models = len(found.pipeline.steps), len(found.pipeline.models)
+        steps, models = len((found.manifest.model_extra or {})["Steps"]), len(found.pipeline.models)
         print_line(f"{found.model_id} has no faults: {counted(steps, 'step')}, {counted(models, 'model')}")
+        if found.pipeline.rights is Rights.PIPELINE:
+            named = ", ".join(found.pipeline.models)
+            print_warning(f'"Rights": "pipeline" gives all of its callers the answers of {named}')
     if faults:
         raise typer.Exit(EXIT_FAILED)
 
@@ -92,15 +110,12 @@ def draw(
         found = _found(target, model_dir)
     except InvalidManifest as error:
         fail(str(error))
-    title = f"{found.model_id} (version {found.manifest.model_version or 'unnamed'})"
+    version = found.manifest.model_version
+    title = f"{found.model_id} (version {version})" if version else found.model_id
     if output is not None:
         _write_picture(found.pipeline, title, output)
     elif as_json:
-        steps = {
-            name: {"does": question_of(step), "ways": [way._asdict() for way in ways_of(step)]}
-            for name, step in found.pipeline.steps.items()
-        }
-        print_json({"pipeline": found.model_id, "start": found.pipeline.start, "steps": steps})
+        print_json({"pipeline": found.model_id, "start": found.pipeline.start, "steps": as_dict(found.pipeline)})
     else:
         print_line(title)
         for line in lines_of(found.pipeline):
@@ -128,13 +143,18 @@ def _found(target: str, model_dir: Path, publish_as: str = "") -> _Found:
         InvalidManifest: the definition is wrong.
     """
     folder = Path(target)
+    folder = folder.parent if folder.name == MANIFEST_FILE else folder
     try:
         if (folder / MANIFEST_FILE).is_file():
             model_id = parse_model_id(publish_as or folder.resolve().name)
             manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes())
+        elif os.sep in target:
+            what = f"no {MANIFEST_FILE}" if folder.is_dir() else "no such folder"
+            fail(f"there is {what}: {folder}", EXIT_USAGE)
         else:
-            model_id = parse_model_id(target)
-            manifest = ModelStore(model_dir).read_manifest(model_id)
+            store = ModelStore(model_dir)
+            model_id = Inventory(store).answering(parse_model_id(target))
+            manifest = store.read_manifest(model_id)
     except InvalidModelId as error:
         fail(str(error).replace("runId", "the model id"), EXIT_USAGE)
     except InvalidManifest:
@@ -144,5 +164,5 @@ def _found(target: str, model_dir: Path, publish_as: str = "") -> _Found:
     except OSError as error:
         fail(f"{folder / MANIFEST_FILE} cannot be read: {error.strerror}")
     if manifest.pipeline is None:
-        fail(f"{model_id} is not a pipeline: its Algorithm is {manifest.algorithm}")
+        fail(f'{model_id} is not a pipeline, whose Algorithm is "{PIPELINE}": its Algorithm is "{manifest.algorithm}"')
     return _Found(model_id, manifest, manifest.pipeline)

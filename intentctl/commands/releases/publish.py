@@ -19,7 +19,12 @@ from serving.volume.publishing import publish as publish_model
 def publish(
     folder: Annotated[
         Path,
-        typer.Argument(exists=True, file_okay=False, help="Folder with the model's three files.", show_default=False),
+        typer.Argument(
+            exists=True,
+            file_okay=False,
+            help="Folder with the model's files; a pipeline has its manifest alone.",
+            show_default=False,
+        ),
     ],
     model_id: Annotated[
         str, typer.Argument(help="Id to publish the model under, or name@version.", show_default=False)
