@@ -11,8 +11,8 @@ from serving.telemetry.histogram import Histogram
 STEP_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Histogram bounds of the time that a step takes, in seconds."""
 MOST_STEPS_COUNTED: Final = 4096
-"""Maximum number of steps that are counted. Beyond it, those of the pipeline that was asked longest ago are forgotten; a
-pipeline that has more of them, as a router to thousands of models, keeps the newest."""
+"""Maximum number of steps that are counted. Beyond it, those of the pipeline that was asked longest ago are forgotten;
+a pipeline that has more of them, as a router to thousands of models, keeps the newest."""
 
 
 class StepCount:
