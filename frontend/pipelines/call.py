@@ -9,6 +9,21 @@ from serving.call.deadline import Deadline
 from serving.call.identity import Identity
 from serving.call.spans import Span
 from serving.domain.model_id import ModelId
+from serving.domain.pipelines.pipeline import MOST_QUESTIONS
+
+
+class Questions:
+    """Number of models that one document may still be sent to, by a pipeline and those that it asks."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MOST_QUESTIONS
+
+    def take(self, number: int) -> bool:
+        """Return whether the document may be sent to ``number`` more models."""
+        self.left -= number
+        return self.left >= 0
 
 
 class PipelineCall(Call):
@@ -27,6 +42,8 @@ class PipelineCall(Call):
         self.caller_notes: CallNotes = call.caller_notes if isinstance(call, PipelineCall) else call.notes
         """Notes of the caller's own call."""
         self.pipelines = pipelines
+        self.questions: Questions = call.questions if isinstance(call, PipelineCall) else Questions()
+        """Questions that are left for the document."""
 
     @property
     def is_inner(self) -> bool:

@@ -19,9 +19,9 @@ from grpc_http2.alarms import Alarm, Alarms
 from serving.call.deadline import Deadline
 from serving.call.spans import Span
 from serving.domain.confidence import FALLBACK_LABEL
-from serving.domain.errors import DeadlineExceeded, ServingError, deadline_passed, status_of
+from serving.domain.errors import DeadlineExceeded, ModelUnusable, ServingError, deadline_passed, status_of
 from serving.domain.model_id import ModelId
-from serving.domain.pipelines.pipeline import Pipeline
+from serving.domain.pipelines.pipeline import MOST_QUESTIONS, Pipeline
 from serving.domain.pipelines.step import Step
 from serving.domain.prediction import Fallback, ModelVersion, Onward, Outcome, PathStep, Prediction, Query, ScoredLabel
 
@@ -147,6 +147,9 @@ class _Stay:
         walk, step = self._walk, self.step
         if step.detect is not None:
             self._end(walk.around.languages.detect(walk.query.document))
+            return
+        if not walk.call.questions.take(len(step.ask)):
+            self._end(ModelUnusable(f"the document was sent to {MOST_QUESTIONS} models already; ask fewer of them"))
             return
         call = walk.call if self._span is None else walk.call.with_span(self._span)
         if step.within is not None and step.within < call.deadline.remaining():

@@ -11,7 +11,7 @@ from serving.domain.errors import ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.model_id import ModelId, reference_of
 from serving.domain.pipelines.languages import LANGUAGES, UNCERTAIN
-from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline, shown
+from serving.domain.pipelines.pipeline import MOST_DEPTH, MOST_QUESTIONS, Pipeline, shown
 from serving.domain.pipelines.step import Step, Vote
 
 _MOST_LABELS_SHOWN: Final = 5
@@ -45,6 +45,7 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
     """
     faults: list[str] = []
     depths: dict[str, int] = {}
+    questions: dict[str, int] = {}
     ways = _Ways(model_id, asked)
     for name, step in pipeline.steps.items():
         for model in step.ask:
@@ -63,6 +64,7 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
                 )
             else:
                 depths[model] = ways.depth(model)
+                questions[model] = ways.questions(model)
         faults.extend(_faults_of_routes(name, step, ways))
     faults.extend(_faults_of_inner(pipeline, ways, asked))
     depth = pipeline.depth_by(depths)
@@ -70,6 +72,12 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
         faults.append(
             f"step {shown(pipeline.start)} begins a way of {depth} steps, with those of the pipelines that are asked;"
             f" at most {MOST_DEPTH} are allowed"
+        )
+    number = pipeline.questions_by(questions)
+    if number > MOST_QUESTIONS:
+        faults.append(
+            f"step {shown(pipeline.start)} begins a way on which a document is sent to {number} models, with those of"
+            f" the pipelines that are asked; at most {MOST_QUESTIONS} are allowed"
         )
     return faults
 
@@ -111,6 +119,7 @@ class _Ways:
         self._without_a_way_back: set[str] = set()
         self._pipelines: dict[str, int] = {}
         self._depths: dict[str, int] = {}
+        self._questions: dict[str, int] = {}
         self._labels: dict[str, frozenset[str] | None] = {}
 
     def back(self, model: str, way: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -142,6 +151,16 @@ class _Ways:
             )
             self._depths[model] = max(depths, default=1)
         return self._depths[model]
+
+    def questions(self, model: str) -> int:
+        """Return the number of models that a question to ``model`` may go to. REQUIRES: no way leads back."""
+        if model not in self._questions:
+            inner = (
+                pipeline.questions_by({further: self.questions(further) for further in pipeline.models})
+                for pipeline in _pipelines_of(model, self._asked)
+            )
+            self._questions[model] = 1 + max(inner, default=0)
+        return self._questions[model]
 
     def labels_of_step(self, step: Step) -> frozenset[str] | None:
         """Return the labels that a step's models may answer; ``None`` if a manifest does not list them."""

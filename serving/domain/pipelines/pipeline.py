@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
@@ -21,6 +21,8 @@ MOST_STEPS: Final = 64
 """Maximum number of steps."""
 MOST_DEPTH: Final = 4
 """Maximum number of steps that a document passes through, those of the pipelines that are asked included."""
+MOST_QUESTIONS: Final = 64
+"""Maximum number of models that one document is sent to, the pipelines that are asked and their models included."""
 _LONGEST_NAME_SHOWN: Final = 64
 _MOST_FAULTS_SHOWN: Final = 32
 _WANTED: Final = {
@@ -89,11 +91,22 @@ class Pipeline(NamedTuple):
         Args:
             depths: depth of each pipeline that is asked, by the model id that the definition writes.
         """
+        return self._longest(lambda step: max((depths.get(model, 1) for model in step.ask), default=1))
+
+    def questions_by(self, questions: Mapping[str, int]) -> int:
+        """Return the maximum number of models that one document is sent to, those of pipelines that are asked included.
+
+        Args:
+            questions: this number, of each pipeline that is asked, by the model id that the definition writes.
+        """
+        return self._longest(lambda step: sum(questions.get(model, 1) for model in step.ask))
+
+    def _longest(self, length: Callable[[Step], int]) -> int:
+        """Return the length of the longest way from the first step, given that of each step."""
         longest: dict[str, int] = {}
         for name in reversed(tuple(self.steps)):
             step = self.steps[name]
-            own = max((depths.get(model, 1) for model in step.ask), default=1)
-            longest[name] = own + max((longest[target] for target in step.targets), default=0)
+            longest[name] = length(step) + max((longest[target] for target in step.targets), default=0)
         return longest[self.start]
 
     @classmethod

@@ -335,6 +335,22 @@ async def test_a_right_for_the_pipeline_is_enough_where_its_manifest_says_so(mod
     assert {query.caller for query in engine.asked} == {""}
 
 
+async def test_a_document_is_not_sent_to_models_without_end(models: Path) -> None:
+    leaves = ["bank", "travel", "large", "router"]
+    pipeline(models, "layer0", {"Start": "v", "Steps": {"v": {"ask": leaves, "vote": "mean"}}})
+    for layer in range(1, 4):
+        for copy in "abcd":
+            asked = ["layer0"] if layer == 1 else [f"layer{layer - 1}{each}" for each in "abcd"]
+            step: dict[str, Any] = {"ask": asked} if layer == 1 else {"ask": asked, "vote": "mean"}
+            pipeline(models, f"layer{layer}{copy}", {"Start": "v", "Steps": {"v": step}})
+    engine = AtOnce(answers(**{name: said("x") for name in leaves}))
+    async with plane(models, engine) as predictions:
+        with refused(ModelUnusable) as caught:
+            await predictions.predict(Query("layer3a", "hello"), a_call())
+    assert "was sent to 64 models already" in str(caught.value)
+    assert len(engine.asked) <= 64
+
+
 async def test_only_pipelines_that_the_operator_trusts_give_rights(models: Path) -> None:
     pipeline(models, "trusted-p", DOMAINS, Rights="pipeline")
     pipeline(models, "other-p", DOMAINS, Rights="pipeline")

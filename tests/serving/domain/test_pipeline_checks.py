@@ -181,6 +181,17 @@ def test_pipelines_that_are_asked_by_many_ways_are_looked_at_once() -> None:
     assert label == 'step "first" has a route for "y", but 0-a has no label of this name'
 
 
+def test_the_models_that_a_document_is_sent_to_are_counted_through_pipelines() -> None:
+    leaves = [f"m{number}" for number in range(8)]
+    inner = pipeline(v={"ask": leaves, "vote": "mean"})
+    asked = versions(**dict.fromkeys(leaves, model("x")), **{f"p{number}": inner for number in range(8)})
+    seven = pipeline(v={"ask": [f"p{number}" for number in range(7)], "vote": "mean"})
+    eight = pipeline(v={"ask": [f"p{number}" for number in range(8)], "vote": "mean"})
+    assert faults(seven, asked, "outer") == []
+    (told,) = faults(eight, asked, "outer")
+    assert told.startswith('step "v" begins a way on which a document is sent to 72 models')
+
+
 def test_the_depth_counts_the_steps_of_pipelines_that_are_asked() -> None:
     inner = pipeline(a={"ask": "m", "otherwise": "b"}, b={"ask": "m", "otherwise": "c"}, c={"ask": "m"})
     asked = versions(m=model("x"), q=inner)
