@@ -106,7 +106,7 @@ class PipelineBackend:
                     'the pipeline has "Rights": "pipeline", and this frontend does not trust it: leave out Rights, or'
                     " ask the operator for an entry in the setting trusted-pipelines"
                 )
-        await check_models(model_id, prepared.pipeline, self._predictions, self._manifests)
+        await check_models(model_id, prepared.pipeline, self._predictions, self._manifests, call.identity)
         inner = prepared.call_to_models(call, as_caller=True)
         predictions = self._predictions
 
@@ -166,6 +166,7 @@ class PipelineBackend:
             gives_rights = pipeline.rights is Rights.PIPELINE and self._trusted.match(model_id)
             prepared = PreparedPipeline(model, manifest, self._around, gives_rights=gives_rights)
             self._prepared[model_id] = prepared
+            self._counts.keep(model_id, pipeline.steps)
         return prepared
 
 

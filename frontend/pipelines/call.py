@@ -45,15 +45,32 @@ class PipelineCall(Call):
         self.questions: Questions = call.questions if isinstance(call, PipelineCall) else Questions()
         """Questions that are left for the document."""
 
+        self._is_counted = call.is_counted
+
     @property
     def is_inner(self) -> bool:
         """Always true."""
         return True
 
+    @property
+    def is_counted(self) -> bool:
+        """As of the caller's own call."""
+        return self._is_counted
+
     def with_deadline(self, deadline: Deadline) -> PipelineCall:
         """Return the call with another deadline."""
         copy = PipelineCall(self, self.pipelines, self.identity)
         copy.deadline = deadline
+        return copy
+
+    def with_identity(self, identity: Identity) -> PipelineCall:
+        """Return the call with another identity."""
+        return PipelineCall(self, self.pipelines, identity)
+
+    def apart(self, deadline: Deadline) -> PipelineCall:
+        """Return a call of its own, which knows the same pipelines: it must not lead in a circle either."""
+        copy = PipelineCall(super().apart(deadline), self.pipelines, self.identity)
+        copy.questions = self.questions
         return copy
 
     def with_span(self, span: Span) -> PipelineCall:

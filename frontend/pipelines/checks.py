@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from frontend.engines.backend import Manifests
+from serving.call.identity import Identity
 from serving.domain.errors import ModelUnusable, ServingError, Unavailable
 from serving.domain.model_id import ModelId
-from serving.domain.pipeline_checks import Version, asked_next, faults_of
-from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline
+from serving.domain.pipeline_checks import UNKNOWN, Version, asked_next, faults_of
+from serving.domain.pipelines.pipeline import MOST_DEPTH, Pipeline, listed
 
 
 class Releases(Protocol):
@@ -20,8 +21,10 @@ class Releases(Protocol):
         """Return the models that queries for ``model_id`` may reach. Raises ServingError."""
 
 
-async def check_models(model_id: ModelId, pipeline: Pipeline, releases: Releases, manifests: Manifests) -> None:
-    """Check a pipeline against the models that it asks.
+async def check_models(
+    model_id: ModelId, pipeline: Pipeline, releases: Releases, manifests: Manifests, identity: Identity
+) -> None:
+    """Check a pipeline against the models that it asks. Those that ``identity`` may not use are not looked at.
 
     Raises:
         ModelUnusable: the pipeline is wrong; the message names every fault.
@@ -30,12 +33,16 @@ async def check_models(model_id: ModelId, pipeline: Pipeline, releases: Releases
     asked: dict[str, Sequence[Version] | ServingError] = {}
     due: Sequence[str] = pipeline.models
     for _ in range(MOST_DEPTH):
-        found = await asyncio.gather(*(_versions(ModelId(model), releases, manifests) for model in due))
-        asked.update(zip(due, found, strict=True))
+        # Faults would tell the caller which models there are, and which labels they have.
+        foreign = [model for model in due if not identity.may_use(model)]
+        asked.update(dict.fromkeys(foreign, UNKNOWN))
+        own = [model for model in due if model not in asked]
+        found = await asyncio.gather(*(_versions(ModelId(model), releases, manifests) for model in own))
+        asked.update(zip(own, found, strict=True))
         due = asked_next(due, asked)
     faults = faults_of(model_id, pipeline, asked)
     if faults:
-        raise ModelUnusable(f"the pipeline cannot be loaded: {'; '.join(faults)}")
+        raise ModelUnusable(f"the pipeline cannot be loaded: {listed(faults)}")
 
 
 async def _versions(model_id: ModelId, releases: Releases, manifests: Manifests) -> Sequence[Version] | ServingError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Collection
 from typing import Final
 
 from serving.domain.prediction import Onward, PathStep
@@ -48,6 +49,13 @@ class StepCounts:
             self._number += 1
         counts.onward[step.onward] += 1
         counts.seconds.observe(step.seconds)
+
+    def keep(self, pipeline: str, names: Collection[str]) -> None:
+        """Forget the steps of a pipeline that its present definition, with steps of these names, does not have."""
+        steps = self._pipelines.get(pipeline, {})
+        for name in [name for name in steps if name not in names]:
+            del steps[name]
+            self._number -= 1
 
     def _make_room(self, steps: dict[str, StepCount]) -> None:
         """Forget steps until there is room for one more of ``steps``, those of the pipeline that was asked last."""

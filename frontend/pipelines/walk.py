@@ -79,8 +79,13 @@ class Walk:
     def withdraw(self) -> None:
         """End the walk: no caller waits for its answer."""
         stay, self._stay = self._stay, None
-        if stay is not None:
-            stay.leave()
+        if stay is None:
+            return
+        stay.leave()
+        if self.call.deadline.remaining() <= 0.0:
+            # The caller does not see this step, but who looks for the one that hangs does.
+            taken = stay.taken(deadline_passed(), Turning(Onward.LATE))
+            self.around.counts.count(self._model.model_id, taken)
 
     def _take(self, name: str) -> None:
         self._stay = _Stay(self, name, self._model.pipeline.steps[name])
@@ -91,6 +96,8 @@ class Walk:
         turn = turning(stay.step, outcome)
         if late:
             turn = Turning(Onward.LATE, stay.step.otherwise or "")
+        if isinstance(outcome, Prediction) and turn.onward is Onward.ANSWERED:
+            outcome = self._judged(outcome)
         taken = stay.taken(outcome, turn)
         self._path.append(taken)
         if not isinstance(outcome, Prediction):
@@ -104,7 +111,7 @@ class Walk:
         self.has_ended = True
         if isinstance(outcome, Prediction) and turn.onward is Onward.ANSWERED:
             model = self._model
-            label, score, best, _, _, fallback, explanation, _ = self._judged(outcome)
+            label, score, best, _, _, fallback, explanation, _ = outcome
             path = tuple(self._path)
             self._done(Prediction(label, score, best, model.model_id, model.version, fallback, explanation, path))
         else:
@@ -115,7 +122,7 @@ class Walk:
         threshold = self.query.threshold
         if threshold is None or answer.fallback is not None or answer.score >= threshold:
             return answer
-        manifest = self.around.manifests.manifest_at_hand(ModelId(answer.model_id))
+        manifest = self.around.manifests.manifest_at_hand(_model_behind(answer))
         label = FALLBACK_LABEL if manifest is None else manifest.confidence.fallback
         if answer.label == label:
             return answer
@@ -249,6 +256,16 @@ class _Answered:
 
     def __call__(self, outcome: Prediction | Exception) -> None:
         self._stay.answered(self._index, outcome)
+
+
+def _model_behind(answer: Prediction) -> ModelId:
+    """Return the model that gave an answer, through all pipelines; of several that voted, the first."""
+    model_id = answer.model_id
+    path = answer.path
+    while path and path[-1].models:
+        model_id = path[-1].models[0].model_id
+        path = path[-1].path
+    return ModelId(model_id)
 
 
 def _internal(error: Exception) -> ServingError:

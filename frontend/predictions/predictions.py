@@ -78,7 +78,7 @@ class RoutedPredictions:
             self._check(query, model_id, call)
             if call.identity is not ANYBODY:
                 query = query._replace(caller=call.identity.caller)
-            if quotas is not None:
+            if quotas is not None and call.is_counted:
                 tenant = quotas.enter(call.identity, model_id, 1, is_inner=call.is_inner)
         except ServingError as error:
             done(error)
@@ -124,7 +124,7 @@ class RoutedPredictions:
         if call.identity is not ANYBODY:
             queries = [query._replace(caller=call.identity.caller) for query in queries]
         entered: Sequence[Tenant] = ()
-        if self._quotas is not None:
+        if self._quotas is not None and call.is_counted:
             entered, refused = self._quotas.enter_batch(call.identity, model_ids)
             for index, refusal in refused.items():
                 outcomes[index] = refusal

@@ -6,6 +6,7 @@ either for this process or for all workers of a frontend.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from typing import Final
@@ -57,7 +58,7 @@ class Quotas:
             identity: the caller.
             model_id: the requested model, in any version; its name is the tenant if no access is configured.
             documents: number of the tenant's documents in this call.
-            is_inner: whether a pipeline asks within a call of the same caller, which holds a slot already.
+            is_inner: whether a pipeline asks within a call of the same caller, which was admitted already.
 
         Raises:
             QuotaExceeded: the call exceeds the tenant's limits.
@@ -68,8 +69,10 @@ class Quotas:
         else:
             name = identity.name
             limits = self._limits if identity.limits is None else identity.limits
-            if is_inner and limits.in_flight:
-                limits = Limits(limits.requests_per_second, limits.burst)
+            if is_inner:
+                # The caller's call was admitted, and holds its slot: its steps are counted, and the caller waits longer
+                # before the next call. To refuse them would have callers with small quotas pay and never be answered.
+                limits = Limits(limits.requests_per_second, math.inf)
         if not (limits.requests_per_second or limits.in_flight):
             return None
         try:

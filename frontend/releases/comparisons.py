@@ -69,7 +69,7 @@ class Comparisons:
             return
         self._room -= len(taken)
         # A separate call: the slot and the span of the caller's call end when the caller is answered.
-        own = Call(call.request_id, Deadline.after(self._seconds), call.identity)
+        own = call.apart(Deadline.after(self._seconds))
         self._tasks.start(self._compare(comparison._replace(answered=taken), own))
 
     async def close(self) -> None:

@@ -5,7 +5,6 @@ All state belongs to one event loop; files are read in threads.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections import OrderedDict
@@ -18,7 +17,7 @@ import structlog
 from serving.call.closing import close_in_order
 from serving.call.daemon_threads import DaemonThreads
 from serving.call.load_slots import LoadSlots, SlotBounds
-from serving.call.tasks import SingleFlight, Tasks, joined
+from serving.call.tasks import SingleFlight, Tasks, done_within, joined
 from serving.domain.errors import ModelFolderUnavailable, ModelNotFound, ServingError, TooManyLoads
 from serving.domain.model_id import ModelId, reference_of
 from serving.volume.file_identity import FileIdentity
@@ -170,11 +169,9 @@ class Remembered(Generic[Value]):
         if model_id not in self._lookups and len(self._lookups) >= self._bounds.most_lookups:
             raise TooManyLoads("too many models are being looked up; try again shortly")
         lookup = self._lookups.begin(model_id, lambda: self._look_up(model_id, known))
-        if known is not None:
-            # A remembered value need not wait for a volume that hangs.
-            await asyncio.wait({lookup}, timeout=self._bounds.patience_seconds)
-            if not lookup.done():
-                return known.value
+        # A remembered value need not wait for a volume that hangs.
+        if known is not None and not await done_within(lookup, self._bounds.patience_seconds):
+            return known.value
         return (await joined(lookup)).value
 
     def known(self, model_id: ModelId) -> Value | None:

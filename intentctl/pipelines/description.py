@@ -64,11 +64,11 @@ def lines_of(pipeline: Pipeline) -> Iterator[str]:
         start = "start: " if name == pipeline.start else ""
         if step.ask != (name,):
             yield f"{start}{name} {question_of(step)}"
-        elif not step.targets:
+        elif not step.targets and name != pipeline.start:
             # A model that is only a target appears where something leads to it.
             continue
         else:
-            yield f"{start}{name}"
+            yield f"{start}{name}" + (f" {question_of(step)}" if not step.targets else "")
         yield from (f"  {way.labels} -> {way.target}" for way in ways_of(step))
 
 

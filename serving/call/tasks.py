@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Hashable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -16,6 +17,45 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
+
+
+_waiters: Final[WeakKeyDictionary[asyncio.Future[Any], set[asyncio.Future[None]]]] = WeakKeyDictionary()
+"""Who waits for a future, until it is done."""
+
+
+async def done_within(work: asyncio.Future[Any], seconds: float | None) -> bool:
+    """Return whether shared work is done within some seconds; ``None``: wait until it is.
+
+    A waiter costs the same however many there are. :func:`asyncio.wait` searches the list of all of them whenever one
+    of them leaves, which takes seconds for a batch of thousands.
+    """
+    if work.done():
+        return True
+    waiters = _waiters.get(work)
+    if waiters is None:
+        waiters = _waiters[work] = set()
+        work.add_done_callback(_wake)
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+    waiters.add(waiter)
+    timer = None if seconds is None else loop.call_later(seconds, _end, waiter)
+    try:
+        await waiter
+    finally:
+        waiters.discard(waiter)
+        if timer is not None:
+            timer.cancel()
+    return work.done()
+
+
+def _wake(work: asyncio.Future[Any]) -> None:
+    for waiter in _waiters.pop(work, ()):
+        _end(waiter)
+
+
+def _end(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def joined(work: asyncio.Future[Result], deadline: Deadline | None = None) -> Result:
@@ -31,8 +71,7 @@ async def joined(work: asyncio.Future[Result], deadline: Deadline | None = None)
         ServingError: the work failed; each caller gets a copy of the error.
         Unavailable: the work was cancelled because the service ends.
     """
-    done, _ = await asyncio.wait({work}, timeout=None if deadline is None else deadline.remaining())
-    if not done:
+    if not await done_within(work, None if deadline is None else deadline.remaining()):
         raise deadline_passed()
     if work.cancelled():
         raise service_ends()

@@ -29,6 +29,10 @@ Asked: TypeAlias = Mapping[str, Sequence[Version] | ServingError]
 answer, or the reason that there is none."""
 
 
+UNKNOWN: Final[Sequence[Version]] = ()
+"""Versions of a model about which nothing may be told: no fault is found in what it is asked."""
+
+
 def asked_next(models: Sequence[str], asked: Asked) -> list[str]:
     """Return the models that pipelines among ``models`` may ask, and that ``asked`` does not have yet."""
     inner = (further for model in models for pipeline in _pipelines_of(model, asked) for further in pipeline.models)
@@ -178,7 +182,7 @@ class _Ways:
             # Pipelines that lead in a circle have no labels.
             self._labels[model] = None
             found = self._asked.get(model)
-            if found is not None and not isinstance(found, ServingError):
+            if found and not isinstance(found, ServingError):
                 self._labels[model] = _union(self._labels_in(version.manifest) for version in found)
         return self._labels[model]
 

@@ -8,7 +8,7 @@ from serving.domain.errors import InvalidManifest, ServingError, Unavailable
 from serving.domain.manifest import MAX_MANIFEST_BYTES, Manifest
 from serving.domain.model_id import ModelId, reference_of, versioned
 from serving.domain.pipeline_checks import Version, asked_next, faults_of
-from serving.domain.pipelines.pipeline import ALGORITHM, MOST_DEPTH, Pipeline
+from serving.domain.pipelines.pipeline import ALGORITHM, MOST_DEPTH, Pipeline, listed
 from serving.domain.pipelines.step import Step
 from serving.volume.inventory import Inventory
 from serving.volume.model_store import MANIFEST_FILE, ModelStore
@@ -89,7 +89,7 @@ def check_pipeline(root: ModelStore, model_id: ModelId, manifest: Manifest) -> N
         return
     faults = pipeline_faults(root, model_id, manifest.pipeline)
     if faults:
-        raise InvalidManifest(f"the pipeline cannot be published: {'; '.join(faults)}")
+        raise InvalidManifest(f"the pipeline cannot be published: {listed(faults)}")
 
 
 def _versions(store: ModelStore, inventory: Inventory, model_id: ModelId) -> Sequence[Version]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from grpc import StatusCode
 
 from intent_serving_client.channels import ChannelOptions
 from serving.client import IntentClient, ManagementClient, Outcome, Prediction, Query
-from serving.domain.errors import ModelNotFound, OutOfCapacity, PermissionDenied, ServingError
+from serving.domain.errors import ModelNotFound, ModelUnusable, OutOfCapacity, PermissionDenied, ServingError
 from serving.domain.management import Role
 from serving.domain.model_id import parse_model_id
 from serving.domain.prediction import Onward
@@ -572,6 +573,39 @@ def test_a_shadow_of_a_pipeline_is_compared_and_reaches_nobody(doors: Doors, cli
     assert doors.metric("intent_pipeline_step_documents_total", model="watched@2", **steps) >= 20
 
 
+def test_a_shadow_that_comes_to_lead_back_to_its_name_is_asked_once_and_no_more(
+    doors: Doors, client: IntentClient
+) -> None:
+    for version in ("1", "2"):
+        write_pipeline(doors.both.models, f"echo@{version}", {"ask": "clinc150-banking"}, ModelVersion=version)
+    (doors.both.models / "echo" / "release.json").write_text(Release(revision=1, stable="1").to_json())
+    with ManagementClient(doors.address, timeout=PATIENCE) as manager:
+        manager.release("echo", "2", role="shadow")
+    write_pipeline(doors.both.models, "echo@2", {"ask": "echo"}, ModelVersion="3")
+    eventually(lambda: refuses(client, "echo@2"))
+    calls = 5
+    for _ in range(calls):
+        assert client.predict("echo", BALANCE).label == "balance"
+
+    def compared() -> float:
+        return doors.metric("intent_pipeline_step_documents_total", model="echo@2", step="first", onward="failed")
+
+    # Each call is compared once, and each of these questions begins one comparison that fails at once.
+    eventually(lambda: compared() >= calls)
+    settled = compared()
+    time.sleep(1.0)
+    assert compared() - settled <= calls
+    assert compared() < 50
+
+
+def refuses(client: IntentClient, model_id: str) -> bool:
+    try:
+        client.predict(model_id, BALANCE)
+    except ModelUnusable:
+        return True
+    return False
+
+
 def test_a_step_asks_what_the_release_of_its_model_says(
     doors: Doors, client: IntentClient, manager: ManagementClient
 ) -> None:
@@ -784,9 +818,12 @@ def test_each_document_that_a_model_is_asked_counts_in_the_quota_of_the_caller(g
     with as_caller(guarded.frontend.address, "four") as caller:
         # One for the pipeline, and one for each of its two steps.
         assert models_of(caller.predict("acme-open", BALANCE)) == ["clinc150", "clinc150-banking"]
-        with pytest.raises(OutOfCapacity, match="step") as caught:
+        # The fourth document is admitted: its steps are paid for by a longer wait, and are not refused.
+        assert models_of(caller.predict("acme-open", BALANCE)) == ["clinc150", "clinc150-banking"]
+        with pytest.raises(OutOfCapacity) as caught:
             caller.predict("acme-open", BALANCE)
         assert (caught.value.retry_after or 0) > 1
+        assert "step" not in str(caught.value)
         with pytest.raises(OutOfCapacity):
             caller.predict("clinc150", BALANCE)
 

@@ -206,6 +206,11 @@ class TestDraw:
             "  otherwise -> large",
         ]
 
+    def test_a_step_named_like_its_model_is_drawn(self, models: Path) -> None:
+        pipeline(models, "alone", Start="bank", Steps={"bank": {"ask": "bank"}})
+        drawn = run("pipeline", "draw", "alone", "--model-dir", models).stdout.splitlines()
+        assert drawn == ["alone (version 1.0)", "start: bank asks bank"]
+
     def test_it_is_json_for_programs(self, models: Path) -> None:
         told = json.loads(run("pipeline", "draw", "domains", "--model-dir", models, "--json").stdout)
         assert (told["pipeline"], told["start"]) == ("domains", "domain")

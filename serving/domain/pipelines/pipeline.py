@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
@@ -25,6 +25,8 @@ MOST_QUESTIONS: Final = 64
 """Maximum number of models that one document is sent to, the pipelines that are asked and their models included."""
 _LONGEST_NAME_SHOWN: Final = 64
 _MOST_FAULTS_SHOWN: Final = 32
+# The metadata of a call, in which its status is, may have 8 KiB.
+_LONGEST_MESSAGE: Final = 4096
 _WANTED: Final = {
     "ask": "must be a model id, or a list of model ids",
     "detect": 'must be "language"',
@@ -53,10 +55,8 @@ class InvalidPipeline(ValueError):
     """
 
     def __init__(self, faults: list[str]) -> None:
-        shown = list(dict.fromkeys(faults))
-        more = len(shown) - _MOST_FAULTS_SHOWN
-        super().__init__("; ".join(shown[:_MOST_FAULTS_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
-        self.faults = shown
+        self.faults = list(dict.fromkeys(faults))
+        super().__init__(listed(self.faults))
 
 
 class Pipeline(NamedTuple):
@@ -142,6 +142,15 @@ class Pipeline(NamedTuple):
                 [f"step {shown(start)} begins a way of {pipeline.depth} steps; at most {MOST_DEPTH} are allowed"]
             )
         return pipeline
+
+
+def listed(faults: Sequence[str]) -> str:
+    """Return the faults as a message shows them: all of them, as far as they are read and not too long for a status."""
+    kept = list(faults[:_MOST_FAULTS_SHOWN])
+    while len(kept) > 1 and sum(map(len, kept)) > _LONGEST_MESSAGE:
+        kept.pop()
+    more = len(faults) - len(kept)
+    return "; ".join(kept) + (f"; and {more} more" if more else "")
 
 
 def shown(text: str) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
-from serving.call.tasks import Tasks
+from serving.call.tasks import Tasks, done_within
 from serving.domain.model_id import ModelId
 
 Subject = TypeVar("Subject")
@@ -91,8 +91,7 @@ class FreshnessChecks(Generic[Subject, Known]):
         found = self._waiting.get(subject)
         if found is None:
             found = self._waiting[subject] = asyncio.get_running_loop().create_future()
-        await asyncio.wait({found}, timeout=patience_seconds)
-        return found.result() if found.done() else None
+        return found.result() if await done_within(found, patience_seconds) else None
 
     async def close(self) -> None:
         """Stop all checks."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -381,6 +382,42 @@ async def test_loading_a_pipeline_loads_every_model_that_it_may_ask(models: Path
     async with plane(models, engine) as predictions:
         await predictions.load("p", a_call())
     assert sorted(engine.loaded) == ["bank", "large", "router", "travel"]
+
+
+async def test_a_load_tells_nothing_about_models_that_the_caller_may_not_use(models: Path) -> None:
+    step = {"ask": "router", "route": {"no-label": "bank", "bank": "gone"}}
+    pipeline(models, "p", {"Start": "a", "Steps": {"a": step}})
+    engine = AtOnce(answers())
+    async with plane(models, engine) as predictions:
+        stranger = identity("p", "bank", rights=frozenset({Right.MANAGE}))
+        await predictions.load("p", Call("r", Deadline.after(PATIENCE), stranger))
+        owner = identity("p", "bank", "router", "gone", rights=frozenset({Right.MANAGE}))
+        with refused(ModelUnusable) as caught:
+            await predictions.load("p", Call("r", Deadline.after(PATIENCE), owner))
+    assert engine.loaded == ["bank"]
+    assert "no-label" in str(caught.value)
+
+
+async def test_thousands_of_faults_make_a_message_of_some_kilobytes(models: Path) -> None:
+    routes = {f"no-label-{number}": "bank" for number in range(5000)}
+    pipeline(models, "p", {"Start": "a", "Steps": {"a": {"ask": "router", "route": routes, "otherwise": "large"}}})
+    async with plane(models, AtOnce(answers())) as predictions:
+        with pytest.raises(ModelUnusable) as caught:
+            await predictions.load("p", a_call())
+    assert len(str(caught.value)) < 5000
+    assert re.search(r"; and \d+ more$", str(caught.value))
+
+
+async def test_the_fallback_label_is_that_of_the_model_behind_all_pipelines_and_in_the_path(models: Path) -> None:
+    publish(models, "own", classes={"0": "x"}, Confidence={"threshold": 0.1, "fallback": "none"})
+    pipeline(models, "inner", {"Start": "b", "Steps": {"b": {"ask": "own"}}})
+    for model_id, asked in (("p", "own"), ("q", "inner")):
+        pipeline(models, model_id, {"Start": "a", "Steps": {"a": {"ask": asked, "otherwise": "large"}}})
+    async with plane(models, AtOnce(answers(own=said("x", 0.75)))) as predictions:
+        for model_id in ("p", "q"):
+            answer = await predictions.predict(Query(model_id, "hello", threshold=0.9), a_call())
+            assert (answer.label, answer.fallback) == ("none", Fallback(ScoredLabel("x", 0.75), 0.9))
+            assert (answer.path[-1].label, answer.path[-1].fallback) == (answer.label, answer.fallback)
 
 
 async def test_a_pipeline_that_does_not_fit_its_models_is_not_loaded_and_every_fault_is_named(models: Path) -> None:

@@ -199,7 +199,9 @@ def test_the_steps_of_a_pipeline_count_as_requests_and_take_no_slot_of_their_own
     assert outer is not None
     quotas.leave(outer)
     asked(quotas, ACME)
-    refusal(lambda: quotas.enter(ACME, "first", 1, is_inner=True))
+    # A step is never refused; the caller waits longer before the next call.
+    assert quotas.enter(ACME, "first", 3, is_inner=True) is None
+    assert refusal(lambda: quotas.enter(ACME, "pipeline", 1)).retry_after == pytest.approx(4.0, abs=0.01)
 
 
 def test_where_each_model_is_a_tenant_a_pipeline_takes_slots_of_its_models(ledger: Ledger) -> None:

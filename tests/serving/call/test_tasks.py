@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from serving.call.deadline import Deadline
-from serving.call.tasks import SingleFlight, Tasks, joined
+from serving.call.tasks import SingleFlight, Tasks, done_within, joined
 from serving.domain.errors import DeadlineExceeded, ModelNotFound, Unavailable
 
 
@@ -28,6 +28,23 @@ class Work:
     async def fail(self) -> str:
         await self.may_end.wait()
         raise ModelNotFound("no model has this runId")
+
+
+async def test_many_wait_for_one_and_each_leaves_when_it_wants() -> None:
+    work: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    patient = [asyncio.ensure_future(done_within(work, None)) for _ in range(100)]
+    hasty = [asyncio.ensure_future(done_within(work, 0.001)) for _ in range(100)]
+    leaving = [asyncio.ensure_future(done_within(work, 60.0)) for _ in range(100)]
+    assert await asyncio.gather(*hasty) == [False] * 100
+    for each in leaving:
+        each.cancel()
+    assert all(
+        isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*leaving, return_exceptions=True)
+    )
+    assert not any(each.done() for each in patient)
+    work.set_result("done")
+    assert await asyncio.gather(*patient) == [True] * 100
+    assert await done_within(work, 0.0)
 
 
 async def test_work_of_one_key_is_begun_once_and_again_after_its_end() -> None:
