@@ -30,6 +30,8 @@ from serving.domain.prediction import Onward, Outcome, Prediction, Query
 from serving.domain.residency import ModelResidency
 
 _MOST_PREPARED: Final = 1024
+# Documents of a batch that begin their ways in one turn: as many as an engine's largest batch.
+_AT_ONCE: Final = 256
 
 
 class Predictions(Submit, Releases, Protocol):
@@ -83,7 +85,13 @@ class PipelineBackend:
 
     async def predict_batch(self, queries: Sequence[Query], call: Call) -> Sequence[Outcome]:
         """Return the outcome of each query, in order."""
-        return await asyncio.gather(*(self._outcome(query, call) for query in queries))
+        walks: list[asyncio.Task[Outcome]] = []
+        async with asyncio.TaskGroup() as group:
+            for start in range(0, len(queries), _AT_ONCE):
+                walks += [group.create_task(self._outcome(query, call)) for query in queries[start : start + _AT_ONCE]]
+                # Other callers have their turns in between.
+                await asyncio.sleep(0)
+        return [walk.result() for walk in walks]
 
     async def load(self, model_id: ModelId, call: Call) -> ModelResidency:
         """Load the models that the pipeline may ask and the caller may manage; the pipeline itself takes no memory.
