@@ -20,7 +20,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 _waiters: Final[WeakKeyDictionary[asyncio.Future[Any], set[asyncio.Future[None]]]] = WeakKeyDictionary()
-"""Who waits for a future, until it is done."""
+"""Waiters for each future, until it is done."""
 
 
 async def done_within(work: asyncio.Future[Any], seconds: float | None) -> bool:

@@ -590,7 +590,7 @@ def test_a_shadow_that_comes_to_lead_back_to_its_name_is_asked_once_and_no_more(
     before, calls = asked(), 5
     for _ in range(calls):
         assert client.predict("echo", BALANCE).label == "balance"
-    # The shadow's question to its own name would be compared with the shadow again, and so on for ever.
+    # The shadow's question to its own name would be compared with the shadow again, and so on without an end.
     eventually(lambda: asked() >= before + calls)
     time.sleep(1.0)
     assert asked() <= before + 2 * calls
