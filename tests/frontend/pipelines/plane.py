@@ -10,6 +10,7 @@ from frontend.engines.submission import Done, Withdraw, answer_of
 from frontend.pipelines.backend import PipelineBackend
 from frontend.pipelines.counts import StepCounts
 from frontend.predictions.predictions import RoutedPredictions
+from frontend.quotas.quotas import Quotas
 from frontend.routing.catalog import Catalog
 from frontend.routing.router import Router
 from serving.call.call import Call
@@ -47,14 +48,19 @@ class AtOnce(FakeBackend):
 
 @asynccontextmanager
 async def plane(
-    models: Path, engine: FakeBackend, *, most_queries: int = 64, trusted: Sequence[str] = (ALL_MODELS,)
+    models: Path,
+    engine: FakeBackend,
+    *,
+    most_queries: int = 64,
+    trusted: Sequence[str] = (ALL_MODELS,),
+    quotas: Quotas | None = None,
 ) -> AsyncIterator[RoutedPredictions]:
     """Yield the data plane of the models in a folder: ``engine`` has all but the pipelines."""
     catalog = Catalog(ModelStore(models), threads=2, freshness_seconds=60.0, comparison=ThreadComparison())
     pipelines = PipelineBackend(catalog, StepCounts(), NamePatterns(trusted))
     router = Router({"intent-classification": engine})
     router.answer_pipelines_with(pipelines)
-    predictions = RoutedPredictions(catalog, router, QueryLimits(1000, most_queries))
+    predictions = RoutedPredictions(catalog, router, QueryLimits(1000, most_queries), quotas=quotas)
     pipelines.ask_through(predictions)
     try:
         # With every manifest at hand, steps of a few milliseconds are not late because of a busy disk.

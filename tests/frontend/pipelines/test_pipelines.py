@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
+from frontend.quotas.local import LocalLedger
+from frontend.quotas.quotas import Quotas
 from serving.call.call import Call, CallNotes
 from serving.call.deadline import Deadline
 from serving.call.identity import Identity, Right
+from serving.call.limits import Limits
 from serving.domain.errors import (
     DeadlineExceeded,
     InvalidRequest,
     ModelUnusable,
     PermissionDenied,
+    QuotaExceeded,
     ServingError,
     Unavailable,
 )
@@ -334,6 +338,20 @@ async def test_a_right_for_the_pipeline_is_enough_where_its_manifest_says_so(mod
                 await predictions.predict(Query(model, "hello"), call)
     # Predictors check the frontend's own rights then.
     assert {query.caller for query in engine.asked} == {""}
+
+
+async def test_what_is_asked_to_compare_versions_counts_in_no_quota_and_steps_are_not_refused(models: Path) -> None:
+    pipeline(models, "p", {"Start": "a", "Steps": {"a": {"ask": "bank"}}})
+    quotas = Quotas(Limits(requests_per_second=0.001, burst=1), LocalLedger())
+    async with plane(models, AtOnce(answers(bank=said("x"))), quotas=quotas) as predictions:
+        call = Call("r", Deadline.after(PATIENCE), identity("p", "bank"))
+        for _ in range(5):
+            assert (await predictions.predict(Query("p", "hello"), call.apart(call.deadline))).label == "x"
+        assert (await predictions.predict(Query("p", "hello"), call)).label == "x"
+        with refused(QuotaExceeded) as caught:
+            await predictions.predict(Query("p", "hello"), call)
+    # One document for the pipeline and one for its model, of which the second is still owed.
+    assert caught.value.retry_after == pytest.approx(2000, rel=0.01)
 
 
 async def test_a_document_is_not_sent_to_models_without_end(models: Path) -> None:
