@@ -44,18 +44,12 @@ class PipelineCall(Call):
         self.pipelines = pipelines
         self.questions: Questions = call.questions if isinstance(call, PipelineCall) else Questions()
         """Questions that are left for the document."""
-
-        self._is_counted = call.is_counted
+        self.is_counted = call.is_counted
 
     @property
     def is_inner(self) -> bool:
         """Always true."""
         return True
-
-    @property
-    def is_counted(self) -> bool:
-        """As of the caller's own call."""
-        return self._is_counted
 
     def with_deadline(self, deadline: Deadline) -> PipelineCall:
         """Return the call with another deadline."""

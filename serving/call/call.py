@@ -85,6 +85,9 @@ class Call:
         notes: notes for the log line and the span.
     """
 
+    is_counted: bool = True
+    """Whether quotas count what the call asks. They do not count what is asked to compare versions."""
+
     def __init__(
         self,
         request_id: str,
@@ -105,11 +108,6 @@ class Call:
         return False
 
     @property
-    def is_counted(self) -> bool:
-        """Whether quotas count what the call asks. They do not count what is asked to compare versions."""
-        return True
-
-    @property
     def notes(self) -> CallNotes:
         """Notes for the log line and the span."""
         return self._notes
@@ -121,44 +119,26 @@ class Call:
 
     def with_deadline(self, deadline: Deadline) -> Call:
         """Return the call with another deadline, for a part of its work; the notes are shared."""
-        return Call(self.request_id, deadline, self.identity, self.span, self.notes)
+        return self._with(deadline, self.identity, self.span)
 
     def with_identity(self, identity: Identity) -> Call:
         """Return the call with another identity, for a part of its work; the notes are shared."""
-        return Call(self.request_id, self.deadline, identity, self.span, self.notes)
+        return self._with(self.deadline, identity, self.span)
 
     def with_span(self, span: Span) -> Call:
         """Return the call with ``span``, for a part of its work; the notes are shared."""
-        return Call(self.request_id, self.deadline, self.identity, span, self.notes)
+        return self._with(self.deadline, self.identity, span)
 
     def apart(self, deadline: Deadline) -> Call:
         """Return a call of its own for the same caller, which outlives this one, and which quotas do not count."""
-        return UncountedCall(self.request_id, deadline, self.identity)
+        apart = Call(self.request_id, deadline, self.identity)
+        apart.is_counted = False
+        return apart
 
-
-class UncountedCall(Call):
-    """Call that the service makes for its own purposes with the rights of a caller."""
-
-    @property
-    def is_counted(self) -> bool:
-        """Always false."""
-        return False
-
-    def apart(self, deadline: Deadline) -> Call:
-        """Return another such call."""
-        return UncountedCall(self.request_id, deadline, self.identity)
-
-    def with_deadline(self, deadline: Deadline) -> Call:
-        """Return the call with another deadline."""
-        return UncountedCall(self.request_id, deadline, self.identity, self.span)
-
-    def with_identity(self, identity: Identity) -> Call:
-        """Return the call with another identity."""
-        return UncountedCall(self.request_id, self.deadline, identity, self.span)
-
-    def with_span(self, span: Span) -> Call:
-        """Return the call with ``span``."""
-        return UncountedCall(self.request_id, self.deadline, self.identity, span)
+    def _with(self, deadline: Deadline, identity: Identity, span: Span | None) -> Call:
+        copy = Call(self.request_id, deadline, identity, span, self.notes)
+        copy.is_counted = self.is_counted
+        return copy
 
 
 _current: ContextVar[Call] = ContextVar("call")

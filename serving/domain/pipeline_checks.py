@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final, NamedTuple, TypeAlias
 
@@ -15,6 +15,10 @@ from serving.domain.pipelines.pipeline import MOST_DEPTH, MOST_QUESTIONS, Pipeli
 from serving.domain.pipelines.step import Step, Vote
 
 _MOST_LABELS_SHOWN: Final = 5
+# A comparison takes some ten microseconds, and a definition may have thousands of faults, each with thousands of names
+# to compare with.
+_MOST_HINTS: Final = 16
+_MOST_COMPARED: Final = 512
 
 
 class Version(NamedTuple):
@@ -56,7 +60,7 @@ def faults_of(model_id: ModelId, pipeline: Pipeline, asked: Asked) -> list[str]:
             found = asked[model]
             # The pipeline itself need not exist yet.
             if isinstance(found, ServingError) and model != model_id:
-                faults.append(_missing(name, model, found, pipeline))
+                faults.append(_missing(name, model, found, pipeline, ways))
                 continue
             way = ways.back(model)
             if way:
@@ -98,7 +102,7 @@ def _faults_of_inner(pipeline: Pipeline, ways: _Ways, asked: Asked) -> Iterator[
         for inner in _pipelines_of(model, asked):
             for name, step in inner.steps.items():
                 faults = [
-                    _missing(name, further, found, inner)
+                    _missing(name, further, found, inner, ways)
                     for further in step.ask
                     if isinstance(found := asked.get(further), ServingError)
                 ]
@@ -107,10 +111,12 @@ def _faults_of_inner(pipeline: Pipeline, ways: _Ways, asked: Asked) -> Iterator[
             due.extend(inner.models)
 
 
-def _missing(name: str, model: str, error: ServingError, pipeline: Pipeline) -> str:
+def _missing(name: str, model: str, error: ServingError, pipeline: Pipeline, ways: _Ways) -> str:
     """Return the fault of a step that asks a model that there is not, which may be meant as a step."""
-    close = get_close_matches(model, pipeline.steps.keys() - {model, name}, 1)
-    meant = f"; did you mean the step {shown(close[0])}?" if close and name == model else ""
+    # A target that no step is written for is a step that asks the model of its name.
+    written = [each for each, step in pipeline.steps.items() if step.ask != (each,)] if name == model else []
+    close = ways.close(model, written)
+    meant = f"; did you mean the step {shown(close)}?" if close else ""
     return f"step {shown(name)} asks {model}: {error}{meant}"
 
 
@@ -125,6 +131,7 @@ class _Ways:
         self._depths: dict[str, int] = {}
         self._questions: dict[str, int] = {}
         self._labels: dict[str, frozenset[str] | None] = {}
+        self._hints_left = _MOST_HINTS
 
     def back(self, model: str, way: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Return a way from a model to the pipeline, or to one that the way has passed; empty if there is none."""
@@ -165,6 +172,13 @@ class _Ways:
             )
             self._questions[model] = 1 + max(inner, default=0)
         return self._questions[model]
+
+    def close(self, text: str, among: Collection[str]) -> str:
+        """Return the name that ``text`` may be meant as; empty if none is close, or enough were looked for."""
+        if self._hints_left <= 0 or len(among) > _MOST_COMPARED:
+            return ""
+        self._hints_left -= 1
+        return next(iter(get_close_matches(text, among, 1)), "")
 
     def labels_of_step(self, step: Step) -> frozenset[str] | None:
         """Return the labels that a step's models may answer; ``None`` if a manifest does not list them."""
@@ -226,18 +240,14 @@ def _faults_of_routes(name: str, step: Step, ways: _Ways) -> Iterator[str]:
     what = "the detector knows no language" if step.detect else f"{' or '.join(step.ask)} has no label"
     for label in step.route:
         if label not in labels:
-            hint = _hint_of_language(label) if step.detect else _hint(label, labels)
+            close = "" if step.detect else ways.close(label, labels)
+            hint = _hint_of_language(label) if step.detect else f"; did you mean {shown(close)}?" if close else ""
             yield f"step {shown(name)} has a route for {shown(label)}, but {what} of this name{hint}"
     missing = sorted(labels - step.route.keys())
     if missing and step.otherwise is None:
         more = f" and {len(missing) - _MOST_LABELS_SHOWN} more" if len(missing) > _MOST_LABELS_SHOWN else ""
         listed = ", ".join(map(shown, missing[:_MOST_LABELS_SHOWN]))
         yield f'step {shown(name)} has no route for {listed}{more}, and no "otherwise"'
-
-
-def _hint(label: str, labels: Iterable[str]) -> str:
-    close = get_close_matches(label, labels, 1)
-    return f"; did you mean {shown(close[0])}?" if close else ""
 
 
 def _hint_of_language(label: str) -> str:

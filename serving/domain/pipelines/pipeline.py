@@ -27,6 +27,9 @@ _LONGEST_NAME_SHOWN: Final = 64
 _MOST_FAULTS_SHOWN: Final = 32
 # The metadata of a call, in which its status is, may have 8 KiB.
 _LONGEST_MESSAGE: Final = 4096
+_MOST_KEYS_COMPARED: Final = 64
+_KEYS: Final = {"Start": 0.6, "Steps": 0.6, "Rights": 0.9}
+"""Keys of a definition, and the likeness of a misspelt one: higher for Rights, which is optional and like Weights."""
 _WANTED: Final = {
     "ask": "must be a model id, or a list of model ids",
     "detect": 'must be "language"',
@@ -172,9 +175,11 @@ def _steps(written: Mapping[str, object], faults: list[str]) -> Iterator[tuple[s
 
 def _misspelt(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a fault for each key that is missing where a similar one is written."""
-    for key in ("Start", "Steps", "Rights"):
+    if len(document) > _MOST_KEYS_COMPARED:
+        return
+    for key, likeness in _KEYS.items():
         written = {each.lower(): each for each in document if each != key}
-        for close in get_close_matches(key.lower(), written, 1) if key not in document else ():
+        for close in get_close_matches(key.lower(), written, 1, likeness) if key not in document else ():
             yield f"{shown(written[close])} has no meaning; write {shown(key)}"
 
 

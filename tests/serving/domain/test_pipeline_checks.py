@@ -115,6 +115,15 @@ def test_misspelt_labels_and_steps_are_told_with_what_may_be_meant() -> None:
     ]
 
 
+def test_thousands_of_faults_have_hints_for_some() -> None:
+    routes = {f"bank-{number}": f"gone-{number}" for number in range(8000)}
+    definition = pipeline(a={"ask": "r", "route": routes, "otherwise": "b"})
+    asked = {**versions(r=model("bank", "travel"), **LEAVES), **dict.fromkeys(routes.values(), GONE)}
+    told = faults(definition, asked)
+    assert len(told) == 16_000
+    assert 0 < sum("did you mean" in fault for fault in told) <= 16
+
+
 def test_the_faults_of_a_pipeline_that_is_asked_are_told_once_with_its_name() -> None:
     inner = pipeline(v={"ask": "gone", "otherwise": "w"}, w={"ask": "m", "route": {"z": "m"}, "otherwise": "m"})
     outer = pipeline(a={"ask": "q"})

@@ -206,6 +206,11 @@ def test_a_key_that_is_misspelt_is_told_with_what_to_write() -> None:
     assert 'step "a" has "otherwhise", which no step has; write "otherwise"' in told
 
 
+def test_keys_that_others_use_are_no_misspelt_ones() -> None:
+    written = {"Start": "a", "Steps": {"a": {"ask": "m"}}, "Weights": 1, "Insights": 2, "Status": 3}
+    assert Pipeline.parse(written).rights is Rights.MODELS
+
+
 @pytest.mark.parametrize("algorithm", ["Pipeline", "PIPELINE", "pipeline "])
 def test_a_pipeline_by_another_spelling_is_told_how_to_write_it(algorithm: str) -> None:
     written = {"Algorithm": algorithm, "Start": "a", "Steps": {"a": {"ask": "m"}}}
